@@ -1,0 +1,67 @@
+"""Quantum architecture search: find a good circuit for a problem and a noisy device.
+
+Names are loaded on first use, so that ``import qas`` stays fast and pulls in neither torch nor qiskit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Channel": "qas.noise",
+    "Circuit": "qas.circuits",
+    "Evaluator": "qas.vqe",
+    "Gate": "qas.circuits",
+    "Hamiltonian": "qas.hamiltonians",
+    "NoiseModel": "qas.noise",
+    "Problem": "qas.problems",
+    "QasError": "qas.errors",
+    "Result": "qas.runs",
+    "Run": "qas.runs",
+    "evaluate": "qas.evaluation",
+    "list_agents": "qas.agents",
+    "list_noise": "qas.noise",
+    "list_problems": "qas.problems",
+    "load_noise": "qas.noise",
+    "load_problem": "qas.problems",
+    "load_run": "qas.runs",
+    "maxcut": "qas.problems",
+    "molecule": "qas.molecules",
+    "problem": "qas.problems",
+    "search": "qas.agents",
+}
+_MODULES = (
+    "agents", "circuits", "encoders", "envs", "errors", "gates", "hamiltonians", "noise", "optimizers", "problems",
+    "runs", "simulators", "testing", "vqe",
+)  # fmt: skip
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from qas.agents import list_agents, search
+    from qas.circuits import Circuit, Gate
+    from qas.errors import QasError
+    from qas.evaluation import evaluate
+    from qas.hamiltonians import Hamiltonian
+    from qas.molecules import molecule
+    from qas.noise import Channel, NoiseModel, list_noise, load_noise
+    from qas.problems import Problem, list_problems, load_problem, maxcut, problem
+    from qas.runs import Result, Run, load_run
+    from qas.vqe import Evaluator
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"qas.{name}")
+    raise AttributeError(f"module 'qas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES])

@@ -1,0 +1,299 @@
+"""Immutable circuits: a list of gates on a number of qubits, with the angles they carry."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qas.errors import CircuitError
+from qas.gates import gate_spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate: its name, the qubits it acts on, and its angles in radians.
+
+    Raises:
+        UnknownNameError: the name is not in `qas.gates.GATES`.
+        CircuitError: wrong number of qubits or angles, a repeated or negative qubit, an angle that is not finite.
+    """
+
+    name: str
+    qubits: tuple[int, ...]
+    angles: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        spec = gate_spec(self.name)
+        if len(self.qubits) != spec.n_qubits:
+            raise CircuitError(f"{self.name} acts on {spec.n_qubits} qubit(s), got {self.qubits}")
+        if len(self.angles) != spec.n_angles:
+            raise CircuitError(f"{self.name} takes {spec.n_angles} angle(s), got {len(self.angles)}")
+        if spec.n_qubits == 2 and self.qubits[0] == self.qubits[1]:
+            raise CircuitError(f"{self.name} needs two different qubits, got {self.qubits}")
+        for qubit in self.qubits:
+            if qubit < 0:
+                raise CircuitError(f"qubits are numbered from 0, got {qubit} in {self.name}")
+        for angle in self.angles:
+            if not math.isfinite(angle):
+                raise CircuitError(f"angles must be finite, got {angle} in {self.name} on {self.qubits}")
+
+    def __str__(self) -> str:
+        angles = f"({', '.join(f'{a:.6g}' for a in self.angles)})" if self.angles else ""
+        return f"{self.name}{angles} {','.join(map(str, self.qubits))}"
+
+
+def _as_gate(item: Gate | Sequence[Any]) -> Gate:
+    if isinstance(item, Gate):
+        return item
+    try:
+        name, qubits, *angles = item
+        qubits = (qubits,) if isinstance(qubits, (int, np.integer)) else qubits
+        if len(angles) == 1 and isinstance(angles[0], (list, tuple, np.ndarray)):
+            angles = list(angles[0])
+        parts = str(name), tuple(operator.index(q) for q in qubits), tuple(float(a) for a in angles)
+    except (TypeError, ValueError):
+        raise CircuitError(f"a gate is (name, qubits, angles), got {item!r}") from None
+    return Gate(*parts)
+
+
+class Circuit:
+    """A fixed architecture with its angles. Immutable and hashable; qubit 0 is the least significant bit.
+
+    Args:
+        n_qubits: number of qubits, at least 1.
+        gates: `Gate` objects or tuples such as ``("rx", 0, 0.3)`` and ``("cx", (0, 1))``.
+
+    Raises:
+        CircuitError: a qubit out of range or a malformed gate.
+    """
+
+    def __init__(self, n_qubits: int, gates: Iterable[Gate | Sequence[Any]] = ()) -> None:
+        try:
+            n_qubits = operator.index(n_qubits)
+        except TypeError:
+            raise CircuitError(f"the number of qubits is a whole number, got {n_qubits!r}") from None
+        if n_qubits < 1:
+            raise CircuitError(f"a circuit has at least 1 qubit, got {n_qubits}")
+        self._n_qubits = n_qubits
+        self._gates = tuple(_as_gate(g) for g in gates)
+        for gate in self._gates:
+            if max(gate.qubits) >= n_qubits:
+                raise CircuitError(f"qubit out of range: {gate} in a circuit of {n_qubits} qubits (0..{n_qubits - 1})")
+
+    @property
+    def n_qubits(self) -> int:
+        return self._n_qubits
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return self._gates
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    def __iter__(self) -> Iterator[Gate]:
+        return iter(self._gates)
+
+    def __getitem__(self, index: int) -> Gate:
+        return self._gates[index]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Circuit):
+            return NotImplemented
+        return self._n_qubits == other._n_qubits and self._gates == other._gates
+
+    def __hash__(self) -> int:
+        return hash((self._n_qubits, self._gates))
+
+    # ------------------------------------------------------------------ angles
+    @cached_property
+    def angles(self) -> np.ndarray:
+        """All angles in gate order, radians, float64, shape (n_angles,); read-only."""
+        array = np.array([a for g in self._gates for a in g.angles], dtype=np.float64)
+        array.flags.writeable = False
+        return array
+
+    @property
+    def n_angles(self) -> int:
+        return len(self.angles)
+
+    def with_angles(self, angles: Sequence[float] | np.ndarray) -> Circuit:
+        """The same architecture with other angles, shape (n_angles,).
+
+        Raises:
+            CircuitError: wrong number of angles, or one that is not finite.
+        """
+        values = np.asarray(angles, dtype=np.float64).ravel()
+        if len(values) != self.n_angles:
+            raise CircuitError(f"the circuit has {self.n_angles} angles, got {len(values)}")
+        gates, position = [], 0
+        for gate in self._gates:
+            count = len(gate.angles)
+            if count:
+                gate = Gate(gate.name, gate.qubits, tuple(values[position : position + count].tolist()))
+                position += count
+            gates.append(gate)
+        return Circuit(self._n_qubits, gates)
+
+    # ------------------------------------------------------------------ editing (all return a new circuit)
+    def append(self, name: str, qubits: int | Sequence[int], *angles: float) -> Circuit:
+        """The circuit with one more gate at its end."""
+        return Circuit(self._n_qubits, (*self._gates, _as_gate((name, qubits, *angles))))
+
+    def insert(self, index: int, gate: Gate) -> Circuit:
+        """The circuit with `gate` before position `index`."""
+        return Circuit(self._n_qubits, (*self._gates[:index], gate, *self._gates[index:]))
+
+    def _position(self, index: int) -> int:
+        """`index` counted from 0; negative values count from the end."""
+        if not -len(self) <= index < len(self):
+            raise CircuitError(f"the circuit has {len(self)} gates, got position {index}")
+        return index % len(self)
+
+    def delete(self, index: int) -> Circuit:
+        """The circuit without the gate at `index`.
+
+        Raises:
+            CircuitError: no gate at that position.
+        """
+        index = self._position(index)
+        return Circuit(self._n_qubits, (*self._gates[:index], *self._gates[index + 1 :]))
+
+    def replace(self, index: int, gate: Gate) -> Circuit:
+        """The circuit with `gate` in the place of the gate at `index`.
+
+        Raises:
+            CircuitError: no gate at that position, or a qubit out of range.
+        """
+        index = self._position(index)
+        return Circuit(self._n_qubits, (*self._gates[:index], gate, *self._gates[index + 1 :]))
+
+    # ------------------------------------------------------------------ measures
+    @cached_property
+    def moments(self) -> tuple[int, ...]:
+        """For each gate the layer it falls into when every gate moves as early as it can; counted from 0."""
+        free = [0] * self._n_qubits
+        layers = []
+        for gate in self._gates:
+            layer = max(free[q] for q in gate.qubits)
+            for q in gate.qubits:
+                free[q] = layer + 1
+            layers.append(layer)
+        return tuple(layers)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of gates that can run at the same time."""
+        return 1 + max(self.moments, default=-1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each gate name occurs."""
+        return dict(sorted(Counter(g.name for g in self._gates).items()))
+
+    def count(self, name: str) -> int:
+        """How often gate `name` occurs.
+
+        Raises:
+            UnknownNameError: no such gate.
+        """
+        gate_spec(name)
+        return sum(g.name == name for g in self._gates)
+
+    @cached_property
+    def two_qubit_gates(self) -> int:
+        """Number of gates on two qubits."""
+        return sum(len(g.qubits) == 2 for g in self._gates)
+
+    @cached_property
+    def key(self) -> str:
+        """Canonical key of the architecture, angles left out.
+
+        Two circuits have the same key exactly when one becomes the other by reordering gates on disjoint qubits (the
+        Foata normal form of the gate sequence: earliest layers, sorted inside each layer) and by exchanging the two
+        qubits of symmetric gates.
+        """
+        rows = sorted(
+            (layer, tuple(sorted(g.qubits)) if gate_spec(g.name).symmetric else g.qubits, g.name)
+            for layer, g in zip(self.moments, self._gates, strict=True)
+        )
+        text = f"{self._n_qubits}|" + ";".join(f"{layer}:{name}:{','.join(map(str, q))}" for layer, q, name in rows)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------------ conversions
+    def to_list(self) -> list[list[Any]]:
+        """JSON-able gate list ``[[name, [qubits], [angles]], …]``; `Circuit(n_qubits, list)` reads it back."""
+        return [[g.name, list(g.qubits), list(g.angles)] for g in self._gates]
+
+    def to_matrix(self) -> np.ndarray:
+        """Dense unitary, shape (2**n, 2**n); meant for checks up to about 10 qubits."""
+        from qas.simulators.dense import circuit_matrix
+
+        return circuit_matrix(self)
+
+    def to_qiskit(self) -> Any:
+        """The circuit as a `qiskit.QuantumCircuit` of n qubits."""
+        from qas.interop import to_qiskit
+
+        return to_qiskit(self)
+
+    @classmethod
+    def from_qiskit(cls, circuit: Any) -> Circuit:
+        """Read a bound `qiskit.QuantumCircuit`; composite gates are unrolled into the gate table.
+
+        Raises:
+            CircuitError: unbound parameters, measurements, classical control, or gates outside the table.
+        """
+        from qas.interop import from_qiskit
+
+        return from_qiskit(circuit)
+
+    def to_qasm(self) -> str:
+        """OpenQASM 3 text; angles are written so that they read back bit for bit."""
+        from qas.interop import to_qasm
+
+        return to_qasm(self)
+
+    @classmethod
+    def from_qasm(cls, text: str) -> Circuit:
+        """Read OpenQASM 3 text.
+
+        Raises:
+            CircuitError: malformed text, measurements, classical control, or gates outside the table.
+        """
+        from qas.interop import from_qasm
+
+        return from_qasm(text)
+
+    # ------------------------------------------------------------------ drawing
+    def __str__(self) -> str:
+        from qas.drawing import draw_text
+
+        return draw_text(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Circuit({self._n_qubits} qubits, {len(self)} gates, {self.two_qubit_gates} two-qubit, "
+            f"{self.n_angles} angles, depth {self.depth})"
+        )
+
+    def draw(self, style: str = "text", *, title: str | None = None) -> str | Figure:
+        """Draw as ``"text"`` (str) or ``"mpl"`` (matplotlib Figure)."""
+        from qas.drawing import draw_figure, draw_text
+
+        if style == "text":
+            return draw_text(self)
+        if style == "mpl":
+            return draw_figure(self, title=title)
+        raise CircuitError(f"style is 'text' or 'mpl', got {style!r}")

@@ -1,0 +1,106 @@
+"""The gate table: every gate the framework knows, once.
+
+To add a gate, add one `GateSpec` here. Rotations are ``exp(-i θ P / 2)``. Local matrices follow Qiskit's order: the
+first qubit named by a gate is the least significant bit of its matrix.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qas.errors import UnknownNameError
+
+PAULI_MATRICES = {
+    "I": np.eye(2, dtype=complex),
+    "X": np.array([[0, 1], [1, 0]], dtype=complex),
+    "Y": np.array([[0, -1j], [1j, 0]], dtype=complex),
+    "Z": np.array([[1, 0], [0, -1]], dtype=complex),
+}
+
+
+@dataclass(frozen=True)
+class GateSpec:
+    """What the framework needs to know about one gate."""
+
+    name: str
+    n_qubits: int
+    n_angles: int
+    matrix: Callable[..., np.ndarray]
+    """angles -> unitary, shape (2**n_qubits, 2**n_qubits)"""
+    symmetric: bool = False
+    """the order of the two qubits does not matter"""
+    axis: str | None = None
+    """for rotations: the Pauli P of exp(-i θ P / 2), one letter for each qubit"""
+
+
+def _rotation(axis: str) -> Callable[[float], np.ndarray]:
+    generator = PAULI_MATRICES[axis[0]]
+    for letter in axis[1:]:
+        generator = np.kron(PAULI_MATRICES[letter], generator)
+
+    def matrix(theta: float) -> np.ndarray:
+        identity = np.eye(len(generator))
+        return math.cos(theta / 2) * identity - 1j * math.sin(theta / 2) * generator
+
+    return matrix
+
+
+def _constant(rows: list[list[complex]]) -> Callable[[], np.ndarray]:
+    array = np.array(rows, dtype=complex)
+    return lambda: array
+
+
+def _u(theta: float, phi: float, lam: float) -> np.ndarray:
+    c, s = math.cos(theta / 2), math.sin(theta / 2)
+    return np.array(
+        [[c, -cmath.exp(1j * lam) * s], [cmath.exp(1j * phi) * s, cmath.exp(1j * (phi + lam)) * c]], dtype=complex
+    )
+
+
+_R = math.sqrt(0.5)
+_T = cmath.exp(1j * math.pi / 4)
+
+GATES: dict[str, GateSpec] = {
+    spec.name: spec
+    for spec in [
+        GateSpec("rx", 1, 1, _rotation("X"), axis="X"),
+        GateSpec("ry", 1, 1, _rotation("Y"), axis="Y"),
+        GateSpec("rz", 1, 1, _rotation("Z"), axis="Z"),
+        GateSpec("u", 1, 3, _u),
+        GateSpec("x", 1, 0, _constant([[0, 1], [1, 0]])),
+        GateSpec("y", 1, 0, _constant([[0, -1j], [1j, 0]])),
+        GateSpec("z", 1, 0, _constant([[1, 0], [0, -1]])),
+        GateSpec("h", 1, 0, _constant([[_R, _R], [_R, -_R]])),
+        GateSpec("s", 1, 0, _constant([[1, 0], [0, 1j]])),
+        GateSpec("sdg", 1, 0, _constant([[1, 0], [0, -1j]])),
+        GateSpec("t", 1, 0, _constant([[1, 0], [0, _T]])),
+        GateSpec("tdg", 1, 0, _constant([[1, 0], [0, _T.conjugate()]])),
+        GateSpec("sx", 1, 0, _constant([[0.5 + 0.5j, 0.5 - 0.5j], [0.5 - 0.5j, 0.5 + 0.5j]])),
+        GateSpec("cx", 2, 0, _constant([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])),
+        GateSpec("cz", 2, 0, _constant([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, -1]]), symmetric=True),
+        GateSpec("swap", 2, 0, _constant([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]), symmetric=True),
+        GateSpec("rxx", 2, 1, _rotation("XX"), symmetric=True, axis="XX"),
+        GateSpec("ryy", 2, 1, _rotation("YY"), symmetric=True, axis="YY"),
+        GateSpec("rzz", 2, 1, _rotation("ZZ"), symmetric=True, axis="ZZ"),
+    ]
+}
+
+SEARCH_GATES = ("rx", "ry", "rz", "cx")
+"""The default search set (CRLQAS section 2: rotations about three axes and CNOT)."""
+
+
+def gate_spec(name: str) -> GateSpec:
+    """The specification of gate `name`.
+
+    Raises:
+        UnknownNameError: no such gate; the nearest name is suggested.
+    """
+    try:
+        return GATES[name]
+    except KeyError:
+        raise UnknownNameError("gate", name, GATES) from None

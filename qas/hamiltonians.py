@@ -1,0 +1,288 @@
+"""Hermitian operators as sums of Pauli strings."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qas.errors import QasError, TooLargeError
+
+_LETTERS = "IXZY"  # index = x + 2 z
+DENSE_LIMIT = 12
+"""Largest number of qubits for which a dense matrix is formed."""
+
+
+class Hamiltonian:
+    """H = Σ_k c_k P_k with real c_k. Immutable. The rightmost letter of a string belongs to qubit 0, as in Qiskit.
+
+    Args:
+        terms: mapping or pairs of Pauli string -> real coefficient; equal strings are added up.
+
+    Raises:
+        QasError: no terms, strings of different lengths, letters other than IXYZ, or coefficients that are not real
+            and finite.
+    """
+
+    def __init__(self, terms: Mapping[str, complex] | Iterable[tuple[str, complex]]) -> None:
+        pairs = [(str(p), c) for p, c in (terms.items() if isinstance(terms, Mapping) else terms)]
+        if not pairs:
+            raise QasError("a Hamiltonian needs at least one Pauli term, got none")
+        n = len(pairs[0][0])
+        merged: dict[str, float] = {}
+        for string, coefficient in pairs:
+            if len(string) != n or n == 0:
+                raise QasError(f"all Pauli strings must have the same length {n}, got {string!r}")
+            if not set(string) <= set("IXYZ"):
+                raise QasError(f"Pauli strings use the letters I, X, Y, Z, got {string!r}")
+            try:
+                value = complex(coefficient)
+            except (TypeError, ValueError):
+                raise QasError(f"coefficients are numbers, got {coefficient!r} for {string}") from None
+            if not cmath.isfinite(value):
+                raise QasError(f"coefficients must be finite, got {coefficient} for {string}")
+            if abs(value.imag) > 1e-10 * max(1.0, abs(value)):
+                raise QasError(f"a Hermitian operator has real coefficients, got {coefficient} for {string}")
+            merged[string] = merged.get(string, 0.0) + value.real
+        self._n_qubits = n
+        self._terms = dict(sorted((p, c) for p, c in merged.items() if c != 0.0 or set(p) == {"I"}))
+        if not self._terms:
+            self._terms = {"I" * n: 0.0}
+
+    @property
+    def n_qubits(self) -> int:
+        return self._n_qubits
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Pauli string -> coefficient, sorted by string; a copy."""
+        return dict(self._terms)
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hamiltonian) and self._terms == other._terms
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._terms.items()))
+
+    def __repr__(self) -> str:
+        return f"Hamiltonian({self._n_qubits} qubits, {len(self)} terms)"
+
+    @property
+    def identity(self) -> float:
+        """Coefficient of the identity string: a constant that no circuit and no measurement can change."""
+        return self._terms.get("I" * self._n_qubits, 0.0)
+
+    # ------------------------------------------------------------------ arrays for the engines
+    @cached_property
+    def strings(self) -> tuple[str, ...]:
+        return tuple(self._terms)
+
+    @cached_property
+    def coefficients(self) -> np.ndarray:
+        """Coefficients in the order of `strings`, float64, shape (n_terms,)."""
+        return np.array(list(self._terms.values()), dtype=np.float64)
+
+    @cached_property
+    def masks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bit masks (x, z) of each string, int64, shape (n_terms,) each: X -> x, Z -> z, Y -> both."""
+        x = [sum(1 << q for q, letter in enumerate(reversed(p)) if letter in "XY") for p in self.strings]
+        z = [sum(1 << q for q, letter in enumerate(reversed(p)) if letter in "ZY") for p in self.strings]
+        return np.array(x, dtype=np.int64), np.array(z, dtype=np.int64)
+
+    @cached_property
+    def xor_diagonals(self) -> tuple[np.ndarray, np.ndarray]:
+        """H as a sum of permuted diagonals: ``(H ψ)[i] = Σ_m d[m, i] ψ[i ^ x[m]]``.
+
+        Returns:
+            x: int64, shape (n_masks,); d: complex128, shape (n_masks, 2**n).
+        """
+        xs, zs = self.masks
+        index = np.arange(1 << self._n_qubits, dtype=np.int64)
+        masks, where = np.unique(xs, return_inverse=True)
+        diagonals = np.zeros((len(masks), len(index)), dtype=np.complex128)
+        for x, z, row, coefficient in zip(xs, zs, where, self.coefficients, strict=True):
+            # P|j> = i^{|x&z|} (-1)^{z·j} |j ^ x|; row i is reached from j = i ^ x.
+            phase = (1j) ** (int(x & z).bit_count() % 4)
+            signs = 1.0 - 2.0 * (np.bitwise_count((index ^ x) & z) & 1)
+            diagonals[row] += coefficient * phase * signs
+        return masks, diagonals
+
+    @cached_property
+    def pauli_vector(self) -> np.ndarray:
+        """Coefficients over all 4**n strings, float64; base-4 digit q is the letter of qubit q in the order I X Y Z."""
+        if self._n_qubits > 13:
+            raise TooLargeError(f"a vector of 4^n Pauli coefficients holds at most 13 qubits, got {self._n_qubits}")
+        vector = np.zeros(4**self._n_qubits)
+        vector[self.pauli_index] = self.coefficients
+        return vector
+
+    @cached_property
+    def letters(self) -> np.ndarray:
+        """Letter of each string on each qubit, 0..3 for I X Y Z, int64, shape (n_terms, n_qubits)."""
+        return np.array([["IXYZ".index(c) for c in reversed(p)] for p in self.strings], dtype=np.int64)
+
+    @cached_property
+    def pauli_index(self) -> np.ndarray:
+        """Position of each string in `pauli_vector`, int64, shape (n_terms,)."""
+        return self.letters @ (4 ** np.arange(self._n_qubits, dtype=np.int64))
+
+    # ------------------------------------------------------------------ spectra
+    def to_matrix(self) -> np.ndarray:
+        """Dense matrix, complex128, shape (2**n, 2**n).
+
+        Raises:
+            TooLargeError: more than 12 qubits.
+        """
+        if self._n_qubits > DENSE_LIMIT:
+            raise TooLargeError(f"a dense matrix is formed up to {DENSE_LIMIT} qubits, got {self._n_qubits}")
+        xs, diagonals = self.xor_diagonals
+        index = np.arange(1 << self._n_qubits)
+        matrix = np.zeros((len(index), len(index)), dtype=np.complex128)
+        for x, diagonal in zip(xs, diagonals, strict=True):
+            matrix[index, index ^ x] += diagonal
+        return matrix
+
+    @cached_property
+    def ground_energy(self) -> float:
+        """Smallest eigenvalue: dense up to 8 qubits, Lanczos beyond."""
+        if self._n_qubits <= 8:
+            return float(np.linalg.eigvalsh(self.to_matrix())[0])
+        from scipy.sparse.linalg import LinearOperator, eigsh
+
+        # ARPACK fails on a zero operator and loses eigenvalues far below 1: the constant and the scale stay outside.
+        scale = float(np.abs(self.coefficients).sum()) - abs(self.identity)
+        if scale <= 0.0:
+            return self.identity
+        xs, diagonals = self.xor_diagonals
+        index = np.arange(1 << self._n_qubits)
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            vector = vector.ravel()
+            total = sum(d * vector[index ^ x] for x, d in zip(xs, diagonals, strict=True))
+            return (total - self.identity * vector) / scale
+
+        operator = LinearOperator((len(index), len(index)), matvec=product, dtype=np.complex128)
+        start = np.random.default_rng(0).normal(size=len(index))
+        lowest = eigsh(operator, k=1, which="SA", v0=start, return_eigenvectors=False, tol=1e-12)[0]
+        return self.identity + scale * float(lowest)
+
+    @cached_property
+    def basis_state_energy(self) -> float:
+        """Lowest energy of a computational basis state, reached with X gates alone."""
+        xs, diagonals = self.xor_diagonals
+        rows = diagonals[xs == 0]
+        return float(rows[0].real.min()) if len(rows) else 0.0
+
+    @cached_property
+    def product_state_energy(self) -> float:
+        """Lowest energy found over all product states, reached with one-qubit gates alone.
+
+        Energy is linear in each qubit's Bloch vector, so a coordinate sweep has a closed form; 64 seeded starts.
+        """
+        n = self._n_qubits
+        letters = self.letters
+        rng = np.random.default_rng(7)
+        best = self.basis_state_energy
+        for _ in range(64):
+            bloch = np.ones((n, 4))
+            bloch[:, 1:] = rng.normal(size=(n, 3))
+            bloch[:, 1:] /= np.linalg.norm(bloch[:, 1:], axis=1, keepdims=True)
+            energy = math.inf
+            for _sweep in range(1000):
+                previous = energy
+                for q in range(n):
+                    factors = bloch[np.arange(n), letters]
+                    factors[:, q] = 1.0
+                    weight = self.coefficients * factors.prod(axis=1)
+                    field = np.array([weight[letters[:, q] == a].sum() for a in range(4)])
+                    norm = float(np.linalg.norm(field[1:]))
+                    if norm > 1e-14:
+                        bloch[q, 1:] = -field[1:] / norm
+                    energy = float(field[0] - norm)
+                if previous - energy < 1e-13:
+                    break
+            best = min(best, energy)
+        return best
+
+    # ------------------------------------------------------------------ conversions
+    @classmethod
+    def from_qiskit(cls, operator: Any) -> Hamiltonian:
+        """Read a `qiskit.quantum_info.SparsePauliOp`.
+
+        Raises:
+            QasError: the operator is not Hermitian.
+        """
+        operator = operator.simplify(atol=0.0, rtol=0.0)
+        return cls(zip(operator.paulis.to_labels(), operator.coeffs, strict=True))
+
+    def to_qiskit(self) -> Any:
+        """The operator as a `qiskit.quantum_info.SparsePauliOp`."""
+        from qiskit.quantum_info import SparsePauliOp
+
+        return SparsePauliOp(list(self.strings), self.coefficients)
+
+    @classmethod
+    def from_matrix(cls, matrix: Any, *, tolerance: float = 1e-12) -> Hamiltonian:
+        """Decompose a dense Hermitian matrix, shape (2**n, 2**n), into Pauli strings.
+
+        Coefficients below `tolerance` times the largest entry are dropped.
+
+        Raises:
+            QasError: not square, not a power of two, not finite, or not Hermitian to 1e-10.
+        """
+        try:
+            array = np.asarray(matrix, dtype=np.complex128)
+        except (TypeError, ValueError):
+            raise QasError("a Hamiltonian matrix is a square array of numbers, got something else") from None
+        if array.ndim != 2 or array.shape[0] != array.shape[1]:
+            raise QasError(f"a Hamiltonian matrix is square, got shape {array.shape}")
+        dim = array.shape[0]
+        n = dim.bit_length() - 1
+        if dim != 1 << n or n == 0:
+            raise QasError(f"a Hamiltonian matrix has 2^n rows with n >= 1, got {dim}")
+        if n > DENSE_LIMIT:
+            raise TooLargeError(f"a dense matrix is read up to {DENSE_LIMIT} qubits, got {n}")
+        if not np.isfinite(array).all():
+            raise QasError("a Hamiltonian matrix must be finite, got NaN or infinity")
+        scale = float(np.abs(array).max())
+        gap = float(np.abs(array - array.conj().T).max())
+        if gap > 1e-10 * max(1.0, scale):
+            raise QasError(f"a Hamiltonian matrix is Hermitian (H = H†), got a largest difference of {gap:.3g}")
+        index = np.arange(dim)
+        terms = []
+        for x in range(dim):
+            # Tr(P H)/2^n for all z at once: a Walsh-Hadamard transform of the x-th permuted diagonal.
+            row = array[index, index ^ x]
+            for q in range(n):
+                row = row.reshape(-1, 2, 1 << q)
+                row = np.stack([row[:, 0] + row[:, 1], row[:, 0] - row[:, 1]], axis=1).ravel()
+            for z in np.flatnonzero(np.abs(row) > tolerance * dim * scale):
+                z = int(z)
+                phase = (-1j) ** ((x & z).bit_count() % 4) * (-1) ** ((x & z).bit_count())
+                string = "".join(_LETTERS[(x >> q & 1) + 2 * (z >> q & 1)] for q in reversed(range(n)))
+                terms.append((string, (phase * row[z]).real / dim))
+        return cls(terms or [("I" * n, 0.0)])
+
+    @classmethod
+    def read(cls, source: Any) -> Hamiltonian:
+        """Read anything that names a Hermitian operator: Hamiltonian, SparsePauliOp, dict of strings, dense matrix."""
+        if isinstance(source, Hamiltonian):
+            return source
+        if isinstance(source, Mapping):
+            return cls(source)
+        if hasattr(source, "paulis") and hasattr(source, "coeffs"):
+            return cls.from_qiskit(source)
+        if isinstance(source, np.ndarray) or (isinstance(source, (list, tuple)) and source and not isinstance(source[0], tuple)):
+            return cls.from_matrix(source)
+        if isinstance(source, (list, tuple)):
+            return cls(source)
+        raise QasError(
+            f"a Hamiltonian is a SparsePauliOp, a dict of Pauli strings or a Hermitian matrix, got {type(source).__name__}"
+        )

@@ -1,0 +1,448 @@
+"""Reading and writing circuits of other programs: Qiskit objects, OpenQASM 3 (read and written), OpenQASM 2 (read).
+
+Qubit 0 is the least significant bit everywhere, as in Qiskit. Global phases are dropped on reading: no expectation value
+depends on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError
+from qas.gates import GATES
+
+MAX_QUBITS = 30
+"""Largest number of qubits accepted from text, checked before anything is allocated."""
+MAX_GATES = 200_000
+"""Largest number of gates a read circuit may unroll to: nested definitions can grow exponentially."""
+MAX_FILE_BYTES = 5_000_000
+
+_MAX_CLASSICAL_BITS = 10_000
+_ONLY = "only unitary circuits with fixed angles can be read"
+_REMOVE = "remove the measurements first, e.g. qc.remove_final_measurements()"
+
+
+# ---------------------------------------------------------------------- Qiskit
+def to_qiskit(circuit: Circuit) -> Any:
+    """The circuit as a `qiskit.QuantumCircuit` on ``circuit.n_qubits`` qubits, gate for gate and angle for angle."""
+    from qiskit import QuantumCircuit
+
+    result = QuantumCircuit(circuit.n_qubits)
+    for gate in circuit:
+        getattr(result, gate.name)(*gate.angles, *gate.qubits)
+    return result
+
+
+def from_qiskit(circuit: Any) -> Circuit:
+    """Read a `qiskit.QuantumCircuit` with bound parameters.
+
+    Gates of the gate table are kept as they are; all others are unrolled through their definitions. Barriers, delays,
+    identities and global phases are dropped. A custom gate that has the name of one of ours becomes ours only if it is
+    the same matrix up to a global phase.
+
+    Raises:
+        CircuitError: not a QuantumCircuit, unbound parameters, measurements, resets, classical control, a gate without
+            a definition, or more than `MAX_GATES` gates.
+    """
+    from qiskit import QuantumCircuit
+
+    if not isinstance(circuit, QuantumCircuit):
+        raise CircuitError(f"a qiskit.QuantumCircuit is needed, got {type(circuit).__name__}")
+    if circuit.num_qubits == 0:
+        raise CircuitError("a circuit has at least 1 qubit, got a QuantumCircuit without qubits")
+    if circuit.parameters:
+        raise _unbound(p.name for p in circuit.parameters)
+    return Circuit(circuit.num_qubits, _Unroller().circuit(circuit, range(circuit.num_qubits)))
+
+
+def _unbound(names: Any) -> CircuitError:
+    names = sorted(names)
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return CircuitError(f"the circuit has unbound parameters: {shown}; {_ONLY}")
+
+
+def _not_unitary(found: str) -> CircuitError:
+    article = "an" if found[0] in "aeiou" else "a"
+    cure = _REMOVE if found == "measurement" else _ONLY
+    return CircuitError(f"the circuit contains {article} {found}; " + (f"{_ONLY}: {cure}" if cure is _REMOVE else cure))
+
+
+@cache
+def _standard_gates() -> dict[type, str]:
+    """Qiskit class -> our name, for the gates that both know."""
+    from qiskit.circuit.library import get_standard_gate_name_mapping
+
+    mapping = get_standard_gate_name_mapping()
+    return {mapping[name].base_class: name for name in GATES}
+
+
+class _Unroller:
+    """Turns Qiskit instructions into gates of the table and counts them."""
+
+    def __init__(self) -> None:
+        from qiskit.circuit import Barrier, ControlledGate, ControlFlowOp, Delay, Measure, Reset
+        from qiskit.circuit.library import GlobalPhaseGate, IGate, Initialize, PhaseGate, U1Gate
+
+        self._table = _standard_gates()
+        self._dropped = (Barrier, Delay, GlobalPhaseGate, IGate)
+        self._phases = (PhaseGate, U1Gate)
+        self._forbidden = {Measure: "measurement", Reset: "reset", Initialize: "state initialization"}
+        self._control_flow = ControlFlowOp
+        self._controlled = ControlledGate
+        self._count = 0
+
+    def circuit(self, circuit: Any, wires: Sequence[int]) -> list[Gate]:
+        """All gates of `circuit`, its qubit i standing on ``wires[i]``."""
+        index = {bit: wire for bit, wire in zip(circuit.qubits, wires, strict=True)}
+        gates = []
+        for instruction in circuit.data:
+            gates += self.operation(instruction.operation, tuple(index[bit] for bit in instruction.qubits))
+        return gates
+
+    def operation(self, operation: Any, wires: tuple[int, ...]) -> list[Gate]:
+        """The gates that one Qiskit operation on `wires` stands for."""
+        self._refuse(operation)
+        if isinstance(operation, self._dropped):
+            return []
+        base = getattr(operation, "base_class", type(operation))
+        all_controls = not isinstance(operation, self._controlled) or (
+            operation.ctrl_state == 2**operation.num_ctrl_qubits - 1
+        )
+        if base in self._table and all_controls:
+            return self._emit(self._table[base], wires, operation.params)
+        if base in self._phases:
+            return self._emit("rz", wires, operation.params)
+        gates = self._definition(operation, wires)
+        name = operation.name
+        if name in GATES and _is_our_gate(name, operation.params, wires, gates):
+            self._count -= len(gates)
+            return self._emit(name, wires, operation.params)
+        return gates
+
+    def _refuse(self, operation: Any) -> None:
+        for kind, found in self._forbidden.items():
+            if isinstance(operation, kind):
+                raise _not_unitary(found)
+        if isinstance(operation, self._control_flow):
+            raise _not_unitary(f"{operation.name} block (classical control)")
+        if getattr(operation, "_condition", None) is not None or getattr(operation, "num_clbits", 0):
+            raise _not_unitary(f"{operation.name} instruction that uses classical bits")
+
+    def _emit(self, name: str, wires: tuple[int, ...], params: Sequence[Any]) -> list[Gate]:
+        self._count += 1
+        if self._count > MAX_GATES:
+            raise CircuitError(f"a circuit that is read has at most {MAX_GATES} gates, got more")
+        return [Gate(name, wires, tuple(float(p) for p in params))]
+
+    def _definition(self, operation: Any, wires: tuple[int, ...]) -> list[Gate]:
+        definition = getattr(operation, "definition", None)
+        if definition is None:
+            definition = _synthesize(operation)
+        return self.circuit(definition, wires)
+
+
+def _synthesize(operation: Any) -> Any:
+    """Qiskit's own synthesis of an operation that carries no definition (Clifford, annotated operation, …)."""
+    from qiskit import QuantumCircuit, transpile
+    from qiskit.exceptions import QiskitError
+
+    failure = CircuitError(f"gate {operation.name!r} has no definition in terms of known gates; {_ONLY}")
+    small = QuantumCircuit(operation.num_qubits)
+    small.append(operation, range(operation.num_qubits))
+    try:
+        result = transpile(small, basis_gates=list(GATES), optimization_level=0)
+    except QiskitError:
+        raise failure from None
+    if any(i.operation.base_class not in _standard_gates() for i in result.data):
+        raise failure
+    return result
+
+
+def _is_our_gate(name: str, params: Sequence[Any], wires: tuple[int, ...], gates: Sequence[Gate]) -> bool:
+    """Whether `gates` on `wires` multiply to the matrix of our gate `name`, up to a global phase."""
+    spec = GATES[name]
+    if spec.n_qubits != len(wires) or spec.n_angles != len(params):
+        return False
+    local = {wire: q for q, wire in enumerate(wires)}
+    steps = [(g.name, tuple(local[q] for q in g.qubits), *g.angles) for g in gates]
+    theirs = Circuit(len(wires), steps).to_matrix()
+    ours = spec.matrix(*(float(p) for p in params))
+    overlap = np.vdot(ours, theirs)
+    return bool(abs(overlap) > 0.5 and np.abs(theirs - ours * (overlap / abs(overlap))).max() < 1e-10)
+
+
+# ---------------------------------------------------------------------- OpenQASM, writing
+_DEFINITIONS = {
+    "rxx": "gate rxx(theta) a, b { h a; h b; cx a, b; rz(theta) b; cx a, b; h a; h b; }",
+    "ryy": "gate ryy(theta) a, b { sx a; sx b; cx a, b; rz(theta) b; cx a, b; inv @ sx a; inv @ sx b; }",
+    "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",
+}
+"""Gates that stdgates.inc lacks; written only when used."""
+
+
+def to_qasm(circuit: Circuit) -> str:
+    """OpenQASM 3 text of the circuit; angles are the shortest decimals that read back bit for bit."""
+    used = circuit.counts
+    lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
+    lines += [text for name, text in _DEFINITIONS.items() if name in used]
+    lines.append(f"qubit[{circuit.n_qubits}] q;")
+    for gate in circuit:
+        name = "U" if gate.name == "u" else gate.name
+        angles = f"({', '.join(repr(float(a)) for a in gate.angles)})" if gate.angles else ""
+        lines.append(f"{name}{angles} {', '.join(f'q[{q}]' for q in gate.qubits)};")
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------- OpenQASM, reading
+def from_qasm(text: str) -> Circuit:
+    """Read OpenQASM 3 or OpenQASM 2 text; the rules of `from_qiskit` hold.
+
+    Raises:
+        CircuitError: malformed text (with the line where it is known), more than `MAX_QUBITS` qubits, unbound
+            parameters, measurements, resets, classical control.
+    """
+    if not isinstance(text, str):
+        raise CircuitError(f"OpenQASM is read from a string, got {type(text).__name__}")
+    bare = _without_comments(text)
+    if not bare.strip():
+        raise CircuitError("the OpenQASM text is empty")
+    reader = _read_qasm2 if re.match(r"\s*OPENQASM\s+2\b", bare) else _read_qasm3
+    try:
+        circuit = reader(text, bare)
+        if circuit.num_qubits == 0:
+            raise _qasm_error("no qubits are declared, e.g. qubit[2] q;")
+        return from_qiskit(circuit)
+    except RecursionError:
+        raise CircuitError("OpenQASM: expressions or definitions are nested too deeply") from None
+
+
+def read_circuit_file(path: str | os.PathLike[str]) -> Circuit:
+    """Read a circuit from an OpenQASM 3 or 2 file of at most 5 MB.
+
+    Raises:
+        CircuitError: no such file, not a file, too large, not text, or anything `from_qasm` refuses.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CircuitError(f"{path} is a directory, a .qasm file is needed")
+    if not path.exists():
+        raise CircuitError(f"{path} does not exist")
+    if not path.is_file():
+        raise CircuitError(f"{path} is not a regular file")
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise CircuitError(f"{path} has {size} bytes, a circuit file has at most {MAX_FILE_BYTES}")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise CircuitError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CircuitError(f"{path} is not a text file in UTF-8") from None
+    try:
+        return from_qasm(text)
+    except CircuitError as error:
+        raise CircuitError(f"{path}: {error}") from None
+
+
+def _without_comments(text: str) -> str:
+    """The text with comments blanked and line breaks kept."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.DOTALL)
+
+
+def _qasm_error(reason: object, line: int | None = None) -> CircuitError:
+    where = f" line {line}" if line else ""
+    return CircuitError(f"OpenQASM{where}: {' '.join(str(reason).split())}")
+
+
+def _check_sizes(qubits: int, bits: int) -> None:
+    if qubits > MAX_QUBITS:
+        raise CircuitError(f"a circuit that is read has at most {MAX_QUBITS} qubits, got {qubits}")
+    if bits > _MAX_CLASSICAL_BITS:
+        raise CircuitError(f"a circuit that is read has at most {_MAX_CLASSICAL_BITS} classical bits, got {bits}")
+
+
+def _read_qasm2(text: str, bare: str) -> Any:
+    from qiskit import qasm2
+    from qiskit.circuit.library import RYYGate
+
+    # The parser dies on integers beyond 64 bits.
+    huge = re.search(r"(?<![\w.])\d{19,}(?![\w.])", bare)
+    if huge:
+        raise _qasm_error(f"the number {huge[0][:24]}… is too large", bare.count("\n", 0, huge.start()) + 1)
+    qubits, bits = (
+        sum(map(int, re.findall(rf"\b{kind}\s+\w+\s*\[\s*(\d+)\s*\]", bare))) for kind in ("qreg", "creg")
+    )
+    _check_sizes(qubits, bits)
+    # Qiskit's instructions stand in for names that qelib1.inc lacks. They replace a gate of the same name without a look
+    # at its body, so names that the text defines itself are left to the text.
+    defined = set(re.findall(r"\b(?:gate|opaque)\s+(\w+)", bare)) | {"u0", "delay"}
+    known = [*qasm2.LEGACY_CUSTOM_INSTRUCTIONS, qasm2.CustomInstruction("ryy", 1, 2, RYYGate, builtin=True)]
+    try:
+        return qasm2.loads(text, include_path=(), custom_instructions=[k for k in known if k.name not in defined])
+    except qasm2.QASM2ParseError as error:
+        found = re.match(r"(?:[^:]*:(\d+),\d+: )?(.*)", str(error).strip("\"'"), flags=re.DOTALL)
+        assert found is not None
+        raise _qasm_error(found[2], int(found[1]) if found[1] else None) from None
+    except (ValueError, OverflowError) as error:
+        raise _qasm_error(error) from None
+
+
+def _read_qasm3(text: str, bare: str) -> Any:
+    from openqasm3 import ast
+    from qiskit_qasm3_import import convert
+
+    program = _parse_qasm3(text)
+    _refuse_statements(program)
+    _check_sizes(*_declared_sizes(program))
+    _check_unrolled_size(program)
+
+    def attempt(count: int) -> Any:
+        return convert(ast.Program(statements=program.statements[:count], version=program.version))
+
+    try:
+        return attempt(len(program.statements))
+    except RecursionError:
+        raise
+    except Exception as error:  # the library lets IndexError, TypeError and others through for malformed programs
+        line = _failing_line(program.statements, attempt)
+        raise _qasm_error(_reason(error), line) from None
+
+
+def _reason(error: Exception) -> str:
+    """What an exception of the OpenQASM libraries means for the person who wrote the text."""
+    if isinstance(error, TypeError):
+        return f"wrong number of angles or qubits ({error})"
+    if isinstance(error, IndexError):
+        return "qubit index out of range"
+    if isinstance(error, ZeroDivisionError):
+        return "division by zero"
+    text = re.sub(r"^\d+,\d+: ", "", getattr(error, "message", None) or str(error))
+    return text.rstrip(".") or type(error).__name__
+
+
+def _parse_qasm3(text: str) -> Any:
+    import openqasm3
+    from openqasm3.parser import QASM3ParsingError
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the lexer prints before it raises
+            return openqasm3.parse(text)
+    except QASM3ParsingError as error:
+        found = re.match(r"L(\d+):C\d+: (.*)", str(error), flags=re.DOTALL)
+        if found:
+            raise _qasm_error(found[2], int(found[1])) from None
+        cause = error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None
+        token = getattr(cause, "offendingToken", None)
+        if token is None:
+            raise _qasm_error("malformed text") from None
+        what = "unexpected end of text" if token.type == -1 else f"unexpected {token.text!r}"
+        raise _qasm_error(what, token.line) from None
+    except RecursionError:
+        raise
+    except Exception as error:  # e.g. AttributeError for a text without statements
+        raise _qasm_error(f"malformed text ({error})") from None
+
+
+def _failing_line(statements: Sequence[Any], attempt: Callable[[int], Any]) -> int | None:
+    """Line of the first statement that cannot be converted, by bisection over prefixes of the program."""
+    good, bad = 0, len(statements)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            attempt(middle)
+            good = middle
+        except Exception:
+            bad = middle
+    span = statements[bad - 1].span if statements else None
+    return span.start_line if span else None
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """The node and everything below it in an OpenQASM 3 syntax tree."""
+    stack = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (list, tuple)):
+            stack += reversed(item)
+        elif hasattr(item, "__dataclass_fields__"):
+            yield item
+            stack += [getattr(item, name) for name in item.__dataclass_fields__ if name != "span"]
+
+
+_FORBIDDEN_STATEMENTS = {
+    "QuantumMeasurementStatement": "measurement",
+    "QuantumMeasurement": "measurement",
+    "QuantumReset": "reset",
+    "BranchingStatement": "if statement (classical control)",
+    "SwitchStatement": "switch statement (classical control)",
+    "WhileLoop": "while loop (classical control)",
+    "ForInLoop": "for loop (classical control)",
+}
+
+
+def _refuse_statements(program: Any) -> None:
+    for node in _nodes(program):
+        kind = type(node).__name__
+        if kind in _FORBIDDEN_STATEMENTS:
+            line = f" line {node.span.start_line}" if node.span else ""
+            raise CircuitError(f"OpenQASM{line}: {_not_unitary(_FORBIDDEN_STATEMENTS[kind])}")
+        if kind == "IODeclaration" and node.io_identifier.name == "input":
+            raise _unbound([node.identifier.name])
+        if kind == "QuantumGate" and len(node.qubits) > 6 and any(m.modifier.name == "pow" for m in node.modifiers):
+            # A power is taken of the dense matrix.
+            raise _qasm_error(f"pow is read for gates on up to 6 qubits, got {len(node.qubits)}", node.span.start_line)
+        if kind == "QuantumGateModifier" and getattr(node.argument, "value", 0) > MAX_QUBITS:
+            # ctrl(1000000) @ x would be built before its qubits are counted.
+            line = node.span.start_line if node.span else None
+            raise _qasm_error(f"a gate modifier takes a number up to {MAX_QUBITS}, got {node.argument.value}", line)
+
+
+def _check_unrolled_size(program: Any) -> None:
+    """Refuse definitions that multiply into too many gates: the library copies them out in full."""
+    lengths: dict[str, int] = {}
+
+    def length(statements: Any) -> int:
+        return sum(lengths.get(s.name.name, 1) for s in _nodes(statements) if type(s).__name__ == "QuantumGate")
+
+    for statement in program.statements:
+        if type(statement).__name__ == "QuantumGateDefinition":
+            lengths[statement.name.name] = max(1, length(statement.body))
+    total = length([s for s in program.statements if type(s).__name__ != "QuantumGateDefinition"])
+    if total > MAX_GATES:
+        raise CircuitError(f"a circuit that is read has at most {MAX_GATES} gates, got {total}")
+
+
+def _declared_sizes(program: Any) -> tuple[int, int]:
+    """(qubits, classical bits) that the program declares, without allocating any."""
+    constants: dict[str, int] = {}
+    qubits = bits = 0
+
+    def size(expression: Any, line: int) -> int:
+        if expression is None:
+            return 1
+        value = getattr(expression, "value", constants.get(getattr(expression, "name", "")))
+        if not isinstance(value, int):
+            raise _qasm_error("write the size of a register as a whole number", line)
+        return value
+
+    for node in _nodes(program):
+        kind = type(node).__name__
+        if kind == "ConstantDeclaration" and isinstance(getattr(node.init_expression, "value", None), int):
+            constants[node.identifier.name] = node.init_expression.value
+        elif kind == "QubitDeclaration":
+            qubits += size(node.size, node.span.start_line)
+        elif kind == "ClassicalDeclaration" and type(node.type).__name__ == "BitType":
+            bits += size(node.type.size, node.span.start_line)
+        elif kind == "Identifier" and re.fullmatch(r"\$\d+", node.name):
+            qubits = max(qubits, int(node.name[1:20]) + 1)
+    return qubits, bits

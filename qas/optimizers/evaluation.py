@@ -1,0 +1,114 @@
+"""What the methods share: counted evaluations within a budget, and the choice of the point to return."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qas.optimizers.shots import SampledObjective
+
+
+class OutOfBudget(Exception):  # noqa: N818 - a signal between a method and `minimize`, not an error
+    """The next evaluation would exceed the budget; raised before it is made."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a method ended."""
+
+    success: bool
+    message: str
+
+
+class Evaluator:
+    """Calls the objective within the budget.
+
+    Attributes:
+        iterate: the point a method would return now, shape (n_angles,); methods keep it up to date.
+        iterations: number of iterations made; methods keep it up to date.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        sampled: SampledObjective | None,
+        start: np.ndarray,
+        max_evaluations: int | None,
+        reserved: int,
+    ) -> None:
+        self._objective = objective
+        self._sampled = sampled
+        self._left = math.inf if max_evaluations is None else max_evaluations - reserved
+        self._shots = 0 if sampled is None else sampled.shots
+        self._best_x = start.copy()
+        self._best_value = math.inf
+        self._best_gradient: np.ndarray | None = None
+        self._final_value: float | None = None
+        self.iterate = start.copy()
+        self.iterations = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether values are free of shot noise."""
+        return self._sampled is None
+
+    @property
+    def left(self) -> float:
+        """Evaluations that the method may still make; infinite without a budget."""
+        return self._left
+
+    def set_shots(self, fraction: float) -> None:
+        """Measure with this fraction of the full number of shots, at least 1; nothing happens for exact values."""
+        if self._sampled is not None:
+            self._sampled.shots = max(1, round(self._shots * fraction))
+
+    def _spend(self) -> None:
+        if self._left < 1:
+            raise OutOfBudget
+        self._left -= 1
+
+    def __call__(self, x: np.ndarray) -> float:
+        """Objective at `x`, shape (n_angles,).
+
+        Raises:
+            OutOfBudget: no evaluation is left.
+        """
+        self._spend()
+        if self._sampled is not None:
+            return self._sampled(x)
+        value = float(self._objective(x))
+        self._remember(x, value, None)
+        return value
+
+    def value_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Objective and exact gradient at `x`; one evaluation.
+
+        Raises:
+            OutOfBudget: no evaluation is left.
+        """
+        self._spend()
+        value, gradient = self._objective.value_and_gradient(x)
+        self._remember(x, float(value), gradient)
+        return float(value), gradient
+
+    def _remember(self, x: np.ndarray, value: float, gradient: np.ndarray | None) -> None:
+        if value < self._best_value:
+            self._best_value = value
+            self._best_x = np.array(x, dtype=np.float64)
+            self._best_gradient = None if gradient is None else np.array(gradient)
+
+    def evaluate_iterate(self) -> None:
+        """Spend the reserved evaluation on the iterate, with the full number of shots."""
+        self._left += 1
+        self.set_shots(1.0)
+        self._final_value = self(self.iterate)
+
+    def answer(self) -> tuple[np.ndarray, float, np.ndarray | None]:
+        """Point, value and gradient to return: the best exact point, or the iterate with its own fresh estimate."""
+        if self.exact:
+            return self._best_x, self._best_value, self._best_gradient
+        assert self._final_value is not None, "noisy runs end with an evaluation of the iterate"
+        return self.iterate.copy(), self._final_value, None

@@ -1,0 +1,49 @@
+"""COBYLA: linear models of the objective in a shrinking trust region."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qas.errors import QasError
+from qas.optimizers.evaluation import Evaluator, Outcome
+
+_NO_LIMIT = 10**7
+
+
+def cobyla(
+    evaluator: Evaluator,
+    start: np.ndarray,
+    tolerance: float,
+    rng: np.random.Generator,
+    *,
+    initial_step: float = 1.0,
+) -> Outcome:
+    """COBYLA of SciPy without constraints (Powell, 1994); the optimizer of CRLQAS without noise.
+
+    Stops when the trust region is smaller than sqrt(tolerance), so that at unit curvature about `tolerance` is left.
+    With shot noise the point is the one whose linear models looked best; `minimize` measures it afresh.
+
+    Args:
+        initial_step: first radius of the trust region, radians; 1.0 in CRLQAS.
+    """
+    from scipy.optimize import minimize
+
+    if not 0 < initial_step < math.inf:
+        raise QasError(f"initial_step is positive, got {initial_step}")
+
+    def follow(x: np.ndarray) -> None:
+        evaluator.iterations += 1
+        evaluator.iterate = np.array(x)
+
+    result = minimize(
+        evaluator,
+        start,
+        method="COBYLA",
+        callback=follow,
+        tol=min(math.sqrt(tolerance), initial_step),
+        options={"rhobeg": initial_step, "maxiter": _NO_LIMIT},
+    )
+    evaluator.iterate = np.array(result.x)
+    return Outcome(bool(result.success), str(result.message))

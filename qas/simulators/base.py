@@ -1,0 +1,98 @@
+"""What every simulator offers: expectation values and gradients of a circuit, and objectives for the optimizers."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.errors import CircuitError
+from qas.hamiltonians import Hamiltonian
+from qas.noise import NoiseModel
+
+
+class Objective:
+    """Energy of one architecture as a function of its angles; counts its own calls.
+
+    Attributes:
+        nfev: calls of the objective; a gradient counts as one of them.
+        njev: gradients among them.
+    """
+
+    def __init__(self, simulator: Simulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
+        self.simulator = simulator
+        self.circuit = circuit
+        self.hamiltonian = hamiltonian
+        self.n_angles = circuit.n_angles
+        self.nfev = 0
+        self.njev = 0
+
+    def __call__(self, angles: np.ndarray) -> float:
+        """Energy at `angles`, shape (n_angles,)."""
+        self.nfev += 1
+        return self.simulator.expectation(self.circuit, self.hamiltonian, angles)
+
+    def value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy and its gradient, float64, shape (n_angles,)."""
+        self.nfev += 1
+        self.njev += 1
+        return self.simulator.expectation_and_gradient(self.circuit, self.hamiltonian, angles)
+
+    def terms(self, angles: np.ndarray) -> np.ndarray:
+        """Measured expectation value of each Pauli term, shape (n_terms,), in the order of `hamiltonian.strings`."""
+        self.nfev += 1
+        return self.simulator.term_expectations(self.circuit, self.hamiltonian, angles)
+
+
+class Simulator(abc.ABC):
+    """One engine with one noise model. All methods are deterministic and leave the simulator unchanged."""
+
+    name: str
+    noise: NoiseModel | None
+
+    @abc.abstractmethod
+    def expectation(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None) -> float:
+        """Tr(H ρ), with readout flips applied to H.
+
+        Args:
+            circuit: n qubits.
+            hamiltonian: on the same number of qubits.
+            angles: replaces the circuit's own angles, radians, shape (n_angles,).
+
+        Raises:
+            CircuitError: sizes that differ, wrong number of angles, angles that are not finite, or a gate the device
+                does not have.
+            TooLargeError: more qubits than the engine can hold.
+        """
+
+    @abc.abstractmethod
+    def expectation_and_gradient(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
+        """As `expectation`, with the exact gradient in all angles, float64, shape (n_angles,)."""
+
+    @abc.abstractmethod
+    def term_expectations(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Measured ⟨P_k⟩ of each Pauli term, float64, shape (n_terms,), in the order of `hamiltonian.strings`."""
+
+    def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Objective:
+        """The energy of `circuit` as a function of its angles."""
+        return Objective(self, circuit, hamiltonian)
+
+
+def check_angles(circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    """The angles to use, float64, contiguous; refuses sizes that do not fit and values that are not finite."""
+    if circuit.n_qubits != hamiltonian.n_qubits:
+        raise CircuitError(f"the circuit has {circuit.n_qubits} qubits but the Hamiltonian has {hamiltonian.n_qubits}")
+    if angles is None:
+        return circuit.angles
+    values = np.ascontiguousarray(angles, dtype=np.float64)
+    if values.shape != (circuit.n_angles,):
+        raise CircuitError(f"the circuit has {circuit.n_angles} angles, got an array of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise CircuitError("angles must be finite, got NaN or infinity")
+    return values

@@ -1,0 +1,103 @@
+"""What the two compiled engines share: programs (circuits as arrays), cached observables, compiled minimization."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qas.circuits import Circuit, Gate
+from qas.hamiltonians import Hamiltonian
+from qas.simulators.base import Objective, Simulator
+
+
+class Program(NamedTuple):
+    """A circuit as arrays for the kernels."""
+
+    n_qubits: int
+    ops: np.ndarray  # int64 (n_ops,): rows of the simulator's library
+    slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
+
+
+class CompiledSimulator(Simulator):
+    """Base of the engines whose kernels are compiled once: gates are data, so a new circuit compiles nothing."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
+        self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._last: tuple[Circuit, Program] | None = None
+
+    @abc.abstractmethod
+    def check_size(self, n_qubits: int) -> None:
+        """Refuse registers that do not fit.
+
+        Raises:
+            TooLargeError: with the memory it would need and the limit.
+        """
+
+    @abc.abstractmethod
+    def _operations(self, gate: Gate) -> list[tuple[int, int]]: ...
+
+    @abc.abstractmethod
+    def _observable(self, hamiltonian: Hamiltonian) -> Any: ...
+
+    @abc.abstractmethod
+    def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
+        """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; the unused one is empty."""
+
+    def program(self, circuit: Circuit) -> Program:
+        """The circuit as arrays; the last one is remembered."""
+        last = self._last
+        if last is not None and last[0] is circuit:
+            return last[1]
+        self.check_size(circuit.n_qubits)
+        ops: list[int] = []
+        slots: list[int] = []
+        position = 0
+        rows = self._rows
+        for gate in circuit.gates:
+            entry = rows.get((gate.name, gate.qubits))
+            if entry is None:
+                with self._lock:
+                    entry = rows[gate.name, gate.qubits] = self._operations(gate)
+            for op, which in entry:
+                ops.append(op)
+                slots.append(position + which if which >= 0 else -1)
+            position += len(gate.angles)
+        program = Program(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
+        self._last = (circuit, program)
+        return program
+
+    def observable(self, hamiltonian: Hamiltonian) -> Any:
+        """The Hamiltonian as arrays for the kernels; the last few are remembered."""
+        found = self._observables.get(id(hamiltonian))
+        if found is not None:
+            return found[1]
+        with self._lock:
+            data = self._observable(hamiltonian)
+            self._observables[id(hamiltonian)] = (hamiltonian, data)
+            if len(self._observables) > 8:
+                self._observables.popitem(last=False)
+        return data
+
+    def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> CompiledObjective:
+        return CompiledObjective(self, circuit, hamiltonian)
+
+
+class CompiledObjective(Objective):
+    """An objective whose whole minimization can run in compiled code."""
+
+    simulator: CompiledSimulator
+
+    def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
+        """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""
+        from qas.optimizers.bfgs import minimize_bfgs
+
+        result = minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
+        self.nfev += result.nfev
+        self.njev += result.njev
+        return result

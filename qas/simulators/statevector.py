@@ -1,0 +1,157 @@
+"""The state-vector engine: exact noise-free energies and gradients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qas.circuits import Circuit, Gate
+from qas.errors import QasError, TooLargeError
+from qas.gates import gate_spec
+from qas.hamiltonians import Hamiltonian
+from qas.noise import NoiseModel
+from qas.simulators import _sv_kernels as kernels
+from qas.simulators.base import check_angles
+from qas.simulators.compiled import CompiledSimulator, Program
+
+MAX_QUBITS = 20
+"""Largest register: a state of 20 qubits takes 17 MB; the Hamiltonian's diagonals take more."""
+
+_KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
+
+
+class StatevectorSimulator(CompiledSimulator):
+    """Exact noise-free energies and gradients, up to 20 qubits.
+
+    Raises:
+        QasError: a noise model was given; this engine has none.
+    """
+
+    name = "statevector"
+
+    def __init__(self, noise: NoiseModel | None = None) -> None:
+        super().__init__()
+        if noise is not None:
+            raise QasError(f"the statevector engine is noise-free, got noise {noise.name!r}; use pauli-transfer or aer")
+        self.noise = None
+        self._entries: list[tuple[int, int, int, np.ndarray, int, int]] = []
+        self._library: kernels.Library | None = None
+        self._local = threading.local()
+
+    def check_size(self, n_qubits: int) -> None:
+        if n_qubits > MAX_QUBITS:
+            raise TooLargeError(
+                f"the statevector engine holds at most {MAX_QUBITS} qubits, got {n_qubits}: one state would take "
+                f"{16 * 2.0**n_qubits / 1e9:.3g} GB"
+            )
+
+    def _add(self, kind: int, first: int, second: int, matrix: np.ndarray | None = None, x: int = 0, z: int = 0) -> int:
+        both = np.zeros((2, 2, 2), dtype=complex)
+        if matrix is not None:
+            both[0], both[1] = matrix, matrix.conj().T
+        self._entries.append((kind, first, second, both, x, z))
+        self._library = None
+        return len(self._entries) - 1
+
+    def _operations(self, gate: Gate) -> list[tuple[int, int]]:
+        spec = gate_spec(gate.name)
+        bits = [1 << q for q in gate.qubits]
+        if gate.name == "u":
+            # U(θ, φ, λ) is RZ(φ) RY(θ) RZ(λ) up to a phase.
+            return [(self._add(2, bits[0], 0), 2), (self._add(1, bits[0], 0), 0), (self._add(2, bits[0], 0), 1)]
+        if spec.n_qubits == 1 and spec.axis is None:
+            return [(self._add(3, bits[0], 0, spec.matrix()), -1)]
+        kind = _KINDS[gate.name]
+        if kind == 7:
+            assert spec.axis is not None
+            x = sum(bit for bit, letter in zip(bits, spec.axis, strict=True) if letter in "XY")
+            z = sum(bit for bit, letter in zip(bits, spec.axis, strict=True) if letter in "ZY")
+            return [(self._add(kind, bits[0], bits[1], x=x, z=z), 0)]
+        return [(self._add(kind, bits[0], bits[1] if len(bits) == 2 else 0), 0 if spec.n_angles else -1)]
+
+    @property
+    def library(self) -> kernels.Library:
+        if self._library is None:
+            kind, first, second, matrix, x, z = zip(*self._entries, strict=True) if self._entries else ((),) * 6
+            self._library = kernels.Library(
+                np.array(kind, dtype=np.int64),
+                np.array(first, dtype=np.int64),
+                np.array(second, dtype=np.int64),
+                np.array(matrix, dtype=np.complex128).reshape(-1, 2, 2, 2),
+                np.array(x, dtype=np.int64),
+                np.array(z, dtype=np.int64),
+            )
+        return self._library
+
+    def _observable(self, hamiltonian: Hamiltonian) -> Any:
+        masks, diagonals = hamiltonian.xor_diagonals
+        real = np.ascontiguousarray(diagonals.real)
+        imag = np.ascontiguousarray(diagonals.imag) if np.any(diagonals.imag) else np.empty((0, 0))
+        return masks, real, imag
+
+    def work(self, n_qubits: int) -> np.ndarray:
+        """Scratch of this thread, complex128, shape (2, 2**n)."""
+        buffers = self._local.__dict__
+        if n_qubits not in buffers:
+            buffers[n_qubits] = np.empty((2, 1 << n_qubits), dtype=np.complex128)
+        return buffers[n_qubits]
+
+    def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
+        program = self.program(circuit)
+        arguments = (
+            self.library,
+            program.ops,
+            program.slots,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+        )
+        return False, arguments, no_ptm
+
+    def expectation(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> float:
+        values = check_angles(circuit, hamiltonian, angles)
+        program = self.program(circuit)
+        observable = self.observable(hamiltonian)
+        return kernels.value(
+            self.library, program.ops, program.slots, values, *observable, self.work(circuit.n_qubits)
+        )
+
+    def expectation_and_gradient(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
+        values = check_angles(circuit, hamiltonian, angles)
+        program = self.program(circuit)
+        gradient = np.empty(circuit.n_angles)
+        energy = kernels.value_and_gradient(
+            self.library,
+            program.ops,
+            program.slots,
+            values,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+            gradient,
+        )
+        return energy, gradient
+
+    def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
+        """State after the circuit from |0…0>, complex128, shape (2**n,)."""
+        program: Program = self.program(circuit)
+        psi = np.empty(1 << circuit.n_qubits, dtype=np.complex128)
+        kernels.run(self.library, program.ops, program.slots, circuit.angles if angles is None else angles, psi)
+        return psi
+
+    def term_expectations(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> np.ndarray:
+        values = check_angles(circuit, hamiltonian, angles)
+        psi = self.state(circuit, values)
+        index = np.arange(len(psi))
+        result = np.empty(len(hamiltonian))
+        for k, (x, z) in enumerate(zip(*hamiltonian.masks, strict=True)):
+            phase = (1j) ** (int(x & z).bit_count() % 4) * (1.0 - 2.0 * (np.bitwise_count(index & z) & 1))
+            result[k] = np.vdot(psi[index ^ x], phase * psi).real
+        return result

@@ -1,0 +1,97 @@
+"""From an architecture to a number: optimize the angles of a fixed circuit on a problem, under a noise model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.errors import QasError
+from qas.noise import NoiseModel
+from qas.problems import Problem
+from qas.simulators import Simulator, make_simulator
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One architecture with optimized angles."""
+
+    circuit: Circuit
+    energy: float
+    """objective at the optimized angles, under the evaluator's noise, problem's unit"""
+    error: float
+    """energy minus the problem's exact value"""
+    evaluations: int
+    """calls of the objective this took; a gradient counts as one"""
+
+
+@dataclass
+class Evaluator:
+    """Optimizes angles and returns energies; stateless between calls, so one serves environment and agents alike.
+
+    Args:
+        problem: what is judged.
+        noise: hardware noise, or None.
+        engine: simulator name, None for the fastest exact one.
+        optimizer: a name of `qas.optimizers.list_optimizers`.
+        max_evaluations: most evaluations one architecture may take.
+        tolerance: energy that may be left unfound, problem's unit.
+        start_noise: standard deviation, in radians, of what is added to inherited angles: it leaves saddle points.
+        shots: measurements of each Pauli term, None for exact values.
+        options: further options of the optimizer.
+    """
+
+    problem: Problem
+    noise: NoiseModel | None = None
+    engine: str | None = None
+    optimizer: str = "l-bfgs"
+    max_evaluations: int = 200
+    tolerance: float = 1e-9
+    start_noise: float = 0.1
+    shots: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_evaluations < 1:
+            raise QasError(f"max_evaluations is at least 1, got {self.max_evaluations}")
+        if not self.start_noise >= 0:
+            raise QasError(f"start_noise is not negative, got {self.start_noise}")
+        self.simulator: Simulator = make_simulator(self.noise, self.engine)
+
+    def evaluate(
+        self, circuit: Circuit, rng: np.random.Generator, *, max_evaluations: int | None = None, exact_start: bool = False
+    ) -> Evaluation:
+        """Optimize the angles of `circuit`, starting from its own.
+
+        Args:
+            circuit: architecture and start angles.
+            rng: source of the start noise, and of shot noise.
+            max_evaluations: overrides the evaluator's, if smaller.
+            exact_start: leave the start angles as they are.
+        """
+        from qas.optimizers import minimize
+
+        limit = self.max_evaluations if max_evaluations is None else min(self.max_evaluations, max_evaluations)
+        start = np.array(circuit.angles)
+        if self.start_noise and not exact_start and len(start):
+            start = start + rng.normal(scale=self.start_noise, size=len(start))
+        objective = self.simulator.objective(circuit, self.problem.hamiltonian)
+        result = minimize(
+            objective,
+            start,
+            method=self.optimizer,
+            max_evaluations=limit,
+            tolerance=self.tolerance,
+            shots=self.shots,
+            rng=rng,
+            **self.options,
+        )
+        tuned = circuit.with_angles(result.x) if len(start) else circuit
+        energy = float(result.fun)
+        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev))
+
+    def energy(self, circuit: Circuit) -> float:
+        """Energy of a circuit at its own angles, exact, one evaluation."""
+        return self.simulator.expectation(circuit, self.problem.hamiltonian)

@@ -1,0 +1,251 @@
+"""Molecules computed live against PySCF's own CASCI and against the shipped files."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from qas.errors import MissingExtraError, QasError, TooLargeError, UnknownNameError
+from qas.molecules import BOHR_IN_ANGSTROM, molecule
+from qas.problems import Problem, load_problem
+
+H2 = "H 0 0 0; H 0 0 0.7414"
+
+
+# ---------------------------------------------------------------------- input, without PySCF
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        "",
+        " ; ",
+        "H",
+        "H 0 0",
+        "H 0 0 0 0",
+        "H 0 0 x",
+        "H 0 0 nan",
+        "1 0 0 0",
+        "H-1 0 0 0",
+        3,
+        None,
+        [],
+        [("H",)],
+        [("H", 1)],
+    ]
+    + [[("H", (0, 0))], [(1, (0, 0, 0))], "H 0 0 0; H 0 0 0", "H 0 0 0; H 0 0 inf", "/etc/passwd", {"H": (0, 0, 0)}],
+    ids=str,
+)
+def test_malformed_geometry(geometry: object) -> None:
+    with pytest.raises(QasError) as caught:
+        molecule(geometry)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"basis": ""}, {"basis": 3}, {"basis": "../x"}, {"charge": 0.5}, {"charge": "0"}, {"spin": -1}, {"spin": True}]
+    + [
+        {"active": active}
+        for active in (2, (2,), (2, 2, 2), (0, 2), (2, 0), (2, []), (2, [1, 1]), (2, [-1]), ("2", 2), (2, 1.5))
+    ]
+    + [{"mapping": "jw"}, {"mapping": None}, {"unit": "nm"}, {"guess": "best"}],
+    ids=str,
+)
+def test_malformed_options(options: dict[str, object]) -> None:
+    with pytest.raises(QasError) as caught:
+        molecule(H2, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and not isinstance(caught.value, MissingExtraError)
+
+
+def test_nearest_mapping_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="jordan-wigner"):
+        molecule(H2, mapping="jordan_wigner")
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyscf", None)
+    with pytest.raises(MissingExtraError, match=r"\[chem\]"):
+        molecule(H2)
+
+
+# ---------------------------------------------------------------------- chemistry
+@pytest.fixture(scope="module", autouse=False)
+def chem() -> None:
+    """Skip where the chemistry packages are not installed."""
+    pytest.importorskip("pyscf")
+    pytest.importorskip("qiskit_nature")
+
+
+live = [pytest.mark.chem, pytest.mark.usefixtures("chem")]
+
+
+class TestLive:
+    """Everything that runs PySCF."""
+
+    pytestmark = live
+
+    def test_all_mappings_share_the_spectrum(self) -> None:
+        full = [molecule("H 0 0 0; H 0 0 1.1", mapping=m) for m in ("jordan-wigner", "parity-full", "bravyi-kitaev")]
+        levels = [np.linalg.eigvalsh(made.hamiltonian.to_matrix()) for made in full]
+        for other in levels[1:]:
+            np.testing.assert_allclose(other, levels[0], atol=1e-8)
+        for mapping, n_qubits in (("parity", 2), ("parity-single", 3)):
+            made = molecule("H 0 0 0; H 0 0 1.1", mapping=mapping)
+            assert made.n_qubits == n_qubits
+            assert made.exact == pytest.approx(levels[0][0], abs=1e-8)
+            for level in np.linalg.eigvalsh(made.hamiltonian.to_matrix()):
+                assert np.abs(levels[0] - level).min() < 1e-8
+
+    def test_reduced_parity_is_that_of_qiskit_nature(self) -> None:
+        from qiskit_nature.second_q.drivers import PySCFDriver
+        from qiskit_nature.second_q.mappers import ParityMapper
+        from qiskit_nature.second_q.transformers import ActiveSpaceTransformer
+        from qiskit_nature.units import DistanceUnit
+
+        driver = PySCFDriver(atom="Li 0 0 0; H 0 0 2.2", basis="sto3g", unit=DistanceUnit.ANGSTROM)
+        electronic = ActiveSpaceTransformer(2, 3, active_orbitals=[1, 2, 5]).transform(driver.run())
+        operator = ParityMapper(num_particles=electronic.num_particles).map(electronic.second_q_ops()[0])
+        constant = sum(electronic.hamiltonian.constants.values())
+        levels = np.linalg.eigvalsh(operator.to_matrix()) + constant
+        made = molecule("Li 0 0 0; H 0 0 2.2", active=(2, [1, 2, 5]), mapping="parity")
+        np.testing.assert_allclose(np.linalg.eigvalsh(made.hamiltonian.to_matrix()), levels, atol=1e-6)
+
+    @pytest.mark.parametrize("name", ["h2-2", "h2-3", "h2-4", "lih-4", "lih-6", "beh2-6", "h2o-8-bohr", "ch2-8-bohr"])
+    def test_shipped_files_are_remade(self, name: str) -> None:
+        shipped = load_problem(name)
+        origin = shipped.provenance
+        made = molecule(
+            [(symbol, position) for symbol, position in origin["geometry"]],
+            active=(origin["active_electrons"], origin["active_orbitals"]),
+            mapping=origin["mapping"],
+            unit=origin["geometry_unit"],
+            guess=origin["guess"],
+            name=name,
+        )
+        assert made.exact == pytest.approx(shipped.exact, abs=1e-7)
+        assert set(made.hamiltonian.terms) == set(shipped.hamiltonian.terms)
+        for string, coefficient in shipped.hamiltonian.terms.items():
+            assert made.hamiltonian.terms[string] == pytest.approx(coefficient, abs=1e-7)
+
+    def test_nitrogen_against_casci(self) -> None:
+        from pyscf import gto, mcscf, scf
+
+        made = molecule("N 0 0 0; N 0 0 1.0977", active=(6, 6))
+        assert made.name == "n2-10" and made.n_qubits == 10 and made.unit == "hartree"
+        field = scf.RHF(gto.M(atom="N 0 0 0; N 0 0 1.0977", basis="sto-3g", verbose=0)).run()
+        expected = mcscf.CASCI(field, 6, 6).kernel()[0]
+        assert made.provenance["sector_energy"] == pytest.approx(expected, abs=1e-7)
+        assert made.exact == pytest.approx(expected, abs=1e-7)
+        assert made.basis_state == pytest.approx(field.e_tot, abs=1e-6)
+
+    def test_sector_energy_may_lie_above_the_operator_s_minimum(self) -> None:
+        """An anion short of diffuse orbitals sheds its electron as soon as the operator lets it."""
+        made = molecule("H 0 0 0", charge=-1, basis="6-31g", mapping="jordan-wigner")
+        assert made.provenance["sector_energy"] > made.exact + 1e-3
+        levels = np.linalg.eigvalsh(made.hamiltonian.to_matrix())
+        assert np.abs(levels - made.provenance["sector_energy"]).min() < 1e-7
+
+    def test_open_shells(self) -> None:
+        made = molecule("O 0 0 0; O 0 0 1.2075", spin=2, active=(8, 6), mapping="jordan-wigner")
+        assert made.provenance["orbitals"] == "ROHF" and made.provenance["spin"] == 2
+        diagonal = np.diag(made.hamiltonian.to_matrix()).real
+        assert np.abs(diagonal - made.provenance["hartree_fock"]).min() < 1e-6
+        levels = made.hamiltonian.ground_energy
+        assert levels <= made.provenance["sector_energy"] + 1e-8
+        doublet = molecule("H 0 0 0; He 0 0 1.0", spin=1, mapping="parity")
+        assert doublet.n_qubits == 2
+
+    def test_units_of_length(self) -> None:
+        angstrom = molecule("H 0 0 0; H 0 0 0.7414")
+        bohr = molecule(f"H 0 0 0; H 0 0 {0.7414 / BOHR_IN_ANGSTROM}", unit="bohr")
+        assert bohr.exact == pytest.approx(angstrom.exact, abs=1e-9)
+        assert bohr.provenance["geometry_unit"] == "bohr"
+        assert abs(molecule(H2, unit="bohr").exact - angstrom.exact) > 0.1
+
+    def test_energy_does_not_depend_on_orientation_or_notation(self) -> None:
+        tilt = np.array([1.0, 2.0, -0.5]) / math.sqrt(5.25)
+        straight = molecule("Li 0 0 0\nH 0, 0, 1.6\n", active=(2, 3), mapping="jordan-wigner")
+        tilted = molecule(
+            [("li", (0, 0, 0)), ("H", (1.6 * tilt).tolist())], active=(2, [1, 2, 3]), mapping="jordan-wigner"
+        )
+        np.testing.assert_allclose(
+            np.linalg.eigvalsh(straight.hamiltonian.to_matrix()),
+            np.linalg.eigvalsh(tilted.hamiltonian.to_matrix()),
+            atol=1e-7,
+        )
+
+    def test_frozen_core_is_in_the_identity(self) -> None:
+        made = molecule("Li 0 0 0; H 0 0 1.6", active=(2, 5), mapping="jordan-wigner")
+        assert made.provenance["core_orbitals"] == [0]
+        # Filling no active orbital leaves the core and the nuclei: the energy of the all-zero state.
+        from pyscf import gto, scf
+
+        mol = gto.M(atom="Li 0 0 0; H 0 0 1.6", basis="sto-3g", verbose=0)
+        field = scf.RHF(mol).run()
+        density = 2 * np.outer(field.mo_coeff[:, 0], field.mo_coeff[:, 0])
+        expected = field.energy_tot(dm=density)
+        assert made.hamiltonian.to_matrix()[0, 0].real == pytest.approx(expected, abs=1e-6)
+
+    def test_round_trip(self) -> None:
+        made = molecule(H2, name="mine")
+        assert Problem.from_json(made.to_json()) == made and made.name == "mine"
+
+    @pytest.mark.parametrize(
+        ("geometry", "options"),
+        [
+            ("Xx 0 0 0", {}),
+            ("H 0 0 0; Q 0 0 1", {}),
+            (H2, {"basis": "no-such-basis"}),
+            ("U 0 0 0", {"basis": "6-31g*"}),
+            (H2, {"spin": 1}),
+            (H2, {"charge": 1}),
+            (H2, {"charge": 2}),
+            (H2, {"charge": 5}),
+            (H2, {"spin": 4}),
+            (H2, {"spin": 2, "charge": 1}),
+            (H2, {"active": (4, 2)}),
+            (H2, {"active": (1, 2)}),
+            (H2, {"active": (2, 3)}),
+            (H2, {"active": (2, [0, 2])}),
+            ("Li 0 0 0; H 0 0 1.6", {"active": (4, 1)}),
+            ("Li 0 0 0; H 0 0 1.6", {"active": (2, 9)}),
+            ("Li 0 0 0; H 0 0 1.6", {"active": (2, [0, 1, 2, 3, 4, 5])}),
+            ("O 0 0 0; O 0 0 1.2", {"spin": 2, "active": (2, 1)}),
+            ("He 0 0 0", {}),
+        ],
+        ids=str,
+    )
+    def test_impossible_molecules(self, geometry: str, options: dict[str, object]) -> None:
+        with pytest.raises(QasError) as caught:
+            molecule(geometry, **options)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value) and not isinstance(caught.value, MissingExtraError)
+
+    def test_too_many_qubits(self) -> None:
+        with pytest.raises(TooLargeError, match="active"):
+            molecule("N 0 0 0; N 0 0 1.0977")
+
+    def test_degenerate_orbitals_are_fixed(self) -> None:
+        from qas.molecules import _fixed_orbitals
+
+        rng = np.random.default_rng(3)
+        overlap = np.eye(5) + 0.1
+        lower = np.linalg.inv(np.linalg.cholesky(overlap)).T
+        orbitals = lower @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
+        energies, occupations = np.array([-3.0, -1.0, -1.0, -1.0, 2.0]), np.array([2.0, 2.0, 2.0, 2.0, 0.0])
+        first = _fixed_orbitals(energies, occupations, orbitals, overlap)
+        np.testing.assert_allclose(first.T @ overlap @ first, np.eye(5), atol=1e-10)
+        for signs in itertools.product((1.0, -1.0), repeat=2):
+            turned = orbitals.copy()
+            turned[:, 1:4] = turned[:, 1:4] @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+            turned[:, [0, 4]] *= signs
+            np.testing.assert_allclose(_fixed_orbitals(energies, occupations, turned, overlap), first, atol=1e-9)
+
+
+def test_chem_marker_covers_everything_live() -> None:
+    if importlib.util.find_spec("pyscf") is None:
+        with pytest.raises(MissingExtraError):
+            molecule(H2)

@@ -1,0 +1,491 @@
+"""Problems: references against dense linear algebra and brute force, files, names and bad input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import networkx as nx
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from qas.errors import QasError, TooLargeError, UnknownNameError
+from qas.hamiltonians import Hamiltonian
+from qas.problems import Problem, cluster, heisenberg, list_problems, load_problem, maxcut, problem, tfim
+
+PAULI = {
+    "I": np.eye(2),
+    "X": np.array([[0, 1], [1, 0]]),
+    "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.diag([1, -1]),
+}
+# Published ground energies in hartree, CRLQAS and TensorRL-QAS; beh2-6 and h2o-8 are the same inputs read in angstrom.
+PUBLISHED = {
+    "h2-2": -1.137270,
+    "h2-3": -1.137270,
+    "h2-4": -1.136189,
+    "lih-4": -7.789089,
+    "lih-6": -7.844879,
+    "beh2-6": -15.563137,
+    "beh2-6-bohr": -14.861589,
+    "ch2-8-bohr": -37.086298,
+    "h2o-8": -74.972336,
+    "h2o-8-bohr": -73.294107,
+}
+# Lowest basis state above the ground energy, millihartree, from the same sources.
+GAPS = {
+    "h2-2": 20.586,
+    "h2-3": 20.586,
+    "h2-4": 18.840,
+    "lih-4": 119.029,
+    "lih-6": 36.885,
+    "beh2-6-bohr": 5.921,
+    "ch2-8-bohr": 7.909,
+    "h2o-8-bohr": 2.626,
+}
+MOLECULES = [*PUBLISHED, "ch2-8"]
+
+
+def site(n: int, letters: dict[int, str]) -> np.ndarray:
+    """Kronecker product with qubit 0 as the last factor."""
+    matrix = np.eye(1)
+    for q in reversed(range(n)):
+        matrix = np.kron(matrix, PAULI[letters.get(q, "I")])
+    return matrix
+
+
+def product_energy(matrix: np.ndarray, n: int, rng: np.random.Generator, starts: int = 25) -> float:
+    """Lowest product-state energy by gradient-free search over 2n Bloch angles, sharing nothing with the package."""
+
+    def energy(angles: np.ndarray) -> float:
+        state = np.ones(1)
+        for theta, phi in angles.reshape(n, 2):
+            state = np.kron(state, [math.cos(theta / 2), np.exp(1j * phi) * math.sin(theta / 2)])
+        return float((state.conj() @ matrix @ state).real)
+
+    runs = [minimize(energy, rng.uniform(0, 2 * math.pi, 2 * n), method="L-BFGS-B") for _ in range(starts)]
+    return float(min(run.fun for run in runs))
+
+
+# ---------------------------------------------------------------------- shipped molecules
+@pytest.mark.parametrize("name", MOLECULES)
+def test_molecule_matches_published_energy_and_diagonalisation(name: str) -> None:
+    made = load_problem(name)
+    levels = np.linalg.eigvalsh(made.hamiltonian.to_matrix())
+    assert made.exact == pytest.approx(levels[0], abs=1e-10)
+    assert made.exact == pytest.approx(made.provenance["casci"], abs=1e-8)
+    assert made.exact == pytest.approx(made.provenance["sector_energy"], abs=1e-8)
+    if name in PUBLISHED:
+        assert made.exact == pytest.approx(PUBLISHED[name], abs=1e-6)
+    if name in GAPS:
+        assert 1e3 * (made.basis_state - made.exact) == pytest.approx(GAPS[name], abs=2e-3)
+    assert made.name == name and made.unit == "hartree" and made.threshold == 1.6e-3
+    assert made.n_qubits == int(name.split("-")[1])
+
+
+@pytest.mark.parametrize("name", MOLECULES)
+def test_molecule_references_are_ordered_and_recomputable(name: str) -> None:
+    made = load_problem(name)
+    assert made.exact <= made.product_state <= made.basis_state
+    diagonal = np.diag(made.hamiltonian.to_matrix()).real
+    assert made.basis_state == pytest.approx(diagonal.min(), abs=1e-10)
+    # Hartree-Fock is a basis state of every encoding.
+    assert np.abs(diagonal - made.provenance["hartree_fock"]).min() < 1e-7
+
+
+@pytest.mark.parametrize("name", ["h2-2", "h2-3", "lih-4"])
+def test_product_state_against_independent_search(name: str) -> None:
+    made = load_problem(name)
+    found = product_energy(made.hamiltonian.to_matrix(), made.n_qubits, np.random.default_rng(4))
+    assert made.product_state == pytest.approx(found, abs=1e-7)
+
+
+def test_lih_needs_entanglement() -> None:
+    for name in ("lih-4", "lih-6", "h2-2", "h2-3", "h2-4"):
+        made = load_problem(name)
+        assert not made.solved(made.product_state)
+
+
+def test_h2_in_jordan_wigner_is_a_superposition_of_two_determinants() -> None:
+    made = load_problem("h2-4")
+    _, states = np.linalg.eigh(made.hamiltonian.to_matrix())
+    weights = np.abs(states[:, 0]) ** 2
+    assert np.flatnonzero(weights > 1e-12).tolist() == [0b0101, 0b1010]
+    # X on the first determinant, then one rotation and three CNOTs that carry it to all four qubits.
+    h = made.hamiltonian.to_matrix()
+    angle = 2 * math.atan2(states[0b1010, 0].real, states[0b0101, 0].real)
+    state = np.zeros(16)
+    state[0b0000], state[0b0001] = math.cos(angle / 2), math.sin(angle / 2)
+    for control, target in ((0, 1), (0, 2), (0, 3)):
+        index = np.arange(16)
+        state = state[np.where(index >> control & 1, index ^ 1 << target, index)]
+    state = state[np.arange(16) ^ 0b0101]
+    assert state @ h.real @ state == pytest.approx(made.exact, abs=1e-10)
+
+
+def test_units_of_length_are_named() -> None:
+    for name in ("beh2-6", "ch2-8", "h2o-8"):
+        plain, bohr = load_problem(name), load_problem(f"{name}-bohr")
+        assert plain.provenance["geometry"] == bohr.provenance["geometry"]
+        assert plain.provenance["geometry_unit"] == "angstrom" and bohr.provenance["geometry_unit"] == "bohr"
+        assert "angstrom" in plain.provenance["note"] and "bohr" in bohr.provenance["note"]
+
+
+# ---------------------------------------------------------------------- spin chains
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_spin_chains_against_kronecker_products(n: int, periodic: bool) -> None:
+    bonds = [(i, (i + 1) % n) for i in range(n if periodic else n - 1)]
+    j, h = 0.7, -1.3
+    zero = np.zeros((2**n, 2**n))
+    ising = sum((j * site(n, {a: "Z", b: "Z"}) for a, b in bonds), zero)
+    ising = sum((h * site(n, {a: "X"}) for a in range(n)), ising)
+    np.testing.assert_allclose(
+        tfim(n, coupling=j, field=h, periodic=periodic).hamiltonian.to_matrix(), ising, atol=1e-12
+    )
+    exchange = sum((j * site(n, {a: p, b: p}) for a, b in bonds for p in "XYZ"), zero)
+    exchange = sum((h * site(n, {a: "Z"}) for a in range(n)), exchange)
+    made = heisenberg(n, coupling=j, field=h, periodic=periodic)
+    np.testing.assert_allclose(made.hamiltonian.to_matrix(), exchange, atol=1e-12)
+    stabilizers = np.zeros((2**n, 2**n))
+    for i in range(n):
+        letters = {i: "X"}
+        for k in (i - 1, i + 1):
+            if periodic or 0 <= k < n:
+                letters[k % n] = "Z"
+        stabilizers = stabilizers - j * site(n, letters).real - h * site(n, {i: "X"})
+    made = cluster(n, coupling=j, field=h, periodic=periodic)
+    np.testing.assert_allclose(made.hamiltonian.to_matrix(), stabilizers, atol=1e-12)
+    assert made.exact == pytest.approx(np.linalg.eigvalsh(stabilizers)[0], abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("made", "exact", "product"),
+    [
+        (load_problem("tfim-8"), -10.2517, -10.0),
+        (load_problem("heisenberg-8"), -14.6044, -9.0),
+        (load_problem("cluster-8"), -8.0, -4.0),
+        (load_problem("cluster-8-open"), -8.0, -4.0),
+        (load_problem("heisenberg-5-open"), -8.711545, None),
+        (tfim(6, field=1e-3, periodic=False), -5.000002, None),
+    ],
+    ids=lambda value: value.name if isinstance(value, Problem) else "",
+)
+def test_published_spin_energies(made: Problem, exact: float, product: float | None) -> None:
+    assert made.exact == pytest.approx(exact, abs=5e-5 if product else 1e-6)
+    if product is not None:
+        assert made.product_state == pytest.approx(product, abs=1e-6)
+    assert made.exact <= made.product_state <= made.basis_state + 1e-12
+    assert made.unit == "J"
+
+
+def test_tfim_ring_against_free_fermions() -> None:
+    n = 12
+    momenta = (2 * np.arange(n) + 1) * math.pi / n
+    expected = -np.sqrt(1 + 0.5**2 - 2 * 0.5 * np.cos(momenta)).sum()
+    assert tfim(n, field=0.5).exact == pytest.approx(expected, abs=1e-8)
+
+
+def test_two_spins_have_one_bond() -> None:
+    assert tfim(2) == load_problem("tfim-2") == tfim(2, periodic=False)
+    assert tfim(2).hamiltonian.terms == {"ZZ": 1.0, "IX": 1.0, "XI": 1.0}
+    assert cluster(2).exact == pytest.approx(-2.0)
+
+
+def test_names_of_chains_tell_parameters_apart() -> None:
+    made = [tfim(4), tfim(4, periodic=False), tfim(4, field=0.5), tfim(4, coupling=-1.0), heisenberg(4), cluster(4)]
+    assert len({m.name for m in made}) == len(made)
+    assert tfim(4, periodic=False) == load_problem("tfim-4-open") == load_problem(" TFIM-4-open ")
+
+
+@pytest.mark.parametrize("family", [tfim, heisenberg, cluster])
+@pytest.mark.parametrize(
+    "options",
+    [{"n": 1}, {"n": 0}, {"n": 21}, {"n": 4.0}, {"n": True}, {"n": "4"}]
+    + [{"n": 4, "coupling": math.nan}, {"n": 4, "field": math.inf}, {"n": 4, "field": "1"}]
+    + [{"n": 4, "coupling": 0, "field": 0}],
+)
+def test_bad_chains(family: object, options: dict[str, object]) -> None:
+    with pytest.raises(QasError) as caught:
+        family(**options)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- max-cut
+def cut_weight(graph: nx.Graph, side: dict[object, int]) -> float:
+    return sum(w for a, b, w in graph.edges(data="weight", default=1.0) if side[a] != side[b])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_maxcut_of_weighted_graphs_against_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = nx.Graph()
+    nodes = ["d", "a", "c", "b", "e", 7][: 3 + seed]
+    graph.add_nodes_from(nodes)
+    for a, b in itertools.combinations(nodes, 2):
+        if rng.random() < 0.8:
+            graph.add_edge(a, b, weight=float(rng.normal()) + 0.5)
+    made = maxcut(graph)
+    cuts = [
+        cut_weight(graph, dict(zip(nodes, bits, strict=True))) for bits in itertools.product((0, 1), repeat=len(nodes))
+    ]
+    assert made.exact == pytest.approx(-max(cuts))
+    assert made.provenance["max_cut"] == pytest.approx(max(cuts))
+    matrix = made.hamiltonian.to_matrix()
+    assert np.linalg.eigvalsh(matrix)[0] == pytest.approx(-max(cuts))
+    bits = made.provenance["best_cut"]
+    assert cut_weight(graph, {node: int(bits[-1 - q]) for q, node in enumerate(nodes)}) == pytest.approx(max(cuts))
+    assert matrix[int(bits, 2), int(bits, 2)].real == pytest.approx(-max(cuts))
+    assert made.product_state == made.basis_state == made.exact and made.unit == "cut weight"
+
+
+def test_published_maxcut_graphs() -> None:
+    square = nx.Graph([(0, 1), (0, 3), (1, 2), (2, 3)])
+    assert maxcut(square).exact == -4.0
+    pairs = "01 06 07 12 16 24 27 37 36 45 46 51 56 57 67".split()
+    graph = nx.Graph()
+    graph.add_nodes_from(range(8))
+    graph.add_edges_from((int(a), int(b)) for a, b in map(tuple, pairs))
+    assert maxcut(graph).exact == -12.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 9])
+def test_seeded_graphs(n: int) -> None:
+    made, again = load_problem(f"maxcut-{n}-5"), load_problem(f"maxcut-{n}-5")
+    assert made == again and made.to_json() == again.to_json() and made.name == f"maxcut-{n}-5"
+    graph = nx.Graph([(a, b) for a, b, _ in made.provenance["edges"]])
+    assert nx.is_connected(graph) and len(graph) == n
+    if n in (4, 8):
+        assert set(dict(graph.degree).values()) == {3}
+    assert made.exact == pytest.approx(np.linalg.eigvalsh(made.hamiltonian.to_matrix())[0])
+
+
+def test_seeds_give_different_graphs_and_one_is_pinned() -> None:
+    assert len({json.dumps(load_problem(f"maxcut-8-{seed}").provenance["edges"]) for seed in range(6)}) > 1
+    edges = [(a, b) for a, b, _ in load_problem("maxcut-6-1").provenance["edges"]]
+    assert edges == PINNED_6_1
+
+
+PINNED_6_1 = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (3, 5), (4, 5)]
+
+
+def test_bad_graphs() -> None:
+    loop = nx.Graph([(0, 0), (0, 1)])
+    heavy = nx.Graph()
+    heavy.add_edge(0, 1, weight=math.inf)
+    text = nx.Graph()
+    text.add_edge(0, 1, weight="2")
+    empty = nx.empty_graph(3)
+    bad = [loop, heavy, text, empty, nx.Graph(), nx.path_graph(1), nx.path_graph(21), nx.DiGraph([(0, 1)])]
+    for graph in [*bad, nx.MultiGraph([(0, 1)]), [(0, 1)], None]:
+        with pytest.raises(QasError) as caught:
+            maxcut(graph)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- own problems
+def test_problem_reads_every_form() -> None:
+    from qiskit.quantum_info import SparsePauliOp
+
+    terms = {"XX": 1.0, "IZ": 0.5}
+    expected = Hamiltonian(terms)
+    for source in (terms, list(terms.items()), expected, expected.to_matrix(), SparsePauliOp(list(terms), [1.0, 0.5])):
+        made = problem(source, name="mine")
+        assert made.n_qubits == 2
+        np.testing.assert_allclose(made.hamiltonian.to_matrix(), expected.to_matrix(), atol=1e-12)
+        assert made.exact == pytest.approx(np.linalg.eigvalsh(expected.to_matrix())[0])
+    assert made.threshold == pytest.approx(1.5e-3)
+    # A constant neither helps nor hurts, so it must not loosen what counts as success.
+    assert problem(terms | {"II": -80.0}).threshold == pytest.approx(made.threshold)
+    assert made.error(made.exact + 0.25) == pytest.approx(0.25)
+    assert made.solved(made.exact + 1e-3) and not made.solved(made.exact + 2e-3)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        [],
+        "XX",
+        None,
+        3,
+        {0: 1.0},
+        {"XX": "a"},
+        {"XX": None},
+        {"XX": 1j},
+        {"XX": math.nan},
+        {"XQ": 1.0},
+        {"X": 1, "XX": 1},
+    ]
+    + [np.eye(3), np.array([[0, 1], [0, 0]]), np.array([["a", "b"], ["c", "d"]]), [("XX",)], {"XX": 10**400}],
+    ids=str,
+)
+def test_bad_operators(source: object) -> None:
+    with pytest.raises(QasError) as caught:
+        problem(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"name": ""}, {"name": "../up"}, {"name": "a/b"}, {"name": 3}, {"name": ".hidden"}, {"name": "x" * 101}]
+    + [{"threshold": 0.0}, {"threshold": -1}, {"threshold": math.nan}, {"threshold": "1"}, {"threshold": True}]
+    + [{"exact": math.nan}, {"exact": "low"}, {"unit": None}, {"description": 3}],
+)
+def test_bad_options(options: dict[str, object]) -> None:
+    with pytest.raises(QasError) as caught:
+        problem({"ZZ": 1.0}, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_exact_energy_is_noticed() -> None:
+    with pytest.raises(QasError, match="product state"):
+        _ = problem({"ZZ": 1.0}, exact=-0.5).product_state
+
+
+def test_large_operators_need_their_energy() -> None:
+    large = problem({"Z" * 40: 1.0})
+    with pytest.raises(TooLargeError):
+        _ = large.exact
+    given = problem({"Z" * 40: 1.0}, exact=-1.0)
+    assert given.error(-0.5) == 0.5
+    assert Problem.from_json(given.to_json()) == given
+    assert "exact" not in large.to_json() and Problem.from_json(large.to_json()) == large
+
+
+def test_problems_are_immutable_values() -> None:
+    made = tfim(3)
+    with pytest.raises(AttributeError):
+        made.name = "other"  # type: ignore[misc]
+    assert hash(made) == hash(tfim(3)) and made == tfim(3) != tfim(4)
+    assert pickle.loads(pickle.dumps(made)) == made
+    origin = {"list": [1]}
+    kept = Problem("a", Hamiltonian({"Z": 1.0}), provenance=origin)
+    origin["list"].append(2)
+    assert kept.provenance == {"list": [1]}
+
+
+# ---------------------------------------------------------------------- files
+@pytest.mark.parametrize("name", [*MOLECULES, "tfim-4", "heisenberg-4", "cluster-5", "maxcut-6-1"])
+def test_json_round_trip_loses_nothing(name: str) -> None:
+    made = load_problem(name)
+    text = json.dumps(made.to_json(), allow_nan=False)
+    back = Problem.from_json(json.loads(text))
+    assert back == made and back.hamiltonian.terms == made.hamiltonian.terms
+    assert (back.exact, back.product_state, back.basis_state) == (made.exact, made.product_state, made.basis_state)
+    assert json.dumps(back.to_json()) == text
+
+
+def test_json_keeps_every_bit() -> None:
+    rng = np.random.default_rng(11)
+    terms = {
+        "".join(p): float(c) for p, c in zip(itertools.product("IXYZ", repeat=2), rng.normal(size=16) / 3, strict=True)
+    }
+    made = problem(terms, name="random", unit="meV", threshold=1 / 3, description="a line")
+    back = Problem.from_json(json.loads(json.dumps(made.to_json())))
+    assert back.hamiltonian.terms == made.hamiltonian.terms and back == made
+
+
+@pytest.mark.parametrize("change", [
+    {"format": "other"}, {"version": 2}, {"version": "1"}, {"version": True}, {"version": 0}, {"name": "a/b"},
+    {"name": None}, {"terms": {}}, {"terms": []}, {"terms": {"QQ": 1.0}}, {"terms": {"ZZ": "1"}},
+    {"terms": {"ZZ": math.nan}}, {"terms": {"ZZ": None}}, {"n_qubits": 3}, {"n_qubits": None}, {"exact": "x"},
+    {"exact": None}, {"exact": math.inf}, {"exact": 5.0}, {"threshold": None}, {"threshold": -1.0}, {"unit": 3},
+    {"provenance": []}, {"description": []},
+], ids=str)  # fmt: skip
+def test_malformed_files(change: dict[str, object]) -> None:
+    data = load_problem("h2-2").to_json() | change
+    with pytest.raises(QasError) as caught:
+        Problem.from_json(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["format", "version", "name", "terms", "n_qubits", "unit", "threshold"])
+def test_incomplete_files(key: str) -> None:
+    data = load_problem("h2-2").to_json()
+    del data[key]
+    with pytest.raises(QasError):
+        Problem.from_json(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3, {}])
+def test_not_a_problem_file(data: object) -> None:
+    with pytest.raises(QasError, match="problem file"):
+        Problem.from_json(data)
+
+
+# ---------------------------------------------------------------------- names
+def test_every_listed_problem_has_a_line() -> None:
+    listed = list_problems()
+    assert set(MOLECULES) < set(listed)
+    assert all(text and "\n" not in text for text in listed.values())
+    for name in listed:
+        example = name.replace("SEED", "3").replace("N", "4")
+        assert load_problem(example).name == example
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("lih4", "lih-4"), ("LiH_6", "lih-6"), ("h2o8", "h2o-8"), ("tfim6", "tfim-6"), ("heisenburg-4", "heisenberg-4")],
+)
+def test_unknown_names_get_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"did you mean '{nearest}'"):
+        load_problem(name)
+
+
+@pytest.mark.parametrize("name", ["", "nothing-like-it", "../h2-2", "h2-2.json", "/etc/passwd", "*"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        load_problem(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tfim-0",
+        "tfim-1",
+        "tfim",
+        "tfim-",
+        "tfim-6-closed",
+        "tfim--6",
+        "tfim-6.5",
+        "tfim-²",
+        "heisenberg-99",
+        "cluster-x",
+    ]
+    + [
+        "maxcut-4",
+        "maxcut",
+        "maxcut-1-0",
+        "maxcut-99-0",
+        "maxcut-4-x",
+        "maxcut-4--1",
+        "maxcut-4-1-1",
+        "tfim-" + "9" * 5000,
+    ],
+)
+def test_malformed_members_get_the_rule(name: str) -> None:
+    with pytest.raises(QasError, match="are named .* with N from 2 to 20") as caught:
+        load_problem(name)
+    assert not isinstance(caught.value, UnknownNameError) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["h2-2"]])
+def test_names_are_text(name: object) -> None:
+    with pytest.raises(QasError):
+        load_problem(name)  # type: ignore[arg-type]
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, qas.problems, qas.molecules\n"
+        "heavy = {'torch', 'qiskit', 'networkx', 'scipy', 'pyscf'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
