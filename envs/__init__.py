@@ -1,0 +1,60 @@
+"""Architecture search as a Gymnasium game: one action appends one gate.
+
+Importing this package registers ``qas/CircuitBuilder-v0``::
+
+    import gymnasium
+    import qas.envs
+
+    env = gymnasium.make("qas/CircuitBuilder-v0", problem="lih-4", noise="ibm-mumbai")
+
+Gymnasium imports a module that the id names, so ``gymnasium.make("qas.envs:qas/CircuitBuilder-v0", …)`` needs no
+import at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from qas.envs.actions import ActionTable
+from qas.envs.curricula import Curriculum, FixedThreshold, MovingThreshold, RandomHalting, load_curriculum
+from qas.envs.rewards import Transition, list_rewards, load_reward
+
+if TYPE_CHECKING:
+    from qas.envs.builder import CircuitBuilderEnv
+
+__all__ = [
+    "ENV_ID",
+    "ActionTable",
+    "CircuitBuilderEnv",
+    "Curriculum",
+    "FixedThreshold",
+    "MovingThreshold",
+    "RandomHalting",
+    "Transition",
+    "list_rewards",
+    "load_curriculum",
+    "load_reward",
+    "register",
+]
+
+ENV_ID = "qas/CircuitBuilder-v0"
+
+
+def register() -> None:
+    """Make the environments known to Gymnasium; calling it again changes nothing."""
+    if ENV_ID not in gymnasium.registry:
+        gymnasium.register(id=ENV_ID, entry_point="qas.envs.builder:CircuitBuilderEnv")
+
+
+def __getattr__(name: str) -> Any:
+    # The environment brings the compiled simulators with it; registering alone should stay cheap.
+    if name == "CircuitBuilderEnv":
+        from qas.envs.builder import CircuitBuilderEnv
+
+        return CircuitBuilderEnv
+    raise AttributeError(f"module 'qas.envs' has no attribute {name!r}")
+
+
+register()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError
@@ -61,7 +61,7 @@ def draw_text(circuit: Circuit, width: int = 100) -> str:
     used = indent
     for column in (_text_column(gates, n) for gates in _columns(circuit)):
         size = len(column[0]) + 1
-        if blocks[-1] and used + size + 3 > width:
+        if blocks[-1] and used + size + 4 > width:
             blocks.append([])
             used = indent
         blocks[-1].append(column)
@@ -123,6 +123,8 @@ _INK = "#1f2933"
 _WIRE = "#7b8794"
 _LINK = "#16324f"
 
+_MATH = {"S†": r"$\mathrm{S}^\dagger$", "T†": r"$\mathrm{T}^\dagger$", "√X": r"$\sqrt{\mathrm{X}}$"}
+
 _BOX = 0.62
 """Height of a gate box; all lengths of the figure are in units of the distance between two wires."""
 _UNIT = 0.62
@@ -164,8 +166,8 @@ def _rows_of_columns(circuit: Circuit) -> list[list[tuple[float, float, list[Gat
 def draw_figure(circuit: Circuit, title: str | None = None) -> Figure:
     """The circuit as a matplotlib `Figure`, free of pyplot's global state.
 
-    Boxes are coloured by axis (X red, Y green, Z blue), angles are in radians to 3 significant digits, and long circuits
-    continue in further rows.
+    Boxes are coloured by axis (X red, Y green, Z blue), angles are in radians to 3 significant digits, and long
+    circuits continue in further rows.
 
     Raises:
         CircuitError: the circuit is too long for one figure.
@@ -252,15 +254,15 @@ def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
             corner, width, _BOX, boxstyle=style, facecolor=colour.face, edgecolor=colour.edge, linewidth=1.1, zorder=3
         )
     )
-    name = {"font": "DejaVu Sans", "color": _INK, "ha": "center", "va": "center", "zorder": 5}
+    style_of_text: dict[str, Any] = {"color": _INK, "ha": "center", "va": "center", "zorder": 5}
     base = _label(gate)
     text = f"$\\mathrm{{{base[0]}}}_{{\\mathrm{{{base[1:]}}}}}$" if gate_spec(gate.name).axis else base
-    text = {"S†": "$\\mathrm{S}^\\dagger$", "T†": "$\\mathrm{T}^\\dagger$", "√X": "$\\sqrt{\\mathrm{X}}$"}.get(text, text)
+    text = _MATH.get(base, text)
     if gate.angles:
-        axes.text(x, y + 0.115, text, fontsize=10.5, **name)
-        axes.text(x, y - 0.165, _angles(gate), fontsize=7, **name)
+        axes.text(x, y + 0.115, text, fontsize=10.5, **style_of_text)
+        axes.text(x, y - 0.165, _angles(gate), fontsize=7, **style_of_text)
     else:
-        axes.text(x, y, text, fontsize=11.5, **name)
+        axes.text(x, y, text, fontsize=11.5, **style_of_text)
 
 
 def save_figure(circuit: Circuit, path: str | os.PathLike[str], title: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """Reading and writing circuits of other programs: Qiskit objects, OpenQASM 3 (read and written), OpenQASM 2 (read).
 
-Qubit 0 is the least significant bit everywhere, as in Qiskit. Global phases are dropped on reading: no expectation value
-depends on them.
+Qubit 0 is the least significant bit everywhere, as in Qiskit. Global phases are dropped on reading: no expectation
+value depends on them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Unroller:
     """Turns Qiskit instructions into gates of the table and counts them."""
 
     def __init__(self) -> None:
-        from qiskit.circuit import Barrier, ControlledGate, ControlFlowOp, Delay, Measure, Reset
+        from qiskit.circuit import Barrier, ControlFlowOp, ControlledGate, Delay, Measure, Reset
         from qiskit.circuit.library import GlobalPhaseGate, IGate, Initialize, PhaseGate, U1Gate
 
         self._table = _standard_gates()
@@ -103,7 +103,7 @@ class _Unroller:
 
     def circuit(self, circuit: Any, wires: Sequence[int]) -> list[Gate]:
         """All gates of `circuit`, its qubit i standing on ``wires[i]``."""
-        index = {bit: wire for bit, wire in zip(circuit.qubits, wires, strict=True)}
+        index = dict(zip(circuit.qubits, wires, strict=True))
         gates = []
         for instruction in circuit.data:
             gates += self.operation(instruction.operation, tuple(index[bit] for bit in instruction.qubits))
@@ -135,7 +135,7 @@ class _Unroller:
                 raise _not_unitary(found)
         if isinstance(operation, self._control_flow):
             raise _not_unitary(f"{operation.name} block (classical control)")
-        if getattr(operation, "_condition", None) is not None or getattr(operation, "num_clbits", 0):
+        if getattr(operation, "_condition", None) is not None or getattr(operation, "num_clbits", 0) > 0:
             raise _not_unitary(f"{operation.name} instruction that uses classical bits")
 
     def _emit(self, name: str, wires: tuple[int, ...], params: Sequence[Any]) -> list[Gate]:
@@ -283,8 +283,8 @@ def _read_qasm2(text: str, bare: str) -> Any:
         sum(map(int, re.findall(rf"\b{kind}\s+\w+\s*\[\s*(\d+)\s*\]", bare))) for kind in ("qreg", "creg")
     )
     _check_sizes(qubits, bits)
-    # Qiskit's instructions stand in for names that qelib1.inc lacks. They replace a gate of the same name without a look
-    # at its body, so names that the text defines itself are left to the text.
+    # Qiskit's instructions stand in for names that qelib1.inc lacks. They replace a gate of the same name without a
+    # look at its body, so names that the text defines itself are left to the text.
     defined = set(re.findall(r"\b(?:gate|opaque)\s+(\w+)", bare)) | {"u0", "delay"}
     known = [*qasm2.LEGACY_CUSTOM_INSTRUCTIONS, qasm2.CustomInstruction("ryy", 1, 2, RYYGate, builtin=True)]
     try:
@@ -403,8 +403,11 @@ def _refuse_statements(program: Any) -> None:
             raise _qasm_error(f"pow is read for gates on up to 6 qubits, got {len(node.qubits)}", node.span.start_line)
         if kind == "QuantumGateModifier" and getattr(node.argument, "value", 0) > MAX_QUBITS:
             # ctrl(1000000) @ x would be built before its qubits are counted.
-            line = node.span.start_line if node.span else None
-            raise _qasm_error(f"a gate modifier takes a number up to {MAX_QUBITS}, got {node.argument.value}", line)
+            number = node.argument.value
+            raise _qasm_error(
+                f"a gate modifier takes a number up to {MAX_QUBITS}, got {number}",
+                node.span.start_line if node.span else None,
+            )
 
 
 def _check_unrolled_size(program: Any) -> None:

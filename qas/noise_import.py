@@ -36,6 +36,8 @@ _IGNORED = frozenset({"id", "delay", "measure", "reset"})
 _VIRTUAL = ("rz", "z", "s", "sdg", "t", "tdg")
 _ONE_PULSE = ("h", "sx")
 _TWO_PULSES = ("rx", "ry", "u")
+_PULSES = {"sx": "rz", "u2": "u1"}
+"""Native gate of one pulse -> native rotation about z, newest devices first."""
 _ENTANGLERS = ("cx", "cz", "ecr")
 
 
@@ -219,6 +221,9 @@ def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseMode
     swap                          three channels of that entangler
     ============================  ==========================================================================
 
+    On devices of before 2021 with native u1, u2, u3 the rotation about z is u1, the single pulse is u2, and the two
+    pulses of rx, ry, u, x and y are one u3.
+
     The one-qubit gates around a compiled two-qubit gate add nothing. An entangler calibrated in both directions is
     taken in the direction of the gate, one calibrated in a single direction serves both, with its qubits exchanged.
     Pairs without calibration, or with a reported error of 1 or more (IBM's mark for a broken pair), are not in
@@ -229,8 +234,8 @@ def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseMode
         qubits: device qubits in use, in the order of the model's qubits. None: the whole device, up to 12 qubits.
 
     Raises:
-        QasError: no target or no calibration, no native rz and sx, more than 12 qubits without `qubits`, or qubits
-            that are repeated or out of range.
+        QasError: no target or no calibration, no native rz and sx (or u1, u2 and u3), more than 12 qubits without
+            `qubits`, or qubits that are repeated or out of range.
     """
     device = getattr(backend, "name", None)
     label = device if isinstance(device, str) else type(backend).__name__
@@ -240,11 +245,12 @@ def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseMode
     if target.num_qubits is None:
         raise QasError(f"backend {label} has no qubits of its own, so it has no calibration to read")
     chosen = _chosen_qubits(label, target.num_qubits, qubits)
-    if "sx" not in target.operation_names or "rz" not in target.operation_names:
+    pulse = next((p for p, turn in _PULSES.items() if {p, turn} <= set(target.operation_names)), None)
+    if pulse is None:
         names = ", ".join(sorted(target.operation_names))
         shown = names if len(names) < 100 else names[:100] + "…"
         raise QasError(f"from_backend reads devices with native rz and sx, but {label} has {shown}")
-    device_reader = _Device(label, target, chosen)
+    device_reader = _Device(label, target, chosen, pulse)
     name = label if qubits is None else f"{label}[{','.join(map(str, chosen))}]"
     model = NoiseModel(name, n_qubits=len(chosen), coupling=frozenset(device_reader.coupled_pairs()))
     for position in range(len(chosen)):
@@ -284,8 +290,9 @@ def _chosen_qubits(label: str, size: int, qubits: Sequence[int] | None) -> list[
 class _Device:
     """The calibration of the chosen qubits; qubits are positions in `chosen`, not device numbers."""
 
-    def __init__(self, label: str, target: Any, chosen: list[int]) -> None:
+    def __init__(self, label: str, target: Any, chosen: list[int], pulse: str) -> None:
         self.label = label
+        self.pulse = pulse
         self.target = target
         self.chosen = chosen
         self._cache: dict[tuple[str, tuple[int, ...]], Channel | None] = {}
@@ -340,12 +347,12 @@ class _Device:
     def one_qubit_noise(self, position: int) -> Iterator[tuple[Channel, tuple[str, ...]]]:
         """Channels on one qubit, with the gates that carry each of them."""
         place = (position,)
-        pulse_properties = self._properties("sx", place)
+        pulse_properties = self._properties(self.pulse, place)
         if pulse_properties is None or (pulse_properties.error is None and pulse_properties.duration is None):
-            raise QasError(f"{self.label} has no calibration of sx on qubit {self.chosen[position]}")
+            raise QasError(f"{self.label} has no calibration of {self.pulse} on qubit {self.chosen[position]}")
         own = tuple(g for g in ONE_QUBIT_GATES if self._properties(g, place) is not None)
-        turn, pulse, flip = (self.native(g, place) for g in ("rz", "sx", "x"))
-        twice = _repeated(pulse, 2)
+        turn, pulse, flip = (self.native(g, place) for g in (_PULSES[self.pulse], self.pulse, "x"))
+        twice = _repeated(pulse, 2) if self.pulse == "sx" else self.native("u3", place)
         for channel, gates in (
             (turn, _VIRTUAL),
             (pulse, _ONE_PULSE),
@@ -465,7 +472,11 @@ def aer_noise(model: NoiseModel, n_qubits: int, uses: Iterable[tuple[str, tuple[
         key = ptm.tobytes()
         if key not in errors:
             errors[key] = QuantumError(Kraus(_kraus_operators(ptm)))
+            # Aer would drop noise weaker than 1e-8 as ideal, and takes most of the time to find that out.
+            errors[key].ideal = lambda: False
         result.add_quantum_error(errors[key], gate, list(qubits), warnings=False)
+    for error in errors.values():
+        del error.ideal
     for qubit, (p01, p10) in enumerate(model.readout_flips(n_qubits)):
         if p01 or p10:
             result.add_readout_error(ReadoutError([[1 - p01, p01], [p10, 1 - p10]]), [qubit], warnings=False)

@@ -172,16 +172,16 @@ _NO_SV = (
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),
-        np.zeros((0, 2, 2, 2), np.complex128),
+        np.zeros((0, 2, 8)),
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),
     ),
     np.zeros(0, np.int64),
     np.zeros(0, np.int64),
     np.zeros(0, np.int64),
+    np.zeros(0),
+    np.zeros(0),
     np.zeros((0, 0)),
-    np.zeros((0, 0)),
-    np.zeros((0, 0), np.complex128),
 )
 _NO_PTM = (
     _ptm_kernels.Library(

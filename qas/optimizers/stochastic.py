@@ -47,7 +47,7 @@ def spsa(
     rng: np.random.Generator,
     *,
     iterations: int = 1000,
-    a: float = 0.2,
+    a: float = 1.0,
     c: float = 0.1,
     alpha: float = 0.602,
     gamma: float = 0.101,

@@ -123,3 +123,59 @@ def sum4(typingctx, a):  # type: ignore[no-untyped-def]
         return builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
 
     return types.float64(lanes), codegen
+
+
+def _permutation(name: str, order: tuple[int, int, int, int], doc: str):  # type: ignore[no-untyped-def]
+    def permute(typingctx, a):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), 4), list(order))
+            return builder.shuffle_vector(args[0], ir.Constant(_LANES, ir.Undefined), mask)
+
+        return lanes(lanes), codegen
+
+    permute.__name__ = name
+    permute.__doc__ = doc
+    return intrinsic(permute)
+
+
+swap_parts = _permutation("swap_parts", (1, 0, 3, 2), "real and imaginary parts of two complex numbers exchanged")
+swap_halves = _permutation("swap_halves", (2, 3, 0, 1), "two complex numbers exchanged")
+reverse4 = _permutation("reverse4", (3, 2, 1, 0), "lanes in reverse order")
+
+
+@intrinsic
+def low_high(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """the first half of a beside the second half of b"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 4), [0, 1, 6, 7])
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return lanes(lanes, lanes), codegen
+
+
+@intrinsic
+def load2_twice(typingctx, array, index):  # type: ignore[no-untyped-def]
+    """array[index], array[index], array[index + 1], array[index + 1]"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        two = ir.VectorType(ir.DoubleType(), 2)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pair = builder.load(builder.bitcast(pointer, two.as_pointer()), align=8)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 4), [0, 0, 1, 1])
+        return builder.shuffle_vector(pair, ir.Constant(two, ir.Undefined), mask)
+
+    return lanes(array, types.intp), codegen
+
+
+@intrinsic
+def make4(typingctx, a, b, c, d):  # type: ignore[no-untyped-def]
+    """four numbers as lanes"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        vector = ir.Constant(_LANES, ir.Undefined)
+        for position, value in enumerate(args):
+            vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), position))
+        return vector
+
+    return lanes(types.float64, types.float64, types.float64, types.float64), codegen

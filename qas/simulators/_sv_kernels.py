@@ -1,5 +1,8 @@
 """Compiled kernels of the state-vector engine. Gates are data; the reverse sweep un-applies them, so nothing is stored.
 
+A state is a float64 vector of 2·2**n numbers, real and imaginary parts interleaved; four lanes hold the two amplitudes
+that differ in qubit 0. Each leaf works on such pairs: on one of them for qubit 0, on two at a distance otherwise.
+
 Kinds of operation:
     0 rx   1 ry   2 rz   3 one-qubit unitary   4 cx   5 cz   6 swap   7 two-qubit Pauli rotation
 """
@@ -12,8 +15,24 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from qas.simulators._simd import (
+    load2_twice,
+    load4,
+    low_high,
+    make4,
+    mul,
+    mul_add,
+    reverse4,
+    store4,
+    sub,
+    sum4,
+    swap_halves,
+    swap_parts,
+    zero4,
+)
+
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
-INLINE = {**OPTIONS, "forceinline": True}  # calls cost reference counts on every array passed
+INLINE = {**OPTIONS, "forceinline": True}  # a call costs reference counts on every array passed
 
 
 class Library(NamedTuple):
@@ -22,197 +41,268 @@ class Library(NamedTuple):
     kind: np.ndarray  # int64 (ops,)
     first: np.ndarray  # int64 (ops,): bit mask of the first qubit
     second: np.ndarray  # int64 (ops,): bit mask of the second qubit, or 0
-    matrix: np.ndarray  # complex128 (ops, 2, 2, 2): the unitary and its inverse
+    matrix: np.ndarray  # float64 (ops, 2, 8): the unitary and its inverse, rows of (re, im)
     x_mask: np.ndarray  # int64 (ops,): for Pauli rotations
     z_mask: np.ndarray  # int64 (ops,)
 
 
 @njit(**INLINE)
-def _parity(bits):
-    bits ^= bits >> 16
-    bits ^= bits >> 8
-    bits ^= bits >> 4
-    bits ^= bits >> 2
-    bits ^= bits >> 1
-    return bits & 1
-
-
-@njit(**INLINE)
-def _pauli_phase(x_mask, z_mask, i):
-    """Phase f with P|i> = f |i ^ x>; at most two qubits, so the number of Y letters is 0, 1 or 2."""
-    both = x_mask & z_mask
-    sign = 1.0 - 2.0 * _parity(i & z_mask)
-    if both == 0:
-        return complex(sign, 0.0)
-    if both & (both - 1) == 0:
-        return complex(0.0, sign)
-    return complex(-sign, 0.0)
-
-
-@njit(**INLINE)
 def _rx(psi, bit, c, s):
-    low = bit - 1
-    for k in range(len(psi) >> 1):
-        i = k + (k & ~low)
-        a, b = psi[i], psi[i + bit]
-        psi[i] = complex(c * a.real + s * b.imag, c * a.imag - s * b.real)
-        psi[i + bit] = complex(c * b.real + s * a.imag, c * b.imag - s * a.real)
+    cc, ss = make4(c, c, c, c), make4(s, -s, s, -s)
+    if bit == 1:
+        for i in range(0, len(psi), 4):
+            v = load4(psi, i)
+            store4(psi, i, mul_add(ss, reverse4(v), mul(cc, v)))
+        return
+    step = 2 * bit
+    for start in range(0, len(psi), 2 * step):
+        for i in range(start, start + step, 4):
+            a, b = load4(psi, i), load4(psi, i + step)
+            store4(psi, i, mul_add(ss, swap_parts(b), mul(cc, a)))
+            store4(psi, i + step, mul_add(ss, swap_parts(a), mul(cc, b)))
 
 
 @njit(**INLINE)
 def _ry(psi, bit, c, s):
-    low = bit - 1
-    for k in range(len(psi) >> 1):
-        i = k + (k & ~low)
-        a, b = psi[i], psi[i + bit]
-        psi[i] = complex(c * a.real - s * b.real, c * a.imag - s * b.imag)
-        psi[i + bit] = complex(c * b.real + s * a.real, c * b.imag + s * a.imag)
+    cc = make4(c, c, c, c)
+    if bit == 1:
+        ss = make4(-s, -s, s, s)
+        for i in range(0, len(psi), 4):
+            v = load4(psi, i)
+            store4(psi, i, mul_add(ss, swap_halves(v), mul(cc, v)))
+        return
+    plus, minus = make4(s, s, s, s), make4(-s, -s, -s, -s)
+    step = 2 * bit
+    for start in range(0, len(psi), 2 * step):
+        for i in range(start, start + step, 4):
+            a, b = load4(psi, i), load4(psi, i + step)
+            store4(psi, i, mul_add(minus, b, mul(cc, a)))
+            store4(psi, i + step, mul_add(plus, a, mul(cc, b)))
 
 
 @njit(**INLINE)
 def _rz(psi, bit, c, s):
-    low = bit - 1
-    for k in range(len(psi) >> 1):
-        i = k + (k & ~low)
-        a, b = psi[i], psi[i + bit]
-        psi[i] = complex(c * a.real + s * a.imag, c * a.imag - s * a.real)
-        psi[i + bit] = complex(c * b.real - s * b.imag, c * b.imag + s * b.real)
+    cc = make4(c, c, c, c)
+    if bit == 1:
+        ss = make4(s, -s, -s, s)
+        for i in range(0, len(psi), 4):
+            v = load4(psi, i)
+            store4(psi, i, mul_add(ss, swap_parts(v), mul(cc, v)))
+        return
+    plus, minus = make4(s, -s, s, -s), make4(-s, s, -s, s)
+    step = 2 * bit
+    for start in range(0, len(psi), 2 * step):
+        for i in range(start, start + step, 4):
+            a, b = load4(psi, i), load4(psi, i + step)
+            store4(psi, i, mul_add(plus, swap_parts(a), mul(cc, a)))
+            store4(psi, i + step, mul_add(minus, swap_parts(b), mul(cc, b)))
 
 
 @njit(**INLINE)
-def _one_qubit(psi, bit, m, op, side):
-    m00, m01, m10, m11 = m[op, side, 0, 0], m[op, side, 0, 1], m[op, side, 1, 0], m[op, side, 1, 1]
-    low = bit - 1
-    for k in range(len(psi) >> 1):
-        i = k + (k & ~low)
-        a, b = psi[i], psi[i + bit]
-        psi[i] = m00 * a + m01 * b
-        psi[i + bit] = m10 * a + m11 * b
+def _one_qubit(psi, bit, table, op, side):
+    r00, i00, r01, i01 = table[op, side, 0], table[op, side, 1], table[op, side, 2], table[op, side, 3]
+    r10, i10, r11, i11 = table[op, side, 4], table[op, side, 5], table[op, side, 6], table[op, side, 7]
+    if bit == 1:
+        own, own_turned = make4(r00, r00, r11, r11), make4(-i00, i00, -i11, i11)
+        other, other_turned = make4(r01, r01, r10, r10), make4(-i01, i01, -i10, i10)
+        for i in range(0, len(psi), 4):
+            v = load4(psi, i)
+            total = mul_add(own_turned, swap_parts(v), mul(own, v))
+            total = mul_add(other, swap_halves(v), total)
+            store4(psi, i, mul_add(other_turned, reverse4(v), total))
+        return
+    a_r, a_i = make4(r00, r00, r00, r00), make4(-i00, i00, -i00, i00)
+    b_r, b_i = make4(r01, r01, r01, r01), make4(-i01, i01, -i01, i01)
+    c_r, c_i = make4(r10, r10, r10, r10), make4(-i10, i10, -i10, i10)
+    d_r, d_i = make4(r11, r11, r11, r11), make4(-i11, i11, -i11, i11)
+    step = 2 * bit
+    for start in range(0, len(psi), 2 * step):
+        for i in range(start, start + step, 4):
+            a, b = load4(psi, i), load4(psi, i + step)
+            ta, tb = swap_parts(a), swap_parts(b)
+            store4(psi, i, mul_add(a_i, ta, mul_add(b_r, b, mul_add(b_i, tb, mul(a_r, a)))))
+            store4(psi, i + step, mul_add(c_i, ta, mul_add(d_r, b, mul_add(d_i, tb, mul(c_r, a)))))
+
+
+@njit(**INLINE)
+def _cx(psi, control, target):
+    size = len(psi)
+    if control == 1:
+        step = 2 * target
+        for start in range(0, size, 2 * step):
+            for i in range(start, start + step, 4):
+                a, b = load4(psi, i), load4(psi, i + step)
+                store4(psi, i, low_high(a, b))
+                store4(psi, i + step, low_high(b, a))
+    elif target == 1:
+        step = 2 * control
+        for start in range(step, size, 2 * step):
+            for i in range(start, start + step, 4):
+                store4(psi, i, swap_halves(load4(psi, i)))
+    else:
+        low, high, move = 2 * min(control, target), 2 * max(control, target), 2 * target
+        for start in range(0, size, 2 * high):
+            for middle in range(start, start + high, 2 * low):
+                first = middle + 2 * control
+                for i in range(first, first + low, 4):
+                    a = load4(psi, i)
+                    store4(psi, i, load4(psi, i + move))
+                    store4(psi, i + move, a)
+
+
+@njit(**INLINE)
+def _cz(psi, first, second):
+    low, high = 2 * min(first, second), 2 * max(first, second)
+    for start in range(high, len(psi), 2 * high):
+        for middle in range(start + low, start + high, 2 * low):
+            for i in range(middle, middle + low):
+                psi[i] = -psi[i]
+
+
+@njit(**INLINE)
+def _swap(psi, first, second):
+    low, high = 2 * min(first, second), 2 * max(first, second)
+    for start in range(0, len(psi), 2 * high):
+        for middle in range(start, start + high, 2 * low):
+            for i in range(middle, middle + low):
+                a = psi[i + low]
+                psi[i + low] = psi[i + high]
+                psi[i + high] = a
+
+
+@njit(**INLINE)
+def _phase(x_mask, z_mask, i):
+    """(re, im) of f in P|i> = f |i ^ x>, for at most two letters Y."""
+    both, bits = x_mask & z_mask, i & z_mask
+    sign = 1.0
+    while bits:
+        sign = -sign
+        bits &= bits - 1
+    if both == 0:
+        return sign, 0.0
+    if both & (both - 1) == 0:
+        return 0.0, sign
+    return -sign, 0.0
 
 
 @njit(**INLINE)
 def _pauli_rotation(psi, x, z, c, s):
-    for i in range(len(psi)):
+    for i in range(len(psi) >> 1):
         j = i ^ x
-        if j > i:
-            a, b = psi[i], psi[j]
-            psi[i] = c * a - 1j * s * _pauli_phase(x, z, j) * b
-            psi[j] = c * b - 1j * s * _pauli_phase(x, z, i) * a
-        elif j == i:
-            psi[i] = (c - 1j * s * _pauli_phase(x, z, i)) * psi[i]
-
-
-@njit(**INLINE)
-def _exchange(psi, bit, other, left, right):
-    """Swap the amplitudes at offsets `left` and `right` wherever both bits are 0 in the base index."""
-    low, high = min(bit, other) - 1, max(bit, other) - 1
-    for k in range(len(psi) >> 2):
-        i = k + (k & ~low)
-        i += i & ~high
-        a = psi[i + left]
-        psi[i + left] = psi[i + right]
-        psi[i + right] = a
-
-
-@njit(**INLINE)
-def _negate(psi, bit, other):
-    low, high = min(bit, other) - 1, max(bit, other) - 1
-    for k in range(len(psi) >> 2):
-        i = k + (k & ~low)
-        i += (i & ~high) + bit + other
-        psi[i] = -psi[i]
+        if j < i:
+            continue
+        ar, ai, br, bi = psi[2 * i], psi[2 * i + 1], psi[2 * j], psi[2 * j + 1]
+        # ψ' = c ψ - i s P ψ, and (P ψ)[i] = f(j) ψ[j].
+        fr, fi = _phase(x, z, j)
+        psi[2 * i], psi[2 * i + 1] = c * ar + s * (fr * bi + fi * br), c * ai - s * (fr * br - fi * bi)
+        if j != i:
+            fr, fi = _phase(x, z, i)
+            psi[2 * j], psi[2 * j + 1] = c * br + s * (fr * ai + fi * ar), c * bi - s * (fr * ar - fi * ai)
 
 
 @njit(**INLINE)
 def apply(library, op, c, s, psi, inverse):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse."""
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
-    if kind == 0:
-        _rx(psi, bit, c, s)
-    elif kind == 1:
+    if kind == 1:
         _ry(psi, bit, c, s)
+    elif kind == 4:
+        _cx(psi, bit, other)
+    elif kind == 0:
+        _rx(psi, bit, c, s)
     elif kind == 2:
         _rz(psi, bit, c, s)
     elif kind == 3:
         _one_qubit(psi, bit, library.matrix, op, 1 if inverse else 0)
-    elif kind == 4:
-        _exchange(psi, bit, other, bit, bit + other)
     elif kind == 5:
-        _negate(psi, bit, other)
+        _cz(psi, bit, other)
     elif kind == 6:
-        _exchange(psi, bit, other, bit, other)
+        _swap(psi, bit, other)
     else:
         _pauli_rotation(psi, library.x_mask[op], library.z_mask[op], c, s)
 
 
 @njit(**INLINE)
 def _overlap_rx(bra, ket, bit):
-    value = 0.0
-    low = bit - 1
-    for k in range(len(ket) >> 1):
-        i = k + (k & ~low)
-        a, b, p, q = ket[i], ket[i + bit], bra[i], bra[i + bit]
-        value += p.real * b.imag - p.imag * b.real + q.real * a.imag - q.imag * a.real
-    return value
+    total, step = zero4(), 2 * bit
+    if bit == 1:
+        for i in range(0, len(ket), 4):
+            total = mul_add(load4(bra, i), reverse4(load4(ket, i)), total)
+    else:
+        for start in range(0, len(ket), 2 * step):
+            for i in range(start, start + step, 4):
+                total = mul_add(load4(bra, i), swap_parts(load4(ket, i + step)), total)
+                total = mul_add(load4(bra, i + step), swap_parts(load4(ket, i)), total)
+    return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), total))
 
 
 @njit(**INLINE)
 def _overlap_ry(bra, ket, bit):
-    value = 0.0
-    low = bit - 1
-    for k in range(len(ket) >> 1):
-        i = k + (k & ~low)
-        a, b, p, q = ket[i], ket[i + bit], bra[i], bra[i + bit]
-        value += q.real * a.real + q.imag * a.imag - p.real * b.real - p.imag * b.imag
-    return value
+    total, minus, step = zero4(), zero4(), 2 * bit
+    if bit == 1:
+        for i in range(0, len(ket), 4):
+            total = mul_add(load4(bra, i), swap_halves(load4(ket, i)), total)
+        return sum4(mul(make4(-1.0, -1.0, 1.0, 1.0), total))
+    for start in range(0, len(ket), 2 * step):
+        for i in range(start, start + step, 4):
+            total = mul_add(load4(bra, i + step), load4(ket, i), total)
+            minus = mul_add(load4(bra, i), load4(ket, i + step), minus)
+    return sum4(sub(total, minus))
 
 
 @njit(**INLINE)
 def _overlap_rz(bra, ket, bit):
-    value = 0.0
-    low = bit - 1
-    for k in range(len(ket) >> 1):
-        i = k + (k & ~low)
-        a, b, p, q = ket[i], ket[i + bit], bra[i], bra[i + bit]
-        value += p.real * a.imag - p.imag * a.real - q.real * b.imag + q.imag * b.real
-    return value
+    total, minus, step = zero4(), zero4(), 2 * bit
+    if bit == 1:
+        for i in range(0, len(ket), 4):
+            total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
+        return sum4(mul(make4(1.0, -1.0, -1.0, 1.0), total))
+    for start in range(0, len(ket), 2 * step):
+        for i in range(start, start + step, 4):
+            total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
+            minus = mul_add(load4(bra, i + step), swap_parts(load4(ket, i + step)), minus)
+    return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), sub(total, minus)))
 
 
 @njit(**INLINE)
 def overlap(library, op, bra, ket):
     """Im <bra| P |ket> for the Pauli P of a rotation: the derivative of the energy in its angle."""
     kind, bit = library.kind[op], library.first[op]
-    if kind == 0:
-        return _overlap_rx(bra, ket, bit)
     if kind == 1:
         return _overlap_ry(bra, ket, bit)
+    if kind == 0:
+        return _overlap_rx(bra, ket, bit)
     if kind == 2:
         return _overlap_rz(bra, ket, bit)
     x, z = library.x_mask[op], library.z_mask[op]
     value = 0.0
-    for i in range(len(ket)):
-        value += (bra[i ^ x].conjugate() * _pauli_phase(x, z, i) * ket[i]).imag
+    for i in range(len(ket) >> 1):
+        j = i ^ x
+        fr, fi = _phase(x, z, i)
+        pr, pi = fr * ket[2 * i] - fi * ket[2 * i + 1], fr * ket[2 * i + 1] + fi * ket[2 * i]
+        value += bra[2 * j] * pi - bra[2 * j + 1] * pr
     return value
 
 
 @njit(**OPTIONS)
 def apply_hamiltonian(masks, real, imag, psi, out):
     """out = H psi from H's permuted diagonals; `imag` is empty for a real matrix. Returns <psi|H|psi>."""
-    size = len(psi)
-    for i in range(size):
-        out[i] = 0.0
-    for m in range(len(masks)):
-        x = masks[m]
-        for i in range(size):
-            out[i] += real[m, i] * psi[i ^ x]
-        if imag.shape[0] > 0:
-            for i in range(size):
-                a, d = psi[i ^ x], imag[m, i]
-                out[i] += complex(-d * a.imag, d * a.real)
-    value = 0.0
-    for i in range(size):
-        value += psi[i].real * out[i].real + psi[i].imag * out[i].imag
-    return value
+    turn = make4(-1.0, 1.0, -1.0, 1.0)
+    size = len(psi) >> 1
+    energy = zero4()
+    for i in range(0, size, 2):
+        total = zero4()
+        for m in range(len(masks)):
+            x = masks[m]
+            v = load4(psi, 2 * (i ^ (x & -2)))
+            if x & 1:
+                v = swap_halves(v)
+            total = mul_add(load2_twice(real, m * size + i), v, total)
+            if imag.shape[0] > 0:
+                total = mul_add(mul(turn, load2_twice(imag, m * size + i)), swap_parts(v), total)
+        store4(out, 2 * i, total)
+        energy = mul_add(load4(psi, 2 * i), total, energy)
+    return sum4(energy)
 
 
 @njit(**OPTIONS)
@@ -230,7 +320,7 @@ def run(library, ops, slots, angles, psi):
 
 @njit(**OPTIONS)
 def value(library, ops, slots, angles, masks, real, imag, work):
-    """<H> after the circuit; `work` has 2 rows of 2**n."""
+    """<H> after the circuit; `work` has 2 rows of 2·2**n."""
     run(library, ops, slots, angles, work[0])
     return apply_hamiltonian(masks, real, imag, work[0], work[1])
 

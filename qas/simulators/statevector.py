@@ -49,9 +49,9 @@ class StatevectorSimulator(CompiledSimulator):
             )
 
     def _add(self, kind: int, first: int, second: int, matrix: np.ndarray | None = None, x: int = 0, z: int = 0) -> int:
-        both = np.zeros((2, 2, 2), dtype=complex)
+        both = np.zeros((2, 4), dtype=complex)
         if matrix is not None:
-            both[0], both[1] = matrix, matrix.conj().T
+            both[0], both[1] = matrix.ravel(), matrix.conj().T.ravel()
         self._entries.append((kind, first, second, both, x, z))
         self._library = None
         return len(self._entries) - 1
@@ -80,7 +80,7 @@ class StatevectorSimulator(CompiledSimulator):
                 np.array(kind, dtype=np.int64),
                 np.array(first, dtype=np.int64),
                 np.array(second, dtype=np.int64),
-                np.array(matrix, dtype=np.complex128).reshape(-1, 2, 2, 2),
+                np.array(matrix, dtype=np.complex128).reshape(-1, 2, 4).view(np.float64),
                 np.array(x, dtype=np.int64),
                 np.array(z, dtype=np.int64),
             )
@@ -88,15 +88,15 @@ class StatevectorSimulator(CompiledSimulator):
 
     def _observable(self, hamiltonian: Hamiltonian) -> Any:
         masks, diagonals = hamiltonian.xor_diagonals
-        real = np.ascontiguousarray(diagonals.real)
-        imag = np.ascontiguousarray(diagonals.imag) if np.any(diagonals.imag) else np.empty((0, 0))
+        real = diagonals.real.ravel()
+        imag = diagonals.imag.ravel() if np.any(diagonals.imag) else np.empty(0)
         return masks, real, imag
 
     def work(self, n_qubits: int) -> np.ndarray:
-        """Scratch of this thread, complex128, shape (2, 2**n)."""
+        """Scratch of this thread, float64, shape (2, 2·2**n)."""
         buffers = self._local.__dict__
         if n_qubits not in buffers:
-            buffers[n_qubits] = np.empty((2, 1 << n_qubits), dtype=np.complex128)
+            buffers[n_qubits] = np.empty((2, 2 << n_qubits))
         return buffers[n_qubits]
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
@@ -141,7 +141,8 @@ class StatevectorSimulator(CompiledSimulator):
         """State after the circuit from |0…0>, complex128, shape (2**n,)."""
         program: Program = self.program(circuit)
         psi = np.empty(1 << circuit.n_qubits, dtype=np.complex128)
-        kernels.run(self.library, program.ops, program.slots, circuit.angles if angles is None else angles, psi)
+        values = circuit.angles if angles is None else angles
+        kernels.run(self.library, program.ops, program.slots, values, psi.view(np.float64))
         return psi
 
     def term_expectations(

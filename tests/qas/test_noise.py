@@ -1,4 +1,4 @@
-"""Channels, presets, and noise models in and out of Qiskit, against Qiskit's own channels and Aer's density matrices."""
+"""Channels, presets, and noise models in and out of Qiskit, against Qiskit's channels and Aer's density matrices."""
 
 from __future__ import annotations
 
@@ -79,14 +79,20 @@ def aer_density_matrix(circuit: Circuit, noise: AerNoiseModel) -> np.ndarray:
     return np.asarray(backend.run(quantum, shots=1).result().data(0)["density_matrix"])
 
 
-def assert_same_states(model: NoiseModel, aer: AerNoiseModel, n_qubits: int, gates: tuple[str, ...] | None = None) -> None:
+def assert_same_states(
+    model: NoiseModel,
+    aer: AerNoiseModel,
+    n_qubits: int,
+    gates: tuple[str, ...] | None = None,
+    accuracy: float = 1e-10,
+) -> None:
     """Three random circuits that the model allows: our channels in dense matrices against Aer's density matrix."""
     rng = np.random.default_rng(SEED)
     for _ in range(3):
         drawn = random_circuit(n_qubits, 40, rng, gates)
         circuit = Circuit(n_qubits, [g for g in drawn if allowed(model, g.name, g.qubits)][:14])
         difference = np.abs(density_matrix(circuit, model) - aer_density_matrix(circuit, aer)).max()
-        assert difference < 1e-10
+        assert difference < accuracy
         ideal = np.abs(density_matrix(circuit) - density_matrix(circuit, model)).max()
         assert ideal > 1e-5
 
@@ -246,7 +252,8 @@ def aer_model() -> AerNoiseModel:
     model.add_quantum_error(phase_amplitude_damping_error(0.1, 0.05, 0.2), "rx", [1])
     model.add_quantum_error(QuantumError(asymmetric_channel()), "cx", [2, 0])
     relaxation = thermal_relaxation_error(50, 70, 9)
-    model.add_quantum_error(depolarizing_error(0.04, 2).compose(relaxation.tensor(amplitude_damping_error(0.1))), "cz", [0, 1])
+    local = relaxation.tensor(amplitude_damping_error(0.1))
+    model.add_quantum_error(depolarizing_error(0.04, 2).compose(local), "cz", [0, 1])
     model.add_quantum_error(depolarizing_error(0.3, 1), ["id", "reset"], [0])
     model.add_all_qubit_quantum_error(depolarizing_error(0.3, 2), "ecr")
     model.add_all_qubit_readout_error(ReadoutError([[0.95, 0.05], [0.1, 0.9]]))
@@ -391,7 +398,8 @@ def test_device_snapshots_agree_with_aer(name: str) -> None:
     np.testing.assert_array_equal(model.readout_flips(3), flips)
     assert_same_states(model, model.to_aer(3), 3)
     if places == [0, 1, 2]:
-        assert_same_states(model, theirs, 3, tuple(native))
+        # Aer drops the rarest of the up to 144 branches of its own model: its states lose up to 2e-9 of their trace.
+        assert_same_states(model, theirs, 3, tuple(native), accuracy=5e-9)
 
 
 def _reduced(backend: Any, qubits: list[int]) -> AerNoiseModel:
@@ -413,21 +421,38 @@ def _reduced(backend: Any, qubits: list[int]) -> AerNoiseModel:
     return result
 
 
+def present(model: NoiseModel, gate: str, *qubits: int) -> np.ndarray:
+    ptm = model.channel(gate, qubits)
+    assert ptm is not None
+    return ptm
+
+
 def test_compiled_gates_carry_the_noise_of_their_pulses() -> None:
     model = NoiseModel.from_backend(fake("FakeManilaV2"), qubits=[1, 2])
-    pulse, flip, pair = (model.channel(g, q) for g, q in [("sx", (0,)), ("x", (0,)), ("cx", (0, 1))])
-    assert pulse is not None
-    assert pair is not None
+    pulse, pair = present(model, "sx", 0), present(model, "cx", 0, 1)
     for gate in ("rz", "z", "s", "sdg", "t", "tdg"):
         assert model.channel(gate, (0,)) is None
-    np.testing.assert_array_equal(model.channel("h", (0,)), pulse)
-    np.testing.assert_array_equal(model.channel("y", (0,)), flip)
+    np.testing.assert_array_equal(present(model, "h", 0), pulse)
+    np.testing.assert_array_equal(present(model, "y", 0), present(model, "x", 0))
     for gate in ("rx", "ry", "u"):
-        np.testing.assert_allclose(model.channel(gate, (0,)), pulse @ pulse, atol=1e-15)
-    np.testing.assert_array_equal(model.channel("cz", (0, 1)), pair)
+        np.testing.assert_allclose(present(model, gate, 0), pulse @ pulse, atol=1e-15)
+    np.testing.assert_array_equal(present(model, "cz", 0, 1), pair)
     for gate in ("rxx", "ryy", "rzz"):
-        np.testing.assert_allclose(model.channel(gate, (0, 1)), pair @ pair, atol=1e-15)
-    np.testing.assert_allclose(model.channel("swap", (0, 1)), pair @ pair @ pair, atol=1e-15)
+        np.testing.assert_allclose(present(model, gate, 0, 1), pair @ pair, atol=1e-15)
+    np.testing.assert_allclose(present(model, "swap", 0, 1), pair @ pair @ pair, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["FakeLondonV2", "FakeBoeblingenV2"])
+def test_older_devices_are_read_through_their_u2_and_u3(name: str) -> None:
+    backend = fake(name)
+    model = NoiseModel.from_backend(backend, qubits=[1, 0])
+    local = AerNoiseModel.from_backend(backend)._local_quantum_errors
+    assert model.channel("rz", (0,)) is None
+    for gate in ("h", "sx"):
+        np.testing.assert_allclose(present(model, gate, 0), qiskit_ptm(local["u2"][1,]), atol=1e-12)
+    for gate in ("x", "y", "rx", "ry", "u"):
+        np.testing.assert_allclose(present(model, gate, 1), qiskit_ptm(local["u3"][0,]), atol=1e-12)
+    np.testing.assert_allclose(present(model, "cx", 0, 1), qiskit_ptm(local["cx"][1, 0]), atol=1e-12)
 
 
 def test_every_gate_of_the_table_is_covered_on_every_coupled_pair() -> None:
@@ -445,9 +470,8 @@ def test_an_entangler_with_one_direction_serves_both_with_its_qubits_exchanged()
     assert direction[::-1] not in backend.target["ecr"]
     forward = NoiseModel.from_backend(backend, qubits=list(direction))
     backward = NoiseModel.from_backend(backend, qubits=list(direction[::-1]))
-    ours, same = forward.channel("cx", (0, 1)), backward.channel("cx", (1, 0))
-    other = forward.channel("cx", (1, 0))
-    np.testing.assert_array_equal(ours, same)
+    ours, other = present(forward, "cx", 0, 1), present(forward, "cx", 1, 0)
+    np.testing.assert_array_equal(ours, present(backward, "cx", 1, 0))
     assert np.abs(ours - other).max() > 1e-7
 
 

@@ -97,7 +97,7 @@ class Witness(Objective):
         ("adam", {}, 1e-7),
         ("cobyla", {}, 1e-7),
         ("rotosolve", {}, 1e-7),
-        ("spsa", {}, 1e-3),
+        ("spsa", {}, 1e-5),
         ("adam-spsa", {"a": 0.1, "alpha": 0.4}, 1e-2),
     ],
 )
@@ -204,7 +204,7 @@ def test_shot_noise_has_the_stated_variance_and_leaves_the_identity_out() -> Non
     hamiltonian = Hamiltonian({"II": -70.0, "ZZ": -1.0, "XI": -0.5, "IY": 0.8})
     objective = Witness(ANSATZ, hamiltonian)
     terms = objective.simulator.term_expectations(ANSATZ, hamiltonian)
-    shots, repeats = 400, 4000
+    shots, repeats = 400, 1500
     sampled = SampledObjective(objective, shots, np.random.default_rng(11))
     values = np.array([sampled(ANSATZ.angles) for _ in range(repeats)])
     expected = sum(c**2 * (1 - t**2) / shots for c, t in zip(hamiltonian.coefficients[1:], terms[1:], strict=True))
@@ -225,7 +225,7 @@ def test_an_eigenstate_has_no_shot_noise() -> None:
 def test_the_reported_value_is_not_a_lucky_one(method: str) -> None:
     """Over many runs the reported value is unbiased at the reported point; a smallest-of-all would sit far below."""
     shots, pulls = 20, []
-    for seed in range(120):
+    for seed in range(60):
         objective = Witness()
         result = minimize(objective, ANSATZ.angles, method=method, max_evaluations=40, shots=shots, rng=seed)
         spread = SampledObjective(objective, shots, np.random.default_rng(0)).standard_deviation(
@@ -237,13 +237,14 @@ def test_the_reported_value_is_not_a_lucky_one(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options"),
-    [("spsa", {}), ("adam-spsa", {"a": 0.1, "alpha": 0.4}), ("rotosolve", {}), ("cobyla", {})],
+    ("method", "options", "gap"),
+    [("spsa", {}, 0.01), ("adam-spsa", {"a": 0.1, "alpha": 0.4}, 0.1), ("rotosolve", {}, 0.05), ("cobyla", {}, 0.15)],
 )
-def test_noisy_search_improves_the_true_value(method: str, options: dict[str, Any]) -> None:
+def test_noisy_search_comes_close_to_the_optimum(method: str, options: dict[str, Any], gap: float) -> None:
     objective = Witness()
     result = minimize(objective, ANSATZ.angles, method=method, shots=10_000, rng=4, **options)
-    assert objective.exact(result.x) < ISING.ground_energy + 0.05
+    assert objective.exact(ANSATZ.angles) > ISING.ground_energy + 0.3
+    assert objective.exact(result.x) < ISING.ground_energy + gap
 
 
 def test_adam_spsa_measures_its_three_stages_with_growing_shots() -> None:

@@ -1,0 +1,269 @@
+"""Double deep Q-learning on the circuit builder (CRLQAS, section 2 of the specification of its agent).
+
+Deviations from the published code, all on purpose: the bootstrap of an n-step return carries γⁿ; illegal actions are
+masked in the target as well; a time limit or a random halt is a truncation and bootstraps; every step, the last one
+included, is followed by an update; the network is sized for a CPU.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.episodes import make_environment
+from qas.errors import QasError
+
+
+class _Step(NamedTuple):
+    observation: np.ndarray
+    action: int
+    reward: float
+
+
+class ReplayBuffer:
+    """A ring of n-step transitions; circuits are stored as packed bits.
+
+    Args:
+        capacity: most transitions held.
+        bits: length of the flattened layer tensor.
+        actions: size of the action table.
+    """
+
+    def __init__(self, capacity: int, bits: int, actions: int) -> None:
+        self.capacity, self.bits = capacity, bits
+        width = (bits + 7) // 8
+        self.data = {
+            "circuit": np.zeros((capacity, width), dtype=np.uint8),
+            "energy": np.zeros(capacity, dtype=np.float32),
+            "action": np.zeros(capacity, dtype=np.int64),
+            "reward": np.zeros(capacity, dtype=np.float32),
+            "discount": np.zeros(capacity, dtype=np.float32),  # γⁿ, or 0 after a true end
+            "next_circuit": np.zeros((capacity, width), dtype=np.uint8),
+            "next_energy": np.zeros(capacity, dtype=np.float32),
+            "next_legal": np.zeros((capacity, actions), dtype=bool),
+        }
+        self.position = 0
+        self.size = 0
+
+    def add(self, **values: Any) -> None:
+        """Store one transition, replacing the oldest when full."""
+        for name, value in values.items():
+            self.data[name][self.position] = value
+        self.position = (self.position + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, count: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Uniform sample with replacement, as float32 tensors of shape (count, …)."""
+        rows = rng.integers(self.size, size=count)
+        picked = {name: column[rows] for name, column in self.data.items()}
+        batch = {k: torch.from_numpy(picked[k]) for k in ("action", "reward", "discount", "next_legal")}
+        for side in ("", "next_"):
+            bits = np.unpackbits(picked[side + "circuit"], axis=1, count=self.bits)
+            state = np.concatenate([bits.astype(np.float32), picked[side + "energy"][:, None]], axis=1)
+            batch[side + "state"] = torch.from_numpy(state)
+        return batch
+
+
+class QNetwork(nn.Module):
+    """A multilayer perceptron with leaky ReLUs: state, shape (batch, bits + 1), to action values."""
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...], actions: int, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden, actions]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        with torch.no_grad():
+            for layer in self.layers:
+                bound = layer.in_features**-0.5
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            state = nn.functional.leaky_relu(layer(state), 0.01)
+        return self.layers[-1](state)
+
+
+class DdqnAgent(Agent):
+    """Double DQN with masked actions and n-step returns.
+
+    Args:
+        hidden: widths of the hidden layers.
+        learning_rate: of Adam.
+        batch_size: transitions in one update.
+        memory: transitions held.
+        n_step: length of the returns.
+        gamma: discount; None: 0.005 ** (1 / max_gates), so that an episode's end still counts 0.5 %.
+        epsilon_decay: factor on ε after every update.
+        epsilon_floor: lowest ε.
+        target_every: updates between copies to the target network.
+        learn_after: transitions before the first update.
+        halting: "none", or "random": episodes end early at a random length (CRLQAS random halting).
+    """
+
+    name: ClassVar[str] = "ddqn"
+    about: ClassVar[str] = "double deep Q-learning, masked, n-step, moving-threshold curriculum (CRLQAS)"
+
+    def __init__(
+        self,
+        search: Search,
+        *,
+        hidden: tuple[int, ...] | list[int] = (256, 256, 128),
+        learning_rate: float = 3e-4,
+        batch_size: int = 64,
+        memory: int = 20_000,
+        n_step: int = 5,
+        gamma: float | None = None,
+        epsilon_decay: float = 0.9995,
+        epsilon_floor: float = 0.05,
+        target_every: int = 250,
+        learn_after: int = 500,
+        halting: str = "none",
+    ) -> None:
+        super().__init__(search)
+        if min(batch_size, memory, n_step, target_every, learn_after) < 1 or not hidden or min(hidden) < 1:
+            raise QasError("ddqn sizes (hidden, batch_size, memory, n_step, target_every, learn_after) are at least 1")
+        if not (0 < epsilon_decay <= 1 and 0 <= epsilon_floor <= 1 and learning_rate > 0):
+            raise QasError("ddqn needs 0 < epsilon_decay <= 1, 0 <= epsilon_floor <= 1 and learning_rate > 0")
+        self.batch_size, self.n_step = int(batch_size), int(n_step)
+        self.gamma = 0.005 ** (1 / search.max_gates) if gamma is None else float(gamma)
+        if not 0 <= self.gamma <= 1:
+            raise QasError(f"gamma lies between 0 and 1, got {self.gamma}")
+        self.epsilon_decay, self.epsilon_floor = float(epsilon_decay), float(epsilon_floor)
+        self.target_every, self.learn_after = int(target_every), int(learn_after)
+        self.rng = search.rng(1)
+        self.env = make_environment(search, halting)
+        self.bits = int(np.prod(self.env.observation_space["circuit"].shape))
+        actions = len(search.table)
+        generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
+        self.online = QNetwork(self.bits + 1, tuple(hidden), actions, generator)
+        self.target = QNetwork(self.bits + 1, tuple(hidden), actions, generator)
+        self.target.load_state_dict(self.online.state_dict())
+        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=learning_rate, fused=True)
+        self.buffer = ReplayBuffer(int(memory), self.bits, actions)
+        self.epsilon = 1.0
+        self.updates = 0
+        self.episodes = 0
+        self.successes = 0
+
+    # ------------------------------------------------------------------ the loop
+    def run(self) -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # layers this small lose time to a second thread
+        try:
+            while True:
+                self.search.safe_point(self)
+                self._episode()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _episode(self) -> None:
+        observation, info = self.env.reset(seed=int(self.rng.integers(2**31)) if self.episodes == 0 else None)
+        recent: deque[_Step] = deque()
+        while True:
+            action = self._act(observation, info["action_mask"])
+            following, reward, terminated, truncated, info = self.env.step(action)
+            recent.append(_Step(observation, action, float(reward)))
+            if len(recent) == self.n_step:
+                self._remember(recent, following, info["action_mask"], terminated)
+            if terminated or truncated:
+                while recent:
+                    self._remember(recent, following, info["action_mask"], terminated)
+            self._learn()
+            observation = following
+            if terminated or truncated:
+                break
+        self.episodes += 1
+        self.successes += bool(terminated)
+        self.search.note = f"episode {self.episodes}, {self.successes} solved, ε {self.epsilon:.2f}"
+
+    def _act(self, observation: dict[str, np.ndarray], mask: np.ndarray) -> int:
+        legal = np.flatnonzero(mask)
+        if self.rng.random() < self.epsilon:
+            return int(legal[self.rng.integers(len(legal))])
+        state = np.append(observation["circuit"].ravel().astype(np.float32), observation["energy"])
+        with torch.inference_mode():
+            values = self.online(torch.from_numpy(state)).numpy()
+        return int(legal[np.argmax(values[legal])])
+
+    def _remember(self, recent: deque[_Step], following: dict[str, np.ndarray], legal: np.ndarray, ended: bool) -> None:
+        """Store the return from the oldest recent step to `following`, and forget that step."""
+        total, discount = 0.0, 1.0
+        for step in recent:
+            total += discount * step.reward
+            discount *= self.gamma
+        first = recent.popleft()
+        self.buffer.add(
+            circuit=np.packbits(first.observation["circuit"].ravel()),
+            energy=first.observation["energy"][0],
+            action=first.action,
+            reward=total,
+            discount=0.0 if ended else discount,
+            next_circuit=np.packbits(following["circuit"].ravel()),
+            next_energy=following["energy"][0],
+            next_legal=legal,
+        )
+
+    def _learn(self) -> None:
+        if self.buffer.size < self.learn_after:
+            return
+        batch = self.buffer.sample(self.batch_size, self.rng)
+        with torch.no_grad():
+            wish = self.online(batch["next_state"]).masked_fill(~batch["next_legal"], -torch.inf).argmax(1, keepdim=True)
+            future = self.target(batch["next_state"]).gather(1, wish).squeeze(1)
+            goal = batch["reward"] + batch["discount"] * future
+        value = self.online(batch["state"]).gather(1, batch["action"].unsqueeze(1)).squeeze(1)
+        loss = nn.functional.smooth_l1_loss(value, goal)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        self.epsilon = max(self.epsilon_floor, self.epsilon * self.epsilon_decay)
+        if self.updates % self.target_every == 0:
+            self.target.load_state_dict(self.online.state_dict())
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        arrays = {f"online.{k}": v.numpy() for k, v in self.online.state_dict().items()}
+        arrays |= {f"target.{k}": v.numpy() for k, v in self.target.state_dict().items()}
+        arrays |= {f"buffer.{k}": v[: self.buffer.size] for k, v in self.buffer.data.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"adam.{index}.{k}": v.numpy() for k, v in moments.items()}
+        state = {
+            "rng": rng_state(self.rng),
+            "env": self.env.get_state(),
+            "epsilon": self.epsilon,
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "successes": self.successes,
+            "position": self.buffer.position,
+            "size": self.buffer.size,
+        }
+        return state, arrays
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.rng = restore_rng(state["rng"])
+        self.env.set_state(state["env"])
+        self.epsilon, self.updates = state["epsilon"], state["updates"]
+        self.episodes, self.successes = state["episodes"], state["successes"]
+        self.buffer.position, self.buffer.size = state["position"], state["size"]
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        weights: dict[str, dict[str, torch.Tensor]] = {"online": {}, "target": {}}
+        for name, array in arrays.items():
+            owner, rest = name.split(".", 1)
+            if owner == "buffer":
+                self.buffer.data[rest][: len(array)] = array
+            elif owner == "adam":
+                index, key = rest.split(".")
+                moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
+            else:
+                weights[owner][rest] = torch.from_numpy(array)
+        self.online.load_state_dict(weights["online"])
+        self.target.load_state_dict(weights["target"])
+        if moments:
+            current = self.optimizer.state_dict()
+            self.optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})

@@ -1,0 +1,252 @@
+"""`qas.search`: one call from a problem to a run folder."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qas.agents.base import Agent, Budget, Progress, Search, SearchEnded
+from qas.circuits import Circuit
+from qas.envs.actions import ActionTable
+from qas.errors import QasError, RunError, UnknownNameError
+from qas.gates import SEARCH_GATES
+from qas.noise import NoiseModel, load_noise
+from qas.problems import Problem, load_problem
+from qas.runs import Recorder, Run, load_run, read_config
+from qas.vqe import Evaluator
+
+MAX_GATES = 40
+"""Longest circuit unless told otherwise (CRLQAS section 1.9, up to 4 qubits); 70 for more qubits."""
+
+_PACKAGES = ("numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit")
+
+
+def search(
+    problem: str | Problem,
+    *,
+    agent: str = "ddqn",
+    noise: str | NoiseModel | None = None,
+    seconds: float | None = None,
+    evaluations: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    max_gates: int | None = None,
+    gates: Sequence[str] = SEARCH_GATES,
+    coupling: Sequence[tuple[int, int]] | None = None,
+    evaluator: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    report: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Search a circuit for a problem on a noisy device.
+
+    The first limit reached ends the search; with none given it runs 60 seconds. The clock starts when the kernels are
+    compiled. Ctrl-C ends it early and loses nothing.
+
+    Args:
+        problem: a name of `qas.list_problems` or a `Problem`.
+        agent: a name of `qas.list_agents`.
+        noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
+        seconds: wall-clock budget.
+        evaluations: budget of objective calls; a gradient counts as one.
+        steps: budget of architectures.
+        seed: fixes the run, wall-clock budgets aside.
+        max_gates: longest circuit; default 40, or 70 beyond 4 qubits.
+        gates: gates that may be used.
+        coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
+        evaluator: settings of `qas.vqe.Evaluator` (optimizer, max_evaluations, tolerance, start_noise, shots, …).
+        options: the agent's own settings.
+        out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
+        report: write ``report.html`` at the end.
+        on_progress: called a few times each second.
+
+    Returns:
+        The run; its folder holds everything.
+
+    Raises:
+        UnknownNameError: unknown problem, agent, noise or gate.
+        QasError: settings that do not fit.
+        RunError: the folder cannot be used.
+    """
+    if seconds is None and evaluations is None and steps is None:
+        seconds = 60.0
+    target = load_problem(problem) if isinstance(problem, str) else problem
+    if not isinstance(target, Problem):
+        raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
+    model = load_noise(noise)
+    config: dict[str, Any] = {
+        "agent": agent,
+        "options": dict(options or {}),
+        "seed": _whole(seed, "seed", 0),
+        "problem": target.to_json(),
+        "noise": None if model is None else model.to_json(),
+        "budget": {"seconds": seconds, "evaluations": evaluations, "steps": steps},
+        "max_gates": _whole(max_gates or (MAX_GATES if target.n_qubits <= 4 else 70), "max_gates", 1),
+        "gates": list(gates),
+        "coupling": None if coupling is None else [list(p) for p in coupling],
+        "evaluator": dict(evaluator or {}),
+        "versions": _versions(),
+    }
+    folder = _folder(out, target.name, agent)
+    recorder = Recorder(folder)
+    state, player = _build(config, recorder, on_progress)
+    recorder.create(config)
+    return _conduct(state, player, report)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    *,
+    seconds: float | None = None,
+    evaluations: int | None = None,
+    steps: int | None = None,
+    report: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Continue an interrupted or killed run from its last checkpoint, or a finished one with a larger budget.
+
+    At the same seed, and a budget in evaluations or steps, the run ends as the unbroken one would.
+
+    Args:
+        path: the run folder.
+        seconds, evaluations, steps: replace the limits of the run; totals, what is already used counts.
+
+    Raises:
+        RunError: no run there, damaged, or from a newer version.
+    """
+    run = load_run(path)
+    config = dict(read_config(run.path))
+    new = {"seconds": seconds, "evaluations": evaluations, "steps": steps}
+    if any(v is not None for v in new.values()):
+        config["budget"] = new
+    recorder = Recorder(run.path)
+    state, player = _build(config, recorder, on_progress)
+    state.restore(player, run.path)
+    return _conduct(state, player, report)
+
+
+def _build(
+    config: dict[str, Any], recorder: Recorder, on_progress: Callable[[Progress], None] | None
+) -> tuple[Search, Agent]:
+    from qas.agents import AGENTS, load_agent
+
+    if config["agent"] not in AGENTS:
+        raise UnknownNameError("agent", config["agent"], AGENTS)
+    kind = load_agent(config["agent"])
+    problem = Problem.from_json(config["problem"])
+    noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
+    coupling = config.get("coupling")
+    pairs = [tuple(p) for p in coupling] if coupling is not None else None
+    if pairs is None and noise is not None and noise.coupling is not None:
+        pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
+    _check_keywords(Evaluator, config["evaluator"], "evaluator", {"problem", "noise"})
+    _check_keywords(kind, config["options"], f"agent {config['agent']}", {"search"})
+    evaluator = Evaluator(problem, noise, **config["evaluator"])
+    table = ActionTable(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    state = Search(
+        problem=problem,
+        noise=noise,
+        evaluator=evaluator,
+        table=table,
+        max_gates=config["max_gates"],
+        budget=Budget(**config["budget"]),
+        seed=config["seed"],
+        recorder=recorder,
+        on_progress=on_progress,
+    )
+    # One gradient compiles the kernels, and refuses a register too large before a folder is made.
+    warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
+    evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
+    return state, kind(state, **config["options"])
+
+
+def _conduct(state: Search, player: Agent, report: bool) -> Run:
+    status = "finished"
+    recorder = state.recorder
+    try:
+        state.start_clock()
+        with _interrupts(state):
+            try:
+                player.run()
+            except SearchEnded:
+                status = "interrupted" if state.stop_requested else "finished"
+        if status == "finished":
+            state.checkpoint(player)
+        recorder.flush()
+        recorder.write(state.results(), state.summary(status))
+    finally:
+        recorder.close()
+    run = load_run(recorder.folder)
+    if report:
+        from qas.report import write_report
+
+        write_report(run)
+    return run
+
+
+@contextmanager
+def _interrupts(state: Search) -> Iterator[None]:
+    """The first Ctrl-C (or TERM) asks the search to stop where its state is complete; a second one stops it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if state.stop_requested:
+            raise KeyboardInterrupt
+        state.stop_requested = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _folder(out: str | os.PathLike[str] | None, problem: str, agent: str) -> Path:
+    if out is not None:
+        return Path(out)
+    stem = f"{problem}-{agent}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = Path("results") / (stem + suffix)
+        if not folder.exists():
+            return folder
+    raise RunError(f"no free folder name for results/{stem}")
+
+
+def _whole(value: Any, what: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise QasError(f"{what} is a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _check_keywords(target: Any, given: dict[str, Any], what: str, own: set[str]) -> None:
+    known = sorted(set(inspect.signature(target).parameters) - own - {"self"})
+    for name in given:
+        if name not in known:
+            raise UnknownNameError(f"setting of {what}", name, known) if known else QasError(
+                f"{what} has no settings, got {name!r}"
+            )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("quantum-architecture-search", *_PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

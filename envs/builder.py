@@ -1,0 +1,458 @@
+"""The circuit builder: a Gymnasium environment in which every action appends one gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsFloat, SupportsInt
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from qas.circuits import Circuit, Gate
+from qas.encoders.layers import LayerEncoding, whole_number
+from qas.envs.actions import ActionTable
+from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
+from qas.envs.rewards import Reward, Transition, load_reward
+from qas.errors import QasError, UnknownNameError
+from qas.gates import SEARCH_GATES
+from qas.noise import NoiseModel, load_noise
+from qas.problems import Problem, load_problem
+from qas.vqe import Evaluator
+
+Observation = dict[str, np.ndarray]
+
+_ORDERS = ("append_then_optimise", "legacy_lag")
+_OPTIONS = ("circuit", "training", "restart_curriculum")
+_STATE = "qas-circuit-builder"
+_STATE_VERSION = 1
+_STATE_FIELDS = (
+    "problem", "actions", "max_gates", "order", "rng", "circuit", "energy", "running", "training", "steps",
+    "halt_step", "curriculum",
+)  # fmt: skip
+
+
+class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
+    """Build a circuit gate by gate; after every gate all angles are optimised and the energy decides the reward.
+
+    ## Action Space
+
+    `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `ActionTable`). For the default gate set
+    without coupling: CNOTs 0 .. n(n-1)-1, then RX, RY, RZ of qubit 0, of qubit 1, and so on. `info["action_mask"]` and
+    `action_masks()` tell which actions are legal; an action is illegal when it repeats the most recent gate on every
+    qubit it touches. Where nothing would be legal (a set of a single gate), everything is. An illegal action is not
+    refused: its gate is appended like any other (it is redundant, not wrong) and `info["illegal"]` is True.
+
+    ## Observation Space
+
+    `Dict` of
+
+    | key | space | meaning |
+    |---|---|---|
+    | circuit | MultiBinary, shape (max_gates, rows, n) | layer tensor of the circuit, see `LayerEncoding`; no angles |
+    | energy | Box, float32, shape (1,) | energy of the circuit minus that of |0…0>, both under the noise |
+
+    Energies are in the problem's unit. The box is bounded by what the operator allows, twice the sum of its
+    |coefficients| without the identity.
+
+    ## Rewards
+
+    By default `IncrementalFixedEnds`: +5 for success, -5 when the circuit is as long as it may become, else the share
+    of the missing energy that the step has won, clipped to [-1, 1]. See `qas.envs.list_rewards()` for others.
+
+    ## Starting State
+
+    The empty circuit, or `reset(options={"circuit": circuit})`, whose gates must be in the action table and whose
+    angles are kept as they are until the first step. Further options: `training=False` leaves the curriculum untouched
+    during the episode; `restart_curriculum=True` puts it back to its beginning. `reset(seed=…)` seeds everything that
+    is random (start angles, shots, halting) but does not restart the curriculum, which lives across episodes.
+
+    ## Episode End
+
+    `terminated`: ``|energy - target|`` is below the threshold of the curriculum; the target is the problem's exact
+    value unless the curriculum has its own. `truncated`, otherwise: the circuit has `max_gates` gates, or random
+    halting ended the episode (then `info["halted"]` is True). A further `step` raises `gymnasium.error.ResetNeeded`.
+
+    ## Info
+
+    `circuit` (with its angles), `energy`, `error` (energy minus exact value), `threshold` (used for this step),
+    `evaluations` (calls of the objective in this step), `action_mask`, `illegal`, `halted`.
+
+    ## Arguments
+
+    Args:
+        problem: a `Problem` or a name of `qas.list_problems()`.
+        noise: a `NoiseModel`, a name of `qas.list_noise()`, or None. With an `evaluator`: None, meaning its noise.
+        max_gates: longest circuit, and number of layers in the observation.
+        gates: gate set, names from the gate table.
+        coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
+        reward: a name of `list_rewards()`, or a function from `Transition` to float.
+        curriculum: "moving" (default), "moving-lower-bound", "fixed", a number (a fixed threshold), or a `Curriculum`,
+            which is copied. See `load_curriculum`.
+        random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
+        order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
+            is appended with angle 0, as the published code does.
+        evaluator: optimises the angles; None: `Evaluator(problem, noise)`.
+        render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
+
+    Raises:
+        UnknownNameError: an unknown problem, noise, gate, reward, curriculum, order or render mode.
+        QasError: arguments that are malformed or do not fit together.
+
+    ## Deviations from CRLQAS
+
+    Patel et al., "Curriculum reinforcement learning for quantum architecture search under hardware errors", ICLR 2024,
+    arXiv:2402.03500, and its published code.
+
+    * Angles are optimised after the gate is appended (`order="legacy_lag"` for the published behaviour).
+    * Length limit and random halt truncate; they do not terminate. As there, a random halt brings no -5.
+    * The mask forbids exactly the repeats named above; the published code's mask used two differing action tables.
+    * The energy in the observation is counted from that of |0…0>; both, and the first reward, are under the noise.
+    * Angles are never part of the observation.
+    * The length limit counts gates, those of a start circuit included.
+    * The best energy behind the moving threshold never contains shot noise; the default curriculum scales with the
+      problem's threshold and shifts every 50 episodes.
+    * Random halting is one clipped draw for each episode, and off by default.
+    * Zero denominators in the reward give 0 if nothing changed, else ±1.
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # noqa: RUF012
+
+    def __init__(
+        self,
+        problem: str | Problem,
+        noise: str | NoiseModel | None = None,
+        *,
+        max_gates: int = 40,
+        gates: Sequence[str] = SEARCH_GATES,
+        coupling: Iterable[Sequence[int]] | None = None,
+        reward: str | Reward = "incremental_with_fixed_ends",
+        curriculum: str | float | Curriculum | None = None,
+        random_halting: RandomHalting | Mapping[str, Any] | None = None,
+        order: str = "append_then_optimise",
+        evaluator: Evaluator | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.problem: Problem = problem if isinstance(problem, Problem) else load_problem(problem)
+        self.max_gates = whole_number("max_gates", max_gates)
+        if order not in _ORDERS:
+            raise UnknownNameError("order", order, _ORDERS)
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise UnknownNameError("render mode", render_mode, self.metadata["render_modes"])
+        self.order = order
+        self.render_mode = render_mode
+        self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
+        n = self.problem.n_qubits
+        self.actions = ActionTable(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
+        self.encoding = LayerEncoding(n, self.actions.gates, max_layers=self.max_gates)
+        self.reward = load_reward(reward)
+        self.curriculum = load_curriculum(curriculum, self.problem)
+        self._fresh_curriculum = self.curriculum.to_state()
+        self.random_halting = _checked_halting(random_halting)
+
+        hamiltonian = self.problem.hamiltonian
+        norm = float(np.abs(hamiltonian.coefficients).sum()) - abs(hamiltonian.identity)
+        # A little wider than twice the norm, so that rounding to float32 stays inside.
+        self._bound = 2.0 * norm * (1 + 1e-6) + 1e-6
+        self._zero_energy = self.evaluator.energy(Circuit(n))
+        self.action_space = spaces.Discrete(len(self.actions))
+        self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
+            {
+                "circuit": spaces.MultiBinary(self.encoding.shape),
+                "energy": spaces.Box(-self._bound, self._bound, (1,), np.float32),
+            }
+        )
+        self._running = False
+        self._training = True
+        self._halt_step: int | None = None
+        self._steps = 0
+        self._energy = self._zero_energy
+        self._place_circuit(Circuit(n))
+
+    # ------------------------------------------------------------------ Gymnasium
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: seeds all randomness of the environment.
+            options: "circuit", "training", "restart_curriculum"; see the class.
+
+        Raises:
+            QasError: an unknown option, or a start circuit that does not fit.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for name in options:
+            if name not in _OPTIONS:
+                raise UnknownNameError("reset option", name, _OPTIONS)
+        circuit = options.get("circuit")
+        if circuit is None:
+            circuit = Circuit(self.problem.n_qubits)
+        self._place_circuit(self._checked_start(circuit))
+        self._training = bool(options.get("training", True))
+        if options.get("restart_curriculum", False):
+            self.curriculum = type(self.curriculum).from_state(self._fresh_curriculum)
+        self._energy = self.evaluator.energy(circuit) if len(circuit) else self._zero_energy
+        self._steps = 0
+        self._halt_step = None if self.random_halting is None else self.random_halting.draw(self.np_random)
+        self._running = True
+        return self._observation(), self._info(self.curriculum.threshold, evaluations=1)
+
+    def step(self, action: SupportsInt) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Append the gate of `action`, optimise, and judge.
+
+        Raises:
+            ResetNeeded: no episode is running.
+            QasError: no such action.
+        """
+        if not self._running:
+            raise ResetNeeded("no episode is running: call reset() before step()")
+        number = self.actions.check(action)
+        illegal = not self._mask[number]
+        circuit, energy, evaluations = self._advance(self.actions.gate(number))
+        previous, self._energy = self._energy, energy
+        self._append(number, circuit)
+        if self._training and self.curriculum.uses_energies:
+            evaluations += self._observe(energy)
+
+        target = self.curriculum.target
+        target = self.problem.exact if target is None else target
+        threshold = self.curriculum.threshold
+        error = abs(energy - target)
+        success, at_limit = bool(error < threshold), len(circuit) >= self.max_gates
+        halted = not success and not at_limit and self._halt_step is not None and self._steps >= self._halt_step
+        transition = Transition(energy, previous, target, error, threshold, success, at_limit, halted)
+        reward = float(self.reward(transition))
+        self._steps += 1
+        if transition.done:
+            self._running = False
+            if self._training:
+                self.curriculum.end_episode(success)
+        info = self._info(threshold, evaluations=evaluations, illegal=illegal, halted=halted)
+        return self._observation(), reward, success, not success and (at_limit or halted), info
+
+    def render(self) -> Any:
+        """The circuit as text or as an RGB image, uint8, shape (height, width, 3)."""
+        if self.render_mode == "ansi":
+            return f"{self._circuit}\n{self._summary()}\n"
+        if self.render_mode == "rgb_array":
+            return self._image()
+        return None
+
+    # ------------------------------------------------------------------ for agents
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit built so far, with its angles."""
+        return self._circuit
+
+    @property
+    def energy(self) -> float:
+        """Energy of `circuit`, as it was rewarded, problem's unit."""
+        return self._energy
+
+    def action_masks(self) -> np.ndarray:
+        """Which actions are legal, bool, shape (len(actions),); the name that sb3-contrib asks for."""
+        return self._mask.copy()
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-able state in the middle of an episode or between two; `set_state` continues exactly from there."""
+        values = {
+            "problem": self.problem.name,
+            "actions": self.actions.to_json(),
+            "max_gates": self.max_gates,
+            "order": self.order,
+            "rng": self.np_random.bit_generator.state,
+            "circuit": self._circuit.to_list(),
+            "energy": self._energy,
+            "running": self._running,
+            "training": self._training,
+            "steps": self._steps,
+            "halt_step": self._halt_step,
+            "curriculum": self.curriculum.to_state(),
+        }
+        return {"format": _STATE, "version": _STATE_VERSION} | values
+
+    def set_state(self, state: Mapping[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        """Go to a state of `get_state`; returns observation and info, as `reset` does.
+
+        The wrappers of `gymnasium.make` insist on a `reset` before `step`: call it first, then `unwrapped.set_state`.
+
+        Raises:
+            QasError: not such a state, or that of another problem, action table, length limit, order or curriculum.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != _STATE or state.get("version") != _STATE_VERSION:
+            raise QasError(f"this is not a state of the circuit builder, version {_STATE_VERSION}")
+        missing = [name for name in _STATE_FIELDS if name not in state]
+        if missing:
+            raise QasError(f"the state of the circuit builder lacks {', '.join(missing)}")
+        here = {
+            "problem": self.problem.name,
+            "actions": self.actions.to_json(),
+            "max_gates": self.max_gates,
+            "order": self.order,
+        }
+        for name, value in here.items():
+            if state[name] != value:
+                raise QasError(f"the state belongs to {name} {state[name]}, but the environment has {value}")
+        try:
+            circuit = Circuit(self.problem.n_qubits, state["circuit"])
+            curriculum = type(self.curriculum).from_state(state["curriculum"])
+            energy, steps = float(state["energy"]), int(state["steps"])
+            halt_step = None if state["halt_step"] is None else int(state["halt_step"])
+            if len(circuit) > self.max_gates:
+                raise QasError(f"the circuit of the state has {len(circuit)} gates, more than {self.max_gates}")
+            self.actions.last_of(circuit)
+            self.np_random.bit_generator.state = state["rng"]
+        except QasError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise QasError(f"the state of the circuit builder is malformed: {error}") from None
+        self._place_circuit(circuit)
+        self._energy, self._steps, self._halt_step = energy, steps, halt_step
+        self._running, self._training = bool(state["running"]), bool(state["training"])
+        self.curriculum = curriculum
+        return self._observation(), self._info(curriculum.threshold, evaluations=0)
+
+    # ------------------------------------------------------------------ steps
+    def _advance(self, gate: Gate) -> tuple[Circuit, float, int]:
+        """The circuit with one more gate, its energy, and the evaluations it took."""
+        n = self.problem.n_qubits
+        if self.order == "append_then_optimise":
+            circuit = Circuit(n, (*self._circuit.gates, gate))
+            result = self.evaluator.evaluate(circuit, self.np_random)
+            return result.circuit, result.energy, result.evaluations
+        circuit, evaluations = self._circuit, 0
+        if circuit.n_angles:
+            result = self.evaluator.evaluate(circuit, self.np_random)
+            circuit, evaluations = result.circuit, result.evaluations
+        circuit = Circuit(n, (*circuit.gates, gate))
+        if self.evaluator.shots is None:
+            return circuit, self.evaluator.energy(circuit), evaluations + 1
+        result = self.evaluator.evaluate(circuit, self.np_random, max_evaluations=1, exact_start=True)
+        return circuit, result.energy, evaluations + result.evaluations
+
+    def _observe(self, energy: float) -> int:
+        """Tell the curriculum an exact energy; returns the evaluations this took."""
+        if self.evaluator.shots is None:
+            self.curriculum.observe(energy)
+            return 0
+        self.curriculum.observe(self.evaluator.energy(self._circuit))
+        return 1
+
+    def _place_circuit(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+        self._last = self.actions.last_of(circuit)
+        self._free = [0] * circuit.n_qubits
+        self._tensor = self.encoding.empty()
+        for gate in circuit.gates:
+            self._encode(gate)
+        self._update_mask()
+
+    def _append(self, action: int, circuit: Circuit) -> None:
+        self._circuit = circuit
+        self.actions.update(self._last, action)
+        self._encode(circuit.gates[-1])
+        self._update_mask()
+
+    def _encode(self, gate: Gate) -> None:
+        layer = max(self._free[q] for q in gate.qubits)
+        for q in gate.qubits:
+            self._free[q] = layer + 1
+        self.encoding.encode_gate_into(self._tensor, layer, gate)
+
+    def _update_mask(self) -> None:
+        mask = self.actions.legal(self._last)
+        self._mask = mask if mask.any() else np.ones_like(mask)
+
+    def _checked_start(self, circuit: Any) -> Circuit:
+        if not isinstance(circuit, Circuit):
+            raise QasError(f"the start circuit is a Circuit, got {type(circuit).__name__}")
+        if len(circuit) >= self.max_gates:
+            raise QasError(f"a start circuit has fewer than max_gates = {self.max_gates} gates, got {len(circuit)}")
+        return circuit
+
+    # ------------------------------------------------------------------ what is handed out
+    def _observation(self) -> Observation:
+        relative = max(-self._bound, min(self._bound, self._energy - self._zero_energy))
+        return {"circuit": self._tensor.copy(), "energy": np.array([relative], dtype=np.float32)}
+
+    def _info(
+        self, threshold: float, *, evaluations: int, illegal: bool = False, halted: bool = False
+    ) -> dict[str, Any]:
+        return {
+            "circuit": self._circuit,
+            "energy": self._energy,
+            "error": self.problem.error(self._energy),
+            "threshold": threshold,
+            "evaluations": evaluations,
+            "action_mask": self._mask.copy(),
+            "illegal": illegal,
+            "halted": halted,
+        }
+
+    # ------------------------------------------------------------------ rendering
+    def _summary(self) -> str:
+        unit = f" {self.problem.unit}" if self.problem.unit else ""
+        return (
+            f"{self.problem.name}: energy {self._energy:.6f}{unit}, error {self.problem.error(self._energy):.2e}, "
+            f"threshold {self.curriculum.threshold:.2e}, gate {len(self._circuit)} of {self.max_gates}"
+        )
+
+    def _image(self) -> np.ndarray:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        from qas.drawing import draw_figure
+
+        canvas = FigureCanvasAgg(draw_figure(self._circuit, title=self._summary()))
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+# ---------------------------------------------------------------------- arguments
+def _checked_evaluator(evaluator: Evaluator | None, problem: Problem, noise: NoiseModel | None) -> Evaluator:
+    if evaluator is None:
+        evaluator = Evaluator(problem, noise)
+    elif evaluator.problem != problem:
+        raise QasError(f"the evaluator is for problem {evaluator.problem.name}, the environment for {problem.name}")
+    elif noise is not None and noise != evaluator.noise:
+        raise QasError("noise is given by the evaluator; leave it out beside an evaluator")
+    known = None if evaluator.noise is None else evaluator.noise.n_qubits
+    if evaluator.noise is not None and known is not None and known < problem.n_qubits:
+        raise QasError(
+            f"noise {evaluator.noise.name!r} describes {known} qubits, but {problem.name} has {problem.n_qubits}"
+        )
+    return evaluator
+
+
+def _checked_coupling(coupling: Any, noise: NoiseModel | None, n_qubits: int) -> Any:
+    """The pairs to use: those given if the device has them, else those of the device among the first qubits."""
+    device = None if noise is None else noise.coupling
+    if device is None:
+        return coupling
+    if coupling is None:
+        return [pair for pair in device if max(pair) < n_qubits]
+    pairs = [tuple(sorted(pair)) for pair in coupling]
+    for pair in pairs:
+        if pair not in device:
+            known = " ".join(f"{a}-{b}" for a, b in sorted(device))
+            raise QasError(f"the noise couples only {known}, got {'-'.join(map(str, pair))}")
+    return pairs
+
+
+def _checked_halting(halting: RandomHalting | Mapping[str, Any] | None) -> RandomHalting | None:
+    if halting is None or isinstance(halting, RandomHalting):
+        return halting
+    try:
+        return RandomHalting(**halting)
+    except QasError:
+        raise
+    except TypeError:
+        fields = ", ".join(RandomHalting.__dataclass_fields__)
+        raise QasError(f"random_halting is a RandomHalting or a mapping of {fields}, got {halting!r}") from None

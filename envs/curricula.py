@@ -1,0 +1,243 @@
+"""Curricula: how good a circuit must be to count as a success, and how long an episode may last."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from qas.encoders.layers import whole_number
+from qas.errors import QasError, UnknownNameError
+from qas.problems import Problem
+
+
+def _number(what: str, value: Any, *, positive: bool = True) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise QasError(f"{what} is a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or (positive and number <= 0):
+        raise QasError(f"{what} is a {'positive' if positive else 'finite'} number, got {value!r}")
+    return number
+
+
+class Curriculum(abc.ABC):
+    """The error below which an episode is a success. It learns from training episodes only.
+
+    To add one, subclass it and give `state_fields` the names of all attributes that make up its state.
+    """
+
+    state_fields: ClassVar[tuple[str, ...]]
+    """attributes that `to_state` keeps; all JSON-able"""
+    uses_energies: ClassVar[bool] = False
+    """`observe` needs exact energies"""
+    target: float | None = None
+    """energy that errors are counted from; None: the problem's exact value"""
+    threshold: float
+    """error below which the present episode is a success, problem's unit"""
+
+    def observe(self, energy: float) -> None:  # noqa: B027
+        """Take note of the energy after a step; exact, also where the agent sees shot noise."""
+
+    def end_episode(self, success: bool) -> None:  # noqa: B027
+        """Take note of the end of an episode; may change the threshold."""
+
+    def to_state(self) -> dict[str, Any]:
+        """JSON-able state, parameters included; `from_state` reads it back."""
+        return {"kind": type(self).__name__} | {name: getattr(self, name) for name in self.state_fields}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Read what `to_state` wrote.
+
+        Raises:
+            QasError: the state of another curriculum, or one with missing or other fields.
+        """
+        if state.get("kind") != cls.__name__ or set(state) != {"kind", *cls.state_fields}:
+            raise QasError(f"this is not the state of a {cls.__name__}: {', '.join(map(str, state))}")
+        curriculum = cls.__new__(cls)
+        for name in cls.state_fields:
+            setattr(curriculum, name, state[name])
+        return curriculum
+
+
+class FixedThreshold(Curriculum):
+    """The same threshold for ever.
+
+    Args:
+        threshold: error below which an episode is a success, problem's unit.
+        target: energy that errors are counted from; None: the problem's exact value.
+
+    Raises:
+        QasError: a threshold that is not positive, or a target that is not finite.
+    """
+
+    state_fields = ("threshold", "target")
+
+    def __init__(self, threshold: float, *, target: float | None = None) -> None:
+        self.threshold = _number("the threshold", threshold)
+        self.target = None if target is None else _number("the target", target, positive=False)
+
+
+class MovingThreshold(Curriculum):
+    """A threshold that follows the best energy found so far.
+
+    It starts at `accept_error`. While the best energy is within `success_switch` of the target, every
+    `successes_per_cut` successes cut it by ``ball / cuts``, at most `cuts` times. After every `shift_time` episodes
+    (from the eleventh on) it moves to the best error found plus `ball`, and cutting starts anew: after all cuts a
+    success needs an error below the best one.
+
+    Args:
+        target: energy that errors are counted from: the exact value, or a lower bound of it.
+        accept_error: first threshold, problem's unit.
+        ball: how far above the best error the threshold moves at a shift; at most `accept_error`.
+        shift_time: episodes between shifts.
+        successes_per_cut: successes that a cut takes.
+        cuts: cuts between two shifts.
+        success_switch: cuts happen only while the best error is below this; None: `accept_error`.
+
+    The defaults are those of the published 4-qubit runs. `for_problem` and `lower_bound` scale them to a problem and
+    shift ten times as often, for runs of some hundred episodes.
+
+    Raises:
+        QasError: a parameter out of range.
+
+    References:
+        Ostaszewski et al., "Reinforcement learning for optimization of variational quantum circuit architectures",
+        NeurIPS 2021, arXiv:2103.16089; Patel et al., ICLR 2024, arXiv:2402.03500, section 4.
+    """
+
+    state_fields = (
+        "target", "accept_error", "ball", "shift_time", "successes_per_cut", "cuts", "success_switch",
+        "threshold", "lowest", "successes", "cuts_done", "episodes",
+    )  # fmt: skip
+    uses_energies = True
+
+    def __init__(
+        self,
+        target: float,
+        *,
+        accept_error: float = 5e-3,
+        ball: float = 5e-4,
+        shift_time: int = 500,
+        successes_per_cut: int = 25,
+        cuts: int = 10,
+        success_switch: float | None = None,
+    ) -> None:
+        self.target: float = _number("the target", target, positive=False)
+        self.accept_error = _number("accept_error", accept_error)
+        self.ball = _number("ball", ball)
+        if self.ball > self.accept_error:
+            raise QasError(f"ball is at most accept_error ({self.accept_error:g}), got {self.ball:g}")
+        self.shift_time = whole_number("shift_time", shift_time)
+        self.successes_per_cut = whole_number("successes_per_cut", successes_per_cut)
+        self.cuts = whole_number("cuts", cuts)
+        self.success_switch = self.accept_error if success_switch is None else _number("success_switch", success_switch)
+        self.threshold = self.accept_error
+        self.lowest = self.target + self.accept_error
+        """lowest energy seen, at first target + accept_error"""
+        self.successes = 0
+        """successes since the last cut or shift"""
+        self.cuts_done = 0
+        """cuts since the last shift"""
+        self.episodes = 0
+
+    @classmethod
+    def for_problem(cls, problem: Problem) -> Self:
+        """Aims for the exact value: starts at 3 thresholds of the problem, with a ball of 1/3 of one."""
+        threshold = float(problem.threshold or 0.0)
+        return cls(problem.exact, accept_error=3 * threshold, ball=threshold / 3, shift_time=50, successes_per_cut=5)
+
+    @classmethod
+    def lower_bound(cls, problem: Problem) -> Self:
+        """As `for_problem`, without knowing the exact value.
+
+        The target is the smallest value the operator could have, its identity coefficient minus the sum of all other
+        |coefficients|; the first threshold accepts every energy below that of the maximally mixed state.
+        """
+        hamiltonian = problem.hamiltonian
+        norm = float(np.abs(hamiltonian.coefficients).sum()) - abs(hamiltonian.identity)
+        ball = min(float(problem.threshold or 0.0) / 3, norm)
+        return cls(hamiltonian.identity - norm, accept_error=norm, ball=ball, shift_time=50, successes_per_cut=5)
+
+    def observe(self, energy: float) -> None:
+        self.lowest = min(self.lowest, energy)
+
+    def end_episode(self, success: bool) -> None:
+        best = abs(self.target - self.lowest)
+        if success:
+            self.successes += 1
+            if self.successes >= self.successes_per_cut and self.cuts_done < self.cuts and best < self.success_switch:
+                self.threshold -= self.ball / self.cuts
+                self.successes = 0
+                self.cuts_done += 1
+        self.episodes += 1
+        if self.episodes > 10 and self.episodes % self.shift_time == 0:
+            self.threshold = best + self.ball
+            self.successes = 0
+            self.cuts_done = 0
+
+
+_CURRICULA = {
+    "moving": MovingThreshold.for_problem,
+    "moving-lower-bound": MovingThreshold.lower_bound,
+    "fixed": lambda problem: FixedThreshold(float(problem.threshold or 0.0)),
+}
+
+
+def load_curriculum(curriculum: str | float | Curriculum | None, problem: Problem) -> Curriculum:
+    """A curriculum for `problem`.
+
+    Args:
+        curriculum: ``"moving"`` (or None), ``"moving-lower-bound"``, ``"fixed"`` (the problem's threshold), a number
+            (that threshold), or a `Curriculum`, which is copied.
+        problem: what the circuits are judged on.
+
+    Raises:
+        UnknownNameError: no such name.
+        QasError: something else, or a threshold that is not positive.
+    """
+    if isinstance(curriculum, Curriculum):
+        return copy.deepcopy(curriculum)
+    if curriculum is None or isinstance(curriculum, str):
+        name = curriculum or "moving"
+        if name not in _CURRICULA:
+            raise UnknownNameError("curriculum", name, _CURRICULA)
+        return _CURRICULA[name](problem)
+    return FixedThreshold(_number("a curriculum that is not a name", curriculum))
+
+
+@dataclass(frozen=True)
+class RandomHalting:
+    """Episodes end after a random number of steps, so that the agent meets short circuits too.
+
+    The last step of an episode has number ``clip(NegBin(successes, probability), low, high)``, counted from 0: the
+    number of failures before so many successes, one draw for each episode. With the defaults: mean 52.0, standard
+    deviation 9.1.
+
+    Raises:
+        QasError: a parameter out of range.
+
+    References:
+        Patel et al., ICLR 2024, arXiv:2402.03500, section 4.
+    """
+
+    successes: int = 70
+    probability: float = 0.573
+    low: int = 25
+    high: int = 70
+
+    def __post_init__(self) -> None:
+        whole_number("successes of the random halting", self.successes)
+        if not 0 < _number("the probability of the random halting", self.probability) <= 1:
+            raise QasError(f"the probability of the random halting lies in (0, 1], got {self.probability}")
+        whole_number("low of the random halting", self.low, 0)
+        whole_number("high of the random halting", self.high, self.low)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Number of the last step of an episode, counted from 0."""
+        return int(min(max(rng.negative_binomial(self.successes, self.probability), self.low), self.high))

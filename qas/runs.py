@@ -1,0 +1,358 @@
+"""Runs: what a search found, on disk and as objects.
+
+A run folder holds ``config.json`` (everything needed to repeat the run), ``history.csv`` (one row per evaluated
+architecture), ``circuits.jsonl`` (the Pareto front), ``best.qasm``, ``checkpoint/`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.errors import QasError, RunError
+from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.noise import NoiseModel
+from qas.problems import Problem
+
+VERSION = 1
+"""Version of the folder's layout; a newer one is refused."""
+
+HISTORY_COLUMNS = ("evaluations", "seconds", "energy", "error", "gates", "two_qubit_gates", "angles", "best_error")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One circuit with its optimized angles and what it achieves. Energies in the problem's unit."""
+
+    circuit: Circuit
+    energy: float
+    """objective under the run's noise"""
+    error: float
+    """energy minus the problem's exact value"""
+    noise_free_energy: float
+    """energy of the same circuit and angles on a perfect device"""
+    noise_free_error: float
+    evaluations: int
+    """evaluations the run had used when it found this circuit"""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Gate name -> how often it occurs."""
+        return self.circuit.counts
+
+    @property
+    def two_qubit_gates(self) -> int:
+        return self.circuit.two_qubit_gates
+
+    @property
+    def gates(self) -> int:
+        return len(self.circuit)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; the OpenQASM text is there for readers, `gates` for exact reading."""
+        return {
+            "error": self.error,
+            "energy": self.energy,
+            "noise_free_error": self.noise_free_error,
+            "noise_free_energy": self.noise_free_energy,
+            "gates": len(self.circuit),
+            "two_qubit_gates": self.two_qubit_gates,
+            "depth": self.circuit.depth,
+            "evaluations": self.evaluations,
+            "n_qubits": self.circuit.n_qubits,
+            "circuit": self.circuit.to_list(),
+            "key": self.circuit.key,
+            "qasm": self.circuit.to_qasm(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        return cls(
+            Circuit(data["n_qubits"], data["circuit"]),
+            data["energy"],
+            data["error"],
+            data["noise_free_energy"],
+            data["noise_free_error"],
+            data["evaluations"],
+        )
+
+
+class Front:
+    """Circuits that no other beats in error, two-qubit gates and gates at once.
+
+    A circuit joins when its error is lower, by more than `margin` of it plus 1e-12, than that of every circuit with at
+    most as many two-qubit gates and at most as many gates; of equal size the lower error stays.
+    """
+
+    def __init__(self, margin: float = 1e-3) -> None:
+        self.margin = margin
+        self._points: dict[tuple[int, int], tuple[float, float, Circuit, int]] = {}
+        self._lowest = np.full((8, 16), np.inf)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def _grow(self, two: int, gates: int) -> None:
+        rows, columns = self._lowest.shape
+        if two >= rows or gates >= columns:
+            shape = (max(rows, 2 * two + 2), max(columns, 2 * gates + 2))
+            grown = np.pad(self._lowest, ((0, shape[0] - rows), (0, shape[1] - columns)), mode="edge")
+            self._lowest = grown
+
+    def accepts(self, error: float, two: int, gates: int) -> bool:
+        """Whether a circuit with these numbers would join."""
+        self._grow(two, gates)
+        held = self._points.get((two, gates))
+        if held is not None and error >= held[0]:
+            return False
+        best = np.inf
+        if two:
+            best = self._lowest[two - 1, gates]
+        if gates:
+            best = min(best, self._lowest[two, gates - 1])
+        return bool(error + 1e-12 + self.margin * abs(error) < best)
+
+    def add(self, circuit: Circuit, energy: float, error: float, evaluations: int) -> bool:
+        """Offer a circuit; returns whether it joined."""
+        two, gates = circuit.two_qubit_gates, len(circuit)
+        if not self.accepts(error, two, gates):
+            return False
+        self._points[two, gates] = (error, energy, circuit, evaluations)
+        block = self._lowest[two:, gates:]
+        np.minimum(block, error, out=block)
+        for (t, g), point in list(self._points.items()):
+            if t >= two and g >= gates and (t, g) != (two, gates) and point[0] + 1e-12 + self.margin * abs(point[0]) >= error:
+                del self._points[t, g]
+        return True
+
+    @property
+    def points(self) -> list[tuple[float, float, Circuit, int]]:
+        """(error, energy, circuit, evaluations), sorted by two-qubit gates, then gates."""
+        return [self._points[key] for key in sorted(self._points)]
+
+    @property
+    def best(self) -> tuple[float, float, Circuit, int] | None:
+        """The point of lowest error."""
+        return min(self._points.values(), key=lambda p: (p[0], len(p[2])), default=None)
+
+    def to_json(self) -> list[Any]:
+        return [[error, energy, c.n_qubits, c.to_list(), count] for error, energy, c, count in self.points]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Any]) -> Front:
+        front = cls()
+        for _error, energy, n, gates, count in data:
+            front.add(Circuit(n, gates), energy, _error, count)
+        return front
+
+
+def envelope(front: Iterable[Result]) -> list[Result]:
+    """The two-dimensional front, error against two-qubit gates: of each count the best, where it beats all fewer."""
+    kept: list[Result] = []
+    best_of: dict[int, Result] = {}
+    for result in front:
+        held = best_of.get(result.two_qubit_gates)
+        if held is None or (result.error, result.gates) < (held.error, held.gates):
+            best_of[result.two_qubit_gates] = result
+    for two in sorted(best_of):
+        if not kept or best_of[two].error < kept[-1].error:
+            kept.append(best_of[two])
+    return kept
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted search.
+
+    Attributes:
+        path: its folder.
+        config: settings, versions and seed, as in ``config.json``.
+        status: "running", "interrupted" or "finished".
+        front: circuits that no other beats in error, two-qubit gates and gates at once, sorted by two-qubit gates.
+        evaluations: calls of the objective; a gradient counts as one.
+        architectures: circuits whose angles were optimized.
+        seconds: time spent searching.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    problem: Problem
+    noise: NoiseModel | None
+    status: str
+    front: list[Result]
+    evaluations: int
+    architectures: int
+    seconds: float
+
+    @property
+    def best(self) -> Result:
+        """The circuit of lowest error; of equals the smaller one.
+
+        Raises:
+            RunError: nothing was evaluated yet.
+        """
+        if not self.front:
+            raise RunError(f"the run has no circuit yet: {self.path}")
+        return min(self.front, key=lambda r: (r.error, r.gates))
+
+    @property
+    def agent(self) -> str:
+        return self.config["agent"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    def history(self) -> np.ndarray:
+        """One row per evaluated architecture, structured array with the fields of `HISTORY_COLUMNS`."""
+        path = self.path / "history.csv"
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise RunError(f"the history cannot be read: {path}: {error.strerror}") from None
+        lines = text[: text.rfind("\n") + 1].splitlines()[1:]  # a killed run can leave half a line
+        dtype = [(name, float) for name in HISTORY_COLUMNS]
+        if not lines:
+            return np.zeros(0, dtype=dtype)
+        try:
+            return np.atleast_1d(np.loadtxt(io.StringIO("\n".join(lines)), delimiter=",", dtype=dtype))
+        except ValueError as error:
+            raise RunError(f"the history is damaged: {path}: {error}") from None
+
+    def __repr__(self) -> str:
+        best = f"{self.best.error:.3g}" if self.front else "none"
+        return f"Run({self.problem.name}, {self.agent}, {self.status}, best error {best}, {self.path})"
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    Raises:
+        RunError: the folder is missing, no run, damaged, or written by a newer version.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise RunError(f"no such run folder: {folder}")
+    if not folder.is_dir():
+        raise RunError(f"a run is a folder, got a file: {folder}")
+    config = read_config(folder)
+    summary = {"status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0}
+    if (folder / "summary.json").exists():
+        summary |= read_json(folder / "summary.json", "the summary")
+    front = []
+    circuits = folder / "circuits.jsonl"
+    if circuits.exists():
+        import json
+
+        try:
+            front = [Result.from_json(json.loads(line)) for line in circuits.read_text().splitlines() if line]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
+    try:
+        problem = Problem.from_json(config["problem"])
+        noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
+    except KeyError as error:
+        raise RunError(f"config.json lacks the field {error}: {folder}") from None
+    except QasError as error:
+        raise RunError(f"config.json is damaged: {folder}: {error}") from None
+    return Run(
+        folder,
+        config,
+        problem,
+        noise,
+        summary["status"],
+        front,
+        summary["evaluations"],
+        summary["architectures"],
+        summary["seconds"],
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a run folder, checked for version and completeness."""
+    if not (folder / "config.json").exists():
+        raise RunError(f"not a run folder (no config.json): {folder}")
+    config = read_json(folder / "config.json", "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("version"), int):
+        raise RunError(f"config.json has no version: {folder}")
+    if config["version"] > VERSION:
+        raise RunError(
+            f"the run was written by a newer version (layout {config['version']}, this program reads up to {VERSION}): "
+            f"{folder}"
+        )
+    missing = {"agent", "seed", "problem", "noise", "budget"} - set(config)
+    if missing:
+        raise RunError(f"config.json lacks {', '.join(sorted(missing))}: {folder}")
+    return config
+
+
+class Recorder:
+    """Writes a run folder while a search is going on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stream: IO[str] | None = None
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Make the folder and its config.
+
+        Raises:
+            RunError: the folder already holds files, or cannot be written.
+        """
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise RunError(f"the run folder must be new or empty: {self.folder} (to continue a run: --resume)")
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / "config.json", to_json({"version": VERSION, **config}, indent=1) + "\n")
+        write_atomic(self.folder / "history.csv", ",".join(HISTORY_COLUMNS) + "\n")
+        self._open()
+
+    def reopen(self, history_bytes: int) -> None:
+        """Continue a run: cut the history back to what the checkpoint had seen."""
+        path = self.folder / "history.csv"
+        with disk_errors(path):
+            if not path.exists() or path.stat().st_size < history_bytes:
+                raise RunError(f"the history is shorter than the checkpoint: {path}")
+            os.truncate(path, history_bytes)
+        self._open()
+
+    def _open(self) -> None:
+        with disk_errors(self.folder):
+            self._stream = open(self.folder / "history.csv", "a", buffering=1 << 16)  # noqa: SIM115
+
+    def row(self, values: tuple[float, ...]) -> None:
+        """Append one architecture to the history."""
+        assert self._stream is not None
+        evaluations, seconds, energy, error, gates, two, angles, best = values
+        with disk_errors(self.folder / "history.csv"):
+            self._stream.write(
+                f"{evaluations},{seconds:.3f},{energy:.12g},{error:.6g},{gates},{two},{angles},{best:.6g}\n"
+            )
+
+    def flush(self) -> int:
+        """Force the history to disk; returns its size in bytes."""
+        assert self._stream is not None
+        with disk_errors(self.folder / "history.csv"):
+            self._stream.flush()
+            return os.fstat(self._stream.fileno()).st_size
+
+    def write(self, front: list[Result], summary: dict[str, Any]) -> None:
+        """Replace front, best circuit and summary."""
+        write_atomic(self.folder / "circuits.jsonl", "".join(to_json(r.to_json()) + "\n" for r in front))
+        if front:
+            best = min(front, key=lambda r: (r.error, r.gates))
+            write_atomic(self.folder / "best.qasm", best.circuit.to_qasm())
+        write_atomic(self.folder / "summary.json", to_json(summary, indent=1) + "\n")
+
+    def close(self) -> None:
+        if self._stream is not None:
+            with disk_errors(self.folder / "history.csv"):
+                self._stream.close()
+            self._stream = None

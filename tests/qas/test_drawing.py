@@ -1,0 +1,128 @@
+"""Drawings: what the text says, and that figures hold every gate."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qas.circuits import Circuit
+from qas.drawing import _columns, draw_figure, draw_text, save_figure
+from qas.errors import CircuitError
+from qas.testing import random_circuit
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def test_known_drawings():
+    circuit = Circuit(2, [("h", 0), ("cx", (0, 1)), ("rx", 1, -0.30004), ("swap", (1, 0))])
+    assert draw_text(circuit) == (
+        "q0: ──[H]─●────────────×──\n"
+        "          │            │\n"
+        "q1: ──────⊕─[RX(−0.3)]─×──"
+    )
+    assert draw_text(Circuit(2, [("sdg", 1)])) == "q0: ────────\nq1: ──[S†]──"
+    assert draw_text(Circuit(1)) == "q0: ────"
+    assert "−0" not in draw_text(Circuit(1, [("rz", 0, -0.0)]))
+    crossing = draw_text(Circuit(3, [("rzz", (2, 0), 1.23456)]))
+    assert crossing == (
+        "q0: ──[RZZ(1.23)]──\n"
+        "           │\n"
+        "q1: ───────┼───────\n"
+        "           │\n"
+        "q2: ──[RZZ(1.23)]──"
+    )
+
+
+@given(SEEDS)
+@settings(max_examples=50, deadline=None)
+def test_text_shows_every_gate_once_within_the_width(seed):
+    rng = np.random.default_rng(seed)
+    circuit = random_circuit(int(rng.integers(1, 12)), int(rng.integers(0, 60)), rng)
+    width = int(rng.integers(60, 140))
+    text = draw_text(circuit, width=width)
+    assert max(map(len, text.split("\n"))) <= width
+    rows = circuit.n_qubits if circuit.two_qubit_gates == 0 else 2 * circuit.n_qubits - 1
+    for block in re.split(r"\n\n(?= *q0: )", text):
+        lines = block.split("\n")
+        assert len(lines) == rows
+        wires = lines[:: 2 if rows > circuit.n_qubits else 1]
+        assert len(set(map(len, wires))) == 1, "wires of a block end together"
+    counts = circuit.counts
+    assert text.count("⊕") == counts.get("cx", 0)
+    assert text.count("●") == counts.get("cx", 0) + 2 * counts.get("cz", 0)
+    assert text.count("×") == 2 * counts.get("swap", 0)
+    boxes = len(re.findall(r"\[[^\]]*\]", text))
+    ends = sum(len(g.qubits) for g in circuit if g.name not in ("cx", "cz", "swap"))
+    assert boxes == ends
+
+
+@given(SEEDS)
+@settings(max_examples=50, deadline=None)
+def test_columns_never_collide_and_keep_the_circuit(seed):
+    rng = np.random.default_rng(seed)
+    circuit = random_circuit(int(rng.integers(2, 9)), int(rng.integers(0, 40)), rng)
+    columns = _columns(circuit)
+    for column in columns:
+        wires = [q for g in column for q in range(min(g.qubits), max(g.qubits) + 1)]
+        assert len(wires) == len(set(wires))
+    redrawn = Circuit(circuit.n_qubits, [g for column in columns for g in column])
+    assert redrawn.key == circuit.key and redrawn.depth == circuit.depth
+
+
+def test_a_narrow_terminal_still_gets_every_gate():
+    text = draw_text(Circuit(1, [("u", 0, 0.1, 0.2, 0.3), ("x", 0)]), width=1)
+    assert text == "q0: ──[U(0.1, 0.2, 0.3)]──»\n\nq0: «─[X]──"
+
+
+def test_figures_grow_with_the_circuit_and_carry_every_label():
+    rng = np.random.default_rng(11)
+    circuit = random_circuit(4, 60, rng)
+    figure = draw_figure(circuit, title="costs 5$ and $6")
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    boxed = sum(len(g.qubits) for g in circuit if g.name not in ("cx", "cz", "swap"))
+    with_angles = sum(len(g.qubits) for g in circuit if g.angles)
+    rows = texts.count("$q_{0}$")
+    assert rows > 1
+    assert len(texts) == boxed + with_angles + rows * circuit.n_qubits + 1
+    assert figure.get_figheight() > draw_figure(Circuit(4, circuit.gates[:3])).get_figheight()
+    assert figure.get_figwidth() < 13
+
+
+def test_figures_leave_pyplot_alone():
+    code = (
+        "import sys; from qas.circuits import Circuit; from qas.drawing import draw_figure;"
+        "draw_figure(Circuit(2, [('cx', (0, 1))]));"
+        "sys.exit(bool({'matplotlib.pyplot', 'qiskit'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+def test_saved_figures_are_complete_files(tmp_path, suffix, start):
+    path = tmp_path / f"circuit{suffix}"
+    path.write_bytes(b"old")
+    circuit = Circuit(3, [("h", 0), ("cx", (0, 2)), ("u", 1, 0.1, 0.2, 0.3)])
+    save_figure(circuit, path, title="a title longer than the circuit")
+    assert path.read_bytes().startswith(start)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_saving_refuses_in_one_line(tmp_path):
+    circuit = Circuit(1, [("x", 0)])
+    with pytest.raises(CircuitError, match=r"\.png or \.svg"):
+        save_figure(circuit, tmp_path / "circuit.gif")
+    with pytest.raises(CircuitError, match="does not exist"):
+        save_figure(circuit, tmp_path / "no" / "circuit.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(CircuitError, match="cannot be written"):
+        save_figure(circuit, tmp_path / "folder.png")
+    assert os.listdir(tmp_path) == ["folder.png"]
+    with pytest.raises(CircuitError, match="too long"):
+        draw_figure(Circuit(30, [("u", 0, 0.1, 0.2, 0.3)] * 400))
