@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class ActionTable:
             raise QasError(f"actions are numbered 0..{len(self._gates) - 1}, got {number}")
         return number
 
-    def gate(self, action: int, angles: Sequence[float] | None = None) -> Gate:
+    def gate(self, action: SupportsIndex, angles: Sequence[float] | None = None) -> Gate:
         """The gate of an action, with these angles in radians (None: zeros).
 
         Raises:

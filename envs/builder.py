@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsFloat, SupportsInt
+from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -97,7 +97,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
     Raises:
-        UnknownNameError: an unknown problem, noise, gate, reward, curriculum, order or render mode.
+        UnknownNameError: an unknown problem, noise, gate, reward, curriculum or order.
         QasError: arguments that are malformed or do not fit together.
 
     ## Deviations from CRLQAS
@@ -143,7 +143,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         if order not in _ORDERS:
             raise UnknownNameError("order", order, _ORDERS)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise UnknownNameError("render mode", render_mode, self.metadata["render_modes"])
+            modes = ", ".join(map(repr, self.metadata["render_modes"]))
+            raise QasError(f"render_mode is one of {modes} or None, got {render_mode!r}")
         self.order = order
         self.render_mode = render_mode
         self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
@@ -205,7 +206,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._running = True
         return self._observation(), self._info(self.curriculum.threshold, evaluations=1)
 
-    def step(self, action: SupportsInt) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append the gate of `action`, optimise, and judge.
 
         Raises:

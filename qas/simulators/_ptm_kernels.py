@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from qas.simulators._simd import load1, load4, mul, mul_add, store4, sub, sum4, zero4
+from qas.simulators._simd import add, address, get, get_int, load1, load4, mul, mul_add, put, store4, sub, sum4, zero4
 
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+INLINE = {**OPTIONS, "forceinline": True}  # a call costs reference counts on every array passed
 
 
 class Library(NamedTuple):
@@ -38,22 +39,21 @@ class Library(NamedTuple):
 
 
 @njit(**OPTIONS)
-def _map_qubit0(source, target, size, m, c0, c1, c2, c3):
+def _map_qubit0(source, target, size, c0, c1, c2, c3):
     for i in range(0, size, 4):
         a = mul(c0, load1(source, i))
         b = mul(c1, load1(source, i + 1))
         a = mul_add(c2, load1(source, i + 2), a)
         b = mul_add(c3, load1(source, i + 3), b)
-        store4(target, i, mul_add(m, a, b))
+        store4(target, i, add(a, b))
 
 
 @njit(**OPTIONS)
 def apply_one(source, target, size, qubit, matrix):
     """target = M source on one qubit; M trace preserving (its first row is 1 0 0 0)."""
-    ones = load1(matrix, 0)
     if qubit == 0:
         _map_qubit0(
-            source, target, size, ones, load4(matrix, 0), load4(matrix, 4), load4(matrix, 8), load4(matrix, 12)
+            source, target, size, load4(matrix, 0), load4(matrix, 4), load4(matrix, 8), load4(matrix, 12)
         )
         return
     stride = 1 << (2 * qubit)
@@ -76,9 +76,9 @@ def apply_one_transposed(source, target, size, qubit, matrix, scratch):
     if qubit == 0:
         for i in range(4):
             for j in range(4):
-                scratch[4 * i + j] = matrix[4 * j + i]
+                put(scratch, 4 * i + j, get(matrix, 4 * j + i))
         _map_qubit0(
-            source, target, size, load1(matrix, 0), load4(scratch, 0), load4(scratch, 4), load4(scratch, 8),
+            source, target, size, load4(scratch, 0), load4(scratch, 4), load4(scratch, 8),
             load4(scratch, 12),
         )  # fmt: skip
         return
@@ -86,65 +86,126 @@ def apply_one_transposed(source, target, size, qubit, matrix, scratch):
     m10, m11, m12, m13 = load1(matrix, 1), load1(matrix, 5), load1(matrix, 9), load1(matrix, 13)
     m20, m21, m22, m23 = load1(matrix, 2), load1(matrix, 6), load1(matrix, 10), load1(matrix, 14)
     m30, m31, m32, m33 = load1(matrix, 3), load1(matrix, 7), load1(matrix, 11), load1(matrix, 15)
-    ones = load1(matrix, 0)
     for start in range(0, size, 4 * stride):
         for i in range(start, start + stride, 4):
             x0, x1 = load4(source, i), load4(source, i + stride)
             x2, x3 = load4(source, i + 2 * stride), load4(source, i + 3 * stride)
-            store4(target, i, mul_add(ones, x0, mul_add(m10, x1, mul_add(m20, x2, mul(m30, x3)))))
+            store4(target, i, add(x0, mul_add(m10, x1, mul_add(m20, x2, mul(m30, x3)))))
             store4(target, i + stride, mul_add(m11, x1, mul_add(m21, x2, mul(m31, x3))))
             store4(target, i + 2 * stride, mul_add(m12, x1, mul_add(m22, x2, mul(m32, x3))))
             store4(target, i + 3 * stride, mul_add(m13, x1, mul_add(m23, x2, mul(m33, x3))))
 
 
-@njit(**OPTIONS)
-def apply_two(source, target, size, low, high, pointer, offset, coefficient):
-    """target = M source on two qubits; M sparse, in rows of (offset, coefficients)."""
-    low_stride, high_stride = 1 << (2 * low), 1 << (2 * high)
-    if low == 0:
-        for start in range(0, size, 4 * high_stride):
-            for i in range(start, start + high_stride, 4):
-                for row in range(4):
-                    total = zero4()
-                    for k in range(pointer[row], pointer[row + 1]):
-                        total = mul_add(load4(coefficient, 4 * k), load1(source, i + offset[k]), total)
-                    store4(target, i + row * high_stride, total)
-        return
-    for start in range(0, size, 4 * high_stride):
-        for middle in range(start, start + high_stride, 4 * low_stride):
-            for row in range(16):
-                first, last = pointer[row], pointer[row + 1]
-                out = (row & 3) * low_stride + (row >> 2) * high_stride
-                if last - first == 1:
-                    c0, o0 = load4(coefficient, 4 * first), offset[first]
-                    for i in range(middle, middle + low_stride, 4):
-                        store4(target, i + out, mul(c0, load4(source, i + o0)))
-                elif last - first == 2:
-                    c0, o0 = load4(coefficient, 4 * first), offset[first]
-                    c1, o1 = load4(coefficient, 4 * first + 4), offset[first + 1]
-                    for i in range(middle, middle + low_stride, 4):
-                        total = mul_add(c1, load4(source, i + o1), mul(c0, load4(source, i + o0)))
-                        store4(target, i + out, total)
-                else:
-                    for i in range(middle, middle + low_stride, 4):
-                        total = zero4()
-                        for k in range(first, last):
-                            total = mul_add(load4(coefficient, 4 * k), load4(source, i + offset[k]), total)
-                        store4(target, i + out, total)
+@njit(**INLINE)
+def _source(base, index, single):
+    return load1(base, index) if single else load4(base, index)
+
+
+@njit(**INLINE)
+def _add_terms(source, target, count, low_mask, high_mask, out, first, terms, more, single, offset, coefficient):
+    """Add 1, 2 or 4 terms of one row to `target` over the whole vector, their coefficients in registers."""
+    c0, o0 = load4(coefficient, 4 * first), get_int(offset, first)
+    k1, k2, k3 = min(1, terms - 1), min(2, terms - 1), min(3, terms - 1)
+    c1, o1 = load4(coefficient, 4 * (first + k1)), get_int(offset, first + k1)
+    c2, o2 = load4(coefficient, 4 * (first + k2)), get_int(offset, first + k2)
+    c3, o3 = load4(coefficient, 4 * (first + k3)), get_int(offset, first + k3)
+    for t in range(count):
+        # Spread the counter over the index: a zero digit is inserted at each of the two qubits.
+        i = t + 3 * (t & low_mask)
+        i = 4 * (i + 3 * (i & high_mask))
+        total = mul(c0, _source(source, i + o0, single))
+        if terms >= 2:
+            total = mul_add(c1, _source(source, i + o1, single), total)
+        if terms == 4:
+            total = mul_add(c2, _source(source, i + o2, single), total)
+            total = mul_add(c3, _source(source, i + o3, single), total)
+        if more:
+            total = add(total, load4(target, i + out))
+        store4(target, i + out, total)
 
 
 @njit(**OPTIONS)
-def rotate_two(source, target, size, low, high, pairs, c, s):
+def _terms_single(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
+    """`_add_terms` where sources are single elements (the low qubit is qubit 0); constants are spelled out so that the loops hold no branches."""
+    if terms == 4:
+        if more:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, True, True, offset, coefficient)
+        else:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, False, True, offset, coefficient)
+    elif terms == 2:
+        if more:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, True, True, offset, coefficient)
+        else:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, False, True, offset, coefficient)
+    elif more:
+        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, True, True, offset, coefficient)
+    else:
+        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, True, offset, coefficient)
+
+
+@njit(**OPTIONS)
+def _terms_four(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
+    """`_add_terms` where sources are groups of four; constants are spelled out so that the loops hold no branches."""
+    if terms == 4:
+        if more:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, True, False, offset, coefficient)
+        else:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, False, False, offset, coefficient)
+    elif terms == 2:
+        if more:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, True, False, offset, coefficient)
+        else:
+            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, False, False, offset, coefficient)
+    elif more:
+        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, True, False, offset, coefficient)
+    else:
+        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, False, offset, coefficient)
+
+
+@njit(**OPTIONS)
+def apply_two(source, target, size, low, high, pointer, row0, offset, coefficient):
+    """target = M source on two qubits; M sparse, in rows of (offset, coefficients).
+
+    Row by row over the whole vector: all rows at once would compete for the same few lines of the cache, because they
+    lie a power of two apart.
+    """
+    single = low == 0
+    rows = 4 if single else 16
+    count = size // (4 * rows)
+    high_mask = -(1 << (2 * high - 2))
+    low_mask = 0 if single else -(1 << (2 * low - 2))
+    for row in range(rows):
+        out = row << (2 * high) if single else ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high))
+        k, last = get_int(pointer, row0 + row), get_int(pointer, row0 + row + 1)
+        more = False
+        if k == last:
+            for t in range(count):
+                i = t + 3 * (t & low_mask)
+                store4(target, 4 * (i + 3 * (i & high_mask)) + out, zero4())
+        while k < last:
+            terms = 4 if last - k >= 4 else (2 if last - k >= 2 else 1)
+            if single:
+                _terms_single(source, target, count, low_mask, high_mask, out, k, terms, more, offset, coefficient)
+            else:
+                _terms_four(source, target, count, low_mask, high_mask, out, k, terms, more, offset, coefficient)
+            more = True
+            k += terms
+
+
+@njit(**OPTIONS)
+def rotate_two(source, target, size, low, high, pairs, first, c, s):
     """target = source with each pair (A, B) of local strings turned by the angle with cosine c and sine s."""
-    target[:size] = source[:size]
+    for i in range(0, size, 4):
+        store4(target, i, load4(source, i))
     low_stride, high_stride = 1 << (2 * low), 1 << (2 * high)
     for start in range(0, size, 4 * high_stride):
         for middle in range(start, start + high_stride, 4 * low_stride):
-            for p in range(4):
+            for p in range(first, first + 8, 2):
+                left, right = get_int(pairs, p), get_int(pairs, p + 1)
                 for i in range(middle, middle + low_stride):
-                    a, b = source[i + pairs[p, 0]], source[i + pairs[p, 1]]
-                    target[i + pairs[p, 0]] = c * a - s * b
-                    target[i + pairs[p, 1]] = s * a + c * b
+                    a, b = get(source, i + left), get(source, i + right)
+                    put(target, i + left, c * a - s * b)
+                    put(target, i + right, s * a + c * b)
 
 
 @njit(**OPTIONS)
@@ -153,7 +214,7 @@ def overlap_one(bra, ket, size, qubit, a, b):
     if qubit == 0:
         value = 0.0
         for i in range(0, size, 4):
-            value += bra[i + b] * ket[i + a] - bra[i + a] * ket[i + b]
+            value += get(bra, i + b) * get(ket, i + a) - get(bra, i + a) * get(ket, i + b)
         return value
     stride = 1 << (2 * qubit)
     plus, minus = zero4(), zero4()
@@ -165,110 +226,104 @@ def overlap_one(bra, ket, size, qubit, a, b):
 
 
 @njit(**OPTIONS)
-def overlap_two(bra, ket, size, low, high, pairs):
+def overlap_two(bra, ket, size, low, high, pairs, first):
     """As `overlap_one`, summed over the four pairs of a two-qubit rotation."""
     value = 0.0
     low_stride, high_stride = 1 << (2 * low), 1 << (2 * high)
     for start in range(0, size, 4 * high_stride):
         for middle in range(start, start + high_stride, 4 * low_stride):
-            for p in range(4):
-                for i in range(middle, middle + low_stride):
-                    a, b = i + pairs[p, 0], i + pairs[p, 1]
-                    value += bra[b] * ket[a] - bra[a] * ket[b]
+            for p in range(first, first + 8, 2):
+                a, b = middle + get_int(pairs, p), middle + get_int(pairs, p + 1)
+                for i in range(low_stride):
+                    value += get(bra, i + b) * get(ket, i + a) - get(bra, i + a) * get(ket, i + b)
     return value
 
 
-@njit(**OPTIONS)
-def _rotated(library, op, angle, matrix):
-    """matrix = noise · rotation(angle), column by column."""
-    noise = library.matrix[op]
-    a, b = library.pairs[op, 0, 0], library.pairs[op, 0, 1]
-    c, s = math.cos(angle), math.sin(angle)
-    for i in range(16):
-        matrix[i] = noise[i]
+@njit(**INLINE)
+def _rotated(noise, op, a, b, c, s, matrix):
+    """matrix = noise · rotation, column by column; a and b are the Paulis the rotation mixes."""
+    for i in range(0, 16, 4):
+        store4(matrix, i, load4(noise, 16 * op + i))
     for i in range(4):
-        matrix[4 * a + i] = c * noise[4 * a + i] + s * noise[4 * b + i]
-        matrix[4 * b + i] = c * noise[4 * b + i] - s * noise[4 * a + i]
+        x, y = get(noise, 16 * op + 4 * a + i), get(noise, 16 * op + 4 * b + i)
+        put(matrix, 4 * a + i, c * x + s * y)
+        put(matrix, 4 * b + i, c * y - s * x)
 
 
-@njit(**OPTIONS)
-def _forward(library, op, angle, source, target, size, matrix):
-    kind = library.kind[op]
-    if kind == 0:
-        apply_one(source, target, size, library.low[op], library.matrix[op])
-    elif kind == 1:
-        _rotated(library, op, angle, matrix)
-        apply_one(source, target, size, library.low[op], matrix)
+@njit(**INLINE)
+def _step(tables, op, kind, low, high, angle, transposed, source, target, size, matrix):
+    """target = map source, or its transpose; all memory by address, `matrix` is 32 floats of scratch."""
+    noise, pairs, pointer, offset, coefficient = tables
+    c, s = 1.0, 0.0
+    if kind == 1 or kind == 3:
+        c, s = math.cos(angle), math.sin(angle)
+    if kind < 2:
+        local = noise + 128 * op
+        if kind == 1:
+            _rotated(noise, op, get_int(pairs, 8 * op), get_int(pairs, 8 * op + 1), c, s, matrix)
+            local = matrix
+        if transposed:
+            apply_one_transposed(source, target, size, low, local, matrix + 128)
+        else:
+            apply_one(source, target, size, low, local)
     elif kind == 2:
-        apply_two(
-            source, target, size, library.low[op], library.high[op], library.pointer[op, 0], library.offset,
-            library.coefficient,
-        )  # fmt: skip
+        row0 = 34 * op + (17 if transposed else 0)
+        apply_two(source, target, size, low, high, pointer, row0, offset, coefficient)
     else:
-        rotate_two(
-            source, target, size, library.low[op], library.high[op], library.pairs[op], math.cos(angle),
-            math.sin(angle),
-        )  # fmt: skip
+        rotate_two(source, target, size, low, high, pairs, 8 * op, c, -s if transposed else s)
 
 
-@njit(**OPTIONS)
-def _backward(library, op, angle, source, target, size, matrix, scratch):
-    kind = library.kind[op]
-    if kind == 0:
-        apply_one_transposed(source, target, size, library.low[op], library.matrix[op], scratch)
-    elif kind == 1:
-        _rotated(library, op, angle, matrix)
-        apply_one_transposed(source, target, size, library.low[op], matrix, scratch)
-    elif kind == 2:
-        apply_two(
-            source, target, size, library.low[op], library.high[op], library.pointer[op, 1], library.offset,
-            library.coefficient,
-        )  # fmt: skip
-    else:
-        rotate_two(
-            source, target, size, library.low[op], library.high[op], library.pairs[op], math.cos(angle),
-            -math.sin(angle),
-        )  # fmt: skip
-
-
-@njit(**OPTIONS)
-def _angle(slots, angles, k):
-    return angles[slots[k]] if slots[k] >= 0 else 0.0
-
-
-@njit(**OPTIONS)
-def set_ground_state(vector, n_qubits):
+@njit(**INLINE)
+def _set_ground_state(vector, n_qubits):
     """vector = |0…0><0…0|: 1 on every string of I and Z."""
-    vector[0] = 1.0
+    put(vector, 0, 1.0)
     filled = 1
     for _ in range(n_qubits):
         for i in range(filled):
-            vector[filled + i] = 0.0
-            vector[2 * filled + i] = 0.0
-            vector[3 * filled + i] = vector[i]
+            put(vector, filled + i, 0.0)
+            put(vector, 2 * filled + i, 0.0)
+            put(vector, 3 * filled + i, get(vector, i))
         filled *= 4
+
+
+@njit(**INLINE)
+def _tables(library):
+    return (
+        address(library.matrix),
+        address(library.pairs),
+        address(library.pointer),
+        address(library.offset),
+        address(library.coefficient),
+    )
 
 
 @njit(**OPTIONS)
 def state(library, ops, slots, angles, n_qubits, work):
     """Run the circuit; returns the row of `work` (shape (>= 2, 4**n)) that holds the final state."""
     size = 1 << (2 * n_qubits)
-    matrix = np.empty(16)
+    base, tables = address(work), _tables(library)
+    kind, low, high = library.kind, library.low, library.high
+    scratch = np.empty(32)
+    matrix = address(scratch)
     here = 0
-    set_ground_state(work[0], n_qubits)
+    _set_ground_state(base, n_qubits)
     for k in range(len(ops)):
-        _forward(library, ops[k], _angle(slots, angles, k), work[here], work[1 - here], size, matrix)
+        op, slot = ops[k], slots[k]
+        angle = angles[slot] if slot >= 0 else 0.0
+        source, target = base + 8 * size * here, base + 8 * size * (1 - here)
+        _step(tables, op, kind[op], low[op], high[op], angle, False, source, target, size, matrix)
         here = 1 - here
+    scratch[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return here
 
 
 @njit(**OPTIONS)
 def value(library, ops, slots, angles, n_qubits, h_index, h_value, work):
     """Energy: Σ h_P v_P over the strings of the observable."""
-    vector = work[state(library, ops, slots, angles, n_qubits, work)]
+    row = state(library, ops, slots, angles, n_qubits, work)
     total = 0.0
     for t in range(len(h_index)):
-        total += h_value[t] * vector[h_index[t]]
+        total += h_value[t] * work[row, h_index[t]]
     return total
 
 
@@ -283,58 +338,64 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
         work: rows of 4**n: 2 scratch, 2 for the adjoint, one for each segment, then `segment` for kept states.
     """
     size = 1 << (2 * n_qubits)
+    bytes_row = 8 * size
     count = len(ops)
     n_segments = max(1, (count + segment - 1) // segment)
     kept = 4 + n_segments
-    matrix, scratch = np.empty(16), np.empty(16)
+    base, tables = address(work), _tables(library)
+    kind, low, high = library.kind, library.low, library.high
+    scratch = np.empty(32)
+    matrix = address(scratch)
     place = np.zeros(max(count, 1), dtype=np.int64)
-    gradient[:] = 0.0
+    for i in range(len(gradient)):
+        gradient[i] = 0.0
     energy = 0.0
     adjoint = 2
 
-    set_ground_state(work[4], n_qubits)
-    for j in range(n_segments - 1):
-        here = 4 + j
-        last = (j + 1) * segment
-        for k in range(j * segment, last):
-            there = 4 + j + 1 if k == last - 1 else (1 if here == 0 else 0)
-            _forward(library, ops[k], _angle(slots, angles, k), work[here], work[there], size, matrix)
-            here = there
-
-    for j in range(n_segments - 1, -1, -1):
+    _set_ground_state(base + 4 * bytes_row, n_qubits)
+    # Forward through every segment but the last, then backward segment by segment; `round` < 0 is the first part.
+    for round_ in range(-(n_segments - 1), n_segments):
+        j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
         first, last = j * segment, min(count, (j + 1) * segment)
         here = 4 + j
-        for k in range(first, last):
+        stop = last if round_ <= 0 else last - 1  # the state after a later segment's end is known
+        for k in range(first, stop):
             place[k] = here
-            if j < n_segments - 1 and k == last - 1:
-                break  # the state after it is the next segment's start
-            if k + 1 < last and slots[k + 1] >= 0:
+            if round_ < 0 and k == last - 1:
+                there = 5 + j
+            elif round_ >= 0 and k + 1 < last and slots[k + 1] >= 0:
                 there = kept + k - first
             else:
                 there = 1 if here == 0 else 0
-            _forward(library, ops[k], _angle(slots, angles, k), work[here], work[there], size, matrix)
+            op, slot = ops[k], slots[k]
+            angle = angles[slot] if slot >= 0 else 0.0
+            source, target = base + bytes_row * here, base + bytes_row * there
+            _step(tables, op, kind[op], low[op], high[op], angle, False, source, target, size, matrix)
             here = there
-        if j == n_segments - 1:
-            final = work[here]
-            start = work[adjoint]
-            for i in range(size):
-                start[i] = 0.0
+        if round_ < 0:
+            continue
+        if stop < last:
+            place[stop] = here
+        if round_ == 0:
+            start = base + bytes_row * adjoint
+            for i in range(0, size, 4):
+                store4(start, i, zero4())
             for t in range(len(h_index)):
-                energy += h_value[t] * final[h_index[t]]
-                start[h_index[t]] = h_value[t]
+                energy += h_value[t] * work[here, h_index[t]]
+                put(start, h_index[t], h_value[t])
         for k in range(last - 1, first - 1, -1):
-            op, angle = ops[k], _angle(slots, angles, k)
-            after = 5 - adjoint
-            _backward(library, op, angle, work[adjoint], work[after], size, matrix, scratch)
-            adjoint = after
-            if slots[k] >= 0:
-                pairs = library.pairs[op]
-                if library.kind[op] == 1:
-                    gradient[slots[k]] += overlap_one(
-                        work[adjoint], work[place[k]], size, library.low[op], pairs[0, 0], pairs[0, 1]
-                    )
+            op, slot = ops[k], slots[k]
+            angle = angles[slot] if slot >= 0 else 0.0
+            source, target = base + bytes_row * adjoint, base + bytes_row * (5 - adjoint)
+            _step(tables, op, kind[op], low[op], high[op], angle, True, source, target, size, matrix)
+            adjoint = 5 - adjoint
+            if slot >= 0:
+                before = base + bytes_row * place[k]
+                if kind[op] == 1:
+                    a, b = library.pairs[op, 0, 0], library.pairs[op, 0, 1]
+                    gradient[slot] += overlap_one(target, before, size, low[op], a, b)
                 else:
-                    gradient[slots[k]] += overlap_two(
-                        work[adjoint], work[place[k]], size, library.low[op], library.high[op], pairs
-                    )
+                    pairs = address(library.pairs)
+                    gradient[slot] += overlap_two(target, before, size, low[op], high[op], pairs, 8 * op)
+    scratch[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return energy

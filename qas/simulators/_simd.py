@@ -4,6 +4,9 @@ The Pauli vector keeps the four letters of qubit 0 next to each other, so every 
 LLVM does not find this by itself: a local 4x4 map touches four rows whose distance it does not know, and the aliasing
 checks it would need exceed its limit. These intrinsics say it directly; they are plain LLVM vector operations and
 compile on any processor.
+
+Memory is named by its address, an integer: passing arrays between compiled functions costs atomic reference counts,
+which for 16 amplitudes cost more than the physics. The caller keeps the arrays alive.
 """
 
 from __future__ import annotations
@@ -29,9 +32,8 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _LANES)
 
 
-def _address(context, builder, array_type, array, index):  # type: ignore[no-untyped-def]
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
+def _address(builder, base, index):  # type: ignore[no-untyped-def]
+    return builder.gep(builder.inttoptr(base, ir.DoubleType().as_pointer()), [index])
 
 
 def _splat(builder, value):  # type: ignore[no-untyped-def]
@@ -41,36 +43,79 @@ def _splat(builder, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load4(typingctx, array, index):  # type: ignore[no-untyped-def]
-    """array[index : index + 4]"""
+def address(typingctx, array):  # type: ignore[no-untyped-def]
+    """Address of the first element of a contiguous array, as an integer."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def get(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """base[index]"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.load(_address(builder, args[0], args[1]))
+
+    return types.float64(types.intp, types.intp), codegen
+
+
+@intrinsic
+def get_int(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """base[index] of 64-bit integers"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        integers = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(integers, [args[1]]))
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+    """base[index] = value"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.store(args[2], _address(builder, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float64), codegen
+
+
+@intrinsic
+def load4(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """base[index : index + 4]"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _address(builder, args[0], args[1])
         return builder.load(builder.bitcast(pointer, _LANES.as_pointer()), align=8)
 
-    return lanes(array, types.intp), codegen
+    return lanes(types.intp, types.intp), codegen
 
 
 @intrinsic
-def load1(typingctx, array, index):  # type: ignore[no-untyped-def]
-    """array[index] in all four lanes"""
+def load1(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """base[index] in all four lanes"""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return _splat(builder, builder.load(_address(context, builder, signature.args[0], args[0], args[1])))
+        return _splat(builder, builder.load(_address(builder, args[0], args[1])))
 
-    return lanes(array, types.intp), codegen
+    return lanes(types.intp, types.intp), codegen
 
 
 @intrinsic
-def store4(typingctx, array, index, value):  # type: ignore[no-untyped-def]
-    """array[index : index + 4] = value"""
+def store4(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+    """base[index : index + 4] = value"""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = _address(builder, args[0], args[1])
         builder.store(args[2], builder.bitcast(pointer, _LANES.as_pointer()), align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), codegen
+    return types.void(types.intp, types.intp, lanes), codegen
 
 
 @intrinsic
@@ -100,6 +145,16 @@ def sub(typingctx, a, b):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.fsub(args[0], args[1], flags=("contract",))
+
+    return lanes(lanes, lanes), codegen
+
+
+@intrinsic
+def add(typingctx, a, b):  # type: ignore[no-untyped-def]
+    """a + b"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fadd(args[0], args[1], flags=("contract",))
 
     return lanes(lanes, lanes), codegen
 
@@ -155,17 +210,17 @@ def low_high(typingctx, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load2_twice(typingctx, array, index):  # type: ignore[no-untyped-def]
-    """array[index], array[index], array[index + 1], array[index + 1]"""
+def load2_twice(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """base[index], base[index], base[index + 1], base[index + 1]"""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         two = ir.VectorType(ir.DoubleType(), 2)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        pointer = _address(builder, args[0], args[1])
         pair = builder.load(builder.bitcast(pointer, two.as_pointer()), align=8)
         mask = ir.Constant(ir.VectorType(ir.IntType(32), 4), [0, 0, 1, 1])
         return builder.shuffle_vector(pair, ir.Constant(two, ir.Undefined), mask)
 
-    return lanes(array, types.intp), codegen
+    return lanes(types.intp, types.intp), codegen
 
 
 @intrinsic

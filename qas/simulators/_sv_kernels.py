@@ -16,12 +16,15 @@ import numpy as np
 from numba import njit
 
 from qas.simulators._simd import (
+    address,
+    get,
     load2_twice,
     load4,
     low_high,
     make4,
     mul,
     mul_add,
+    put,
     reverse4,
     store4,
     sub,
@@ -47,15 +50,15 @@ class Library(NamedTuple):
 
 
 @njit(**INLINE)
-def _rx(psi, bit, c, s):
+def _rx(psi, size, bit, c, s):
     cc, ss = make4(c, c, c, c), make4(s, -s, s, -s)
     if bit == 1:
-        for i in range(0, len(psi), 4):
+        for i in range(0, size, 4):
             v = load4(psi, i)
             store4(psi, i, mul_add(ss, reverse4(v), mul(cc, v)))
         return
     step = 2 * bit
-    for start in range(0, len(psi), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             a, b = load4(psi, i), load4(psi, i + step)
             store4(psi, i, mul_add(ss, swap_parts(b), mul(cc, a)))
@@ -63,17 +66,17 @@ def _rx(psi, bit, c, s):
 
 
 @njit(**INLINE)
-def _ry(psi, bit, c, s):
+def _ry(psi, size, bit, c, s):
     cc = make4(c, c, c, c)
     if bit == 1:
         ss = make4(-s, -s, s, s)
-        for i in range(0, len(psi), 4):
+        for i in range(0, size, 4):
             v = load4(psi, i)
             store4(psi, i, mul_add(ss, swap_halves(v), mul(cc, v)))
         return
     plus, minus = make4(s, s, s, s), make4(-s, -s, -s, -s)
     step = 2 * bit
-    for start in range(0, len(psi), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             a, b = load4(psi, i), load4(psi, i + step)
             store4(psi, i, mul_add(minus, b, mul(cc, a)))
@@ -81,17 +84,17 @@ def _ry(psi, bit, c, s):
 
 
 @njit(**INLINE)
-def _rz(psi, bit, c, s):
+def _rz(psi, size, bit, c, s):
     cc = make4(c, c, c, c)
     if bit == 1:
         ss = make4(s, -s, -s, s)
-        for i in range(0, len(psi), 4):
+        for i in range(0, size, 4):
             v = load4(psi, i)
             store4(psi, i, mul_add(ss, swap_parts(v), mul(cc, v)))
         return
     plus, minus = make4(s, -s, s, -s), make4(-s, s, -s, s)
     step = 2 * bit
-    for start in range(0, len(psi), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             a, b = load4(psi, i), load4(psi, i + step)
             store4(psi, i, mul_add(plus, swap_parts(a), mul(cc, a)))
@@ -99,13 +102,13 @@ def _rz(psi, bit, c, s):
 
 
 @njit(**INLINE)
-def _one_qubit(psi, bit, table, op, side):
-    r00, i00, r01, i01 = table[op, side, 0], table[op, side, 1], table[op, side, 2], table[op, side, 3]
-    r10, i10, r11, i11 = table[op, side, 4], table[op, side, 5], table[op, side, 6], table[op, side, 7]
+def _one_qubit(psi, size, bit, table, row):
+    r00, i00, r01, i01 = get(table, row), get(table, row + 1), get(table, row + 2), get(table, row + 3)
+    r10, i10, r11, i11 = get(table, row + 4), get(table, row + 5), get(table, row + 6), get(table, row + 7)
     if bit == 1:
         own, own_turned = make4(r00, r00, r11, r11), make4(-i00, i00, -i11, i11)
         other, other_turned = make4(r01, r01, r10, r10), make4(-i01, i01, -i10, i10)
-        for i in range(0, len(psi), 4):
+        for i in range(0, size, 4):
             v = load4(psi, i)
             total = mul_add(own_turned, swap_parts(v), mul(own, v))
             total = mul_add(other, swap_halves(v), total)
@@ -116,7 +119,7 @@ def _one_qubit(psi, bit, table, op, side):
     c_r, c_i = make4(r10, r10, r10, r10), make4(-i10, i10, -i10, i10)
     d_r, d_i = make4(r11, r11, r11, r11), make4(-i11, i11, -i11, i11)
     step = 2 * bit
-    for start in range(0, len(psi), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             a, b = load4(psi, i), load4(psi, i + step)
             ta, tb = swap_parts(a), swap_parts(b)
@@ -125,8 +128,7 @@ def _one_qubit(psi, bit, table, op, side):
 
 
 @njit(**INLINE)
-def _cx(psi, control, target):
-    size = len(psi)
+def _cx(psi, size, control, target):
     if control == 1:
         step = 2 * target
         for start in range(0, size, 2 * step):
@@ -151,23 +153,23 @@ def _cx(psi, control, target):
 
 
 @njit(**INLINE)
-def _cz(psi, first, second):
+def _cz(psi, size, first, second):
     low, high = 2 * min(first, second), 2 * max(first, second)
-    for start in range(high, len(psi), 2 * high):
+    for start in range(high, size, 2 * high):
         for middle in range(start + low, start + high, 2 * low):
             for i in range(middle, middle + low):
-                psi[i] = -psi[i]
+                put(psi, i, -get(psi, i))
 
 
 @njit(**INLINE)
-def _swap(psi, first, second):
+def _swap(psi, size, first, second):
     low, high = 2 * min(first, second), 2 * max(first, second)
-    for start in range(0, len(psi), 2 * high):
+    for start in range(0, size, 2 * high):
         for middle in range(start, start + high, 2 * low):
             for i in range(middle, middle + low):
-                a = psi[i + low]
-                psi[i + low] = psi[i + high]
-                psi[i + high] = a
+                a = get(psi, i + low)
+                put(psi, i + low, get(psi, i + high))
+                put(psi, i + high, a)
 
 
 @njit(**INLINE)
@@ -186,50 +188,54 @@ def _phase(x_mask, z_mask, i):
 
 
 @njit(**INLINE)
-def _pauli_rotation(psi, x, z, c, s):
-    for i in range(len(psi) >> 1):
+def _pauli_rotation(psi, size, x, z, c, s):
+    for i in range(size >> 1):
         j = i ^ x
         if j < i:
             continue
-        ar, ai, br, bi = psi[2 * i], psi[2 * i + 1], psi[2 * j], psi[2 * j + 1]
+        ar, ai, br, bi = get(psi, 2 * i), get(psi, 2 * i + 1), get(psi, 2 * j), get(psi, 2 * j + 1)
         # ψ' = c ψ - i s P ψ, and (P ψ)[i] = f(j) ψ[j].
         fr, fi = _phase(x, z, j)
-        psi[2 * i], psi[2 * i + 1] = c * ar + s * (fr * bi + fi * br), c * ai - s * (fr * br - fi * bi)
+        put(psi, 2 * i, c * ar + s * (fr * bi + fi * br))
+        put(psi, 2 * i + 1, c * ai - s * (fr * br - fi * bi))
         if j != i:
             fr, fi = _phase(x, z, i)
-            psi[2 * j], psi[2 * j + 1] = c * br + s * (fr * ai + fi * ar), c * bi - s * (fr * ar - fi * ai)
+            put(psi, 2 * j, c * br + s * (fr * ai + fi * ar))
+            put(psi, 2 * j + 1, c * bi - s * (fr * ar - fi * ai))
 
 
 @njit(**INLINE)
-def apply(library, op, c, s, psi, inverse):
-    """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse."""
-    kind, bit, other = library.kind[op], library.first[op], library.second[op]
+def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse):
+    """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
+
+    `psi` and `matrix` are addresses; `size` counts floats, 2·2**n.
+    """
     if kind == 1:
-        _ry(psi, bit, c, s)
+        _ry(psi, size, bit, c, s)
     elif kind == 4:
-        _cx(psi, bit, other)
+        _cx(psi, size, bit, other)
     elif kind == 0:
-        _rx(psi, bit, c, s)
+        _rx(psi, size, bit, c, s)
     elif kind == 2:
-        _rz(psi, bit, c, s)
+        _rz(psi, size, bit, c, s)
     elif kind == 3:
-        _one_qubit(psi, bit, library.matrix, op, 1 if inverse else 0)
+        _one_qubit(psi, size, bit, matrix, 16 * op + (8 if inverse else 0))
     elif kind == 5:
-        _cz(psi, bit, other)
+        _cz(psi, size, bit, other)
     elif kind == 6:
-        _swap(psi, bit, other)
+        _swap(psi, size, bit, other)
     else:
-        _pauli_rotation(psi, library.x_mask[op], library.z_mask[op], c, s)
+        _pauli_rotation(psi, size, x, z, c, s)
 
 
 @njit(**INLINE)
-def _overlap_rx(bra, ket, bit):
+def _overlap_rx(bra, ket, size, bit):
     total, step = zero4(), 2 * bit
     if bit == 1:
-        for i in range(0, len(ket), 4):
+        for i in range(0, size, 4):
             total = mul_add(load4(bra, i), reverse4(load4(ket, i)), total)
     else:
-        for start in range(0, len(ket), 2 * step):
+        for start in range(0, size, 2 * step):
             for i in range(start, start + step, 4):
                 total = mul_add(load4(bra, i), swap_parts(load4(ket, i + step)), total)
                 total = mul_add(load4(bra, i + step), swap_parts(load4(ket, i)), total)
@@ -237,13 +243,13 @@ def _overlap_rx(bra, ket, bit):
 
 
 @njit(**INLINE)
-def _overlap_ry(bra, ket, bit):
+def _overlap_ry(bra, ket, size, bit):
     total, minus, step = zero4(), zero4(), 2 * bit
     if bit == 1:
-        for i in range(0, len(ket), 4):
+        for i in range(0, size, 4):
             total = mul_add(load4(bra, i), swap_halves(load4(ket, i)), total)
         return sum4(mul(make4(-1.0, -1.0, 1.0, 1.0), total))
-    for start in range(0, len(ket), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             total = mul_add(load4(bra, i + step), load4(ket, i), total)
             minus = mul_add(load4(bra, i), load4(ket, i + step), minus)
@@ -251,13 +257,13 @@ def _overlap_ry(bra, ket, bit):
 
 
 @njit(**INLINE)
-def _overlap_rz(bra, ket, bit):
+def _overlap_rz(bra, ket, size, bit):
     total, minus, step = zero4(), zero4(), 2 * bit
     if bit == 1:
-        for i in range(0, len(ket), 4):
+        for i in range(0, size, 4):
             total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
         return sum4(mul(make4(1.0, -1.0, -1.0, 1.0), total))
-    for start in range(0, len(ket), 2 * step):
+    for start in range(0, size, 2 * step):
         for i in range(start, start + step, 4):
             total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
             minus = mul_add(load4(bra, i + step), swap_parts(load4(ket, i + step)), minus)
@@ -265,72 +271,84 @@ def _overlap_rz(bra, ket, bit):
 
 
 @njit(**INLINE)
-def overlap(library, op, bra, ket):
+def overlap(bra, ket, size, kind, bit, x, z):
     """Im <bra| P |ket> for the Pauli P of a rotation: the derivative of the energy in its angle."""
-    kind, bit = library.kind[op], library.first[op]
     if kind == 1:
-        return _overlap_ry(bra, ket, bit)
+        return _overlap_ry(bra, ket, size, bit)
     if kind == 0:
-        return _overlap_rx(bra, ket, bit)
+        return _overlap_rx(bra, ket, size, bit)
     if kind == 2:
-        return _overlap_rz(bra, ket, bit)
-    x, z = library.x_mask[op], library.z_mask[op]
+        return _overlap_rz(bra, ket, size, bit)
     value = 0.0
-    for i in range(len(ket) >> 1):
+    for i in range(size >> 1):
         j = i ^ x
         fr, fi = _phase(x, z, i)
-        pr, pi = fr * ket[2 * i] - fi * ket[2 * i + 1], fr * ket[2 * i + 1] + fi * ket[2 * i]
-        value += bra[2 * j] * pi - bra[2 * j + 1] * pr
+        kr, ki = get(ket, 2 * i), get(ket, 2 * i + 1)
+        value += get(bra, 2 * j) * (fr * ki + fi * kr) - get(bra, 2 * j + 1) * (fr * kr - fi * ki)
     return value
 
 
-@njit(**OPTIONS)
-def apply_hamiltonian(masks, real, imag, psi, out):
-    """out = H psi from H's permuted diagonals; `imag` is empty for a real matrix. Returns <psi|H|psi>."""
+@njit(**INLINE)
+def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
+    """out = H psi from H's permuted diagonals; returns <psi|H|psi>."""
     turn = make4(-1.0, 1.0, -1.0, 1.0)
-    size = len(psi) >> 1
+    dimension = size >> 1
     energy = zero4()
-    for i in range(0, size, 2):
+    for i in range(0, dimension, 2):
         total = zero4()
         for m in range(len(masks)):
             x = masks[m]
             v = load4(psi, 2 * (i ^ (x & -2)))
             if x & 1:
                 v = swap_halves(v)
-            total = mul_add(load2_twice(real, m * size + i), v, total)
-            if imag.shape[0] > 0:
-                total = mul_add(mul(turn, load2_twice(imag, m * size + i)), swap_parts(v), total)
+            total = mul_add(load2_twice(real, m * dimension + i), v, total)
+            if complex_matrix:
+                total = mul_add(mul(turn, load2_twice(imag, m * dimension + i)), swap_parts(v), total)
         store4(out, 2 * i, total)
         energy = mul_add(load4(psi, 2 * i), total, energy)
     return sum4(energy)
 
 
+@njit(**INLINE)
+def _run(library, ops, slots, angles, psi, size):
+    kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
+    matrix = address(library.matrix)
+    for i in range(0, size, 4):
+        store4(psi, i, zero4())
+    put(psi, 0, 1.0)
+    for k in range(len(ops)):
+        op, slot = ops[k], slots[k]
+        c, s = 1.0, 0.0
+        if slot >= 0:
+            c, s = math.cos(0.5 * angles[slot]), math.sin(0.5 * angles[slot])
+        apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False)
+
+
 @njit(**OPTIONS)
 def run(library, ops, slots, angles, psi):
-    """psi = circuit |0…0>"""
-    for i in range(len(psi)):
-        psi[i] = 0.0
-    psi[0] = 1.0
-    for k in range(len(ops)):
-        c, s = 1.0, 0.0
-        if slots[k] >= 0:
-            c, s = math.cos(0.5 * angles[slots[k]]), math.sin(0.5 * angles[slots[k]])
-        apply(library, ops[k], c, s, psi, False)
+    """psi = circuit |0…0>, float64, shape (2·2**n,)."""
+    _run(library, ops, slots, angles, address(psi), len(psi))
 
 
 @njit(**OPTIONS)
 def value(library, ops, slots, angles, masks, real, imag, work):
     """<H> after the circuit; `work` has 2 rows of 2·2**n."""
-    run(library, ops, slots, angles, work[0])
-    return apply_hamiltonian(masks, real, imag, work[0], work[1])
+    size = work.shape[1]
+    psi = address(work)
+    _run(library, ops, slots, angles, psi, size)
+    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0)
 
 
 @njit(**OPTIONS)
 def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient):
     """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823)."""
-    ket, bra = work[0], work[1]
-    run(library, ops, slots, angles, ket)
-    energy = apply_hamiltonian(masks, real, imag, ket, bra)
+    size = work.shape[1]
+    ket = address(work)
+    bra = ket + 8 * size
+    _run(library, ops, slots, angles, ket, size)
+    energy = _apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
+    matrix = address(library.matrix)
     for i in range(len(gradient)):
         gradient[i] = 0.0
     left = 0  # gates before the first angle need not be undone
@@ -340,9 +358,10 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:
-            gradient[slot] += overlap(library, op, bra, ket)
+            gradient[slot] += overlap(bra, ket, size, kind[op], first[op], x[op], z[op])
             c, s = math.cos(0.5 * angles[slot]), -math.sin(0.5 * angles[slot])
         if k > left:
-            apply(library, op, c, s, ket, True)
-            apply(library, op, c, s, bra, True)
+            for side in range(2):
+                psi = bra if side else ket
+                apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True)
     return energy
