@@ -26,24 +26,23 @@ class _Step(NamedTuple):
 
 
 class ReplayBuffer:
-    """A ring of n-step transitions; circuits are stored as packed bits.
+    """A ring of n-step transitions; circuits are stored as the positions of the ones in their layer tensor.
 
     Args:
         capacity: most transitions held.
-        bits: length of the flattened layer tensor.
+        width: most ones in a layer tensor, the longest circuit.
         actions: size of the action table.
     """
 
-    def __init__(self, capacity: int, bits: int, actions: int) -> None:
-        self.capacity, self.bits = capacity, bits
-        width = (bits + 7) // 8
+    def __init__(self, capacity: int, width: int, actions: int) -> None:
+        self.capacity = capacity
         self.data = {
-            "circuit": np.zeros((capacity, width), dtype=np.uint8),
+            "circuit": np.zeros((capacity, width), dtype=np.int32),
             "energy": np.zeros(capacity, dtype=np.float32),
             "action": np.zeros(capacity, dtype=np.int64),
             "reward": np.zeros(capacity, dtype=np.float32),
             "discount": np.zeros(capacity, dtype=np.float32),  # γⁿ, or 0 after a true end
-            "next_circuit": np.zeros((capacity, width), dtype=np.uint8),
+            "next_circuit": np.zeros((capacity, width), dtype=np.int32),
             "next_energy": np.zeros(capacity, dtype=np.float32),
             "next_legal": np.zeros((capacity, actions), dtype=bool),
         }
@@ -58,34 +57,50 @@ class ReplayBuffer:
         self.size = min(self.size + 1, self.capacity)
 
     def sample(self, count: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Uniform sample with replacement, as float32 tensors of shape (count, …)."""
+        """Uniform sample with replacement, as tensors of shape (count, …)."""
         rows = rng.integers(self.size, size=count)
-        picked = {name: column[rows] for name, column in self.data.items()}
-        batch = {k: torch.from_numpy(picked[k]) for k in ("action", "reward", "discount", "next_legal")}
-        for side in ("", "next_"):
-            bits = np.unpackbits(picked[side + "circuit"], axis=1, count=self.bits)
-            state = np.concatenate([bits.astype(np.float32), picked[side + "energy"][:, None]], axis=1)
-            batch[side + "state"] = torch.from_numpy(state)
-        return batch
+        return {name: torch.from_numpy(column[rows]) for name, column in self.data.items()}
 
 
 class QNetwork(nn.Module):
-    """A multilayer perceptron with leaky ReLUs: state, shape (batch, bits + 1), to action values."""
+    """A multilayer perceptron with leaky ReLUs from (layer tensor, energy) to action values.
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], actions: int, generator: torch.Generator) -> None:
+    A layer tensor of thousands of bits holds at most one one for each gate, so the first linear layer is the sum of as
+    many of its columns: an embedding bag, which costs a hundredth of the full product.
+
+    Args:
+        bits: length of the flattened layer tensor; position `bits` means "no gate".
+        hidden: widths of the hidden layers.
+        actions: size of the action table.
+        generator: source of the initial weights.
+    """
+
+    def __init__(self, bits: int, hidden: tuple[int, ...], actions: int, generator: torch.Generator) -> None:
         super().__init__()
-        sizes = [inputs, *hidden, actions]
+        self.bag = nn.EmbeddingBag(bits + 1, hidden[0], mode="sum", padding_idx=bits)
+        self.energy = nn.Linear(1, hidden[0])
+        sizes = [*hidden, actions]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         with torch.no_grad():
-            for layer in self.layers:
-                bound = layer.in_features**-0.5
-                layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
+            for parameter, inputs in self._fan_in(bits):
+                parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+            self.bag.weight[bits] = 0.0
 
-    def forward(self, state: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers[:-1]:
-            state = nn.functional.leaky_relu(layer(state), 0.01)
-        return self.layers[-1](state)
+    def _fan_in(self, bits: int) -> list[tuple[nn.Parameter, int]]:
+        # Only a few dozen of the bits are ever one; scaled by their full number the circuit would hardly be seen.
+        parts: list[tuple[nn.Parameter, int]] = [(self.bag.weight, 40)]
+        parts += [(self.energy.weight, 1), (self.energy.bias, 40)]
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            parts += [(layer.weight, layer.in_features), (layer.bias, layer.in_features)]
+        return parts
+
+    def forward(self, circuit: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
+        """Action values, shape (batch, actions), from positions (batch, width) and energies (batch,)."""
+        state = self.bag(circuit) + self.energy(energy.unsqueeze(1))
+        for layer in self.layers:
+            state = layer(nn.functional.leaky_relu(state, 0.01))
+        return state
 
 
 class DdqnAgent(Agent):
@@ -112,7 +127,7 @@ class DdqnAgent(Agent):
         self,
         search: Search,
         *,
-        hidden: tuple[int, ...] | list[int] = (256, 256, 128),
+        hidden: tuple[int, ...] | list[int] = (128, 128),
         learning_rate: float = 3e-4,
         batch_size: int = 64,
         memory: int = 20_000,
@@ -140,11 +155,11 @@ class DdqnAgent(Agent):
         self.bits = int(np.prod(self.env.observation_space["circuit"].shape))
         actions = len(search.table)
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
-        self.online = QNetwork(self.bits + 1, tuple(hidden), actions, generator)
-        self.target = QNetwork(self.bits + 1, tuple(hidden), actions, generator)
+        self.online = QNetwork(self.bits, tuple(hidden), actions, generator)
+        self.target = QNetwork(self.bits, tuple(hidden), actions, generator)
         self.target.load_state_dict(self.online.state_dict())
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=learning_rate, fused=True)
-        self.buffer = ReplayBuffer(int(memory), self.bits, actions)
+        self.buffer = ReplayBuffer(int(memory), search.max_gates, actions)
         self.epsilon = 1.0
         self.updates = 0
         self.episodes = 0
@@ -185,10 +200,17 @@ class DdqnAgent(Agent):
         legal = np.flatnonzero(mask)
         if self.rng.random() < self.epsilon:
             return int(legal[self.rng.integers(len(legal))])
-        state = np.append(observation["circuit"].ravel().astype(np.float32), observation["energy"])
+        circuit = torch.from_numpy(self._positions(observation)).unsqueeze(0)
         with torch.inference_mode():
-            values = self.online(torch.from_numpy(state)).numpy()
+            values = self.online(circuit, torch.from_numpy(observation["energy"]))[0].numpy()
         return int(legal[np.argmax(values[legal])])
+
+    def _positions(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Positions of the ones of a layer tensor, int32, filled up with "no gate"."""
+        ones = np.flatnonzero(observation["circuit"])
+        positions = np.full(self.search.max_gates, self.bits, dtype=np.int32)
+        positions[: len(ones)] = ones
+        return positions
 
     def _remember(self, recent: deque[_Step], following: dict[str, np.ndarray], legal: np.ndarray, ended: bool) -> None:
         """Store the return from the oldest recent step to `following`, and forget that step."""
@@ -198,12 +220,12 @@ class DdqnAgent(Agent):
             discount *= self.gamma
         first = recent.popleft()
         self.buffer.add(
-            circuit=np.packbits(first.observation["circuit"].ravel()),
+            circuit=self._positions(first.observation),
             energy=first.observation["energy"][0],
             action=first.action,
             reward=total,
             discount=0.0 if ended else discount,
-            next_circuit=np.packbits(following["circuit"].ravel()),
+            next_circuit=self._positions(following),
             next_energy=following["energy"][0],
             next_legal=legal,
         )
@@ -213,10 +235,11 @@ class DdqnAgent(Agent):
             return
         batch = self.buffer.sample(self.batch_size, self.rng)
         with torch.no_grad():
-            wish = self.online(batch["next_state"]).masked_fill(~batch["next_legal"], -torch.inf).argmax(1, keepdim=True)
-            future = self.target(batch["next_state"]).gather(1, wish).squeeze(1)
+            wish = self.online(batch["next_circuit"], batch["next_energy"])
+            wish = wish.masked_fill(~batch["next_legal"], -torch.inf).argmax(1, keepdim=True)
+            future = self.target(batch["next_circuit"], batch["next_energy"]).gather(1, wish).squeeze(1)
             goal = batch["reward"] + batch["discount"] * future
-        value = self.online(batch["state"]).gather(1, batch["action"].unsqueeze(1)).squeeze(1)
+        value = self.online(batch["circuit"], batch["energy"]).gather(1, batch["action"].unsqueeze(1)).squeeze(1)
         loss = nn.functional.smooth_l1_loss(value, goal)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -24,6 +24,7 @@ class CountedEvaluator:
         self.problem = search.problem
         self.noise = search.noise
         self.simulator = search.evaluator.simulator
+        self.shots = search.evaluator.shots
 
     def evaluate(self, circuit: Circuit, rng: np.random.Generator, **settings: Any) -> Evaluation:
         return self.search.evaluate(circuit, rng, **settings)

@@ -237,8 +237,10 @@ def _check_keywords(target: Any, given: dict[str, Any], what: str, own: set[str]
     known = sorted(set(inspect.signature(target).parameters) - own - {"self"})
     for name in given:
         if name not in known:
-            raise UnknownNameError(f"setting of {what}", name, known) if known else QasError(
-                f"{what} has no settings, got {name!r}"
+            raise (
+                UnknownNameError(f"setting of {what}", name, known)
+                if known
+                else QasError(f"{what} has no settings, got {name!r}")
             )
 
 

@@ -11,16 +11,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
 from qas.simulators import _ptm_kernels, _sv_kernels
+from qas.simulators._compile import compiled
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator
-
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
 
 CONVERGED, OUT_OF_BUDGET, NO_PROGRESS = 0, 1, 2
 _MESSAGES = {
@@ -30,7 +28,7 @@ _MESSAGES = {
 }
 
 
-@njit(**OPTIONS)
+@compiled(inline=True)
 def _value_and_gradient(noisy, sv, ptm, x, gradient):
     if noisy:
         library, ops, slots, n_qubits, h_index, h_value, segment, work = ptm
@@ -41,7 +39,7 @@ def _value_and_gradient(noisy, sv, ptm, x, gradient):
     return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient)
 
 
-@njit(**OPTIONS)
+@compiled(inline=True)
 def _dot(a, b):
     total = 0.0
     for i in range(len(a)):
@@ -49,7 +47,7 @@ def _dot(a, b):
     return total
 
 
-@njit(**OPTIONS)
+@compiled()
 def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
     """Minimize in place from `x`; `gradient` receives the final gradient.
 
@@ -84,7 +82,7 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
                     inverse[i, j] = 1.0 if i == j else 0.0
             fresh = True
             continue
-        if -0.5 * slope < 0.1 * tolerance:
+        if -0.5 * slope < tolerance:
             return energy, iterations, evaluations, CONVERGED
 
         # No angle moves by more than half a turn in the first trial of a step.
@@ -148,21 +146,25 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
                     inverse[i, i] = curvature / yy
             quadratic = 0.0
             for i in range(n):
-                product[i] = _dot(inverse[i], change)
-                quadratic += change[i] * product[i]
-            factor = (1.0 + quadratic / curvature) / curvature
-            for i in range(n):
-                si = best[i] - x[i]
+                total = 0.0
                 for j in range(n):
-                    sj = best[j] - x[j]
-                    inverse[i, j] += factor * si * sj - (product[i] * sj + si * product[j]) / curvature
+                    total += inverse[i, j] * change[j]
+                product[i] = total
+                quadratic += change[i] * total
+            factor, share = (1.0 + quadratic / curvature) / curvature, 1.0 / curvature
+            for i in range(n):
+                trial[i] = best[i] - x[i]
+            for i in range(n):
+                left, right = factor * trial[i] - share * product[i], share * trial[i]
+                for j in range(n):
+                    inverse[i, j] += left * trial[j] - right * product[j]
             fresh = False
         for i in range(n):
             x[i], gradient[i] = best[i], best_gradient[i]
         energy = best_energy
         iterations += 1
         # The model can be wrong about what is left; two steps in a row that gain nothing settle it.
-        small_steps = small_steps + 1 if decrease < 0.1 * tolerance else 0
+        small_steps = small_steps + 1 if decrease < tolerance else 0
         if small_steps >= 2:
             return energy, iterations, evaluations, CONVERGED
 

@@ -17,12 +17,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from qas.simulators._compile import compiled
 from qas.simulators._simd import add, address, get, get_int, load1, load4, mul, mul_add, put, store4, sub, sum4, zero4
-
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
-INLINE = {**OPTIONS, "forceinline": True}  # a call costs reference counts on every array passed
 
 
 class Library(NamedTuple):
@@ -38,7 +35,7 @@ class Library(NamedTuple):
     coefficient: np.ndarray  # float64 (pool, 4)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _map_qubit0(source, target, size, c0, c1, c2, c3):
     for i in range(0, size, 4):
         a = mul(c0, load1(source, i))
@@ -48,13 +45,11 @@ def _map_qubit0(source, target, size, c0, c1, c2, c3):
         store4(target, i, add(a, b))
 
 
-@njit(**OPTIONS)
+@compiled()
 def apply_one(source, target, size, qubit, matrix):
     """target = M source on one qubit; M trace preserving (its first row is 1 0 0 0)."""
     if qubit == 0:
-        _map_qubit0(
-            source, target, size, load4(matrix, 0), load4(matrix, 4), load4(matrix, 8), load4(matrix, 12)
-        )
+        _map_qubit0(source, target, size, load4(matrix, 0), load4(matrix, 4), load4(matrix, 8), load4(matrix, 12))
         return
     stride = 1 << (2 * qubit)
     m10, m11, m12, m13 = load1(matrix, 1), load1(matrix, 5), load1(matrix, 9), load1(matrix, 13)
@@ -70,7 +65,7 @@ def apply_one(source, target, size, qubit, matrix):
             store4(target, i + 3 * stride, mul_add(m30, x0, mul_add(m31, x1, mul_add(m32, x2, mul(m33, x3)))))
 
 
-@njit(**OPTIONS)
+@compiled()
 def apply_one_transposed(source, target, size, qubit, matrix, scratch):
     """target = Mᵀ source on one qubit; M trace preserving."""
     if qubit == 0:
@@ -96,12 +91,12 @@ def apply_one_transposed(source, target, size, qubit, matrix, scratch):
             store4(target, i + 3 * stride, mul_add(m13, x1, mul_add(m23, x2, mul(m33, x3))))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _source(base, index, single):
     return load1(base, index) if single else load4(base, index)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _add_terms(source, target, count, low_mask, high_mask, out, first, terms, more, single, offset, coefficient):
     """Add 1, 2 or 4 terms of one row to `target` over the whole vector, their coefficients in registers."""
     c0, o0 = load4(coefficient, 4 * first), get_int(offset, first)
@@ -124,7 +119,7 @@ def _add_terms(source, target, count, low_mask, high_mask, out, first, terms, mo
         store4(target, i + out, total)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _terms_single(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
     """`_add_terms` where sources are single elements (the low qubit is qubit 0); constants are spelled out so that the loops hold no branches."""
     if terms == 4:
@@ -143,7 +138,7 @@ def _terms_single(source, target, count, low_mask, high_mask, out, first, terms,
         _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, True, offset, coefficient)
 
 
-@njit(**OPTIONS)
+@compiled()
 def _terms_four(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
     """`_add_terms` where sources are groups of four; constants are spelled out so that the loops hold no branches."""
     if terms == 4:
@@ -162,7 +157,7 @@ def _terms_four(source, target, count, low_mask, high_mask, out, first, terms, m
         _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, False, offset, coefficient)
 
 
-@njit(**OPTIONS)
+@compiled()
 def apply_two(source, target, size, low, high, pointer, row0, offset, coefficient):
     """target = M source on two qubits; M sparse, in rows of (offset, coefficients).
 
@@ -192,7 +187,7 @@ def apply_two(source, target, size, low, high, pointer, row0, offset, coefficien
             k += terms
 
 
-@njit(**OPTIONS)
+@compiled()
 def rotate_two(source, target, size, low, high, pairs, first, c, s):
     """target = source with each pair (A, B) of local strings turned by the angle with cosine c and sine s."""
     for i in range(0, size, 4):
@@ -208,7 +203,7 @@ def rotate_two(source, target, size, low, high, pairs, first, c, s):
                     put(target, i + right, s * a + c * b)
 
 
-@njit(**OPTIONS)
+@compiled()
 def overlap_one(bra, ket, size, qubit, a, b):
     """Σ (bra_B ket_A - bra_A ket_B): derivative of an energy in the angle that turns Pauli A into B on one qubit."""
     if qubit == 0:
@@ -225,7 +220,7 @@ def overlap_one(bra, ket, size, qubit, a, b):
     return sum4(sub(plus, minus))
 
 
-@njit(**OPTIONS)
+@compiled()
 def overlap_two(bra, ket, size, low, high, pairs, first):
     """As `overlap_one`, summed over the four pairs of a two-qubit rotation."""
     value = 0.0
@@ -239,7 +234,7 @@ def overlap_two(bra, ket, size, low, high, pairs, first):
     return value
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _rotated(noise, op, a, b, c, s, matrix):
     """matrix = noise · rotation, column by column; a and b are the Paulis the rotation mixes."""
     for i in range(0, 16, 4):
@@ -250,7 +245,7 @@ def _rotated(noise, op, a, b, c, s, matrix):
         put(matrix, 4 * b + i, c * y - s * x)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _step(tables, op, kind, low, high, angle, transposed, source, target, size, matrix):
     """target = map source, or its transpose; all memory by address, `matrix` is 32 floats of scratch."""
     noise, pairs, pointer, offset, coefficient = tables
@@ -273,7 +268,7 @@ def _step(tables, op, kind, low, high, angle, transposed, source, target, size, 
         rotate_two(source, target, size, low, high, pairs, 8 * op, c, -s if transposed else s)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _set_ground_state(vector, n_qubits):
     """vector = |0…0><0…0|: 1 on every string of I and Z."""
     put(vector, 0, 1.0)
@@ -286,7 +281,7 @@ def _set_ground_state(vector, n_qubits):
         filled *= 4
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _tables(library):
     return (
         address(library.matrix),
@@ -297,7 +292,7 @@ def _tables(library):
     )
 
 
-@njit(**OPTIONS)
+@compiled()
 def state(library, ops, slots, angles, n_qubits, work):
     """Run the circuit; returns the row of `work` (shape (>= 2, 4**n)) that holds the final state."""
     size = 1 << (2 * n_qubits)
@@ -317,7 +312,7 @@ def state(library, ops, slots, angles, n_qubits, work):
     return here
 
 
-@njit(**OPTIONS)
+@compiled()
 def value(library, ops, slots, angles, n_qubits, h_index, h_value, work):
     """Energy: Σ h_P v_P over the strings of the observable."""
     row = state(library, ops, slots, angles, n_qubits, work)
@@ -327,7 +322,7 @@ def value(library, ops, slots, angles, n_qubits, h_index, h_value, work):
     return total
 
 
-@njit(**OPTIONS)
+@compiled()
 def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, segment, work, gradient):
     """Energy, with its gradient written to `gradient`, by one reverse sweep.
 

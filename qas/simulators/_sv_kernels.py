@@ -13,8 +13,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from qas.simulators._compile import compiled
 from qas.simulators._simd import (
     address,
     get,
@@ -34,9 +34,6 @@ from qas.simulators._simd import (
     zero4,
 )
 
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
-INLINE = {**OPTIONS, "forceinline": True}  # a call costs reference counts on every array passed
-
 
 class Library(NamedTuple):
     """Tables of all operations; the first axis counts operations."""
@@ -49,7 +46,7 @@ class Library(NamedTuple):
     z_mask: np.ndarray  # int64 (ops,)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _rx(psi, size, bit, c, s):
     cc, ss = make4(c, c, c, c), make4(s, -s, s, -s)
     if bit == 1:
@@ -65,7 +62,7 @@ def _rx(psi, size, bit, c, s):
             store4(psi, i + step, mul_add(ss, swap_parts(a), mul(cc, b)))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _ry(psi, size, bit, c, s):
     cc = make4(c, c, c, c)
     if bit == 1:
@@ -83,7 +80,7 @@ def _ry(psi, size, bit, c, s):
             store4(psi, i + step, mul_add(plus, a, mul(cc, b)))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _rz(psi, size, bit, c, s):
     cc = make4(c, c, c, c)
     if bit == 1:
@@ -101,7 +98,7 @@ def _rz(psi, size, bit, c, s):
             store4(psi, i + step, mul_add(minus, swap_parts(b), mul(cc, b)))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _one_qubit(psi, size, bit, table, row):
     r00, i00, r01, i01 = get(table, row), get(table, row + 1), get(table, row + 2), get(table, row + 3)
     r10, i10, r11, i11 = get(table, row + 4), get(table, row + 5), get(table, row + 6), get(table, row + 7)
@@ -127,7 +124,7 @@ def _one_qubit(psi, size, bit, table, row):
             store4(psi, i + step, mul_add(c_i, ta, mul_add(d_r, b, mul_add(d_i, tb, mul(c_r, a)))))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _cx(psi, size, control, target):
     if control == 1:
         step = 2 * target
@@ -152,7 +149,7 @@ def _cx(psi, size, control, target):
                     store4(psi, i + move, a)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _cz(psi, size, first, second):
     low, high = 2 * min(first, second), 2 * max(first, second)
     for start in range(high, size, 2 * high):
@@ -161,7 +158,7 @@ def _cz(psi, size, first, second):
                 put(psi, i, -get(psi, i))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _swap(psi, size, first, second):
     low, high = 2 * min(first, second), 2 * max(first, second)
     for start in range(0, size, 2 * high):
@@ -172,7 +169,7 @@ def _swap(psi, size, first, second):
                 put(psi, i + high, a)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _phase(x_mask, z_mask, i):
     """(re, im) of f in P|i> = f |i ^ x>, for at most two letters Y."""
     both, bits = x_mask & z_mask, i & z_mask
@@ -187,7 +184,7 @@ def _phase(x_mask, z_mask, i):
     return -sign, 0.0
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _pauli_rotation(psi, size, x, z, c, s):
     for i in range(size >> 1):
         j = i ^ x
@@ -204,7 +201,7 @@ def _pauli_rotation(psi, size, x, z, c, s):
             put(psi, 2 * j + 1, c * bi - s * (fr * ar - fi * ai))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
 
@@ -228,7 +225,7 @@ def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse):
         _pauli_rotation(psi, size, x, z, c, s)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _overlap_rx(bra, ket, size, bit):
     total, step = zero4(), 2 * bit
     if bit == 1:
@@ -242,7 +239,7 @@ def _overlap_rx(bra, ket, size, bit):
     return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), total))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _overlap_ry(bra, ket, size, bit):
     total, minus, step = zero4(), zero4(), 2 * bit
     if bit == 1:
@@ -256,7 +253,7 @@ def _overlap_ry(bra, ket, size, bit):
     return sum4(sub(total, minus))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _overlap_rz(bra, ket, size, bit):
     total, minus, step = zero4(), zero4(), 2 * bit
     if bit == 1:
@@ -270,7 +267,7 @@ def _overlap_rz(bra, ket, size, bit):
     return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), sub(total, minus)))
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def overlap(bra, ket, size, kind, bit, x, z):
     """Im <bra| P |ket> for the Pauli P of a rotation: the derivative of the energy in its angle."""
     if kind == 1:
@@ -288,7 +285,7 @@ def overlap(bra, ket, size, kind, bit, x, z):
     return value
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
     """out = H psi from H's permuted diagonals; returns <psi|H|psi>."""
     turn = make4(-1.0, 1.0, -1.0, 1.0)
@@ -309,7 +306,7 @@ def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
     return sum4(energy)
 
 
-@njit(**INLINE)
+@compiled(inline=True)
 def _run(library, ops, slots, angles, psi, size):
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
@@ -324,13 +321,13 @@ def _run(library, ops, slots, angles, psi, size):
         apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False)
 
 
-@njit(**OPTIONS)
+@compiled()
 def run(library, ops, slots, angles, psi):
     """psi = circuit |0…0>, float64, shape (2·2**n,)."""
     _run(library, ops, slots, angles, address(psi), len(psi))
 
 
-@njit(**OPTIONS)
+@compiled()
 def value(library, ops, slots, angles, masks, real, imag, work):
     """<H> after the circuit; `work` has 2 rows of 2·2**n."""
     size = work.shape[1]
@@ -339,7 +336,7 @@ def value(library, ops, slots, angles, masks, real, imag, work):
     return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0)
 
 
-@njit(**OPTIONS)
+@compiled()
 def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient):
     """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823)."""
     size = work.shape[1]

@@ -185,9 +185,7 @@ class AerSimulator(Simulator):
             if len(self._noise_models) >= _KEPT_MODELS:
                 self._noise_models.clear()
             self._noise_models[key] = aer_noise(self.noise, circuit.n_qubits, uses)
-        return QiskitAerSimulator(
-            method="density_matrix", noise_model=self._noise_models[key], zero_threshold=0.0
-        )
+        return QiskitAerSimulator(method="density_matrix", noise_model=self._noise_models[key], zero_threshold=0.0)
 
     def _run(
         self, circuit: Circuit, quantum: Any, binds: list[dict[Any, list[float]]] | None

@@ -53,7 +53,9 @@ class Simulator(abc.ABC):
     noise: NoiseModel | None
 
     @abc.abstractmethod
-    def expectation(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None) -> float:
+    def expectation(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> float:
         """Tr(H ρ), with readout flips applied to H.
 
         Args:

@@ -121,7 +121,9 @@ class PauliTransferSimulator(CompiledSimulator):
             if low == 0:
                 # Lanes are the letters of qubit 0: a row is one letter of the other qubit, a source is one element.
                 blocks = matrix.reshape(4, 4, 16).transpose(0, 2, 1)
-                self._fill(pointer[side], [[(j, lanes) for j, lanes in enumerate(block)] for block in blocks], low, high)
+                self._fill(
+                    pointer[side], [[(j, lanes) for j, lanes in enumerate(block)] for block in blocks], low, high
+                )
             else:
                 rows = [[(j, np.full(4, entry)) for j, entry in enumerate(row)] for row in matrix]
                 self._fill(pointer[side], rows, low, high)

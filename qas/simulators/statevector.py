@@ -116,9 +116,7 @@ class StatevectorSimulator(CompiledSimulator):
         values = check_angles(circuit, hamiltonian, angles)
         program = self.program(circuit)
         observable = self.observable(hamiltonian)
-        return kernels.value(
-            self.library, program.ops, program.slots, values, *observable, self.work(circuit.n_qubits)
-        )
+        return kernels.value(self.library, program.ops, program.slots, values, *observable, self.work(circuit.n_qubits))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None

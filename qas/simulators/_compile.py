@@ -1,0 +1,39 @@
+"""One decorator for every compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+_FILES = ("_simd.py", "_sv_kernels.py", "_ptm_kernels.py", "../optimizers/bfgs.py")
+
+
+def _stamp() -> tuple[tuple[int, int], ...]:
+    stats = [(Path(__file__).parent / name).stat() for name in _FILES]
+    return tuple((s.st_mtime_ns, s.st_size) for s in stats)
+
+
+_STAMP = _stamp()
+
+
+def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Compile with Numba, cached on disk, without the GIL.
+
+    Numba renews a cached function when its own file changes, but callees from other files are compiled into it; so the
+    stamp covers every file with compiled code.
+
+    Args:
+        inline: compile into the caller; a call costs reference counts on every array passed.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, forceinline=inline)(function)
+        cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+        if cache_file is not None:
+            cache_file._source_stamp = _STAMP
+        return dispatcher
+
+    return decorate
