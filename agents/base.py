@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from qas.files import load_checkpoint, save_checkpoint
 from qas.noise import NoiseModel
 from qas.problems import Problem
 from qas.runs import Front, Recorder, Result
+from qas.simplify import simplify
 from qas.simulators import make_simulator
 from qas.vqe import Evaluation, Evaluator
 
@@ -142,8 +143,18 @@ class Search:
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        tidy: bool = False,
     ) -> Evaluation:
         """Optimize a circuit's angles from its own, count it, and record it.
+
+        A circuit that may join the front is offered without its redundant gates; under noise that changes its energy,
+        which is then evaluated anew.
+
+        Args:
+            circuit: architecture and start angles.
+            rng: source of start and shot noise.
+            max_evaluations, exact_start: as in `Evaluator.evaluate`.
+            tidy: return the circuit without redundant gates.
 
         Raises:
             SearchEnded: no budget is left.
@@ -153,8 +164,12 @@ class Search:
         found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
         self.evaluations += found.evaluations
         self.architectures += 1
+        if tidy or found.error <= self.front.lowest(found.circuit.two_qubit_gates):
+            short = self._without_redundant_gates(found)
+            self.front.add(short.circuit, short.energy, short.error, self.evaluations)
+            if tidy:
+                found = short
         self.best_error = min(self.best_error, found.error)
-        self.front.add(found.circuit, found.energy, found.error, self.evaluations)
         now = self.seconds
         c = found.circuit
         self.recorder.row(
@@ -173,6 +188,19 @@ class Search:
             self._last_progress = now
             self.on_progress(self.progress())
         return found
+
+    def _without_redundant_gates(self, found: Evaluation) -> Evaluation:
+        circuit = simplify(found.circuit, angle_tolerance=1e-7)
+        if circuit is found.circuit:
+            return found
+        if self.noise is None or not self._may_spend():
+            return found if self.noise is not None else replace(found, circuit=circuit)
+        self.evaluations += 1
+        energy = self.evaluator.energy(circuit)
+        return Evaluation(circuit, energy, self.problem.error(energy), found.evaluations + 1)
+
+    def _may_spend(self) -> bool:
+        return self.budget.evaluations is None or self.evaluations < self.budget.evaluations
 
     def safe_point(self, agent: Agent) -> None:
         """Called by an agent when its state is complete: write a checkpoint if one is due, stop if asked to.

@@ -99,8 +99,8 @@ class EvolutionAgent(Agent):
         return members[rank]
 
     def _offer(self, circuit: Circuit) -> _Member | None:
-        found = self.search.evaluate(circuit, self.rng)
-        member = _Member(simplify(found.circuit, angle_tolerance=1e-7), found.error)
+        found = self.search.evaluate(circuit, self.rng, tidy=True)
+        member = _Member(found.circuit, found.error)
         improved = self._insert(member)
         if improved:
             self._prune(member)
@@ -134,8 +134,8 @@ class EvolutionAgent(Agent):
             order = self.rng.permutation(len(current.circuit))
             for index in order:
                 shorter = simplify(current.circuit.delete(int(index)))
-                found = self.search.evaluate(shorter, self.rng, max_evaluations=60)
-                candidate = _Member(simplify(found.circuit, angle_tolerance=1e-7), found.error)
+                found = self.search.evaluate(shorter, self.rng, max_evaluations=60, tidy=True)
+                candidate = _Member(found.circuit, found.error)
                 if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
                     best = candidate
                     break

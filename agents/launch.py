@@ -182,8 +182,7 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
                 player.run()
             except SearchEnded:
                 status = "interrupted" if state.stop_requested else "finished"
-        if status == "finished":
-            state.checkpoint(player)
+        # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
         recorder.flush()
         recorder.write(state.results(), state.summary(status))
     finally:

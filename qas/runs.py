@@ -119,6 +119,12 @@ class Front:
             best = min(best, self._lowest[two, gates - 1])
         return bool(error + 1e-12 + self.margin * abs(error) < best)
 
+    def lowest(self, two: int) -> float:
+        """Lowest error, with the margin, of all points with at most `two` two-qubit gates; infinity if none."""
+        self._grow(two, 0)
+        error = float(self._lowest[two, -1])
+        return error + 1e-12 + self.margin * abs(error)
+
     def add(self, circuit: Circuit, energy: float, error: float, evaluations: int) -> bool:
         """Offer a circuit; returns whether it joined."""
         two, gates = circuit.two_qubit_gates, len(circuit)

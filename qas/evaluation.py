@@ -1,0 +1,165 @@
+"""Judging one circuit: its energy on a device, exactly or from shots, beside what a perfect device would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.errors import CircuitError, QasError
+from qas.noise import NoiseModel, load_noise
+from qas.problems import Problem, load_problem
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What a circuit achieves at its own angles. Energies and errors in the problem's unit."""
+
+    circuit: Circuit
+    problem: str
+    """name of the problem"""
+    noise: str | None
+    """name of the noise model, None for a perfect device"""
+    engine: str
+    """simulator that was used"""
+    energy: float
+    """under the noise; an estimate if shots were given"""
+    error: float
+    """energy minus the exact value; an estimate can fall below zero"""
+    standard_error: float | None
+    """of `energy`; None if it is exact"""
+    noise_free_energy: float
+    """exact value for a perfect device"""
+    noise_free_error: float
+    exact: float
+    """ground energy of the problem"""
+    product_state: float
+    """what one-qubit gates alone reach on a perfect device"""
+    threshold: float
+    """error regarded as success"""
+    unit: str
+    shots: int | None
+    seed: int
+
+    @property
+    def solved(self) -> bool:
+        """Whether the error is at most the problem's threshold."""
+        return self.error <= self.threshold
+
+    @property
+    def gates(self) -> int:
+        return len(self.circuit)
+
+    @property
+    def two_qubit_gates(self) -> int:
+        return self.circuit.two_qubit_gates
+
+    @property
+    def depth(self) -> int:
+        return self.circuit.depth
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Gate name -> how often it occurs."""
+        return self.circuit.counts
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able, with the circuit as OpenQASM 3."""
+        names = (
+            "problem", "noise", "engine", "energy", "error", "standard_error", "noise_free_energy", "noise_free_error",
+            "exact", "product_state", "threshold", "solved", "unit", "shots", "seed", "gates", "two_qubit_gates",
+            "depth", "counts",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {"qasm": self.circuit.to_qasm()}
+
+
+def evaluate(
+    circuit: Circuit,
+    problem: str | Problem,
+    *,
+    noise: str | NoiseModel | None = None,
+    shots: int | None = None,
+    backend: str | None = None,
+    seed: int = 0,
+) -> EvaluationReport:
+    """The energy of a circuit at its own angles.
+
+    Without `shots` the energy is exact. With shots it is an estimate, and what is drawn depends on the engine: ``aer``
+    samples bit strings, `shots` for each group of terms that share a measurement setting, readout flips included. The
+    compiled engines add to each Pauli term a normal deviate of variance (1 - ⟨P⟩²)/shots, as if each term were measured
+    on its own with `shots` measurements (see `qas.optimizers.shots.SampledObjective`). The noise-free energy is always
+    exact, and comes from Aer too if that is the engine.
+
+    Args:
+        circuit: architecture and angles.
+        problem: a name of `qas.list_problems` or a `Problem`.
+        noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
+        shots: measurements, or None for the exact value.
+        backend: engine: "statevector", "pauli-transfer" or "aer"; None takes the fastest exact one.
+        seed: fixes what the shots draw.
+
+    Raises:
+        UnknownNameError: unknown problem, noise or engine.
+        CircuitError: circuit and problem differ in size, or the device lacks a gate of the circuit.
+        TooLargeError: more qubits than the engine can hold.
+        QasError: shots or seed out of range.
+    """
+    if not isinstance(circuit, Circuit):
+        raise QasError(f"a Circuit is evaluated, got {type(circuit).__name__} (see Circuit.from_qiskit, .from_qasm)")
+    target = load_problem(problem) if isinstance(problem, str) else problem
+    if not isinstance(target, Problem):
+        raise QasError(f"problem is a name or a Problem, got {type(problem).__name__}")
+    if circuit.n_qubits != target.n_qubits:
+        raise CircuitError(
+            f"the circuit has {circuit.n_qubits} qubits, but problem {target.name} needs {target.n_qubits}"
+        )
+    _check_whole("seed", seed, 0)
+    if shots is not None:
+        _check_whole("shots", shots, 1)
+
+    from qas.simulators import make_simulator
+
+    model = load_noise(noise)
+    simulator = make_simulator(model, backend)
+    standard_error = None
+    if shots is None:
+        energy = simulator.expectation(circuit, target.hamiltonian)
+    elif simulator.name == "aer":
+        energy, standard_error = simulator.sample(circuit, target.hamiltonian, shots, seed)  # type: ignore[attr-defined]
+    else:
+        from qas.optimizers.shots import SampledObjective
+
+        objective = simulator.objective(circuit, target.hamiltonian)
+        sampled = SampledObjective(objective, shots, np.random.default_rng(seed))
+        energy = sampled(circuit.angles)
+        standard_error = sampled.standard_deviation(objective.terms(circuit.angles))
+    if model is None and shots is None:
+        noise_free = energy
+    else:
+        perfect = make_simulator(None, "aer" if simulator.name == "aer" else None)
+        noise_free = perfect.expectation(circuit, target.hamiltonian)
+    assert target.threshold is not None
+    return EvaluationReport(
+        circuit=circuit,
+        problem=target.name,
+        noise=None if model is None else model.name,
+        engine=simulator.name,
+        energy=float(energy),
+        error=float(target.error(energy)),
+        standard_error=None if standard_error is None else float(standard_error),
+        noise_free_energy=float(noise_free),
+        noise_free_error=float(target.error(noise_free)),
+        exact=target.exact,
+        product_state=target.product_state,
+        threshold=target.threshold,
+        unit=target.unit,
+        shots=None if shots is None else int(shots),
+        seed=int(seed),
+    )
+
+
+def _check_whole(what: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise QasError(f"{what} is a whole number of at least {least}, got {value!r}")
