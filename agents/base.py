@@ -285,10 +285,14 @@ class Search:
             self.best_error = np.inf if state["best_error"] is None else float(state["best_error"])
             self._elapsed_before = float(state["seconds"])
             self.front = Front.from_json(state["front"])
-            self.recorder.reopen(int(state["history_bytes"]))
+            history_bytes = int(state["history_bytes"])
             agent.restore(state["agent"], arrays)
-        except (KeyError, TypeError, IndexError) as error:
+        except QasError:
+            raise
+        except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
             raise QasError(f"the checkpoint is damaged: {folder}: {error!r}") from None
+        # The only step that changes the folder comes last.
+        self.recorder.reopen(history_bytes)
         return True
 
 

@@ -17,7 +17,7 @@ class BeamAgent(Agent):
     """Extends each kept circuit by every legal gate, and by every two-qubit gate followed by a one-qubit gate.
 
     A lone entangling gate rarely lowers the energy, so pairs are needed. All extensions are optimized and the best
-    `width` different ones kept (ADAPT-VQE, Grimsley et al. 2019, selects by gradient; gates without an angle have none).
+    `width` different ones kept (ADAPT-VQE, Grimsley et al. 2019, selects by gradient, which a CNOT does not have).
     At full length, or when a level brings no gain, the search starts again from the empty circuit with new random start
     angles.
 

@@ -20,7 +20,7 @@ from qas.errors import QasError
 
 
 class _Step(NamedTuple):
-    observation: np.ndarray
+    observation: dict[str, np.ndarray]
     action: int
     reward: float
 
@@ -36,7 +36,7 @@ class ReplayBuffer:
 
     def __init__(self, capacity: int, width: int, actions: int) -> None:
         self.capacity = capacity
-        self.data = {
+        self.data: dict[str, np.ndarray] = {
             "circuit": np.zeros((capacity, width), dtype=np.int32),
             "energy": np.zeros(capacity, dtype=np.float32),
             "action": np.zeros(capacity, dtype=np.int64),
@@ -86,9 +86,9 @@ class QNetwork(nn.Module):
                 parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
             self.bag.weight[bits] = 0.0
 
-    def _fan_in(self, bits: int) -> list[tuple[nn.Parameter, int]]:
+    def _fan_in(self, bits: int) -> list[tuple[torch.Tensor, int]]:
         # Only a few dozen of the bits are ever one; scaled by their full number the circuit would hardly be seen.
-        parts: list[tuple[nn.Parameter, int]] = [(self.bag.weight, 40)]
+        parts: list[tuple[torch.Tensor, int]] = [(self.bag.weight, 40)]
         parts += [(self.energy.weight, 1), (self.energy.bias, 40)]
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
@@ -152,7 +152,7 @@ class DdqnAgent(Agent):
         self.target_every, self.learn_after = int(target_every), int(learn_after)
         self.rng = search.rng(1)
         self.env = make_environment(search, halting)
-        self.bits = int(np.prod(self.env.observation_space["circuit"].shape))
+        self.bits = int(np.prod(self.env.encoding.shape))
         actions = len(search.table)
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
         self.online = QNetwork(self.bits, tuple(hidden), actions, generator)

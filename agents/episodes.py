@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from qas.agents.base import Search
@@ -11,26 +9,27 @@ from qas.circuits import Circuit
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import RandomHalting
 from qas.errors import UnknownNameError
-from qas.vqe import Evaluation
+from qas.vqe import Evaluation, Evaluator
 
 _HALTING = ("none", "random")
 
 
-class CountedEvaluator:
-    """Stands in for an `Evaluator` and counts on the search."""
+class CountedEvaluator(Evaluator):
+    """The search's evaluator, with every optimization counted and recorded by the search."""
 
     def __init__(self, search: Search) -> None:
+        self.__dict__.update(search.evaluator.__dict__)
         self.search = search
-        self.problem = search.problem
-        self.noise = search.noise
-        self.simulator = search.evaluator.simulator
-        self.shots = search.evaluator.shots
 
-    def evaluate(self, circuit: Circuit, rng: np.random.Generator, **settings: Any) -> Evaluation:
-        return self.search.evaluate(circuit, rng, **settings)
-
-    def energy(self, circuit: Circuit) -> float:
-        return self.search.evaluator.energy(circuit)
+    def evaluate(
+        self,
+        circuit: Circuit,
+        rng: np.random.Generator,
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+    ) -> Evaluation:
+        return self.search.evaluate(circuit, rng, max_evaluations=max_evaluations, exact_start=exact_start)
 
 
 def make_environment(search: Search, halting: str = "none") -> CircuitBuilderEnv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import platform
 import signal
@@ -12,18 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from qas.agents import AGENTS, load_agent
 from qas.agents.base import Agent, Budget, Progress, Search, SearchEnded
 from qas.circuits import Circuit
 from qas.envs.actions import ActionTable
 from qas.errors import QasError, RunError, UnknownNameError
+from qas.files import to_json, write_atomic
 from qas.gates import SEARCH_GATES
 from qas.noise import NoiseModel, load_noise
 from qas.problems import Problem, load_problem
 from qas.runs import Recorder, Run, load_run, read_config
+from qas.simulators import make_simulator
+from qas.simulators.compiled import CompiledSimulator
 from qas.vqe import Evaluator
 
 MAX_GATES = 40
@@ -86,6 +92,9 @@ def search(
     if not isinstance(target, Problem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
     model = load_noise(noise)
+    if agent not in AGENTS:
+        raise UnknownNameError("agent", agent, AGENTS)
+    _check_size(target, model, (evaluator or {}).get("engine"))
     config: dict[str, Any] = {
         "agent": agent,
         "options": dict(options or {}),
@@ -134,16 +143,20 @@ def resume(
     recorder = Recorder(run.path)
     state, player = _build(config, recorder, on_progress)
     state.restore(player, run.path)
+    write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
     return _conduct(state, player, report)
+
+
+def _check_size(problem: Problem, noise: NoiseModel | None, engine: Any) -> None:
+    """Refuse registers the engine cannot hold before anything slow is computed."""
+    simulator = make_simulator(noise, engine)
+    if isinstance(simulator, CompiledSimulator):
+        simulator.check_size(problem.n_qubits)
 
 
 def _build(
     config: dict[str, Any], recorder: Recorder, on_progress: Callable[[Progress], None] | None
 ) -> tuple[Search, Agent]:
-    from qas.agents import AGENTS, load_agent
-
-    if config["agent"] not in AGENTS:
-        raise UnknownNameError("agent", config["agent"], AGENTS)
     kind = load_agent(config["agent"])
     problem = Problem.from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
@@ -234,13 +247,38 @@ def _whole(value: Any, what: str, least: int) -> int:
 
 def _check_keywords(target: Any, given: dict[str, Any], what: str, own: set[str]) -> None:
     known = sorted(set(inspect.signature(target).parameters) - own - {"self"})
-    for name in given:
+    hints = get_type_hints(target.__init__)
+    for name, value in given.items():
         if name not in known:
             raise (
                 UnknownNameError(f"setting of {what}", name, known)
                 if known
                 else QasError(f"{what} has no settings, got {name!r}")
             )
+        if not _fits(value, hints.get(name, Any)):
+            wanted = hints[name]
+            shown = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+            raise QasError(f"{name} of {what} must be {shown}, got {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a setting has the type its signature names; lists, which JSON has, stand for tuples."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint is None or hint is NoneType:
+        return value is None
+    if hint is bool or isinstance(value, bool):
+        return isinstance(value, bool) and hint in (bool, Any)
+    if hint is int:
+        return isinstance(value, (int, np.integer))
+    if hint is float:
+        return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
+    if origin in (tuple, list):
+        parts = [part for part in get_args(hint) if part is not ...]
+        return isinstance(value, (tuple, list)) and all(any(_fits(v, p) for p in parts) for v in value)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def _versions() -> dict[str, str]:

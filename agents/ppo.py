@@ -26,7 +26,9 @@ class _RolloutStart(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         agent = self.agent
-        agent.search.note = f"{agent.model.num_timesteps} steps, {agent.model._n_updates // agent.model.n_epochs} updates"
+        agent.search.note = (
+            f"{agent.model.num_timesteps} steps, {agent.model._n_updates // agent.model.n_epochs} updates"
+        )
         agent.search.safe_point(agent)
 
     def _on_step(self) -> bool:

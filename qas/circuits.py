@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qas.errors import CircuitError
-from qas.gates import gate_spec
+from qas.gates import GATES, gate_spec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,6 +47,13 @@ class Gate:
         for angle in self.angles:
             if not math.isfinite(angle):
                 raise CircuitError(f"angles must be finite, got {angle} in {self.name} on {self.qubits}")
+
+    def with_angles(self, angles: tuple[float, ...]) -> Gate:
+        """The same gate with other angles, finite and as many; they are not checked."""
+        copy = object.__new__(Gate)
+        for name, value in (("name", self.name), ("qubits", self.qubits), ("angles", angles)):
+            object.__setattr__(copy, name, value)
+        return copy
 
     def __str__(self) -> str:
         angles = f"({', '.join(f'{a:.6g}' for a in self.angles)})" if self.angles else ""
@@ -86,9 +93,9 @@ class Circuit:
         if n_qubits < 1:
             raise CircuitError(f"a circuit has at least 1 qubit, got {n_qubits}")
         self._n_qubits = n_qubits
-        self._gates = tuple(_as_gate(g) for g in gates)
+        self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in gates])
         for gate in self._gates:
-            if max(gate.qubits) >= n_qubits:
+            if gate.qubits[0] >= n_qubits or gate.qubits[-1] >= n_qubits:
                 raise CircuitError(f"qubit out of range: {gate} in a circuit of {n_qubits} qubits (0..{n_qubits - 1})")
 
     @property
@@ -137,14 +144,21 @@ class Circuit:
         values = np.asarray(angles, dtype=np.float64).ravel()
         if len(values) != self.n_angles:
             raise CircuitError(f"the circuit has {self.n_angles} angles, got {len(values)}")
+        if not np.isfinite(values).all():
+            raise CircuitError("angles must be finite, got NaN or infinity")
+        numbers = values.tolist()
         gates, position = [], 0
         for gate in self._gates:
             count = len(gate.angles)
             if count:
-                gate = Gate(gate.name, gate.qubits, tuple(values[position : position + count].tolist()))
+                gate = gate.with_angles(tuple(numbers[position : position + count]))
                 position += count
             gates.append(gate)
-        return Circuit(self._n_qubits, gates)
+        copy = object.__new__(Circuit)
+        copy.__dict__.update(self.__dict__)  # whatever is known of the architecture holds for the copy too
+        copy.__dict__.pop("angles", None)
+        copy._gates = tuple(gates)
+        return copy
 
     # ------------------------------------------------------------------ editing (all return a new circuit)
     def append(self, name: str, qubits: int | Sequence[int], *angles: float) -> Circuit:
@@ -186,9 +200,9 @@ class Circuit:
         free = [0] * self._n_qubits
         layers = []
         for gate in self._gates:
-            layer = max(free[q] for q in gate.qubits)
-            for q in gate.qubits:
-                free[q] = layer + 1
+            first, last = gate.qubits[0], gate.qubits[-1]
+            layer = max(free[first], free[last])
+            free[first] = free[last] = layer + 1
             layers.append(layer)
         return tuple(layers)
 
@@ -224,12 +238,12 @@ class Circuit:
         Foata normal form of the gate sequence: earliest layers, sorted inside each layer) and by exchanging the two
         qubits of symmetric gates.
         """
-        rows = sorted(
-            (layer, tuple(sorted(g.qubits)) if gate_spec(g.name).symmetric else g.qubits, g.name)
+        rows = [
+            (layer, tuple(sorted(g.qubits)) if GATES[g.name].symmetric else g.qubits, g.name)
             for layer, g in zip(self.moments, self._gates, strict=True)
-        )
-        text = f"{self._n_qubits}|" + ";".join(f"{layer}:{name}:{','.join(map(str, q))}" for layer, q, name in rows)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        ]
+        rows.sort()
+        return hashlib.blake2b(repr((self._n_qubits, rows)).encode(), digest_size=16).hexdigest()
 
     # ------------------------------------------------------------------ conversions
     def to_list(self) -> list[list[Any]]:

@@ -92,8 +92,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.nd
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
         pointer = folder / "CURRENT"
-        old = pointer.read_text().strip() if pointer.exists() else ""
-        new = f"{int(old) + 1 if old.isdigit() else 0}"
+        old = pointer.read_text(errors="replace").strip() if pointer.exists() else ""
+        new = f"{int(old) + 1 if old.isdecimal() else 0}"
         target = folder / new
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
@@ -122,8 +122,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     pointer = folder / "CURRENT"
     if not pointer.exists():
         return None
-    name = pointer.read_text().strip()
-    if not name.isdigit():
+    name = pointer.read_text(errors="replace").strip()
+    if not name.isdecimal():
         raise RunError(f"the checkpoint pointer is damaged: {pointer}")
     state = read_json(folder / name / "state.json", "the checkpoint")
     arrays: dict[str, np.ndarray] = {}

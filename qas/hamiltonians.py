@@ -186,30 +186,30 @@ class Hamiltonian:
 
         Energy is linear in each qubit's Bloch vector, so a coordinate sweep has a closed form; 64 seeded starts.
         """
-        n = self._n_qubits
+        n, starts = self._n_qubits, 64
         letters = self.letters
-        rng = np.random.default_rng(7)
-        best = self.basis_state_energy
-        for _ in range(64):
-            bloch = np.ones((n, 4))
-            bloch[:, 1:] = rng.normal(size=(n, 3))
-            bloch[:, 1:] /= np.linalg.norm(bloch[:, 1:], axis=1, keepdims=True)
-            energy = math.inf
-            for _sweep in range(1000):
-                previous = energy
-                for q in range(n):
-                    factors = bloch[np.arange(n), letters]
-                    factors[:, q] = 1.0
-                    weight = self.coefficients * factors.prod(axis=1)
-                    field = np.array([weight[letters[:, q] == a].sum() for a in range(4)])
-                    norm = float(np.linalg.norm(field[1:]))
-                    if norm > 1e-14:
-                        bloch[q, 1:] = -field[1:] / norm
-                    energy = float(field[0] - norm)
-                if previous - energy < 1e-13:
-                    break
-            best = min(best, energy)
-        return best
+        one_hot = [np.eye(4)[letters[:, q]] for q in range(n)]
+        bloch = np.ones((starts, n, 4))
+        bloch[..., 1:] = np.random.default_rng(7).normal(size=(starts, n, 3))
+        bloch[..., 1:] /= np.linalg.norm(bloch[..., 1:], axis=-1, keepdims=True)
+        energy = np.full(starts, math.inf)
+        for _ in range(1000):
+            previous = energy
+            # Each term is a product over qubits: keep the products before and after the qubit being moved.
+            after = np.ones((n + 1, starts, len(letters)))
+            for q in reversed(range(n)):
+                after[q] = after[q + 1] * bloch[:, q][:, letters[:, q]]
+            before = np.broadcast_to(self.coefficients, (starts, len(letters)))
+            for q in range(n):
+                field = (before * after[q + 1]) @ one_hot[q]
+                norm = np.linalg.norm(field[:, 1:], axis=1)
+                move = norm > 1e-14
+                bloch[move, q, 1:] = -field[move, 1:] / norm[move, None]
+                energy = field[:, 0] - norm
+                before = before * bloch[:, q][:, letters[:, q]]
+            if (previous - energy < 1e-13).all():
+                break
+        return min(self.basis_state_energy, float(energy.min()))
 
     # ------------------------------------------------------------------ conversions
     @classmethod
@@ -263,8 +263,7 @@ class Hamiltonian:
             for q in range(n):
                 row = row.reshape(-1, 2, 1 << q)
                 row = np.stack([row[:, 0] + row[:, 1], row[:, 0] - row[:, 1]], axis=1).ravel()
-            for z in np.flatnonzero(np.abs(row) > tolerance * dim * scale):
-                z = int(z)
+            for z in np.flatnonzero(np.abs(row) > tolerance * dim * scale).tolist():
                 phase = (-1j) ** ((x & z).bit_count() % 4) * (-1) ** ((x & z).bit_count())
                 string = "".join(_LETTERS[(x >> q & 1) + 2 * (z >> q & 1)] for q in reversed(range(n)))
                 terms.append((string, (phase * row[z]).real / dim))
@@ -279,10 +278,13 @@ class Hamiltonian:
             return cls(source)
         if hasattr(source, "paulis") and hasattr(source, "coeffs"):
             return cls.from_qiskit(source)
-        if isinstance(source, np.ndarray) or (isinstance(source, (list, tuple)) and source and not isinstance(source[0], tuple)):
+        if isinstance(source, np.ndarray) or (
+            isinstance(source, (list, tuple)) and source and not isinstance(source[0], tuple)
+        ):
             return cls.from_matrix(source)
         if isinstance(source, (list, tuple)):
             return cls(source)
         raise QasError(
-            f"a Hamiltonian is a SparsePauliOp, a dict of Pauli strings or a Hermitian matrix, got {type(source).__name__}"
+            "a Hamiltonian is a SparsePauliOp, a dict of Pauli strings or a Hermitian matrix, got "
+            f"{type(source).__name__}"
         )

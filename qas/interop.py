@@ -279,9 +279,7 @@ def _read_qasm2(text: str, bare: str) -> Any:
     huge = re.search(r"(?<![\w.])\d{19,}(?![\w.])", bare)
     if huge:
         raise _qasm_error(f"the number {huge[0][:24]}… is too large", bare.count("\n", 0, huge.start()) + 1)
-    qubits, bits = (
-        sum(map(int, re.findall(rf"\b{kind}\s+\w+\s*\[\s*(\d+)\s*\]", bare))) for kind in ("qreg", "creg")
-    )
+    qubits, bits = (sum(map(int, re.findall(rf"\b{kind}\s+\w+\s*\[\s*(\d+)\s*\]", bare))) for kind in ("qreg", "creg"))
     _check_sizes(qubits, bits)
     # Qiskit's instructions stand in for names that qelib1.inc lacks. They replace a gate of the same name without a
     # look at its body, so names that the text defines itself are left to the text.

@@ -15,13 +15,14 @@ from qas.hamiltonians import Hamiltonian
 from qas.problems import CHEMICAL_ACCURACY, Problem, _line
 
 MAPPINGS = {
-    "jordan-wigner": "one qubit per spin orbital",
+    "jordan-wigner": "one qubit per spin orbital, alpha orbitals first",
+    "jordan-wigner-interleaved": "one qubit per spin orbital, alpha and beta of each orbital side by side",
     "parity": "parity encoding, less the two qubits that hold the conserved parities of alpha and of all electrons",
     "parity-single": "parity encoding, less the one qubit that holds the parity of all electrons",
     "parity-full": "parity encoding, one qubit per spin orbital",
     "bravyi-kitaev": "Bravyi-Kitaev encoding, one qubit per spin orbital",
 }
-"""Encodings of spin orbitals, all with the alpha orbitals first and then the beta orbitals."""
+"""Encodings of spin orbitals; unless said otherwise with the alpha orbitals first and then the beta orbitals."""
 GUESSES = {
     "minao": "superposed atoms in a minimal basis",
     "1e": "orbitals of the bare nuclei",
@@ -359,9 +360,19 @@ def _integrals(
 def _map(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int, mapping: str) -> dict[str, float]:
     """Pauli terms of the electronic Hamiltonian without its constant."""
     from qiskit_nature.second_q.hamiltonians import ElectronicEnergy
-    from qiskit_nature.second_q.mappers import BravyiKitaevMapper, JordanWignerMapper, ParityMapper
+    from qiskit_nature.second_q.mappers import (
+        BravyiKitaevMapper,
+        InterleavedQubitMapper,
+        JordanWignerMapper,
+        ParityMapper,
+    )
 
-    mapper = {"jordan-wigner": JordanWignerMapper, "bravyi-kitaev": BravyiKitaevMapper}.get(mapping, ParityMapper)()
+    mappers = {
+        "jordan-wigner": JordanWignerMapper(),
+        "jordan-wigner-interleaved": InterleavedQubitMapper(JordanWignerMapper()),
+        "bravyi-kitaev": BravyiKitaevMapper(),
+    }
+    mapper = mappers.get(mapping, ParityMapper())
     operator = mapper.map(ElectronicEnergy.from_raw_integrals(one_body, two_body).second_q_op())
     terms = Hamiltonian.from_qiskit(operator).terms
     # Alpha orbitals come first: qubit n-1 holds the parity of all electrons, qubit n/2-1 that of the alpha electrons.

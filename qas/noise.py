@@ -151,7 +151,7 @@ def kraus(operators: Sequence[Any], name: str = "kraus") -> Channel:
     if not arrays or any(a.shape not in ((2, 2), (4, 4)) or a.shape != arrays[0].shape for a in arrays):
         shapes = [a.shape for a in arrays]
         raise QasError(f"channel {name!r} needs Kraus matrices that are all 2x2 or all 4x4, got shapes {shapes}")
-    return Channel(name, sum(unitary_ptm(k) for k in arrays))
+    return Channel(name, np.sum([unitary_ptm(k) for k in arrays], axis=0))
 
 
 def embed_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -225,7 +225,13 @@ class NoiseModel:
                 raise QasError(f"a two-qubit channel needs a two-qubit gate, got {channel.name!r} on {name}")
         where = None
         if qubits is not None:
-            where = frozenset((q,) if isinstance(q, int) else tuple(int(i) for i in q) for q in qubits)
+            where = frozenset(
+                (int(q),) if isinstance(q, (int, np.integer)) else tuple(int(i) for i in q) for q in qubits
+            )
+            for name in names:
+                for place in where:
+                    if len(place) != gate_spec(name).n_qubits:
+                        raise QasError(f"{name} acts on {gate_spec(name).n_qubits} qubit(s), got noise on {place}")
         return replace(self, rules=(*self.rules, Rule(channel, names, where, target)))
 
     def add_readout(self, p01: float, p10: float, qubits: Iterable[int] | None = None) -> NoiseModel:

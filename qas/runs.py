@@ -24,6 +24,19 @@ from qas.problems import Problem
 VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
 
+_CONFIG: dict[str, tuple[type, ...]] = {
+    "agent": (str,),
+    "options": (dict,),
+    "seed": (int,),
+    "problem": (dict,),
+    "noise": (dict, type(None)),
+    "budget": (dict,),
+    "max_gates": (int,),
+    "gates": (list,),
+    "evaluator": (dict,),
+}
+"""What a resumed run needs from ``config.json``."""
+
 HISTORY_COLUMNS = ("evaluations", "seconds", "energy", "error", "gates", "two_qubit_gates", "angles", "best_error")
 
 
@@ -76,11 +89,11 @@ class Result:
     def from_json(cls, data: dict[str, Any]) -> Result:
         return cls(
             Circuit(data["n_qubits"], data["circuit"]),
-            data["energy"],
-            data["error"],
-            data["noise_free_energy"],
-            data["noise_free_error"],
-            data["evaluations"],
+            float(data["energy"]),
+            float(data["error"]),
+            float(data["noise_free_energy"]),
+            float(data["noise_free_error"]),
+            int(data["evaluations"]),
         )
 
 
@@ -134,7 +147,12 @@ class Front:
         block = self._lowest[two:, gates:]
         np.minimum(block, error, out=block)
         for (t, g), point in list(self._points.items()):
-            if t >= two and g >= gates and (t, g) != (two, gates) and point[0] + 1e-12 + self.margin * abs(point[0]) >= error:
+            if (
+                t >= two
+                and g >= gates
+                and (t, g) != (two, gates)
+                and point[0] + 1e-12 + self.margin * abs(point[0]) >= error
+            ):
                 del self._points[t, g]
         return True
 
@@ -249,9 +267,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if not folder.is_dir():
         raise RunError(f"a run is a folder, got a file: {folder}")
     config = read_config(folder)
-    summary = {"status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0}
+    summary: dict[str, Any] = {"status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0}
     if (folder / "summary.json").exists():
-        summary |= read_json(folder / "summary.json", "the summary")
+        found = read_json(folder / "summary.json", "the summary")
+        if not isinstance(found, dict) or any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
+            raise RunError(f"the summary is damaged: {folder / 'summary.json'}")
+        summary = found
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
@@ -293,9 +314,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"the run was written by a newer version (layout {config['version']}, this program reads up to {VERSION}): "
             f"{folder}"
         )
-    missing = {"agent", "seed", "problem", "noise", "budget"} - set(config)
-    if missing:
-        raise RunError(f"config.json lacks {', '.join(sorted(missing))}: {folder}")
+    for name, kinds in _CONFIG.items():
+        if name not in config:
+            raise RunError(f"config.json lacks {name}: {folder}")
+        if not isinstance(config[name], kinds):
+            raise RunError(f"config.json is damaged at {name}: {folder}")
     return config
 
 

@@ -61,7 +61,12 @@ class Evaluator:
         self.simulator: Simulator = make_simulator(self.noise, self.engine)
 
     def evaluate(
-        self, circuit: Circuit, rng: np.random.Generator, *, max_evaluations: int | None = None, exact_start: bool = False
+        self,
+        circuit: Circuit,
+        rng: np.random.Generator,
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
     ) -> Evaluation:
         """Optimize the angles of `circuit`, starting from its own.
 

@@ -62,7 +62,7 @@ def larger(geometry: Any, active: tuple[int, int], unit: str) -> dict[str, Any]:
 RECIPES = {
     "h2-2": Recipe("H2 at 0.7414 angstrom", h2(0.7414, "parity"), -1.137270),
     "h2-3": Recipe("H2 at 0.7414 angstrom", h2(0.7414, "parity-single"), -1.137270),
-    "h2-4": Recipe("H2 at 0.70 angstrom", h2(0.70, "jordan-wigner"), -1.136189),
+    "h2-4": Recipe("H2 at 0.70 angstrom", h2(0.70, "jordan-wigner-interleaved"), -1.136189),
     "lih-4": Recipe("LiH at 3.4 angstrom", lih(3.4, "parity"), -7.789089),
     "lih-6": Recipe("LiH at 2.2 angstrom", lih(2.2, "jordan-wigner"), -7.844879),
     "beh2-6": Recipe("BeH2, 1.33 angstrom", larger(BEH2, (4, 3), "angstrom"), -15.563137, IN_ANGSTROM),

@@ -93,7 +93,8 @@ def minimize(
     if method not in _METHODS:
         raise UnknownNameError("optimizer", method, _METHODS)
     chosen = _METHODS[method]
-    _check_options(method, chosen, options)
+    if options:
+        _check_options(method, chosen, options)
     budget = None if max_evaluations is None else _whole("max_evaluations", max_evaluations)
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise QasError(f"tolerance is positive, got {tolerance}")
@@ -103,11 +104,11 @@ def minimize(
             other = ", ".join(sorted(n for n, m in _METHODS.items() if not m.needs_gradient))
             raise QasError(f"{method} needs exact gradients and takes no shots; with shots use one of {other}")
     x = _checked_start(objective, start)
-    generator = np.random.default_rng(rng)
 
     compiled = getattr(objective, "minimize_compiled", None)
     if method == "l-bfgs" and compiled is not None and not options and len(x):
         return compiled(x, budget, tolerance)
+    generator = np.random.default_rng(rng)
     sampled = None if shots is None else SampledObjective(objective, shots, generator)
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)
 

@@ -121,7 +121,7 @@ def _add_terms(source, target, count, low_mask, high_mask, out, first, terms, mo
 
 @compiled()
 def _terms_single(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
-    """`_add_terms` where sources are single elements (the low qubit is qubit 0); constants are spelled out so that the loops hold no branches."""
+    """`_add_terms` where sources are single elements; constants are spelled out so that the loops hold no branches."""
     if terms == 4:
         if more:
             _add_terms(source, target, count, low_mask, high_mask, out, first, 4, True, True, offset, coefficient)

@@ -11,6 +11,7 @@ import numpy as np
 
 from qas.circuits import Circuit, Gate
 from qas.hamiltonians import Hamiltonian
+from qas.noise import NoiseModel
 from qas.simulators.base import Objective, Simulator
 
 
@@ -25,11 +26,15 @@ class Program(NamedTuple):
 class CompiledSimulator(Simulator):
     """Base of the engines whose kernels are compiled once: gates are data, so a new circuit compiles nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, noise: NoiseModel | None = None) -> None:
+        self.noise = noise
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
         self._last: tuple[Circuit, Program] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.noise,)  # tables and scratch memory are rebuilt on demand
 
     @abc.abstractmethod
     def check_size(self, n_qubits: int) -> None:
@@ -47,7 +52,7 @@ class CompiledSimulator(Simulator):
 
     @abc.abstractmethod
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; the unused one is empty."""
+        """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
     def program(self, circuit: Circuit) -> Program:
         """The circuit as arrays; the last one is remembered."""

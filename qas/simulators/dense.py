@@ -16,7 +16,7 @@ def embed(matrix: np.ndarray, qubits: tuple[int, ...], n_qubits: int) -> np.ndar
     full = np.kron(np.eye(1 << len(rest)), matrix)
     order = [*qubits, *rest]  # bit k of `full` belongs to qubit order[k]
     index = np.arange(1 << n_qubits)
-    moved = sum(((index >> q) & 1) << k for k, q in enumerate(order))
+    moved = np.sum([((index >> q) & 1) << k for k, q in enumerate(order)], axis=0)
     return full[np.ix_(moved, moved)]
 
 

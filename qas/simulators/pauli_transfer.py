@@ -140,18 +140,19 @@ class PauliTransferSimulator(CompiledSimulator):
 
     @property
     def library(self) -> kernels.Library:
-        if self._library is None:
-            self._library = kernels.Library(
-                np.array(self._kind, dtype=np.int64),
-                np.array(self._low, dtype=np.int64),
-                np.array(self._high, dtype=np.int64),
-                np.array(self._matrix, dtype=np.float64).reshape(-1, 16),
-                np.array(self._pairs, dtype=np.int64).reshape(-1, 4, 2),
-                np.array(self._pointer, dtype=np.int64).reshape(-1, 2, 17),
-                np.array(self._offset, dtype=np.int64),
-                np.array(self._coefficient, dtype=np.float64).reshape(-1, 4),
-            )
-        return self._library
+        with self._lock:  # another thread may be adding an operation
+            if self._library is None:
+                self._library = kernels.Library(
+                    np.array(self._kind, dtype=np.int64),
+                    np.array(self._low, dtype=np.int64),
+                    np.array(self._high, dtype=np.int64),
+                    np.array(self._matrix, dtype=np.float64).reshape(-1, 16),
+                    np.array(self._pairs, dtype=np.int64).reshape(-1, 4, 2),
+                    np.array(self._pointer, dtype=np.int64).reshape(-1, 2, 17),
+                    np.array(self._offset, dtype=np.int64),
+                    np.array(self._coefficient, dtype=np.float64).reshape(-1, 4),
+                )
+            return self._library
 
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:

@@ -74,17 +74,18 @@ class StatevectorSimulator(CompiledSimulator):
 
     @property
     def library(self) -> kernels.Library:
-        if self._library is None:
-            kind, first, second, matrix, x, z = zip(*self._entries, strict=True) if self._entries else ((),) * 6
-            self._library = kernels.Library(
-                np.array(kind, dtype=np.int64),
-                np.array(first, dtype=np.int64),
-                np.array(second, dtype=np.int64),
-                np.array(matrix, dtype=np.complex128).reshape(-1, 2, 4).view(np.float64),
-                np.array(x, dtype=np.int64),
-                np.array(z, dtype=np.int64),
-            )
-        return self._library
+        with self._lock:  # another thread may be adding an operation
+            if self._library is None:
+                kind, first, second, matrix, x, z = zip(*self._entries, strict=True) if self._entries else ((),) * 6
+                self._library = kernels.Library(
+                    np.array(kind, dtype=np.int64),
+                    np.array(first, dtype=np.int64),
+                    np.array(second, dtype=np.int64),
+                    np.array(matrix, dtype=np.complex128).reshape(-1, 2, 4).view(np.float64),
+                    np.array(x, dtype=np.int64),
+                    np.array(z, dtype=np.int64),
+                )
+            return self._library
 
     def _observable(self, hamiltonian: Hamiltonian) -> Any:
         masks, diagonals = hamiltonian.xor_diagonals
@@ -94,10 +95,10 @@ class StatevectorSimulator(CompiledSimulator):
 
     def work(self, n_qubits: int) -> np.ndarray:
         """Scratch of this thread, float64, shape (2, 2·2**n)."""
-        buffers = self._local.__dict__
-        if n_qubits not in buffers:
-            buffers[n_qubits] = np.empty((2, 2 << n_qubits))
-        return buffers[n_qubits]
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or buffer.shape[1] != 2 << n_qubits:
+            buffer = self._local.buffer = np.empty((2, 2 << n_qubits))
+        return buffer
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         program = self.program(circuit)

@@ -22,22 +22,12 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def test_known_drawings():
     circuit = Circuit(2, [("h", 0), ("cx", (0, 1)), ("rx", 1, -0.30004), ("swap", (1, 0))])
-    assert draw_text(circuit) == (
-        "q0: ──[H]─●────────────×──\n"
-        "          │            │\n"
-        "q1: ──────⊕─[RX(−0.3)]─×──"
-    )
+    assert draw_text(circuit) == ("q0: ──[H]─●────────────×──\n          │            │\nq1: ──────⊕─[RX(−0.3)]─×──")
     assert draw_text(Circuit(2, [("sdg", 1)])) == "q0: ────────\nq1: ──[S†]──"
     assert draw_text(Circuit(1)) == "q0: ────"
     assert "−0" not in draw_text(Circuit(1, [("rz", 0, -0.0)]))
     crossing = draw_text(Circuit(3, [("rzz", (2, 0), 1.23456)]))
-    assert crossing == (
-        "q0: ──[RZZ(1.23)]──\n"
-        "           │\n"
-        "q1: ───────┼───────\n"
-        "           │\n"
-        "q2: ──[RZZ(1.23)]──"
-    )
+    assert crossing == ("q0: ──[RZZ(1.23)]──\n           │\nq1: ───────┼───────\n           │\nq2: ──[RZZ(1.23)]──")
 
 
 @given(SEEDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from qas.optimizers import bfgs
 from qas.simulators import _ptm_kernels, _sv_kernels, list_engines, make_simulator, pauli_transfer
 from qas.simulators.base import Simulator
 from qas.simulators.compiled import CompiledSimulator
-from qas.simulators.dense import dense_expectation
+from qas.simulators.dense import density_matrix, measured_matrix
 from qas.simulators.pauli_transfer import PauliTransferSimulator
 from qas.testing import random_circuit, random_hamiltonian
 
@@ -87,10 +88,26 @@ def legal(circuit: Circuit, noise: NoiseModel | None, rng: np.random.Generator) 
 def covering_circuit(n_qubits: int, extra: int, noise: NoiseModel | None, rng: np.random.Generator) -> Circuit:
     """Every gate that fits, in random order on random qubits, with a spread start and `extra` random gates."""
     names = [name for name, spec in GATES.items() if spec.n_qubits <= n_qubits]
-    gates = [Gate("u", (q,), tuple(rng.uniform(-3, 3, size=3).tolist())) for q in range(n_qubits)]
+    gates = [Gate("ry", (q,), (float(rng.uniform(0.4, 2.7)),)) for q in range(n_qubits)]
     for name in [*rng.permutation(names).tolist(), *rng.choice(names, size=extra).tolist()]:
         gates += random_circuit(n_qubits, 1, rng, gates=[name])
     return legal(Circuit(n_qubits, gates), noise, rng)
+
+
+@functools.lru_cache(maxsize=2000)
+def _dense_state(circuit: Circuit, noise_name: str) -> np.ndarray:
+    return density_matrix(circuit, build_noise(noise_name))
+
+
+def dense_expectation(circuit: Circuit, hamiltonian: Hamiltonian, noise: NoiseModel | None) -> float:
+    """The dense twin; it is slow, so its states are shared between tests."""
+    rho = _dense_state(circuit, "none" if noise is None else noise.name)
+    return float(np.trace(measured_matrix(hamiltonian, noise) @ rho).real)
+
+
+def gradient_circuit(n_qubits: int, noise: NoiseModel | None) -> Circuit:
+    """One circuit with every gate that fits; the same for every test, because its dense gradient is slow."""
+    return covering_circuit(n_qubits, 0, noise, np.random.default_rng([SEED, 10 + n_qubits]))
 
 
 def shifted_gradient(circuit: Circuit, hamiltonian: Hamiltonian, noise: NoiseModel | None) -> np.ndarray:
@@ -135,8 +152,8 @@ class SimulatorContract:
     def test_gradient_equals_the_parameter_shift_of_the_dense_twin(
         self, noise: NoiseModel | None, n_qubits: int
     ) -> None:
-        rng = np.random.default_rng([SEED, 10 + n_qubits])
-        circuit = covering_circuit(n_qubits, 2, noise, rng)
+        rng = np.random.default_rng([SEED, 15 + n_qubits])
+        circuit = gradient_circuit(n_qubits, noise)
         hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 16), rng)
         energy, gradient = self.make(noise).expectation_and_gradient(circuit, hamiltonian)
         assert gradient.shape == (circuit.n_angles,) and gradient.dtype == np.float64
@@ -169,7 +186,9 @@ class SimulatorContract:
             assert abs(simulator.expectation(circuit, hamiltonian, given) - exact) < self.tolerance
         terms = simulator.term_expectations(circuit, hamiltonian, angles)
         assert np.abs(terms - simulator.term_expectations(moved, hamiltonian)).max() < self.tolerance
-        gradients = [simulator.expectation_and_gradient(*c)[1] for c in ((circuit, hamiltonian, angles), (moved, hamiltonian))]
+        gradients = [
+            simulator.expectation_and_gradient(*c)[1] for c in ((circuit, hamiltonian, angles), (moved, hamiltonian))
+        ]
         assert np.abs(gradients[0] - gradients[1]).max() < self.tolerance
 
     @pytest.mark.parametrize("n_qubits", [1, 2, 4])
@@ -188,8 +207,7 @@ class SimulatorContract:
     @pytest.mark.parametrize("string", ["YII", "YXZ", "YYI", "YYY"])
     def test_hamiltonians_with_y(self, noise: NoiseModel | None, string: str) -> None:
         """Strings with an odd number of Y have imaginary matrix entries, with an even number real ones."""
-        rng = np.random.default_rng([SEED, 50])
-        circuit = covering_circuit(3, 0, noise, rng)
+        circuit = gradient_circuit(3, noise)
         hamiltonian = Hamiltonian({string: 0.7, "ZIZ": -0.2})
         energy, gradient = self.make(noise).expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - dense_expectation(circuit, hamiltonian, noise)) < self.tolerance
@@ -338,9 +356,7 @@ def test_pauli_transfer_without_noise_is_the_state_vector(n_qubits: int) -> None
 
 @pytest.mark.parametrize("kept", [0, 1, 4**3 * 8, 4**3 * 8 * 7])
 @pytest.mark.parametrize("n_gates", [0, 1, 2, 3, 7, 16, 17, 31])
-def test_recomputed_segments_give_the_same_gradient(
-    monkeypatch: pytest.MonkeyPatch, kept: int, n_gates: int
-) -> None:
+def test_recomputed_segments_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch, kept: int, n_gates: int) -> None:
     rng = np.random.default_rng([SEED, 90, n_gates])
     noise = asymmetric_noise()
     circuit, hamiltonian = random_circuit(3, n_gates, rng), random_hamiltonian(3, 30, rng)
@@ -369,12 +385,12 @@ def test_any_length_of_segment_gives_the_same_gradient(monkeypatch: pytest.Monke
 def test_pauli_expectations_are_all_single_string_energies() -> None:
     rng = np.random.default_rng([SEED, 97])
     noise = asymmetric_noise()
-    bare = NoiseModel("no readout", rules=noise.rules)
     circuit = covering_circuit(2, 3, noise, rng)
+    rho = density_matrix(circuit, noise)
     vector = PauliTransferSimulator(noise).pauli_expectations(circuit)
     for index, value in enumerate(vector):
         string = "IXYZ"[index // 4] + "IXYZ"[index % 4]
-        assert abs(value - dense_expectation(circuit, Hamiltonian({string: 1.0}), bare)) < 1e-12
+        assert abs(value - np.trace(Hamiltonian({string: 1.0}).to_matrix() @ rho).real) < 1e-12
 
 
 def _warm(simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:

@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make search` and `make test` create .venv, install, and run.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: search test lint molecules clean
+
+search: $(STAMP)
+	$(BIN)/qas search lih-4 --noise ibm-mumbai --agent ddqn --seconds 60 --seed 0
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/typecheck.py
+
+molecules: $(STAMP)
+	$(BIN)/python scripts/make_molecules.py
+
+# The pinned CPU build of torch comes first: asked for through a range, pip would take one with gigabytes of CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
