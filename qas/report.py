@@ -414,8 +414,11 @@ def _coupling(run: Run) -> str:
 
 def _svg(figure: Figure, name: str, label: str, *, natural_size: bool = False) -> str:
     """The figure as inline SVG: ids made unique by `name`, colours replaced by the page's variables."""
+    from matplotlib import rc_context
+
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with rc_context({"svg.hashsalt": name}):  # ids that are the same each time
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

@@ -39,134 +39,131 @@ def _value_and_gradient(noisy, sv, ptm, x, gradient):
     return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient)
 
 
-@compiled(inline=True)
-def _dot(a, b):
-    total = 0.0
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
-
-
 @compiled()
 def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
     """Minimize in place from `x`; `gradient` receives the final gradient.
+
+    The engine is called at one place only, because every call site is a copy of it to compile.
 
     Returns:
         energy, iterations, evaluations, status
     """
     n = len(x)
-    energy = _value_and_gradient(noisy, sv, ptm, x, gradient)
-    evaluations = 1
     inverse = np.zeros((n, n))
-    for i in range(n):
-        inverse[i, i] = 1.0
     direction, trial, new_gradient = np.empty(n), np.empty(n), np.empty(n)
     change, product = np.empty(n), np.empty(n)
     best, best_gradient = np.empty(n), np.empty(n)
-    fresh = True
-    iterations = 0
-    small_steps = 0
+    energy = best_energy = math.inf
+    step = best_step = low = high = slope = 0.0
+    iterations = evaluations = small_steps = 0
+    fresh = False
+    for i in range(n):
+        trial[i] = x[i]
     while True:
-        slope = 0.0
-        for i in range(n):
-            total = 0.0
-            for j in range(n):
-                total -= inverse[i, j] * gradient[j]
-            direction[i] = total
-            slope += total * gradient[i]
-        if slope >= 0.0:
-            if fresh:
-                return energy, iterations, evaluations, CONVERGED
+        if evaluations >= max_evaluations:
+            if best_step > 0.0:
+                for i in range(n):
+                    x[i], gradient[i] = best[i], best_gradient[i]
+                energy = best_energy
+            return energy, iterations, evaluations, OUT_OF_BUDGET
+        new_energy = _value_and_gradient(noisy, sv, ptm, trial, new_gradient)
+        evaluations += 1
+        restart = False
+        if evaluations == 1:
+            energy = new_energy
             for i in range(n):
-                for j in range(n):
-                    inverse[i, j] = 1.0 if i == j else 0.0
-            fresh = True
-            continue
-        if -0.5 * slope < tolerance:
-            return energy, iterations, evaluations, CONVERGED
-
-        # No angle moves by more than half a turn in the first trial of a step.
-        largest = 0.0
-        for i in range(n):
-            largest = max(largest, abs(direction[i]))
-        step = min(1.0, math.pi / largest)
-        low, high = 0.0, math.inf
-        best_energy, best_step = energy, 0.0
-        while True:
-            if evaluations >= max_evaluations:
-                if best_step > 0.0:
-                    for i in range(n):
-                        x[i], gradient[i] = best[i], best_gradient[i]
-                    energy = best_energy
-                return energy, iterations, evaluations, OUT_OF_BUDGET
+                gradient[i] = new_gradient[i]
+            restart = True
+        else:
+            # Line search: bracket a step with enough decrease and a flatter slope (weak Wolfe conditions).
+            new_slope = 0.0
             for i in range(n):
-                trial[i] = x[i] + step * direction[i]
-            new_energy = _value_and_gradient(noisy, sv, ptm, trial, new_gradient)
-            evaluations += 1
-            new_slope = _dot(new_gradient, direction)
+                new_slope += new_gradient[i] * direction[i]
             if new_energy < best_energy:
                 best_energy, best_step = new_energy, step
                 for i in range(n):
                     best[i], best_gradient[i] = trial[i], new_gradient[i]
+            found, guess = False, 0.0
             if new_energy > energy + 1e-4 * step * slope:
                 high = step
-                # Minimum of the parabola through the value and slope at `low` = 0 and the value here.
-                guess = -0.5 * slope * step * step / (new_energy - energy - slope * step) if low == 0.0 else 0.0
+                if low == 0.0:
+                    # Minimum of the parabola through the value and slope at 0 and the value here.
+                    guess = -0.5 * slope * step * step / (new_energy - energy - slope * step)
             elif new_slope < 0.9 * slope:
                 low = step
-                guess = 0.0
             else:
-                break
-            if high == math.inf:
-                step *= 2.0
-            else:
-                inside = low + 0.1 * (high - low)
-                step = guess if inside < guess < high - 0.1 * (high - low) else 0.5 * (low + high)
-            if high - low < 1e-10:
-                break
-        if best_step == 0.0:
-            if fresh:
-                return energy, iterations, evaluations, NO_PROGRESS
-            for i in range(n):
-                for j in range(n):
-                    inverse[i, j] = 1.0 if i == j else 0.0
-            fresh = True
-            continue
-
-        curvature = 0.0
-        yy = 0.0
-        for i in range(n):
-            change[i] = best_gradient[i] - gradient[i]
-            yy += change[i] * change[i]
-            curvature += change[i] * (best[i] - x[i])
-        decrease = energy - best_energy
-        if curvature > 1e-12 * math.sqrt(yy):
-            if fresh:
+                found = True
+            if not found and high - low >= 1e-10:
+                if high == math.inf:
+                    step *= 2.0
+                else:
+                    margin = 0.1 * (high - low)
+                    step = guess if low + margin < guess < high - margin else 0.5 * (low + high)
                 for i in range(n):
-                    inverse[i, i] = curvature / yy
-            quadratic = 0.0
+                    trial[i] = x[i] + step * direction[i]
+                continue
+            if best_step == 0.0:
+                if fresh:
+                    return energy, iterations, evaluations, NO_PROGRESS
+                restart = True
+            else:
+                curvature = yy = 0.0
+                for i in range(n):
+                    change[i] = best_gradient[i] - gradient[i]
+                    yy += change[i] * change[i]
+                    trial[i] = best[i] - x[i]
+                    curvature += change[i] * trial[i]
+                if curvature > 1e-12 * math.sqrt(yy):
+                    if fresh:
+                        for i in range(n):
+                            inverse[i, i] = curvature / yy
+                    quadratic = 0.0
+                    for i in range(n):
+                        total = 0.0
+                        for j in range(n):
+                            total += inverse[i, j] * change[j]
+                        product[i] = total
+                        quadratic += change[i] * total
+                    factor, share = (1.0 + quadratic / curvature) / curvature, 1.0 / curvature
+                    for i in range(n):
+                        left, right = factor * trial[i] - share * product[i], share * trial[i]
+                        for j in range(n):
+                            inverse[i, j] += left * trial[j] - right * product[j]
+                    fresh = False
+                for i in range(n):
+                    x[i], gradient[i] = best[i], best_gradient[i]
+                # The model can be wrong about what is left; two steps in a row that gain nothing settle it.
+                small_steps = small_steps + 1 if energy - best_energy < tolerance else 0
+                energy = best_energy
+                iterations += 1
+                if small_steps >= 2:
+                    return energy, iterations, evaluations, CONVERGED
+
+        while True:
+            if restart:
+                for i in range(n):
+                    for j in range(n):
+                        inverse[i, j] = 1.0 if i == j else 0.0
+                fresh = True
+            slope = largest = 0.0
             for i in range(n):
                 total = 0.0
                 for j in range(n):
-                    total += inverse[i, j] * change[j]
-                product[i] = total
-                quadratic += change[i] * total
-            factor, share = (1.0 + quadratic / curvature) / curvature, 1.0 / curvature
-            for i in range(n):
-                trial[i] = best[i] - x[i]
-            for i in range(n):
-                left, right = factor * trial[i] - share * product[i], share * trial[i]
-                for j in range(n):
-                    inverse[i, j] += left * trial[j] - right * product[j]
-            fresh = False
-        for i in range(n):
-            x[i], gradient[i] = best[i], best_gradient[i]
-        energy = best_energy
-        iterations += 1
-        # The model can be wrong about what is left; two steps in a row that gain nothing settle it.
-        small_steps = small_steps + 1 if decrease < tolerance else 0
-        if small_steps >= 2:
+                    total -= inverse[i, j] * gradient[j]
+                direction[i] = total
+                slope += total * gradient[i]
+                largest = max(largest, abs(total))
+            if slope < 0.0 or fresh:
+                break
+            restart = True
+        if -0.5 * slope < tolerance:
             return energy, iterations, evaluations, CONVERGED
+        # No angle moves by more than half a turn in the first trial of a step.
+        step = min(1.0, math.pi / largest)
+        low, high = 0.0, math.inf
+        best_energy, best_step = energy, 0.0
+        for i in range(n):
+            trial[i] = x[i] + step * direction[i]
 
 
 _NO_SV = (

@@ -1,0 +1,495 @@
+"""The command line: what it prints, what it leaves on disk, and one line with exit code 2 for input that does not fit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qas
+from qas.agents.base import Progress
+from qas.cli import _clock, _sparkline, _Watch, main
+from qas.runs import VERSION, Run
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    return qas.search("h2-2", agent="evolution", noise="ibm-mumbai", steps=30, out=folder)
+
+
+@pytest.fixture(scope="module")
+def resumable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted, with a checkpoint that holds arrays."""
+    folder = tmp_path_factory.mktemp("cli") / "interrupted"
+
+    def stop(progress: Progress) -> None:
+        if progress.architectures >= 12:
+            signal.raise_signal(signal.SIGINT)
+
+    found = qas.search("h2-2", agent="ddqn", evaluations=100_000, max_gates=6, out=folder, report=False, on_progress=stop)
+    assert found.status == "interrupted"
+    return folder
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _fails(capsys: Capture, *words: str) -> str:
+    """The error line of a command that must fail as input does."""
+    capsys.readouterr()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("qas: error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert "Traceback" not in err
+    return err
+
+
+# ---------------------------------------------------------------------- start
+def _loaded_after(code: str) -> set[str]:
+    code += "\nimport sys; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+def test_import_is_light() -> None:
+    assert not _loaded_after("import qas") & {"torch", "qiskit", "numba", "numpy", "scipy", "matplotlib"}
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["problems"], ["noise"], ["search", "--help"], ["serch"]])
+def test_light_commands(words: list[str]) -> None:
+    loaded = _loaded_after(f"from qas.cli import main\nmain({words!r})")
+    assert not loaded & {"torch", "qiskit", "numba", "matplotlib", "rich"}
+
+
+def test_console_script() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qas.cli", "--version"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == f"qas {qas.__version__}\n"
+
+
+def test_output_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "qas.cli", "problems"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 141 and done.stderr == ""
+
+
+def test_help_and_version(capsys: Capture) -> None:
+    assert main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+    for command in ("problems", "noise", "agents", "search", "inspect", "evaluate"):
+        assert main([command, "--help"]) == 0
+        assert f"qas {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "known"), [("problems", qas.list_problems), ("noise", qas.list_noise), ("agents", qas.list_agents)]
+)
+def test_lists(capsys: Capture, command: str, known: Any) -> None:
+    assert main([command]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(known())
+    assert main([command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == known()
+
+
+# ---------------------------------------------------------------------- search
+def test_search(capsys: Capture, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["search", "h2-2", "--agent", "evolution", "--noise", "ibm-mumbai", "--steps", "20", "--seed", "3"]
+    assert main([*words, "--max-gates", "9", "-o", "population=2", "--out", str(folder), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found = qas.load_run(folder)
+    assert found.architectures == 20 and found.seed == 3
+    assert found.config["options"] == {"population": 2} and found.config["max_gates"] == 9
+    for text in (str(folder), "report.html", "exact", "noisy", "noise-free", "product state", "front", "--resume", "q0: "):
+        assert text in out
+    assert f"{found.best.energy:.8f}" in out and f"{found.problem.exact:.8f}" in out
+
+
+def test_search_settings(capsys: Capture, tmp_path: Path) -> None:
+    words = ["search", "h2-3", "--agent", "random", "--evaluations", "200", "--gates", "rx,ry,cz", "--coupling", "0-1,1-2"]
+    words += ["--optimizer", "rotosolve", "--evaluator", "max_evaluations=30", "--engine", "statevector", "--no-report"]
+    assert main([*words, "--out", str(tmp_path / "run"), "--json", "--quiet"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["evaluations"] == 200 and data["front"] and data["best"]["error"] == min(r["error"] for r in data["front"])
+    found = qas.load_run(data["path"])
+    assert found.config["evaluator"] == {"max_evaluations": 30, "engine": "statevector", "optimizer": "rotosolve"}
+    assert not (found.path / "report.html").exists()
+    for result in found.front:
+        assert set(result.counts) <= {"rx", "ry", "cz"}
+        assert all(sorted(g.qubits) in ([0, 1], [1, 2]) for g in result.circuit if len(g.qubits) == 2)
+
+
+def test_search_with_shots(capsys: Capture, tmp_path: Path) -> None:
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--shots", "100", "--optimizer", "cobyla"]
+    assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "as measured" in capsys.readouterr().out
+
+
+def test_resume_with_a_larger_budget(capsys: Capture, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = ["search", "h2-2", "--agent", "evolution", "--quiet", "--no-report", "--out"]
+    assert main([*words, str(whole), "--steps", "40"]) == 0
+    assert main([*words, str(parts), "--steps", "20"]) == 0
+    assert main(["search", "--resume", str(parts), "--steps", "40", "--quiet", "--no-report"]) == 0
+    assert qas.load_run(parts).front == qas.load_run(whole).front
+    assert qas.load_run(parts).config["budget"]["steps"] == 40
+    assert "h2-2" in capsys.readouterr().out
+
+
+def test_interrupt_keeps_everything(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = ["search", "h2-3", "--agent", "evolution", "--steps", "20000", "--no-report", "--out"]
+    original = _Watch.plain
+
+    def interrupted(self: _Watch, progress: Progress) -> None:
+        original(self, progress)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Watch, "plain", interrupted)
+        assert main([*words, str(parts)]) == 130
+    out = capsys.readouterr().out
+    assert f"qas search --resume {parts}" in out and "interrupted" in out
+    stopped = qas.load_run(parts)
+    assert stopped.status == "interrupted" and 0 < stopped.architectures < 20000 and stopped.front
+    steps = str(stopped.architectures + 200)
+    assert main(["search", "--resume", str(parts), "--steps", steps, "--quiet", "--no-report"]) == 0
+    words[words.index("20000")] = steps
+    assert main([*words, str(whole), "--quiet"]) == 0
+    assert qas.load_run(parts).front == qas.load_run(whole).front
+
+
+def test_interrupt_before_the_search(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qas.agents.launch._build", interrupt)
+    assert main(["search", "h2-2", "--agent", "random", "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "qas: interrupted\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_lines(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = _Watch("h2-2, agent random", "Ha", {"seconds": 60})
+    watch.explain_start()
+    assert "compiled" in capsys.readouterr().err
+    watch.plain(Progress(1.0, 100, 10, 0.5, 3, 1, 0.1, 2, "note"))
+    assert capsys.readouterr().err == ""
+    watch._next_line = 0.0
+    watch.plain(Progress(3.0, 500, 20, 0.25, 4, 1, 0.25, 2, "a note"))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    for text in ("0:03", "0.25 Ha", "4 gates", "167 evaluations/s", "7 architectures/s", "0:09 left", "a note"):
+        assert text in line
+
+
+def test_live_display() -> None:
+    from rich.console import Console
+
+    watch = _Watch("h2-2, agent [random]", "Ha", {"steps": 60})
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(watch.renderable())
+    assert "preparing" in capture.get()
+    for k in range(600):
+        watch.note(Progress(k / 5, 100 * k, 10 * k, 10.0**-k if k < 300 else 0.0, 3, 1, k / 600, 2, "[note]"))
+    with console.capture() as capture:
+        console.print(watch.renderable())
+    for text in ("[random]", "500 evaluations/s", "50 architectures/s", "[note]", "Ctrl-C", "█"):
+        assert text in capture.get()
+
+
+def test_small_formats() -> None:
+    assert (_clock(0), _clock(59.6), _clock(3661)) == ("0:00", "1:00", "1:01:01")
+    assert _sparkline([]) == "" and set(_sparkline([1.0, 1.0])) == {"▁"}
+    falling = _sparkline([1.0, 0.1, 0.01, float("inf"), -1.0])
+    assert falling[0] == "█" and falling[-1] == "▁"
+
+
+# ---------------------------------------------------------------------- inspect and evaluate
+def test_inspect(capsys: Capture, run: Run, tmp_path: Path) -> None:
+    path = str(run.path)
+    assert main(["inspect", path]) == 0
+    text = capsys.readouterr().out
+    assert f"{run.best.energy:.8f}" in text and "report.html" in text and "ibm-mumbai" in text
+    assert main(["inspect", path, "--front"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4 + len(run.front)
+    assert main(["inspect", path, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["front"]) == len(run.front)
+    assert main(["inspect", path, "--circuit", "0"]) == 0
+    assert "circuit 0" in capsys.readouterr().out
+    assert main(["inspect", path, "--circuit", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["error"] == run.front[0].error
+    assert main(["inspect", path, "--qasm"]) == 0
+    assert qas.Circuit.from_qasm(capsys.readouterr().out) == run.best.circuit
+    for name in ("c.png", "c.svg", "c.qasm"):
+        assert main(["inspect", path, "--save", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).stat().st_size > 50
+    assert qas.Circuit.from_qasm((tmp_path / "c.qasm").read_text()) == run.best.circuit
+
+
+def test_inspect_a_run_without_circuits(capsys: Capture, run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run.path, tmp_path / "run"))
+    for name in ("circuits.jsonl", "summary.json"):
+        (folder / name).unlink()
+    assert main(["inspect", str(folder)]) == 0
+    assert "no circuit yet" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"] is None
+    for words in (["--circuit", "0"], ["--qasm"]):
+        assert "no circuit yet" in _fails(capsys, "inspect", str(folder), *words)
+    assert "no circuit yet" in _fails(capsys, "evaluate", str(folder))
+
+
+def test_evaluate(capsys: Capture, run: Run, tmp_path: Path) -> None:
+    assert main(["evaluate", str(run.path), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["energy"] == pytest.approx(run.best.energy, abs=1e-10) and data["noise"] == "ibm-mumbai"
+    assert main(["evaluate", str(run.path), "--engine", "aer", "--shots", "200", "--seed", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "standard error" in text and "engine aer" in text and "200 shots" in text
+    assert main(["evaluate", str(run.path), "--noise", "none", "--json", "--circuit", "0"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["noise"] is None and data["energy"] == pytest.approx(run.front[0].noise_free_energy, abs=1e-10)
+    file = str(run.path / "best.qasm")
+    assert main(["evaluate", file, "--problem", "h2-2", "--backend", "aer", "--noise", "ibm-mumbai", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
+    assert main(["evaluate", file, "--problem", "h2-2"]) == 0
+    assert "no noise" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- input that does not fit
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("serch h2-2", "did you mean 'search'"),
+        ("search", "a problem"),
+        ("search h2-2 --agnet ddqn", "did you mean '--agent'"),
+        ("search h2-2 extra", "unexpected argument 'extra'"),
+        ("search h2-2 --seconds", "--seconds"),
+        ("search h2-2 --seconds -3", "positive number"),
+        ("search h2-2 --seconds nan", "positive number"),
+        ("search h2-2 --seconds inf", "positive number"),
+        ("search h2-2 --evaluations 0", "whole number of at least 1"),
+        ("search h2-2 --steps 1.5", "whole number of at least 1"),
+        ("search h2-2 --seed -1", "whole number of at least 0"),
+        ("search h2-2 --max-gates 0", "whole number of at least 1"),
+        ("search h2-2 --coupling 0,1", "pairs of qubits"),
+        ("search h2-2 --coupling 0-1-2", "pairs of qubits"),
+        ("search h2-2 --coupling 0-7 --agent random", "0..1"),
+        ("search h2-2 -o population", "key=value"),
+        ("search h22", "did you mean 'h2-2'"),
+        ("search tfim-99", "2 to 20"),
+        ("search h2-2 --noise ibm-mumbay", "did you mean 'ibm-mumbai'"),
+        ("search h2-2 --agent ddqm", "did you mean 'ddqn'"),
+        ("search h2-2 --agent random --gates rx,cxx", "did you mean 'cx'"),
+        ("search h2-2 --agent random --gates ,", "gate"),
+        ("search h2-2 --agent random --engine state", "did you mean 'statevector'"),
+        ("search h2-2 --agent random --optimizer lbfgs", "did you mean 'l-bfgs'"),
+        ("search h2-2 --agent random --shots 10", "shots"),
+        ("search h2-2 --agent random -o depth=3", "no settings"),
+        ("search h2-2 --agent evolution -o populations=3", "did you mean 'population'"),
+        ("search h2-2 --agent evolution -o population=abc", "must be int"),
+        ("search h2-2 --agent evolution -o population=0", "at least 1"),
+        ("search h2-2 --agent random --evaluator tolerance=[]", "must be float"),
+        ("search h2-2 --agent random --evaluator tolerances=1", "did you mean 'tolerance'"),
+        ("search h2-2 --agent random --evaluator engine=[1]", "must be"),
+        ("search tfim-14 --noise ibm-mumbai --agent evolution", "at most 12 noisy qubits"),
+        ("search lih-6 --noise ibm-ourense --agent random", "qubits"),
+        ("search h2-2 --resume somewhere", "leave out PROBLEM"),
+        ("search --resume somewhere --agent ddqn", "leave out --agent"),
+        ("search --resume somewhere", "no such run folder"),
+        ("inspect", "RUN"),
+        ("inspect somewhere", "no such run folder"),
+        ("inspect .", "not a run folder"),
+        ("evaluate somewhere", "no such run folder"),
+        ("evaluate some.qasm --problem h2-2", "does not exist"),
+        ("evaluate some.qasm", "--problem"),
+    ],
+)
+def test_wrong_words(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in _fails(capsys, *words.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_words_about_a_run(capsys: Capture, run: Run, tmp_path: Path) -> None:
+    before = _snapshot(run.path)
+    path = str(run.path)
+    for words, message in [
+        (["inspect", path, "--circuit", "99"], "a number from 0"),
+        (["inspect", path, "--circuit", "-1"], "a number from 0"),
+        (["inspect", path, "--circuit", "x"], "a number from 0"),
+        (["inspect", path, "--save", str(tmp_path / "c.pdf")], ".png, .svg or .qasm"),
+        (["inspect", path, "--save", str(tmp_path / "no" / "c.png")], "does not exist"),
+        (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "cannot write"),
+        (["evaluate", path, "--problem", "lih-4"], "2 qubits, but problem lih-4 needs 4"),
+        (["evaluate", path, "--shots", "0"], "whole number"),
+        (["evaluate", path, "--engine", "statevector"], "statevector"),
+        (["evaluate", path + "/best.qasm", "--circuit", "1", "--problem", "h2-2"], "--circuit"),
+        (["search", "h2-2", "--agent", "random", "--out", path], "new or empty"),
+        (["search", "h2-2", "--agent", "random", "--out", path + "/best.qasm"], "new or empty"),
+        (["search", "h2-2", "--agent", "random", "--out", path + "/best.qasm/x"], "best.qasm"),
+        (["inspect", path + "/config.json"], "got a file"),
+    ]:
+        assert message in _fails(capsys, *words)
+    assert _snapshot(run.path) == before and list(tmp_path.iterdir()) == []
+
+
+HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "qubit[2] q;\nrx(0.1) q[5];\n", "line 4"),
+        (HEAD + "qubit[2] q;\nrx(0.0/0.0) q[0];\n", "line 4"),
+        (HEAD + "qubit[2] q;\nrx(nan) q[0];\n", "nan"),
+        (HEAD + "qubit[3] q;\nrx(0.1) q[0];\n", "3 qubits, but problem h2-2 needs 2"),
+        (HEAD + "qubit[2] q;\nbit[2] c;\nh q[0];\nc[0] = measure q[0];\n", "measurement"),
+        (HEAD + "qubit[2] q;\nbit c;\nif (c) { x q[0]; }\n", "classical control"),
+        (HEAD + "input angle a;\nqubit[2] q;\nrx(a) q[0];\n", "unbound"),
+        (HEAD + "qubit[2] q;\nfoo q[0];\n", "line 4"),
+        (HEAD + "qubit[2] q;\nrx(0.1 q[0]", "OpenQASM"),
+        ("", "empty"),
+        ("\x00\x01", "OpenQASM"),
+        ('OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nmeasure q -> c;\n', "measurement"),
+    ],
+)
+def test_wrong_circuit_files(capsys: Capture, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.qasm"
+    path.write_text(text)
+    assert message in _fails(capsys, "evaluate", str(path), "--problem", "h2-2", "--noise", "ibm-mumbai")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_truncated_runs(capsys: Capture, resumable: Path, tmp_path: Path, share: float) -> None:
+    """Each file is cut in turn: the answer is one line, or the right result, and no other file changes."""
+    names = [n for n in _snapshot(resumable) if not n.endswith("report.html")]
+    assert {"config.json", "summary.json", "history.csv", "circuits.jsonl", "best.qasm"} < set(names)
+    assert any(n.endswith("arrays.safetensors") for n in names)
+    for number, name in enumerate(names):
+        folder = Path(shutil.copytree(resumable, tmp_path / str(number)))
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: int(share * len(whole))])
+        before = _snapshot(folder)
+        if name in ("config.json", "summary.json") or (name == "circuits.jsonl" and share):
+            assert str(folder) in _fails(capsys, "inspect", str(folder))
+            assert str(folder) in _fails(capsys, "evaluate", str(folder))
+        else:
+            assert main(["inspect", str(folder)]) == 0
+        if name != "best.qasm" and not (name == "circuits.jsonl" and not share):
+            _fails(capsys, "search", "--resume", str(folder), "--steps", "14")
+        assert _snapshot(folder) == before
+
+
+def test_missing_pieces_of_a_checkpoint(capsys: Capture, resumable: Path, tmp_path: Path) -> None:
+    for name in ("arrays.safetensors", "state.json"):
+        folder = Path(shutil.copytree(resumable, tmp_path / name))
+        next(folder.glob(f"checkpoint/*/{name}")).unlink()
+        before = _snapshot(folder)
+        _fails(capsys, "search", "--resume", str(folder), "--steps", "14")
+        assert _snapshot(folder) == before
+
+
+def test_newer_run(capsys: Capture, run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run.path, tmp_path / "run"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"version": VERSION + 1}))
+    before = _snapshot(folder)
+    for words in (["inspect", str(folder)], ["evaluate", str(folder)], ["search", "--resume", str(folder)]):
+        assert "newer version" in _fails(capsys, *words)
+    assert _snapshot(folder) == before
+
+
+def _no_space(*arguments: Any, **options: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_at_the_start(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qas.files.os.fsync", _no_space)
+    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(tmp_path / "run"))
+    assert "no space left" in line
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_full_disk_while_searching(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history goes to a device that is always full; what the run wrote before stays readable."""
+    from qas.runs import Recorder
+
+    def full(self: Recorder) -> None:
+        self._stream = open("/dev/full", "a")  # noqa: SIM115
+
+    monkeypatch.setattr(Recorder, "_open", full)
+    folder = tmp_path / "run"
+    assert "no space left" in _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(folder))
+    monkeypatch.undo()
+    assert main(["inspect", str(folder)]) == 0
+
+
+def test_full_disk_on_resume(
+    capsys: Capture, resumable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(resumable, tmp_path / "run"))
+    before = _snapshot(folder)
+    monkeypatch.setattr("qas.files.os.fsync", _no_space)
+    assert "no space left" in _fails(capsys, "search", "--resume", str(folder), "--steps", "20")
+    monkeypatch.undo()
+    after = _snapshot(folder)
+    assert {k: v for k, v in after.items() if k != "history.csv"} == {
+        k: v for k, v in before.items() if k != "history.csv"
+    }
+    assert main(["search", "--resume", str(folder), "--steps", "20", "--quiet"]) == 0
+
+
+def test_no_permission(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    monkeypatch.setattr("qas.runs.Path.mkdir", refuse)
+    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(tmp_path / "run"))
+    assert "Permission denied" in line
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("qas.noise.list_noise", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["noise"])
+
+
+def test_search_outside_the_main_thread(tmp_path: Path) -> None:
+    codes: list[int] = []
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    thread = threading.Thread(target=lambda: codes.append(main(words)))
+    thread.start()
+    thread.join(120)
+    assert codes == [0]

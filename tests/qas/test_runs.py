@@ -1,0 +1,285 @@
+"""Runs: the front against brute force, folders from disk, and files that are never half written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qas
+from qas.circuits import Circuit
+from qas.errors import RunError
+from qas.files import load_checkpoint, read_json, save_checkpoint, to_json, write_atomic
+from qas.runs import HISTORY_COLUMNS, VERSION, Front, Recorder, Result, Run, envelope, load_run
+
+
+def _circuit(two: int, one: int) -> Circuit:
+    return Circuit(2, [("cx", (0, 1))] * two + [("rx", 0, 0.1)] * one)
+
+
+_offers = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 20), st.floats(-1e-3, 1.0, allow_nan=False)), min_size=1, max_size=40
+)
+
+
+def _filled(offers: list[tuple[int, int, float]], margin: float = 0.0) -> Front:
+    front = Front(margin)
+    for count, (two, one, error) in enumerate(offers):
+        front.add(_circuit(two, one), error - 1.0, error, count)
+    return front
+
+
+# ---------------------------------------------------------------------- front
+@settings(deadline=None, max_examples=60)
+@given(_offers)
+def test_front_against_brute_force(offers: list[tuple[int, int, float]]) -> None:
+    front = _filled(offers)
+    held = {(c.two_qubit_gates, len(c)): error for error, _, c, _ in front.points}
+    best: dict[tuple[int, int], float] = {}
+    for two, one, error in offers:
+        size = (two, two + one)
+        best[size] = min(best.get(size, np.inf), error)
+    slack = 1e-9
+    for (two, gates), error in held.items():
+        assert error >= best[two, gates] - slack
+        assert all(e > error - slack for (t, g), e in best.items() if t <= two and g <= gates)
+    # Whatever was left out is matched by something that is no larger.
+    for (two, gates), error in best.items():
+        assert any(t <= two and g <= gates and e <= error + slack for (t, g), e in held.items())
+
+
+@settings(deadline=None, max_examples=30)
+@given(_offers)
+def test_front_with_margin(offers: list[tuple[int, int, float]]) -> None:
+    front = _filled(offers, margin=1e-3)
+    points = [(c.two_qubit_gates, len(c), error) for error, _, c, _ in front.points]
+    for two, gates, error in points:
+        for t, g, e in points:
+            if (t, g) != (two, gates) and t <= two and g <= gates:
+                assert error + 1e-12 + 1e-3 * abs(error) < e
+    best = front.best
+    lowest = min(error for *_, error in offers)
+    assert best is not None and lowest <= best[0] <= lowest + 2e-12 + 2e-3 * abs(lowest) + 1e-3 * abs(best[0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(_offers)
+def test_front_survives_json(offers: list[tuple[int, int, float]]) -> None:
+    front = _filled(offers, margin=1e-3)
+    again = Front.from_json(json.loads(to_json(front.to_json())))
+    assert again.points == front.points
+
+
+def test_front_refuses_nan_and_repeats() -> None:
+    front = Front()
+    assert front.best is None and front.points == []
+    assert not front.add(_circuit(0, 1), float("nan"), float("nan"), 1)
+    assert front.add(_circuit(0, 1), 0.5, 0.5, 1)
+    assert not front.add(_circuit(0, 1), 0.5, 0.5, 2)
+    assert front.add(_circuit(0, 1), 0.4, 0.4, 3)
+    assert len(front) == 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(_offers)
+def test_envelope_against_brute_force(offers: list[tuple[int, int, float]]) -> None:
+    results = [Result(_circuit(two, one), e, e, e, e, 0) for two, one, e in offers]
+    kept = envelope(results)
+    for first, second in zip(kept, kept[1:], strict=False):
+        assert first.two_qubit_gates < second.two_qubit_gates and first.error > second.error
+    for two in range(13):
+        below = [r.error for r in results if r.two_qubit_gates <= two]
+        found = [r.error for r in kept if r.two_qubit_gates <= two]
+        assert min(below, default=None) == min(found, default=None)
+
+
+# ---------------------------------------------------------------------- files
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("qas.files.os.fsync", full)
+    with pytest.raises(RunError, match="no space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_write_into_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot write"):
+        write_atomic(tmp_path / "no" / "a.txt", "x")
+
+
+def test_json_has_no_nan() -> None:
+    assert to_json({"a": np.float64("nan"), "b": [np.int64(3), np.array([1.0, np.inf])]}) == '{"a": null, "b": [3, [1.0, null]]}'
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_damaged_json(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(RunError):
+        read_json(path, "the file")
+
+
+def test_checkpoints_replace_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "checkpoint"
+    assert load_checkpoint(folder) is None
+    for count in range(3):
+        save_checkpoint(folder, {"count": count}, {"w": np.full(2, float(count))})
+    found = load_checkpoint(folder)
+    assert found is not None and found[0] == {"count": 2} and (found[1]["w"] == 2.0).all()
+    assert sorted(p.name for p in folder.iterdir()) == ["2", "CURRENT"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("qas.files.os.fsync", full)
+    with pytest.raises(RunError, match="no space left"):
+        save_checkpoint(folder, {"count": 3}, {"w": np.zeros(2)})
+    found = load_checkpoint(folder)
+    assert found is not None and found[0] == {"count": 2}
+
+
+@pytest.mark.parametrize("pointer", ["", "../elsewhere", "x", "²"])
+def test_damaged_checkpoint_pointer(tmp_path: Path, pointer: str) -> None:
+    save_checkpoint(tmp_path / "c", {"a": 1}, {})
+    (tmp_path / "c" / "CURRENT").write_text(pointer)
+    with pytest.raises(RunError, match="pointer"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_recorder_wants_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="new or empty"):
+        Recorder(tmp_path).create({})
+    with pytest.raises(RunError, match="new or empty"):
+        Recorder(tmp_path / "file").create({})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_no_space_for_the_history(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.create({})
+    recorder.close()
+    recorder._stream = open("/dev/full", "a")  # noqa: SIM115
+    recorder.row((1, 0.1, -1.0, 0.1, 2, 1, 1, 0.1))
+    with pytest.raises(RunError, match="no space left"):
+        recorder.flush()
+    with pytest.raises(RunError, match="no space left"):
+        recorder.close()
+
+
+# ---------------------------------------------------------------------- runs
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return qas.search("h2-2", agent="evolution", noise="ibm-mumbai", steps=30, seed=1, out=folder, report=False)
+
+
+def test_load_run_gives_the_same_run(run: Run) -> None:
+    again = load_run(run.path)
+    assert again == run and again.best == run.best
+    assert again.status == "finished" and again.architectures == 30 and again.seed == 1 and again.agent == "evolution"
+    assert again.problem == qas.load_problem("h2-2") and again.noise == qas.load_noise("ibm-mumbai")
+    assert str(run.path) in repr(run)
+
+
+def test_energies_of_a_run_are_reproducible(run: Run) -> None:
+    for result in run.front:
+        noisy = qas.evaluate(result.circuit, run.problem, noise=run.noise)
+        assert noisy.energy == pytest.approx(result.energy, abs=1e-10)
+        assert noisy.noise_free_energy == pytest.approx(result.noise_free_energy, abs=1e-10)
+        assert result.error == pytest.approx(result.energy - run.problem.exact)
+    assert qas.Circuit.from_qasm((run.path / "best.qasm").read_text()) == run.best.circuit
+
+
+def test_history(run: Run) -> None:
+    rows = run.history()
+    assert rows.dtype.names == HISTORY_COLUMNS and len(rows) == 30
+    assert rows["evaluations"][-1] == run.evaluations
+    assert (np.diff(rows["best_error"]) <= 0).all()
+    assert rows["best_error"][-1] == pytest.approx(run.best.error, rel=1e-2)
+
+
+def _copy(run: Run, target: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(run.path, target))
+
+
+def test_history_with_half_a_last_line(run: Run, tmp_path: Path) -> None:
+    folder = _copy(run, tmp_path / "run")
+    text = (folder / "history.csv").read_text()
+    (folder / "history.csv").write_text(text[: text.rindex(",")])
+    assert (load_run(folder).history() == run.history()[:-1]).all()
+    (folder / "history.csv").write_text(text.splitlines()[0][:5])
+    assert len(load_run(folder).history()) == 0
+    (folder / "history.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RunError, match="damaged"):
+        load_run(folder).history()
+    (folder / "history.csv").unlink()
+    with pytest.raises(RunError, match="cannot be read"):
+        load_run(folder).history()
+
+
+def test_missing_and_newer_runs(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such run folder"):
+        load_run(tmp_path / "nothing")
+    with pytest.raises(RunError, match="not a run folder"):
+        load_run(tmp_path)
+    with pytest.raises(RunError, match="got a file"):
+        load_run(run.path / "config.json")
+    folder = _copy(run, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"version": VERSION + 1}))
+    with pytest.raises(RunError, match="newer version"):
+        load_run(folder)
+    for name, value in [("agent", 3), ("budget", None), ("problem", []), ("evaluator", "x"), ("noise", 1)]:
+        (folder / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(RunError, match=f"damaged at {name}"):
+            load_run(folder)
+    del config["gates"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="lacks gates"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "{}", '{"status": "finished", "evaluations": "x"}', "{"])
+def test_damaged_summary(run: Run, tmp_path: Path, content: str) -> None:
+    folder = _copy(run, tmp_path / "run")
+    (folder / "summary.json").write_text(content)
+    with pytest.raises(RunError, match="summary"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]\n", '{"energy": null}\n', "5\n", "\x00\n"])
+def test_damaged_front(run: Run, tmp_path: Path, content: str) -> None:
+    folder = _copy(run, tmp_path / "run")
+    (folder / "circuits.jsonl").write_text(content)
+    with pytest.raises(RunError, match="front"):
+        load_run(folder)
+
+
+def test_a_run_killed_early_has_no_circuit(run: Run, tmp_path: Path) -> None:
+    folder = _copy(run, tmp_path / "run")
+    for name in ("circuits.jsonl", "summary.json", "best.qasm"):
+        (folder / name).unlink()
+    early = load_run(folder)
+    assert early.status == "running" and early.front == [] and "none" in repr(early)
+    with pytest.raises(RunError, match="no circuit yet"):
+        _ = early.best
+
+
+def test_equal_seeds_give_equal_runs(run: Run, tmp_path: Path) -> None:
+    again = qas.search(
+        "h2-2", agent="evolution", noise="ibm-mumbai", steps=30, seed=1, out=tmp_path / "run", report=False
+    )
+    assert again.front == run.front
