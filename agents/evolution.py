@@ -46,6 +46,7 @@ class EvolutionAgent(Agent):
         self.rng = search.rng(1)
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
+        self.refused = 0
         table = search.table
         self._one = [a for a in range(len(table)) if len(table.gate(a).qubits) == 1]
         self._two = [a for a in range(len(table)) if len(table.gate(a).qubits) == 2]
@@ -73,11 +74,15 @@ class EvolutionAgent(Agent):
         for _ in range(1 + self.rng.poisson(self.changes)):
             child = self._mutate(child)
         child = simplify(child)
-        if len(child) > self.search.max_gates:
-            return
         key = child.key
-        if self.tried.get(key, 0) >= 2:
+        if len(child) > self.search.max_gates or self.tried.get(key, 0) >= 2:
+            self.refused += 1
+            if self.refused >= 1000:
+                # A small space is exhausted: without another round the budget would never be used up.
+                self.tried.clear()
+                self.refused = 0
             return
+        self.refused = 0
         self.tried[key] = self.tried.get(key, 0) + 1
         if len(self.tried) > 200_000:
             self.tried.clear()
@@ -188,10 +193,11 @@ class EvolutionAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         cells = [[two, [[m.circuit.to_list(), m.error] for m in members]] for two, members in self.cells.items()]
-        return {"rng": rng_state(self.rng), "cells": cells, "tried": self.tried}, {}
+        return {"rng": rng_state(self.rng), "cells": cells, "tried": self.tried, "refused": self.refused}, {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
         self.cells = {two: [_Member(Circuit(n, c), error) for c, error in members] for two, members in state["cells"]}
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
+        self.refused = int(state["refused"])

@@ -94,7 +94,9 @@ def search(
     model = load_noise(noise)
     if agent not in AGENTS:
         raise UnknownNameError("agent", agent, AGENTS)
-    _check_size(target, model, (evaluator or {}).get("engine"))
+    settings = dict(evaluator or {})
+    _check_keywords(Evaluator, settings, "evaluator", {"problem", "noise"})
+    _check_size(target, model, settings.get("engine"))
     config: dict[str, Any] = {
         "agent": agent,
         "options": dict(options or {}),
@@ -102,10 +104,10 @@ def search(
         "problem": target.to_json(),
         "noise": None if model is None else model.to_json(),
         "budget": {"seconds": seconds, "evaluations": evaluations, "steps": steps},
-        "max_gates": _whole(max_gates or (MAX_GATES if target.n_qubits <= 4 else 70), "max_gates", 1),
+        "max_gates": _whole(_max_gates(target) if max_gates is None else max_gates, "max_gates", 1),
         "gates": list(gates),
         "coupling": None if coupling is None else [list(p) for p in coupling],
-        "evaluator": dict(evaluator or {}),
+        "evaluator": settings,
         "versions": _versions(),
     }
     folder = _folder(out, target.name, agent)
@@ -143,7 +145,12 @@ def resume(
     recorder = Recorder(run.path)
     state, player = _build(config, recorder, on_progress)
     state.restore(player, run.path)
-    write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
+    if config["budget"] != run.config["budget"]:
+        try:
+            write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
+        except BaseException:
+            recorder.close()
+            raise
     return _conduct(state, player, report)
 
 
@@ -226,6 +233,10 @@ def _interrupts(state: Search) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _max_gates(problem: Problem) -> int:
+    return MAX_GATES if problem.n_qubits <= 4 else 70
 
 
 def _folder(out: str | os.PathLike[str] | None, problem: str, agent: str) -> Path:

@@ -1,9 +1,9 @@
 """Architecture search as a Gymnasium game: one action appends one gate.
 
-Importing this package registers ``qas/CircuitBuilder-v0``::
+``import qas`` registers ``qas/CircuitBuilder-v0``::
 
     import gymnasium
-    import qas.envs
+    import qas
 
     env = gymnasium.make("qas/CircuitBuilder-v0", problem="lih-4", noise="ibm-mumbai")
 
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
-
+from qas._gymnasium import ENV_ID, register
 from qas.envs.actions import ActionTable
 from qas.envs.curricula import Curriculum, FixedThreshold, MovingThreshold, RandomHalting, load_curriculum
 from qas.envs.rewards import Transition, list_rewards, load_reward
@@ -38,15 +37,6 @@ __all__ = [
     "load_reward",
     "register",
 ]
-
-ENV_ID = "qas/CircuitBuilder-v0"
-
-
-def register() -> None:
-    """Make the environments known to Gymnasium; calling it again changes nothing."""
-    if ENV_ID not in gymnasium.registry:
-        gymnasium.register(id=ENV_ID, entry_point="qas.envs.builder:CircuitBuilderEnv")
-
 
 def __getattr__(name: str) -> Any:
     # The environment brings the compiled simulators with it; registering alone should stay cheap.

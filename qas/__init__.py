@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qas._gymnasium import register_when_loaded
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
     from qas.problems import Problem, list_problems, load_problem, maxcut, problem
     from qas.runs import Result, Run, load_run
     from qas.vqe import Evaluator
+
+
+register_when_loaded()
 
 
 def __getattr__(name: str) -> Any:

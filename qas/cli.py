@@ -469,7 +469,7 @@ class _Watch:
             Text(f"{evaluations:,.0f} evaluations/s"),
             Text(f"{architectures:,.0f} architectures/s; {p.evaluations:,} evaluations so far"),
         )
-        rows = [Text(self.label, style="bold"), head, body]
+        rows: list[Any] = [Text(self.label, style="bold"), head, body]
         if p.note:
             rows.append(Text(p.note, style="dim", no_wrap=True, overflow="ellipsis"))
         rows.append(Text("Ctrl-C stops and keeps everything", style="dim"))
@@ -613,7 +613,7 @@ def _places(run: Run) -> list[str]:
 
 def _run_json(run: Run) -> dict[str, Any]:
     p = run.problem
-    data: dict[str, Any] = {
+    return {
         "path": str(run.path.resolve()),
         "status": run.status,
         "problem": p.name,
@@ -630,7 +630,6 @@ def _run_json(run: Run) -> dict[str, Any]:
         "best": run.best.to_json() if run.front else None,
         "front": [r.to_json() for r in run.front],
     }
-    return data
 
 
 # ---------------------------------------------------------------------- inspect

@@ -374,8 +374,10 @@ def _table(run: Run) -> str:
         good = " class='good'" if r.error <= run.problem.threshold else ""
         rows.append(f"<tr{good}>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     head = "".join(f"<th>{h}</th>" for h in heads)
-    note = f"<p class='soft'>Green: {_text(threshold_name(run))} reached. All {len(run.front)} circuits of the front, which "
-    note += "also counts gates of every kind, are in <code>circuits.jsonl</code>.</p>"
+    note = (
+        f"<p class='soft'>Green: {_text(threshold_name(run))} reached. All {len(run.front)} circuits of the front, "
+        "which also counts gates of every kind, are in <code>circuits.jsonl</code>.</p>"
+    )
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves on disk, and one line with exit code 2 for input that does not fit."""
+"""The command line: what it prints and leaves on disk; one line and exit code 2 for input that does not fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def resumable(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if progress.architectures >= 12:
             signal.raise_signal(signal.SIGINT)
 
-    found = qas.search("h2-2", agent="ddqn", evaluations=100_000, max_gates=6, out=folder, report=False, on_progress=stop)
+    limits = {"evaluations": 100_000, "max_gates": 6}
+    found = qas.search("h2-2", agent="ddqn", **limits, out=folder, report=False, on_progress=stop)
     assert found.status == "interrupted"
     return folder
 
@@ -123,17 +124,38 @@ def test_search(capsys: Capture, tmp_path: Path) -> None:
     found = qas.load_run(folder)
     assert found.architectures == 20 and found.seed == 3
     assert found.config["options"] == {"population": 2} and found.config["max_gates"] == 9
-    for text in (str(folder), "report.html", "exact", "noisy", "noise-free", "product state", "front", "--resume", "q0: "):
+    for text in (
+        str(folder),
+        "report.html",
+        "exact",
+        "noisy",
+        "noise-free",
+        "product state",
+        "front",
+        "--resume",
+        "q0",
+    ):
         assert text in out
     assert f"{found.best.energy:.8f}" in out and f"{found.problem.exact:.8f}" in out
 
 
 def test_search_settings(capsys: Capture, tmp_path: Path) -> None:
-    words = ["search", "h2-3", "--agent", "random", "--evaluations", "200", "--gates", "rx,ry,cz", "--coupling", "0-1,1-2"]
-    words += ["--optimizer", "rotosolve", "--evaluator", "max_evaluations=30", "--engine", "statevector", "--no-report"]
+    words = ["search", "h2-3", "--agent", "random", "--evaluations", "200", "--gates", "rx,ry,cz"]
+    words += [
+        "--coupling",
+        "0-1,1-2",
+        "--optimizer",
+        "rotosolve",
+        "--evaluator",
+        "max_evaluations=30",
+        "--engine",
+        "statevector",
+        "--no-report",
+    ]
     assert main([*words, "--out", str(tmp_path / "run"), "--json", "--quiet"]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["evaluations"] == 200 and data["front"] and data["best"]["error"] == min(r["error"] for r in data["front"])
+    assert data["evaluations"] == 200
+    assert data["best"]["error"] == min(r["error"] for r in data["front"])
     found = qas.load_run(data["path"])
     assert found.config["evaluator"] == {"max_evaluations": 30, "engine": "statevector", "optimizer": "rotosolve"}
     assert not (found.path / "report.html").exists()
@@ -448,14 +470,13 @@ def test_full_disk_while_searching(capsys: Capture, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Recorder, "_open", full)
     folder = tmp_path / "run"
-    assert "no space left" in _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(folder))
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(folder)]
+    assert "no space left" in _fails(capsys, *words)
     monkeypatch.undo()
     assert main(["inspect", str(folder)]) == 0
 
 
-def test_full_disk_on_resume(
-    capsys: Capture, resumable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_on_resume(capsys: Capture, resumable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(shutil.copytree(resumable, tmp_path / "run"))
     before = _snapshot(folder)
     monkeypatch.setattr("qas.files.os.fsync", _no_space)

@@ -118,7 +118,8 @@ def test_write_into_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_json_has_no_nan() -> None:
-    assert to_json({"a": np.float64("nan"), "b": [np.int64(3), np.array([1.0, np.inf])]}) == '{"a": null, "b": [3, [1.0, null]]}'
+    data = {"a": np.float64("nan"), "b": [np.int64(3), np.array([1.0, np.inf])]}
+    assert to_json(data) == '{"a": null, "b": [3, [1.0, null]]}'
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
