@@ -143,7 +143,7 @@ def front_figure(run: Run, title: str | None = None) -> Figure:
         )  # fmt: skip
         counts, errors = [r.two_qubit_gates for r in kept], _floored(r.error for r in kept)
         axes.plot(counts, errors, color=_MAIN, linewidth=1.3, drawstyle="steps-post", alpha=0.6, zorder=3)
-        name = f"best with noise {run.noise.name}" if run.noise else "best of each count"
+        name = (f"best with noise {run.noise.name}" if run.noise else "best of each count") + " (number: all gates)"
         axes.plot(counts, errors, "o", color=_MAIN, markersize=7, linestyle="none", zorder=4, label=name)
         if run.noise:
             perfect = _floored(r.noise_free_error for r in kept)
@@ -236,7 +236,7 @@ section{background:var(--cffffff);border:1px solid var(--ce4e7eb);border-radius:
 .number b{display:block;font-size:1.4rem;font-weight:650;line-height:1.3;white-space:nowrap}
 .number.good b{color:var(--c2d7d46)}
 .number span{font-size:.84rem;color:var(--c7b8794);display:block}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%%),1fr));gap:18px}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%%),1fr));gap:0 18px}
 .pair section{min-width:0}
 svg{display:block;max-width:100%%;height:auto}
 .wide{overflow-x:auto}
@@ -284,10 +284,7 @@ def _page(run: Run) -> str:
         parts.append(_section("Best circuit", "<p>No circuit was evaluated yet.</p>"))
     front = _svg(front_figure(run), "front", "Pareto front: error against two-qubit gates")
     convergence = _svg(convergence_figure(run), "convergence", "Best error against evaluations")
-    note = "<p class='soft'>Numbers beside the points: all gates of the circuit.</p>" if run.front else ""
-    parts.append(
-        f"<div class='pair'>{_section('Pareto front', front + note)}{_section('Convergence', convergence)}</div>"
-    )
+    parts.append(f"<div class='pair'>{_section('Pareto front', front)}{_section('Convergence', convergence)}</div>")
     if run.front:
         parts.append(_section("Error against two-qubit gates", _table(run)))
     parts.append(_section("This run", _settings(run)))
@@ -383,7 +380,7 @@ def _table(run: Run) -> str:
 
 def _settings(run: Run) -> str:
     config, problem = run.config, run.problem
-    budget = ", ".join(f"{v:,} {k}" for k, v in config["budget"].items() if v)
+    budget = ", ".join(f"{v:,} {k}" if isinstance(v, int) else f"{v:g} {k}" for k, v in config["budget"].items() if v)
 
     def pairs(settings: Any) -> str:
         return ", ".join(f"{k} = {v}" for k, v in settings.items()) if settings else "defaults"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
 from qas.optimizers.coordinate import rotosolve
-from qas.optimizers.evaluation import Evaluator, Outcome, OutOfBudget
 from qas.optimizers.gradient import adam, lbfgs
 from qas.optimizers.shots import SampledObjective
 from qas.optimizers.stochastic import adam_spsa, spsa
@@ -127,23 +127,23 @@ def _run(
 
     nfev, njev = objective.nfev, objective.njev
     last_evaluation = sampled is not None or method.ends_unevaluated
-    evaluator = Evaluator(objective, sampled, start, budget, reserved=1 if last_evaluation or not len(start) else 0)
+    book = Bookkeeper(objective, sampled, start, budget, reserved=1 if last_evaluation or not len(start) else 0)
     if len(start) == 0:
         outcome = Outcome(True, "the circuit has no angles")
     else:
         try:
-            outcome = method.run(evaluator, start.copy(), tolerance, rng, **options)
+            outcome = method.run(book, start.copy(), tolerance, rng, **options)
         except OutOfBudget:
             outcome = Outcome(False, f"stopped: the budget of {budget} evaluations is used up")
     if last_evaluation or len(start) == 0:
-        evaluator.evaluate_iterate()
-    x, value, gradient = evaluator.answer()
+        book.evaluate_iterate()
+    x, value, gradient = book.answer()
     result = OptimizeResult(
         x=x,
         fun=value,
         nfev=objective.nfev - nfev,
         njev=objective.njev - njev,
-        nit=evaluator.iterations,
+        nit=book.iterations,
         success=outcome.success,
         message=outcome.message,
     )

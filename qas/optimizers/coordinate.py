@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from qas.optimizers.evaluation import Evaluator, Outcome
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome
 
 
 def rotosolve(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -34,30 +34,30 @@ def rotosolve(
         refresh: with shot noise, angles between fresh measurements of the current point, at least 1.
     """
     x = start
-    value = evaluator(x)
+    value = book(x)
     visited = 0
     for sweep in range(1, max_sweeps + 1):
         before = value
         for k in range(len(x)):
-            if not evaluator.exact and visited and visited % max(1, refresh) == 0:
-                value = evaluator(x)
+            if not book.exact and visited and visited % max(1, refresh) == 0:
+                value = book(x)
             visited += 1
-            value = _minimize_angle(evaluator, x, k, value)
-            evaluator.iterate = x.copy()
-        evaluator.iterations = sweep
+            value = _minimize_angle(book, x, k, value)
+            book.iterate = x.copy()
+        book.iterations = sweep
         if before - value < tolerance:
             return Outcome(True, "converged: a sweep over all angles gains less than the tolerance")
     return Outcome(False, f"stopped after {max_sweeps} sweeps")
 
 
-def _minimize_angle(evaluator: Evaluator, x: np.ndarray, k: int, value: float) -> float:
+def _minimize_angle(book: Bookkeeper, x: np.ndarray, k: int, value: float) -> float:
     """Move angle `k` of `x` to its minimum, in place, and return the value there."""
     angle = x[k]
     probe = x.copy()
     probe[k] = angle + math.pi / 2
-    upper = evaluator(probe)
+    upper = book(probe)
     probe[k] = angle - math.pi / 2
-    lower = evaluator(probe)
+    lower = book(probe)
     middle = (upper + lower) / 2
     cosine, sine = value - middle, (upper - lower) / 2
     if math.hypot(cosine, sine) <= 1e-15 * max(1.0, abs(middle)):

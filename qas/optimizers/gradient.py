@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from qas.optimizers.evaluation import Evaluator, Outcome
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome
 
 _NO_LIMIT = 10**9
 
 
 def lbfgs(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -32,10 +32,10 @@ def lbfgs(
     from scipy.optimize import minimize
 
     def count(intermediate_result: object) -> None:
-        evaluator.iterations += 1
+        book.iterations += 1
 
     result = minimize(
-        evaluator.value_and_gradient,
+        book.value_and_gradient,
         start,
         jac=True,
         method="L-BFGS-B",
@@ -52,7 +52,7 @@ def lbfgs(
 
 
 def adam(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -76,11 +76,11 @@ def adam(
     x = start
     mean, square = np.zeros_like(x), np.zeros_like(x)
     for step in range(1, max_iterations + 1):
-        _, gradient = evaluator.value_and_gradient(x)
+        _, gradient = book.value_and_gradient(x)
         if np.abs(gradient).max() <= math.sqrt(tolerance):
             return Outcome(True, "converged: the gradient is below the square root of the tolerance")
         mean = beta1 * mean + (1 - beta1) * gradient
         square = beta2 * square + (1 - beta2) * gradient**2
         x = x - learning_rate * (mean / (1 - beta1**step)) / (np.sqrt(square / (1 - beta2**step)) + epsilon)
-        evaluator.iterations = step
+        book.iterations = step
     return Outcome(False, f"stopped after {max_iterations} iterations")

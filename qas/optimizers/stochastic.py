@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qas.errors import QasError
-from qas.optimizers.evaluation import Evaluator, Outcome, OutOfBudget
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
 
 LIH4_STAGES = (1191, 357, 119)
 """Evaluations of the three shot stages that CRLQAS uses for LiH on 4 qubits."""
@@ -34,14 +34,14 @@ class _TailAverage:
         return self._sum / self._count
 
 
-def _slope(evaluator: Evaluator, x: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+def _slope(book: Bookkeeper, x: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
     """Simultaneous-perturbation gradient from two evaluations at x ± size·Δ, Δ uniform in {-1, +1}."""
     delta = rng.choice((-1.0, 1.0), size=len(x))
-    return (evaluator(x + size * delta) - evaluator(x - size * delta)) / (2 * size) * delta
+    return (book(x + size * delta) - book(x - size * delta)) / (2 * size) * delta
 
 
 def spsa(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -68,21 +68,21 @@ def spsa(
         average: the returned point is the mean over this last fraction of the iterates; 0 returns the last one.
     """
     _check_positive(iterations=iterations, a=a, c=c)
-    affordable = int(min(iterations, evaluator.left // 2))
+    affordable = int(min(iterations, book.left // 2))
     offset = affordable / 10 if stability is None else stability
     tail = _TailAverage(affordable, average)
     x = start
     for k in range(affordable):
-        x = x - a / (k + 1 + offset) ** alpha * _slope(evaluator, x, c / (k + 1) ** gamma, rng)
-        evaluator.iterate = tail.add(k, x)
-        evaluator.iterations = k + 1
+        x = x - a / (k + 1 + offset) ** alpha * _slope(book, x, c / (k + 1) ** gamma, rng)
+        book.iterate = tail.add(k, x)
+        book.iterations = k + 1
     if affordable < iterations:
         raise OutOfBudget
     return Outcome(True, f"finished {iterations} iterations")
 
 
 def adam_spsa(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -121,7 +121,7 @@ def adam_spsa(
     planned = _stage_steps(stages)
     _check_positive(a=a, c=c)
     total = sum(planned)
-    affordable = int(min(total, evaluator.left // 2))
+    affordable = int(min(total, book.left // 2))
     steps = [affordable * n // total for n in planned]
     steps[-1] += affordable - sum(steps)
     fractions = np.repeat(_STAGE_SHOTS[len(planned)], steps)
@@ -130,15 +130,15 @@ def adam_spsa(
     x = start
     mean, square = np.zeros_like(x), np.zeros_like(x)
     for k, fraction in enumerate(fractions):
-        evaluator.set_shots(float(fraction))
-        gradient = _slope(evaluator, x, c / (k + 1) ** gamma, rng)
+        book.set_shots(float(fraction))
+        gradient = _slope(book, x, c / (k + 1) ** gamma, rng)
         decay = beta1 / (k + 1) ** lamda
         mean = decay * mean + (1 - decay) * gradient
         square = beta2 * square + (1 - beta2) * gradient**2
         direction = (mean / (1 - decay ** (k + 1))) / (np.sqrt(square / (1 - beta2 ** (k + 1))) + epsilon)
         x = x - a / (k + 1) ** alpha * (gradient if raw_first and k == 0 else direction)
-        evaluator.iterate = tail.add(k, x)
-        evaluator.iterations = k + 1
+        book.iterate = tail.add(k, x)
+        book.iterations = k + 1
     if affordable < total:
         raise OutOfBudget
     return Outcome(True, f"finished {total} iterations")

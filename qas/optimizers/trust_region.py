@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from qas.errors import QasError
-from qas.optimizers.evaluation import Evaluator, Outcome
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome
 
 _NO_LIMIT = 10**7
 
 
 def cobyla(
-    evaluator: Evaluator,
+    book: Bookkeeper,
     start: np.ndarray,
     tolerance: float,
     rng: np.random.Generator,
@@ -34,16 +34,16 @@ def cobyla(
         raise QasError(f"initial_step is positive, got {initial_step}")
 
     def follow(x: np.ndarray) -> None:
-        evaluator.iterations += 1
-        evaluator.iterate = np.array(x)
+        book.iterations += 1
+        book.iterate = np.array(x)
 
     result = minimize(
-        evaluator,
+        book,
         start,
         method="COBYLA",
         callback=follow,
         tol=min(math.sqrt(tolerance), initial_step),
         options={"rhobeg": initial_step, "maxiter": _NO_LIMIT},
     )
-    evaluator.iterate = np.array(result.x)
+    book.iterate = np.array(result.x)
     return Outcome(bool(result.success), str(result.message))

@@ -11,7 +11,7 @@ import numpy as np
 from qas.optimizers.shots import SampledObjective
 
 
-class OutOfBudget(Exception):  # noqa: N818 - a signal between a method and `minimize`, not an error
+class OutOfBudget(Exception):  # a signal between a method and `minimize`, not an error
     """The next evaluation would exceed the budget; raised before it is made."""
 
 
@@ -23,7 +23,7 @@ class Outcome:
     message: str
 
 
-class Evaluator:
+class Bookkeeper:
     """Calls the objective within the budget.
 
     Attributes:
