@@ -1,0 +1,168 @@
+"""Speed of the engines: noisy energies against Aer's density matrix, gradients against energies, state vector.
+
+    python benchmarks/engines.py --check --out results/speed/engines.json
+
+Both sides run in one process, in turn, on one thread, with circuits, observables and noise built beforehand; a time is
+the median of many single calls. The noise is thermal relaxation after every gate, the observable a transverse-field
+Ising Hamiltonian, two gates in five are CX.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import qas
+from qas.circuits import Circuit
+from qas.hamiltonians import Hamiltonian
+from qas.noise import ONE_QUBIT_GATES, TWO_QUBIT_GATES, NoiseModel, thermal_relaxation
+from qas.simulators import make_simulator
+from qas.testing import random_circuit
+
+SIZES = ((4, 40), (6, 70), (8, 100))
+REACH = {4: 100.0, 6: 30.0, 8: 5.0}
+GRADIENT_REACH = 5.0
+T1, T2, TIME_ONE, TIME_TWO = 120e-6, 100e-6, 35e-9, 400e-9
+
+
+def our_noise() -> NoiseModel:
+    one, two = thermal_relaxation(T1, T2, TIME_ONE), thermal_relaxation(T1, T2, TIME_TWO)
+    return NoiseModel("thermal").add(one, ONE_QUBIT_GATES).add(two, TWO_QUBIT_GATES)
+
+
+def aer_energy(circuit: Circuit, hamiltonian: Hamiltonian, *, noisy: bool) -> Callable[[], float]:
+    """One call of Aer, everything that can be prepared prepared."""
+    from qiskit import transpile
+    from qiskit_aer import AerSimulator
+    from qiskit_aer.noise import NoiseModel as AerNoiseModel
+    from qiskit_aer.noise import thermal_relaxation_error
+
+    options: dict[str, Any] = {"method": "statevector"}
+    if noisy:
+        model = AerNoiseModel()
+        two = thermal_relaxation_error(T1, T2, TIME_TWO)
+        model.add_all_qubit_quantum_error(thermal_relaxation_error(T1, T2, TIME_ONE), ["rx", "ry", "rz"])
+        model.add_all_qubit_quantum_error(two.tensor(two), ["cx"])
+        options = {"method": "density_matrix", "noise_model": model}
+    backend = AerSimulator(max_parallel_threads=1, **options)
+    quantum = circuit.to_qiskit()
+    quantum.save_expectation_value(hamiltonian.to_qiskit(), list(range(circuit.n_qubits)), label="energy")
+    quantum = transpile(quantum, backend, optimization_level=0)
+    return lambda: float(backend.run(quantum, shots=1).result().data(0)["energy"])
+
+
+def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Median seconds of one call of each, made in turn; short calls are made several times in each turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+        call()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        for name, call in calls.items():
+            turn = time.perf_counter()
+            for _ in range(20):
+                start = time.perf_counter()
+                call()
+                stop = time.perf_counter()
+                times[name].append(stop - start)
+                if stop - turn > 0.005:
+                    break
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(n_qubits: int, n_gates: int, seconds: float, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng([seed, n_qubits])
+    circuit = random_circuit(n_qubits, n_gates, rng, gates=["rx", "ry", "rz", "cx", "cx"])
+    hamiltonian = qas.load_problem(f"tfim-{n_qubits}").hamiltonian
+    noisy, pure = make_simulator(our_noise()), make_simulator()
+    aer, aer_pure = (aer_energy(circuit, hamiltonian, noisy=flag) for flag in (True, False))
+    for ours, theirs in ((noisy, aer), (pure, aer_pure)):
+        gap = abs(ours.expectation(circuit, hamiltonian) - theirs())
+        if gap > 1e-8:
+            raise SystemExit(f"the engines disagree by {gap:.2g}: nothing to compare")
+    angles = np.array(circuit.angles)
+    row = medians(
+        {
+            "noisy": lambda: noisy.expectation(circuit, hamiltonian, angles),
+            "noisy_gradient": lambda: noisy.expectation_and_gradient(circuit, hamiltonian, angles),
+            "pure": lambda: pure.expectation(circuit, hamiltonian, angles),
+            "pure_gradient": lambda: pure.expectation_and_gradient(circuit, hamiltonian, angles),
+            "aer_noisy": aer,
+            "aer_pure": aer_pure,
+        },
+        seconds,
+    )
+    return {
+        "n_qubits": n_qubits,
+        "n_gates": n_gates,
+        "n_angles": circuit.n_angles,
+        "seconds": row,
+        "noisy_speedup": row["aer_noisy"] / row["noisy"],
+        "noisy_gradient_ratio": row["noisy_gradient"] / row["noisy"],
+        "pure_speedup": row["aer_pure"] / row["pure"],
+        "pure_gradient_ratio": row["pure_gradient"] / row["pure"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| circuit | noisy energy | Aer | faster | with gradient | ÷ energy | pure energy | Aer | faster | ÷ energy |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        t = {name: f"{1e6 * value:.1f} µs" for name, value in row["seconds"].items()}
+        lines.append(
+            f"| {row['n_qubits']} qubits, {row['n_gates']} gates | {t['noisy']} | {t['aer_noisy']} "
+            f"| {row['noisy_speedup']:.0f}× | {t['noisy_gradient']} | {row['noisy_gradient_ratio']:.1f} "
+            f"| {t['pure']} | {t['aer_pure']} | {row['pure_speedup']:.0f}× | {row['pure_gradient_ratio']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for row in rows:
+        n = row["n_qubits"]
+        if row["noisy_speedup"] < REACH[n]:
+            found.append(f"{n} qubits: {row['noisy_speedup']:.1f}× Aer, wanted {REACH[n]:g}×")
+        for kind in ("noisy", "pure"):
+            if row[f"{kind}_gradient_ratio"] > GRADIENT_REACH:
+                ratio = row[f"{kind}_gradient_ratio"]
+                found.append(f"{n} qubits, {kind}: gradient ÷ energy is {ratio:.2f}, wanted at most {GRADIENT_REACH:g}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=8.0, help="time for each size")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a number to reach is missed")
+    args = parser.parse_args()
+    rows = [measure(n, gates, args.seconds, args.seed) for n, gates in SIZES]
+    print(table(rows))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps({"command": " ".join(sys.argv), "rows": rows}, indent=1) + "\n")
+    failures = missed(rows)
+    for line in failures:
+        print("missed:", line, file=sys.stderr)
+    return 1 if args.check and failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
