@@ -3,9 +3,10 @@
     python benchmarks/angles.py --check --out results/speed/angles.json
 
 Random architectures of 20 gates from rx ry rz cx, noise-free unless told otherwise, each from its own random angles:
-the compiled BFGS (tolerance 1e-9), SciPy's L-BFGS-B on the same exact gradients, and COBYLA with 1000 evaluations as the
-published reference does. Quality is what SciPy still gains when it starts from the answer with the tightest settings.
+the compiled BFGS (tolerance 1e-9), SciPy's L-BFGS-B on the same exact gradients, and COBYLA with 1000 evaluations as
+the published reference does. Quality is what SciPy still gains from the answer with the tightest settings.
 """
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Both sides run in one process, in turn, on one thread, with circuits, observable
 the median of many single calls. The noise is thermal relaxation after every gate, the observable a transverse-field
 Ising Hamiltonian, two gates in five are CX.
 """
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
 from __future__ import annotations
 

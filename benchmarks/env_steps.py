@@ -2,9 +2,10 @@
 
     python benchmarks/env_steps.py --check --out results/speed/env_steps.json
 
-One architecture is optimized in each step, so the steps are the rows of the run's history. The rate is that of the whole
-run; the second half, where circuits are long and every step learns, is told apart.
+One architecture is optimized in each step, so the steps are the rows of the run's history. The rate is that of the
+whole run; the second half, where circuits are long and every step learns, is told apart.
 """
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
 from __future__ import annotations
 

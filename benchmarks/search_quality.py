@@ -7,6 +7,7 @@ Writes `runs.csv` (one row for each run, with its envelope: the best error of ev
 `table.md`. Rows that are already there are not run again, so an interrupted campaign continues with the same command.
 With a budget in seconds, use as many jobs as there are idle cores.
 """
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
 from __future__ import annotations
 

