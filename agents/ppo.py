@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from qas.agents.base import Agent, Search
 from qas.agents.episodes import make_environment
@@ -96,7 +97,7 @@ class PpoAgent(Agent):
         with _global_randomness(self.seed):
             self.model = MaskablePPO(
                 "MultiInputPolicy",
-                self.env,
+                DummyVecEnv([lambda: self.env]),  # as it is: a Monitor around it would have state of its own
                 n_steps=int(n_steps),
                 batch_size=int(batch_size),
                 n_epochs=int(n_epochs),

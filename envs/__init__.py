@@ -38,6 +38,7 @@ __all__ = [
     "register",
 ]
 
+
 def __getattr__(name: str) -> Any:
     # The environment brings the compiled simulators with it; registering alone should stay cheap.
     if name == "CircuitBuilderEnv":

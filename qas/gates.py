@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qas.errors import UnknownNameError
+from qas.errors import QasError, UnknownNameError
 
 PAULI_MATRICES = {
     "I": np.eye(2, dtype=complex),
@@ -94,6 +94,9 @@ SEARCH_GATES = ("rx", "ry", "rz", "cx")
 """The default search set (CRLQAS section 2: rotations about three axes and CNOT)."""
 
 
+_OTHER_NAMES = {"cnot": "cx", "not": "x", "hadamard": "h", "p": "rz", "phase": "rz", "u1": "rz", "u3": "u", "v": "sx"}
+
+
 def gate_spec(name: str) -> GateSpec:
     """The specification of gate `name`.
 
@@ -102,5 +105,8 @@ def gate_spec(name: str) -> GateSpec:
     """
     try:
         return GATES[name]
-    except KeyError:
+    except (KeyError, TypeError):
+        other = _OTHER_NAMES.get(str(name).lower())
+        if other is not None:
+            raise QasError(f"unknown gate {name!r}; here it is called {other!r}") from None
         raise UnknownNameError("gate", name, GATES) from None

@@ -144,17 +144,25 @@ class Front:
         if not self.accepts(error, two, gates):
             return False
         self._points[two, gates] = (error, energy, circuit, evaluations)
-        block = self._lowest[two:, gates:]
-        np.minimum(block, error, out=block)
-        for (t, g), point in list(self._points.items()):
-            if (
-                t >= two
-                and g >= gates
-                and (t, g) != (two, gates)
-                and point[0] + 1e-12 + self.margin * abs(point[0]) >= error
-            ):
-                del self._points[t, g]
+        beaten = [
+            place
+            for place, point in self._points.items()
+            if place != (two, gates)
+            and place[0] >= two
+            and place[1] >= gates
+            and point[0] + 1e-12 + self.margin * abs(point[0]) >= error
+        ]
+        for place in beaten:
+            del self._points[place]
+        self._rebuild()
         return True
+
+    def _rebuild(self) -> None:
+        """Lowest errors from the points that are left, so that a front read from disk decides as this one would."""
+        self._lowest.fill(np.inf)
+        for (two, gates), point in self._points.items():
+            block = self._lowest[two:, gates:]
+            np.minimum(block, point[0], out=block)
 
     @property
     def points(self) -> list[tuple[float, float, Circuit, int]]:
@@ -172,8 +180,12 @@ class Front:
     @classmethod
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
-        for _error, energy, n, gates, count in data:
-            front.add(Circuit(n, gates), energy, _error, count)
+        for error, energy, n, gates, count in data:
+            circuit = Circuit(n, gates)
+            place = circuit.two_qubit_gates, len(circuit)
+            front._grow(*place)
+            front._points[place] = (error, energy, circuit, count)
+        front._rebuild()
         return front
 
 

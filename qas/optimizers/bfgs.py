@@ -132,11 +132,11 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
                     fresh = False
                 for i in range(n):
                     x[i], gradient[i] = best[i], best_gradient[i]
-                # The model can be wrong about what is left; two steps in a row that gain nothing settle it.
-                small_steps = small_steps + 1 if energy - best_energy < tolerance else 0
+                # The model can also promise too much; three steps in a row that gain nothing settle it.
+                small_steps = small_steps + 1 if energy - best_energy < 0.01 * tolerance else 0
                 energy = best_energy
                 iterations += 1
-                if small_steps >= 2:
+                if small_steps >= 3:
                     return energy, iterations, evaluations, CONVERGED
 
         while True:
@@ -156,7 +156,7 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
             if slope < 0.0 or fresh:
                 break
             restart = True
-        if -0.5 * slope < tolerance:
+        if -0.5 * slope < 0.01 * tolerance:  # in flat directions the model promises too little
             return energy, iterations, evaluations, CONVERGED
         # No angle moves by more than half a turn in the first trial of a step.
         step = min(1.0, math.pi / largest)

@@ -179,13 +179,15 @@ class AerSimulator(Simulator):
             return QiskitAerSimulator(method="statevector", zero_threshold=0.0)
         uses = frozenset((gate.name, gate.qubits) for gate in circuit)
         key = uses | {("", (circuit.n_qubits,))}
-        if key not in self._noise_models:
+        model = self._noise_models.get(key)
+        if model is None:
             from qas.noise_import import aer_noise
 
+            model = aer_noise(self.noise, circuit.n_qubits, uses)
             if len(self._noise_models) >= _KEPT_MODELS:
                 self._noise_models.clear()
-            self._noise_models[key] = aer_noise(self.noise, circuit.n_qubits, uses)
-        return QiskitAerSimulator(method="density_matrix", noise_model=self._noise_models[key], zero_threshold=0.0)
+            self._noise_models[key] = model
+        return QiskitAerSimulator(method="density_matrix", noise_model=model, zero_threshold=0.0)
 
     def _run(
         self, circuit: Circuit, quantum: Any, binds: list[dict[Any, list[float]]] | None

@@ -28,7 +28,8 @@ from qas.testing import random_circuit, random_hamiltonian
 SEED = 918_273_311
 TOLERANCE = 1e-10
 AERS_OWN = 1e-8
-"""Errors composed by qiskit-aer are simulated by it to about 1e-9: it drops Kraus operators of very small weight."""
+"""With noise models that qiskit-aer composes itself, its energies stray by up to 2e-9 from dense matrices with
+the same channels (equal to 1e-15 when read with `SuperOp`); our engine stays within 1e-15 of the dense matrices."""
 
 DEVICES = [
     "FakeOurenseV2",

@@ -284,3 +284,19 @@ def test_equal_seeds_give_equal_runs(run: Run, tmp_path: Path) -> None:
         "h2-2", agent="evolution", noise="ibm-mumbai", steps=30, seed=1, out=tmp_path / "run", report=False
     )
     assert again.front == run.front
+
+
+def test_a_front_read_back_decides_as_the_one_that_was_saved() -> None:
+    rng = np.random.default_rng(41)
+    for _ in range(60):
+        kept = Front()
+        restored: Front | None = None
+        for k in range(80):
+            gates = [("cx", (0, 1))] * int(rng.integers(5)) + [("x", 0)] * int(rng.integers(8))
+            error = float(10 ** rng.uniform(-3.002, -3))  # many are equal within the margin
+            kept.add(Circuit(2, gates), error, error, k)
+            if restored is not None:
+                restored.add(Circuit(2, gates), error, error, k)
+            if k == 40:
+                restored = Front.from_json(kept.to_json())
+        assert restored is not None and restored.to_json() == kept.to_json()
