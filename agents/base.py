@@ -46,8 +46,12 @@ class Budget:
             raise QasError("a search needs a budget: seconds, evaluations or steps")
         for name in ("seconds", "evaluations", "steps"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise QasError(f"{name} must be positive, got {value}")
+            kinds = (int, float) if name == "seconds" else (int,)
+            if value is None:
+                continue
+            if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < np.inf:
+                whole = "" if name == "seconds" else "whole "
+                raise QasError(f"{name} is a positive {whole}number, got {value!r}")
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Search:
     note: str = ""
     stop_requested: bool = False
     _elapsed_before: float = 0.0
-    _started: float = 0.0
+    _started: float | None = None
     _last_progress: float = 0.0
     _last_checkpoint: float = 0.0
 
@@ -108,7 +112,8 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        return self._elapsed_before + time.perf_counter() - self._started
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._elapsed_before + running
 
     @property
     def fraction(self) -> float:
@@ -164,12 +169,12 @@ class Search:
         found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
         self.evaluations += found.evaluations
         self.architectures += 1
-        if tidy or found.error <= self.front.lowest(found.circuit.two_qubit_gates):
-            short = self._without_redundant_gates(found)
-            self.front.add(short.circuit, short.energy, short.error, self.evaluations)
+        offered = self._offered(found, rng, always=tidy)
+        if offered is not None:
+            self.front.add(offered.circuit, offered.energy, offered.error, self.evaluations)
+            self.best_error = min(self.best_error, offered.error)
             if tidy:
-                found = short
-        self.best_error = min(self.best_error, found.error)
+                found = offered
         now = self.seconds
         c = found.circuit
         self.recorder.row(
@@ -189,18 +194,45 @@ class Search:
             self.on_progress(self.progress())
         return found
 
-    def _without_redundant_gates(self, found: Evaluation) -> Evaluation:
+    def _offered(self, found: Evaluation, rng: np.random.Generator, *, always: bool) -> Evaluation | None:
+        """What is offered to the front for an evaluation: without redundant gates, and measured afresh under shots.
+
+        None if it has no chance to join. Noise-free and exact, the energy is that of the shorter circuit too; under
+        noise that is evaluated anew, for every agent alike. Under shots the smallest of many noisy values would be a
+        lucky one, so a candidate is measured once more and only that value counts.
+        """
+        promising = found.error <= self.front.lowest(found.circuit.two_qubit_gates)
+        if self.evaluator.shots is not None:
+            if not (promising or always) or not self._may_spend():
+                return found if always else None
+            again = self.evaluator.evaluate(found.circuit, rng, max_evaluations=1, exact_start=True)
+            self.evaluations += again.evaluations
+            return again
+        if self.noise is None and not (promising or always):
+            return None
         circuit = simplify(found.circuit, angle_tolerance=1e-7)
         if circuit is found.circuit:
             return found
-        if self.noise is None or not self._may_spend():
-            return found if self.noise is not None else replace(found, circuit=circuit)
+        if self.noise is None:
+            return replace(found, circuit=circuit)
+        if not self._may_spend():
+            return found
         self.evaluations += 1
         energy = self.evaluator.energy(circuit)
         return Evaluation(circuit, energy, self.problem.error(energy), found.evaluations + 1)
 
     def _may_spend(self) -> bool:
         return self.budget.evaluations is None or self.evaluations < self.budget.evaluations
+
+    def energy(self, circuit: Circuit) -> float:
+        """Exact energy of a circuit at its own angles; counted as one evaluation.
+
+        Raises:
+            SearchEnded: no budget is left.
+        """
+        self._remaining()
+        self.evaluations += 1
+        return self.evaluator.energy(circuit)
 
     def safe_point(self, agent: Agent) -> None:
         """Called by an agent when its state is complete: write a checkpoint if one is due, stop if asked to.
@@ -211,6 +243,7 @@ class Search:
         if self.stop_requested:
             self.checkpoint(agent)
             raise SearchEnded
+        self._remaining()
         if time.perf_counter() - self._last_checkpoint > self.checkpoint_every:
             self.checkpoint(agent)
 
@@ -275,8 +308,7 @@ class Search:
         """Continue from the checkpoint in `folder`; False if the run was killed before its first one."""
         found = load_checkpoint(folder / "checkpoint")
         if found is None:
-            header = len((folder / "history.csv").read_bytes().split(b"\n", 1)[0]) + 1
-            self.recorder.reopen(header)
+            self.recorder.restart()
             return False
         state, arrays = found
         try:

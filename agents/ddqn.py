@@ -155,8 +155,9 @@ class DdqnAgent(Agent):
         self.bits = int(np.prod(self.env.encoding.shape))
         actions = len(search.table)
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
-        self.online = QNetwork(self.bits, tuple(hidden), actions, generator)
-        self.target = QNetwork(self.bits, tuple(hidden), actions, generator)
+        with torch.random.fork_rng(devices=[]):  # torch draws default weights from its global generator first
+            self.online = QNetwork(self.bits, tuple(hidden), actions, generator)
+            self.target = QNetwork(self.bits, tuple(hidden), actions, generator)
         self.target.load_state_dict(self.online.state_dict())
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=learning_rate, fused=True)
         self.buffer = ReplayBuffer(int(memory), search.max_gates, actions)

@@ -31,6 +31,9 @@ class CountedEvaluator(Evaluator):
     ) -> Evaluation:
         return self.search.evaluate(circuit, rng, max_evaluations=max_evaluations, exact_start=exact_start)
 
+    def energy(self, circuit: Circuit) -> float:
+        return self.search.energy(circuit)
+
 
 def make_environment(search: Search, halting: str = "none") -> CircuitBuilderEnv:
     """The environment of a search.

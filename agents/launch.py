@@ -99,17 +99,18 @@ def search(
     _check_size(target, model, settings.get("engine"))
     config: dict[str, Any] = {
         "agent": agent,
-        "options": dict(options or {}),
-        "seed": _whole(seed, "seed", 0),
+        "options": {} if options is None else options,
+        "seed": seed,
         "problem": target.to_json(),
         "noise": None if model is None else model.to_json(),
         "budget": {"seconds": seconds, "evaluations": evaluations, "steps": steps},
-        "max_gates": _whole(_max_gates(target) if max_gates is None else max_gates, "max_gates", 1),
-        "gates": list(gates),
-        "coupling": None if coupling is None else [list(p) for p in coupling],
+        "max_gates": _max_gates(target) if max_gates is None else max_gates,
+        "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
+        "coupling": _pairs(coupling),
         "evaluator": settings,
         "versions": _versions(),
     }
+    _check_config(config)
     folder = _folder(out, target.name, agent)
     recorder = Recorder(folder)
     state, player = _build(config, recorder, on_progress)
@@ -135,13 +136,21 @@ def resume(
         seconds, evaluations, steps: replace the limits of the run; totals, what is already used counts.
 
     Raises:
-        RunError: no run there, damaged, or from a newer version.
+        RunError: no run there, damaged, from a newer version, or its budget is used up.
     """
     run = load_run(path)
     config = dict(read_config(run.path))
     new = {"seconds": seconds, "evaluations": evaluations, "steps": steps}
     if any(v is not None for v in new.values()):
         config["budget"] = new
+    _check_config(config)
+    used = {"seconds": run.seconds, "evaluations": run.evaluations, "steps": run.architectures}
+    for name, limit in config["budget"].items():
+        if limit is not None and used[name] >= limit:
+            raise RunError(
+                f"the run has used {used[name]:.10g} of {limit:.10g} {name}; give a larger total to go on, such as "
+                f"--{name} {math.ceil(2 * used[name])}"
+            )
     recorder = Recorder(run.path)
     state, player = _build(config, recorder, on_progress)
     state.restore(player, run.path)
@@ -159,6 +168,26 @@ def _check_size(problem: Problem, noise: NoiseModel | None, engine: Any) -> None
     simulator = make_simulator(noise, engine)
     if isinstance(simulator, CompiledSimulator):
         simulator.check_size(problem.n_qubits)
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse settings of the wrong kind, whether they come from a caller or from a file."""
+    _whole(config["seed"], "seed", 0)
+    _whole(config["max_gates"], "max_gates", 1)
+    for name in ("options", "evaluator", "budget"):
+        if not isinstance(config[name], dict) or not all(isinstance(key, str) for key in config[name]):
+            raise QasError(f"{name} is a mapping from names to values, got {config[name]!r}")
+    unknown = set(config["budget"]) - {"seconds", "evaluations", "steps"}
+    if unknown:
+        raise UnknownNameError("budget", min(unknown), ["seconds", "evaluations", "steps"])
+    Budget(**config["budget"])
+    gates, coupling = config["gates"], config.get("coupling")
+    if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
+        raise QasError(f"gates is a list of gate names, got {gates!r}")
+    if coupling is not None and not (
+        isinstance(coupling, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in coupling)
+    ):
+        raise QasError(f"coupling is a list of pairs of qubits, got {coupling!r}")
 
 
 def _build(
@@ -254,6 +283,14 @@ def _whole(value: Any, what: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise QasError(f"{what} is a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def _pairs(coupling: Any) -> Any:
+    """Pairs as JSON has them; what is no list of pairs is left for the check."""
+    try:
+        return None if coupling is None else [list(pair) for pair in coupling]
+    except TypeError:
+        return coupling
 
 
 def _check_keywords(target: Any, given: dict[str, Any], what: str, own: set[str]) -> None:

@@ -91,6 +91,10 @@ class MovingThreshold(Curriculum):
     (from the eleventh on) it moves to the best error found plus `ball`, and cutting starts anew: after all cuts a
     success needs an error below the best one.
 
+    The published rule counts "the best error found" from `accept_error` down. If nothing ever gets below that, as under
+    noise, the threshold stays out of reach for ever. With ``reachable=True`` only energies that were seen count, and if
+    after ten episodes none met the threshold, it moves at once.
+
     Args:
         target: energy that errors are counted from: the exact value, or a lower bound of it.
         accept_error: first threshold, problem's unit.
@@ -99,6 +103,7 @@ class MovingThreshold(Curriculum):
         successes_per_cut: successes that a cut takes.
         cuts: cuts between two shifts.
         success_switch: cuts happen only while the best error is below this; None: `accept_error`.
+        reachable: never ask for less than the best error seen, plus `ball`; False: the published rule.
 
     The defaults are those of the published 4-qubit runs. `for_problem` and `lower_bound` scale them to a problem and
     shift ten times as often, for runs of some hundred episodes.
@@ -113,7 +118,7 @@ class MovingThreshold(Curriculum):
 
     state_fields = (
         "target", "accept_error", "ball", "shift_time", "successes_per_cut", "cuts", "success_switch",
-        "threshold", "lowest", "successes", "cuts_done", "episodes",
+        "reachable", "threshold", "lowest", "successes", "cuts_done", "episodes",
     )  # fmt: skip
     uses_energies = True
 
@@ -127,6 +132,7 @@ class MovingThreshold(Curriculum):
         successes_per_cut: int = 25,
         cuts: int = 10,
         success_switch: float | None = None,
+        reachable: bool = False,
     ) -> None:
         self.target: float = _number("the target", target, positive=False)
         self.accept_error = _number("accept_error", accept_error)
@@ -138,8 +144,9 @@ class MovingThreshold(Curriculum):
         self.cuts = whole_number("cuts", cuts)
         self.success_switch = self.accept_error if success_switch is None else _number("success_switch", success_switch)
         self.threshold = self.accept_error
-        self.lowest = self.target + self.accept_error
-        """lowest energy seen, at first target + accept_error"""
+        self.reachable = bool(reachable)
+        self.lowest: float | None = None if self.reachable else self.target + self.accept_error
+        """lowest energy seen; at first target + accept_error, or None with `reachable`"""
         self.successes = 0
         """successes since the last cut or shift"""
         self.cuts_done = 0
@@ -150,7 +157,15 @@ class MovingThreshold(Curriculum):
     def for_problem(cls, problem: Problem) -> Self:
         """Aims for the exact value: starts at 3 thresholds of the problem, with a ball of 1/3 of one."""
         threshold = float(problem.threshold or 0.0)
-        return cls(problem.exact, accept_error=3 * threshold, ball=threshold / 3, shift_time=50, successes_per_cut=5)
+        return cls(
+            problem.exact,
+            accept_error=3 * threshold,
+            ball=threshold / 3,
+            shift_time=50,
+            successes_per_cut=5,
+            success_switch=float(np.abs(problem.hamiltonian.coefficients).sum()),
+            reachable=True,
+        )
 
     @classmethod
     def lower_bound(cls, problem: Problem) -> Self:
@@ -165,10 +180,10 @@ class MovingThreshold(Curriculum):
         return cls(hamiltonian.identity - norm, accept_error=norm, ball=ball, shift_time=50, successes_per_cut=5)
 
     def observe(self, energy: float) -> None:
-        self.lowest = min(self.lowest, energy)
+        self.lowest = energy if self.lowest is None else min(self.lowest, energy)
 
     def end_episode(self, success: bool) -> None:
-        best = abs(self.target - self.lowest)
+        best = math.inf if self.lowest is None else abs(self.target - self.lowest)
         if success:
             self.successes += 1
             if self.successes >= self.successes_per_cut and self.cuts_done < self.cuts and best < self.success_switch:
@@ -176,7 +191,9 @@ class MovingThreshold(Curriculum):
                 self.successes = 0
                 self.cuts_done += 1
         self.episodes += 1
-        if self.episodes > 10 and self.episodes % self.shift_time == 0:
+        due = self.episodes > 10 and self.episodes % self.shift_time == 0
+        out_of_reach = self.reachable and self.episodes == 10 and best > self.threshold
+        if (due or out_of_reach) and math.isfinite(best):
             self.threshold = best + self.ball
             self.successes = 0
             self.cuts_done = 0

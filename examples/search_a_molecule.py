@@ -7,7 +7,7 @@ run = qas.search(problem, agent="evolution", noise="ibm-mumbai", seconds=10, see
 
 print(run.best.circuit)
 print(
-    f"exact {problem.exact:.6f} Ha, found {run.best.energy:.6f} Ha noisy, {run.best.noise_free_energy:.6f} Ha noise-free"
+    f"exact {problem.exact:.6f} Ha, found {run.best.energy:.6f} Ha noisy, {run.best.noise_free_energy:.6f} noise-free"
 )
 for point in run.front:
     print(f"{point.two_qubit_gates} cx, {point.gates} gates: error {point.error:.2e} Ha")

@@ -35,6 +35,8 @@ class Gate:
 
     def __post_init__(self) -> None:
         spec = gate_spec(self.name)
+        if type(self.qubits) is not tuple or type(self.angles) is not tuple:
+            raise CircuitError(f"qubits and angles of a gate are tuples, got {self.qubits!r} and {self.angles!r}")
         if len(self.qubits) != spec.n_qubits:
             raise CircuitError(f"{self.name} acts on {spec.n_qubits} qubit(s), got {self.qubits}")
         if len(self.angles) != spec.n_angles:
@@ -42,6 +44,8 @@ class Gate:
         if spec.n_qubits == 2 and self.qubits[0] == self.qubits[1]:
             raise CircuitError(f"{self.name} needs two different qubits, got {self.qubits}")
         for qubit in self.qubits:
+            if type(qubit) is not int:
+                raise CircuitError(f"a qubit is an int, got {qubit!r} in {self.name}")
             if qubit < 0:
                 raise CircuitError(f"qubits are numbered from 0, got {qubit} in {self.name}")
         for angle in self.angles:

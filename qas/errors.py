@@ -13,9 +13,9 @@ class QasError(ValueError):
 class UnknownNameError(QasError):
     """A name that is not in the list it was looked up in; the message suggests the nearest one."""
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[str], meant: str | None = None) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+        near = [meant] if meant else difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {str(name)!r}; {hint}")
 

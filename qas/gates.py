@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qas.errors import QasError, UnknownNameError
+from qas.errors import UnknownNameError
 
 PAULI_MATRICES = {
     "I": np.eye(2, dtype=complex),
@@ -106,7 +106,4 @@ def gate_spec(name: str) -> GateSpec:
     try:
         return GATES[name]
     except (KeyError, TypeError):
-        other = _OTHER_NAMES.get(str(name).lower())
-        if other is not None:
-            raise QasError(f"unknown gate {name!r}; here it is called {other!r}") from None
-        raise UnknownNameError("gate", name, GATES) from None
+        raise UnknownNameError("gate", name, GATES, _OTHER_NAMES.get(str(name).lower())) from None

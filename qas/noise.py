@@ -159,11 +159,19 @@ def embed_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.kron(second, first)
 
 
+def exchange_qubits(ptm: np.ndarray) -> np.ndarray:
+    """A two-qubit PTM with its two qubits exchanged, shape (16, 16)."""
+    return ptm.reshape(4, 4, 4, 4).transpose(1, 0, 3, 2).reshape(16, 16)
+
+
 @dataclass(frozen=True)
 class Rule:
     """`channel` follows each of `gates` on each of `qubits` (None: everywhere).
 
     A one-qubit channel on a two-qubit gate acts on both qubits, or only on `target` (0 or 1) when given.
+
+    The order of the qubits of a symmetric gate (cz, swap, rxx, ryy, rzz) has no meaning: there a rule on one order of a
+    pair acts on the other order too, on the same qubits. In a rule that acts everywhere, the lower qubit comes first.
     """
 
     channel: Channel
@@ -171,15 +179,27 @@ class Rule:
     qubits: frozenset[tuple[int, ...]] | None = None
     target: int | None = None
 
-    def applies(self, gate: str, qubits: tuple[int, ...]) -> bool:
-        return gate in self.gates and (self.qubits is None or qubits in self.qubits)
+    def names(self, qubits: tuple[int, ...]) -> bool:
+        """Whether the rule is a local one, given for `qubits` in this order."""
+        return self.qubits is not None and qubits in self.qubits
 
-    def ptm(self, n_qubits: int) -> np.ndarray:
+    def applies(self, gate: str, qubits: tuple[int, ...]) -> bool:
+        """Whether noise of this rule follows `gate` on `qubits`."""
+        if gate not in self.gates:
+            return False
+        if self.qubits is None or qubits in self.qubits:
+            return True
+        return GATES[gate].symmetric and qubits[::-1] in self.qubits
+
+    def ptm(self, gate: str, qubits: tuple[int, ...]) -> np.ndarray:
+        """PTM of the rule after `gate` on `qubits` where it applies, first qubit first, shape (4**k, 4**k)."""
         local = self.channel.ptm
-        if n_qubits == self.channel.n_qubits:
-            return local
-        identity = np.eye(4)
-        return embed_pair(local if self.target != 1 else identity, local if self.target != 0 else identity)
+        if len(qubits) == 2 and self.channel.n_qubits == 1:
+            identity = np.eye(4)
+            local = embed_pair(local if self.target != 1 else identity, local if self.target != 0 else identity)
+        if GATES[gate].symmetric and (qubits[0] > qubits[1] if self.qubits is None else qubits not in self.qubits):
+            return exchange_qubits(local)
+        return local
 
 
 @dataclass(frozen=True)
@@ -212,8 +232,10 @@ class NoiseModel:
         Args:
             channel: on 1 qubit (for two-qubit gates: acts on both, or on `target`) or 2 qubits.
             gates: names from the gate table.
-            qubits: qubits, or pairs in the gate's own order, e.g. ``[(0, 1), (1, 0)]``.
-            target: 0 or 1: only the first or second qubit of a two-qubit gate.
+            qubits: qubits, or pairs in the gate's own order, e.g. ``[(0, 1), (1, 0)]``. For symmetric gates (cz, swap,
+                rxx, ryy, rzz) one order of a pair stands for both; where both are given they must say the same.
+            target: 0 or 1: only the first or second qubit of a two-qubit gate (without `qubits`, the first qubit of a
+                symmetric gate is the lower one).
 
         Raises:
             UnknownNameError: no such gate.
@@ -241,6 +263,15 @@ class NoiseModel:
         return replace(self, readout={**self.readout, **dict.fromkeys(keys, pair)})
 
     # ------------------------------------------------------------------ what the engines ask
+    def check_register(self, n_qubits: int) -> None:
+        """Refuse registers larger than the model describes.
+
+        Raises:
+            CircuitError: `n_qubits` exceeds the number of qubits of the model.
+        """
+        if self.n_qubits is not None and n_qubits > self.n_qubits:
+            raise CircuitError(f"noise {self.name!r} describes {self.n_qubits} qubits, got {n_qubits}")
+
     def check(self, gate: str, qubits: tuple[int, ...]) -> None:
         """Refuse a gate the device does not have.
 
@@ -256,14 +287,20 @@ class NoiseModel:
                 raise CircuitError(f"noise {self.name!r} couples only {pairs}, got {gate} on {qubits}")
 
     def channel(self, gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:
-        """PTM of all noise after `gate` on `qubits`, shape (4**k, 4**k), or None if there is none."""
+        """PTM of all noise after `gate` on `qubits`, shape (4**k, 4**k), or None if there is none.
+
+        Raises:
+            CircuitError: as `check`.
+            QasError: rules that say different things about the two orders of a symmetric gate's qubits.
+        """
         self.check(gate, qubits)
-        ptm = None
-        for rule in self.rules:
-            if rule.applies(gate, qubits):
-                step = rule.ptm(len(qubits))
-                ptm = step if ptm is None else step @ ptm
-        return ptm
+        rules = [rule for rule in self.rules if rule.applies(gate, qubits)]
+        if not GATES[gate].symmetric:
+            return _composed(rules, gate, qubits)
+        if qubits[0] > qubits[1]:
+            turned = self.channel(gate, qubits[::-1])
+            return None if turned is None else exchange_qubits(turned)
+        return _composed(_of_one_order(self.name, rules, gate, qubits), gate, qubits)
 
     def readout_flips(self, n_qubits: int) -> np.ndarray:
         """(p01, p10) of each qubit, float64, shape (n_qubits, 2)."""
@@ -296,11 +333,14 @@ class NoiseModel:
         return model
 
     @classmethod
-    def from_aer(cls, noise_model: Any, *, n_qubits: int | None = None) -> NoiseModel:
-        """Read a `qiskit_aer.noise.NoiseModel`; see `qas.noise_import.from_aer`."""
+    def from_aer(cls, noise_model: Any, *, n_qubits: int | None = None, strict: bool = True) -> NoiseModel:
+        """Read a `qiskit_aer.noise.NoiseModel`; see `qas.noise_import.from_aer`.
+
+        With `strict`, models under which gates of ours would run free of noise by accident are refused.
+        """
         from qas.noise_import import from_aer
 
-        return from_aer(noise_model, n_qubits=n_qubits)
+        return from_aer(noise_model, n_qubits=n_qubits, strict=strict)
 
     @classmethod
     def from_backend(cls, backend: Any, *, qubits: Sequence[int] | None = None) -> NoiseModel:
@@ -358,6 +398,30 @@ class NoiseModel:
             if isinstance(error, QasError):
                 raise
             raise QasError(f"malformed noise description: {error!r}") from None
+
+
+def _composed(rules: Iterable[Rule], gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:
+    """PTM of `rules` one after the other, or None without rules."""
+    ptm = None
+    for rule in rules:
+        step = rule.ptm(gate, qubits)
+        ptm = step if ptm is None else step @ ptm
+    return ptm
+
+
+def _of_one_order(model: str, rules: list[Rule], gate: str, qubits: tuple[int, ...]) -> list[Rule]:
+    """The rules to apply to a symmetric gate: where both orders of its qubits have rules, those of one order."""
+    other = qubits[::-1]
+    forward = _composed((r for r in rules if r.names(qubits)), gate, qubits)
+    backward = _composed((r for r in rules if r.names(other)), gate, other)
+    if forward is None or backward is None:
+        return rules
+    if not np.allclose(forward, exchange_qubits(backward), rtol=0, atol=1e-12):
+        raise QasError(
+            f"the order of the qubits of {gate} has no meaning, but noise {model!r} differs on {qubits} and {other}; "
+            "give it for one order"
+        )
+    return [rule for rule in rules if rule.qubits is None or rule.names(qubits)]
 
 
 # ---------------------------------------------------------------------- presets

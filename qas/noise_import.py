@@ -6,7 +6,7 @@ Qiskit is imported inside the functions, so that importing this module is cheap.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -22,6 +22,7 @@ from qas.noise import (
     NoiseModel,
     depolarizing,
     embed_pair,
+    exchange_qubits,
     pauli_basis,
     thermal_relaxation,
 )
@@ -54,11 +55,6 @@ def _superoperator_ptm(superoperator: np.ndarray) -> np.ndarray:
     return (vectors.conj().T @ superoperator @ vectors).real / 2**n_qubits
 
 
-def _exchange(ptm: np.ndarray) -> np.ndarray:
-    """A two-qubit PTM with its two qubits exchanged, shape (16, 16)."""
-    return ptm.reshape(4, 4, 4, 4).transpose(1, 0, 3, 2).reshape(16, 16)
-
-
 def _kraus_operators(ptm: np.ndarray) -> list[np.ndarray]:
     """Kraus operators of a PTM, each complex128, shape (2**k, 2**k).
 
@@ -80,7 +76,7 @@ def _is_identity(ptm: np.ndarray) -> bool:
 
 
 # ---------------------------------------------------------------------- from Aer
-def from_aer(noise_model: Any, n_qubits: int | None = None) -> NoiseModel:
+def from_aer(noise_model: Any, n_qubits: int | None = None, strict: bool = True) -> NoiseModel:
     """Read a `qiskit_aer.noise.NoiseModel` exactly.
 
     All-qubit errors act everywhere, except where a local error on the same gate replaces them, as in Aer. Errors on
@@ -88,15 +84,23 @@ def from_aer(noise_model: Any, n_qubits: int | None = None) -> NoiseModel:
     ``ecr``), are left out: no circuit of ours can trigger them. A reset *inside* an error (Aer writes thermal
     relaxation with T2 <= T1 that way) is part of the channel and is read exactly.
 
+    The order of the qubits of a symmetric gate (cz, swap, rxx, ryy, rzz) has no meaning here: an error on one order of
+    a pair acts on the other order too, and where Aer has different errors for the two, that of (lower, higher) is read.
+    Where every two-qubit error of the model is local, their pairs become the result's `coupling`.
+
     Args:
         noise_model: the model to read.
         n_qubits: number of qubits in use; errors on higher qubits are left out, and the result refuses higher qubits.
             None: any number; only where an all-qubit error and a local error meet on one gate, the result describes
             the first `OPEN_ENDED_QUBITS` qubits (or as many as the model mentions) and refuses higher ones.
+        strict: refuse models under which circuits of ours would run with less noise than the model means, such as
+            `qiskit_aer.noise.NoiseModel.from_backend`, whose errors sit on a device's native gates only.
 
     Raises:
         QasError: not an Aer noise model, an error on more than two qubits, a readout error on several qubits at once,
-            or a custom noise pass other than relaxation during delays.
+            or a custom noise pass other than relaxation during delays. With `strict` also: an error on a two-qubit gate
+            outside our gate table, errors on one-qubit gates but none on rx and ry, a cx error in only one direction of
+            a pair, or an error that depends on the order of a symmetric gate's qubits.
     """
     for field in ("_default_quantum_errors", "_local_quantum_errors", "_local_readout_errors"):
         if not hasattr(noise_model, field):
@@ -108,6 +112,9 @@ def from_aer(noise_model: Any, n_qubits: int | None = None) -> NoiseModel:
     local = {g: e for g, e in noise_model._local_quantum_errors.items() if g not in _IGNORED}
     reader = _ErrorReader()
     model = NoiseModel("aer", n_qubits=n_qubits)
+    if strict:
+        _refuse_noise_on_foreign_gates(everywhere, local)
+        _refuse_errors_of_one_order(everywhere, local, n_qubits, reader)
 
     mixed = [g for g in everywhere if local.get(g) and g in GATES]
     described = n_qubits
@@ -120,14 +127,77 @@ def from_aer(noise_model: Any, n_qubits: int | None = None) -> NoiseModel:
         places: list[tuple[int, ...]] | None = None
         if gate in mixed:
             assert described is not None
-            places = [p for p in permutations(range(described), GATES[gate].n_qubits) if p not in local[gate]]
+            own = set(local[gate])
+            if GATES[gate].symmetric:
+                own |= {p[::-1] for p in own}
+            places = [p for p in permutations(range(described), GATES[gate].n_qubits) if p not in own]
         model = model.add(reader.channel(f"aer {gate}", error), gate, places)
     for gate, errors in local.items():
         for qubits, error in errors.items():
-            if gate in GATES and (described is None or max(qubits) < described):
-                channel = reader.channel(f"aer {gate} {','.join(map(str, qubits))}", error)
-                model = model.add(channel, gate, [tuple(qubits)])
+            if gate not in GATES or (described is not None and max(qubits) >= described):
+                continue
+            if GATES[gate].symmetric and qubits[0] > qubits[1] and qubits[::-1] in errors:
+                continue
+            channel = reader.channel(f"aer {gate} {','.join(map(str, qubits))}", error)
+            model = model.add(channel, gate, [tuple(qubits)])
+    model = replace(model, coupling=_coupling(everywhere, local, n_qubits))
     return _read_readout(model, noise_model)
+
+
+_Everywhere = Mapping[str, Any]
+_Local = Mapping[str, Mapping[tuple[int, ...], Any]]
+
+
+def _coupling(everywhere: _Everywhere, local: _Local, n_qubits: int | None) -> frozenset[tuple[int, int]] | None:
+    """Pairs with a two-qubit error, if there are any and all of them are local."""
+    pairs = {(min(q), max(q)) for errors in local.values() for q in errors if len(q) == 2}
+    if not pairs or any(error.num_qubits == 2 for error in everywhere.values()):
+        return None
+    return frozenset(pair for pair in pairs if n_qubits is None or max(pair) < n_qubits)
+
+
+def _refuse_noise_on_foreign_gates(everywhere: _Everywhere, local: _Local) -> None:
+    sizes = {gate: error.num_qubits for gate, error in everywhere.items()}
+    sizes |= {gate: len(next(iter(errors))) for gate, errors in local.items() if errors}
+    foreign = sorted(gate for gate, size in sizes.items() if size == 2 and gate not in GATES)
+    if foreign:
+        raise QasError(
+            f"from_aer would lose the errors on {', '.join(foreign)}, which no circuit here contains; read a device "
+            "with NoiseModel.from_backend, or pass strict=False"
+        )
+    single = sorted(gate for gate, size in sizes.items() if size == 1)
+    if single and not {"rx", "ry"} & set(single):
+        raise QasError(
+            f"the model has errors on {', '.join(single)} but none on rx and ry, which would run free of noise; read "
+            "a device with NoiseModel.from_backend, or pass strict=False"
+        )
+
+
+def _refuse_errors_of_one_order(
+    everywhere: _Everywhere, local: _Local, n_qubits: int | None, reader: _ErrorReader
+) -> None:
+    """Refuse asymmetric gates with an error in one direction only, symmetric ones with an error for each."""
+    for gate in TWO_QUBIT_GATES:
+        orders = [(gate, everywhere[gate], everywhere[gate])] if gate in everywhere else []
+        for pair, error in local.get(gate, {}).items():
+            if n_qubits is not None and max(pair) >= n_qubits:
+                continue
+            other = local[gate].get(pair[::-1])
+            if other is not None:
+                orders.append((f"{gate} on {pair} and {pair[::-1]}", error, other))
+            elif not GATES[gate].symmetric and gate not in everywhere:
+                raise QasError(
+                    f"{gate} has an error on {pair} but none on {pair[::-1]}, which would run free of noise; add one, "
+                    "or pass strict=False"
+                )
+        if GATES[gate].symmetric:
+            for what, one, other in orders:
+                turned = exchange_qubits(reader.channel(what, other).ptm)
+                if not np.allclose(reader.channel(what, one).ptm, turned, rtol=0, atol=1e-12):
+                    raise QasError(
+                        f"the order of the qubits of {gate} has no meaning here, but the error on {what} depends on "
+                        "it; make it symmetric, or pass strict=False"
+                    )
 
 
 def _refuse_what_cannot_be_read(noise_model: Any) -> None:
@@ -190,7 +260,7 @@ class _ErrorReader:
 
         local = _superoperator_ptm(SuperOp(operation).data)
         if len(places) == n_qubits:
-            return _exchange(local) if places == [1, 0] else local
+            return exchange_qubits(local) if places == [1, 0] else local
         identity = np.eye(4)
         return embed_pair(local, identity) if places == [0] else embed_pair(identity, local)
 
@@ -226,6 +296,7 @@ def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseMode
 
     The one-qubit gates around a compiled two-qubit gate add nothing. An entangler calibrated in both directions is
     taken in the direction of the gate, one calibrated in a single direction serves both, with its qubits exchanged.
+    Symmetric gates (cz, swap, rxx, ryy, rzz) have one channel for a pair, that of the direction (lower, higher).
     Pairs without calibration, or with a reported error of 1 or more (IBM's mark for a broken pair), are not in
     `coupling`, and gates on them are refused. Noise during idle times and crosstalk are not in the model.
 
@@ -262,7 +333,9 @@ def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseMode
     for a, b in sorted(model.coupling or ()):
         for pair in ((a, b), (b, a)):
             for channel, gates in device_reader.two_qubit_noise(pair):
-                model = model.add(channel, gates, [pair])
+                here = tuple(gate for gate in gates if pair == (a, b) or not GATES[gate].symmetric)
+                if here:
+                    model = model.add(channel, here, [pair])
     return model
 
 
@@ -398,7 +471,7 @@ class _Device:
         channel = self.native(gate, direction)
         if channel is None or direction == pair:
             return channel
-        return Channel(channel.name, _exchange(channel.ptm))
+        return Channel(channel.name, exchange_qubits(channel.ptm))
 
     def two_qubit_noise(self, pair: tuple[int, int]) -> Iterator[tuple[Channel, tuple[str, ...]]]:
         """Channels on a coupled pair, first qubit first, with the gates that carry each of them."""
@@ -442,8 +515,7 @@ def to_aer(model: NoiseModel, n_qubits: int) -> Any:
     """
     if n_qubits < 1:
         raise QasError(f"a noise model describes at least 1 qubit, got {n_qubits}")
-    if model.n_qubits is not None and n_qubits > model.n_qubits:
-        raise QasError(f"noise {model.name!r} describes {model.n_qubits} qubits, got {n_qubits}")
+    model.check_register(n_qubits)
     uses = []
     for gate, spec in GATES.items():
         for qubits in permutations(range(n_qubits), spec.n_qubits):

@@ -147,10 +147,7 @@ class Front:
         beaten = [
             place
             for place, point in self._points.items()
-            if place != (two, gates)
-            and place[0] >= two
-            and place[1] >= gates
-            and point[0] + 1e-12 + self.margin * abs(point[0]) >= error
+            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error
         ]
         for place in beaten:
             del self._points[place]
@@ -352,6 +349,10 @@ class Recorder:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / "config.json", to_json({"version": VERSION, **config}, indent=1) + "\n")
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin the history anew: the run was killed before its first checkpoint."""
         write_atomic(self.folder / "history.csv", ",".join(HISTORY_COLUMNS) + "\n")
         self._open()
 

@@ -167,6 +167,7 @@ class AerSimulator(Simulator):
             kind = "without" if self.noise is None else "with"
             raise TooLargeError(f"engine 'aer' holds at most {limit} qubits {kind} noise, got {circuit.n_qubits}")
         if self.noise is not None:
+            self.noise.check_register(circuit.n_qubits)
             for gate in circuit:
                 self.noise.check(gate.name, gate.qubits)
         return values

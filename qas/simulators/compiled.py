@@ -55,11 +55,18 @@ class CompiledSimulator(Simulator):
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
     def program(self, circuit: Circuit) -> Program:
-        """The circuit as arrays; the last one is remembered."""
+        """The circuit as arrays; the last one is remembered.
+
+        Raises:
+            TooLargeError: more qubits than the engine can hold.
+            CircuitError: more qubits than the noise describes, or a gate that it refuses.
+        """
         last = self._last
         if last is not None and last[0] is circuit:
             return last[1]
         self.check_size(circuit.n_qubits)
+        if self.noise is not None:
+            self.noise.check_register(circuit.n_qubits)
         ops: list[int] = []
         slots: list[int] = []
         position = 0

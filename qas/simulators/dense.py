@@ -34,8 +34,14 @@ def circuit_matrix(circuit: Circuit) -> np.ndarray:
 
 
 def density_matrix(circuit: Circuit, noise: NoiseModel | None = None) -> np.ndarray:
-    """State after the circuit from |0…0>, complex128, shape (2**n, 2**n)."""
+    """State after the circuit from |0…0>, complex128, shape (2**n, 2**n).
+
+    Raises:
+        CircuitError: more qubits than the noise describes, or a gate that it refuses.
+    """
     n = circuit.n_qubits
+    if noise is not None:
+        noise.check_register(n)
     rho = np.zeros((1 << n, 1 << n), dtype=complex)
     rho[0, 0] = 1.0
     for gate in circuit:

@@ -82,7 +82,8 @@ def test_budget_and_history_agree(agent: str, finished: Any) -> None:
 def test_small_budgets_are_obeyed(agent: str, evaluations: int, tmp_path: Path) -> None:
     run = run_agent(agent, tmp_path / "run", evaluations=evaluations)
     assert run.evaluations == evaluations
-    assert len(run.history()) == run.architectures >= 1
+    # The learning agents first ask for the energy of the empty circuit, which counts.
+    assert len(run.history()) == run.architectures >= (0 if evaluations == 1 and agent in ("ddqn", "ppo") else 1)
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -17,7 +17,7 @@ from gymnasium.error import ResetNeeded
 
 import qas.envs
 from qas.circuits import Circuit
-from qas.envs import MovingThreshold, RandomHalting, register
+from qas.envs import FixedThreshold, MovingThreshold, RandomHalting, register
 from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import QasError, UnknownNameError
 from qas.noise import NoiseModel, load_noise
@@ -257,7 +257,7 @@ def test_lag_reports_the_new_gate_at_angle_zero() -> None:
 def test_the_lag_delays_the_gain_by_one_step() -> None:
     energies = {}
     for order in ("append_then_optimise", "legacy_lag"):
-        env = make(ONE_QUBIT, order=order, curriculum=1e-12)
+        env = make(ONE_QUBIT, order=order, curriculum=FixedThreshold(1e-12, target=-100.0))
         _, info = env.reset(seed=0)
         energies[order] = [info["energy"]] + [env.step(action)[4]["energy"] for action in (1, 0, 2)]
     assert energies["append_then_optimise"] == pytest.approx([2.8, 1.0, 1.0, 1.0])

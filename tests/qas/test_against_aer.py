@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -217,20 +220,95 @@ def test_a_model_built_by_hand_in_aer(n_qubits: int) -> None:
         assert abs(simulator.expectation(circuit, hamiltonian) - expected) < AERS_OWN
 
 
-def test_the_mumbai_preset_built_by_hand_in_aer() -> None:
-    """The numbers of CRLQAS section 4.2, typed again."""
-    from qiskit_aer.noise import NoiseModel as AerNoiseModel
+def relaxing(p: float, t1: float, t2: float, time: float, excited: float) -> Any:
+    """Depolarizing, then thermal relaxation, on one qubit, by qiskit-aer's own functions (times in seconds)."""
     from qiskit_aer.noise import depolarizing_error, thermal_relaxation_error
 
-    theirs = AerNoiseModel()
-    one = depolarizing_error(2.44e-4, 1).compose(thermal_relaxation_error(122.286e-6, 167.2e-6, 35e-9, 0.0758466))
-    each = depolarizing_error(8.25e-3, 1).compose(thermal_relaxation_error(122.286e-6, 167.2e-6, 416e-9, 0.0758466))
-    theirs.add_all_qubit_quantum_error(one, ["rx", "ry", "rz"])
-    theirs.add_all_qubit_quantum_error(each.tensor(each), ["cx"])
-    rng = np.random.default_rng([SEED, 300])
-    simulator = PauliTransferSimulator(load_noise("ibm-mumbai"))
-    for _ in range(3):
-        circuit = random_circuit(4, 40, rng, gates=["rx", "ry", "rz", "cx"])
+    return depolarizing_error(p, 1).compose(thermal_relaxation_error(t1, t2, time, excited))
+
+
+def mumbai_by_hand(p1: float, p2: float, time1: float, time2: float) -> Any:
+    from qiskit_aer.noise import NoiseModel as AerNoiseModel
+
+    model = AerNoiseModel()
+    one = relaxing(p1, 122.286e-6, 167.2e-6, time1, 0.0758466)
+    each = relaxing(p2, 122.286e-6, 167.2e-6, time2, 0.0758466)
+    model.add_all_qubit_quantum_error(one, list(ONE_QUBIT_GATES))
+    model.add_all_qubit_quantum_error(each.tensor(each), list(TWO_QUBIT_GATES))
+    return model
+
+
+def ourense_by_hand() -> Any:
+    from qiskit_aer.noise import NoiseModel as AerNoiseModel
+    from qiskit_aer.noise import thermal_relaxation_error
+
+    times = [(75.75e-6, 50.81e-6), (78.47e-6, 27.56e-6), (101.51e-6, 107.0e-6), (79.54e-6, 78.38e-6)]
+    model = AerNoiseModel()
+    for qubit, (t1, t2) in enumerate(times):
+        model.add_quantum_error(thermal_relaxation_error(t1, t2, 35e-9, 0.0722037), list(ONE_QUBIT_GATES), [qubit])
+    for a, b, p in [(0, 1, 0.0098), (1, 2, 0.0095), (1, 3, 0.0130)]:
+        on_a, on_b = (relaxing(p, *times[q], 300e-9, 0.0722037) for q in (a, b))
+        model.add_quantum_error(on_a.expand(on_b), list(TWO_QUBIT_GATES), [a, b])
+        model.add_quantum_error(on_b.expand(on_a), list(TWO_QUBIT_GATES), [b, a])
+    return model
+
+
+def depolarizing_by_hand() -> Any:
+    from qiskit_aer.noise import NoiseModel as AerNoiseModel
+    from qiskit_aer.noise import depolarizing_error
+
+    model = AerNoiseModel()
+    each = depolarizing_error(5e-3, 1)
+    model.add_all_qubit_quantum_error(depolarizing_error(1e-3, 1), list(ONE_QUBIT_GATES))
+    model.add_all_qubit_quantum_error(each.tensor(each), list(TWO_QUBIT_GATES))
+    return model
+
+
+BY_HAND: dict[str, tuple[Callable[[], Any], list[float]]] = {
+    "ibm-mumbai": (lambda: mumbai_by_hand(2.44e-4, 8.25e-3, 35e-9, 416e-9), [0.0225] * 4),
+    "ibm-mumbai-max": (lambda: mumbai_by_hand(1.4e-3, 0.0228, 35e-9, 739.556e-9), [0.0869] * 4),
+    "ibm-mumbai-10max": (lambda: mumbai_by_hand(0.0148, 0.2303, 350e-9, 7395.56e-9), [0.0869] * 4),
+    "ibm-ourense": (ourense_by_hand, [0.0166, 0.0237, 0.0156, 0.0396]),
+    "depolarizing": (depolarizing_by_hand, [0.0] * 4),
+}
+"""The numbers of CRLQAS section 4.2, typed again: the model in qiskit-aer, and each qubit's readout flip."""
+
+
+@pytest.mark.parametrize("preset", list_noise())
+def test_presets_built_by_hand_in_aer(preset: str) -> None:
+    build, flips = BY_HAND[preset]
+    theirs = build()
+    noise = load_noise(preset)
+    assert noise is not None
+    pairs = None if noise.coupling is None else sorted(noise.coupling)
+    rng = np.random.default_rng([SEED, 300, *preset.encode()])
+    simulator = PauliTransferSimulator(noise)
+    for _ in range(4):
+        circuit = circuit_on(pairs, 4, 30, rng)
         hamiltonian = random_hamiltonian(4, 30, rng)
-        expected = measured(aer_density_matrix(circuit, theirs), hamiltonian, np.full((4, 2), 0.0225))
-        assert abs(simulator.expectation(circuit, hamiltonian) - expected) < TOLERANCE
+        rho = aer_density_matrix(circuit, theirs)
+        expected = measured(rho, hamiltonian, np.column_stack([flips, flips]))
+        assert abs(simulator.expectation(circuit, hamiltonian) - expected) < AERS_OWN
+        ideal = measured(aer_density_matrix(circuit, None), hamiltonian, None)
+        assert abs(expected - ideal) > 1e-4, "the noise must be seen"
+
+
+@pytest.mark.parametrize("preset", list_noise())
+def test_readout_of_presets_against_confusion_matrices(preset: str) -> None:
+    """Diagonal observables of a state whose outcome probabilities go through the full 16 x 16 confusion matrix."""
+    noise = load_noise(preset)
+    assert noise is not None
+    _, flips = BY_HAND[preset]
+    # Column: true outcome, row: reading; qubit 0 is the last factor.
+    confusion = functools.reduce(np.kron, [np.array([[1 - p, p], [p, 1 - p]]) for p in reversed(flips)])
+    circuit = Circuit(4, [("ry", q, 0.4 + 0.5 * q) for q in range(4)] + [("cx", (0, 1)), ("cx", (1, 3))])
+    rho = PauliTransferSimulator(replace(noise, readout={})).pauli_expectations(circuit)
+    strings = ["".join(letters) for letters in itertools.product("IZ", repeat=4)]
+    values = {s: rho[sum(3 << (2 * (3 - k)) for k, letter in enumerate(s) if letter == "Z")] for s in strings}
+    signs = {s: functools.reduce(np.kron, [[1, -1] if c == "Z" else [1, 1] for c in s]) for s in strings}
+    outcome = np.sum([values[s] * signs[s] for s in strings], axis=0) / 16
+    read = confusion @ outcome
+    simulator = PauliTransferSimulator(noise)
+    for string in strings[1:]:
+        ours = simulator.expectation(circuit, Hamiltonian({string: 1.0}))
+        assert ours == pytest.approx(float(signs[string] @ read), abs=1e-12)

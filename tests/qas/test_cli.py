@@ -18,7 +18,7 @@ import pytest
 import qas
 from qas.agents.base import Progress
 from qas.cli import _clock, _sparkline, _Watch, main
-from qas.runs import VERSION, Run
+from qas.runs import VERSION, Run, load_run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -480,13 +480,43 @@ def test_full_disk_on_resume(capsys: Capture, resumable: Path, tmp_path: Path, m
     folder = Path(shutil.copytree(resumable, tmp_path / "run"))
     before = _snapshot(folder)
     monkeypatch.setattr("qas.files.os.fsync", _no_space)
-    assert "no space left" in _fails(capsys, "search", "--resume", str(folder), "--steps", "20")
+    steps = str(load_run(folder).architectures + 10)
+    assert "no space left" in _fails(capsys, "search", "--resume", str(folder), "--steps", steps)
     monkeypatch.undo()
     after = _snapshot(folder)
     assert {k: v for k, v in after.items() if k != "history.csv"} == {
         k: v for k, v in before.items() if k != "history.csv"
     }
-    assert main(["search", "--resume", str(folder), "--steps", "20", "--quiet"]) == 0
+    assert main(["search", "--resume", str(folder), "--steps", steps, "--quiet"]) == 0
+
+
+def test_a_used_up_budget_is_refused_and_nothing_is_touched(capsys: Capture, resumable: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(resumable, tmp_path / "run"))
+    before = _snapshot(folder)
+    assert "has used" in _fails(capsys, "search", "--resume", str(folder), "--evaluations", "5")
+    assert "has used" in _fails(capsys, "search", "--resume", str(folder), "--seconds", "0.001")
+    assert _snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", {"seconds": "x"}),
+        ("budget", {"minutes": 1}),
+        ("seed", -3),
+        ("max_gates", -1),
+        ("coupling", 5),
+        ("gates", None),
+        ("options", ["a"]),
+    ],
+)
+def test_a_config_edited_by_hand_is_checked(
+    capsys: Capture, resumable: Path, tmp_path: Path, field: str, value: Any
+) -> None:
+    folder = Path(shutil.copytree(resumable, tmp_path / "run"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: value}))
+    _fails(capsys, "search", "--resume", str(folder), *([] if field == "budget" else ["--steps", "3000"]))
 
 
 def test_no_permission(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
