@@ -196,6 +196,8 @@ def _build(
     kind = load_agent(config["agent"])
     problem = Problem.from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
+    if noise is not None:
+        noise.check_register(problem.n_qubits)
     coupling = config.get("coupling")
     pairs = [tuple(p) for p in coupling] if coupling is not None else None
     if pairs is None and noise is not None and noise.coupling is not None:

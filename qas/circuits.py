@@ -127,6 +127,9 @@ class Circuit:
     def __hash__(self) -> int:
         return hash((self._n_qubits, self._gates))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Circuit, (self._n_qubits, self._gates)  # what else it carries is derived, some of it of one process
+
     # ------------------------------------------------------------------ angles
     @cached_property
     def angles(self) -> np.ndarray:

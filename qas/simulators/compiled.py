@@ -31,7 +31,6 @@ class CompiledSimulator(Simulator):
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
-        self._last: tuple[Circuit, Program] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.noise,)  # tables and scratch memory are rebuilt on demand
@@ -55,15 +54,15 @@ class CompiledSimulator(Simulator):
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
     def program(self, circuit: Circuit) -> Program:
-        """The circuit as arrays; the last one is remembered.
+        """The circuit as arrays. The circuit carries them along, and so do its copies with other angles.
 
         Raises:
             TooLargeError: more qubits than the engine can hold.
             CircuitError: more qubits than the noise describes, or a gate that it refuses.
         """
-        last = self._last
-        if last is not None and last[0] is circuit:
-            return last[1]
+        held = circuit.__dict__.get("_program")
+        if held is not None and held[0] is self:
+            return held[1]
         self.check_size(circuit.n_qubits)
         if self.noise is not None:
             self.noise.check_register(circuit.n_qubits)
@@ -81,7 +80,7 @@ class CompiledSimulator(Simulator):
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
         program = Program(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
-        self._last = (circuit, program)
+        circuit.__dict__["_program"] = (self, program)
         return program
 
     def observable(self, hamiltonian: Hamiltonian) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import GATES
+from qas.hamiltonians import Hamiltonian
+from qas.simulators import make_simulator
 from qas.testing import random_circuit
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -219,3 +223,16 @@ def test_random_circuit_obeys_its_arguments():
         random_circuit(1, -1, np.random.default_rng(1))
     with pytest.raises(UnknownNameError):
         random_circuit(1, 1, np.random.default_rng(1), ["cnot"])
+
+
+def test_a_used_circuit_pickles_and_copies() -> None:
+    circuit = Circuit(2, [("rx", 0, 0.3), ("cx", (0, 1))])
+    simulator = make_simulator()
+    hamiltonian = Hamiltonian({"ZZ": 1.0})
+    energy = simulator.expectation(circuit, hamiltonian)
+    for again in (pickle.loads(pickle.dumps(circuit)), copy.deepcopy(circuit)):
+        assert again == circuit
+        assert make_simulator("ibm-mumbai").expectation(again, hamiltonian) != energy
+        assert simulator.expectation(again, hamiltonian) == energy
+    turned = circuit.with_angles([1.0])
+    assert simulator.expectation(turned, hamiltonian) == simulator.expectation(Circuit(2, turned.gates), hamiltonian)
