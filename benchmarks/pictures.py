@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import qas
-from qas.drawing import save_figure as save_circuit
-from qas.report import front_figure, save_figure
+from qas.drawing import draw_figure, save_figure
+from qas.report import front_figure
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         f"{run.problem.name}: error {chosen.error:.1e} {run.problem.unit}, {chosen.two_qubit_gates} CNOT, "
         f"{chosen.gates} gates"
     )
-    save_circuit(chosen.circuit, args.out / "circuit.png", title=title)
+    save_figure(draw_figure(chosen.circuit, title=title), args.out / "circuit.png")
     (args.out / "circuit.qasm").write_text(chosen.circuit.to_qasm())
     print(title)
 

@@ -677,9 +677,9 @@ def _save(circuit: Circuit, path: Path) -> None:
 
         write_atomic(path, circuit.to_qasm())
     elif path.suffix.lower() in (".png", ".svg"):
-        from qas.drawing import save_figure
+        from qas.drawing import draw_figure, save_figure
 
-        save_figure(circuit, path)
+        save_figure(draw_figure(circuit), path)
     else:
         raise QasError(f"a circuit is saved as .png, .svg or .qasm, got {path.name!r}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qas.circuits import Circuit, Gate
-from qas.errors import CircuitError
+from qas.errors import CircuitError, QasError, RunError
+from qas.files import write_atomic
 from qas.gates import gate_spec
 
 if TYPE_CHECKING:
@@ -265,26 +267,20 @@ def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
         axes.text(x, y, text, fontsize=11.5, **style_of_text)
 
 
-def save_figure(circuit: Circuit, path: str | os.PathLike[str], title: str | None = None) -> None:
-    """Draw the circuit into a .png or .svg file, which appears complete or not at all.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as .png or .svg; the file appears complete or not at all.
 
     Raises:
-        CircuitError: another suffix, a folder that does not exist or cannot be written, or a circuit too long to draw.
+        QasError: another suffix.
+        RunError: a folder that does not exist or cannot be written.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".png", ".svg"):
-        raise CircuitError(f"a figure is saved as .png or .svg, got {path.name!r}")
+        raise QasError(f"a figure is saved as .png or .svg, got {path.name!r}")
     if not path.parent.is_dir():
-        raise CircuitError(f"the folder {path.parent} does not exist")
-    figure = draw_figure(circuit, title)
-    dpi = min(200.0, 60_000 / max(figure.get_size_inches()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    metadata = {"Date": None} if kind == ".svg" else {}
-    try:
-        figure.savefig(temporary, format=kind[1:], dpi=dpi, metadata=metadata)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CircuitError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise RunError(f"the folder {path.parent} does not exist")
+    dpi = min(200.0, 60_000 / max(figure.get_size_inches()))  # a PNG has at most 65,536 pixels a side
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind[1:], dpi=dpi, metadata={"Date": None} if kind == ".svg" else {})
+    write_atomic(path, stream.getvalue())

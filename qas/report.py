@@ -10,7 +10,6 @@ import contextlib
 import html
 import io
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["convergence_figure", "front_figure", "save_figure", "write_report"]
+__all__ = ["convergence_figure", "front_figure", "write_report"]
 
 FLOOR = 1e-12
 """Errors below this, rounding and negative values included, are drawn at it: a logarithmic axis has no zero."""
@@ -190,21 +189,6 @@ def convergence_figure(run: Run, title: str | None = None) -> Figure:
     axes.set_xlabel("evaluations of the objective", color=_INK)
     _legend(axes)
     return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as .png or .svg; the file appears complete or not at all.
-
-    Raises:
-        QasError: another suffix, or a folder that does not exist or cannot be written.
-    """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in (".png", ".svg"):
-        raise QasError(f"a figure is saved as .png or .svg, got {path.name!r}")
-    stream = io.BytesIO()
-    figure.savefig(stream, format=kind[1:], dpi=200, metadata={"Date": None} if kind == ".svg" else {})
-    write_atomic(path, stream.getvalue())
 
 
 # ---------------------------------------------------------------------- page

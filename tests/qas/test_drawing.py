@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qas.circuits import Circuit
 from qas.drawing import _columns, draw_figure, draw_text, save_figure
-from qas.errors import CircuitError
+from qas.errors import CircuitError, QasError, RunError
 from qas.testing import random_circuit
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -99,20 +99,20 @@ def test_saved_figures_are_complete_files(tmp_path, suffix, start):
     path = tmp_path / f"circuit{suffix}"
     path.write_bytes(b"old")
     circuit = Circuit(3, [("h", 0), ("cx", (0, 2)), ("u", 1, 0.1, 0.2, 0.3)])
-    save_figure(circuit, path, title="a title longer than the circuit")
+    save_figure(draw_figure(circuit, title="a title longer than the circuit"), path)
     assert path.read_bytes().startswith(start)
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_saving_refuses_in_one_line(tmp_path):
     circuit = Circuit(1, [("x", 0)])
-    with pytest.raises(CircuitError, match=r"\.png or \.svg"):
-        save_figure(circuit, tmp_path / "circuit.gif")
-    with pytest.raises(CircuitError, match="does not exist"):
-        save_figure(circuit, tmp_path / "no" / "circuit.png")
+    with pytest.raises(QasError, match=r"\.png or \.svg"):
+        save_figure(draw_figure(circuit), tmp_path / "circuit.gif")
+    with pytest.raises(RunError, match="does not exist"):
+        save_figure(draw_figure(circuit), tmp_path / "no" / "circuit.png")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(CircuitError, match="cannot be written"):
-        save_figure(circuit, tmp_path / "folder.png")
+    with pytest.raises(RunError, match="cannot write"):
+        save_figure(draw_figure(circuit), tmp_path / "folder.png")
     assert os.listdir(tmp_path) == ["folder.png"]
     with pytest.raises(CircuitError, match="too long"):
         draw_figure(Circuit(30, [("u", 0, 0.1, 0.2, 0.3)] * 400))
