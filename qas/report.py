@@ -112,9 +112,9 @@ def _error_axis(axes: Axes, run: Run, drawn: Sequence[float], *, lowest: float |
     values = [*drawn, *(value for value, *_ in lines)]
     axes.set_ylim(min(values) / 2.5, max(values) * 2.5)
     if lowest is not None and lowest < FLOOR:
-        axes.text(
-            0.01, 0.012, f"errors below {FLOOR:.0e} are drawn there", transform=axes.transAxes, fontsize=8, color=_SOFT
-        )
+        # Above the axes, where no legend can come to lie on it.
+        note = f"errors below {FLOOR:.0e} are drawn there"
+        axes.text(1.0, 1.01, note, transform=axes.transAxes, fontsize=8, color=_SOFT, ha="right", va="bottom")
 
 
 def _legend(axes: Axes) -> None:
