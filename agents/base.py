@@ -99,7 +99,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self._noise_free = make_simulator(None)
-        self._energies: dict[int, tuple[Circuit, float]] = {}
+        self._noise_free_energies: dict[Circuit, float] = {}  # of the front as it was last written
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""
@@ -264,16 +264,14 @@ class Search:
 
     def results(self) -> list[Result]:
         """The front with noise-free energies."""
+        exact = self.noise is None and self.evaluator.shots is None
+        known, self._noise_free_energies = self._noise_free_energies, {}
         results = []
         for error, energy, circuit, evaluations in self.front.points:
-            held = self._energies.get(id(circuit))
-            if self.noise is None and self.evaluator.shots is None:
-                free = energy
-            elif held is not None and held[0] is circuit:
-                free = held[1]
-            else:
+            free = energy if exact else known.get(circuit)
+            if free is None:
                 free = self._noise_free.expectation(circuit, self.problem.hamiltonian)
-                self._energies[id(circuit)] = (circuit, free)
+            self._noise_free_energies[circuit] = free
             results.append(Result(circuit, energy, error, free, self.problem.error(free), evaluations))
         return results
 

@@ -186,6 +186,11 @@ class Front:
         return front
 
 
+def lowest_error(front: Iterable[Result]) -> Result:
+    """The circuit of lowest error; of equals the smaller one."""
+    return min(front, key=lambda r: (r.error, r.gates))
+
+
 def envelope(front: Iterable[Result]) -> list[Result]:
     """The two-dimensional front, error against two-qubit gates: of each count the best, where it beats all fewer."""
     kept: list[Result] = []
@@ -233,7 +238,7 @@ class Run:
         """
         if not self.front:
             raise RunError(f"the run has no circuit yet: {self.path}")
-        return min(self.front, key=lambda r: (r.error, r.gates))
+        return lowest_error(self.front)
 
     @property
     def agent(self) -> str:
@@ -389,8 +394,7 @@ class Recorder:
         """Replace front, best circuit and summary."""
         write_atomic(self.folder / "circuits.jsonl", "".join(to_json(r.to_json()) + "\n" for r in front))
         if front:
-            best = min(front, key=lambda r: (r.error, r.gates))
-            write_atomic(self.folder / "best.qasm", best.circuit.to_qasm())
+            write_atomic(self.folder / "best.qasm", lowest_error(front).circuit.to_qasm())
         write_atomic(self.folder / "summary.json", to_json(summary, indent=1) + "\n")
 
     def close(self) -> None:
