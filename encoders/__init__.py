@@ -1,5 +1,44 @@
-"""Circuits as tensors, and back: what agents and models look at."""
+"""Circuits as tensors and graphs, and back: what agents and models look at."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qas.encoders.graphs import GRAPH_ENCODINGS, CircuitGraph, GraphBatch, GraphEncoding, load_encoding
 from qas.encoders.layers import LayerEncoding, split_gates
+from qas.encoders.screens import SCREENS, path_counts, screen
+from qas.encoders.spaces import POOL_GATES, CircuitSpace
 
-__all__ = ["LayerEncoding", "split_gates"]
+if TYPE_CHECKING:
+    from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder
+    from qas.encoders.training import train
+
+_LAZY = {"TrainedEncoder": "trained", "list_encoders": "trained", "load_encoder": "trained", "train": "training"}
+
+__all__ = [
+    "GRAPH_ENCODINGS",
+    "POOL_GATES",
+    "SCREENS",
+    "CircuitGraph",
+    "CircuitSpace",
+    "GraphBatch",
+    "GraphEncoding",
+    "LayerEncoding",
+    "TrainedEncoder",
+    "list_encoders",
+    "load_encoder",
+    "load_encoding",
+    "path_counts",
+    "screen",
+    "split_gates",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These import torch, which takes seconds.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

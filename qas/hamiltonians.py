@@ -104,14 +104,14 @@ class Hamiltonian:
             x: int64, shape (n_masks,); d: complex128, shape (n_masks, 2**n).
         """
         xs, zs = self.masks
-        index = np.arange(1 << self._n_qubits, dtype=np.int64)
         masks, where = np.unique(xs, return_inverse=True)
+        index = np.arange(1 << self._n_qubits, dtype=np.int64)
+        # P|j> = i^{|x&z|} (-1)^{z·j} |j ^ x|: for each x a Walsh-Hadamard transform over z, then row i from j = i ^ x.
         diagonals = np.zeros((len(masks), len(index)), dtype=np.complex128)
-        for x, z, row, coefficient in zip(xs, zs, where, self.coefficients, strict=True):
-            # P|j> = i^{|x&z|} (-1)^{z·j} |j ^ x|; row i is reached from j = i ^ x.
-            phase = (1j) ** (int(x & z).bit_count() % 4)
-            signs = 1.0 - 2.0 * (np.bitwise_count((index ^ x) & z) & 1)
-            diagonals[row] += coefficient * phase * signs
+        diagonals[where, zs] = self.coefficients * 1j ** (np.bitwise_count(xs & zs) % 4)
+        _walsh_hadamard(diagonals)
+        for row, x in enumerate(masks):
+            diagonals[row] = diagonals[row, index ^ x]
         return masks, diagonals
 
     @cached_property
@@ -260,9 +260,7 @@ class Hamiltonian:
         for x in range(dim):
             # Tr(P H)/2^n for all z at once: a Walsh-Hadamard transform of the x-th permuted diagonal.
             row = array[index, index ^ x]
-            for q in range(n):
-                row = row.reshape(-1, 2, 1 << q)
-                row = np.stack([row[:, 0] + row[:, 1], row[:, 0] - row[:, 1]], axis=1).ravel()
+            _walsh_hadamard(row)
             for z in np.flatnonzero(np.abs(row) > tolerance * dim * scale).tolist():
                 phase = (-1j) ** ((x & z).bit_count() % 4) * (-1) ** ((x & z).bit_count())
                 string = "".join(_LETTERS[(x >> q & 1) + 2 * (z >> q & 1)] for q in reversed(range(n)))
@@ -288,3 +286,15 @@ class Hamiltonian:
             "a Hamiltonian is a SparsePauliOp, a dict of Pauli strings or a Hermitian matrix, got "
             f"{type(source).__name__}"
         )
+
+
+def _walsh_hadamard(array: np.ndarray) -> None:
+    """Replace ``a[…, i]`` by ``Σ_z (-1)^{z·i} a[…, z]`` in place; the last axis is a power of two long."""
+    size = array.shape[-1]
+    half = 1
+    while half < size:
+        pairs = array.reshape(*array.shape[:-1], size // (2 * half), 2, half)
+        low, high = pairs[..., 0, :].copy(), pairs[..., 1, :]
+        pairs[..., 0, :] += high
+        np.subtract(low, high, out=pairs[..., 1, :])
+        half *= 2

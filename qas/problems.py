@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ CHEMICAL_ACCURACY = 1.6e-3
 """Error in hartree below which a molecular energy counts as solved (1 kcal/mol)."""
 MAX_QUBITS = 20
 """Largest member of the spin and max-cut families."""
+MAX_TARGET_QUBITS = 8
+"""Largest target state: as an operator it has up to 4^n Pauli terms."""
 
 _MEMORY_LIMIT = 2 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -454,12 +456,142 @@ def _random_maxcut(n: int, seed: int) -> Problem:
     )
 
 
+# ---------------------------------------------------------------------- state preparation
+_TARGET_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
+
+
+def state_preparation(state: Any, *, name: str | None = None) -> Problem:
+    r"""Preparation of a target state from :math:`|0\dots0\rangle`, :math:`H = -|\psi\rangle\langle\psi|`.
+
+    The energy is minus the fidelity, so the error is the infidelity. `basis_state` and `product_state` tell how much of
+    the target a basis state and a product state reach.
+
+    Args:
+        state: the target, shape (2**n,) with n from 1 to 8, index in Qiskit's order (qubit 0 least significant); a
+            `Circuit` stands for the state it prepares. Normalized here.
+        name: id; default ``state-<n>``.
+
+    Raises:
+        QasError: no vector of 2**n finite numbers, or the zero vector.
+    """
+    from qas.circuits import Circuit
+
+    if isinstance(state, Circuit):
+        from qas.simulators.statevector import StatevectorSimulator
+
+        provenance: dict[str, Any] = {"target": state.to_list()}
+        psi = StatevectorSimulator().state(state)
+    else:
+        provenance = {}
+        try:
+            psi = np.array(state, dtype=np.complex128)
+        except (TypeError, ValueError):
+            raise QasError(f"a target state is a vector of 2^n numbers, got {_short(state)}") from None
+    n = psi.size.bit_length() - 1
+    if psi.ndim != 1 or psi.size != 1 << n or not 1 <= n <= MAX_TARGET_QUBITS:
+        raise QasError(
+            f"a target state is a vector of 2^n numbers with n from 1 to {MAX_TARGET_QUBITS}, got shape {psi.shape}"
+        )
+    norm = float(np.linalg.norm(psi))
+    if not (math.isfinite(norm) and norm > 1e-12):
+        raise QasError(f"a target state is finite and not zero, got a vector of norm {norm}")
+    psi /= norm
+    product = _product_fidelity(psi, n)
+    return Problem(
+        name=name or f"state-{n}",
+        hamiltonian=Hamiltonian.from_matrix(-np.outer(psi, psi.conj()), tolerance=1e-14),
+        unit="fidelity",
+        threshold=0.01,
+        description=f"preparation of a state of {n} qubits, H = -|ψ><ψ|, a product state reaches {product:.3f}",
+        provenance={"family": "state", "formula": "H = -|ψ><ψ|", "n": n} | provenance,
+        references={
+            "exact": -1.0,
+            "product_state": -product,
+            "basis_state": -float((np.abs(psi) ** 2).max()),
+        },
+    )
+
+
+def _product_fidelity(psi: np.ndarray, n: int, starts: int = 40) -> float:
+    """Largest |<product|psi>|², by seeded starts of one-qubit-at-a-time maximization; a lower bound on the true one."""
+    rng = np.random.default_rng(0)
+    tensor = psi.reshape((2,) * n)
+    best = 0.0
+    for _ in range(starts):
+        factors = rng.normal(size=(n, 2)) + 1j * rng.normal(size=(n, 2))
+        factors /= np.linalg.norm(factors, axis=1, keepdims=True)
+        value = 0.0
+        for _ in range(200):
+            before = value
+            for axis in range(n):
+                rest = tensor
+                for other in reversed(range(n)):
+                    if other != axis:
+                        rest = np.tensordot(rest, factors[other].conj(), axes=(other, 0))
+                value = float(np.linalg.norm(rest))
+                factors[axis] = rest / value if value > 1e-300 else factors[axis]
+            if value - before < 1e-12:
+                break
+        best = max(best, value)
+    return min(1.0, best**2)
+
+
+def _random_target(n: int, seed: int) -> Problem:
+    """The state of a random circuit of the kind that fills the published pools: 5n/2 gates, at most 5 layers.
+
+    Most such circuits on few qubits entangle little or nothing; targets of which a product state reaches more than 0.9
+    are drawn anew.
+    """
+    from qas.circuits import Circuit, Gate
+    from qas.gates import gate_spec
+
+    rng = np.random.default_rng([n, seed])
+    kinds = [name for name in _TARGET_GATES if gate_spec(name).n_qubits <= n]
+    while True:
+        gates = []
+        for _ in range(5 * n // 2):
+            name = kinds[int(rng.integers(len(kinds)))]
+            qubits: tuple[int, ...] = (int(rng.integers(n)),)
+            if name == "cx":
+                qubits = (qubits[0], (qubits[0] + 1) % n)
+            elif gate_spec(name).n_qubits == 2:
+                qubits = (qubits[0], (qubits[0] + int(rng.integers(1, n))) % n)
+            angles = rng.uniform(0.0, 2.0 * np.pi, size=gate_spec(name).n_angles)
+            gates.append(Gate(name, qubits, tuple(angles.tolist())))
+        circuit = Circuit(n, gates)
+        if circuit.depth <= 5 and circuit.two_qubit_gates:
+            made = state_preparation(circuit, name=f"state-{n}-{seed}")
+            if made.product_state > -0.9:
+                break
+    return replace(made, provenance=made.provenance | {"seed": seed})
+
+
 # ---------------------------------------------------------------------- names
+_PUBLISHED_GRAPHS = {
+    "maxcut-4-url": "01 03 12 23",
+    "maxcut-8-url": "01 06 07 12 16 24 27 37 36 45 46 51 56 57 67",
+}
+"""The graphs of arXiv:2401.11576 as its code release has them; largest cuts 4 and 12."""
+
+
+def _published_maxcut(name: str) -> Problem:
+    import networkx as nx
+
+    edges = [(int(pair[0]), int(pair[1])) for pair in _PUBLISHED_GRAPHS[name].split()]
+    graph = nx.Graph()
+    graph.add_nodes_from(range(1 + max(map(max, edges))))
+    graph.add_edges_from(edges)
+    made = maxcut(graph, name=name)
+    return replace(made, description=f"{made.description}, the graph of arXiv:2401.11576")
+
+
 _CHAINS: dict[str, Callable[..., Problem]] = {"tfim": tfim, "heisenberg": heisenberg, "cluster": cluster}
 _FAMILIES = {
     "tfim-N": f"transverse-field Ising ring, ΣZZ + ΣX, N = 2 to {MAX_QUBITS}; tfim-N-open for an open chain",
     "heisenberg-N": f"Heisenberg ring, Σ(XX+YY+ZZ) + ΣZ, N = 2 to {MAX_QUBITS}; heisenberg-N-open for an open chain",
     "cluster-N": f"cluster-state ring, -ΣZXZ, N = 2 to {MAX_QUBITS}; cluster-N-open for an open chain",
+    "maxcut-N-url": "max-cut of the published graphs of arXiv:2401.11576, N = 4 or 8",
+    "state-N-SEED": f"state of a seeded random circuit, -|ψ><ψ|, N = 2 to {MAX_TARGET_QUBITS}",
     "maxcut-N-SEED": f"max-cut of a seeded random graph, N = 2 to {MAX_QUBITS}, 3-regular for even N >= 4",
 }
 
@@ -491,6 +623,15 @@ def load_problem(name: str) -> Problem:
                 f"got {_short(name)}"
             )
         return _CHAINS[family](int(match[1]), periodic=match[2] is None)
+    if key in _PUBLISHED_GRAPHS:
+        return _published_maxcut(key)
+    if family == "state":
+        match = re.fullmatch(r"(\d{1,9})-(\d{1,18})", rest, flags=re.ASCII)
+        if not match or not 2 <= int(match[1]) <= MAX_TARGET_QUBITS:
+            raise QasError(
+                f"state problems are named state-N-SEED with N from 2 to {MAX_TARGET_QUBITS}, got {_short(name)}"
+            )
+        return _random_target(int(match[1]), int(match[2]))
     if family == "maxcut":
         match = re.fullmatch(r"(\d{1,9})-(\d{1,18})", rest, flags=re.ASCII)
         if not match or not 2 <= int(match[1]) <= MAX_QUBITS:

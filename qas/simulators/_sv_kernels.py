@@ -286,8 +286,25 @@ def overlap(bra, ket, size, kind, bit, x, z):
 
 
 @compiled(inline=True)
+def _apply_projector(psi, out, size, vector, sign):
+    """out = sign |v><v|psi>; returns sign |<v|psi>|²."""
+    re, im = 0.0, 0.0
+    for i in range(0, size, 2):
+        vr, vi, pr, pi = get(vector, i), get(vector, i + 1), get(psi, i), get(psi, i + 1)
+        re += vr * pr + vi * pi
+        im += vr * pi - vi * pr
+    for i in range(0, size, 2):
+        vr, vi = get(vector, i), get(vector, i + 1)
+        put(out, i, sign * (vr * re - vi * im))
+        put(out, i + 1, sign * (vr * im + vi * re))
+    return sign * (re * re + im * im)
+
+
+@compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
-    """out = H psi from H's permuted diagonals; returns <psi|H|psi>."""
+    """out = H psi from H's permuted diagonals; returns <psi|H|psi>. Without masks H is a projector, see `observable`."""
+    if len(masks) == 0:
+        return _apply_projector(psi, out, size, real, get(imag, 0))
     turn = make4(-1.0, 1.0, -1.0, 1.0)
     dimension = size >> 1
     energy = zero4()
