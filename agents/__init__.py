@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qas.errors import UnknownNameError
@@ -19,19 +20,33 @@ AGENTS = {
     "evolution": "qas.agents.evolution:EvolutionAgent",
     "beam": "qas.agents.beam:BeamAgent",
     "random": "qas.agents.random_search:RandomAgent",
+    "bo": "qas.agents.bo:BoAgent",
+    "reinforce": "qas.agents.latent:ReinforceAgent",
+    "knn": "qas.agents.latent:KnnAgent",
 }
 """Agent name -> where its class is; loaded on first use, because some need torch."""
+POOL_AGENTS = ("bo", "reinforce", "knn", "random")
+"""Agents that search a circuit pool."""
+POOL_OPTIONS = ("encoder", "pool", "screen")
+"""Options of the agents that search a circuit pool; with one of them `random` draws from a pool too."""
 
 
-def load_agent(name: str) -> type[Agent]:
+def load_agent(name: str, options: Iterable[str] = ()) -> type[Agent]:
     """The class of an agent.
+
+    Args:
+        name: a key of `AGENTS`.
+        options: names of the settings it will be given.
 
     Raises:
         UnknownNameError: no such agent; the nearest name is suggested.
     """
     if name not in AGENTS:
         raise UnknownNameError("agent", name, AGENTS)
-    module, cls = AGENTS[name].split(":")
+    place = AGENTS[name]
+    if name == "random" and any(option in POOL_OPTIONS for option in options):
+        place = "qas.agents.latent:PoolRandomAgent"
+    module, cls = place.split(":")
     return getattr(importlib.import_module(module), cls)
 
 

@@ -339,6 +339,11 @@ class Agent(abc.ABC):
     def __init__(self, search: Search) -> None:
         self.search = search
 
+    @classmethod
+    def defaults(cls, problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""
+        return {}
+
     @abc.abstractmethod
     def run(self) -> None:
         """Search until `SearchEnded` is raised."""

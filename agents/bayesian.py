@@ -2,8 +2,8 @@
 
 Cost. The posterior over 100,000 points after 1,000 observations would hold 400 MB, read again for every batch. Instead
 `screen` candidates carry an incrementally updated posterior. Whenever the observations have grown by `screen_growth`
-the whole pool is scored in blocks, nothing kept, and the candidates are chosen again; their exact posterior is then made. A
-pool of at most `screen` points is its own candidate set, and nothing is approximate then.
+the whole pool is scored in blocks, nothing kept, and the candidates are chosen again; they then get an
+exact posterior. A pool of at most `screen` points is its own candidate set, and nothing is approximate then.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class DngoSearcher(PoolSearcher):
     `mended`: standard deviation, incumbent = best value told, only points that may still be asked are ranked.
     Otherwise as released: the variance stands where the standard deviation belongs, the incumbent is fixed, and the
     batch comes from the 2 `batch` best points of the whole pool, visited ones included. Where all of these were
-    visited, the release trains again without end; here it does so 20 times and then takes the best points that are left.
+    visited, the release trains again without end; here it does so 20 times and then takes the best that are left.
 
     Neither mode makes the points of a batch differ, or models pending points: these are only not asked again.
 

@@ -35,7 +35,9 @@ from qas.vqe import Evaluator
 MAX_GATES = 40
 """Longest circuit unless told otherwise (CRLQAS section 1.9, up to 4 qubits); 70 for more qubits."""
 
-_PACKAGES = ("numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit")
+_PACKAGES = (
+    "numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit", "optuna",
+)  # fmt: skip
 
 
 def search(
@@ -48,7 +50,7 @@ def search(
     steps: int | None = None,
     seed: int = 0,
     max_gates: int | None = None,
-    gates: Sequence[str] = SEARCH_GATES,
+    gates: Sequence[str] | None = None,
     coupling: Sequence[tuple[int, int]] | None = None,
     evaluator: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
@@ -69,8 +71,8 @@ def search(
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
         seed: fixes the run, wall-clock budgets aside.
-        max_gates: longest circuit; default 40, or 70 beyond 4 qubits.
-        gates: gates that may be used.
+        max_gates: longest circuit; default 40, or 70 beyond 4 qubits, or what the agent's encoder holds.
+        gates: gates that may be used; default `qas.gates.SEARCH_GATES`, or those of the agent's encoder.
         coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
         evaluator: settings of `qas.vqe.Evaluator` (optimizer, max_evaluations, tolerance, start_noise, shots, …).
         options: the agent's own settings.
@@ -97,14 +99,20 @@ def search(
     settings = dict(evaluator or {})
     _check_keywords(Evaluator, settings, "evaluator", {"problem", "noise"})
     _check_size(target, model, settings.get("engine"))
+    options = {} if options is None else options
+    usual = load_agent(agent, options).defaults(target, options) if isinstance(options, dict) else {}
+    if max_gates is None:
+        max_gates = usual.get("max_gates", _max_gates(target))
+    if gates is None:
+        gates = usual.get("gates", SEARCH_GATES)
     config: dict[str, Any] = {
         "agent": agent,
-        "options": {} if options is None else options,
+        "options": options,
         "seed": seed,
         "problem": target.to_json(),
         "noise": None if model is None else model.to_json(),
         "budget": {"seconds": seconds, "evaluations": evaluations, "steps": steps},
-        "max_gates": _max_gates(target) if max_gates is None else max_gates,
+        "max_gates": max_gates,
         "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
         "coupling": _pairs(coupling),
         "evaluator": settings,
@@ -193,7 +201,7 @@ def _check_config(config: dict[str, Any]) -> None:
 def _build(
     config: dict[str, Any], recorder: Recorder, on_progress: Callable[[Progress], None] | None
 ) -> tuple[Search, Agent]:
-    kind = load_agent(config["agent"])
+    kind = load_agent(config["agent"], config["options"])
     problem = Problem.from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     if noise is not None:

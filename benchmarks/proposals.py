@@ -109,7 +109,8 @@ def main() -> int:
         }  # fmt: skip
         print(
             f"{name}: {args.whole} queries in {seconds:.1f} s ({busy:.1f} s of processor time), "
-            f"slowest ask {max(times):.2f} s, {good[told].sum()} of the best 1 %, best {seen.max():.3f}, peak {memory:.0f} MB so far"
+            f"slowest ask {max(times):.2f} s, "
+            f"{good[told].sum()} of the best 1 %, best {seen.max():.3f}, peak {memory:.0f} MB so far"
         )
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

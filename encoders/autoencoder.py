@@ -40,7 +40,7 @@ class Batch:
     tokens: Tensor
     """Tokens of the gates, n_tokens behind the last gate, int64, shape (B, max_gates)."""
     profile: Tensor | None = None
-    """Standardised functional profile (`qas.encoders.training.profiles`), float32, shape (B, P)."""
+    """Centred functional profile (`qas.encoders.training.profiles`), float32, shape (B, P)."""
 
 
 @dataclass(frozen=True)
@@ -363,6 +363,7 @@ class Gvae(Autoencoder):
     Training: cross-entropy of the tokens from a sampled latent; the divergence from N(0, 1), of which `free_nats` for
     each node are free, with a linear warm-up of its weight over the first fifth; and, so that the mean over the
     nodes tells more than which gates there are, a head that predicts the functional profile of the circuit from it.
+    For it every latent also sees the mean state of all nodes.
 
     Args:
         width: of node states.
@@ -371,7 +372,7 @@ class Gvae(Autoencoder):
         beta: weight of the divergence beside the cross-entropy of a token, both nats.
         free_nats: divergence of a node that costs nothing.
         n_profile: size of the functional profile; 0 without that head.
-        profile_weight: of the mean squared error of the standardised profile.
+        profile_weight: of the mean squared error of the profile, whose variance is 1.
     """
 
     name = "gvae"
@@ -382,13 +383,13 @@ class Gvae(Autoencoder):
         encoding: GraphEncoding,
         generator: torch.Generator,
         d: int | None = None,
-        width: int = 64,
-        message: int = 16,
+        width: int = 80,
+        message: int = 24,
         n_layers: int = 5,
-        beta: float = 0.01,
+        beta: float = 0.005,
         free_nats: float = 4.0,
         n_profile: int = 0,
-        profile_weight: float = 1.0,
+        profile_weight: float = 5.0,
     ) -> None:
         super().__init__(encoding, encoding.n_nodes - 2, d)
         self.width, self.message = _size("width", width), _size("message", message)
@@ -399,7 +400,7 @@ class Gvae(Autoencoder):
         relations = 2 * encoding.n_relations
         self.layers = nn.ModuleList(RelationalLayer(width, message, relations) for _ in range(n_layers))
         self.fusion = nn.Linear((n_layers + 1) * width, width)
-        self.context = nn.Linear((n_layers + 1) * width, width)
+        self.context = nn.Linear(width, width)
         self.mu = nn.Linear(width, self.d)
         self.log_sigma = nn.Linear(width, self.d)
         self.opened = nn.Linear(self.d, width)
@@ -421,8 +422,8 @@ class Gvae(Autoencoder):
         for layer in self.layers:
             h = layer(h, edges)
             states.append(h)
-        every = torch.cat(states, dim=2)
-        fused = functional.silu(self.fusion(every[:, 1:-1]) + self.context(every.mean(1, keepdim=True)))
+        fused = self.fusion(torch.cat(states, dim=2)[:, 1:-1]) + self.context(h.mean(1, keepdim=True))
+        fused = functional.silu(fused)
         return self.mu(fused), self.log_sigma(fused)
 
     def drop_profile(self) -> None:

@@ -199,7 +199,9 @@ class Pool:
             angles += [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
         found = Labels(problem, noise, settings, np.concatenate(energies), np.concatenate(evaluations), angles)
         if len(found.energies) != self.size or not np.isfinite(found.energies).all():
-            raise PoolError(f"the labels of {task} do not fit the pool or hold numbers that are not finite: {self.path}")
+            raise PoolError(
+                f"the labels of {task} do not fit the pool or hold numbers that are not finite: {self.path}"
+            )
         return found
 
     def table(self, task: str, score: str = "published") -> TabularProblem:
@@ -458,9 +460,7 @@ def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, 
             if s and not circuit.n_angles:
                 energies[k, s] = energies[k, 0]
                 continue
-            found = minimize(
-                objective, start, max_evaluations=settings.max_evaluations, tolerance=settings.tolerance
-            )
+            found = minimize(objective, start, max_evaluations=settings.max_evaluations, tolerance=settings.tolerance)
             energies[k, s] = found.fun
             evaluations[k] += found.nfev
             if found.fun <= energies[k, : s + 1].min():

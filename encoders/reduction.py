@@ -16,7 +16,27 @@ from numba import njit
 from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.gates import gate_spec
 
-_KINDS = ("x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "rx", "ry", "rz", "u", "cx", "cz", "swap", "rxx", "ryy", "rzz")
+_KINDS = (
+    "x",
+    "y",
+    "z",
+    "h",
+    "s",
+    "sdg",
+    "t",
+    "tdg",
+    "sx",
+    "rx",
+    "ry",
+    "rz",
+    "u",
+    "cx",
+    "cz",
+    "swap",
+    "rxx",
+    "ryy",
+    "rzz",
+)
 _X, _Y, _Z, _H, _S, _SDG, _T, _TDG, _SX, _RX, _RY, _RZ, _U, _CX, _CZ, _SWAP, _RXX, _RYY, _RZZ = range(len(_KINDS))
 
 
@@ -97,7 +117,7 @@ def _to_the_start(row, kind, first, last, n, k, a, b, flipped):  # type: ignore[
         if g == _SWAP:
             place[first[row[i]]], place[last[row[i]]] = q, p
             continue
-        if g == _X or g == _Y or g == _Z:
+        if g in (_X, _Y, _Z):
             x[p] ^= g != _Z
             z[p] ^= g != _X
             continue
@@ -113,11 +133,11 @@ def _to_the_start(row, kind, first, last, n, k, a, b, flipped):  # type: ignore[
                 z[p] ^= True
         elif g == _H:
             x[p], z[p] = z[p], x[p]
-        elif g == _S or g == _SDG:
+        elif g in (_S, _SDG):
             z[p] ^= x[p]
         elif g == _SX:
             x[p] ^= z[p]
-        elif (g == _T or g == _TDG) and x[p]:
+        elif (g in (_T, _TDG)) and x[p]:
             x[p] = False
             position -= 1
             k[position], a[position], b[position] = _X, p, p
@@ -160,15 +180,15 @@ def _insert(j, g, p, q, k, a, b, kept):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _diagonal(g):  # type: ignore[no-untyped-def]
-    return g == _RZ or g == _S or g == _SDG or g == _T or g == _TDG
+    return g in (_RZ, _S, _SDG, _T, _TDG)
 
 
 @njit(cache=True)
 def _commutes(g, w, other, p, q):  # type: ignore[no-untyped-def]
     """Whether the one-qubit gate g on wire w commutes with the two-qubit gate `other` on (p, q)."""
     if _diagonal(g):
-        return other == _CZ or other == _RZZ or (other == _CX and w == p)
-    if g == _RX or g == _SX:
+        return other in (_CZ, _RZZ) or other == _CX and w == p
+    if g in (_RX, _SX):
         return other == _RXX or (other == _CX and w == q)
     return g == _RY and other == _RYY
 
@@ -184,7 +204,7 @@ def _add(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         if j < 0:
             if _diagonal(g):
                 return kept
-            if g == _RX or g == _RY or g == _U:
+            if g in (_RX, _RY, _U):
                 flipped[p] = False
             return _insert(0, g, p, p, k, a, b, kept)
         if a[j] != b[j]:
@@ -230,5 +250,5 @@ def _add_pair(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         p, q = q, p
     if i >= 0 and i == j and k[i] == g and a[i] == p and b[i] == q:
         # Self-inverse gates cancel, equal rotations merge.
-        return _delete(i, k, a, b, kept) if g == _CX or g == _CZ else kept
+        return _delete(i, k, a, b, kept) if g in (_CX, _CZ) else kept
     return _insert(kept, g, p, q, k, a, b, kept)

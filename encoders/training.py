@@ -219,7 +219,7 @@ def train(
         data = _Data(rows[:n_train], graphs)
         sizes = dict(sizes or {})
         if not published and profile_walks:
-            data.profile = _standardised(profiles(rows[:n_train], space, rng, profile_walks))
+            data.profile = _centred(profiles(rows[:n_train], space, rng, profile_walks))
             sizes.setdefault("n_profile", data.profile.shape[1])
         settings["preparation_seconds"] = round(time.perf_counter() - started, 2)
         net = build_model(model, graphs, generator, sizes)
@@ -250,9 +250,13 @@ class _Data:
         return Batch(self.features[index].float(), self.adjacency[index].float(), self.tokens[index].long(), profile)
 
 
-def _standardised(values: np.ndarray) -> torch.Tensor:
-    """Columns at mean 0 and spread 1; columns that hardly vary stay small."""
-    return torch.from_numpy((values - values.mean(0)) / np.maximum(values.std(0), 0.05))
+def _centred(values: np.ndarray) -> torch.Tensor:
+    """Columns at mean 0, all over one number, so that their mean square is 1.
+
+    Columns keep their own spread: what varies most between circuits is what energies depend on most.
+    """
+    centred = values - values.mean(0)
+    return torch.from_numpy(centred / max(float(np.sqrt(np.mean(centred**2))), 1e-3))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line: ``qas problems``, ``noise``, ``agents``, ``search``, ``inspect``, ``evaluate``.
+"""The command line: ``qas problems``, ``noise``, ``agents``, ``search``, ``inspect``, ``evaluate``, ``pool``, ``encoder``.
 
 Answers go to standard output, progress and errors to standard error. Input that does not fit ends in one line and exit
 code 2, Ctrl-C in 130. Heavy modules are imported by the command that needs them.
@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands)
     _add_inspect(commands)
     _add_evaluate(commands)
+    _add_pool(commands)
+    _add_encoder(commands)
     return parser
 
 
@@ -122,6 +124,15 @@ def _add_search(commands: Any) -> None:
     add("--max-gates", type=_count, metavar="N", help="longest circuit (default 40, or 70 beyond 4 qubits)")
     add("--gates", type=_names, metavar="A,B", help="gates that may be used (default rx,ry,rz,cx)")
     add("--coupling", type=_pairs, metavar="0-1,1-2", help="pairs that may carry two-qubit gates")
+    latent = parser.add_argument_group("circuit pools (agents bo, reinforce, knn, random)")
+    latent.add_argument(
+        "--encoder", metavar="NAME", help="a folder, or a name from qas encoder list (default: by qubits)"
+    )
+    latent.add_argument("--pool", metavar="DIR", help="candidates (default: drawn from the encoder's space)")
+    latent.add_argument(
+        "--screen", metavar="NAME", help="keep the best candidates by a proxy: fluctuation, expressibility, paths"
+    )
+    latent.add_argument("--storage", metavar="URL", help="Optuna storage that several machines share (agent bo)")
     add("--engine", metavar="NAME", help="statevector, pauli-transfer or aer (default: the fastest exact one)")
     add("--optimizer", metavar="NAME", help="of the angles: l-bfgs, adam, cobyla, rotosolve, spsa, adam-spsa")
     add("--shots", type=_count, metavar="N", help="measurements of each Pauli term (default: exact values)")
@@ -171,6 +182,81 @@ def _add_evaluate(commands: Any) -> None:
     add("--seed", type=_seed, default=0, metavar="N", help="fixes what the shots draw (default 0)")
     add("--circuit", metavar="K", help="of a run: number in the front, or best (default)")
     add("--json", action="store_true", help="for other programs")
+
+
+def _add_pool(commands: Any) -> None:
+    actions = _group(
+        commands, "pool", "circuit pools", "Draws pools of circuits and labels them with optimized energies."
+    )
+    build = actions.add_parser(
+        "build",
+        help="draw and label a pool",
+        allow_abbrev=False,
+        description="Draws distinct circuits and labels them; the same command again goes on where it stopped.",
+    )
+    add = build.add_argument
+    add("--qubits", type=_count, required=True, metavar="N", help="number of qubits")
+    add("--gates", type=_count, required=True, metavar="N", help="gates of a circuit")
+    add(
+        "--min-gates",
+        type=_number(int, 0, "a whole number of at least 0 is needed"),
+        metavar="N",
+        help="fewest gates (default: as many)",
+    )
+    add(
+        "--depth",
+        type=_number(int, 0, "a whole number of at least 0 is needed"),
+        metavar="N",
+        help="most layers, 0 for no limit (default 2 gates / qubits)",
+    )
+    add("--gate-set", type=_names, metavar="A,B", help="gates to draw (default: the eleven published ones)")
+    add("--ring", type=_names, metavar="A,B", help="gates that go from a qubit to the next one only (default cx)")
+    add("--coupling", type=_pairs, metavar="0-1,1-2", help="pairs that may carry two-qubit gates")
+    add("--size", type=_count, default=100_000, metavar="N", help="number of circuits (default 100000)")
+    add("--task", action="append", default=[], metavar="NAME", help="label for this problem; may be given again")
+    add("--noise", metavar="NAME", help="noise of the labels (default none)")
+    add(
+        "--starts",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="optimizations of each circuit, the best counts (default 5)",
+    )
+    add("--seed", type=_seed, default=0, metavar="N", help="fixes circuits and start angles (default 0)")
+    add("--jobs", type=_count, metavar="N", help="processes (default: one for each core)")
+    add("--out", required=True, metavar="DIR", help="pool folder, new or to be continued")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--json", action="store_true", help="for other programs")
+    show = actions.add_parser("show", help="what a pool holds", allow_abbrev=False, description="What a pool holds.")
+    show.add_argument("pool", metavar="POOL", help="a pool folder")
+    show.add_argument("--json", action="store_true", help="for other programs")
+
+
+def _add_encoder(commands: Any) -> None:
+    actions = _group(commands, "encoder", "circuit encoders", "Trains graph autoencoders on pools, and lists them.")
+    train = actions.add_parser(
+        "train",
+        help="train one on a pool",
+        allow_abbrev=False,
+        description="Trains a graph autoencoder on a pool; no labels are needed.",
+    )
+    add = train.add_argument
+    add("pool", metavar="POOL", help="a pool folder")
+    add("--encoding", metavar="NAME", help="ports, signed or gsqas (default: that of the model)")
+    add("--model", default="gvae", metavar="NAME", help="gvae, url-v1 or url-v3 (default gvae)")
+    add("--epochs", type=_count, default=16, metavar="N", help="passes over the pool (default 16)")
+    add("--seed", type=_seed, default=0, metavar="N", help="fixes the training (default 0)")
+    add("--out", required=True, metavar="DIR", help="encoder folder, new or empty")
+    add("--task", metavar="NAME", help="colour the latent map by this label (default: the pool's first)")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--json", action="store_true", help="for other programs")
+    listing = actions.add_parser("list", help="those that come with the package", allow_abbrev=False)
+    listing.add_argument("--json", action="store_true", help="for other programs")
+
+
+def _group(commands: Any, name: str, about: str, description: str) -> Any:
+    parser = commands.add_parser(name, help=about, allow_abbrev=False, description=description)
+    return parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -240,6 +326,8 @@ def _run(argv: Sequence[str]) -> int:
         "search": _search,
         "inspect": _inspect,
         "evaluate": _evaluate,
+        "pool": _pool,
+        "encoder": _encoder,
     }
     return commands[arguments.command](arguments) if arguments.command else 0
 
@@ -271,7 +359,7 @@ def _list(arguments: argparse.Namespace) -> int:
 # ---------------------------------------------------------------------- search
 _FIXED_BY_RUN = (
     "problem", "agent", "noise", "seed", "max_gates", "gates", "coupling", "engine", "optimizer", "shots", "options",
-    "evaluator", "out",
+    "evaluator", "out", "encoder", "pool", "screen", "storage",
 )  # fmt: skip
 
 
@@ -336,12 +424,29 @@ def _start(arguments: argparse.Namespace, problem: Problem, budget: dict[str, An
         max_gates=arguments.max_gates,
         coupling=arguments.coupling,
         evaluator=evaluator,
-        options=dict(arguments.options or ()),
+        options=_agent_options(arguments),
         out=arguments.out,
         report=not arguments.no_report,
         on_progress=on_progress,
         **given,
     )
+
+
+def _agent_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The agent's settings, those that have an option of their own included."""
+    from qas.agents import POOL_AGENTS
+
+    options = dict(arguments.options or ())
+    agent = arguments.agent or "ddqn"
+    for name in ("encoder", "pool", "screen", "storage"):
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        agents = ("bo",) if name == "storage" else POOL_AGENTS
+        if agent not in agents:
+            raise QasError(f"--{name} is for the agents {', '.join(agents)}, got agent {agent}")
+        options[name] = value
+    return options
 
 
 def _label(problem: str, agent: str, noise: str | None) -> str:
@@ -739,6 +844,139 @@ def _evaluation_text(report: EvaluationReport, problem: Problem) -> list[str]:
     if report.standard_error is not None:
         lines.append(f"standard error of the estimate: {_quantity(report.standard_error, short_unit(report.unit))}")
     return lines
+
+
+# ---------------------------------------------------------------------- pools and encoders
+def _pool(arguments: argparse.Namespace) -> int:
+    from qas.encoders.pools import LabelSettings, Pool, build_pool
+    from qas.encoders.spaces import POOL_GATES, CircuitSpace
+
+    if arguments.action == "show":
+        pool = Pool(arguments.pool)
+    else:
+        space = CircuitSpace(
+            arguments.qubits,
+            arguments.gate_set or POOL_GATES,
+            max_gates=arguments.gates,
+            min_gates=arguments.min_gates,
+            max_depth=arguments.depth,
+            ring=arguments.ring,
+            coupling=arguments.coupling,
+        )
+        with _bar(arguments.quiet) as shown:
+            pool = build_pool(
+                arguments.out,
+                space,
+                arguments.size,
+                seed=arguments.seed,
+                tasks=arguments.task,
+                noise=arguments.noise,
+                settings=LabelSettings(starts=arguments.starts),
+                jobs=arguments.jobs,
+                on_progress=lambda p: shown(f"labelling {p.task}" if p.task else "drawing circuits", p.done, p.size),
+            )
+    tables = [_task_row(pool, task) for task in pool.tasks]
+    if arguments.json:
+        _print_json({"path": str(pool.path), "size": len(pool), "space": pool.space.to_json(), "tasks": tables})
+        return 0
+    s = pool.space
+    print(
+        f"{pool.path}: {len(pool):,} circuits of {s.n_qubits} qubits, "
+        f"{s.max_gates if s.min_gates == s.max_gates else f'{s.min_gates} to {s.max_gates}'} gates, at most "
+        f"{s.max_depth} layers\ngates: {', '.join(s.gates)}"
+    )
+    if tables:
+        rows = [[k.replace("_", " ") for k in tables[0]]]
+        rows += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()] for row in tables]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        print()
+        for row in rows:
+            print("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)))
+    return 0
+
+
+def _task_row(pool: Any, task: str) -> dict[str, Any]:
+    """What the labels of a task say, in numbers."""
+    from qas.encoders.pools import TabularProblem
+    from qas.scores import load_score
+
+    labels = pool.labels(task)
+    row: dict[str, Any] = {
+        "task": task,
+        "best_error": float(labels.problem.error(labels.best.min())),
+        "spread": float(labels.spread.mean()),
+        "evaluations": int(labels.evaluations.sum()),
+    }
+    with contextlib.suppress(QasError):
+        score = load_score("published", labels.problem)
+        table = TabularProblem(pool.space, pool.rows, labels, score)
+        row |= {"threshold": score.threshold, "share_above": table.base_rate}
+    return row
+
+
+def _encoder(arguments: argparse.Namespace) -> int:
+    from qas.encoders.trained import list_encoders, load_encoder
+
+    if arguments.action == "list":
+        known = {name: repr(load_encoder(name)) for name in list_encoders()}
+        if arguments.json:
+            _print_json(known)
+        else:
+            for name, about in known.items():
+                print(f"{name}  {about}")
+        return 0
+    from qas.encoders.pools import Pool
+    from qas.encoders.report import metrics_table, save_map
+    from qas.encoders.training import train
+    from qas.files import write_atomic
+
+    pool = Pool(arguments.pool)
+    out = Path(arguments.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"the encoder folder must be new or empty: {out}")
+    if arguments.task is not None and arguments.task not in pool.tasks:
+        raise UnknownNameError("task of the pool", arguments.task, pool.tasks)
+    rows = pool.rows
+    with _bar(arguments.quiet) as shown:
+        shown("preparing", 0, arguments.epochs)
+        encoder = train(
+            rows,
+            pool.space,
+            encoding=arguments.encoding,
+            model=arguments.model,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            on_progress=lambda told: shown(f"training, loss {told['loss']:.4g}", told["epoch"], told["epochs"]),
+        )
+    encoder.save(out)
+    write_atomic(out / "metrics.md", metrics_table({out.name: encoder}) + "\n")
+    task = arguments.task or next(iter(pool.tasks), None)
+    if task is not None:
+        save_map(encoder, pool, task, out / "latent-map.png")
+    if arguments.json:
+        _print_json({"path": str(out), "metrics": encoder.metrics, "settings": encoder.settings})
+    else:
+        print(f"{encoder!r}\n\n{metrics_table({out.name: encoder})}\n\nencoder folder  {out}")
+        print(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
+    return 0
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows work of known size on standard error."""
+    if quiet:
+        yield lambda what, done, size: None
+        return
+    if not sys.stderr.isatty():
+        yield lambda what, done, size: print(f"qas: {what}, {done:,} of {size:,}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        bar = display.add_task("starting", total=None)
+        yield lambda what, done, size: display.update(bar, description=what, completed=done, total=size)
 
 
 if __name__ == "__main__":

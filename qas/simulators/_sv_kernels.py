@@ -302,7 +302,7 @@ def _apply_projector(psi, out, size, vector, sign):
 
 @compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
-    """out = H psi from H's permuted diagonals; returns <psi|H|psi>. Without masks H is a projector, see `observable`."""
+    """out = H psi from H's permuted diagonals (without masks: H is ± a projector); returns <psi|H|psi>."""
     if len(masks) == 0:
         return _apply_projector(psi, out, size, real, get(imag, 0))
     turn = make4(-1.0, 1.0, -1.0, 1.0)
