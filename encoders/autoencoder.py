@@ -40,7 +40,7 @@ class Batch:
     tokens: Tensor
     """Tokens of the gates, n_tokens behind the last gate, int64, shape (B, max_gates)."""
     profile: Tensor | None = None
-    """Centred functional profile (`qas.encoders.training.profiles`), float32, shape (B, P)."""
+    """Centred functional profile (`qas.encoders.profiles.profiles`), float32, shape (B, P)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Searches on a labelled pool: look-ups instead of optimizations, so that a study of many seeds takes seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qas.agents.searchers import make_searcher
+from qas.encoders.layers import whole_number
+from qas.encoders.pools import TabularProblem
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What one searcher found on a `TabularProblem`."""
+
+    indices: np.ndarray
+    """circuits in the order of the queries, int64, shape (queries,)"""
+    values: np.ndarray
+    """their scores, float64, shape (queries,)"""
+    threshold: float
+
+    @property
+    def found(self) -> np.ndarray:
+        """Circuits at or above the threshold after each query, int64, shape (queries,)."""
+        return np.cumsum(self.values >= self.threshold)
+
+    @property
+    def best(self) -> np.ndarray:
+        """Best score after each query, float64, shape (queries,)."""
+        return np.maximum.accumulate(self.values)
+
+    def recall(self, top: np.ndarray) -> float:
+        """Share of the circuits in `top` that were queried."""
+        return float(np.isin(top, self.indices).mean())
+
+
+def replay(
+    table: TabularProblem, points: np.ndarray, searcher: str, *, queries: int = 1000, seed: int = 0, **options: Any
+) -> Replay:
+    """Run a searcher on a labelled pool.
+
+    Args:
+        table: the pool with one task.
+        points: what the searcher looks at, shape (size of the pool, d).
+        searcher: a name of `qas.agents.searchers.SEARCHERS`.
+        queries: look-ups; fewer if the pool is smaller.
+        seed: fixes the searcher.
+        options: settings of the searcher.
+
+    Raises:
+        UnknownNameError: no such searcher.
+        QasError: settings that do not fit.
+    """
+    queries = whole_number("the number of queries", queries)
+    player = make_searcher(searcher, points, np.random.default_rng(seed), **options)
+    indices: list[int] = []
+    values: list[float] = []
+    while len(indices) < min(queries, len(table)):
+        batch = player.ask()
+        if not len(batch):
+            break
+        scores = table.look_up(batch)
+        player.tell(batch, scores)
+        indices += batch.tolist()
+        values += scores.tolist()
+    return Replay(np.array(indices[:queries]), np.array(values[:queries]), table.score.threshold)
