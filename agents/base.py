@@ -203,7 +203,7 @@ class Search:
         """
         promising = found.error <= self.front.lowest(found.circuit.two_qubit_gates)
         if self.evaluator.shots is not None:
-            if not (promising or always) or not self._may_spend():
+            if not (promising or always) or not self.may_spend:
                 return found if always else None
             again = self.evaluator.evaluate(found.circuit, rng, max_evaluations=1, exact_start=True)
             self.evaluations += again.evaluations
@@ -215,13 +215,15 @@ class Search:
             return found
         if self.noise is None:
             return replace(found, circuit=circuit)
-        if not self._may_spend():
+        if not self.may_spend:
             return found
         self.evaluations += 1
         energy = self.evaluator.energy(circuit)
         return Evaluation(circuit, energy, self.problem.error(energy), found.evaluations + 1)
 
-    def _may_spend(self) -> bool:
+    @property
+    def may_spend(self) -> bool:
+        """Whether evaluations are left; at the last one an optimization may have been cut short."""
         return self.budget.evaluations is None or self.evaluations < self.budget.evaluations
 
     def energy(self, circuit: Circuit) -> float:

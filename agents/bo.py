@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.agents.base import Search
+from qas.agents.base import Search, SearchEnded
 from qas.agents.latent import POOL_SIZE, PoolAgent
 from qas.agents.ledger import Ledger
 from qas.agents.surrogates import GaussianProcess, log_expected_improvement
@@ -71,7 +71,7 @@ class BoAgent(PoolAgent):
         pool_size: int = POOL_SIZE,
         screen: str | None = None,
         screen_keep: float = 0.2,
-        features: str = "reduced",
+        features: str = "structure",
         starts: int = 1,
     ) -> None:
         for what, value, known in (("mode", mode, MODES), ("proposer", proposer, PROPOSERS)):
@@ -79,6 +79,8 @@ class BoAgent(PoolAgent):
                 raise UnknownNameError(what, value, known)
         if mode == "open" and proposer != "gp":
             raise QasError(f"the proposer {proposer} chooses from a pool only: add mode=pool")
+        if acquisition != "log-ei" and (mode == "open" or proposer != "gp"):
+            raise QasError(f"the acquisition {acquisition} is for the proposer gp on a pool: add mode=pool")
         self.mode, self.acquisition = mode, acquisition
         self.n_batch, self.n_initial = int(batch), int(initial)
         self.searcher_name = "bo" if proposer == "gp" else proposer  # type: ignore[misc]
@@ -107,8 +109,13 @@ class BoAgent(PoolAgent):
         self.energies = np.zeros(0)
         self.known_trials: set[int] = set()
         self._tried: set[bytes] = set()
+        self._elsewhere: set[bytes] = set()  # being evaluated by other runs
         self._process: GaussianProcess | None = None
-        self._fitted = 0
+        self._blocks: list[int] = []  # observations of the process at its last fit, and after each addition since
+        self._where: dict[bytes, int] = {}  # reduced form -> candidate, where a study is shared
+        if storage is not None:
+            self._where = {key: index for index, key in enumerate(self._keys(self.rows))}
+            self._open_ledger()  # one that does not answer is refused before a folder is made
 
     def searcher_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"batch": self.n_batch, "initial": self.n_initial}
@@ -117,21 +124,24 @@ class BoAgent(PoolAgent):
     # ------------------------------------------------------------------ the ledger
     @property
     def ledger(self) -> Ledger:
-        """The study, opened at first use: only then does the run folder exist."""
-        if self._ledger is None:
-            problem, noise = self.search.problem, self.search.noise
-            name = self.study or f"{problem.name}-{noise.name if noise else 'noise-free'}-{self.space.n_qubits}q"
-            owner = hashlib.sha256(str(self.search.recorder.folder.resolve()).encode()).hexdigest()[:16]
-            self._ledger = Ledger(self.search.recorder.folder, name, self.storage, owner)
+        """The study; that in the run folder is opened at first use: only then is there a folder."""
+        return self._ledger or self._open_ledger()
+
+    def _open_ledger(self) -> Ledger:
+        problem, noise = self.search.problem, self.search.noise
+        name = self.study or f"{problem.name}-{noise.name if noise else 'noise-free'}-{self.space.n_qubits}q"
+        self._ledger = Ledger(self.search.recorder.folder, name, self.storage)
         return self._ledger
 
     def optimize(self, row: np.ndarray) -> Evaluation:
-        number = self.count
-        self.ledger.begin(number, self.space.circuit(row))
-        found = super().optimize(row)
+        self.ledger.begin(self.count, self.space.circuit(row))
+        try:
+            found = super().optimize(row)
+        except SearchEnded:
+            self.ledger.finish(None, {}, cut=True)
+            raise
         circuit = found.circuit
         self.ledger.finish(
-            number,
             found,
             {
                 "error": found.error,
@@ -139,29 +149,32 @@ class BoAgent(PoolAgent):
                 "two_qubit_gates": circuit.two_qubit_gates,
                 "depth": circuit.depth,
                 "evaluations": found.evaluations,
-                "point": [round(float(v), 6) for v in self.features(row[None])[0]],
             },
+            cut=not self.search.may_spend,
         )
         self.count += 1
         return found
 
     def _hear(self) -> None:
         """Take in what runs that share the study have found."""
+        self._elsewhere.clear()
         for number, circuit, energy in self.ledger.others(self.known_trials):
             try:
                 row = self.space.row(circuit)
             except CircuitError:  # of another space
                 self.known_trials.add(number)
                 continue
-            if energy is not None:
-                self.known_trials.add(number)
-                self._note(row[None], np.array([energy]))
-            where = np.flatnonzero((self.rows == row).all(axis=1))
-            if len(where):
-                if energy is None:
-                    self.searcher.exclude(where)
-                else:
-                    self.searcher.tell(where, -np.full(len(where), energy), prior=True)
+            key = self._keys(row[None])[0]
+            index = self._where.get(key)
+            if energy is None:
+                self._elsewhere.add(key)
+                if index is not None:
+                    self.searcher.exclude([index])
+                continue
+            self.known_trials.add(number)
+            self._note(row[None], np.array([energy]))
+            if index is not None and index not in self.searcher.told[0]:
+                self.searcher.tell([index], [-energy], prior=True)
 
     def _note(self, rows: np.ndarray, energies: np.ndarray) -> None:
         self.seen = np.concatenate([self.seen, rows])
@@ -213,17 +226,22 @@ class BoAgent(PoolAgent):
 
     def _surrogate(self) -> GaussianProcess:
         """The process on all observations, fitted anew when they have grown enough."""
-        if self._process is None or len(self.energies) >= _REFIT * self._fitted:
+        size = len(self.energies)
+        if self._process is None or size >= _REFIT * self._blocks[0]:
             points = self.features(self.seen)
-            process = self._process or GaussianProcess(
-                "matern", centre=np.zeros(points.shape[1]), scale=np.ones(points.shape[1])
-            )
-            self._process = process.fit(points, -self.energies)
-            self._fitted = len(self.energies)
-        elif len(self._process) < len(self.energies):
-            new = slice(len(self._process), None)
-            self._process.append(self.features(self.seen[new]), -self.energies[new])
+            self._process = (self._process or self._new_process(points)).fit(points, -self.energies)
+            self._blocks = [size]
+        elif size > self._blocks[-1]:
+            self._append(self._process, self._blocks[-1], size)
+            self._blocks.append(size)
         return self._process
+
+    def _new_process(self, points: np.ndarray) -> GaussianProcess:
+        d = points.shape[1]
+        return GaussianProcess("matern", centre=np.zeros(d), scale=np.ones(d))
+
+    def _append(self, process: GaussianProcess, start: int, stop: int) -> None:
+        process.append(self.features(self.seen[start:stop]), -self.energies[start:stop])
 
     def _around_the_best(self) -> np.ndarray:
         """New circuits: decoded around the best ones, changed a little, and random; no reduced form seen before."""
@@ -237,11 +255,11 @@ class BoAgent(PoolAgent):
             latents + self.radius * noise * moved[:, :, None], coupling=self.search.table.coupling
         )
         tokens = np.flatnonzero(self.allowed)
-        changed = np.stack([mutate(row, self.space, tokens, self.rng) for row in parents])
+        changed = mutate(parents, self.space, tokens, self.rng)
         fresh = self.rows[self.rng.integers(len(self.rows), size=400)]
         rows = np.concatenate([decoded, changed, fresh])
         rows = rows[self.permitted(rows)]
-        kept, taken = [], set(self._tried)
+        kept, taken = [], self._tried | self._elsewhere
         for index, key in enumerate(self._keys(rows)):
             if key not in taken:
                 taken.add(key)
@@ -261,7 +279,7 @@ class BoAgent(PoolAgent):
             "successes": self.successes,
             "failures": self.failures,
             "known_trials": sorted(self.known_trials),
-            "fitted": self._fitted,
+            "blocks": self._blocks,
             "theta": theta,
         }
         return state | {"bo": json.dumps(own)}, arrays | {"seen": self.seen, "energies": self.energies}
@@ -274,48 +292,59 @@ class BoAgent(PoolAgent):
         self.known_trials = {int(number) for number in own["known_trials"]}
         self._note(self.space.check_rows(arrays["seen"]), np.asarray(arrays["energies"], dtype=np.float64))
         if own["theta"] is not None:
-            self._refit_at(np.array(own["theta"]), int(own["fitted"]))
+            self._fit_again(np.array(own["theta"]), [int(size) for size in own["blocks"]])
 
-    def _refit_at(self, theta: np.ndarray, fitted: int) -> None:
-        """The process as it was: units of the observations at its last fit, the others appended."""
-        points = self.features(self.seen)
-        d = points.shape[1]
-        process = GaussianProcess("matern", centre=np.zeros(d), scale=np.ones(d))
-        process.take_units(points[:fitted].astype(float), -self.energies[:fitted])
-        target = (-self.energies - process.y_mean) / process.y_std
-        process.set(theta, process.inputs(points[:fitted]), target[:fitted])
-        if fitted < len(points):
-            process.append(points[fitted:], -self.energies[fitted:])
-        self._process, self._fitted = process, fitted
+    def _fit_again(self, theta: np.ndarray, blocks: list[int]) -> None:
+        """The process as it was, step by step, because sums in another order round otherwise."""
+        first = slice(blocks[0])
+        points, values = self.features(self.seen[first]), -self.energies[first]
+        process = self._new_process(points)
+        process.take_units(points.astype(float), values)
+        process.set(theta, process.inputs(points), (values - process.y_mean) / process.y_std)
+        for start, stop in pairwise(blocks):
+            self._append(process, start, stop)
+        self._process, self._blocks = process, blocks
 
 
-def mutate(row: np.ndarray, space: CircuitSpace, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A circuit with one to three small changes: a gate replaced, moved, taken out or put in, or two exchanged.
+def mutate(rows: np.ndarray, space: CircuitSpace, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Circuits with one to three small changes: a gate replaced, moved, taken out or put in, or two exchanged.
 
-    The result can break the depth limit of the space; then the changes are drawn anew, at most ten times.
+    Changes that break the depth limit of the space or cancel are drawn anew, at most ten times; then the circuit stays
+    as it is.
 
     Args:
-        row: shape (max_gates,).
+        rows: canonical, shape (size, max_gates).
         tokens: placed gates that may be put in.
     """
+    changed = rows.copy()
+    waiting = np.arange(len(rows))
     for _ in range(10):
-        gates = [token for token in row.tolist() if token != PADDING]
-        for _ in range(1 + min(2, int(rng.geometric(0.6)) - 1)):
-            kind, size = rng.random(), len(gates)
-            new = int(tokens[rng.integers(len(tokens))])
-            if size == 0 or (kind < 0.2 and size < space.max_gates):
-                gates.insert(int(rng.integers(size + 1)), new)
-            elif kind < 0.6:
-                gates[int(rng.integers(size))] = new
-            elif kind < 0.75:
-                gates.insert(int(rng.integers(size)), gates.pop(int(rng.integers(size))))
-            elif kind < 0.9 or size <= space.min_gates:
-                i, j = rng.integers(size, size=2)
-                gates[i], gates[j] = gates[j], gates[i]
-            else:
-                gates.pop(int(rng.integers(size)))
-        changed = np.full((1, space.max_gates), PADDING, dtype=np.int16)
-        changed[0, : len(gates)] = gates
-        if space.layers(changed).max(initial=-1) < space.max_depth:
-            return space.canonical(changed)[0]
-    return row
+        tried = np.full((len(waiting), space.max_gates), PADDING, dtype=np.int16)
+        for i, row in enumerate(rows[waiting]):
+            gates = _changed([token for token in row.tolist() if token != PADDING], space, tokens, rng)
+            tried[i, : len(gates)] = gates
+        tried = space.canonical(tried)
+        fine = (space.layers(tried).max(axis=1, initial=-1) < space.max_depth) & (tried != rows[waiting]).any(axis=1)
+        changed[waiting[fine]] = tried[fine]
+        waiting = waiting[~fine]
+        if not len(waiting):
+            break
+    return changed
+
+
+def _changed(gates: list[int], space: CircuitSpace, tokens: np.ndarray, rng: np.random.Generator) -> list[int]:
+    for _ in range(1 + min(2, int(rng.geometric(0.6)) - 1)):
+        kind, size = rng.random(), len(gates)
+        new = int(tokens[rng.integers(len(tokens))])
+        if size == 0 or (kind < 0.2 and size < space.max_gates):
+            gates.insert(int(rng.integers(size + 1)), new)
+        elif kind < 0.6:
+            gates[int(rng.integers(size))] = new
+        elif kind < 0.75:
+            gates.insert(int(rng.integers(size)), gates.pop(int(rng.integers(size))))
+        elif kind < 0.9 or size <= space.min_gates:
+            i, j = rng.integers(size, size=2)
+            gates[i], gates[j] = gates[j], gates[i]
+        else:
+            gates.pop(int(rng.integers(size)))
+    return gates

@@ -7,6 +7,7 @@ circuits; the agent optimizes the angles of what it chose and tells it the energ
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -102,7 +103,7 @@ class PoolAgent(Agent):
         pool_size: int = POOL_SIZE,
         screen: str | None = None,
         screen_keep: float = 0.2,
-        features: str = "reduced",
+        features: str = "structure",
         starts: int = 1,
     ) -> None:
         super().__init__(search)
@@ -122,6 +123,7 @@ class PoolAgent(Agent):
             kept = screened(screen, rows, self.space, search.problem, search.rng(3), float(screen_keep))
             rows = rows[np.sort(kept)]
         self.rows = rows
+        self._digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
         self.features = CircuitFeatures(features, self.space, self.encoder).fit(rows)
         self.points = self.features(rows)
         self.searcher = self._make_searcher()
@@ -172,7 +174,11 @@ class PoolAgent(Agent):
         """Circuits of the encoder's space that the search permits."""
         space, most = self.space, min(self.space.max_gates, self.search.max_gates)
         gates = {space.placed[token].name for token in np.flatnonzero(self.allowed)}
+        if not gates:
+            raise QasError(f"the coupling leaves no place for {', '.join(self.search.table.gates)} in the encoder")
         coupling = self.search.table.coupling
+        if coupling is not None and space.coupling is not None:
+            coupling = tuple(pair for pair in coupling if pair in space.coupling)
         if coupling is None and len(gates) == len(space.gates) and most == space.max_gates:
             narrow = space
         else:
@@ -209,11 +215,12 @@ class PoolAgent(Agent):
                 self.batch, self.values = self.batch[:0], []
 
     def propose(self) -> np.ndarray:
-        """Rows to evaluate next; none only if the searcher had to start over."""
+        """Rows to evaluate next, at least one."""
         self.asked = self.searcher.ask()
         if not len(self.asked):
             # Every candidate was evaluated: another round, from other angles.
             self.searcher = self._make_searcher()
+            self.asked = self.searcher.ask()
         return self.rows[self.asked]
 
     def learn(self, rows: np.ndarray, values: list[float]) -> None:
@@ -245,14 +252,14 @@ class PoolAgent(Agent):
             "values": self.values,
             "searcher": state,
             "encoder": self.encoder.fingerprint,
-            "candidates": len(self.rows),
+            "candidates": self._digest,
         }
         return own, {f"searcher.{name}": array for name, array in arrays.items()} | {"batch": self.batch}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         if state["encoder"] != self.encoder.fingerprint:
             raise QasError("the run was made with another encoder of this name; name the folder of the old one")
-        if state["candidates"] != len(self.rows):
+        if state["candidates"] != self._digest:
             raise QasError("the pool of the run has changed since it was started")
         self.rng = restore_rng(state["rng"])
         self.asked = np.array(state["asked"], dtype=np.int64)

@@ -6,12 +6,19 @@ share. A shared study is also how they learn from each other: circuits of the ot
 
 from __future__ import annotations
 
+import re
+import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from qas.circuits import Circuit
 from qas.errors import QasError
+from qas.files import disk_errors, write_atomic
 from qas.vqe import Evaluation
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
 FILE = "study.log"
 """Journal in the run folder."""
+OWNER_FILE = "study.owner"
+"""Name of the run in a shared study, in the run folder."""
 
 
 class Entry(NamedTuple):
@@ -34,80 +43,154 @@ class Entry(NamedTuple):
 class Ledger:
     """One run's view of a study. Energies are minimized.
 
+    A trial is complete, or pruned where the run's budget cut it short. In a shared study a circuit is announced as a
+    running trial, so that others leave it out; in a run's own a trial is written when it is finished, all at once.
+
     Args:
-        folder: run folder.
+        folder: run folder; without `storage` it must exist.
         study: name of the study.
         storage: an Optuna storage URL such as ``sqlite:///study.db`` or ``postgresql://…``, or the path of a journal
             file that ends in ``.log``; None: a journal in the run folder.
-        owner: name of this run in a shared study.
 
     Raises:
-        QasError: the storage cannot be opened or does not answer; the study is of another kind.
+        QasError: the storage cannot be opened or does not answer; the study is of another kind. So does every method
+            when the storage stops answering.
     """
 
-    def __init__(self, folder: Path, study: str, storage: str | None, owner: str) -> None:
+    def __init__(self, folder: Path, study: str, storage: str | None) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.owner = owner
         self.shared = storage is not None
-        where = storage if storage is not None else str(folder / FILE)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._study = optuna.create_study(
-                    storage=_open_storage(where),
-                    study_name=study,
-                    direction="minimize",
-                    sampler=optuna.samplers.RandomSampler(seed=0),
-                    load_if_exists=True,
-                )
-        except QasError:
-            raise
-        except Exception as error:  # each storage has error classes of its own
-            raise QasError(f"the storage {_hidden(where)} does not answer: {_first_line(error)}") from None
-        if self._study.directions != [optuna.study.StudyDirection.MINIMIZE]:
-            raise QasError(f"the study {study} in {_hidden(where)} is not one that minimizes an energy")
-        self._own: dict[int, optuna.trial.FrozenTrial] = {}
-        self._finished: set[int] = set()
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("owner") == owner:
-                self._own[int(trial.user_attrs["number"])] = trial
+        self._folder = folder
+        self._where = storage if storage is not None else str(folder / FILE)
+        if storage is None:
+            _drop_half_a_line(folder / FILE)
+        with self._answering():
+            self._study = optuna.create_study(
+                storage=_open_storage(self._where),
+                study_name=study,
+                direction="minimize",
+                sampler=optuna.samplers.RandomSampler(seed=0),
+                load_if_exists=True,
+            )
+            if self._study.directions != [optuna.study.StudyDirection.MINIMIZE]:
+                raise QasError(f"the study {study} in {without_password(self._where)} does not minimize an energy")
+            trials = self._study.get_trials(deepcopy=False)
+        self.owner: str | None = None
+        if self.shared and (folder / OWNER_FILE).exists():
+            with disk_errors(folder / OWNER_FILE):
+                self.owner = (folder / OWNER_FILE).read_text().strip()
+        self._own: dict[tuple[int, str], optuna.trial.FrozenTrial] = {}
+        """(number, architecture) -> trial of this run, from before a resume."""
+        for trial in trials:
+            told = trial.user_attrs
+            if {"number", "circuit"} <= told.keys() and (not self.shared or told.get("owner", "") == self.owner):
+                if trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING):
+                    self._own[told["number"], _key(told["circuit"])] = trial
+        self._about: dict[str, Any] = {}
+        self._started = datetime.now()
+        self._trial: int | None = None
+        self._entered = False
 
     def begin(self, number: int, circuit: Circuit) -> None:
         """Announce the run's `number`-th circuit; a resumed run finds those it had announced before."""
-        if number in self._own:
-            return
-        trial = self._study.ask()
-        trial.set_user_attr("circuit", [circuit.n_qubits, circuit.to_list()])
-        trial.set_user_attr("owner", self.owner)
-        trial.set_user_attr("number", number)
-        self._own[number] = trial._cached_frozen_trial
+        import optuna
 
-    def finish(self, number: int, found: Evaluation, metrics: dict[str, Any]) -> None:
-        """Enter what the run's `number`-th circuit achieved; nothing if that was entered before a resume."""
-        trial = self._own[number]
-        if trial.state.is_finished() or number in self._finished:
+        self._about = {"circuit": [circuit.n_qubits, circuit.to_list()], "number": number}
+        self._started = datetime.now()
+        known = self._own.get((number, _key(self._about["circuit"])))
+        self._trial = None if known is None else known._trial_id
+        self._entered = known is not None and known.state.is_finished()
+        if self.shared and known is None:
+            self._about["owner"] = self._name()
+            running = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=self._about)
+            with self._answering():
+                self._trial = self._study._storage.create_new_trial(self._study._study_id, template_trial=running)
+
+    def finish(self, found: Evaluation | None, metrics: dict[str, Any], *, cut: bool = False) -> None:
+        """Enter what the circuit announced last achieved; nothing if that was entered before a resume.
+
+        Args:
+            found: None if the budget ended before anything was known.
+            metrics: JSON-able.
+            cut: the budget cut the optimization short.
+        """
+        import optuna
+
+        if self._entered or (found is None and self._trial is None):
             return
-        storage, key = self._study._storage, trial._trial_id
-        storage.set_trial_user_attr(key, "qasm", found.circuit.to_qasm())
-        storage.set_trial_user_attr(key, "metrics", metrics)
-        self._study.tell(trial.number, found.energy)
-        self._finished.add(number)
+        state = optuna.trial.TrialState.PRUNED if cut or found is None else optuna.trial.TrialState.COMPLETE
+        about = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": metrics}
+        with self._answering():
+            if self._trial is None:
+                assert found is not None
+                trial = optuna.trial.create_trial(state=state, value=found.energy, user_attrs=self._about | about)
+                trial.datetime_start = self._started
+                self._study.add_trial(trial)
+            else:
+                storage = self._study._storage
+                for name, value in about.items():
+                    storage.set_trial_user_attr(self._trial, name, value)
+                storage.set_trial_state_values(self._trial, state, None if found is None else [found.energy])
+        self._entered = True
 
     def others(self, since: set[int]) -> list[Entry]:
         """Circuits of other runs in a shared study, trials in `since` left out."""
+        import optuna
+
         if not self.shared:
             return []
+        with self._answering():
+            trials = self._study.get_trials(deepcopy=False)
         entries = []
-        for trial in self._study.get_trials(deepcopy=False):
-            attributes = trial.user_attrs
-            if trial.number in since or attributes.get("owner") in (self.owner, None) or "circuit" not in attributes:
+        for trial in trials:
+            told = trial.user_attrs
+            if trial.number in since or told.get("owner") in (self.owner, None) or "circuit" not in told:
                 continue
-            n_qubits, gates = attributes["circuit"]
-            energy = trial.value if trial.state.is_finished() else None
-            entries.append(Entry(trial.number, Circuit(n_qubits, gates), None if energy is None else float(energy)))
+            n_qubits, gates = told["circuit"]
+            if trial.state is optuna.trial.TrialState.COMPLETE:
+                assert trial.value is not None
+                entries.append(Entry(trial.number, Circuit(n_qubits, gates), float(trial.value)))
+            elif trial.state is optuna.trial.TrialState.RUNNING:
+                entries.append(Entry(trial.number, Circuit(n_qubits, gates), None))
         return entries
+
+    def _name(self) -> str:
+        """The run's name in a shared study: unique, and kept in its folder, so that it survives a move."""
+        if self.owner is None:
+            self.owner = uuid.uuid4().hex
+            write_atomic(self._folder / OWNER_FILE, self.owner + "\n")
+        return self.owner
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except QasError:
+            raise
+        except Exception as error:  # each storage has error classes of its own
+            told = str(error).strip().splitlines() or ["no message"]
+            message = _masked(f"{type(error).__name__}: {told[0]}", self._where)
+            raise QasError(f"the storage {without_password(self._where)} does not answer: {message}") from None
+
+
+def _key(circuit: list[Any]) -> str:
+    return Circuit(*circuit).key
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """A run killed while it wrote leaves half a line, which would spoil the next one."""
+    with disk_errors(path):
+        if not path.is_file():
+            return
+        with open(path, "r+b") as stream:
+            data = stream.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                stream.truncate(whole)
 
 
 def _open_storage(where: str) -> Any:
@@ -120,17 +203,27 @@ def _open_storage(where: str) -> Any:
         return JournalStorage(JournalFileBackend(where))
     if "://" not in where:
         raise QasError(
-            f"a storage is a URL such as sqlite:///study.db, or a journal file that ends in .log, got {where!r}"
+            "a storage is a URL such as sqlite:///study.db, or a journal file that ends in .log, got "
+            f"{without_password(where)!r}"
         )
     return optuna.storages.get_storage(where)
 
 
-def _hidden(where: str) -> str:
+_SECRETS = (
+    re.compile(r"^(?:[\w+.-]+:/*)?[^:/@]*:(?P<secret>.+)@", re.DOTALL),
+    re.compile(r"^[\w+.-]+://[^:/@]*:(?P<secret>[^/@]*[^/@\d][^/@]*)(?:/|$)"),  # the host was forgotten
+    re.compile(r"(?i)[?&](?:password|passwd|pwd)=(?P<secret>[^&]+)"),
+)
+
+
+def without_password(where: str) -> str:
     """A storage URL without its password."""
-    scheme, mark, rest = where.partition("://")
-    account, at, host = rest.rpartition("@")
-    return f"{scheme}{mark}{account.partition(':')[0]}{at}{host}" if at else where
+    return _masked(where, where)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+def _masked(text: str, where: str) -> str:
+    """A text without the password of a URL, as written there or decoded."""
+    for secret in {m.group("secret") for pattern in _SECRETS for m in pattern.finditer(where)}:
+        for form in (secret, unquote(secret)):
+            text = text.replace(form, "***")
+    return text

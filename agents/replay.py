@@ -32,9 +32,10 @@ class Replay:
         """Best score after each query, float64, shape (queries,)."""
         return np.maximum.accumulate(self.values)
 
-    def recall(self, top: np.ndarray) -> float:
-        """Share of the circuits in `top` that were queried."""
-        return float(np.isin(top, self.indices).mean())
+    def recall(self, table: TabularProblem, count: int = 100) -> float:
+        """Share of the pool's best `count` circuits that were queried; scores equal to 1e-6 stand for each other."""
+        least = table.values[table.top(count)[-1]]
+        return min(1.0, float((self.values >= least - 1e-6).sum()) / min(count, len(table)))
 
 
 def replay(

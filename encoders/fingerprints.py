@@ -36,7 +36,7 @@ def fingerprints(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
         space: their space.
 
     Returns:
-        uint8, shape (size, n_tokens + n_qubits (roles + 1)²).
+        uint8 (uint16 where a row holds more than 255 gates), shape (size, n_tokens + n_qubits (roles + 1)²).
 
     Raises:
         CircuitError: rows that are not of this space.
@@ -45,8 +45,9 @@ def fingerprints(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
     size, n = len(rows), space.n_qubits
     first, last, count = roles(space)
     width = count + 1  # one more for the ends of a wire
-    pairs = np.zeros((size, n, width, width), dtype=np.uint8)
-    placed = np.zeros((size, space.n_tokens), dtype=np.uint8)
+    dtype = np.uint8 if rows.shape[1] <= 255 else np.uint16
+    pairs = np.zeros((size, n, width, width), dtype=dtype)
+    placed = np.zeros((size, space.n_tokens), dtype=dtype)
     everyone = np.arange(size)
     before = np.full((size, n), count)
     for position in range(rows.shape[1]):
@@ -60,4 +61,4 @@ def fingerprints(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
             before[i, q] = now
     for q in range(n):
         pairs[everyone, q, before[:, q], count] += 1
-    return np.concatenate([placed, pairs.reshape(size, -1)], axis=1)
+    return np.concatenate([placed, pairs.reshape(size, n * width * width)], axis=1)

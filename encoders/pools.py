@@ -12,6 +12,7 @@ import io
 import multiprocessing
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -127,9 +128,19 @@ class Pool:
             self.size, self.seed = int(data["size"]), int(data["seed"])
             self.shard_size = int(data["shard_size"])
             self._shards = [str(digest) for digest in data["circuits"]]
-            labels: dict[str, Any] = {str(task): dict(entry) for task, entry in data["labels"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            placed = [(str(name), *map(int, qubits)) for name, *qubits in data["placed"]]
+            labels: dict[str, Any] = {
+                str(task): {
+                    "identity": str(entry["identity"]),
+                    "settings": dict(entry["settings"]),
+                    "shards": [None if digest is None else str(digest) for digest in entry["shards"]],
+                }
+                for task, entry in data["labels"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError, QasError) as error:
             raise PoolError(f"the manifest of the pool is damaged: {self.path}: {error}") from None
+        if placed != [(gate.name, *gate.qubits) for gate in self.space.placed]:
+            raise PoolError(f"the tokens of the pool stand for other gates than those of this program: {self.path}")
         if self.shard_size < 1 or len(self._shards) != -(-self.size // self.shard_size):
             raise PoolError(f"the manifest of the pool is damaged: {self.path}: {len(self._shards)} shards of circuits")
         self._labels = labels
@@ -186,9 +197,9 @@ class Pool:
             )
         try:
             settings = LabelSettings(**entry["settings"])
-            problem, noise = _read_task(self.path, task)
-        except TypeError as error:
+        except (TypeError, QasError) as error:
             raise PoolError(f"the settings of {task} are damaged: {self.path}: {error}") from None
+        problem, noise = _read_task(self, task, settings, entry["identity"])
         energies, evaluations, angles = [], [], []
         for shard, digest in enumerate(entry["shards"]):
             table = _read_shard(_labels_file(self.path, task, shard), digest)
@@ -252,7 +263,9 @@ class TabularProblem:
             QasError: an index outside the pool.
         """
         found = np.asarray(indices)
-        if found.dtype.kind not in "iu" or (found.size and not (found.min() >= 0 and found.max() < len(self))):
+        if not found.size:
+            return np.zeros(found.shape)
+        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(self):
             raise QasError(f"circuits of the pool are numbered 0..{len(self) - 1}, got {indices!r}")
         return self.values[found]
 
@@ -302,7 +315,8 @@ def build_pool(
         problem = load_problem(task) if isinstance(task, str) else task
         if problem.n_qubits != space.n_qubits:
             raise QasError(f"{problem.name} has {problem.n_qubits} qubits, the circuits of the pool {space.n_qubits}")
-        problems[_task_name(problem, model)] = problem
+        if problems.setdefault(_task_name(problem, model), problem) != problem:
+            raise QasError(f"two different tasks are called {problem.name}; give one of them another name")
     pool = _open_or_create(path, space, size, seed, on_progress)
     for name, problem in problems.items():
         _label(pool, name, problem, model, settings, jobs or os.cpu_count() or 1, on_progress)
@@ -328,7 +342,8 @@ def _open_or_create(
             raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
         return pool
     with disk_errors(path):
-        if path.exists() and any(entry.name != "circuits" for entry in path.iterdir()):
+        # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
+        if path.exists() and any(not re.match(r"circuits$|\.manifest\.json\.", e.name) for e in path.iterdir()):
             raise PoolError(f"the folder of a new pool must be new or empty: {path}")
         (path / "circuits").mkdir(parents=True, exist_ok=True)
     if on_progress is not None:
@@ -364,11 +379,9 @@ def _label(
 ) -> None:
     """Label what is missing of one task."""
     path, count = pool.path, len(pool.manifest["circuits"])
-    described = {name: getattr(settings, name) for name in LabelSettings.__dataclass_fields__}
+    described = _described(settings)
     content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
-    identity = hashlib.sha256(
-        (to_json(described) + content + to_json(pool.manifest["circuits"]) + str(pool.seed)).encode()
-    ).hexdigest()
+    identity = _identity(pool, settings, content)
     entry = pool.manifest["labels"].get(task)
     if entry is None:
         folder = path / "labels" / task
@@ -413,7 +426,7 @@ def _work(
             yield _label_shard(pool.path, task, settings, identity, shard)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as executor:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as executor:
         waiting = list(reversed(todo))
         running: set[Future[tuple[int, str, int]]] = set()
         try:
@@ -430,11 +443,20 @@ def _work(
             raise
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     import signal
 
     # Ctrl-C reaches the whole group; the parent stops, and a worker ends with the shard it is at.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent that was killed cannot stop its workers; without it they would wait for work forever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, shard: int) -> tuple[int, str, int]:
@@ -443,7 +465,7 @@ def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, 
     from qas.simulators import make_simulator
 
     pool = Pool(path)
-    problem, noise = _read_task(path, task)
+    problem, noise = _read_task(pool, task, settings, identity)
     table = _read_shard(_circuits_file(path, shard), pool.manifest["circuits"][shard])
     rows = _matrix(table, "tokens", pool.space.max_gates, np.int16, path)
     simulator = make_simulator(noise)
@@ -479,13 +501,28 @@ def _labels_file(path: Path, task: str, shard: int) -> Path:
     return path / "labels" / task / f"{shard:05d}.parquet"
 
 
-def _read_task(path: Path, task: str) -> tuple[Problem, NoiseModel | None]:
-    data = read_json(path / "labels" / task / "problem.json", f"the problem of {task}")
+def _described(settings: LabelSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in LabelSettings.__dataclass_fields__}
+
+
+def _identity(pool: Pool, settings: LabelSettings, content: str) -> str:
+    """What labels depend on, as one hash: settings, problem and noise, circuits, seed."""
+    parts = to_json(_described(settings)) + content + to_json(pool.manifest["circuits"]) + str(pool.seed)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _read_task(pool: Pool, task: str, settings: LabelSettings, identity: str) -> tuple[Problem, NoiseModel | None]:
+    file = pool.path / "labels" / task / "problem.json"
     try:
+        data = read_json(file, f"the problem of {task}")
+        if _identity(pool, settings, file.read_text(encoding="utf-8").removesuffix("\n")) != identity:
+            raise PoolError(f"the problem or the settings of {task} were changed after it was labelled: {file}")
         noise = None if data["noise"] is None else NoiseModel.from_json(data["noise"])
         return Problem.from_json(data["problem"]), noise
-    except (KeyError, TypeError, QasError) as error:
-        raise PoolError(f"the problem of {task} is damaged: {path}: {error}") from None
+    except PoolError:
+        raise
+    except (KeyError, TypeError, OSError, QasError) as error:
+        raise PoolError(f"the problem of {task} is damaged: {file}: {error}") from None
 
 
 def _circuit_table(space: CircuitSpace, rows: np.ndarray) -> pa.Table:
@@ -524,7 +561,7 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     content = buffer.getvalue()
     write_atomic(file, content)
     return hashlib.sha256(content).hexdigest()
@@ -551,14 +588,14 @@ def _adopt(file: Path, identity: str) -> str | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not file.exists():
-        return None
-    content = file.read_bytes()
     try:
-        metadata = pq.read_schema(io.BytesIO(content)).metadata or {}
-    except pa.ArrowException:
+        content = file.read_bytes()
+        # No hash of this file is known: its pages carry checksums of their own.
+        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged
         return None
-    return hashlib.sha256(content).hexdigest() if metadata.get(b"identity") == identity.encode() else None
+    known = (table.schema.metadata or {}).get(b"identity") == identity.encode()
+    return hashlib.sha256(content).hexdigest() if known else None
 
 
 def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:

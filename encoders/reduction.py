@@ -54,9 +54,12 @@ def reduced_space(space: CircuitSpace) -> CircuitSpace:
 def reduce_rows(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
     """Reduced forms, canonical rows of `reduced_space(space)`, int16, shape (size, its max_gates).
 
-    For every angle setting of a circuit there are angles of its reduced form that prepare the same state up to a global
-    phase and an exchange of qubits that the SWAPs moved, and the other way round: both reach the same energies.
-    Fixed gates of the form T and S are kept where they cannot be moved.
+    For every angle setting of a circuit there are angles of its reduced form that prepare the same state from |0…0> up
+    to a global phase, and the other way round: both reach the same energies on every problem. Qubits are not exchanged:
+    SWAPs move to the start, where they leave |0…0> alone, and rename the qubits of the gates they pass.
+
+    Equal forms prepare equal states; the converse does not hold, since T, S and SX gates are neither merged nor
+    cancelled. Without T gates a reduced form is its own reduced form.
 
     Raises:
         CircuitError: rows that are not of this space.
@@ -204,6 +207,9 @@ def _add(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         if j < 0:
             if _diagonal(g):
                 return kept
+            if g == _X:
+                flipped[p] = not flipped[p]
+                return kept
             if g in (_RX, _RY, _U):
                 flipped[p] = False
             return _insert(0, g, p, p, k, a, b, kept)
@@ -246,7 +252,7 @@ def _add_pair(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         return kept if not flipped[q] else _insert(kept, g, p, q, k, a, b, kept)
     if g == _CZ and ((i < 0 and not flipped[p]) or (j < 0 and not flipped[q])):
         return kept
-    if g == _CZ and p > q:
+    if g != _CX and p > q:
         p, q = q, p
     if i >= 0 and i == j and k[i] == g and a[i] == p and b[i] == q:
         # Self-inverse gates cancel, equal rotations merge.

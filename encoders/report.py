@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qas.encoders.pools import Pool
+from qas.errors import QasError
 
 if TYPE_CHECKING:
     from qas.encoders.trained import TrainedEncoder
@@ -56,7 +57,12 @@ def save_map(encoder: TrainedEncoder, pool: Pool, task: str, path: Path, *, size
         task: whose best energies give the colour.
         path: ``.png`` or ``.svg``.
         size: most circuits drawn.
+
+    Raises:
+        QasError: the encoder is for another space, the pool has no such task, or the file cannot be written.
     """
+    if encoder.space != pool.space:
+        raise QasError(f"the encoder is for another space than the pool: {encoder.space!r}, got {pool.space!r}")
     rows = pool.rows[:size]
     draw_map(encoder.embed(rows), pool.labels(task).best[: len(rows)], task, path)
 
@@ -64,7 +70,7 @@ def save_map(encoder: TrainedEncoder, pool: Pool, task: str, path: Path, *, size
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of points on their two leading principal axes, (size, 2), and the shares of variance there, (2,)."""
     centred = points - points.mean(axis=0)
-    values, axes = np.linalg.eigh(np.atleast_2d(np.cov(centred.T)))
+    values, axes = np.linalg.eigh(centred.T @ centred / max(len(points) - 1, 1))
     order = np.argsort(-values)[:2]
     plane = centred @ axes[:, order]
     if plane.shape[1] < 2:

@@ -266,7 +266,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UnknownNameError("command", argv[0], subparsers)
     arguments, extra = parser.parse_known_args(argv)
     if extra:
-        owner: argparse.ArgumentParser = subparsers[arguments.command] if arguments.command else parser
+        owner = _owner(parser, arguments)
         word = extra[0].partition("=")[0]
         if word.startswith("-"):
             raise UnknownNameError("option", word, [o for a in owner._actions for o in a.option_strings if len(o) > 2])
@@ -274,6 +274,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.command is None:
         parser.print_help()
     return arguments
+
+
+def _owner(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.ArgumentParser:
+    """The parser of the command that was called, or of its action."""
+    for name in (arguments.command, getattr(arguments, "action", None)):
+        choices = next((a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+        if choices and name in choices:
+            parser = choices[name]
+    return parser
 
 
 # ---------------------------------------------------------------------- main

@@ -26,6 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "evolution": {"population": 3},
     "beam": {"width": 2},
     "random": {},
+    "bo": {"pool_size": 200, "initial": 8, "features": "reduced"},
+    "reinforce": {"pool_size": 200, "features": "latent"},
+    "knn": {"pool_size": 200, "features": "reduced"},
 }
 EVALUATIONS = 1500
 

@@ -1,0 +1,227 @@
+"""Searches on labelled pools: how many good circuits each searcher finds, on each kind of points, over many seeds.
+
+    python benchmarks/latent_search.py pools/q4 --tasks state-4-0 h2-4 --features structure latent --searchers bo knn \
+        --seeds 50 --jobs 2 --out results/unsupervised/searches
+
+Writes `runs.csv` (one row for each run, with the number of good circuits after every 25 queries), `table.md` and one
+`<task>.png` for each task. Rows that are already there are not run again, so an interrupted campaign continues with the
+same command, and a further command adds to the same folder.
+"""
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import argparse
+import csv
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from qas.agents.replay import replay
+from qas.agents.searchers import SEARCHERS
+from qas.encoders.features import FEATURES, CircuitFeatures
+from qas.encoders.pools import Pool, TabularProblem
+from qas.encoders.reduction import reduce_rows
+
+COLUMNS = (
+    "task", "score", "features", "searcher", "options", "queries", "seed", "threshold", "base_rate", "found",
+    "distinct", "recall", "best", "seconds", "curve",
+)  # fmt: skip
+KEY = ("task", "score", "features", "searcher", "options", "queries", "seed")
+STEP = 25
+TASK_OPTIONS = {"bo": {"screen": 5000, "screen_growth": 1.4}}
+"""Settings of long replays that save time and measure the same as the defaults."""
+
+
+# ---------------------------------------------------------------------- one run
+@lru_cache(maxsize=2)
+def _table(pool: str, task: str, score: str) -> TabularProblem:
+    return Pool(pool).table(task, score)
+
+
+@lru_cache(maxsize=2)
+def _points(file: str) -> np.ndarray:
+    return np.load(file)
+
+
+def run_one(pool: str, points: str, key: tuple[Any, ...]) -> dict[str, Any]:
+    task, score, _, searcher, options, queries, seed = key
+    table = _table(pool, task, score)
+    settings = dict(TASK_OPTIONS.get(searcher, {})) | json.loads(options)
+    if settings.get("acquisition") == "level-set":
+        settings.setdefault("threshold", table.score.threshold)
+    started = time.process_time()
+    result = replay(table, _points(points), searcher, queries=queries, seed=seed, **settings)
+    good = result.indices[result.values >= result.threshold]
+    return dict(zip(KEY, key, strict=True)) | {
+        "threshold": result.threshold,
+        "base_rate": round(table.base_rate, 6),
+        "found": int(result.found[-1]),
+        "distinct": len(np.unique(reduce_rows(table.rows[good], table.space), axis=0)),
+        "recall": result.recall(table),
+        "best": float(result.best[-1]),
+        "seconds": round(time.process_time() - started, 1),
+        "curve": json.dumps(result.found[STEP - 1 :: STEP].tolist()),
+    }
+
+
+# ---------------------------------------------------------------------- table and figures
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student)."""
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(half)
+
+
+def groups(rows: list[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(str(row[k]) for k in KEY[:-1]), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def make_table(rows: list[dict[str, Any]]) -> str:
+    head = [
+        "task", "threshold", "base rate", "points", "searcher", "seeds", "queries", "found (95 % interval)",
+        "enrichment", "distinct", "recall of the top 100", "CPU s",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (task, _, features, searcher, options, queries), group in groups(rows).items():
+        mean, half = interval(np.array([float(r["found"]) for r in group]))
+        base = float(group[0]["base_rate"])
+        name = searcher if options == "{}" else f"{searcher} {options.replace('|', '/')}"
+        averages = {k: np.mean([float(r[k]) for r in group]) for k in ("distinct", "recall", "seconds")}
+        cells = [
+            task, group[0]["threshold"], f"{100 * base:.2f} %", features, name, str(len(group)), queries,
+            f"{mean:.1f} ± {half:.1f}", f"{mean / int(queries) / base:.1f}" if base else "–",
+            f"{averages['distinct']:.0f}", f"{100 * averages['recall']:.0f} %", f"{averages['seconds']:.1f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], task: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from qas.drawing import save_figure
+
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    curves = []
+    for (_, _, features, searcher, options, queries), group in groups([r for r in rows if r["task"] == task]).items():
+        values = np.array([json.loads(r["curve"]) for r in group], dtype=float)
+        label = "random" if searcher == "random" else f"{searcher} on {features}"
+        settings = json.loads(options)
+        if settings:
+            label += f" ({', '.join(str(v) for v in settings.values())})"
+        curves.append((values[:, -1].mean(), label, values, int(queries)))
+    for k, (_, label, values, queries) in enumerate(sorted(curves, key=lambda c: -c[0])):
+        x = np.arange(STEP, queries + 1, STEP)[: values.shape[1]]
+        low, high = np.quantile(values, [0.05, 0.95], axis=0)
+        style = "-" if k < 10 else "--"
+        axes.plot(x, values.mean(axis=0), style, color=f"C{k % 10}", label=f"{label} [{len(values)}]")
+        axes.fill_between(x, low, high, color=f"C{k % 10}", alpha=0.15, linewidth=0)
+    base = next(float(r["base_rate"]) for r in rows if r["task"] == task)
+    axes.plot([0, curves[0][3]], [0, base * curves[0][3]], ":", color="grey", label="base rate")
+    axes.set_xlabel("queries")
+    axes.set_ylabel("circuits at or above the threshold")
+    axes.set_title(f"{task}: mean and 5 to 95 % of the seeds [number of seeds]")
+    axes.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+# ---------------------------------------------------------------------- campaign
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("curve")]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    rows = sorted(rows, key=lambda r: tuple(str(r[k]) for k in KEY[:-1]) + (f"{int(r['seed']):06d}",))
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("--tasks", nargs="+", required=True)
+    parser.add_argument(
+        "--features", nargs="+", default=["structure"], help=f"{', '.join(FEATURES)}; or latent:ENCODER"
+    )
+    parser.add_argument("--searchers", nargs="+", default=["random", "knn", "reinforce", "bo"], choices=list(SEARCHERS))
+    parser.add_argument("--options", default="{}", help="settings of the searcher, as JSON")
+    parser.add_argument("--score", default="published", choices=["published", "entanglement"])
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    options = json.dumps(json.loads(args.options), sort_keys=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "runs.csv"
+    pool = Pool(args.pool)
+    rows = read_rows(path)
+    done = {tuple(str(row[k]) for k in KEY) for row in rows}
+    todo = [
+        (task, args.score, features, searcher, options, args.queries, seed)
+        for task in args.tasks
+        for features in args.features
+        for searcher in args.searchers
+        for seed in range(args.seeds)
+    ]
+    todo = [key for key in todo if tuple(map(str, key)) not in done]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for features in dict.fromkeys(key[2] for key in todo):
+            name, _, encoder = features.partition(":")
+            trained = None
+            if encoder or name in ("latent", "all"):
+                from qas.encoders.trained import load_encoder
+
+                trained = load_encoder(encoder or f"q{pool.space.n_qubits}")
+            points = CircuitFeatures(name, pool.space, trained).fit(pool.rows)(pool.rows)
+            files[features] = f"{folder}/{len(files)}.npy"
+            np.save(files[features], points)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(max_workers=args.jobs, mp_context=context) as executor:
+            futures = [executor.submit(run_one, str(args.pool), files[key[2]], key) for key in todo]
+            for future in as_completed(futures):
+                row = future.result()
+                rows = [*read_rows(path), row]
+                write_rows(path, rows)
+                print(
+                    f"{row['task']} {row['features']} {row['searcher']} {row['options']} {row['seed']}: {row['found']}",
+                    flush=True,
+                )
+    rows = read_rows(path)
+    (args.out / "table.md").write_text(make_table(rows) + "\n")
+    for task in dict.fromkeys(row["task"] for row in rows):
+        draw(rows, task, args.out / f"{task}.png")
+    print(make_table([r for r in rows if r["task"] in args.tasks]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Fixtures for tests of everything that searches in the space of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with hardly trained encoders q2 and q4, whose circuits are those of the other agents."""
+    from qas.encoders import CircuitSpace, train
+
+    folder = tmp_path_factory.mktemp("encoders")
+    for qubits, gates in ((2, 6), (4, 9)):
+        space = CircuitSpace(qubits, ("rx", "ry", "rz", "cx"), max_gates=gates, min_gates=1, max_depth=0)
+        rows = space.sample(64, np.random.default_rng(0))
+        sizes = {"width": 16, "d": 3}
+        encoder = train(rows, space, epochs=1, batch_size=32, profile_walks=0, sizes=sizes, threads=1)
+        encoder.save(folder / f"q{qubits}")
+    return folder
+
+
+@pytest.fixture
+def encoders(tiny_encoders: Path) -> Iterator[Path]:
+    """The tiny encoders stand where those of the package would: `bo`, `knn` and `reinforce` find them by qubits."""
+    with pytest.MonkeyPatch.context() as patch:  # tests undo their own
+        patch.setattr("qas.encoders.trained.SHIPPED", tiny_encoders)
+        yield tiny_encoders
