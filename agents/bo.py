@@ -266,7 +266,7 @@ class BoAgent(PoolAgent):
                 kept.append(index)
         if not kept:
             # Everything near is known: circuits may be tried again from other angles.
-            return fresh[:1]
+            return fresh[: self.n_batch]
         return rows[kept]
 
     # ------------------------------------------------------------------ state

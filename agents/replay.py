@@ -10,6 +10,7 @@ import numpy as np
 from qas.agents.searchers import make_searcher
 from qas.encoders.layers import whole_number
 from qas.encoders.pools import TabularProblem
+from qas.errors import QasError
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def replay(
         QasError: settings that do not fit.
     """
     queries = whole_number("the number of queries", queries)
+    if len(points) != len(table):
+        raise QasError(f"a replay needs one point for each of {len(table)} circuits, got {len(points)}")
     player = make_searcher(searcher, points, np.random.default_rng(seed), **options)
     indices: list[int] = []
     values: list[float] = []

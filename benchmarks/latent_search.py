@@ -43,8 +43,8 @@ COLUMNS = (
 )  # fmt: skip
 KEY = ("task", "score", "features", "searcher", "options", "queries", "seed")
 STEP = 25
-TASK_OPTIONS = {"bo": {"screen": 5000, "screen_growth": 1.4}}
-"""Settings of long replays that save time and measure the same as the defaults."""
+REPLAY_OPTIONS = {"bo": {"screen": 10_000, "screen_growth": 1.5, "refit_growth": 1.5, "batch": 10}}
+"""Settings that halve the time of a replay; on single seeds they find within 5 % of what the defaults find."""
 
 
 # ---------------------------------------------------------------------- one run
@@ -61,7 +61,7 @@ def _points(file: str) -> np.ndarray:
 def run_one(pool: str, points: str, key: tuple[Any, ...]) -> dict[str, Any]:
     task, score, _, searcher, options, queries, seed = key
     table = _table(pool, task, score)
-    settings = dict(TASK_OPTIONS.get(searcher, {})) | json.loads(options)
+    settings = dict(REPLAY_OPTIONS.get(searcher, {})) | json.loads(options)
     if settings.get("acquisition") == "level-set":
         settings.setdefault("threshold", table.score.threshold)
     started = time.process_time()

@@ -31,10 +31,11 @@ from typing import Any, NamedTuple
 
 import qas
 from qas.agents import AGENTS
+from qas.scores import entanglement_score
 
 COLUMNS = (
-    "problem", "noise", "agent", "seed", "budget", "options", "best_error", "gates", "two_qubit_gates", "evaluations",
-    "architectures", "seconds", "envelope", "front",
+    "problem", "noise", "agent", "seed", "budget", "options", "space", "best_error", "r", "gates", "two_qubit_gates",
+    "evaluations", "architectures", "seconds", "envelope", "front",
 )  # fmt: skip
 _LIMIT = re.compile(r"\s*(error|cx|gates)\s*(<=|<)\s*([0-9.eE+-]+)\s*")
 
@@ -46,6 +47,8 @@ class Task(NamedTuple):
     seed: int
     budget: str
     options: str
+    space: str
+    """gates and max_gates as JSON; empty for the agent's defaults"""
 
 
 def run_task(task: Task) -> dict[str, Any]:
@@ -56,8 +59,13 @@ def run_task(task: Task) -> dict[str, Any]:
         run = qas.search(
             task.problem, agent=task.agent, noise=None if task.noise == "none" else task.noise, seed=task.seed,
             options=json.loads(task.options), out=Path(folder) / "run", report=False, **limits,
+            **json.loads(task.space or "{}"),
         )  # fmt: skip
     best = run.best
+    try:
+        r: float | str = float(entanglement_score(run.problem)(best.energy))
+    except qas.QasError:
+        r = ""
     lowest: dict[int, float] = {}
     for result in run.front:
         lowest[result.two_qubit_gates] = min(result.error, lowest.get(result.two_qubit_gates, float("inf")))
@@ -67,6 +75,7 @@ def run_task(task: Task) -> dict[str, Any]:
     return {
         **task._asdict(),
         "best_error": best.error,
+        "r": r,
         "gates": best.gates,
         "two_qubit_gates": best.two_qubit_gates,
         "evaluations": run.evaluations,
@@ -119,19 +128,29 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def table(rows: list[dict[str, Any]], criteria: list[str]) -> str:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[k] for k in ("problem", "noise", "agent", "budget", "options")), []).append(row)
+        key = tuple(row.get(k) or "" for k in ("problem", "noise", "agent", "budget", "options", "space"))
+        groups.setdefault(key, []).append(row)
     head = ["problem", "noise", "agent", "budget", "seeds", "error: median", "best", "worst", "gates", "cx", "seconds"]
+    with_r = any(row.get("r") for row in rows)
+    if with_r:
+        head += ["r: mean (95 % interval)", "evaluations"]
     lines = ["| " + " | ".join([*head, *criteria]) + " |", "|" + "---|" * (len(head) + len(criteria))]
-    for (problem, noise, agent, budget, options), group in sorted(groups.items()):
+    for (problem, noise, agent, budget, options, _), group in sorted(groups.items()):
         errors = [float(r["best_error"]) for r in group]
         middle = [statistics.median(float(r[k]) for r in group) for k in ("gates", "two_qubit_gates", "seconds")]
         met = [
             f"{sum(holds(parse_criterion(c), json.loads(r['front'])) for r in group)}/{len(group)}" for c in criteria
         ]
         name = agent if options == "{}" else f"{agent} {options}"
+        shares = [float(r["r"]) for r in group if r.get("r")]
+        extra = []
+        if with_r:
+            half = 1.96 * statistics.stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
+            extra = [f"{statistics.mean(shares):.4f} ± {half:.4f}" if shares else "–",
+                     f"{statistics.median(float(r['evaluations']) for r in group):,.0f}"]  # fmt: skip
         cells = [
             problem, noise, name, budget, str(len(group)), f"{statistics.median(errors):.2e}", f"{min(errors):.2e}",
-            f"{max(errors):.2e}", f"{middle[0]:g}", f"{middle[1]:g}", f"{middle[2]:.1f}", *met,
+            f"{max(errors):.2e}", f"{middle[0]:g}", f"{middle[1]:g}", f"{middle[2]:.1f}", *extra, *met,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -147,6 +166,9 @@ def main() -> int:
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--seconds", type=float)
     budget.add_argument("--evaluations", type=int)
+    budget.add_argument("--steps", type=int, help="architectures")
+    parser.add_argument("--gates", nargs="+", help="gates that may be used")
+    parser.add_argument("--max-gates", type=int)
     parser.add_argument("--criterion", action="append", default=[], help='such as "error<1.6e-3, cx<=4, gates<=15"')
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and table.md")
@@ -155,16 +177,21 @@ def main() -> int:
     for criterion in args.criterion:
         parse_criterion(criterion)
 
-    text = f"seconds={args.seconds:g}" if args.seconds else f"evaluations={args.evaluations}"
+    text = f"steps={args.steps}" if args.steps else f"evaluations={args.evaluations}"
+    if args.seconds:
+        text = f"seconds={args.seconds:g}"
+    given = {"gates": args.gates, "max_gates": args.max_gates}
+    given = {name: value for name, value in given.items() if value is not None}
+    space = json.dumps(given, sort_keys=True) if given else ""
     options = json.dumps(json.loads(args.options), sort_keys=True)
     cells = product(args.problems, args.noise, args.agents, range(args.seeds))
-    tasks = [Task(problem, noise, agent, seed, text, options) for problem, noise, agent, seed in cells]
+    tasks = [Task(problem, noise, agent, seed, text, options, space) for problem, noise, agent, seed in cells]
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "runs.csv"
     rows: list[dict[str, Any]] = list(read_rows(path))
 
     def key(row: dict[str, Any]) -> Task:
-        return Task(*(str(row[k]) if k != "seed" else int(row[k]) for k in Task._fields))  # type: ignore[arg-type]
+        return Task(*(str(row.get(k) or "") if k != "seed" else int(row[k]) for k in Task._fields))  # type: ignore[arg-type]
 
     done = {key(row) for row in rows}
     todo = [task for task in tasks if task not in done]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -310,7 +311,7 @@ def build_pool(
     path = Path(folder)
     settings = settings or LabelSettings()
     model = load_noise(noise)
-    problems = {}
+    problems: dict[str, Problem] = {}
     for task in tasks:
         problem = load_problem(task) if isinstance(task, str) else task
         if problem.n_qubits != space.n_qubits:
@@ -488,7 +489,8 @@ def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, 
             if found.fun <= energies[k, : s + 1].min():
                 best = found.x
         angles.append(best)
-    labels = _label_table(energies, evaluations, angles).replace_schema_metadata({"identity": identity})
+    labels = _label_table(energies, evaluations, angles)
+    labels = labels.replace_schema_metadata({"identity": identity, "content": _content(labels)})
     return shard, _write_shard(_labels_file(path, task, shard), labels), len(rows)
 
 
@@ -561,7 +563,7 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
     write_atomic(file, content)
     return hashlib.sha256(content).hexdigest()
@@ -590,12 +592,17 @@ def _adopt(file: Path, identity: str) -> str | None:
 
     try:
         content = file.read_bytes()
-        # No hash of this file is known: its pages carry checksums of their own.
-        table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        table = pq.read_table(io.BytesIO(content))
+        told = table.schema.metadata or {}
+        whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
     except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged
         return None
-    known = (table.schema.metadata or {}).get(b"identity") == identity.encode()
-    return hashlib.sha256(content).hexdigest() if known else None
+    return hashlib.sha256(content).hexdigest() if whole else None
+
+
+def _content(table: pa.Table) -> str:
+    """A hash of names and values: a shard tells it of itself, as the manifest may not know its file."""
+    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
 
 
 def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -57,6 +58,7 @@ def local_paulis(n: int) -> np.ndarray:
     return letters
 
 
+@functools.cache
 def _walk_table(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Cumulative probabilities and weights of P -> Q, both of shape (16, 16); codes 4 * last + first, I X Y Z."""
     spec = gate_spec(name)

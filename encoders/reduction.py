@@ -190,7 +190,7 @@ def _diagonal(g):  # type: ignore[no-untyped-def]
 def _commutes(g, w, other, p, q):  # type: ignore[no-untyped-def]
     """Whether the one-qubit gate g on wire w commutes with the two-qubit gate `other` on (p, q)."""
     if _diagonal(g):
-        return other in (_CZ, _RZZ) or other == _CX and w == p
+        return other in (_CZ, _RZZ) or (other == _CX and w == p)
     if g in (_RX, _SX):
         return other == _RXX or (other == _CX and w == q)
     return g == _RY and other == _RYY
@@ -224,10 +224,10 @@ def _add(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         if g == _H and other == _H:
             return _delete(j, k, a, b, kept)
         earlier = _before(p, j, a, b)
-        if g != _U and rotation and _RX <= other <= _RZ:
-            # Two rotations about different axes reach every state from |0>; three reach every one-qubit gate.
-            if earlier < 0 or (a[earlier] == b[earlier] and _RX <= k[earlier] <= _RZ):
-                g = _U
+        # Two rotations about different axes reach every state from |0>; three reach every one-qubit gate.
+        third = earlier < 0 or (a[earlier] == b[earlier] and _RX <= k[earlier] <= _RZ)
+        if rotation and _RX <= other <= _RZ and third:
+            g = _U
         if g == _U:
             kept = _delete(j, k, a, b, kept)
             position = j

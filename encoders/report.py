@@ -30,6 +30,8 @@ _ROWS = {
     "falpos_mean": "Falpos_mean as published",
 }
 
+_DISTANCE = "distance_correlation/"
+
 
 def metrics_table(encoders: Mapping[str, TrainedEncoder]) -> str:
     """Markdown table of the metrics on held-out circuits, one column for each encoder; rates in per cent."""
@@ -42,10 +44,64 @@ def metrics_table(encoders: Mapping[str, TrainedEncoder]) -> str:
             continue
         cells = ["–" if v is None else f"{v:.4f}" if key == "kld" else f"{100 * v:.2f} %" for v in values]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    for key in dict.fromkeys(k for e in encoders.values() for k in e.metrics if k.startswith(_DISTANCE)):
+        values = [encoder.metrics.get(key) for encoder in encoders.values()]
+        label = f"rank correlation of latent distance with energy difference, {key.removeprefix(_DISTANCE)}"
+        lines.append(f"| {label} | " + " | ".join("–" if v is None else f"{v:.3f}" for v in values) + " |")
     seconds = [encoder.settings.get("seconds") for encoder in encoders.values()]
     if any(value is not None for value in seconds):
         lines.append("| training (s) | " + " | ".join("–" if v is None else f"{v:.0f}" for v in seconds) + " |")
     return "\n".join(lines)
+
+
+def distance_correlation(
+    points: np.ndarray, energies: np.ndarray, rng: np.random.Generator, *, pairs: int = 50_000
+) -> float:
+    """Spearman's rank correlation between distance in a space of points and difference in energy, over random pairs.
+
+    0 if distance says nothing (or all are equal), 1 if it orders the differences.
+
+    Args:
+        points: shape (size, d), at least 2.
+        energies: shape (size,), any unit.
+    """
+    from scipy.stats import spearmanr
+
+    one, other = rng.integers(len(points), size=(2, pairs))
+    one, other = one[one != other], other[one != other]
+    apart = np.linalg.norm(points[one] - points[other], axis=1)
+    different = np.abs(energies[one] - energies[other])
+    if len(one) < 2 or np.ptp(apart) == 0 or np.ptp(different) == 0:
+        return 0.0
+    return float(spearmanr(apart, different).statistic)
+
+
+def distance_correlations(encoder: TrainedEncoder, pool: Pool) -> dict[str, float]:
+    """`distance_correlation` of an encoder's embedding for every task of a pool, on circuits held out in training."""
+    first = int(encoder.settings.get("trained_on", 0))
+    points = encoder.embed(pool.rows[first:])
+    rng = np.random.default_rng(0)
+    return {
+        f"{_DISTANCE}{task}": distance_correlation(points, pool.labels(task).best[first:], rng) for task in pool.tasks
+    }
+
+
+def neighbour_r2(points: np.ndarray, energies: np.ndarray, rng: np.random.Generator, *, known: int = 2000) -> float:
+    """R² of the mean energy of the 10 nearest of `known` random points, on as many other points.
+
+    Raises:
+        QasError: fewer than `known` + 11 points.
+    """
+    from scipy.spatial import cKDTree
+
+    if len(points) < known + 11:
+        raise QasError(f"the neighbour test needs at least {known + 11} points, got {len(points)}")
+    order = rng.permutation(len(points))
+    train, test = order[:known], order[known : 2 * known]
+    _, nearest = cKDTree(points[train]).query(points[test], k=10)
+    predicted = energies[train][nearest].mean(axis=1)
+    left = energies[test]
+    return float(1.0 - ((left - predicted) ** 2).sum() / ((left - left.mean()) ** 2).sum())
 
 
 def save_map(encoder: TrainedEncoder, pool: Pool, task: str, path: Path, *, size: int = 20_000) -> None:

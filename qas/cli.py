@@ -1,4 +1,4 @@
-"""The command line: ``qas problems``, ``noise``, ``agents``, ``search``, ``inspect``, ``evaluate``, ``pool``, ``encoder``.
+"""The command line: ``qas`` and one of problems, noise, agents, search, inspect, evaluate, pool, encoder.
 
 Answers go to standard output, progress and errors to standard error. Input that does not fit ends in one line and exit
 code 2, Ctrl-C in 130. Heavy modules are imported by the command that needs them.
@@ -935,7 +935,7 @@ def _encoder(arguments: argparse.Namespace) -> int:
                 print(f"{name}  {about}")
         return 0
     from qas.encoders.pools import Pool
-    from qas.encoders.report import metrics_table, save_map
+    from qas.encoders.report import distance_correlations, metrics_table, save_map
     from qas.encoders.training import train
     from qas.files import write_atomic
 
@@ -957,7 +957,10 @@ def _encoder(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             on_progress=lambda told: shown(f"training, loss {told['loss']:.4g}", told["epoch"], told["epochs"]),
         )
-    encoder.save(out)
+    encoder.save(out)  # before anything is read that could be damaged
+    if pool.tasks:
+        encoder.metrics |= distance_correlations(encoder, pool)
+        encoder.save(out)
     write_atomic(out / "metrics.md", metrics_table({out.name: encoder}) + "\n")
     task = arguments.task or next(iter(pool.tasks), None)
     if task is not None:

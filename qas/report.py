@@ -69,6 +69,8 @@ def search_command(run: Run) -> str | None:
         words += ["--coupling", ",".join(f"{a}-{b}" for a, b in config["coupling"])]
     for flag, settings in (("-o", config["options"]), ("--evaluator", config["evaluator"])):
         for key, value in settings.items():
+            if key == "storage":  # it may hold a password
+                return None
             if not isinstance(value, (int, float, str)) or (isinstance(value, str) and not value.isprintable()):
                 return None
             words += [flag, f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
@@ -367,7 +369,8 @@ def _settings(run: Run) -> str:
     budget = ", ".join(f"{v:,} {k}" if isinstance(v, int) else f"{v:g} {k}" for k, v in config["budget"].items() if v)
 
     def pairs(settings: Any) -> str:
-        return ", ".join(f"{k} = {v}" for k, v in settings.items()) if settings else "defaults"
+        shown = {k: v for k, v in (settings or {}).items() if k != "storage"}  # a URL may hold a password
+        return ", ".join(f"{k} = {v}" for k, v in shown.items()) if shown else "defaults"
 
     rows = [
         ("problem", f"{problem.name}, {problem.n_qubits} qubits, {len(problem.hamiltonian)} Pauli terms"),

@@ -26,9 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "evolution": {"population": 3},
     "beam": {"width": 2},
     "random": {},
-    "bo": {"pool_size": 200, "initial": 8, "features": "reduced"},
-    "reinforce": {"pool_size": 200, "features": "latent"},
-    "knn": {"pool_size": 200, "features": "reduced"},
+    "bo": {"pool_size": 100, "initial": 8, "batch": 10, "features": "reduced"},
+    "reinforce": {"pool_size": 100, "features": "latent"},
+    "knn": {"pool_size": 100, "features": "reduced"},
 }
 EVALUATIONS = 1500
 
@@ -268,6 +268,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent": "ddqn", "options": {"hidden": []}}, "hidden"),
     ({"agent": "ddqn", "options": {"halting": "rando"}}, "random"),
     ({"agent": "ppo", "options": {"batch_size": 1}}, "batch_size"),
+    ({"agent": "reinforced"}, "reinforce"),
+    ({"agent": "bo", "options": {"mode": "opn"}}, "open"),
+    ({"agent": "knn", "options": {"encoder": "q3"}}, "q2"),
+    ({"agent": "knn", "problem": "lih-6"}, "4 and 8 qubits"),
+    ({"agent": "reinforce", "gates": ["rx", "h"]}, "rx, ry, rz, cx"),
 ]
 
 

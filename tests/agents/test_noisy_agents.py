@@ -20,6 +20,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "evolution": {},
     "beam": {"width": 1},
     "random": {},
+    "bo": {"pool_size": 200, "features": "reduced", "batch": 10},
+    "reinforce": {"pool_size": 200, "features": "latent"},
+    "knn": {"pool_size": 200, "features": "reduced"},
 }
 
 

@@ -31,8 +31,7 @@ def by_loops(circuit: Circuit, space: CircuitSpace) -> np.ndarray:
         hits = [
             g
             for g in circuit
-            if g.name == token.name
-            and (sorted(g.qubits) if gate_spec(g.name).symmetric else list(g.qubits)) == pair
+            if g.name == token.name and (sorted(g.qubits) if gate_spec(g.name).symmetric else list(g.qubits)) == pair
         ]
         placed.append(len(hits))
     pairs = []
@@ -105,11 +104,12 @@ def test_the_order_of_independent_gates_does_not_matter() -> None:
 
 def test_the_order_of_other_gates_does() -> None:
     space = CircuitSpace(2, ("h", "cx"), max_gates=2, ring=())
-    for one, other in [
+    pairs: list[tuple[list, list]] = [
         ([("h", 0), ("cx", (0, 1))], [("cx", (0, 1)), ("h", 0)]),
         ([("cx", (0, 1)), ("h", 1)], [("cx", (1, 0)), ("h", 1)]),
         ([("h", 0), ("h", 0)], [("h", 0), ("h", 1)]),
-    ]:
+    ]
+    for one, other in pairs:
         rows = np.array([space.row(Circuit(2, one)), space.row(Circuit(2, other))])
         counts = fingerprints(rows, space)
         assert (counts[0] != counts[1]).any()

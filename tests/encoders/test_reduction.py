@@ -269,6 +269,7 @@ RULES = {
         ("rzz01 rx0", "rzz01 rx0"),
         ("rxx01 rz0", "rxx01 rz0"),
         ("cx01 rx0", "rx0"),
+        ("ry0 ry1 ry2 cx01 cz12 rz1", "ry0 ry1 ry2 cx01 rz1 cz12"),  # over one, not over the other
     ],
     "no hops over gates that do not": [
         ("ry0 ry1 cx01 rx0", "ry0 ry1 cx01 rx0"),
@@ -390,6 +391,16 @@ def test_the_longest_forms_fit(n: int) -> None:
     assert names(reduced_circuit(build("h0 " + "t0 " * 38 + "x0", n), space)) == ["h0", *["t0"] * 38, "x0"]
     paired = reduced_circuit(build("h0 " + "t0 x0 " * 19, n), space)
     assert names(paired) == ["h0", *["t0", "x0"] * 19]
+
+
+def test_forms_that_grow() -> None:
+    """One Pauli spreads over all qubits, and each T it meets leaves an X behind: more gates than before."""
+    layer = "t0 t1 t2 t3 cx23 cx12 cx01 x0 "
+    circuit = build("h0 h1 h2 h3 " + layer * 4, 4)
+    space = free(4, ("h", "t", "x", "cx"), len(circuit))
+    form = reduced_circuit(circuit, space)
+    assert (len(circuit), len(form)) == (36, 48)
+    assert abs(np.vdot(state(circuit), state(form))) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_as_many_gates_as_the_reduced_space_holds() -> None:

@@ -98,7 +98,7 @@ def test_output_nobody_reads() -> None:
 def test_help_and_version(capsys: Capture) -> None:
     assert main([]) == 0
     assert "COMMAND" in capsys.readouterr().out
-    for command in ("problems", "noise", "agents", "search", "inspect", "evaluate"):
+    for command in ("problems", "noise", "agents", "search", "inspect", "evaluate", "pool", "encoder"):
         assert main([command, "--help"]) == 0
         assert f"qas {command}" in capsys.readouterr().out
 
@@ -301,6 +301,156 @@ def test_evaluate(capsys: Capture, run: Run, tmp_path: Path) -> None:
     assert json.loads(capsys.readouterr().out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
     assert main(["evaluate", file, "--problem", "h2-2"]) == 0
     assert "no noise" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- pools and encoders
+POOL_WORDS = "--qubits 2 --gates 4 --min-gates 1 --gate-set rx,ry,rz,cx --depth 0 --size 60 --jobs 1 --starts 1".split()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty circuits of two qubits, labelled for h2-2."""
+    folder = tmp_path_factory.mktemp("pools") / "p2"
+    assert main(["pool", "build", *POOL_WORDS, "--task", "h2-2", "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def test_pool_build_goes_on_and_shows(capsys: Capture, tmp_path: Path) -> None:
+    folder = str(tmp_path / "p2")
+    build = ["pool", "build", *POOL_WORDS, "--out", folder]
+    assert main([*build, "--json", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and json.loads(out)["size"] == 60 and json.loads(out)["tasks"] == []
+    before = _snapshot(tmp_path / "p2")
+    assert main([*build, "--task", "h2-2"]) == 0
+    out, err = capsys.readouterr()
+    assert "60 circuits of 2 qubits, 1 to 4 gates" in out and "h2-2" in out and "labelling h2-2, 60 of 60" in err
+    after = _snapshot(tmp_path / "p2")
+    assert {k: v for k, v in after.items() if k in before and k != "manifest.json"} == {
+        k: v for k, v in before.items() if k != "manifest.json"
+    }
+    assert main(["pool", "show", folder]) == 0
+    assert capsys.readouterr().out == out
+    assert main(["pool", "show", folder, "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert task["task"] == "h2-2" and task["best_error"] >= -1e-9 and task["evaluations"] > 60
+    for words, message in [
+        (["--seed", "1"], "another pool"),
+        (["--size", "61"], "another pool"),
+        (["--gates", "5"], "another pool"),
+        (["--task", "h2-2", "--starts", "2"], "settings"),
+        (["--task", "h2-22"], "did you mean 'h2-2'"),
+        (["--task", "lih-4"], "4 qubits"),
+        (["--noise", "ibm-mumbay"], "ibm-mumbai"),
+    ]:
+        assert message in _fails(capsys, *build, "--quiet", *words)
+    assert _snapshot(tmp_path / "p2") == after
+
+
+def test_encoder_train_and_search(capsys: Capture, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qas.encoders.trained.SHIPPED", tmp_path / "none")
+    assert main(["encoder", "train", str(pool), "--epochs", "1", "--out", "encoders/mine"]) == 0
+    out, err = capsys.readouterr()
+    assert "whole circuit, exact match" in out and "--encoder encoders/mine" in out and "training, loss" in err
+    assert {p.name for p in Path("encoders/mine").iterdir()} == {
+        "encoder.json", "weights.safetensors", "metrics.md", "latent-map.png",
+    }  # fmt: skip
+    assert Path("encoders/mine/metrics.md").read_text().strip() in out
+    assert main(["encoder", "list"]) == 0
+    assert capsys.readouterr().out.startswith("mine  TrainedEncoder(gvae on ports")
+    assert main(["encoder", "list", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["mine"]
+    before = _snapshot(Path("encoders"))
+    assert "new or empty" in _fails(capsys, "encoder", "train", str(pool), "--out", "encoders/mine")
+    assert _snapshot(Path("encoders")) == before
+    for agent in ("bo", "knn", "reinforce", "random"):
+        words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "paths"]
+        words += ["--noise", "ibm-mumbai", "--steps", "6", "--seed", "0", "--out", agent, "--json", "--quiet"]
+        assert main([*words, *(["--storage", "sqlite:///shared.db"] if agent == "bo" else [])]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["agent"] == agent and found["architectures"] == 6
+        assert load_run(agent).config["max_gates"] == 4
+        assert main(["inspect", agent]) == 0
+        assert agent in capsys.readouterr().out
+        assert main(["search", "--resume", agent, "--steps", "8", "--quiet", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["architectures"] == 8
+
+
+def test_encoder_train_without_labels(capsys: Capture, tmp_path: Path) -> None:
+    folder, out = str(tmp_path / "p"), tmp_path / "e"
+    assert main(["pool", "build", *POOL_WORDS, "--out", folder, "--quiet"]) == 0
+    words = ["encoder", "train", folder, "--model", "url-v1", "--epochs", "1", "--quiet", "--json", "--out", str(out)]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["circuits"] == 60
+    assert {p.name for p in out.iterdir()} == {"encoder.json", "weights.safetensors", "metrics.md"}
+
+
+def test_wrong_words_about_pools_and_encoders(
+    capsys: Capture, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = _snapshot(pool)
+    for words, message in [
+        ("pool", "ACTION"),
+        ("pool biuld", "build"),
+        ("pool build --gates 3 --out p", "--qubits"),
+        ("pool build --qubits 2 --gates 3 --out p --sise 5", "did you mean '--size'"),
+        ("pool build --qubits 2 --gates 3 --out p --gate-set rx,cxx", "did you mean 'cx'"),
+        ("pool build --qubits 2 --gates 1 --out p --size 1000 --quiet", "holds about"),
+        ("pool build --qubits 2 --gates 3 --out p --min-gates 4", "min_gates"),
+        ("pool build --qubits 2 --gates 3 --out p --coupling 0-7", "0..1"),
+        ("pool show nowhere", "no such pool"),
+        ("pool show .", "not a pool"),
+        ("encoder", "ACTION"),
+        ("encoder train nowhere --out e", "no such pool"),
+        (f"encoder train {pool} --out e --quiet --model gvea", "did you mean 'gvae'"),
+        (f"encoder train {pool} --out e --quiet --encoding port", "did you mean 'ports'"),
+        (f"encoder train {pool} --out e --task h2-3", "h2-2"),
+        (f"encoder train {pool} --out e --epoch 3", "did you mean '--epochs'"),
+        (f"encoder train {pool} --out {pool}", "new or empty"),
+        ("search h2-2 --encoder q4", "--encoder is for the agents bo, reinforce, knn, random, got agent ddqn"),
+        ("search h2-2 --agent knn --storage sqlite:///x.db", "--storage is for the agents bo, got agent knn"),
+        ("search h2-2 --agent random --storage sqlite:///x.db", "--storage is for"),
+        ("search h2-2 --agent evolution --screen paths", "--screen is for"),
+        ("search h2-2 --agent ppo --pool p", "--pool is for"),
+        ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
+        ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
+        ("search --resume r --storage sqlite:///x.db", "leave out --storage"),
+        ("search --resume r --encoder q4", "leave out --encoder"),
+    ]:
+        assert message in _fails(capsys, *words.split()), words
+    assert list(tmp_path.iterdir()) == [] and _snapshot(pool) == before
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("study.db", "URL such as"),
+        ("postgresql://me:s3cr3t@127.0.0.1:1/db", "does not answer"),
+        ("nodialect://me:s3cr3t@host/db", "does not answer"),
+        ("sqlite:////nowhere/x.db", "does not answer"),
+    ],
+)
+def test_a_storage_that_does_not_answer_leaves_no_run(
+    capsys: Capture, encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", storage]
+    line = _fails(capsys, *words)
+    assert message in line and "s3cr3t" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_tells_no_password(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage stands in config.json alone, from where the run is resumed."""
+    where = f"sqlite:///{tmp_path}/x.db?password=s3cr3t"
+    monkeypatch.setattr("qas.agents.ledger._open_storage", lambda where: f"sqlite:///{tmp_path}/x.db")
+    words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", where]
+    assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    leaks = {name for name, data in _snapshot(tmp_path / "run").items() if b"s3cr3t" in data}
+    assert (tmp_path / "run" / "report.html").exists() and leaks == {"config.json"}
 
 
 # ---------------------------------------------------------------------- input that does not fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -84,6 +85,57 @@ def test_pauli_vector_places_every_coefficient(seed):
     too_large = Hamiltonian({"Z" * 14: 1.0})
     with pytest.raises(TooLargeError, match="13"):
         _ = too_large.pauli_vector
+
+
+def slow_xor_diagonals(h: Hamiltonian) -> dict[int, np.ndarray]:
+    """Entry by entry, from the matrix of Kronecker products."""
+    matrix, index = kron_matrix(h), np.arange(2**h.n_qubits)
+    return {int(x): matrix[index, index ^ x] for x in set(h.masks[0].tolist())}
+
+
+@given(SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_xor_diagonals_entry_by_entry(seed):
+    h, _ = draw(seed)
+    masks, diagonals = h.xor_diagonals
+    expected = slow_xor_diagonals(h)
+    assert masks.tolist() == sorted(expected) and diagonals.dtype == np.complex128
+    for x, diagonal in zip(masks.tolist(), diagonals, strict=True):
+        np.testing.assert_allclose(diagonal, expected[x], atol=1e-13)
+
+
+def test_strings_with_an_even_number_of_y_are_exactly_real():
+    """A rounding error in i² would send every such operator down the slower complex path."""
+    rng = np.random.default_rng(3)
+    strings = ["YYII", "XYYZ", "YYYY", "ZIXX", "IIII", "YIIY"]
+    _, diagonals = Hamiltonian(dict(zip(strings, rng.normal(size=6), strict=True))).xor_diagonals
+    assert not diagonals.imag.any() and diagonals.real.any()
+    _, odd = Hamiltonian({"YIII": 0.3, "XYYY": 0.7}).xor_diagonals
+    assert not odd.real.any() and odd.imag.any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_every_single_string_there_and_back(n):
+    for letters in itertools.product("IXYZ", repeat=n):
+        h = Hamiltonian({"".join(letters): -0.75})
+        np.testing.assert_array_equal(h.to_matrix(), kron_matrix(h))
+        again = Hamiltonian.from_matrix(h.to_matrix()).terms
+        assert {s: c for s, c in again.items() if c} == {"".join(letters): -0.75}
+
+
+def test_from_matrix_drops_only_what_rounding_left():
+    rng = np.random.default_rng(4)
+    psi = rng.normal(size=16) + 1j * rng.normal(size=16)
+    psi /= np.linalg.norm(psi)
+    h = Hamiltonian.from_matrix(np.outer(psi, psi.conj()), tolerance=1e-14)
+    assert len(h) == 256
+    np.testing.assert_allclose(kron_matrix(h), np.outer(psi, psi.conj()), atol=1e-14)
+    small = Hamiltonian({"XX": 1.0, "ZZ": 1e-9, "YI": 1e-15})
+    assert set(Hamiltonian.from_matrix(small.to_matrix()).terms) - {"II"} == {"XX", "ZZ"}
+    given_matrix = small.to_matrix()
+    kept = given_matrix.copy()
+    Hamiltonian.from_matrix(given_matrix)
+    np.testing.assert_array_equal(given_matrix, kept)
 
 
 def test_masks_and_order_of_qubits():

@@ -14,9 +14,23 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.problems import Problem, cluster, heisenberg, list_problems, load_problem, maxcut, problem, tfim
+from qas.problems import (
+    Problem,
+    cluster,
+    heisenberg,
+    list_problems,
+    load_problem,
+    maxcut,
+    problem,
+    state_preparation,
+    tfim,
+)
+from qas.simulators import make_simulator
+from qas.simulators.dense import circuit_matrix, dense_expectation
+from qas.testing import random_circuit
 
 PAULI = {
     "I": np.eye(2),
@@ -286,6 +300,166 @@ def test_bad_graphs() -> None:
         with pytest.raises(QasError) as caught:
             maxcut(graph)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("n", "edges", "best"), [(4, 4, 4), (8, 15, 12)])
+def test_published_graphs_have_names(n: int, edges: int, best: int) -> None:
+    made = load_problem(f" MaxCut-{n}-URL ")
+    assert made == load_problem(f"maxcut-{n}-url") and made.name == f"maxcut-{n}-url" and made.n_qubits == n
+    assert len(made.provenance["edges"]) == edges and made.exact == -best == -made.provenance["max_cut"]
+    assert made.provenance["family"] == "maxcut" and "arXiv:2401.11576" in made.description
+    assert made.basis_state == made.product_state == made.exact
+    assert np.diag(made.hamiltonian.to_matrix()).real.min() == -best
+    for name in ("maxcut-6-url", "maxcut-url", "maxcut-4-url-1", "maxcut-4"):
+        with pytest.raises(QasError) as caught:
+            load_problem(name)
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- state preparation
+def random_state(n: int, rng: np.random.Generator) -> np.ndarray:
+    psi = rng.normal(size=2**n) + 1j * rng.normal(size=2**n)
+    return psi / np.linalg.norm(psi)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_the_energy_of_a_target_is_minus_the_fidelity(n: int) -> None:
+    rng = np.random.default_rng(n)
+    target = random_state(n, rng)
+    made = state_preparation(3j * target)
+    np.testing.assert_allclose(made.hamiltonian.to_matrix(), -np.outer(target, target.conj()), atol=1e-13)
+    assert made.exact == -1.0 and made.unit == "fidelity" and made.name == f"state-{n}"
+    assert made.solved(-0.995) and not made.solved(-0.985)
+    for _ in range(3):
+        circuit = random_circuit(n, 12, rng)
+        fidelity = abs(np.vdot(target, circuit_matrix(circuit)[:, 0])) ** 2
+        assert make_simulator().expectation(circuit, made.hamiltonian) == pytest.approx(-fidelity, abs=1e-12)
+
+
+def test_a_circuit_stands_for_the_state_it_prepares() -> None:
+    circuit = Circuit(3, [("h", 0), ("cx", (0, 2)), ("ry", 1, 0.4), ("rz", 2, 0.7), ("cz", (1, 2))])
+    made = state_preparation(circuit, name="mine")
+    assert make_simulator().expectation(circuit, made.hamiltonian) == pytest.approx(-1.0, abs=1e-13)
+    assert made.provenance["target"] == json.loads(json.dumps(circuit.to_list())) and made.name == "mine"
+    again = Problem.from_json(json.loads(json.dumps(made.to_json())))
+    assert again == made and again.to_json() == made.to_json()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_product_fidelity_of_two_qubits_is_the_largest_schmidt_coefficient(seed: int) -> None:
+    psi = random_state(2, np.random.default_rng(seed))
+    singular = np.linalg.svd(psi.reshape(2, 2), compute_uv=False)
+    assert state_preparation(psi).product_state == pytest.approx(-(singular[0] ** 2), abs=1e-10)
+    # Brute force: the best first qubit on a grid of its Bloch sphere, the second one follows.
+    best = 0.0
+    for theta in np.linspace(0, math.pi, 91):
+        for phi in np.linspace(0, 2 * math.pi, 91):
+            first = np.array([math.cos(theta / 2), np.exp(1j * phi) * math.sin(theta / 2)])
+            best = max(best, float(np.linalg.norm(first.conj() @ psi.reshape(2, 2)) ** 2))
+    assert -state_preparation(psi).product_state == pytest.approx(best, abs=2e-3)
+
+
+def test_known_product_fidelities() -> None:
+    w3 = np.zeros(8)
+    w3[[1, 2, 4]] = 1.0
+    assert state_preparation(w3).product_state == pytest.approx(-4 / 9, abs=1e-9)
+    assert state_preparation(w3).basis_state == pytest.approx(-1 / 3)
+    for n in (2, 3, 6):
+        ghz = np.zeros(2**n)
+        ghz[[0, -1]] = 1.0
+        assert state_preparation(ghz).product_state == pytest.approx(-0.5, abs=1e-9)
+        w = np.zeros(2**n)
+        w[2 ** np.arange(n)] = 1.0
+        assert state_preparation(w).product_state == pytest.approx(-((1 - 1 / n) ** (n - 1)), abs=1e-9)
+    ring = cluster(4)
+    _, vectors = np.linalg.eigh(ring.hamiltonian.to_matrix())
+    assert state_preparation(vectors[:, 0]).product_state == pytest.approx(-1 / 4, abs=1e-9)
+    rng = np.random.default_rng(0)
+    product = np.ones(1)
+    for _ in range(4):
+        product = np.kron(product, random_state(1, rng))
+    assert state_preparation(product).product_state == pytest.approx(-1.0, abs=1e-12)
+
+
+def test_product_fidelity_against_independent_search() -> None:
+    rng = np.random.default_rng(6)
+    for n in (2, 3):
+        psi = random_state(n, rng)
+        found = product_energy(-np.outer(psi, psi.conj()), n, rng, starts=12)
+        assert state_preparation(psi).product_state == pytest.approx(found, abs=1e-8)
+
+
+def test_a_product_state_is_at_least_as_near_as_every_basis_state() -> None:
+    """Three maxima of nearly the same height: 40 random starts end at the two lower ones, or creep towards the best."""
+    psi = np.zeros(16)
+    psi[[0b0000, 0b1111, 0b0101]] = 1.0, 1.0, 1.0001
+    made = state_preparation(psi)
+    assert made.product_state <= made.basis_state == pytest.approx(-(1.0001**2) / (psi @ psi), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_basis_states_as_targets(n: int) -> None:
+    for index in (0, 2**n - 1):
+        psi = np.zeros(2**n)
+        psi[index] = -2.0
+        made = state_preparation(psi)
+        assert made.exact == made.product_state == made.basis_state == -1.0
+        circuit = Circuit(n, [("x", q) for q in range(n)] if index else [])
+        assert make_simulator().expectation(circuit, made.hamiltonian) == pytest.approx(-1.0, abs=1e-13)
+
+
+@pytest.mark.parametrize("name", ["state-2-0", "state-3-5", "state-4-0", "state-6-1"])
+def test_seeded_targets(name: str) -> None:
+    made, again = load_problem(name), load_problem(f" {name.upper()}")
+    assert made == again and made.name == name and made.exact == -1.0
+    assert made.product_state > -0.9, "a target needs entanglement"
+    n, seed = map(int, name.split("-")[1:])
+    circuit = Circuit(n, made.provenance["target"])
+    assert made.provenance["seed"] == seed and made.provenance["family"] == "state"
+    assert len(circuit) == 5 * n // 2 and circuit.depth <= 5 and circuit.two_qubit_gates
+    assert all((g.qubits[1] - g.qubits[0]) % n == 1 for g in circuit if g.name == "cx")
+    psi = circuit_matrix(circuit)[:, 0]
+    np.testing.assert_allclose(made.hamiltonian.to_matrix(), -np.outer(psi, psi.conj()), atol=1e-12)
+
+
+def test_seeds_give_different_targets() -> None:
+    assert len({json.dumps(load_problem(f"state-3-{seed}").provenance["target"]) for seed in range(3)}) == 3
+
+
+@pytest.mark.parametrize("noise", ["depolarizing", "ibm-ourense"])
+def test_noisy_fidelities_against_dense_matrices_and_aer(noise: str) -> None:
+    from qas.noise import load_noise
+
+    made, model = load_problem("state-3-2"), load_noise(noise)
+    circuit = Circuit(3, [("ry", 0, 0.4), ("cx", (0, 1)), ("rx", 1, 1.1), ("cx", (1, 2)), ("rz", 2, 0.3), ("h", 0)])
+    expected = dense_expectation(circuit, made.hamiltonian, model)
+    clean = dense_expectation(circuit, made.hamiltonian)
+    assert abs(expected - clean) > 1e-4
+    for engine in ("pauli-transfer", "aer"):
+        assert make_simulator(model, engine).expectation(circuit, made.hamiltonian) == pytest.approx(
+            expected, abs=1e-10
+        )
+    assert make_simulator(None, "aer").expectation(circuit, made.hamiltonian) == pytest.approx(clean, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[], [1.0], 1.0, None, "ab", [1, 2, 3], [[1, 0], [0, 1]], [0.0] * 4, [math.nan, 1], [math.inf, 0], [[1], [1, 2]]]
+    + [np.ones(512), Circuit(9), {"00": 1.0}, [1e-14, 0.0]],
+    ids=lambda state: str(np.shape(state)) if isinstance(state, np.ndarray) else str(state)[:20],
+)
+def test_bad_targets(state: object) -> None:
+    with pytest.raises(QasError, match="target state") as caught:
+        state_preparation(state)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "name", ["state-1-0", "state-9-0", "state-4", "state-4-x", "state-4-url", "state", "state--1-0"]
+)
+def test_bad_names_of_targets(name: str) -> None:
+    with pytest.raises(QasError, match="state-N-SEED with N from 2 to 8"):
+        load_problem(name)
 
 
 # ---------------------------------------------------------------------- own problems

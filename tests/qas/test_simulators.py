@@ -29,8 +29,8 @@ from qas.noise import (
     phase_damping,
     thermal_relaxation,
 )
-from qas.optimizers import bfgs
-from qas.simulators import _ptm_kernels, _sv_kernels, list_engines, make_simulator, pauli_transfer
+from qas.optimizers import bfgs, minimize
+from qas.simulators import _ptm_kernels, _sv_kernels, list_engines, make_simulator, pauli_transfer, statevector
 from qas.simulators.base import Simulator
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.dense import density_matrix, measured_matrix
@@ -316,6 +316,131 @@ class TestStatevector(SimulatorContract):
         with pytest.raises(QasError, match="noise-free") as caught:
             self.make(load_noise("depolarizing"))
         assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- projectors in the state-vector engine
+def _state(n_qubits: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+    psi = rng.normal(size=2**n_qubits) + 1j * rng.normal(size=2**n_qubits)
+    if kind == "real":
+        psi = psi.real.astype(complex)
+    elif kind == "zeros":
+        psi[rng.random(len(psi)) < 0.5] = 0.0
+        psi[0] += 1.0
+    elif kind == "basis":
+        psi = np.eye(2**n_qubits)[rng.integers(2**n_qubits)].astype(complex)
+    elif kind == "ghz":
+        psi = np.eye(2**n_qubits)[0] + 1j * np.eye(2**n_qubits)[-1]
+    elif kind == "plus":
+        psi = np.ones(2**n_qubits, dtype=complex)
+    elif kind == "steep":
+        psi *= 10.0 ** -np.arange(len(psi)).clip(max=7)
+    return psi / np.linalg.norm(psi)
+
+
+def _taken(hamiltonian: Hamiltonian) -> bool:
+    return statevector._projector(*hamiltonian.xor_diagonals)[0] is not None
+
+
+@pytest.mark.parametrize("kind", ["random", "real", "zeros", "basis", "ghz", "plus", "steep"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 3])
+def test_energies_and_gradients_of_projectors(n_qubits: int, kind: str) -> None:
+    rng = np.random.default_rng([SEED, 100 + n_qubits])
+    simulator, circuit = make_simulator(), gradient_circuit(n_qubits, None)
+    psi = _state(n_qubits, kind, rng)
+    for scale in (-1.0, 1.0, -37.5, 1e-6):
+        hamiltonian = Hamiltonian.from_matrix(scale * np.outer(psi, psi.conj()), tolerance=1e-14)
+        if kind in ("random", "real", "plus", "steep"):
+            assert _taken(hamiltonian)
+        exact = scale * np.vdot(psi, psi @ density_matrix(circuit).T).real
+        tolerance = 1e-12 * abs(scale)
+        assert abs(simulator.expectation(circuit, hamiltonian) - exact) < tolerance
+        energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
+        assert abs(energy - exact) < tolerance
+        expected = shifted_gradient(circuit, hamiltonian, None)
+        assert np.abs(gradient - expected).max() < tolerance
+        terms = simulator.term_expectations(circuit, hamiltonian)
+        assert abs(terms @ hamiltonian.coefficients - energy) < 10 * tolerance
+
+
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 6, 8])
+def test_target_states_take_the_short_path(n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, 110 + n_qubits])
+    psi = _state(n_qubits, "random", rng)
+    hamiltonian = Hamiltonian.from_matrix(-np.outer(psi, psi.conj()), tolerance=1e-14)
+    vector, sign = statevector._projector(*hamiltonian.xor_diagonals)
+    assert vector is not None and sign == -1.0
+    assert abs(abs(np.vdot(vector, psi)) - 1.0) < 1e-12 and abs(np.linalg.norm(vector) - 1.0) < 1e-12
+    circuit = random_circuit(n_qubits, 30, rng)
+    simulator = make_simulator()
+    state = simulator.state(circuit)  # type: ignore[attr-defined]
+    assert abs(simulator.expectation(circuit, hamiltonian) + abs(np.vdot(psi, state)) ** 2) < 1e-12
+    found = minimize(simulator.objective(circuit, hamiltonian), np.array(circuit.angles), max_evaluations=30)
+    assert abs(found.fun - simulator.expectation(circuit, hamiltonian, found.x)) < 1e-12
+
+
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4])
+def test_what_is_almost_a_projector_is_none(n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, 120 + n_qubits])
+    simulator, size = make_simulator(), 2**n_qubits
+    psi, phi = (_state(n_qubits, "random", rng) for _ in range(2))
+    projector = np.outer(psi, psi.conj())
+    circuit = gradient_circuit(n_qubits, None) if n_qubits < 4 else random_circuit(4, 20, rng)
+    state = simulator.state(circuit)  # type: ignore[attr-defined]
+    others = {
+        "shifted": np.eye(size),
+        "two states": np.outer(phi, phi.conj()),
+        "one entry": np.diag(np.eye(size)[0]),
+        "off the diagonal": np.eye(size)[::-1] * 1.0,
+    }
+    for name, other in others.items():
+        for weight in (1.0, -0.9, 1e-3, 1e-6, -1e-9, 1e-11):
+            matrix = projector + weight * other
+            hamiltonian = Hamiltonian.from_matrix(matrix, tolerance=1e-16)
+            assert not _taken(hamiltonian), (name, weight)
+            exact = np.vdot(state, matrix @ state).real
+            assert abs(simulator.expectation(circuit, hamiltonian) - exact) < 1e-13
+    for matrix in (projector * np.where(np.eye(size) > 0, 1, 0), projector.real - 0.1, np.diag(np.arange(size) + 1.0)):
+        hamiltonian = Hamiltonian.from_matrix(matrix)
+        if np.linalg.matrix_rank(matrix) > 1:
+            assert not _taken(hamiltonian)
+        assert abs(simulator.expectation(circuit, hamiltonian) - np.vdot(state, matrix @ state).real) < 1e-12
+
+
+def test_small_operators_that_are_no_projectors() -> None:
+    for terms in (
+        {"I": 0.0},
+        {"I": 1.0},
+        {"X": 1.0},
+        {"Y": -1.0},
+        {"Z": 1.0},
+        {"I": 0.5, "Z": 0.4},
+        {"I": -0.5, "X": 0.4},
+    ):
+        hamiltonian = Hamiltonian(terms)
+        assert not _taken(hamiltonian), terms
+        circuit = Circuit(1, [("u", 0, 0.4, 1.2, -0.3)])
+        exact = dense_expectation(circuit, hamiltonian, None)
+        assert abs(make_simulator().expectation(circuit, hamiltonian) - exact) < 1e-14
+    assert _taken(Hamiltonian({"I": 0.5, "Z": -0.5})) and _taken(Hamiltonian({"I": -0.5, "Y": 0.5}))
+
+
+def test_projectors_and_other_operators_share_one_simulator() -> None:
+    rng = np.random.default_rng([SEED, 130])
+    simulator, circuit = make_simulator(), random_circuit(3, 20, rng)
+    psi = _state(3, "random", rng)
+    operators = [
+        Hamiltonian.from_matrix(-np.outer(psi, psi.conj())),
+        random_hamiltonian(3, 20, rng),
+        Hamiltonian.from_matrix(np.outer(psi, psi.conj())),
+        Hamiltonian({"ZZZ": 1.0}),
+    ]
+    expected = [make_simulator().expectation_and_gradient(circuit, h) for h in operators]
+    for _ in range(2):
+        for h, (energy, gradient) in zip(operators, expected, strict=True):
+            found, slope = simulator.expectation_and_gradient(circuit, h)
+            assert found == energy and np.array_equal(slope, gradient)
+    assert expected[0][0] == pytest.approx(-expected[2][0], abs=1e-14)
+    assert not np.allclose(expected[0][1], 0.0)
 
 
 # ---------------------------------------------------------------------- choosing an engine
