@@ -85,9 +85,10 @@ class Ledger:
         """(number, architecture) -> trial of this run, from before a resume."""
         for trial in trials:
             told = trial.user_attrs
-            if {"number", "circuit"} <= told.keys() and (not self.shared or told.get("owner", "") == self.owner):
-                if trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING):
-                    self._own[told["number"], _key(told["circuit"])] = trial
+            own = not self.shared or told.get("owner", "") == self.owner
+            kept = trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
+            if own and kept and {"number", "circuit"} <= told.keys():
+                self._own[told["number"], _key(told["circuit"])] = trial
         self._about: dict[str, Any] = {}
         self._started = datetime.now()
         self._trial: int | None = None

@@ -346,10 +346,11 @@ def _open_or_create(
         # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
         if path.exists() and any(not re.match(r"circuits$|\.manifest\.json\.", e.name) for e in path.iterdir()):
             raise PoolError(f"the folder of a new pool must be new or empty: {path}")
-        (path / "circuits").mkdir(parents=True, exist_ok=True)
     if on_progress is not None:
         on_progress(PoolProgress("", 0, size))
     rows = space.sample_unique(size, np.random.default_rng(seed))
+    with disk_errors(path):
+        (path / "circuits").mkdir(parents=True, exist_ok=True)
     digests = []
     for shard in range(-(-size // SHARD)):
         part = rows[shard * SHARD : (shard + 1) * SHARD]

@@ -145,7 +145,9 @@ def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path) ->
     order = np.argsort(-energies, kind="stable")
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    dots = axes.scatter(*plane[order].T, c=energies[order], s=3, cmap="viridis_r", linewidths=0, rasterized=True)
+    dots = axes.scatter(
+        plane[order, 0], plane[order, 1], c=energies[order], s=3, cmap="viridis_r", linewidths=0, rasterized=True
+    )
     figure.colorbar(dots, ax=axes, label="energy with optimized angles")
     axes.set_xlabel(f"first principal axis ({100 * share[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second principal axis ({100 * share[-1]:.0f} %)" if len(share) > 1 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -38,6 +39,7 @@ FIXED = tuple(name for name, spec in GATES.items() if not spec.n_angles)
 SETS = {**WITHOUT_T, **WITH_T}
 
 
+@functools.cache
 def free(n_qubits: int, gates: tuple[str, ...], max_gates: int) -> CircuitSpace:
     return CircuitSpace(n_qubits, gates, max_gates=max_gates, min_gates=0, max_depth=0, ring=())
 

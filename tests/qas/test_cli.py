@@ -304,7 +304,8 @@ def test_evaluate(capsys: Capture, run: Run, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- pools and encoders
-POOL_WORDS = "--qubits 2 --gates 4 --min-gates 1 --gate-set rx,ry,rz,cx --depth 0 --size 60 --jobs 1 --starts 1".split()
+POOL_WORDS = ["--qubits", "2", "--gates", "4", "--min-gates", "1", "--gate-set", "rx,ry,rz,cx", "--depth", "0"]
+POOL_WORDS += ["--size", "60", "--jobs", "1", "--starts", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -366,14 +367,26 @@ def test_encoder_train_and_search(capsys: Capture, pool: Path, tmp_path: Path, m
     assert _snapshot(Path("encoders")) == before
     for agent in ("bo", "knn", "reinforce", "random"):
         words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "paths"]
-        words += ["--noise", "ibm-mumbai", "--steps", "6", "--seed", "0", "--out", agent, "--json", "--quiet"]
+        words += [
+            "--noise",
+            "ibm-mumbai",
+            "--steps",
+            "6",
+            "--seed",
+            "0",
+            "--out",
+            agent,
+            "--json",
+            "--quiet",
+            "--no-report",
+        ]
         assert main([*words, *(["--storage", "sqlite:///shared.db"] if agent == "bo" else [])]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["agent"] == agent and found["architectures"] == 6
         assert load_run(agent).config["max_gates"] == 4
         assert main(["inspect", agent]) == 0
         assert agent in capsys.readouterr().out
-        assert main(["search", "--resume", agent, "--steps", "8", "--quiet", "--json"]) == 0
+        assert main(["search", "--resume", agent, "--steps", "8", "--quiet", "--json", "--no-report"]) == 0
         assert json.loads(capsys.readouterr().out)["architectures"] == 8
 
 
