@@ -26,7 +26,7 @@ from qas.vqe import Evaluation
 if TYPE_CHECKING:
     from qas.encoders.trained import TrainedEncoder
 
-POOL_SIZE = 20_000
+POOL_SIZE = 10_000
 """Circuits drawn where no pool is given."""
 
 

@@ -29,7 +29,7 @@ DIMENSIONS = 32
 
 _SAMPLE = 20_000
 _BLOCK = 5_000
-_WALKS = 16
+_WALKS = 64  # over the number of qubits: the number of Paulis grows with its square
 
 
 _PARTS = {
@@ -128,7 +128,7 @@ class CircuitFeatures:
     def _counts(self, part: str, rows: np.ndarray) -> np.ndarray:
         reduced, space = reduce_rows(rows, self.space), reduced_space(self.space)
         if part == "profile":
-            return profiles(reduced, space, np.random.default_rng(0), _WALKS, common=True)
+            return profiles(reduced, space, np.random.default_rng(0), max(4, _WALKS // space.n_qubits), common=True)
         return fingerprints(reduced, space)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Scores of an energy between 0 and 1: the one published for a task, and one that product states do not pass."""
+"""Scores of an energy, 1 for a solved task: the one published for it, and one that product states do not pass."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from qas.encoders.graphs import GraphEncoding, load_encoding
+from qas.encoders.profiles import local_paulis, profiles
 from qas.encoders.spaces import CircuitSpace
 from qas.encoders.trained import TrainedEncoder
-from qas.encoders.profiles import local_paulis, profiles
 from qas.encoders.training import edge_metrics, evaluate_encoder, same_rows, train
 from qas.errors import QasError, UnknownNameError
 from qas.gates import GATES, PAULI_MATRICES
