@@ -71,7 +71,7 @@ class BoAgent(PoolAgent):
         pool_size: int = POOL_SIZE,
         screen: str | None = None,
         screen_keep: float = 0.2,
-        features: str = "structure",
+        features: str | None = None,
         starts: int = 1,
     ) -> None:
         for what, value, known in (("mode", mode, MODES), ("proposer", proposer, PROPOSERS)):

@@ -88,7 +88,8 @@ class PoolAgent(Agent):
         pool_size: how many are drawn.
         screen: a name of `qas.encoders.SCREENS`; only the best circuits by that proxy are candidates.
         screen_keep: share of the candidates that a screen keeps.
-        features: what the searcher looks at, a name of `qas.encoders.features.FEATURES`.
+        features: what the searcher looks at, a name of `qas.encoders.features.FEATURES`; default ``"structure"`` up to 5
+            qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``).
         starts: optimizations of each circuit, from random angles; the best counts.
     """
 
@@ -103,7 +104,7 @@ class PoolAgent(Agent):
         pool_size: int = POOL_SIZE,
         screen: str | None = None,
         screen_keep: float = 0.2,
-        features: str = "structure",
+        features: str | None = None,
         starts: int = 1,
     ) -> None:
         super().__init__(search)
@@ -124,6 +125,8 @@ class PoolAgent(Agent):
             rows = rows[np.sort(kept)]
         self.rows = rows
         self._digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+        if features is None:
+            features = "structure" if self.space.n_qubits <= 5 else "reduced"
         self.features = CircuitFeatures(features, self.space, self.encoder).fit(rows)
         self.points = self.features(rows)
         self.searcher = self._make_searcher()
