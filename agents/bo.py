@@ -43,7 +43,7 @@ class BoAgent(PoolAgent):
         batch: circuits chosen together.
         initial: circuits evaluated before the first fit.
         storage: Optuna storage URL or journal file; runs that share one learn from each other.
-        study: name of the study; default from problem, noise and encoder.
+        study: name of the study; default from problem, noise and number of qubits.
         encoder, pool, pool_size, screen, screen_keep, features, starts: as for every pool agent.
 
     References:

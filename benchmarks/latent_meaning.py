@@ -45,7 +45,8 @@ def main() -> int:
         "|---|" + "---|" * len(points),
     ]
     for task in args.tasks or pool.tasks:
-        energies = pool.labels(task).best[-len(held_out) :]
+        labels = pool.labels(task)
+        energies = labels.best[-len(held_out) :]
         cells = []
         for found in points.values():
             rngs = [np.random.default_rng(seed) for seed in range(SEEDS)]
@@ -56,7 +57,7 @@ def main() -> int:
         for features, found in points.items():
             if task in args.map:
                 name = f"map-{task}-{features.partition(':')[0]}{Path(features.partition(':')[2]).name}.png"
-                draw_map(found, energies, task, args.out.parent / name)
+                draw_map(found, energies, task, args.out.parent / name, unit=labels.problem.unit)
     text = "Rank correlation of distance with energy difference / R² of 10 neighbours\n\n" + "\n".join(lines) + "\n"
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text)

@@ -120,7 +120,8 @@ def save_map(encoder: TrainedEncoder, pool: Pool, task: str, path: Path, *, size
     if encoder.space != pool.space:
         raise QasError(f"the encoder is for another space than the pool: {encoder.space!r}, got {pool.space!r}")
     rows = pool.rows[:size]
-    draw_map(encoder.embed(rows), pool.labels(task).best[: len(rows)], task, path)
+    labels = pool.labels(task)
+    draw_map(encoder.embed(rows), labels.best[: len(rows)], task, path, unit=labels.problem.unit)
 
 
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +136,7 @@ def principal_plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return plane, share
 
 
-def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path) -> None:
+def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path, *, unit: str = "") -> None:
     """Scatter plot of points on their principal plane; low energies on top."""
     from matplotlib.figure import Figure
 
@@ -146,9 +147,9 @@ def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path) ->
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     dots = axes.scatter(
-        plane[order, 0], plane[order, 1], c=energies[order], s=3, cmap="viridis_r", linewidths=0, rasterized=True
+        plane[order, 0], plane[order, 1], c=energies[order], s=3, cmap="viridis", linewidths=0, rasterized=True
     )
-    figure.colorbar(dots, ax=axes, label="energy with optimized angles")
+    figure.colorbar(dots, ax=axes, label="energy with optimized angles" + (f" ({unit})" if unit else ""))
     axes.set_xlabel(f"first principal axis ({100 * share[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second principal axis ({100 * share[-1]:.0f} %)" if len(share) > 1 else "")
     axes.set_title(f"{len(points):,} circuits, {task}")

@@ -270,7 +270,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent": "ppo", "options": {"batch_size": 1}}, "batch_size"),
     ({"agent": "reinforced"}, "reinforce"),
     ({"agent": "bo", "options": {"mode": "opn"}}, "open"),
-    ({"agent": "knn", "options": {"encoder": "q3"}}, "q2"),
+    ({"agent": "knn", "options": {"encoder": "q3"}}, "unknown encoder"),
     ({"agent": "knn", "problem": "lih-6"}, "4 and 8 qubits"),
     ({"agent": "reinforce", "gates": ["rx", "h"]}, "rx, ry, rz, cx"),
 ]
