@@ -11,7 +11,7 @@ import numpy as np
 from qas.agents.base import Search, SearchEnded
 from qas.agents.latent import POOL_SIZE, PoolAgent
 from qas.agents.ledger import Ledger
-from qas.agents.surrogates import GaussianProcess, log_expected_improvement
+from qas.agents.surrogates import GaussianProcess, log_expected_improvement, standard_units
 from qas.encoders.reduction import reduce_rows
 from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
@@ -229,16 +229,16 @@ class BoAgent(PoolAgent):
         size = len(self.energies)
         if self._process is None or size >= _REFIT * self._blocks[0]:
             points = self.features(self.seen)
-            self._process = (self._process or self._new_process(points)).fit(points, -self.energies)
+            self._process = (self._process or self._new_process()).fit(points, -self.energies)
             self._blocks = [size]
         elif size > self._blocks[-1]:
             self._append(self._process, self._blocks[-1], size)
             self._blocks.append(size)
         return self._process
 
-    def _new_process(self, points: np.ndarray) -> GaussianProcess:
-        d = points.shape[1]
-        return GaussianProcess("matern", centre=np.zeros(d), scale=np.ones(d))
+    def _new_process(self) -> GaussianProcess:
+        centre, scale = standard_units(self.points)
+        return GaussianProcess("matern", centre=centre, scale=scale)
 
     def _append(self, process: GaussianProcess, start: int, stop: int) -> None:
         process.append(self.features(self.seen[start:stop]), -self.energies[start:stop])
@@ -257,8 +257,7 @@ class BoAgent(PoolAgent):
         tokens = np.flatnonzero(self.allowed)
         changed = mutate(parents, self.space, tokens, self.rng)
         fresh = self.rows[self.rng.integers(len(self.rows), size=400)]
-        rows = np.concatenate([decoded, changed, fresh])
-        rows = rows[self.permitted(rows)]
+        rows = np.concatenate([self.cut_to_fit(decoded), self.cut_to_fit(changed), fresh])
         kept, taken = [], self._tried | self._elsewhere
         for index, key in enumerate(self._keys(rows)):
             if key not in taken:
@@ -298,7 +297,7 @@ class BoAgent(PoolAgent):
         """The process as it was, step by step, because sums in another order round otherwise."""
         first = slice(blocks[0])
         points, values = self.features(self.seen[first]), -self.energies[first]
-        process = self._new_process(points)
+        process = self._new_process()
         process.take_units(points.astype(float), values)
         process.set(theta, process.inputs(points), (values - process.y_mean) / process.y_std)
         for start, stop in pairwise(blocks):

@@ -36,16 +36,17 @@ def encoder_for(name: str | None, n_qubits: int) -> TrainedEncoder:
     Raises:
         QasError: there is none, or it is for another number of qubits.
     """
-    from qas.encoders.trained import list_encoders, load_encoder
+    from qas.encoders import trained
 
     if name is None:
         name = f"q{n_qubits}"
-        if name not in list_encoders():
+        if name not in trained.list_encoders():
             raise QasError(
                 f"encoders come with the package for 4 and 8 qubits, the problem has {n_qubits}; train one with qas "
                 "pool build and qas encoder train, and name its folder with --encoder"
             )
-    encoder = load_encoder(name)
+        name = str(trained.SHIPPED / name)  # not a folder of that name which happens to be here
+    encoder = trained.load_encoder(name)
     if encoder.space.n_qubits != n_qubits:
         raise QasError(f"encoder {name} is for {encoder.space.n_qubits} qubits, the problem has {n_qubits}")
     return encoder
@@ -86,10 +87,11 @@ class PoolAgent(Agent):
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
         pool: a pool folder whose circuits are the candidates; default: circuits drawn from the encoder's space.
         pool_size: how many are drawn.
-        screen: a name of `qas.encoders.SCREENS`; only the best circuits by that proxy are candidates.
+        screen: a name of `qas.encoders.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
+            done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
         screen_keep: share of the candidates that a screen keeps.
-        features: what the searcher looks at, a name of `qas.encoders.features.FEATURES`; default ``"structure"`` up to 5
-            qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``).
+        features: what the searcher looks at, a name of `qas.encoders.features.FEATURES`; default ``"structure"`` up to
+            5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``).
         starts: optimizations of each circuit, from random angles; the best counts.
     """
 
@@ -160,6 +162,13 @@ class PoolAgent(Agent):
         fine = np.append(self.allowed, True)[rows].all(axis=1)  # -1, the padding, reads the last entry
         return fine & ((rows != PADDING).sum(axis=1) <= self.search.max_gates)
 
+    def cut_to_fit(self, rows: np.ndarray) -> np.ndarray:
+        """Circuits without the gates that the search does not allow, ended at its longest length; canonical rows."""
+        fine = np.append(self.allowed, False)[rows]
+        fine &= np.cumsum(fine, axis=1) <= self.search.max_gates
+        order = np.argsort(~fine, axis=1, kind="stable")
+        return self.space.canonical(np.take_along_axis(np.where(fine, rows, PADDING), order, axis=1))
+
     def _candidates(self, pool: str | None, size: int) -> np.ndarray:
         if pool is not None:
             from qas.encoders.pools import Pool
@@ -171,7 +180,7 @@ class PoolAgent(Agent):
                 raise QasError("the pool has fewer than 2 circuits with the gates, coupling and length of the search")
         else:
             rows = self._draw(size)
-        return rows[one_of_each(rows, self.space)]
+        return rows[one_of_each(rows, self.space, noisy=self.search.noise is not None)]
 
     def _draw(self, size: int) -> np.ndarray:
         """Circuits of the encoder's space that the search permits."""
@@ -274,11 +283,17 @@ class PoolAgent(Agent):
         )
 
 
-def one_of_each(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
-    """Indices, in order, of one circuit for every reduced form: of those with the fewest gates the first."""
-    reduced = reduce_rows(rows, space)
-    order = np.argsort((rows != PADDING).sum(axis=1), kind="stable")
-    _, first = np.unique(reduced[order], axis=0, return_index=True)
+def one_of_each(rows: np.ndarray, space: CircuitSpace, *, noisy: bool = False) -> np.ndarray:
+    """Indices, in order, of one circuit for every reduced form: the one with the fewest gates, of equals the first.
+
+    Args:
+        noisy: two-qubit gates count first, as they cost most on a device.
+    """
+    used = rows != PADDING
+    gates = used.sum(axis=1)
+    two = (used & (space.first[rows] != space.last[rows])).sum(axis=1)
+    order = np.lexsort((gates, two)) if noisy else np.argsort(gates, kind="stable")
+    _, first = np.unique(reduce_rows(rows, space)[order], axis=0, return_index=True)
     return np.sort(order[first])
 
 

@@ -29,6 +29,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scipy.stats import t as student
+
 import qas
 from qas.agents import AGENTS
 from qas.scores import entanglement_score
@@ -125,13 +127,20 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def interval(values: list[float]) -> float:
+    """Half width of the 95 % interval of a mean (Student)."""
+    if len(values) < 2:
+        return float("nan")
+    return float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
 def table(rows: list[dict[str, Any]], criteria: list[str]) -> str:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row.get(k) or "" for k in ("problem", "noise", "agent", "budget", "options", "space"))
         groups.setdefault(key, []).append(row)
     head = ["problem", "noise", "agent", "budget", "seeds", "error: median", "best", "worst", "gates", "cx", "seconds"]
-    with_r = any(row.get("r") for row in rows)
+    with_r = any(row.get("r") not in (None, "") for row in rows)
     if with_r:
         head += ["r: mean (95 % interval)", "evaluations"]
     lines = ["| " + " | ".join([*head, *criteria]) + " |", "|" + "---|" * (len(head) + len(criteria))]
@@ -142,10 +151,10 @@ def table(rows: list[dict[str, Any]], criteria: list[str]) -> str:
             f"{sum(holds(parse_criterion(c), json.loads(r['front'])) for r in group)}/{len(group)}" for c in criteria
         ]
         name = agent if options == "{}" else f"{agent} {options}"
-        shares = [float(r["r"]) for r in group if r.get("r")]
+        shares = [float(r["r"]) for r in group if r.get("r") not in (None, "")]
         extra = []
         if with_r:
-            half = 1.96 * statistics.stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
+            half = interval(shares)
             extra = [f"{statistics.mean(shares):.4f} ± {half:.4f}" if shares else "–",
                      f"{statistics.median(float(r['evaluations']) for r in group):,.0f}"]  # fmt: skip
         cells = [

@@ -526,7 +526,9 @@ class Grammar:
             legal[:, :-1] = self._legal(free[alive], self.least - position - 1)
             legal[:, -1] = position >= self.least
             legal[~legal.any(1), -1] = True
-            token = np.where(legal, scores[alive, position], -np.inf).argmax(1)
+            # Bounded below, so that even a score of minus infinity stays above what is not legal.
+            bounded = np.maximum(scores[alive, position], np.finfo(scores.dtype).min)
+            token = np.where(legal, bounded, -np.inf).argmax(1)
             going = token < space.n_tokens
             alive, token = alive[going], token[going]
             if not len(alive):

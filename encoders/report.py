@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ROWS = {
     "exact_match": "whole circuit, exact match",
+    "exact_match_either_order": "… whichever order of a pair's qubits",
     "gate_accuracy": "gate types",
     "qubit_accuracy": "qubits",
     "adjacency_accuracy": "adjacency",
@@ -23,6 +24,7 @@ _ROWS = {
     "edge_recall": "edge recall",
     "edge_false_positive_rate": "edge false-positive rate",
     "validity": "executable prior samples",
+    "validity_unmasked": "… without the grammar's mask",
     "validity_labels": "prior samples valid by labels alone",
     "uniqueness": "distinct among executable",
     "novelty": "new among distinct",
@@ -48,10 +50,18 @@ def metrics_table(encoders: Mapping[str, TrainedEncoder]) -> str:
         values = [encoder.metrics.get(key) for encoder in encoders.values()]
         label = f"rank correlation of latent distance with energy difference, {key.removeprefix(_DISTANCE)}"
         lines.append(f"| {label} | " + " | ".join("–" if v is None else f"{v:.3f}" for v in values) + " |")
-    seconds = [encoder.settings.get("seconds") for encoder in encoders.values()]
+    seconds = [_seconds(encoder) for encoder in encoders.values()]
     if any(value is not None for value in seconds):
         lines.append("| training (s) | " + " | ".join("–" if v is None else f"{v:.0f}" for v in seconds) + " |")
     return "\n".join(lines)
+
+
+def _seconds(encoder: TrainedEncoder) -> float | None:
+    """Time the training took, preparation included."""
+    history = encoder.settings.get("history")
+    if not history:
+        return None
+    return float(encoder.settings.get("preparation_seconds", 0.0)) + sum(float(epoch["seconds"]) for epoch in history)
 
 
 def distance_correlation(

@@ -248,7 +248,9 @@ class TrainedEncoder:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         # The description names the weights' hash: written last, it never speaks of weights that are not there yet.
-        write_atomic(path / "weights.safetensors", weights)
+        held = path / "weights.safetensors"
+        if not (held.exists() and held.read_bytes() == weights):
+            write_atomic(held, weights)
         write_atomic(path / "encoder.json", to_json(about, indent=2) + "\n")
         return path
 

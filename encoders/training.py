@@ -244,8 +244,9 @@ def evaluate_encoder(
 
     From latents drawn as in `TrainedEncoder.sample_latents`:
 
-    - validity: share that decodes to a circuit of the space; validity_labels: the published metric, START first, END
-      last, gates between, qubits and edges ignored.
+    - validity: share that decodes to a circuit of the space; `gvae` has 1 by construction, and validity_unmasked is the
+      share whose likeliest gates need no correction by the grammar; validity_labels: the published metric, START
+      first, END last, gates between, qubits and edges ignored.
     - uniqueness: distinct architectures among the valid; novelty: share of those that are not in `train_rows` (None
       without them).
 
@@ -346,16 +347,34 @@ def _prior_metrics(
 ) -> dict[str, float | None]:
     z = encoder.sample_latents(samples, rng)
     rows, built = encoder.try_decode(z)
+    built &= _inside(rows, encoder.space)
     found = distinct(rows[built])
     known = None if train_rows is None else {row.tobytes() for row in encoder.space.canonical(train_rows)}
     new = None if known is None else sum(row.tobytes() not in known for row in found)
     return {
         "prior_samples": samples,
         "validity": float(built.mean()),
+        "validity_unmasked": unmasked_validity(encoder, z),
         "validity_labels": _label_validity(encoder, z),
         "uniqueness": len(found) / max(1, int(np.count_nonzero(built))),
         "novelty": None if new is None or not len(found) else new / len(found),
     }
+
+
+def _inside(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
+    """Which circuits have a length and a depth of the space, bool, shape (B,)."""
+    deep = space.layers(rows).max(axis=1, initial=-1) >= space.max_depth
+    return ~deep & ((rows != PADDING).sum(axis=1) >= space.min_gates)
+
+
+def unmasked_validity(encoder: TrainedEncoder, z: np.ndarray) -> float | None:
+    """Share of latents whose likeliest gates, position by position, are a circuit of the space; None if not `gvae`."""
+    if not isinstance(encoder.module, Gvae):
+        return None
+    with torch.inference_mode():
+        tokens = encoder.module.scores(torch.from_numpy(z)).numpy().argmax(2)
+    ended = np.maximum.accumulate(tokens == encoder.space.n_tokens, axis=1)
+    return float(_inside(np.where(ended, PADDING, tokens), encoder.space).mean())
 
 
 def _label_validity(encoder: TrainedEncoder, z: np.ndarray) -> float:

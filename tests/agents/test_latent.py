@@ -334,3 +334,38 @@ def test_a_damaged_encoder(name: str, tiny_encoders: Path, tmp_path: Path) -> No
         with pytest.raises(QasError) as caught:
             qas.search("h2-2", agent="knn", options={"encoder": str(folder)}, steps=3, out=tmp_path / "run")
         assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", [3, 5])
+def test_decoded_circuits_are_cut_to_a_narrower_search(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder only knows the encoder's own lengths and gates; what it proposes must still be of use."""
+    from qas.agents.bo import BoAgent
+
+    kept: list[np.ndarray] = []
+    original = BoAgent.cut_to_fit
+
+    def watch(self: BoAgent, rows: np.ndarray) -> np.ndarray:
+        found = original(self, rows)
+        assert self.permitted(found).all()
+        for row, cut in zip(rows[:50], found[:50], strict=True):
+            plain = [token for token in row.tolist() if token != PADDING and self.allowed[token]][:limit]
+            circuit = Circuit(self.space.n_qubits, [self.space.placed[token] for token in plain])
+            assert self.space.circuit(cut).key == circuit.key
+        kept.append(found)
+        return found
+
+    monkeypatch.setattr(BoAgent, "cut_to_fit", watch)
+    run("bo-open", tmp_path / "run", steps=20, max_gates=limit, gates=["ry", "cx", "h", "u"])
+    assert kept and max((rows != PADDING).sum(axis=1).max() for rows in kept) == limit
+
+
+def test_noise_counts_two_qubit_gates_first() -> None:
+    space = CircuitSpace(2, max_gates=4, min_gates=0, max_depth=0)
+    many = space.row(Circuit(2, [("x", 0), ("x", 0), ("x", 0), ("ry", 1, 0.0)]))
+    few = space.row(Circuit(2, [("cx", (0, 1)), ("x", 0), ("ry", 1, 0.0)]))  # its control is still |0>
+    rows = np.stack([many, few])
+    assert len(np.unique(reduce_rows(rows, space), axis=0)) == 1
+    assert one_of_each(rows, space).tolist() == [1]
+    assert one_of_each(rows, space, noisy=True).tolist() == [0]
