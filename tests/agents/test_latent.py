@@ -357,7 +357,7 @@ def test_decoded_circuits_are_cut_to_a_narrower_search(
         return found
 
     monkeypatch.setattr(BoAgent, "cut_to_fit", watch)
-    run("bo-open", tmp_path / "run", steps=20, max_gates=limit, gates=["ry", "cx", "h", "u"])
+    run("bo-open", tmp_path / "run", steps=20, max_gates=limit, gates=["ry", "rz", "cx"])
     assert kept and max((rows != PADDING).sum(axis=1).max() for rows in kept) == limit
 
 
