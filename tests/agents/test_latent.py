@@ -363,8 +363,8 @@ def test_decoded_circuits_are_cut_to_a_narrower_search(
 
 def test_noise_counts_two_qubit_gates_first() -> None:
     space = CircuitSpace(2, max_gates=4, min_gates=0, max_depth=0)
-    many = space.row(Circuit(2, [("x", 0), ("x", 0), ("x", 0), ("ry", 1, 0.0)]))
-    few = space.row(Circuit(2, [("cx", (0, 1)), ("x", 0), ("ry", 1, 0.0)]))  # its control is still |0>
+    many = space.row(Circuit(2, [("z", 0), ("z", 0), ("z", 0), ("ry", 1, 0.0)]))
+    few = space.row(Circuit(2, [("cx", (0, 1)), ("ry", 1, 0.0)]))  # its control is still |0>
     rows = np.stack([many, few])
     assert len(np.unique(reduce_rows(rows, space), axis=0)) == 1
     assert one_of_each(rows, space).tolist() == [1]
