@@ -86,7 +86,7 @@ def train(
     batch_size = whole_number("batch_size", batch_size if batch_size is not None else 32 if published else 256, 2)
     rate = learning_rate if learning_rate is not None else 1e-3 if published else 2e-3
     epochs = whole_number("epochs", epochs)
-    graphs = load_encoding(encoding or getattr(MODELS[model], "reads", "ports"), space)
+    graphs = load_encoding(encoding if encoding is not None else str(getattr(MODELS[model], "reads", "ports")), space)
     if not isinstance(graphs, GraphEncoding):
         raise QasError(f"models read a graph encoding, got {encoding}")
     n_train = len(rows) - math.ceil(HELD_OUT * len(rows))
