@@ -144,13 +144,18 @@ def table(rows: list[dict[str, Any]], criteria: list[str]) -> str:
     if with_r:
         head += ["r: mean (95 % interval)", "evaluations"]
     lines = ["| " + " | ".join([*head, *criteria]) + " |", "|" + "---|" * (len(head) + len(criteria))]
-    for (problem, noise, agent, budget, options, _), group in sorted(groups.items()):
+    for (problem, noise, agent, budget, options, space), group in sorted(groups.items()):
         errors = [float(r["best_error"]) for r in group]
         middle = [statistics.median(float(r[k]) for r in group) for k in ("gates", "two_qubit_gates", "seconds")]
         met = [
             f"{sum(holds(parse_criterion(c), json.loads(r['front'])) for r in group)}/{len(group)}" for c in criteria
         ]
         name = agent if options == "{}" else f"{agent} {options}"
+        if space:
+            limits = json.loads(space)
+            kinds = [f"{len(limits['gates'])} kinds"] if "gates" in limits else []
+            most = [f"at most {limits['max_gates']} gates"] if "max_gates" in limits else []
+            name += f" ({', '.join(most + kinds)})"
         shares = [float(r["r"]) for r in group if r.get("r") not in (None, "")]
         extra = []
         if with_r:

@@ -236,7 +236,9 @@ class UrlV1(_PublishedModel):
       zeros that are met exactly, so the sum over pairs i < j is divided by B N²;
     - the divergence is 1/(B N) times the mean over nodes, with the size of the batch at hand, smaller in the last one;
     - nodes behind END (circuits with fewer gates than the space allows; the paper has none) are learned like others,
-      with rows and edges of zeros.
+      with rows and edges of zeros;
+    - nodes stand in canonical order instead of the order of drawing, and the spurious edges of the released builder
+      are not made.
 
     Reads the encoding ``gsqas``; its latents are those of all nodes, START and END included.
 
@@ -370,7 +372,7 @@ class Gvae(Autoencoder):
         message: of narrowed messages.
         n_layers: number of message passing layers.
         beta: weight of the divergence beside the cross-entropy of a token, both nats.
-        free_nats: divergence of a node that costs nothing.
+        free_nats: divergence per node, in the mean over a batch, that costs nothing.
         n_profile: size of the functional profile; 0 without that head.
         profile_weight: of the mean squared error of the profile, whose variance is 1.
     """
