@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qas.agents.bayesian import DESIGNS, best_positions, spread_design
-from qas.agents.searchers import Indices, PoolSearcher, squared_distances, whole_number
+from qas.agents.searchers import Indices, PoolSearcher, squared_distances
 from qas.agents.surrogates import standard_units
+from qas.encoders.layers import whole_number
 from qas.errors import MissingExtraError, QasError
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from qas.encoders.graphs import GraphEncoding
 from qas.encoders.layers import whole_number
-from qas.encoders.spaces import PADDING, CircuitSpace
+from qas.encoders.spaces import PADDING, CircuitSpace, checked_pairs
 from qas.errors import QasError, UnknownNameError
 
 LATENT_LIMIT = 100.0
@@ -554,22 +554,6 @@ class Grammar:
             after[:, tokens, space.first] = after[:, tokens, space.last] = layer[tight]
             legal[tight] &= self._room(after) >= needed
         return legal
-
-
-def checked_pairs(n_qubits: int, coupling: Any) -> set[tuple[int, int]]:
-    """A coupling as a set of (lower, higher) qubits.
-
-    Raises:
-        QasError: no list of pairs of different qubits.
-    """
-    try:
-        pairs = {(min(a, b), max(a, b)) for a, b in ((int(a), int(b)) for a, b in coupling)}
-    except (TypeError, ValueError):
-        raise QasError(f"a coupling is a list of pairs of qubits, got {coupling!r}") from None
-    for a, b in pairs:
-        if a < 0 or b >= n_qubits or a == b:
-            raise QasError(f"a coupling pairs two different qubits of 0..{n_qubits - 1}, got {a}-{b}")
-    return pairs
 
 
 # ---------------------------------------------------------------------- the registry

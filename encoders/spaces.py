@@ -72,7 +72,7 @@ class CircuitSpace:
             raise QasError(f"min_gates is at most max_gates ({self.max_gates}), got {self.min_gates}")
         depth = -(-2 * self.max_gates // n) if max_depth is None else whole_number("max_depth", max_depth, 0)
         self.max_depth = min(depth, self.max_gates) or self.max_gates
-        self.coupling = None if coupling is None else _checked_pairs(n, coupling)
+        self.coupling = None if coupling is None else checked_pairs(n, coupling)
         if ring is None:
             ring = ("cx",) if self.coupling is None and "cx" in self.gates else ()
         self.ring = tuple(name for name in ([ring] if isinstance(ring, str) else ring) if n > 1)
@@ -310,7 +310,12 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     return rows[np.sort(first)]
 
 
-def _checked_pairs(n_qubits: int, pairs: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+def checked_pairs(n_qubits: int, pairs: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """A coupling as sorted pairs (low, high).
+
+    Raises:
+        QasError: no list of pairs of different qubits.
+    """
     try:
         found = {(min(a, b), max(a, b)) for a, b in ((int(a), int(b)) for a, b in pairs)}
     except (TypeError, ValueError):

@@ -22,10 +22,9 @@ from qas.encoders.autoencoder import (
     UrlV3,
     _PublishedModel,
     build_model,
-    checked_pairs,
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.spaces import PADDING, CircuitSpace
+from qas.encoders.spaces import PADDING, CircuitSpace, checked_pairs
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 
