@@ -45,7 +45,8 @@ def encoder_for(name: str | None, n_qubits: int) -> TrainedEncoder:
                 f"encoders come with the package for 4 and 8 qubits, the problem has {n_qubits}; train one with qas "
                 "pool build and qas encoder train, and name its folder with --encoder"
             )
-        name = str(trained.SHIPPED / name)  # not a folder of that name which happens to be here
+        shipped = trained.SHIPPED / name  # goes before a folder of that name which happens to be here
+        name = str(shipped) if shipped.is_dir() else name
     encoder = trained.load_encoder(name)
     if encoder.space.n_qubits != n_qubits:
         raise QasError(f"encoder {name} is for {encoder.space.n_qubits} qubits, the problem has {n_qubits}")
