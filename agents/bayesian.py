@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from qas.agents.searchers import Indices, PoolSearcher, squared_distances
+from qas.agents.searchers import Indices, PoolSearcher, squared_distances, whole_number
 from qas.agents.surrogates import (
     KERNELS,
     GaussianProcess,
@@ -26,7 +26,6 @@ from qas.agents.surrogates import (
     safe_cholesky,
     standard_units,
 )
-from qas.encoders.layers import whole_number
 from qas.errors import QasError
 
 Array = NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import warnings
 from typing import Any, ClassVar
 
@@ -9,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qas.agents.bayesian import DESIGNS, best_positions, spread_design
-from qas.agents.searchers import Indices, PoolSearcher, squared_distances
+from qas.agents.searchers import Indices, PoolSearcher, squared_distances, whole_number
 from qas.agents.surrogates import standard_units
-from qas.encoders.layers import whole_number
 from qas.errors import MissingExtraError, QasError
 
 
@@ -36,8 +36,9 @@ class _Library(PoolSearcher):
             return left
         return self._propose(left)
 
+    @abc.abstractmethod
     def _propose(self, left: Indices) -> Indices:
-        raise NotImplementedError
+        """Points to ask for, among those left."""
 
 
 class BotorchSearcher(_Library):

@@ -17,9 +17,8 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 
 from qas.agents.bayesian import best_positions
-from qas.agents.searchers import Indices, PoolSearcher
+from qas.agents.searchers import Indices, PoolSearcher, whole_number
 from qas.agents.surrogates import log_expected_improvement
-from qas.encoders.layers import whole_number
 from qas.errors import QasError
 
 Array = NDArray[np.float64]

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from qas.agents.searchers import Indices, PoolSearcher, squared_distances
-from qas.encoders.layers import whole_number
+from qas.agents.searchers import Indices, PoolSearcher, squared_distances, whole_number
 from qas.errors import QasError
 
 BATCHES = (8, 16, 24, 32)

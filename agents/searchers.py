@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qas.agents.base import restore_rng, rng_state
-from qas.encoders.layers import whole_number
 from qas.errors import QasError, UnknownNameError
 
 SEARCHERS = {
@@ -93,6 +92,17 @@ def checked_points(points: ArrayLike) -> NDArray[np.floating]:
         first = int(np.argmax(bad))
         raise QasError(f"pool points are finite numbers, got {int(bad.sum())} that are not, the first at index {first}")
     return array
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int.
+
+    Raises:
+        QasError: not a whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise QasError(f"{name} is a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def squared_distances(points: NDArray[np.floating], point: NDArray[np.floating]) -> NDArray[np.float64]:

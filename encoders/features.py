@@ -91,8 +91,9 @@ class CircuitFeatures:
         if not len(rows):
             raise QasError("features are fitted on at least 1 circuit, got none")
         self._arrays = {}
+        reduced = self._reduce(rows)
         for part in self._counted:
-            counts = self._counts(part, rows)
+            counts = self._counts(part, reduced)
             used = np.flatnonzero(np.abs(counts).max(axis=0, initial=0) > 0)
             data = counts[:, used].astype(np.float64)
             values, axes = np.linalg.eigh(np.cov(data.T, bias=True).reshape(len(used), len(used)))
@@ -114,19 +115,23 @@ class CircuitFeatures:
         rows = self.space.check_rows(rows)
         if self._counted and not self._arrays:
             raise QasError("features are fitted on a pool before they are used")
-        blocks = [rows[i : i + _BLOCK] for i in range(0, max(1, len(rows)), _BLOCK)]
+        blocks = [self._reduce(rows[i : i + _BLOCK]) for i in range(0, max(1, len(rows)), _BLOCK)]
         parts = [np.concatenate([self._project(part, block) for block in blocks]) for part in self._counted]
         if "latent" in _PARTS[self.name]:
             assert self.encoder is not None
             parts.append(self.encoder.embed(rows))
         return np.concatenate(parts, axis=1)
 
-    def _project(self, part: str, rows: np.ndarray) -> np.ndarray:
-        counts = self._counts(part, rows)[:, self._arrays[f"{part}.used"]]
+    def _project(self, part: str, reduced: np.ndarray) -> np.ndarray:
+        counts = self._counts(part, reduced)[:, self._arrays[f"{part}.used"]]
         return ((counts - self._arrays[f"{part}.centre"]) @ self._arrays[f"{part}.axes"]).astype(np.float32)
 
-    def _counts(self, part: str, rows: np.ndarray) -> np.ndarray:
-        reduced, space = reduce_rows(rows, self.space), reduced_space(self.space)
+    def _reduce(self, rows: np.ndarray) -> np.ndarray:
+        """Reduced forms, if any part counts over them."""
+        return reduce_rows(rows, self.space) if self._counted else rows
+
+    def _counts(self, part: str, reduced: np.ndarray) -> np.ndarray:
+        space = reduced_space(self.space)
         if part == "profile":
             return profiles(reduced, space, np.random.default_rng(0), max(4, _WALKS // space.n_qubits), common=True)
         return fingerprints(reduced, space)

@@ -176,7 +176,7 @@ def test_values_and_indices_are_checked() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("random", {"batch": 0}, "batch is at least 1"),
+        ("random", {"batch": 0}, "batch is a whole number"),
         ("knn", {"initial": 1.5}, "initial is a whole number"),
         ("bo", {"acquisition": "ucb"}, "acquisition is one of"),
         ("bo", {"kernel": "sum"}, "needs fingerprints"),
