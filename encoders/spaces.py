@@ -11,10 +11,8 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.encoders.layers import split_gates, whole_number
 from qas.errors import CircuitError, QasError
-from qas.gates import gate_spec
+from qas.gates import POOL_GATES, gate_spec
 
-POOL_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
-"""The eleven gates of the published pools, in their order (arXiv:2401.11576, code release)."""
 PADDING = -1
 """Fills a row behind its last gate."""
 

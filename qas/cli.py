@@ -858,7 +858,8 @@ def _evaluation_text(report: EvaluationReport, problem: Problem) -> list[str]:
 # ---------------------------------------------------------------------- pools and encoders
 def _pool(arguments: argparse.Namespace) -> int:
     from qas.encoders.pools import LabelSettings, Pool, build_pool
-    from qas.encoders.spaces import POOL_GATES, CircuitSpace
+    from qas.encoders.spaces import CircuitSpace
+    from qas.gates import POOL_GATES
 
     if arguments.action == "show":
         pool = Pool(arguments.pool)

@@ -90,6 +90,9 @@ GATES: dict[str, GateSpec] = {
     ]
 }
 
+POOL_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
+"""The eleven gates of the published pools, in their order (arXiv:2401.11576, code release)."""
+
 SEARCH_GATES = ("rx", "ry", "rz", "cx")
 """The default search set (CRLQAS section 2: rotations about three axes and CNOT)."""
 

@@ -457,9 +457,6 @@ def _random_maxcut(n: int, seed: int) -> Problem:
 
 
 # ---------------------------------------------------------------------- state preparation
-_TARGET_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
-
-
 def state_preparation(state: Any, *, name: str | None = None) -> Problem:
     r"""Preparation of a target state from :math:`|0\dots0\rangle`, :math:`H = -|\psi\rangle\langle\psi|`.
 
@@ -543,10 +540,10 @@ def _random_target(n: int, seed: int) -> Problem:
     are drawn anew.
     """
     from qas.circuits import Circuit, Gate
-    from qas.gates import gate_spec
+    from qas.gates import POOL_GATES, gate_spec
 
     rng = np.random.default_rng([n, seed])
-    kinds = [name for name in _TARGET_GATES if gate_spec(name).n_qubits <= n]
+    kinds = [name for name in POOL_GATES if gate_spec(name).n_qubits <= n]
     while True:
         gates = []
         for _ in range(5 * n // 2):

@@ -11,9 +11,10 @@ from qas.circuits import Circuit
 from qas.encoders.features import FEATURES, CircuitFeatures
 from qas.encoders.fingerprints import fingerprints
 from qas.encoders.reduction import reduce_rows, reduced_space
-from qas.encoders.spaces import PADDING, POOL_GATES, CircuitSpace
+from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.encoders.trained import TrainedEncoder
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.gates import POOL_GATES
 
 SPACE = CircuitSpace(3, max_gates=7)
 ROWS = SPACE.sample_unique(500, np.random.default_rng(0))

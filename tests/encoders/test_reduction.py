@@ -10,9 +10,9 @@ import pytest
 
 from qas.circuits import Circuit, Gate
 from qas.encoders.reduction import reduce_rows, reduced_space
-from qas.encoders.spaces import PADDING, POOL_GATES, CircuitSpace
+from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError
-from qas.gates import GATES, gate_spec
+from qas.gates import GATES, POOL_GATES, gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.optimizers import minimize
 from qas.problems import state_preparation

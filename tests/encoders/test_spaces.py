@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qas.circuits import Circuit, Gate
-from qas.encoders.spaces import PADDING, POOL_GATES, CircuitSpace, distinct
+from qas.encoders.spaces import PADDING, CircuitSpace, distinct
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.gates import gate_spec
+from qas.gates import POOL_GATES, gate_spec
 
 FREE = CircuitSpace(4, ("rx", "x", "cx", "cz", "swap"), max_gates=8, min_gates=0, max_depth=0, ring=())
 COUPLED = CircuitSpace(5, max_gates=8, min_gates=3, max_depth=4, coupling=[(1, 0), (1, 2), (2, 3), (3, 4)])
