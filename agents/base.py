@@ -11,6 +11,7 @@ import abc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,10 +22,9 @@ from qas.envs.actions import ActionTable
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.noise import NoiseModel
-from qas.problems import Problem
+from qas.problems import BaseProblem
 from qas.runs import Front, Recorder, Result
-from qas.simplify import simplify
-from qas.simulators import make_simulator
+from qas.simulators import Simulator
 from qas.vqe import Evaluation, Evaluator
 
 
@@ -75,7 +75,7 @@ class Progress:
 class Search:
     """One search in progress."""
 
-    problem: Problem
+    problem: BaseProblem
     noise: NoiseModel | None
     evaluator: Evaluator
     table: ActionTable
@@ -98,8 +98,11 @@ class Search:
     _last_checkpoint: float = 0.0
 
     def __post_init__(self) -> None:
-        self._noise_free = make_simulator(None)
         self._noise_free_energies: dict[Circuit, float] = {}  # of the front as it was last written
+
+    @cached_property
+    def _noise_free(self) -> Simulator | None:
+        return self.problem.simulator()
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""
@@ -210,7 +213,7 @@ class Search:
             return again
         if self.noise is None and not (promising or always):
             return None
-        circuit = simplify(found.circuit, angle_tolerance=1e-7)
+        circuit = self.problem.simplify(found.circuit, 1e-7)
         if circuit is found.circuit:
             return found
         if self.noise is None:
@@ -272,7 +275,7 @@ class Search:
         for error, energy, circuit, evaluations in self.front.points:
             free = energy if exact else known.get(circuit)
             if free is None:
-                free = self._noise_free.expectation(circuit, self.problem.hamiltonian)
+                free = self.problem.energy(circuit, self._noise_free)
             self._noise_free_energies[circuit] = free
             results.append(Result(circuit, energy, error, free, self.problem.error(free), evaluations))
         return results
@@ -342,7 +345,7 @@ class Agent(abc.ABC):
         self.search = search
 
     @classmethod
-    def defaults(cls, problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
+    def defaults(cls, problem: BaseProblem, options: dict[str, Any]) -> dict[str, Any]:
         """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""
         return {}
 

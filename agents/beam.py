@@ -10,7 +10,6 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
-from qas.simplify import simplify
 
 
 class BeamAgent(Agent):
@@ -67,7 +66,7 @@ class BeamAgent(Agent):
             count = gate_spec(gate.name).n_angles
             angles = tuple(self.rng.normal(scale=0.1, size=count).tolist())
             grown = grown.insert(len(grown), Gate(gate.name, gate.qubits, angles))
-        if len(simplify(grown)) != len(grown):
+        if len(self.search.problem.simplify(grown)) != len(grown):
             return
         found = self.search.evaluate(grown, self.rng)
         self.pending.append((found.error, found.circuit))

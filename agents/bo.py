@@ -12,7 +12,6 @@ from qas.agents.base import Search, SearchEnded
 from qas.agents.latent import POOL_SIZE, PoolAgent
 from qas.agents.ledger import Ledger
 from qas.agents.surrogates import GaussianProcess, log_expected_improvement, standard_units
-from qas.encoders.reduction import reduce_rows
 from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.vqe import Evaluation
@@ -182,7 +181,7 @@ class BoAgent(PoolAgent):
         self._tried.update(self._keys(rows))
 
     def _keys(self, rows: np.ndarray) -> list[bytes]:
-        return [row.tobytes() for row in reduce_rows(rows, self.space)]
+        return [row.tobytes() for row in self.forms(rows)]
 
     # ------------------------------------------------------------------ proposals
     def propose(self) -> np.ndarray:

@@ -11,7 +11,6 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
-from qas.simplify import simplify
 
 
 @dataclass
@@ -73,7 +72,7 @@ class EvolutionAgent(Agent):
         child = parent.circuit
         for _ in range(1 + self.rng.poisson(self.changes)):
             child = self._mutate(child)
-        child = simplify(child)
+        child = self.search.problem.simplify(child)
         key = child.key
         if len(child) > self.search.max_gates or self.tried.get(key, 0) >= 2:
             self.refused += 1
@@ -138,7 +137,7 @@ class EvolutionAgent(Agent):
             best: _Member | None = None
             order = self.rng.permutation(len(current.circuit))
             for index in order:
-                shorter = simplify(current.circuit.delete(int(index)))
+                shorter = self.search.problem.simplify(current.circuit.delete(int(index)))
                 found = self.search.evaluate(shorter, self.rng, max_evaluations=60, tidy=True)
                 candidate = _Member(found.circuit, found.error)
                 if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):

@@ -20,7 +20,7 @@ from qas.encoders.reduction import reduce_rows
 from qas.encoders.screens import screen as screened
 from qas.encoders.spaces import PADDING, CircuitSpace, distinct
 from qas.errors import CircuitError, QasError
-from qas.problems import Problem
+from qas.problems import BaseProblem
 from qas.vqe import Evaluation
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def translate(rows: np.ndarray, source: CircuitSpace, target: CircuitSpace) -> n
 class PoolAgent(Agent):
     """Evaluates circuits that a searcher chooses from a pool.
 
-    Circuits with equal reduced forms (`qas.encoders.reduction`) reach equal energies without noise; of these only the
-    one with the fewest gates is a candidate.
+    Circuits with equal reduced forms (`qas.encoders.reduction`) make equal states and so reach equal energies without
+    noise; of these only the one with the fewest gates is a candidate. Where a problem judges whole matrices, all are.
 
     Args:
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
@@ -92,7 +92,8 @@ class PoolAgent(Agent):
             done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
         screen_keep: share of the candidates that a screen keeps.
         features: what the searcher looks at, a name of `qas.encoders.features.FEATURES`; default ``"structure"`` up to
-            5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``).
+            5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``). They see
+            of a circuit only the states it makes: where a problem judges whole matrices it is ``"latent"``.
         starts: optimizations of each circuit, from random angles; the best counts.
     """
 
@@ -129,7 +130,8 @@ class PoolAgent(Agent):
         self.rows = rows
         self._digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
         if features is None:
-            features = "structure" if self.space.n_qubits <= 5 else "reduced"
+            of_states = "structure" if self.space.n_qubits <= 5 else "reduced"
+            features = "latent" if search.problem.whole_matrix else of_states
         self.features = CircuitFeatures(features, self.space, self.encoder).fit(rows)
         self.points = self.features(rows)
         self.searcher = self._make_searcher()
@@ -139,7 +141,7 @@ class PoolAgent(Agent):
         self.values: list[float] = []
 
     @classmethod
-    def defaults(cls, problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
+    def defaults(cls, problem: BaseProblem, options: dict[str, Any]) -> dict[str, Any]:
         name = options.get("encoder")
         space = encoder_for(name if isinstance(name, str) else None, problem.n_qubits).space
         return {"gates": list(space.gates), "max_gates": space.max_gates}
@@ -181,7 +183,13 @@ class PoolAgent(Agent):
                 raise QasError("the pool has fewer than 2 circuits with the gates, coupling and length of the search")
         else:
             rows = self._draw(size)
+        if self.search.problem.whole_matrix:
+            return rows
         return rows[one_of_each(rows, self.space, noisy=self.search.noise is not None)]
+
+    def forms(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of tokens, equal where circuits reach equal energies without noise, whatever the problem looks at."""
+        return rows if self.search.problem.whole_matrix else reduce_rows(rows, self.space)
 
     def _draw(self, size: int) -> np.ndarray:
         """Circuits of the encoder's space that the search permits."""
@@ -309,8 +317,8 @@ class KnnAgent(PoolAgent):
 class ReinforceAgent(PoolAgent):
     """The published policy-gradient search in the latent space; see `qas.agents.reinforce`.
 
-    Its rewards lie between 0 and 1: here the share of the way from the energy of the maximally mixed state down to the
-    exact one.
+    Its rewards lie between 0 and 1: here the share of the way from the problem's mixed energy (of a Hamiltonian that of
+    the maximally mixed state) down to the exact one.
     """
 
     name: ClassVar[str] = "reinforce"
@@ -319,8 +327,7 @@ class ReinforceAgent(PoolAgent):
 
     def value(self, found: Evaluation) -> float:
         problem = self.search.problem
-        mixed = problem.hamiltonian.identity
-        return max(0.0, (mixed - found.energy) / (mixed - problem.exact))
+        return max(0.0, (problem.mixed_energy - found.energy) / (problem.mixed_energy - problem.exact))
 
 
 class PoolRandomAgent(PoolAgent):

@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -23,17 +22,11 @@ from qas.agents.base import Agent, Budget, Progress, Search, SearchEnded
 from qas.circuits import Circuit
 from qas.envs.actions import ActionTable
 from qas.errors import QasError, RunError, UnknownNameError
-from qas.files import to_json, write_atomic
-from qas.gates import SEARCH_GATES
+from qas.files import free_folder, to_json, write_atomic
 from qas.noise import NoiseModel, load_noise
-from qas.problems import Problem, load_problem
+from qas.problems import BaseProblem, load_problem, problem_from_json
 from qas.runs import Recorder, Run, load_run, read_config
-from qas.simulators import make_simulator
-from qas.simulators.compiled import CompiledSimulator
 from qas.vqe import Evaluator
-
-MAX_GATES = 40
-"""Longest circuit unless told otherwise (CRLQAS section 1.9, up to 4 qubits); 70 for more qubits."""
 
 _PACKAGES = (
     "numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit", "optuna",
@@ -41,7 +34,7 @@ _PACKAGES = (
 
 
 def search(
-    problem: str | Problem,
+    problem: str | BaseProblem,
     *,
     agent: str = "ddqn",
     noise: str | NoiseModel | None = None,
@@ -71,8 +64,10 @@ def search(
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
         seed: fixes the run, wall-clock budgets aside.
-        max_gates: longest circuit; default 40, or 70 beyond 4 qubits, or what the agent's encoder holds.
-        gates: gates that may be used; default `qas.gates.SEARCH_GATES`, or those of the agent's encoder.
+        max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
+            qubits).
+        gates: gates that may be used; default those of the agent's encoder, else the problem's
+            (`qas.gates.SEARCH_GATES`).
         coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
         evaluator: settings of `qas.vqe.Evaluator` (optimizer, max_evaluations, tolerance, start_noise, shots, …).
         options: the agent's own settings.
@@ -91,20 +86,21 @@ def search(
     if seconds is None and evaluations is None and steps is None:
         seconds = 60.0
     target = load_problem(problem) if isinstance(problem, str) else problem
-    if not isinstance(target, Problem):
+    if not isinstance(target, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
     model = load_noise(noise)
     if agent not in AGENTS:
         raise UnknownNameError("agent", agent, AGENTS)
     settings = dict(evaluator or {})
     _check_keywords(Evaluator, settings, "evaluator", {"problem", "noise"})
-    _check_size(target, model, settings.get("engine"))
+    # What the problem refuses, such as a register too large, comes before anything slow is computed.
+    target.simulator(model, settings.get("engine"), settings.get("shots"))
     options = {} if options is None else options
     usual = load_agent(agent, options).defaults(target, options) if isinstance(options, dict) else {}
     if max_gates is None:
-        max_gates = usual.get("max_gates", _max_gates(target))
+        max_gates = usual.get("max_gates", target.max_gates)
     if gates is None:
-        gates = usual.get("gates", SEARCH_GATES)
+        gates = usual.get("gates", target.search_gates)
     config: dict[str, Any] = {
         "agent": agent,
         "options": options,
@@ -119,7 +115,7 @@ def search(
         "versions": _versions(),
     }
     _check_config(config)
-    folder = _folder(out, target.name, agent)
+    folder = free_folder(f"{target.name}-{agent}") if out is None else Path(out)
     recorder = Recorder(folder)
     state, player = _build(config, recorder, on_progress)
     recorder.create(config)
@@ -171,13 +167,6 @@ def resume(
     return _conduct(state, player, report)
 
 
-def _check_size(problem: Problem, noise: NoiseModel | None, engine: Any) -> None:
-    """Refuse registers the engine cannot hold before anything slow is computed."""
-    simulator = make_simulator(noise, engine)
-    if isinstance(simulator, CompiledSimulator):
-        simulator.check_size(problem.n_qubits)
-
-
 def _check_config(config: dict[str, Any]) -> None:
     """Refuse settings of the wrong kind, whether they come from a caller or from a file."""
     _whole(config["seed"], "seed", 0)
@@ -202,7 +191,7 @@ def _build(
     config: dict[str, Any], recorder: Recorder, on_progress: Callable[[Progress], None] | None
 ) -> tuple[Search, Agent]:
     kind = load_agent(config["agent"], config["options"])
-    problem = Problem.from_json(config["problem"])
+    problem = problem_from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     if noise is not None:
         noise.check_register(problem.n_qubits)
@@ -272,21 +261,6 @@ def _interrupts(state: Search) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _max_gates(problem: Problem) -> int:
-    return MAX_GATES if problem.n_qubits <= 4 else 70
-
-
-def _folder(out: str | os.PathLike[str] | None, problem: str, agent: str) -> Path:
-    if out is not None:
-        return Path(out)
-    stem = f"{problem}-{agent}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        folder = Path("results") / (stem + suffix)
-        if not folder.exists():
-            return folder
-    raise RunError(f"no free folder name for results/{stem}")
 
 
 def _whole(value: Any, what: str, least: int) -> int:

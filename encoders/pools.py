@@ -28,7 +28,7 @@ from qas.encoders.spaces import CircuitSpace
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 from qas.noise import NoiseModel, load_noise
-from qas.problems import Problem, load_problem
+from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
 from qas.scores import Score, load_score
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def build_pool(
     size: int,
     *,
     seed: int = 0,
-    tasks: Sequence[str | Problem] = (),
+    tasks: Sequence[str | BaseProblem] = (),
     noise: str | NoiseModel | None = None,
     settings: LabelSettings | None = None,
     jobs: int | None = None,
@@ -298,14 +298,15 @@ def build_pool(
         space: which circuits to draw; see `CircuitSpace.sample`.
         size: number of circuits, no architecture twice.
         seed: fixes circuits and start angles.
-        tasks: problems, or names of `qas.list_problems`.
+        tasks: problems with a Hamiltonian, or names of `qas.list_problems`.
         noise: hardware noise of the labels; the task is then called ``<problem>@<noise>``.
         settings: how labels are optimized.
         jobs: processes; default one for each core.
 
     Raises:
         UnknownNameError: no such problem or noise.
-        QasError: a problem with another number of qubits, a space with too few circuits, sizes out of range.
+        QasError: a problem with another number of qubits or without a Hamiltonian, a space with too few circuits, sizes
+            out of range.
         PoolError: the folder holds something else, or another pool, or other label settings for a task.
     """
     path = Path(folder)
@@ -313,7 +314,8 @@ def build_pool(
     model = load_noise(noise)
     problems: dict[str, Problem] = {}
     for task in tasks:
-        problem = load_problem(task) if isinstance(task, str) else task
+        named = load_problem(task) if isinstance(task, str) else task
+        problem = require_hamiltonian(named, "the label of a pool")
         if problem.n_qubits != space.n_qubits:
             raise QasError(f"{problem.name} has {problem.n_qubits} qubits, the circuits of the pool {space.n_qubits}")
         if problems.setdefault(_task_name(problem, model), problem) != problem:

@@ -10,11 +10,11 @@ import numpy as np
 
 from qas.encoders.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
-from qas.problems import Problem
+from qas.problems import BaseProblem
 
 _INT64_GATES = 80  # at most 64 Fibonacci(gates + 2) paths, which is below 2^63
 
-Screen = Callable[[np.ndarray, CircuitSpace, Problem, np.random.Generator], np.ndarray]
+Screen = Callable[[np.ndarray, CircuitSpace, BaseProblem, np.random.Generator], np.ndarray]
 """(rows, space, problem, rng) -> scores, float64, shape (size,), larger is better."""
 
 
@@ -53,11 +53,13 @@ def path_counts(rows: Any, space: CircuitSpace) -> np.ndarray:
     return total
 
 
-def _paths(rows: np.ndarray, space: CircuitSpace, problem: Problem, rng: np.random.Generator) -> np.ndarray:
+def _paths(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
     return path_counts(rows, space).astype(np.float64)
 
 
-def _expressibility(rows: np.ndarray, space: CircuitSpace, problem: Problem, rng: np.random.Generator) -> np.ndarray:
+def _expressibility(
+    rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator
+) -> np.ndarray:
     from qas.proxies import expressibility
     from qas.simulators.statevector import StatevectorSimulator  # compiled: too slow to import for the other screens
 
@@ -65,7 +67,7 @@ def _expressibility(rows: np.ndarray, space: CircuitSpace, problem: Problem, rng
     return np.array([-expressibility(space.circuit(row), rng, simulator=engine) for row in space.check_rows(rows)])
 
 
-def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: Problem, rng: np.random.Generator) -> np.ndarray:
+def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
     from qas.proxies import relative_fluctuation
     from qas.simulators.statevector import StatevectorSimulator
 
@@ -81,7 +83,7 @@ states of each circuit, without noise."""
 
 
 def screen(
-    name: str, rows: Any, space: CircuitSpace, problem: Problem, rng: np.random.Generator, keep: float
+    name: str, rows: Any, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator, keep: float
 ) -> np.ndarray:
     """Positions of the rows with the largest scores, best first; int64. Equal scores keep their order.
 
@@ -95,7 +97,7 @@ def screen(
 
     Raises:
         UnknownNameError: no such screen; the nearest name is suggested.
-        QasError: `keep` out of range, or the problem has another number of qubits.
+        QasError: `keep` out of range, or the problem has another number of qubits or not what the screen looks at.
         CircuitError: not rows of the space.
     """
     if name not in SCREENS:

@@ -16,9 +16,8 @@ from qas.envs.actions import ActionTable
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
 from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
-from qas.gates import SEARCH_GATES
 from qas.noise import NoiseModel, load_noise
-from qas.problems import Problem, load_problem
+from qas.problems import BaseProblem, load_problem
 from qas.vqe import Evaluator
 
 Observation = dict[str, np.ndarray]
@@ -38,7 +37,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Action Space
 
-    `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `ActionTable`). For the default gate set
+    `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `ActionTable`). For the usual gate set
     without coupling: CNOTs 0 .. n(n-1)-1, then RX, RY, RZ of qubit 0, of qubit 1, and so on. `info["action_mask"]` and
     `action_masks()` tell which actions are legal; an action is illegal when it repeats the most recent gate on every
     qubit it touches. Where nothing would be legal (a set of a single gate), everything is. An illegal action is not
@@ -53,8 +52,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     | circuit | MultiBinary, shape (max_gates, rows, n) | layer tensor of the circuit, see `LayerEncoding`; no angles |
     | energy | Box, float32, shape (1,) | energy of the circuit minus that of |0…0>, both under the noise |
 
-    Energies are in the problem's unit. The box is bounded by what the operator allows, twice the sum of its
-    |coefficients| without the identity.
+    Energies are in the problem's unit. The box is bounded by the problem's spread; for a Hamiltonian that is twice the
+    sum of its |coefficients| without the identity.
 
     ## Rewards
 
@@ -85,7 +84,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         problem: a `Problem` or a name of `qas.list_problems()`.
         noise: a `NoiseModel`, a name of `qas.list_noise()`, or None. With an `evaluator`: None, meaning its noise.
         max_gates: longest circuit, and number of layers in the observation.
-        gates: gate set, names from the gate table.
+        gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
         reward: a name of `list_rewards()`, or a function from `Transition` to float.
         curriculum: "moving" (default), "moving-lower-bound", "fixed", a number (a fixed threshold), or a `Curriculum`,
@@ -125,11 +124,11 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     def __init__(
         self,
-        problem: str | Problem,
+        problem: str | BaseProblem,
         noise: str | NoiseModel | None = None,
         *,
         max_gates: int = 40,
-        gates: Sequence[str] = SEARCH_GATES,
+        gates: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
         reward: str | Reward = "incremental_with_fixed_ends",
         curriculum: str | float | Curriculum | None = None,
@@ -138,7 +137,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         evaluator: Evaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.problem: Problem = problem if isinstance(problem, Problem) else load_problem(problem)
+        self.problem: BaseProblem = problem if isinstance(problem, BaseProblem) else load_problem(problem)
         self.max_gates = whole_number("max_gates", max_gates)
         if order not in _ORDERS:
             raise UnknownNameError("order", order, _ORDERS)
@@ -149,6 +148,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self.render_mode = render_mode
         self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
         n = self.problem.n_qubits
+        gates = self.problem.search_gates if gates is None else gates
         self.actions = ActionTable(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
         self.encoding = LayerEncoding(n, self.actions.gates, max_layers=self.max_gates)
         self.reward = load_reward(reward)
@@ -156,10 +156,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._fresh_curriculum = self.curriculum.to_state()
         self.random_halting = _checked_halting(random_halting)
 
-        hamiltonian = self.problem.hamiltonian
-        norm = float(np.abs(hamiltonian.coefficients).sum()) - abs(hamiltonian.identity)
-        # A little wider than twice the norm, so that rounding to float32 stays inside.
-        self._bound = 2.0 * norm * (1 + 1e-6) + 1e-6
+        # A little wider than the spread, so that rounding to float32 stays inside.
+        self._bound = self.problem.spread * (1 + 1e-6) + 1e-6
         self._zero_energy = self.evaluator.energy(Circuit(n))
         self.action_space = spaces.Discrete(len(self.actions))
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
@@ -417,7 +415,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 
 # ---------------------------------------------------------------------- arguments
-def _checked_evaluator(evaluator: Evaluator | None, problem: Problem, noise: NoiseModel | None) -> Evaluator:
+def _checked_evaluator(evaluator: Evaluator | None, problem: BaseProblem, noise: NoiseModel | None) -> Evaluator:
     if evaluator is None:
         evaluator = Evaluator(problem, noise)
     elif evaluator.problem != problem:

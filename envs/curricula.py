@@ -13,7 +13,7 @@ import numpy as np
 
 from qas.encoders.layers import whole_number
 from qas.errors import QasError, UnknownNameError
-from qas.problems import Problem
+from qas.problems import BaseProblem
 
 
 def _number(what: str, value: Any, *, positive: bool = True) -> float:
@@ -154,8 +154,11 @@ class MovingThreshold(Curriculum):
         self.episodes = 0
 
     @classmethod
-    def for_problem(cls, problem: Problem) -> Self:
-        """Aims for the exact value: starts at 3 thresholds of the problem, with a ball of 1/3 of one."""
+    def for_problem(cls, problem: BaseProblem) -> Self:
+        """Aims for the exact value: starts at 3 thresholds of the problem, with a ball of 1/3 of one.
+
+        Cuts happen however far off the best energy is.
+        """
         threshold = float(problem.threshold or 0.0)
         return cls(
             problem.exact,
@@ -163,21 +166,22 @@ class MovingThreshold(Curriculum):
             ball=threshold / 3,
             shift_time=50,
             successes_per_cut=5,
-            success_switch=float(np.abs(problem.hamiltonian.coefficients).sum()),
+            success_switch=problem.spread + threshold,
             reachable=True,
         )
 
     @classmethod
-    def lower_bound(cls, problem: Problem) -> Self:
+    def lower_bound(cls, problem: BaseProblem) -> Self:
         """As `for_problem`, without knowing the exact value.
 
-        The target is the smallest value the operator could have, its identity coefficient minus the sum of all other
-        |coefficients|; the first threshold accepts every energy below that of the maximally mixed state.
+        The target is the smallest value the problem could have (of a Hamiltonian its identity coefficient minus the sum
+        of all other |coefficients|); the first threshold accepts every energy below the mixed one (that of the
+        maximally mixed state).
         """
-        hamiltonian = problem.hamiltonian
-        norm = float(np.abs(hamiltonian.coefficients).sum()) - abs(hamiltonian.identity)
-        ball = min(float(problem.threshold or 0.0) / 3, norm)
-        return cls(hamiltonian.identity - norm, accept_error=norm, ball=ball, shift_time=50, successes_per_cut=5)
+        target = problem.lower_bound
+        accept = problem.mixed_energy - target
+        ball = min(float(problem.threshold or 0.0) / 3, accept)
+        return cls(target, accept_error=accept, ball=ball, shift_time=50, successes_per_cut=5)
 
     def observe(self, energy: float) -> None:
         self.lowest = energy if self.lowest is None else min(self.lowest, energy)
@@ -206,7 +210,7 @@ _CURRICULA = {
 }
 
 
-def load_curriculum(curriculum: str | float | Curriculum | None, problem: Problem) -> Curriculum:
+def load_curriculum(curriculum: str | float | Curriculum | None, problem: BaseProblem) -> Curriculum:
     """A curriculum for `problem`.
 
     Args:

@@ -13,6 +13,7 @@ from qas._gymnasium import register_when_loaded
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "BaseProblem": "qas.problems",
     "Channel": "qas.noise",
     "Circuit": "qas.circuits",
     "Evaluator": "qas.vqe",
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from qas.hamiltonians import Hamiltonian
     from qas.molecules import molecule
     from qas.noise import Channel, NoiseModel, list_noise, load_noise
-    from qas.problems import Problem, list_problems, load_problem, maxcut, problem
+    from qas.problems import BaseProblem, Problem, list_problems, load_problem, maxcut, problem
     from qas.runs import Result, Run, load_run
     from qas.vqe import Evaluator
 

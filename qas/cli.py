@@ -1,4 +1,4 @@
-"""The command line: ``qas`` and one of problems, noise, agents, search, inspect, evaluate, pool, encoder.
+"""The command line: ``qas`` and one of its commands, see ``qas --help``.
 
 Answers go to standard output, progress and errors to standard error. Input that does not fit ends in one line and exit
 code 2, Ctrl-C in 130. Heavy modules are imported by the command that needs them.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qas.agents.base import Progress
     from qas.circuits import Circuit
     from qas.evaluation import EvaluationReport
-    from qas.problems import Problem
+    from qas.problems import BaseProblem
     from qas.runs import Result, Run
 
 _SLOW_START = 4.0
@@ -102,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_pool(commands)
     _add_encoder(commands)
+    _add_finetune(commands)
+    _add_backbone(commands)
     return parser
 
 
@@ -114,6 +116,7 @@ def _add_search(commands: Any) -> None:
     )
     add = parser.add_argument
     add("problem", nargs="?", metavar="PROBLEM", help="a name from qas problems")
+    add("file", nargs="?", metavar="FILE", help="for the problems that have FILE behind their name")
     add("--agent", metavar="NAME", help="a name from qas agents (default ddqn)")
     add("--noise", metavar="NAME", help="a name from qas noise (default none)")
     limits = parser.add_argument_group("budget (the first limit reached ends the search; default 60 seconds)")
@@ -121,8 +124,8 @@ def _add_search(commands: Any) -> None:
     limits.add_argument("--evaluations", type=_count, metavar="N", help="calls of the objective")
     limits.add_argument("--steps", type=_count, metavar="N", help="circuits whose angles are optimized")
     add("--seed", type=_seed, metavar="N", help="fixes the run (default 0)")
-    add("--max-gates", type=_count, metavar="N", help="longest circuit (default 40, or 70 beyond 4 qubits)")
-    add("--gates", type=_names, metavar="A,B", help="gates that may be used (default rx,ry,rz,cx)")
+    add("--max-gates", type=_count, metavar="N", help="longest circuit (default mostly 40, or 70 beyond 4 qubits)")
+    add("--gates", type=_names, metavar="A,B", help="gates that may be used (default mostly rx,ry,rz,cx)")
     add("--coupling", type=_pairs, metavar="0-1,1-2", help="pairs that may carry two-qubit gates")
     latent = parser.add_argument_group("circuit pools (agents bo, reinforce, knn, random)")
     latent.add_argument(
@@ -254,6 +257,52 @@ def _add_encoder(commands: Any) -> None:
     listing.add_argument("--json", action="store_true", help="for other programs")
 
 
+def _add_finetune(commands: Any) -> None:
+    parser = commands.add_parser(
+        "finetune",
+        help="adapt a neural network, with found circuits or their rivals",
+        allow_abbrev=False,
+        description="Adapts a frozen model to a task; writes a folder with metrics, adapter files and a picture. "
+        "qas backbone list names tasks, methods and models.",
+    )
+    add = parser.add_argument
+    add("run", nargs="?", metavar="RUN|FILE.qasm", help="circuit for the methods searched and searched-rotation")
+    add("--task", metavar="NAME", help="a task that comes with the package")
+    add("--backbone", metavar="NAME", help="a name or a folder of qas backbone train (default: by task)")
+    add("--model", metavar="DIR", help="instead: a local Hugging Face model with its tokenizer")
+    add("--data", metavar="FILE", help="with --model: .txt, or .csv or .jsonl with the columns text and label")
+    add("--method", metavar="NAME", help="how (default searched with a RUN, else quantum-peft)")
+    add("--bits", type=_count, metavar="B", help="bits of an angle or a weight, 1 to 8 (default: not quantized)")
+    add("--rank", type=_count, metavar="K", help="columns of frames, or width of the bottleneck (default 8)")
+    add("--layers", type=_count, metavar="L", help="of quantum-peft; intrinsic rank of taylor (default 1)")
+    add("--size", type=_count, metavar="P", help="parameters of each random subspace (default 64)")
+    add("--targets", type=_names, metavar="A,B", help="linear layers to adapt (default: queries and values)")
+    add("--epochs", type=_count, metavar="N", help="passes over the training examples (default 30)")
+    add("--learning-rate", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
+    add("--scale", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
+    add("--examples", type=_count, default=1000, metavar="N", help="of training and validation (default 1000)")
+    add("--seed", type=_seed, default=0, metavar="N", help="fixes data, start and order (default 0)")
+    add("--out", metavar="DIR", help="folder, new or empty (default results/finetune-TASK-METHOD-TIME)")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--json", action="store_true", help="for other programs")
+
+
+def _add_backbone(commands: Any) -> None:
+    actions = _group(commands, "backbone", "models to fine-tune", "Pre-trains small models offline, and lists them.")
+    train = actions.add_parser(
+        "train", help="pre-train one", allow_abbrev=False, description="Pre-trains a small model, in minutes."
+    )
+    add = train.add_argument
+    add("preset", metavar="PRESET", help="a name from qas backbone list")
+    add("--examples", type=_count, metavar="N", help="training examples (default: by preset)")
+    add("--seed", type=_seed, default=0, metavar="N", help="fixes the training (default 0)")
+    add("--out", required=True, metavar="DIR", help="folder, new or empty")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--json", action="store_true", help="for other programs")
+    listing = actions.add_parser("list", help="presets, tasks and methods", allow_abbrev=False)
+    listing.add_argument("--json", action="store_true", help="for other programs")
+
+
 def _group(commands: Any, name: str, about: str, description: str) -> Any:
     parser = commands.add_parser(name, help=about, allow_abbrev=False, description=description)
     return parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -337,6 +386,8 @@ def _run(argv: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "pool": _pool,
         "encoder": _encoder,
+        "finetune": _finetune,
+        "backbone": _backbone,
     }
     return commands[arguments.command](arguments) if arguments.command else 0
 
@@ -367,8 +418,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 # ---------------------------------------------------------------------- search
 _FIXED_BY_RUN = (
-    "problem", "agent", "noise", "seed", "max_gates", "gates", "coupling", "engine", "optimizer", "shots", "options",
-    "evaluator", "out", "encoder", "pool", "screen", "storage",
+    "problem", "file", "agent", "noise", "seed", "max_gates", "gates", "coupling", "engine", "optimizer", "shots",
+    "options", "evaluator", "out", "encoder", "pool", "screen", "storage",
 )  # fmt: skip
 
 
@@ -377,7 +428,8 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.resume is not None:
         for name in _FIXED_BY_RUN:
             if getattr(arguments, name) is not None:
-                shown = "PROBLEM" if name == "problem" else "--" + name.replace("_", "-").replace("options", "option")
+                option = "--" + name.replace("_", "-").replace("options", "option")
+                shown = name.upper() if name in ("problem", "file") else option
                 raise QasError(
                     f"--resume takes its settings from the run: leave out {shown} (a new budget may be given)"
                 )
@@ -394,7 +446,7 @@ def _search(arguments: argparse.Namespace) -> int:
         from qas.noise import load_noise
         from qas.problems import load_problem
 
-        target = load_problem(arguments.problem)
+        target = load_problem(_problem_name(arguments.problem, arguments.file))
         noise = load_noise(arguments.noise)
         if not any(budget.values()):
             budget["seconds"] = 60.0
@@ -416,7 +468,20 @@ def _search(arguments: argparse.Namespace) -> int:
     return _INTERRUPTED if run.status == "interrupted" else 0
 
 
-def _start(arguments: argparse.Namespace, problem: Problem, budget: dict[str, Any], on_progress: Any) -> Run:
+def _problem_name(name: str, file: str | None) -> str:
+    """What `load_problem` takes: the name, and behind it the file where one is needed."""
+    from qas.problems import needs_file
+
+    if needs_file(name):
+        if file is None:
+            raise QasError(f"{name} needs a file behind its name (qas problems tells which), got none")
+        return f"{name} {file}"
+    if file is not None:
+        raise QasError(f"unexpected argument {file!r}: {name} takes no file (see qas search --help)")
+    return name
+
+
+def _start(arguments: argparse.Namespace, problem: BaseProblem, budget: dict[str, Any], on_progress: Any) -> Run:
     from qas.agents.launch import search
 
     evaluator = dict(arguments.evaluator or ())
@@ -667,14 +732,14 @@ def _drawing(circuit: Circuit, title: str) -> list[str]:
     return [f"{title}: {size}", "", draw_text(circuit, width)]
 
 
-def _energies(problem: Problem, rows: list[tuple[str, float, float]], error: float, noise: str | None) -> list[str]:
+def _energies(problem: BaseProblem, rows: list[tuple[str, float, float]], error: float, noise: str | None) -> list[str]:
     """Energies under each other, and whether the threshold is reached."""
     from qas.problems import CHEMICAL_ACCURACY
-    from qas.report import short_unit
+    from qas.report import product_state, short_unit
 
-    with contextlib.suppress(QasError):
-        name = "product state, noise-free" if noise else "product state"
-        rows = [*rows, (name, problem.product_state, problem.error(problem.product_state))]
+    product = product_state(problem)
+    if product is not None:
+        rows = [*rows, ("product state, noise-free" if noise else "product state", product, problem.error(product))]
     unit = short_unit(problem.unit)
     suffix = f" ({unit})" if unit else ""
     width = max(len(name) for name, *_ in rows)
@@ -720,12 +785,15 @@ def _places(run: Run) -> list[str]:
     lines += [
         f"continue     qas search --resume {path}{more}",
         f"look again   qas inspect {path}",
-        f"cross-check  qas evaluate {path} --engine aer",
     ]
+    if run.problem.simulated:
+        lines.append(f"cross-check  qas evaluate {path} --engine aer")
     return lines
 
 
 def _run_json(run: Run) -> dict[str, Any]:
+    from qas.report import product_state
+
     p = run.problem
     return {
         "path": str(run.path.resolve()),
@@ -739,7 +807,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "unit": p.unit,
         "exact": p.exact,
-        "product_state": p.product_state,
+        "product_state": product_state(p),
         "threshold": p.threshold,
         "best": run.best.to_json() if run.front else None,
         "front": [r.to_json() for r in run.front],
@@ -832,7 +900,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluation_text(report: EvaluationReport, problem: Problem) -> list[str]:
+def _evaluation_text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
     from qas.report import short_unit
 
     how = f"{report.shots:,} shots" if report.shots else "exact"
@@ -846,7 +914,7 @@ def _evaluation_text(report: EvaluationReport, problem: Problem) -> list[str]:
     lines = [
         *_drawing(report.circuit, "circuit"),
         "",
-        f"{report.problem}, {noise}, engine {report.engine}, {how}",
+        ", ".join([report.problem, *([noise, f"engine {report.engine}"] if problem.simulated else []), how]),
         "",
         *_energies(problem, rows, report.error, report.noise),
     ]
@@ -971,6 +1039,112 @@ def _encoder(arguments: argparse.Namespace) -> int:
     else:
         print(f"{encoder!r}\n\n{metrics_table({out.name: encoder})}\n\nencoder folder  {out}")
         print(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
+    return 0
+
+
+# ---------------------------------------------------------------------- fine-tuning
+def _finetune(arguments: argparse.Namespace) -> int:
+    if (arguments.model is None) != (arguments.data is None):
+        raise QasError("--model and --data go together: a folder of a model and a file to learn from")
+    if (arguments.task is None) == (arguments.model is None):
+        raise QasError("give either --task NAME or --model DIR --data FILE (qas backbone list names the tasks)")
+    if arguments.model is not None and arguments.backbone is not None:
+        raise QasError("--backbone goes with --task; a Hugging Face model is named by --model")
+    from qas.adapters.architecture import load_architecture
+    from qas.adapters.finetune import finetune, resolve, save
+    from qas.files import free_folder
+
+    circuit = None if arguments.run is None else load_architecture(arguments.run)
+    method = arguments.method or ("quantum-peft" if circuit is None else "searched")
+    chosen = {
+        name: value
+        for name in ("bits", "rank", "layers", "size", "epochs", "learning_rate", "scale", "seed")
+        if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.targets:
+        chosen["targets"] = tuple(arguments.targets)
+    with _bar(arguments.quiet) as shown:
+        shown("preparing", 0, arguments.epochs or 1)
+        model, task, settings, origin = resolve(
+            method,
+            chosen,
+            task=arguments.task,
+            backbone=arguments.backbone,
+            model=arguments.model,
+            data=arguments.data,
+            examples=arguments.examples,
+        )
+        folder = Path(arguments.out) if arguments.out else free_folder(f"finetune-{task.name}-{method}")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"the folder of a fine-tuning must be new or empty: {folder}")
+        outcome, adapters, history = finetune(
+            model,
+            task,
+            settings,
+            circuit,
+            on_progress=lambda p: shown(
+                f"loss {p.loss:.4g}, validation {task.metric.replace('_', ' ')} {p.validation:.4g}", p.epoch, p.epochs
+            ),
+        )
+    size = save(folder, settings, adapters, outcome, history, model=model, circuit=circuit, origin=origin)
+    if arguments.json:
+        _print_json({"path": str(folder.resolve()), "file_bytes": size} | vars(outcome))
+        return 0
+    name, percent = outcome.metric.replace("_", " "), outcome.metric == "accuracy"
+    rows = [
+        (f"test {name}", f"{100 * outcome.test:.2f} %" if percent else f"{outcome.test:.4f}"),
+        (f"validation {name}", f"{100 * outcome.validation:.2f} %" if percent else f"{outcome.validation:.4f}"),
+        ("chance", f"{100 * outcome.chance:.2f} %" if percent else f"{outcome.chance:.4f}"),
+        ("trainable parameters", f"{outcome.trainable:,} (head apart: {outcome.head_parameters:,})"),
+        ("adapter bits", f"{outcome.adapter_bits:,}"),
+        ("adapter file", f"{size:,} bytes"),
+        ("training", f"{_clock(outcome.seconds)}, {outcome.epochs} epochs"),
+        ("folder", str(folder)),
+    ]
+    print(f"{task.name}, {method}")
+    for label, value in rows:
+        print(f"  {label:22s}{value}")
+    return 0
+
+
+def _backbone(arguments: argparse.Namespace) -> int:
+    from qas.adapters.backbones import PRESETS, list_backbones, pretrain
+    from qas.adapters.finetune import METHODS
+    from qas.adapters.tasks import list_tasks
+
+    if arguments.action == "list":
+        shipped = list_backbones()
+        presets = {
+            name: f"{preset.config}, about {preset.minutes} min" + (", comes with the package" * (name in shipped))
+            for name, preset in PRESETS.items()
+        }
+        known = {"backbones": presets, "tasks": list_tasks(), "methods": METHODS}
+        if arguments.json:
+            _print_json(known)
+            return 0
+        for title, entries in known.items():
+            print(title)
+            width = max(map(len, entries))
+            for name, about in entries.items():
+                print(f"  {name:{width}s}  {about}")
+        return 0
+    out = Path(arguments.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"the folder of a backbone must be new or empty: {out}")
+    with _bar(arguments.quiet) as shown:
+        shown("preparing", 0, 1)
+        model = pretrain(
+            arguments.preset,
+            out=out,
+            seed=arguments.seed,
+            examples=arguments.examples,
+            on_progress=lambda told: shown(f"loss {told['loss']:.4g}", told["step"], told["steps"]),
+        )
+    if arguments.json:
+        _print_json({"path": str(out.resolve()), "provenance": model.provenance})
+    else:
+        print(f"{arguments.preset}: {model.provenance}\n\nfolder  {out}")
+        print(f"fine-tune it  qas finetune --task NAME --backbone {out}")
     return 0
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.noise import NoiseModel, load_noise
-from qas.problems import Problem, load_problem
+from qas.problems import BaseProblem, load_problem, require_hamiltonian
+
+if TYPE_CHECKING:
+    from qas.simulators import Objective
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class EvaluationReport:
     """name of the problem"""
     noise: str | None
     """name of the noise model, None for a perfect device"""
-    engine: str
-    """simulator that was used"""
+    engine: str | None
+    """simulator that was used; None if the problem is judged without one"""
     energy: float
     """under the noise; an estimate if shots were given"""
     error: float
@@ -34,9 +37,9 @@ class EvaluationReport:
     """exact value for a perfect device"""
     noise_free_error: float
     exact: float
-    """ground energy of the problem"""
-    product_state: float
-    """what one-qubit gates alone reach on a perfect device"""
+    """lowest energy of the problem"""
+    product_state: float | None
+    """what one-qubit gates alone reach on a perfect device; None if that has no meaning for the problem"""
     threshold: float
     """error regarded as success"""
     unit: str
@@ -77,7 +80,7 @@ class EvaluationReport:
 
 def evaluate(
     circuit: Circuit,
-    problem: str | Problem,
+    problem: str | BaseProblem,
     *,
     noise: str | NoiseModel | None = None,
     shots: int | None = None,
@@ -104,12 +107,12 @@ def evaluate(
         UnknownNameError: unknown problem, noise or engine.
         CircuitError: circuit and problem differ in size, or the device lacks a gate of the circuit.
         TooLargeError: more qubits than the engine can hold.
-        QasError: shots or seed out of range.
+        QasError: shots or seed out of range, or noise, engine or shots where the problem takes none.
     """
     if not isinstance(circuit, Circuit):
         raise QasError(f"a Circuit is evaluated, got {type(circuit).__name__} (see Circuit.from_qiskit, .from_qasm)")
     target = load_problem(problem) if isinstance(problem, str) else problem
-    if not isinstance(target, Problem):
+    if not isinstance(target, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__}")
     if circuit.n_qubits != target.n_qubits:
         raise CircuitError(
@@ -119,33 +122,24 @@ def evaluate(
     if shots is not None:
         _check_whole("shots", shots, 1)
 
-    from qas.simulators import make_simulator
-
     model = load_noise(noise)
-    simulator = make_simulator(model, backend)
+    simulator = target.simulator(model, backend, shots)
     standard_error = None
     if shots is None:
-        energy = simulator.expectation(circuit, target.hamiltonian)
-    elif simulator.name == "aer":
-        energy, standard_error = simulator.sample(circuit, target.hamiltonian, shots, seed)  # type: ignore[attr-defined]
+        energy = target.energy(circuit, simulator)
     else:
-        from qas.optimizers.shots import SampledObjective
-
-        objective = simulator.objective(circuit, target.hamiltonian)
-        sampled = SampledObjective(objective, shots, np.random.default_rng(seed))
-        energy = sampled(circuit.angles)
-        standard_error = sampled.standard_deviation(objective.terms(circuit.angles))
+        objective = require_hamiltonian(target, "an estimate from shots").objective(circuit, simulator)
+        energy, standard_error = _estimate(objective, shots, seed)
     if model is None and shots is None:
         noise_free = energy
     else:
-        perfect = make_simulator(None, "aer" if simulator.name == "aer" else None)
-        noise_free = perfect.expectation(circuit, target.hamiltonian)
+        noise_free = target.energy(circuit, target.simulator(engine="aer" if backend == "aer" else None))
     assert target.threshold is not None
     return EvaluationReport(
         circuit=circuit,
         problem=target.name,
         noise=None if model is None else model.name,
-        engine=simulator.name,
+        engine=None if simulator is None else simulator.name,
         energy=float(energy),
         error=float(target.error(energy)),
         standard_error=None if standard_error is None else float(standard_error),
@@ -158,6 +152,18 @@ def evaluate(
         shots=None if shots is None else int(shots),
         seed=int(seed),
     )
+
+
+def _estimate(objective: Objective, shots: int, seed: int) -> tuple[float, float]:
+    """Energy at the circuit's own angles from shots, and its standard error."""
+    circuit, simulator = objective.circuit, objective.simulator
+    if simulator.name == "aer":
+        return simulator.sample(circuit, objective.hamiltonian, shots, seed)  # type: ignore[attr-defined]
+    from qas.optimizers.shots import SampledObjective
+
+    sampled = SampledObjective(objective, shots, np.random.default_rng(seed))
+    energy = sampled(circuit.angles)
+    return energy, sampled.standard_deviation(objective.terms(circuit.angles))
 
 
 def _check_whole(what: str, value: Any, least: int) -> None:

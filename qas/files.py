@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,20 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any] | str | bytes) ->
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def free_folder(stem: str) -> Path:
+    """``results/<stem>-<time>``, with a number behind it if that is taken.
+
+    Raises:
+        RunError: a thousand are taken.
+    """
+    stem = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = Path("results") / (stem + suffix)
+        if not folder.exists():
+            return folder
+    raise RunError(f"no free folder name for results/{stem}")
 
 
 def to_json(data: Any, *, indent: int | None = None) -> str:

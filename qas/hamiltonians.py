@@ -109,7 +109,7 @@ class Hamiltonian:
         # P|j> = i^{|x&z|} (-1)^{z·j} |j ^ x|: for each x a Walsh-Hadamard transform over z, then row i from j = i ^ x.
         diagonals = np.zeros((len(masks), len(index)), dtype=np.complex128)
         diagonals[where, zs] = self.coefficients * 1j ** (np.bitwise_count(xs & zs) % 4)
-        _walsh_hadamard(diagonals)
+        walsh_hadamard(diagonals)
         for row, x in enumerate(masks):
             diagonals[row] = diagonals[row, index ^ x]
         return masks, diagonals
@@ -260,7 +260,7 @@ class Hamiltonian:
         for x in range(dim):
             # Tr(P H)/2^n for all z at once: a Walsh-Hadamard transform of the x-th permuted diagonal.
             row = array[index, index ^ x]
-            _walsh_hadamard(row)
+            walsh_hadamard(row)
             for z in np.flatnonzero(np.abs(row) > tolerance * dim * scale).tolist():
                 phase = (-1j) ** ((x & z).bit_count() % 4) * (-1) ** ((x & z).bit_count())
                 string = "".join(_LETTERS[(x >> q & 1) + 2 * (z >> q & 1)] for q in reversed(range(n)))
@@ -288,7 +288,7 @@ class Hamiltonian:
         )
 
 
-def _walsh_hadamard(array: np.ndarray) -> None:
+def walsh_hadamard(array: np.ndarray) -> None:
     """Replace ``a[…, i]`` by ``Σ_z (-1)^{z·i} a[…, z]`` in place; the last axis is a power of two long."""
     size = array.shape[-1]
     half = 1

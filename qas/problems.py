@@ -1,7 +1,9 @@
-"""Problems: a Hamiltonian, what is known about its ground state, and where both come from."""
+"""Problems: what a circuit is judged on. Mostly a Hamiltonian, what is known about it, and where both come from."""
 
 from __future__ import annotations
 
+import abc
+import importlib
 import json
 import math
 import re
@@ -9,19 +11,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError, UnknownNameError
+from qas.gates import POOL_GATES, SEARCH_GATES, gate_spec
 from qas.hamiltonians import Hamiltonian
+from qas.simplify import simplify
 
 if TYPE_CHECKING:
     import networkx as nx
 
+    from qas.noise import NoiseModel
+    from qas.simulators.base import BaseObjective, Objective, Simulator
+
 FORMAT = "qas-problem"
 VERSION = 1
 """Schema version of `Problem.to_json`."""
+PROBLEM_FORMATS = {FORMAT: "qas.problems:Problem", "qas-adapter-problem": "qas.adapters.problems:AdapterProblem"}
+"""Format of a problem file -> where the class that reads it is; loaded on first use."""
 CHEMICAL_ACCURACY = 1.6e-3
 """Error in hartree below which a molecular energy counts as solved (1 kcal/mol)."""
 MAX_QUBITS = 20
@@ -35,9 +45,185 @@ _MOLECULES = Path(__file__).parent / "data" / "molecules"
 _REFERENCES = ("exact", "product_state", "basis_state")
 
 
+class BaseProblem(abc.ABC):
+    """What every problem is: a number for each circuit, how low it can get, and when that is low enough.
+
+    To add a kind of problem, subclass this as a frozen dataclass with the fields below (more may be added), implement
+    what is abstract, and name its file format in `PROBLEM_FORMATS`. Environment, agents, runs, reports and the command
+    line know problems only by what is here. The number is called energy, and a good circuit has a low one.
+
+    Raises:
+        QasError: a name that cannot be part of a folder name, a threshold that is not positive, unit or description
+            that are no text, or an origin that is not JSON-able.
+    """
+
+    name: str
+    """Id; letters, digits and ``. _ + -``, so that a run folder can carry it."""
+    unit: str
+    """Unit of all energies; empty if unknown."""
+    threshold: float | None
+    """Error regarded as success, in `unit`; a number once the problem is made."""
+    description: str
+    """One line for lists."""
+    provenance: dict[str, Any]
+    """Where the problem comes from; JSON-able."""
+
+    whole_matrix: ClassVar[bool] = True
+    """Judges the circuit's whole matrix, up to its sign; False: the state that it makes of |0…0>, up to its phase."""
+    simulated: ClassVar[bool] = False
+    """Simulators judge it, so that noise, engines and shots mean something."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise QasError(
+                f"a problem name is 1 to 100 letters, digits and . _ + - (first a letter or digit), got {self.name!r}"
+            )
+        for label, text in (("unit", self.unit), ("description", self.description)):
+            if not isinstance(text, str):
+                raise QasError(f"the {label} of a problem is text, got {text!r}")
+        threshold = _finite(self.threshold, "the threshold")
+        if threshold <= 0:
+            raise QasError(f"the threshold of a problem is positive, got {threshold}")
+        try:
+            provenance = json.loads(json.dumps(self.provenance, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise QasError(f"the provenance of a problem must be JSON-able: {error}") from None
+        if not isinstance(provenance, dict):
+            raise QasError(f"the provenance of a problem is a mapping, got {type(provenance).__name__}")
+        object.__setattr__(self, "threshold", threshold)
+        object.__setattr__(self, "provenance", provenance)
+
+    # ------------------------------------------------------------------ what is known
+    @property
+    @abc.abstractmethod
+    def n_qubits(self) -> int:
+        """Number of qubits of the circuits."""
+
+    @property
+    @abc.abstractmethod
+    def exact(self) -> float:
+        """Lowest energy there is, or the lower bound that errors are counted from, in `unit`."""
+
+    @property
+    def product_state(self) -> float | None:
+        """What one-qubit gates alone reach, in `unit`; None where that has no meaning."""
+        return None
+
+    @property
+    def basis_state(self) -> float | None:
+        """What X gates alone reach, in `unit`; None where that has no meaning."""
+        return None
+
+    @property
+    @abc.abstractmethod
+    def lower_bound(self) -> float:
+        """An energy that no circuit goes below, known without solving the problem, in `unit`; at most `exact`."""
+
+    @property
+    @abc.abstractmethod
+    def mixed_energy(self) -> float:
+        """Energy from which progress is counted, in `unit`, above `exact`: about that of a circuit at random angles."""
+
+    @property
+    @abc.abstractmethod
+    def spread(self) -> float:
+        """Upper bound on how far the energies of two circuits are apart, in `unit`; finite."""
+
+    @property
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """A few words on its size for reports."""
+
+    def error(self, energy: float) -> float:
+        """``energy - exact`` in `unit`; not below zero for a noiseless expectation value, up to rounding."""
+        return energy - self.exact
+
+    def solved(self, energy: float) -> bool:
+        """Whether the error of `energy` is at most the threshold."""
+        assert self.threshold is not None
+        return self.error(energy) <= self.threshold
+
+    # ------------------------------------------------------------------ how a circuit is judged
+    def simulator(
+        self, noise: NoiseModel | None = None, engine: str | None = None, shots: int | None = None
+    ) -> Simulator | None:
+        """What `objective` and `energy` judge circuits with; None for problems that are judged without a simulator.
+
+        Args:
+            noise: hardware noise.
+            engine: a name of `qas.simulators.list_engines`; None: the fastest exact one.
+            shots: measurements that the energies are to be estimated from.
+
+        Raises:
+            UnknownNameError: no such engine.
+            TooLargeError: more qubits than the engine can hold.
+            QasError: noise, engine or shots that mean nothing here, or that do not go together.
+        """
+        given = [what for what, value in (("noise", noise), ("engine", engine), ("shots", shots)) if value is not None]
+        if given:
+            raise QasError(
+                f"{self.name} is judged without a simulator and takes no noise, engine or shots, got "
+                f"{' and '.join(given)}"
+            )
+        return None
+
+    @abc.abstractmethod
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> BaseObjective:
+        """The energy of `circuit` as a function of its angles.
+
+        Args:
+            circuit: an architecture; its own angles do not matter.
+            simulator: as `simulator` made it; None: that of a perfect device.
+
+        Raises:
+            CircuitError: a circuit with another number of qubits, or gates that cannot be judged; some say so only
+                when the objective is called.
+        """
+
+    def energy(self, circuit: Circuit, simulator: Simulator | None = None) -> float:
+        """Energy of `circuit` at its own angles, in `unit`; arguments and errors as of `objective`."""
+        return float(self.objective(circuit, simulator)(circuit.angles))
+
+    # ------------------------------------------------------------------ how it is searched
+    def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
+        """A circuit of the same energy without trivially redundant gates; `circuit` itself if there are none.
+
+        Args:
+            circuit: gates with their angles.
+            angle_tolerance: rotations closer than this to a multiple of 2π go, radians.
+        """
+        return simplify(circuit, angle_tolerance=angle_tolerance, whole=self.whole_matrix)
+
+    @property
+    def search_gates(self) -> tuple[str, ...]:
+        """Gates that a search uses unless told otherwise."""
+        return SEARCH_GATES
+
+    @property
+    def max_gates(self) -> int:
+        """Longest circuit of a search unless told otherwise (CRLQAS section 1.9: 40 gates on up to 4 qubits)."""
+        return 40 if self.n_qubits <= 4 else 70
+
+    # ------------------------------------------------------------------ files
+    @abc.abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """All of the problem as a JSON-able dict with its ``format``; `from_json` reads it back bit for bit."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_json(cls, data: Any) -> Self:
+        """Rebuild a problem from the dict that `to_json` made.
+
+        Raises:
+            QasError: not such a dict, a newer schema version, or a missing, malformed or inconsistent entry.
+        """
+
+
 @dataclass(frozen=True)
-class Problem:
-    """What a circuit is judged on. Immutable; equal problems have equal name, operator, unit, threshold and origin.
+class Problem(BaseProblem):
+    """A Hamiltonian whose ground state is sought.
+
+    Immutable; equal problems have equal name, operator, unit, threshold and origin.
 
     Raises:
         QasError: a name that cannot be part of a folder name, a threshold that is not positive, a reference value that
@@ -59,23 +245,15 @@ class Problem:
     references: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
     """Known values among ``exact``, ``product_state``, ``basis_state``; the others are computed at first use."""
 
+    whole_matrix: ClassVar[bool] = False
+    simulated: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise QasError(
-                f"a problem name is 1 to 100 letters, digits and . _ + - (first a letter or digit), got {self.name!r}"
-            )
         if not isinstance(self.hamiltonian, Hamiltonian):
             raise QasError(f"a problem needs a Hamiltonian, got {type(self.hamiltonian).__name__}")
-        for label, text in (("unit", self.unit), ("description", self.description)):
-            if not isinstance(text, str):
-                raise QasError(f"the {label} of a problem is text, got {text!r}")
         if self.threshold is None:
-            norm = float(np.abs(self.hamiltonian.coefficients).sum()) - abs(self.hamiltonian.identity)
-            threshold = 1e-3 * norm if norm > 1e-12 else 1e-9
-        else:
-            threshold = _finite(self.threshold, "the threshold")
-        if threshold <= 0:
-            raise QasError(f"the threshold of a problem is positive, got {threshold}")
+            object.__setattr__(self, "threshold", 1e-3 * self._norm if self._norm > 1e-12 else 1e-9)
+        super().__post_init__()
         unknown = set(self.references) - set(_REFERENCES)
         if unknown:
             raise QasError(f"reference values are named {', '.join(_REFERENCES)}, got {', '.join(map(str, unknown))}")
@@ -84,15 +262,7 @@ class Problem:
         slack = 1e-6 * max(1.0, *(abs(v) for v in ordered)) if ordered else 0.0
         if any(low > high + slack for low, high in zip(ordered, ordered[1:], strict=False)):
             raise QasError(f"reference energies satisfy exact <= product_state <= basis_state, got {known}")
-        try:
-            provenance = json.loads(json.dumps(self.provenance, allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise QasError(f"the provenance of a problem must be JSON-able: {error}") from None
-        if not isinstance(provenance, dict):
-            raise QasError(f"the provenance of a problem is a mapping, got {type(provenance).__name__}")
-        object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "references", known)
-        object.__setattr__(self, "provenance", provenance)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.description or self.hamiltonian!r}"
@@ -137,14 +307,49 @@ class Problem:
         """
         return self._reference("basis_state", lambda: self.hamiltonian.basis_state_energy)
 
-    def error(self, energy: float) -> float:
-        """``energy - exact`` in `unit`; not below zero for a noiseless expectation value, up to rounding."""
-        return energy - self.exact
+    @property
+    def lower_bound(self) -> float:
+        """The identity coefficient minus the sum of all other |coefficients|, in `unit`."""
+        return self.hamiltonian.identity - self._norm
 
-    def solved(self, energy: float) -> bool:
-        """Whether the error of `energy` is at most the threshold."""
-        assert self.threshold is not None
-        return self.error(energy) <= self.threshold
+    @property
+    def mixed_energy(self) -> float:
+        """Energy of the maximally mixed state, the identity coefficient, in `unit`."""
+        return self.hamiltonian.identity
+
+    @property
+    def spread(self) -> float:
+        """Twice the sum of all |coefficients| but that of the identity, in `unit`."""
+        return 2.0 * self._norm
+
+    @property
+    def summary(self) -> str:
+        """Its number of terms, as in ``14 Pauli terms``."""
+        return f"{len(self.hamiltonian)} Pauli terms"
+
+    @property
+    def _norm(self) -> float:
+        return float(np.abs(self.hamiltonian.coefficients).sum()) - abs(self.hamiltonian.identity)
+
+    def simulator(
+        self, noise: NoiseModel | None = None, engine: str | None = None, shots: int | None = None
+    ) -> Simulator:
+        """The engine of that name, or the fastest exact one; it is the same for any number of shots.
+
+        Raises:
+            UnknownNameError: no such engine.
+            TooLargeError: more qubits than the engine can hold.
+            QasError: a noisy model for a noise-free engine.
+        """
+        from qas.simulators import make_simulator
+
+        made = make_simulator(noise, engine)
+        made.check_size(self.n_qubits)
+        return made
+
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> Objective:
+        """The expectation value of the operator as a function of the angles of `circuit`."""
+        return (simulator or self.simulator()).objective(circuit, self.hamiltonian)
 
     def _reference(self, key: str, compute: Callable[[], float]) -> float:
         if key in self.references:
@@ -216,6 +421,32 @@ class Problem:
             provenance=dict(provenance),
             references={key: data[key] for key in _REFERENCES if key in data},
         )
+
+
+def problem_from_json(data: Any) -> BaseProblem:
+    """Rebuild a problem of any kind from the dict that its `to_json` made.
+
+    Raises:
+        QasError: a format that `PROBLEM_FORMATS` does not have, or a dict that the class of its format refuses.
+    """
+    named = str(data.get("format")) if isinstance(data, Mapping) else FORMAT
+    module, kind = PROBLEM_FORMATS.get(named, PROBLEM_FORMATS[FORMAT]).split(":")
+    return getattr(importlib.import_module(module), kind).from_json(data)
+
+
+def require_hamiltonian(problem: BaseProblem, what: str) -> Problem:
+    """`problem`, if it is one of a Hamiltonian.
+
+    Args:
+        problem: what circuits are judged on.
+        what: what needs the Hamiltonian, for the message; singular.
+
+    Raises:
+        QasError: it is another kind of problem.
+    """
+    if not isinstance(problem, Problem):
+        raise QasError(f"{what} needs a problem with a Hamiltonian, got {problem.name}")
+    return problem
 
 
 def problem(
@@ -471,8 +702,6 @@ def state_preparation(state: Any, *, name: str | None = None) -> Problem:
     Raises:
         QasError: no vector of 2**n finite numbers, or the zero vector.
     """
-    from qas.circuits import Circuit
-
     if isinstance(state, Circuit):
         from qas.simulators.statevector import StatevectorSimulator
 
@@ -539,9 +768,6 @@ def _random_target(n: int, seed: int) -> Problem:
     Most such circuits on few qubits entangle little or nothing; targets of which a product state reaches more than 0.9
     are drawn anew.
     """
-    from qas.circuits import Circuit, Gate
-    from qas.gates import POOL_GATES, gate_spec
-
     rng = np.random.default_rng([n, seed])
     kinds = [name for name in POOL_GATES if gate_spec(name).n_qubits <= n]
     while True:
@@ -594,12 +820,17 @@ _FAMILIES = {
 
 
 def list_problems() -> dict[str, str]:
-    """Ids that `load_problem` knows, each with one line about it; capital letters stand for numbers to fill in."""
-    return {name: _read_molecule(name).description for name in _molecule_names()} | _FAMILIES
+    """Ids that `load_problem` knows, each with one line about it; capital letters stand for what is to be filled in."""
+    return {name: _read_molecule(name).description for name in _molecule_names()} | _families()
 
 
-def load_problem(name: str) -> Problem:
-    """The problem with this id: a molecule, or a member of a family such as ``tfim-6``, ``cluster-8-open``.
+def needs_file(name: str) -> bool:
+    """Whether `load_problem` wants the path of a file behind this name, after a space."""
+    return f"{name.strip().lower()} FILE" in _families()
+
+
+def load_problem(name: str) -> BaseProblem:
+    """The problem with this id: a molecule, or a member of a family such as ``tfim-6``, ``adapter-target dW.npy``.
 
     Raises:
         UnknownNameError: no such id; the message names the nearest one.
@@ -608,6 +839,11 @@ def load_problem(name: str) -> Problem:
     if not isinstance(name, str):
         raise QasError(f"a problem is loaded by its name, got {type(name).__name__}")
     key = name.strip().lower()
+    if key.startswith("adapter-"):
+        from qas.adapters.problems import load_adapter_problem
+
+        member, space, path = name.strip().partition(" ")
+        return load_adapter_problem(member.lower() + space + path)
     molecules = _molecule_names()
     if key in molecules:
         return _read_molecule(key)
@@ -636,8 +872,14 @@ def load_problem(name: str) -> Problem:
         return _random_maxcut(int(match[1]), int(match[2]))
     digits = re.findall(r"\d+", key)
     # A forgotten hyphen ("tfim6") should be answered with the member that was meant, not with a placeholder.
-    members = [f"{chain}-{digits[0]}" for chain in _CHAINS] if digits else list(_FAMILIES)
+    members = [f"{chain}-{digits[0]}" for chain in _CHAINS] if digits else list(_families())
     raise UnknownNameError("problem", _line(name), [*molecules, *members])
+
+
+def _families() -> dict[str, str]:
+    from qas.adapters.problems import FAMILIES
+
+    return _FAMILIES | FAMILIES
 
 
 def _molecule_names() -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
-from qas.problems import Problem
+from qas.problems import BaseProblem, require_hamiltonian
 from qas.simulators.statevector import StatevectorSimulator
 
 BINS = 75
@@ -108,7 +108,7 @@ def expressibility(
 
 def landscape_fluctuation(
     circuit: Circuit,
-    problem: Problem,
+    problem: BaseProblem,
     rng: np.random.Generator,
     samples: int = 200,
     *,
@@ -127,12 +127,13 @@ def landscape_fluctuation(
 
     Raises:
         CircuitError: a circuit and a problem of different sizes.
-        QasError: fewer than 2 samples, or an operator that is a multiple of the identity.
+        QasError: fewer than 2 samples, a problem without a Hamiltonian, or an operator that is a multiple of the
+            identity.
 
     References:
         Zhang, Zhu, Wang, "Predicting quantum learnability from landscape fluctuation", arXiv:2406.11805.
     """
-    hamiltonian = problem.hamiltonian
+    hamiltonian = require_hamiltonian(problem, "the fluctuation of the landscape").hamiltonian
     if circuit.n_qubits != hamiltonian.n_qubits:
         raise CircuitError(f"the circuit has {circuit.n_qubits} qubits but the problem has {hamiltonian.n_qubits}")
     if samples < 2:
@@ -150,7 +151,7 @@ def landscape_fluctuation(
 
 def relative_fluctuation(
     circuit: Circuit,
-    problem: Problem,
+    problem: BaseProblem,
     rng: np.random.Generator,
     samples: int = 200,
     *,

@@ -6,7 +6,6 @@ one drawing serve light and dark.
 
 from __future__ import annotations
 
-import contextlib
 import html
 import io
 import math
@@ -20,7 +19,7 @@ import numpy as np
 from qas.errors import CircuitError, QasError
 from qas.files import write_atomic
 from qas.noise import list_noise, load_noise
-from qas.problems import CHEMICAL_ACCURACY, load_problem
+from qas.problems import CHEMICAL_ACCURACY, BaseProblem, load_problem
 from qas.runs import Result, Run, envelope
 
 if TYPE_CHECKING:
@@ -43,6 +42,14 @@ _MOST_LABELS = 9
 def short_unit(unit: str) -> str:
     """The unit as written after a number."""
     return _UNITS.get(unit, unit)
+
+
+def product_state(problem: BaseProblem) -> float | None:
+    """What one-qubit gates reach; None where that has no meaning for the problem, or is too large to compute."""
+    try:
+        return problem.product_state
+    except QasError:
+        return None
 
 
 def threshold_name(run: Run) -> str:
@@ -106,8 +113,9 @@ def _error_axis(axes: Axes, run: Run, drawn: Sequence[float], *, lowest: float |
     axes.set_ylabel(f"error ({unit})" if unit else "error", color=_INK)
     assert run.problem.threshold is not None
     lines = [(run.problem.threshold, threshold_name(run), _GOOD, (0, (5, 3)))]
-    with contextlib.suppress(QasError):
-        lines.append((run.problem.error(run.problem.product_state), "product state, no noise", _SOFT, (0, (1, 2))))
+    product = product_state(run.problem)
+    if product is not None:
+        lines.append((run.problem.error(product), "product state, no noise", _SOFT, (0, (1, 2))))
     lines = [line for line in lines if line[0] > FLOOR]
     for value, label, colour, dashes in lines:
         axes.axhline(value, color=colour, linewidth=1.3, linestyle=dashes, zorder=1.5, label=f"{label} ({value:.2g})")
@@ -373,7 +381,7 @@ def _settings(run: Run) -> str:
         return ", ".join(f"{k} = {v}" for k, v in shown.items()) if shown else "defaults"
 
     rows = [
-        ("problem", f"{problem.name}, {problem.n_qubits} qubits, {len(problem.hamiltonian)} Pauli terms"),
+        ("problem", f"{problem.name}, {problem.n_qubits} qubits, {problem.summary}"),
         ("exact energy", f"{problem.exact:.10f} {problem.unit}"),
         ("agent", f"{run.agent}; {pairs(config.get('options'))}"),
         ("noise", run.noise.name if run.noise else "none"),
@@ -384,8 +392,9 @@ def _settings(run: Run) -> str:
         ("seed", str(run.seed)),
         ("versions", ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())),
     ]
-    with contextlib.suppress(QasError):
-        rows.insert(2, ("best product state", f"{problem.product_state:.10f} {problem.unit}"))
+    product = product_state(problem)
+    if product is not None:
+        rows.insert(2, ("best product state", f"{product:.10f} {problem.unit}"))
     command = search_command(run)
     body = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in rows)
     if command:

@@ -19,7 +19,7 @@ from qas.circuits import Circuit
 from qas.errors import QasError, RunError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 from qas.noise import NoiseModel
-from qas.problems import Problem
+from qas.problems import BaseProblem, problem_from_json
 
 VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
@@ -221,7 +221,7 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    problem: Problem
+    problem: BaseProblem
     noise: NoiseModel | None
     status: str
     front: list[Result]
@@ -297,7 +297,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
-        problem = Problem.from_json(config["problem"])
+        problem = problem_from_json(config["problem"])
         noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     except KeyError as error:
         raise RunError(f"config.json lacks the field {error}: {folder}") from None

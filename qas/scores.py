@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qas.errors import QasError, UnknownNameError
-from qas.problems import Problem
+from qas.problems import BaseProblem, require_hamiltonian
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Score:
         return np.maximum((self.origin - np.asarray(energy, dtype=np.float64)) / self.scale, self.floor)
 
 
-def published_score(problem: Problem) -> Score:
+def published_score(problem: BaseProblem) -> Score:
     """The reward of QAS with unsupervised representation learning, and the threshold its candidates pass.
 
     State preparation: the fidelity, 0.95 (0.75 from 8 qubits). Max-cut: (1 + cut)/(1 + largest cut), 0.95 (0.925 from
@@ -37,11 +37,12 @@ def published_score(problem: Problem) -> Score:
     `entanglement_score`.
 
     Raises:
-        QasError: the ground energy is not negative, so that a ratio means nothing.
+        QasError: the ground energy is not negative, so that a ratio means nothing, or there is no Hamiltonian.
 
     References:
         Sun, Wu, Ma, Tresp, arXiv:2401.11576, code release (rewards and thresholds).
     """
+    problem = require_hamiltonian(problem, "the published score")
     family, large = problem.provenance.get("family"), problem.n_qubits >= 8
     if family == "state":
         return Score("published", 0.0, 1.0, 0.75 if large else 0.95, 0.0)
@@ -53,19 +54,20 @@ def published_score(problem: Problem) -> Score:
     return Score("published", 0.0, -ground, 0.95 if family == "molecule" else 0.90, 0.0)
 
 
-def entanglement_score(problem: Problem) -> Score:
+def entanglement_score(problem: BaseProblem) -> Score:
     """r = (E_product - E)/(E_product - E_exact): 0 for the best product state, 1 for the ground state, passed at 0.9.
 
     Raises:
-        QasError: a product state is a ground state, as always in max-cut.
+        QasError: a product state is a ground state, as always in max-cut, or there is no Hamiltonian.
     """
+    problem = require_hamiltonian(problem, "the entanglement score")
     gap = problem.product_state - problem.exact
     if gap <= 1e-9 * max(1.0, abs(problem.exact)):
         raise QasError(f"{problem.name} has no entanglement score: a product state reaches its ground energy")
     return Score("entanglement", problem.product_state, gap, 0.9)
 
 
-def load_score(name: str, problem: Problem) -> Score:
+def load_score(name: str, problem: BaseProblem) -> Score:
     """The score ``"published"`` or ``"entanglement"`` of a problem.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Removing gates that do nothing, without changing the state a circuit prepares from |0…0>."""
+"""Removing gates that do nothing, to the state a circuit prepares from |0…0> or to its whole matrix."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 
 
-def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9) -> Circuit:
+def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
     """An equal circuit with no trivially redundant gates, for a register that starts in |0…0>.
 
     Repeats until nothing changes: neighbouring rotations about the same axis are added; neighbouring equal self-inverse
     gates cancel; rotations by a multiple of 2π go; gates that are diagonal on qubits still in |0⟩, and CX whose control
     is still in |0⟩, go. The prepared state is the same up to a global phase.
+
+    Args:
+        circuit: what is simplified; returned itself if nothing goes.
+        angle_tolerance: rotations closer than this to a multiple of 2π go, radians.
+        whole: keep every column of the circuit's matrix, not the first alone: no gate goes because of |0⟩. The matrix
+            is the same up to its sign.
     """
     gates, before = list(circuit.gates), -1
     while len(gates) != before:
         before = len(gates)
-        gates = _pass(gates, circuit.n_qubits, angle_tolerance)
+        gates = _pass(gates, circuit.n_qubits, angle_tolerance, whole)
     return circuit if len(gates) == len(circuit) else Circuit(circuit.n_qubits, gates)
 
 
-def _pass(gates: list[Gate], n_qubits: int, tolerance: float) -> list[Gate]:
+def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> list[Gate]:
     kept: list[Gate | None] = []
     last: list[list[int]] = [[] for _ in range(n_qubits)]  # positions in `kept` of the gates on each qubit
-    ground = [True] * n_qubits
+    ground = [not whole] * n_qubits
     for gate in gates:
         name = gate.name
         first, second = gate.qubits[0], gate.qubits[-1]

@@ -10,8 +10,7 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.noise import NoiseModel
-from qas.problems import Problem
-from qas.simulators import Simulator, make_simulator
+from qas.problems import BaseProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,13 @@ class Evaluator:
         start_noise: standard deviation, in radians, of what is added to inherited angles: it leaves saddle points.
         shots: measurements of each Pauli term, None for exact values.
         options: further options of the optimizer.
+
+    Raises:
+        TooLargeError: more qubits than the engine can hold.
+        QasError: settings out of range, or noise, engine or shots where the problem takes none.
     """
 
-    problem: Problem
+    problem: BaseProblem
     noise: NoiseModel | None = None
     engine: str | None = None
     optimizer: str = "l-bfgs"
@@ -58,7 +61,7 @@ class Evaluator:
             raise QasError(f"max_evaluations is at least 1, got {self.max_evaluations}")
         if not self.start_noise >= 0:
             raise QasError(f"start_noise is not negative, got {self.start_noise}")
-        self.simulator: Simulator = make_simulator(self.noise, self.engine)
+        self.simulator = self.problem.simulator(self.noise, self.engine, self.shots)
 
     def evaluate(
         self,
@@ -82,7 +85,7 @@ class Evaluator:
         start = np.array(circuit.angles)
         if self.start_noise and not exact_start and len(start):
             start = start + rng.normal(scale=self.start_noise, size=len(start))
-        objective = self.simulator.objective(circuit, self.problem.hamiltonian)
+        objective = self.problem.objective(circuit, self.simulator)
         result = minimize(
             objective,
             start,
@@ -99,4 +102,4 @@ class Evaluator:
 
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""
-        return self.simulator.expectation(circuit, self.problem.hamiltonian)
+        return self.problem.energy(circuit, self.simulator)

@@ -70,7 +70,7 @@ def minimize(
     budget: the smallest of many noisy values would be a lucky one.
 
     Args:
-        objective: as `qas.simulators.base.Objective`.
+        objective: as `qas.simulators.base.BaseObjective`.
         start: angles to start from, radians, shape (n_angles,).
         method: a name from `list_optimizers`.
         max_evaluations: most calls of the objective, at least 1; a gradient counts as one call. None: no limit.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from qas.errors import UnknownNameError
 from qas.noise import NoiseModel, load_noise
-from qas.simulators.base import Objective, Simulator
+from qas.simulators.base import BaseObjective, Objective, Simulator
 
-__all__ = ["Objective", "Simulator", "list_engines", "make_simulator"]
+__all__ = ["BaseObjective", "Objective", "Simulator", "list_engines", "make_simulator"]
 
 _ENGINES = {
     "statevector": "noise-free, compiled, exact gradients, up to 20 qubits",

@@ -14,18 +14,19 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 
-class Objective:
-    """Energy of one architecture as a function of its angles; counts its own calls.
+class BaseObjective(abc.ABC):
+    """What one architecture is judged by, as a function of its angles; counts its own calls.
+
+    A subclass that can minimize itself faster than SciPy has a method ``minimize_compiled(start, max_evaluations,
+    tolerance)``; see `qas.simulators.compiled.CompiledObjective`.
 
     Attributes:
         nfev: calls of the objective; a gradient counts as one of them.
         njev: gradients among them.
     """
 
-    def __init__(self, simulator: Simulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
-        self.simulator = simulator
+    def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
-        self.hamiltonian = hamiltonian
         self.n_angles = circuit.n_angles
         self.nfev = 0
         self.njev = 0
@@ -33,12 +34,33 @@ class Objective:
     def __call__(self, angles: np.ndarray) -> float:
         """Energy at `angles`, shape (n_angles,)."""
         self.nfev += 1
-        return self.simulator.expectation(self.circuit, self.hamiltonian, angles)
+        return self._value(angles)
 
     def value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
         """Energy and its gradient, float64, shape (n_angles,)."""
         self.nfev += 1
         self.njev += 1
+        return self._value_and_gradient(angles)
+
+    @abc.abstractmethod
+    def _value(self, angles: np.ndarray) -> float: ...
+
+    @abc.abstractmethod
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]: ...
+
+
+class Objective(BaseObjective):
+    """Energy of one architecture as a function of its angles, by a simulator."""
+
+    def __init__(self, simulator: Simulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
+        super().__init__(circuit)
+        self.simulator = simulator
+        self.hamiltonian = hamiltonian
+
+    def _value(self, angles: np.ndarray) -> float:
+        return self.simulator.expectation(self.circuit, self.hamiltonian, angles)
+
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
         return self.simulator.expectation_and_gradient(self.circuit, self.hamiltonian, angles)
 
     def terms(self, angles: np.ndarray) -> np.ndarray:
@@ -85,6 +107,13 @@ class Simulator(abc.ABC):
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Objective:
         """The energy of `circuit` as a function of its angles."""
         return Objective(self, circuit, hamiltonian)
+
+    def check_size(self, n_qubits: int) -> None:  # noqa: B027
+        """Refuse registers that do not fit; an engine without a limit of its own refuses none.
+
+        Raises:
+            TooLargeError: with the memory it would need and the limit.
+        """
 
 
 def check_angles(circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None) -> np.ndarray:

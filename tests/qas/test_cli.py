@@ -109,7 +109,7 @@ def test_help_and_version(capsys: Capture) -> None:
 def test_lists(capsys: Capture, command: str, known: Any) -> None:
     assert main([command]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(known())
+    assert [line.split("  ")[0] for line in lines] == list(known())
     assert main([command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == known()
 

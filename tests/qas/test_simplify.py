@@ -69,6 +69,29 @@ def test_what_is_kept_are_gates_of_the_circuit(circuit: Circuit) -> None:
     assert {(g.name, frozenset(g.qubits)) for g in simplify(circuit)} <= kinds
 
 
+@settings(max_examples=400, deadline=None)
+@given(circuits())
+def test_every_column_is_kept_where_the_whole_matrix_counts(circuit: Circuit) -> None:
+    short = simplify(circuit, whole=True)
+    assert len(short) <= len(circuit) and short.two_qubit_gates <= circuit.two_qubit_gates
+    before, after = circuit.to_matrix(), short.to_matrix()
+    assert min(np.abs(before - after).max(), np.abs(before + after).max()) < 1e-8
+    assert simplify(short, whole=True) == short
+
+
+@pytest.mark.parametrize(
+    ("gates", "left"),
+    [
+        ([("rz", 0, 0.4), ("cx", (0, 1)), ("cz", (1, 2)), ("t", 2)], 4),  # |0…0> sees none
+        ([("ry", 0, 2 * math.pi), ("rzz", (0, 1), -4 * math.pi), ("cx", (0, 1)), ("cx", (0, 1))], 0),
+        ([("ry", 0, 0.3), ("cz", (1, 2)), ("ry", 0, 0.5), ("cz", (2, 1))], 1),
+        ([("ry", 0, 0.3), ("cz", (0, 1)), ("ry", 0, -0.3)], 3),
+    ],
+)
+def test_redundancies_of_the_whole_matrix(gates: Sequence[Any], left: int) -> None:
+    assert len(simplify(Circuit(3, gates), whole=True)) == left
+
+
 def test_a_circuit_without_redundancy_is_returned_as_it_is() -> None:
     circuit = Circuit(2, [("ry", 0, 0.3), ("cx", (0, 1)), ("rx", 1, 0.2), ("cx", (0, 1))])
     assert simplify(circuit) is circuit

@@ -1,0 +1,58 @@
+"""Circuits as adapter layers for fine-tuning neural networks.
+
+Names are loaded on first use: searching an architecture needs neither torch nor peft.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
+    from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames
+    from qas.adapters.hf import CircuitAdapterConfig
+    from qas.adapters.lowrank import AdaptFormerAdapter, LoraAdapter, RandomSubspaceAdapter, VeraAdapter
+    from qas.adapters.problems import AdapterProblem, load_adapter_problem, matrix_problem
+
+_EXPORTS = {
+    "AdaptFormerAdapter": "lowrank",
+    "AdapterProblem": "problems",
+    "Architecture": "architecture",
+    "CircuitAdapter": "circuit",
+    "CircuitAdapterConfig": "hf",
+    "LoraAdapter": "lowrank",
+    "RandomSubspaceAdapter": "lowrank",
+    "RotationAdapter": "circuit",
+    "TaylorAdapter": "circuit",
+    "VeraAdapter": "lowrank",
+    "load_adapter_problem": "problems",
+    "load_architecture": "architecture",
+    "matrix_problem": "problems",
+    "quantum_peft": "architecture",
+    "share_frames": "circuit",
+}
+
+__all__ = [
+    "AdaptFormerAdapter",
+    "AdapterProblem",
+    "Architecture",
+    "CircuitAdapter",
+    "CircuitAdapterConfig",
+    "LoraAdapter",
+    "RandomSubspaceAdapter",
+    "RotationAdapter",
+    "TaylorAdapter",
+    "VeraAdapter",
+    "load_adapter_problem",
+    "load_architecture",
+    "matrix_problem",
+    "quantum_peft",
+    "share_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)

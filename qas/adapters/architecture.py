@@ -1,0 +1,325 @@
+"""Architectures of adapter layers: gate lists without angles, and the layer sizes they fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import operator
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from qas.adapters.program import (
+    GATE_ANGLES,
+    GATE_WIRES,
+    ODD,
+    Clifford,
+    Program,
+    Rotation,
+    compile_program,
+    is_real,
+    lower,
+)
+from qas.circuits import Circuit
+from qas.errors import CircuitError, QasError, RunError, UnknownNameError
+
+FORMAT = "qas-adapter-architecture"
+VERSION = 1
+"""Schema version of `Architecture.to_json`; a newer one is refused."""
+MAX_ODD = 11
+"""Largest odd factor of a layer size that gets its own axis; m costs m(m-1)/2 angles."""
+MAX_QUBITS = 20
+ARCHITECTURES = {
+    "quantum-peft": "brickwork of RY and CZ, the Pauli parametrization of Quantum-PEFT (arXiv:2503.05431)",
+    "taylor": "truncated exponential of a low-rank skew matrix, Quantum-PEFT's other map; no circuit",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the features of a layer are laid out: index = level * 2**n_qubits + bits."""
+
+    features: int
+    n_qubits: int
+    odd: int = 1
+
+    @property
+    def size(self) -> int:
+        """Rows of the map; where it has more than the layer, frames keep the first `features` rows."""
+        return self.odd << self.n_qubits
+
+
+def layout(features: int, *, exact: bool = False) -> Layout:
+    """The layout of a layer: mixed radix 2^n m where the odd factor m is at most 11, else padded to a power of two.
+
+    Args:
+        features: size of the layer, at least 2.
+        exact: no padding (rotations need it): the largest 2^n m of at most `features`.
+
+    Raises:
+        QasError: fewer than 2 features, or no whole number.
+    """
+    if isinstance(features, bool) or not isinstance(features, int) or features < 2:
+        raise QasError(f"an adapter needs a layer of at least 2 features, a whole number, got {features!r}")
+    bits = (features & -features).bit_length() - 1
+    odd = features >> bits
+    if odd <= MAX_ODD and bits:
+        return Layout(features, bits, odd)
+    if not exact:
+        return Layout(features, (features - 1).bit_length())
+    size, m = max((m << int(math.log2(features / m)), m) for m in range(1, MAX_ODD + 1, 2) if 2 * m <= features)
+    return Layout(features, (size // m).bit_length() - 1, m)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Gates of an adapter layer in the order they act, angles left out. Immutable.
+
+    Attributes:
+        n_qubits: number of qubits.
+        gates: (name, wires); names as in `qas.adapters.program.GATE_ANGLES`, and on the odd axis (wire -1) ``so`` and
+            ``cz``.
+        odd: levels of the odd axis, at most 11; 1 for none.
+        name: where it comes from, for lists.
+
+    Raises:
+        UnknownNameError: a gate that adapters do not have.
+        CircuitError: sizes out of range, wires that do not fit, or complex gates beside an odd axis.
+    """
+
+    n_qubits: int
+    gates: tuple[tuple[str, tuple[int, ...]], ...]
+    odd: int = 1
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_qubits <= MAX_QUBITS:
+            raise CircuitError(f"an adapter circuit has 1 to {MAX_QUBITS} qubits, got {self.n_qubits}")
+        if not 1 <= self.odd <= MAX_ODD or self.odd % 2 == 0:
+            raise CircuitError(f"the odd axis has an odd number of levels up to {MAX_ODD}, got {self.odd}")
+        for name, wires in self.gates:
+            if name not in GATE_ANGLES and name != "so":
+                raise UnknownNameError("gate of an adapter", name, [*GATE_ANGLES, "so"])
+            wanted = GATE_WIRES.get(name, 1)
+            if len(wires) != wanted or len(set(wires)) != wanted:
+                raise CircuitError(f"{name} acts on {wanted} wire(s), got {wires}")
+            on_odd = ODD in wires
+            if on_odd and (self.odd == 1 or name not in ("so", "cz")):
+                raise CircuitError(f"only so and cz act on the odd axis of a layer that has one, got {name} on {wires}")
+            if name == "so" and not on_odd:
+                raise CircuitError(f"so acts on the odd axis (wire {ODD}), got {wires}")
+            if any(w != ODD and not 0 <= w < self.n_qubits for w in wires):
+                raise CircuitError(f"wires are qubits 0..{self.n_qubits - 1}, got {name} on {wires}")
+        if self.odd > 1 and not is_real(name for name, _ in self.gates):
+            raise CircuitError("gates with complex entries need a power of two of features, got an odd axis beside them")
+
+    @classmethod
+    def from_circuit(cls, circuit: Circuit, name: str = "circuit") -> Architecture:
+        """The gates of a circuit; their angles are left behind."""
+        return cls(circuit.n_qubits, tuple((g.name, g.qubits) for g in circuit.gates), name=name)
+
+    # ------------------------------------------------------------------ measures
+    @cached_property
+    def _lowered(self) -> tuple[list[Rotation | Clifford], int, int]:
+        return lower(self.gates, self.n_qubits, self.odd)
+
+    @property
+    def operations(self) -> list[Rotation | Clifford]:
+        """Rotations and signed permutations of the gates in their order."""
+        return self._lowered[0]
+
+    @property
+    def n_bits(self) -> int:
+        """log2 of the real dimension without the odd axis: one more than the qubits if a gate is complex."""
+        return self._lowered[1]
+
+    @property
+    def n_angles(self) -> int:
+        return self._lowered[2]
+
+    @property
+    def size(self) -> int:
+        """Rows of the map."""
+        return self.odd << self.n_bits
+
+    @cached_property
+    def program(self) -> Program:
+        """The map itself, R(angles)."""
+        ops, bits, angles = self._lowered
+        return compile_program(ops, bits, angles, odd=self.odd)
+
+    @cached_property
+    def relative_program(self) -> Program:
+        """C^-1 R(angles) for the Clifford skeleton C = R(0): the identity at angles zero."""
+        ops, bits, angles = self._lowered
+        return compile_program(ops, bits, angles, odd=self.odd, absorb_quarters=True)
+
+    @property
+    def tangent_rank(self) -> int:
+        """Dimension of what the angles reach to first order around angles zero; at best `n_angles`.
+
+        Raises:
+            QasError: fixed gates that are no Clifford gates (t, tdg).
+        """
+        return self.relative_program.tangent_rank
+
+    @cached_property
+    def description_bits(self) -> int:
+        """Bits that tell this gate list from all others of its length over its kinds of gates; 16 for a named one.
+
+        Gates on the odd axis are left out: `for_layer` adds the same ones everywhere.
+        """
+        layers = self.name.removeprefix("quantum-peft-")
+        if re.fullmatch(r"\d{1,4}", layers, re.ASCII) and self == quantum_peft(self.size, int(layers))[0]:
+            return 16
+        n = self.n_qubits
+        kinds = {name for name, wires in self.gates if ODD not in wires}
+        pairs = n * (n - 1)
+        places = {name: pairs if name in ("cx", "givens") else pairs // 2 for name in GATE_WIRES}
+        choices = sum(places.get(kind, n) for kind in kinds)
+        length = sum(ODD not in wires for _, wires in self.gates)
+        return math.ceil(length * math.log2(max(2, choices))) + 16
+
+    # ------------------------------------------------------------------ layers
+    def for_layer(self, features: int, *, exact: bool = False) -> tuple[Architecture, Layout]:
+        """This architecture on a layer of `features`, with an odd axis added where the size needs one.
+
+        An architecture of n bits fits 2^n features; 2^n m for odd m up to 11, where the odd axis is turned, coupled to
+        every qubit of bit parity, and turned again; and, unless `exact`, any size between 2^(n-1) and 2^n, whose
+        layer keeps the first rows.
+
+        Raises:
+            CircuitError: the size fits in none of these ways.
+        """
+        n = self.n_bits
+        if self.odd > 1:
+            if features != self.size:
+                raise CircuitError(f"the architecture is for layers of {self.size} features, got {features}")
+            return self, Layout(features, n, self.odd)
+        if features == 1 << n or (not exact and 1 << n - 1 < features < 1 << n):
+            return self, Layout(features, n)
+        odd, rest = divmod(features, 1 << n)
+        if rest == 0 and odd % 2 and 1 < odd <= MAX_ODD and n == self.n_qubits:
+            frame = (("so", (ODD,)), *((("cz", (ODD, q))) for q in range(n)), ("so", (ODD,)))
+            return Architecture(n, (*self.gates, *frame), odd, self.name), Layout(features, n, odd)
+        sizes = f"{1 << n}" if exact or n == 1 else f"{(1 << n - 1) + 1} to {1 << n}"
+        factors = f", or {1 << n} times an odd number up to {MAX_ODD}" if n == self.n_qubits else ""
+        raise CircuitError(
+            f"a circuit of {self.n_qubits} qubits fits layers of {sizes} features{factors}; got {features}"
+            + ("" if n == self.n_qubits else " (it has complex gates, two real features for each amplitude)")
+        )
+
+    # ------------------------------------------------------------------ JSON
+    @cached_property
+    def hash(self) -> str:
+        """Of wires and gates, 32 hexadecimal digits."""
+        text = json.dumps([self.n_qubits, self.odd, [[name, list(wires)] for name, wires in self.gates]])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; `from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "n_qubits": self.n_qubits,
+            "odd": self.odd,
+            "gates": [[name, *wires] for name, wires in self.gates],
+            "hash": self.hash,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Architecture:
+        """Read what `to_json` wrote.
+
+        Raises:
+            QasError: no such object, a newer version, malformed gates, or a hash that is not that of the gates.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise QasError(f"an adapter architecture is a JSON object of format {FORMAT!r}, got {_short(data)}")
+        version = data.get("version")
+        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
+            raise QasError(f"adapter architectures of version 1 to {VERSION} can be read, got version {version!r}")
+        try:
+            gates = tuple((str(name), tuple(operator.index(w) for w in wires)) for name, *wires in list(data["gates"]))
+            found = cls(operator.index(data["n_qubits"]), gates, operator.index(data["odd"]), str(data["name"]))
+        except QasError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise QasError(f"the adapter architecture is damaged: {error!r}") from None
+        if data.get("hash") != found.hash:
+            raise QasError(f"the gates of the architecture have hash {found.hash}, but it says {data.get('hash')!r}")
+        return found
+
+
+# ---------------------------------------------------------------------- named and found ones
+def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tuple[Architecture, Layout]:
+    r"""Quantum-PEFT's Pauli circuit on the layout of a layer.
+
+    A layer of RY, then `layers` times: CZ on even pairs of neighbours, RY on both wires of each pair, the same on odd
+    pairs (arXiv:2503.05431; the order in a layer is that of PennyLane's `SimplifiedTwoDesign`). An odd axis is the last
+    wire, `so` in the place of RY. (2L+1) q - 2L angles on q qubits.
+    """
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 0:
+        raise QasError(f"layers is a whole number of at least 0, got {layers!r}")
+    place = layout(features, exact=exact)
+    wires = [*range(place.n_qubits), *([ODD] if place.odd > 1 else [])]
+
+    def turn(wire: int) -> tuple[str, tuple[int, ...]]:
+        return ("so", (ODD,)) if wire == ODD else ("ry", (wire,))
+
+    gates = [turn(w) for w in wires]
+    for _ in range(layers):
+        for first in (0, 1):
+            pairs = list(zip(wires[first::2], wires[first + 1 :: 2], strict=False))
+            gates += [("cz", pair) for pair in pairs]
+            gates += [turn(w) for pair in pairs for w in pair]
+    return Architecture(place.n_qubits, tuple(gates), place.odd, f"quantum-peft-{layers}"), place
+
+
+def load_architecture(source: Any) -> Architecture:
+    """The architecture of a circuit, a run, a run folder, an OpenQASM file or a JSON form.
+
+    Args:
+        source: an `Architecture`; a `Circuit`; a `qas.Run`; the path of a run folder or of an OpenQASM 3 or 2 file; or
+            a mapping as `Architecture.to_json` makes it.
+
+    Raises:
+        QasError: nothing of the kind, a name whose gates depend on the layer, or a file that cannot be read.
+    """
+    if isinstance(source, Architecture):
+        return source
+    if isinstance(source, Circuit):
+        return Architecture.from_circuit(source)
+    if isinstance(source, Mapping):
+        return Architecture.from_json(source)
+    if hasattr(source, "best") and hasattr(source, "front"):
+        return Architecture.from_circuit(source.best.circuit, f"run {source.problem.name}-{source.agent}")
+    if not isinstance(source, (str, os.PathLike)):
+        raise QasError(
+            f"an adapter architecture is a circuit, a run, a path or its JSON form, got {type(source).__name__}"
+        )
+    path = Path(source)
+    if str(source) in ARCHITECTURES:
+        raise QasError(f"{source} has gates for each size of layer and none of its own; a run or a circuit is needed")
+    if path.is_dir():
+        from qas.runs import load_run
+
+        return load_architecture(load_run(path))
+    if path.suffix.lower() in (".qasm", ".qasm3") and path.exists():
+        from qas.interop import read_circuit_file
+
+        return Architecture.from_circuit(read_circuit_file(path), path.stem)
+    if os.sep in str(source) or path.suffix:
+        raise RunError(f"no such run folder or OpenQASM file: {source}")
+    raise UnknownNameError("adapter architecture", source, ARCHITECTURES)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,612 @@
+"""Circuit adapters in Hugging Face peft: importing this module registers them.
+
+peft keeps its methods in an enumeration that cannot be extended and in four dictionaries that can; everything that
+touches those is in `register`.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+from qas.errors import MissingExtraError, QasError
+
+PEFT_VERSION = (0, 21)
+"""Oldest peft that saves and loads methods it does not know by name."""
+
+
+def _check_peft() -> None:
+    """Refuse to go on without peft, or with one that is too old.
+
+    Raises:
+        MissingExtraError: no peft, no transformers, or peft older than 0.21.
+    """
+    wanted = ".".join(map(str, PEFT_VERSION))
+    try:
+        found = version("peft")
+        version("transformers")
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            f"fine-tuning with Hugging Face models (peft>={wanted}, {error.name})", "peft"
+        ) from None
+    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in found.split(".")[:2]) < PEFT_VERSION:
+        raise MissingExtraError(f"the peft integration (peft>={wanted}, found {found})", "peft")
+
+
+_check_peft()
+
+import torch  # noqa: E402
+from peft import PeftConfig  # noqa: E402
+from peft.tuners.tuners_utils import (  # noqa: E402
+    BaseTuner,
+    BaseTunerLayer,
+    _maybe_include_all_linear_layers,
+    check_adapters_to_merge,
+)
+from peft.utils import (  # noqa: E402
+    SAFETENSORS_WEIGHTS_NAME,
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+)
+from safetensors import SafetensorError, safe_open  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # noqa: E402
+from transformers.pytorch_utils import Conv1D  # noqa: E402
+
+from qas.adapters.architecture import Architecture, load_architecture  # noqa: E402
+from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
+from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames  # noqa: E402
+from qas.adapters.quantize import checked_bits  # noqa: E402
+
+SCHEMA_VERSION = 1
+"""Of the adapter's config; a newer one is refused."""
+FORMS = ("frames", "rotation")
+MERGEABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Weights that adapters can be merged with; others are codes of a quantized layer."""
+
+
+class CircuitPeftType(enum.StrEnum):
+    """The one value that peft's own enumeration lacks; equal to its string, as peft's are."""
+
+    QAS_CIRCUIT = "QAS_CIRCUIT"
+
+
+PREFIX = "qas_circuit_"
+_LAYERS = f"{PREFIX}adapters"
+
+
+@dataclass
+class CircuitAdapterConfig(PeftConfig):
+    """Settings of circuit adapters, as peft stores them in ``adapter_config.json``.
+
+    Raises:
+        QasError: an unknown circuit or form, bits, rank or layers out of range, gates whose hash is not the one stored
+            with them, or a config of a newer version.
+    """
+
+    circuit: Any = field(
+        default="quantum-peft",
+        metadata={
+            "help": "quantum-peft, taylor, or an architecture: a run, a path of a run or OpenQASM file, a Circuit, or "
+            "its JSON form, which is what is stored."
+        },
+    )
+    layers: int = field(default=1, metadata={"help": "Layers of the named circuit; intrinsic rank of taylor."})
+    rank: int = field(default=8, metadata={"help": "Columns of the frames."})
+    form: str = field(default="frames", metadata={"help": "frames: W + s U diag(l) V^T; rotation: W R."})
+    side: str = field(default="input", metadata={"help": "Side of the layer that a rotation acts on."})
+    scale: float | None = field(default=None, metadata={"help": "s; default the root of the width of the layer."})
+    bits: int | None = field(default=None, metadata={"help": "Bits of an angle, 1 to 8; none: float32."})
+    schema_version: int = field(default=SCHEMA_VERSION, metadata={"help": "Version of these settings."})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Names of the linear layers to adapt, a regular expression, or all-linear."}
+    )
+    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Names of layers to leave out."})
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that are trained as a whole and saved, such as a new head."}
+    )
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Numbers of blocks to adapt."})
+    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of blocks."})
+    bias: str = field(default="none", metadata={"help": "Biases that are trained too: none or all."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = CircuitPeftType.QAS_CIRCUIT  # type: ignore[assignment]
+        if not isinstance(self.schema_version, int) or not 1 <= self.schema_version <= SCHEMA_VERSION:
+            raise QasError(
+                f"circuit adapters of version 1 to {SCHEMA_VERSION} can be read, got version {self.schema_version!r}"
+            )
+        if self.form not in FORMS:
+            raise QasError(f"form is one of {', '.join(FORMS)}, got {self.form!r}")
+        if self.bias not in ("none", "all"):
+            raise QasError(f"bias is none or all, got {self.bias!r}")
+        for name, least in (("rank", 1), ("layers", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise QasError(f"{name} is a whole number of at least {least}, got {value!r}")
+        if self.bits is not None:
+            self.bits = checked_bits(self.bits)
+        if self.circuit not in ("quantum-peft", "taylor"):
+            self.circuit = load_architecture(self.circuit).to_json()
+        elif self.circuit == "taylor" and self.form == "rotation":
+            raise QasError("the taylor map makes frames; a rotation needs a circuit")
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, set(getattr(self, name)))
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise QasError("layers_pattern says where layers_to_transform count; give both")
+        if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
+            # peft would adapt every block without a word.
+            raise QasError(
+                f"layers_to_transform needs target_modules as a list of names, got the text {self.target_modules!r}"
+            )
+
+    @classmethod
+    def from_run(cls, run: Any, **settings: Any) -> CircuitAdapterConfig:
+        """Settings with the best circuit of a run.
+
+        Args:
+            run: a `qas.Run` or the path of its folder.
+            settings: all others, such as ``rank``, ``bits``, ``target_modules``.
+        """
+        return cls(circuit=load_architecture(run).to_json(), **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> CircuitAdapterConfig:
+        """As in peft; a damaged weights file in the same folder is found here, before peft changes the model.
+
+        Raises:
+            QasError: settings that cannot be used, or a weights file that is no complete safetensors file.
+        """
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        weights = os.path.join(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
+        if os.path.isfile(weights):
+            try:
+                with safe_open(weights, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise QasError(f"the adapter file is a complete safetensors file, got {weights}: {error}") from None
+        return cast(CircuitAdapterConfig, config)
+
+    def architecture(self) -> Architecture | None:
+        """The gate list; None for quantum-peft and taylor, which depend on the size of each layer."""
+        return None if isinstance(self.circuit, str) else Architecture.from_json(self.circuit)
+
+    def make(self, in_features: int, out_features: int) -> Adapter:
+        """An adapter for one layer.
+
+        Raises:
+            QasError: the settings do not fit a layer of this size.
+        """
+        if self.circuit == "taylor":
+            return TaylorAdapter(
+                in_features,
+                out_features,
+                intrinsic_rank=max(1, self.layers),
+                rank=self.rank,
+                scale=self.scale,
+                bits=self.bits,
+            )
+        circuit = self.architecture() or "quantum-peft"
+        if self.form == "rotation":
+            return RotationAdapter(
+                in_features, out_features, circuit, layers=self.layers, side=self.side, bits=self.bits
+            )
+        return CircuitAdapter(
+            in_features,
+            out_features,
+            circuit,
+            layers=self.layers,
+            rank=self.rank,
+            scale=self.scale,
+            bits=self.bits,
+        )
+
+
+def _sides(layer: nn.Module) -> tuple[int, int]:
+    """in_features and out_features.
+
+    Raises:
+        QasError: neither Linear nor Conv1D, or a Linear whose forward is never called.
+    """
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        raise QasError(
+            "the out_proj of torch.nn.MultiheadAttention is read, never called, so an adapter would do nothing there; "
+            "leave it out with exclude_modules"
+        )
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    if isinstance(layer, Conv1D):
+        rows, columns = layer.weight.shape
+        return rows, columns
+    raise QasError(f"circuit adapters fit torch.nn.Linear and transformers' Conv1D, got {type(layer).__name__}")
+
+
+class CircuitLayer(nn.Module, BaseTunerLayer):
+    """A frozen Linear or Conv1D layer with circuit adapters, one for each adapter name."""
+
+    adapter_layer_names = (_LAYERS,)
+    other_param_names = ()
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.qas_circuit_adapters = nn.ModuleDict({})
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self.in_features, self.out_features = _sides(self.get_base_layer())
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: CircuitAdapterConfig, **kwargs: Any) -> None:
+        """Add an adapter, or replace the one of this name."""
+        self.qas_circuit_adapters[adapter_name] = config.make(self.in_features, self.out_features)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # Angles stay float32 whatever the layer computes in: an error of an angle is an error of the whole frame.
+        if adapter_name not in self.qas_circuit_adapters:
+            return
+        adapter = self.qas_circuit_adapters[adapter_name]
+        target = device if device is not None else self.get_base_layer().weight.device
+        if any(p.is_meta for p in adapter.parameters()) or target.type == "meta":
+            return
+        self.qas_circuit_adapters[adapter_name] = adapter.to(device=target, dtype=torch.float32)
+
+    def _chosen(self, names: Sequence[str]) -> Iterator[tuple[str, Adapter]]:
+        for name in names:
+            if name in self.qas_circuit_adapters:
+                yield name, cast(Adapter, self.qas_circuit_adapters[name])
+
+    # ------------------------------------------------------------------ merging
+    def _weight(self) -> Tensor:
+        """Shape (out_features, in_features), whichever way round the layer keeps it.
+
+        Raises:
+            QasError: a quantized layer.
+        """
+        weight = self.get_base_layer().weight.data
+        if weight.dtype not in MERGEABLE:
+            raise QasError(f"adapters merge with weights of {', '.join(map(str, MERGEABLE))}, got {weight.dtype}")
+        return weight.T if isinstance(self.get_base_layer(), Conv1D) else weight
+
+    def _set_weight(self, weight: Tensor) -> None:
+        layer = self.get_base_layer()
+        layer.weight.data = (weight.T if isinstance(layer, Conv1D) else weight).contiguous()
+
+    def merged_weight(self, adapter_names: Sequence[str]) -> Tensor:
+        """The base weight with adapters put in one after the other, shape (out_features, in_features).
+
+        Raises:
+            QasError: NaN or infinity in it, or a quantized layer.
+        """
+        weight = self._weight()
+        for name, adapter in self._chosen(adapter_names):
+            weight = adapter.merged(weight)
+            if not torch.isfinite(weight).all():
+                raise QasError(f"merging adapter {name!r} would put NaN or infinity into the weights")
+        return weight
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Put adapters into the base weight; a result that is not finite is refused, with `safe_merge` or without.
+
+        Until `unmerge`, the layer computes with the merged adapters alone, as in peft.
+
+        Raises:
+            QasError: as for `merged_weight`; the base weight is untouched then.
+        """
+        names = [name for name, _ in self._chosen(check_adapters_to_merge(self, adapter_names))]
+        if names:
+            self._set_weight(self.merged_weight(names))
+            self.merged_adapters += names
+
+    def unmerge(self) -> None:
+        """Take all merged adapters out of the base weight."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        while self.merged_adapters:
+            adapter = cast(Adapter, self.qas_circuit_adapters[self.merged_adapters[-1]])
+            self._set_weight(adapter.unmerged(self._weight()))
+            self.merged_adapters.pop()
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """What the adapter changes, shape (out_features, in_features).
+
+        Raises:
+            QasError: this layer has no such adapter.
+        """
+        if adapter_name not in self.qas_circuit_adapters:
+            raise QasError(f"this layer has the adapters {', '.join(self.qas_circuit_adapters)}, got {adapter_name!r}")
+        adapter = cast(Adapter, self.qas_circuit_adapters[adapter_name])
+        if isinstance(adapter, DeltaAdapter):
+            return adapter.delta_weight()
+        weight = self._weight()
+        return adapter.merged(weight) - weight
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        return all(isinstance(adapter, DeltaAdapter) for _, adapter in self._chosen([adapter_name]))
+
+    # ------------------------------------------------------------------ computing
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        if self.merged:
+            return self.base_layer(x, *args, **kwargs)
+
+        def base(value: Tensor) -> Tensor:
+            return self.base_layer(value, *args, **kwargs)
+
+        layer: Callable[[Tensor], Tensor] = base
+        for _, adapter in self._chosen(self.active_adapters):
+            layer = _Beside(adapter, layer)
+        return layer(x)
+
+    def __repr__(self) -> str:
+        return "qas." + super().__repr__()
+
+
+class _Beside:
+    """An adapter around a layer, as one function."""
+
+    def __init__(self, adapter: Adapter, layer: Callable[[Tensor], Tensor]) -> None:
+        self.adapter, self.layer = adapter, layer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.adapter(x, self.layer)
+
+
+class CircuitModel(BaseTuner):
+    """peft's tuner for circuit adapters."""
+
+    prefix: str = PREFIX
+    tuner_layer_cls = CircuitLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        *args: Any,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in peft, after a check that the settings fit every layer: a model is adapted as a whole or not at all.
+
+        Raises:
+            QasError: a layer that the settings do not fit; the model is untouched then.
+        """
+        try:
+            self._check_layers(model, cast(CircuitAdapterConfig, self.peft_config[adapter_name]), state_dict)
+        except QasError:
+            if not any(True for _ in _stored_adapters(model, adapter_name)):
+                del self.peft_config[adapter_name]  # the model may share this dictionary
+            raise
+        super().inject_adapter(model, adapter_name, *args, state_dict=state_dict, **kwargs)
+        share_frames(adapter for _, adapter in _stored_adapters(model, adapter_name))
+
+    def _check_layers(
+        self, model: nn.Module, config: CircuitAdapterConfig, state_dict: dict[str, Tensor] | None
+    ) -> None:
+        prepared = self._prepare_adapter_config(copy.copy(config), self.get_model_config(model))
+        prepared = _maybe_include_all_linear_layers(prepared, model)
+        named = None if state_dict is None else {key.rsplit(f".{PREFIX}", 1)[0] for key in state_dict}
+        inside = tuple(f"{key}." for key, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+        seen: set[tuple[int, int]] = set()
+        for key, module in model.named_modules():
+            chosen = self._check_target_module_exists(prepared, key) if named is None else key in named
+            if not key or not chosen or key.startswith(inside):
+                continue
+            place = key
+            try:
+                sides = _sides(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
+                place = f"{key} ({sides[0]} to {sides[1]} features)"
+                if sides not in seen:
+                    seen.add(sides)
+                    config.make(*sides)
+            except QasError as error:
+                raise QasError(f"{place}: {error}") from None
+
+    def _create_and_replace(
+        self,
+        config: CircuitAdapterConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(target, CircuitLayer):
+            target.update_layer(adapter_name, config)
+            return
+        layer = CircuitLayer(target, adapter_name, config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    # ------------------------------------------------------------------ merging
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """As in peft, in all layers or in none.
+
+        Raises:
+            QasError: an unknown adapter, NaN or infinity in a merged weight, or a quantized layer; all weights are
+                untouched then.
+        """
+        self._check_merge(adapter_names)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def merge_and_unload(
+        self, progressbar: bool = False, safe_merge: bool = False, adapter_names: list[str] | None = None
+    ) -> nn.Module:
+        """As in peft, in all layers or in none.
+
+        Raises:
+            QasError: as for `merge_adapter`; the model is untouched then.
+        """
+        self._check_merge(adapter_names)
+        return super().merge_and_unload(progressbar, safe_merge, adapter_names)
+
+    def _check_merge(self, adapter_names: list[str] | None) -> None:
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        for name in names or ():
+            if name not in self.peft_config:
+                raise QasError(f"adapters to merge are {', '.join(self.peft_config)}, got {name!r}")
+        for module in self.model.modules():
+            if isinstance(module, CircuitLayer):
+                wanted = module.active_adapters if names is None else names
+                module.merged_weight([name for name in wanted if name not in module.merged_adapters])
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refused.
+
+        Raises:
+            QasError: always.
+        """
+        raise QasError(
+            "a weighted sum of circuit adapters is no circuit; activate several with set_adapter, merge them, or "
+            "convert each with peft.convert_to_lora and add those"
+        )
+
+    # ------------------------------------------------------------------ files
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        """The tensors to save: those of `Adapter.pack`, few-bit angles in one uint8 tensor for each layer.
+
+        Raises:
+            QasError: NaN or infinity, or a `state_dict` that holds only some tensors of a layer or other shapes.
+        """
+        found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        for stem, adapter in _stored_adapters(model, adapter_name):
+            current = adapter.state_dict()
+            own = {name: state_dict[stem + name] for name in current if stem + name in state_dict}
+            for name in own:
+                found.pop(stem + name, None)
+            if not own:
+                continue
+            for name, parameter in adapter.named_parameters():
+                if name not in own or own[name].shape != parameter.shape:
+                    got = tuple(own[name].shape) if name in own else "nothing"
+                    raise QasError(f"a state dict holds {stem}{name} of shape {tuple(parameter.shape)}, got {got}")
+            if any(not _same(tensor, current[name]) for name, tensor in own.items()):
+                adapter = copy.deepcopy(adapter)
+                adapter.load_state_dict(own, strict=False)
+            found |= {stem + name: tensor for name, tensor in adapter.pack().items()}
+        return found
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
+
+        Raises:
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite. The adapter of a
+                `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
+        """
+        mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        bare = {key.removeprefix("base_model.model."): key for key in mapped}
+        try:
+            used: set[str] = set()
+            for stem, adapter in _stored_adapters(model, adapter_name):
+                short = stem.removeprefix("base_model.model.")
+                own = {key.removeprefix(short): bare[key] for key in bare if key.startswith(short)}
+                fresh = _empty_twin(adapter)
+                try:
+                    fresh.unpack({name: mapped[key].cpu() for name, key in own.items()})
+                except QasError as error:
+                    raise QasError(f"the adapter file does not fit {short.removesuffix('.')}: {error}") from None
+                for key in own.values():
+                    del mapped[key]
+                mapped |= {stem + name: tensor for name, tensor in fresh.state_dict().items()}
+                used |= {stem + name for name in fresh.state_dict()}
+            left = [key for key in mapped if PREFIX in key and key not in used]
+            if left:
+                raise QasError(f"the adapter file has tensors for layers that the model does not have: {left[0]}")
+        except QasError:
+            _take_off(model, adapter_name)
+            raise
+        return mapped
+
+
+def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, Adapter]]:
+    """(prefix of its keys in the model's state dict, adapter) of all layers."""
+    for name, module in model.named_modules():
+        if isinstance(module, CircuitLayer) and adapter_name in module.qas_circuit_adapters:
+            stem = f"{name}." if name else ""
+            yield f"{stem}{_LAYERS}.{adapter_name}.", cast(Adapter, module.qas_circuit_adapters[adapter_name])
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.device == b.device and torch.equal(a, b))
+
+
+def _empty_twin(adapter: Adapter) -> Adapter:
+    """A copy on the processor whose values do not matter; the original may lie on the meta device."""
+    twin = copy.deepcopy(adapter)
+    if not any(p.is_meta for p in twin.parameters()):
+        return twin.cpu()
+    twin.to_empty(device="cpu")
+    for tensor in twin.state_dict().values():
+        tensor.zero_()
+    return twin
+
+
+def _take_off(model: nn.Module, adapter_name: str) -> None:
+    """Take an adapter that does nothing yet off a `PeftModel`; with the last one, the base model is as it was."""
+    tuner = getattr(model, "base_model", None)
+    if not isinstance(tuner, CircuitModel):
+        return  # somebody else's module, who put the adapter there and knows of it
+    if any(_trained(adapter) for _, adapter in _stored_adapters(model, adapter_name)):
+        return
+    if len(tuner.peft_config) > 1:
+        cast(Any, model).delete_adapter(adapter_name)
+    else:
+        tuner.unload()
+
+
+def _trained(adapter: Adapter) -> bool:
+    """Whether it changes anything: the parameters that hold the zero of the start have left it."""
+    state = dict(adapter.named_parameters())
+    start = state.get("values", state["angles"])
+    return not start.is_meta and bool(start.any())
+
+
+def register() -> None:
+    """Tell peft about circuit adapters; a second call changes nothing.
+
+    ``peft.register_peft_method`` wants a member of peft's own enumeration, so the dictionaries it would fill are filled
+    here. Models of mixed methods look in another one and stay without circuit adapters.
+    """
+    import peft
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    kind = cast(Any, CircuitPeftType.QAS_CIRCUIT)
+    peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind] = CircuitAdapterConfig
+    peft.PEFT_TYPE_TO_TUNER_MAPPING[kind] = CircuitModel
+    PEFT_TYPE_TO_PREFIX_MAPPING[kind] = PREFIX
+
+
+def adapter_bytes(folder: str | os.PathLike[str]) -> int:
+    """Size of the weights file that ``save_pretrained`` wrote, bytes."""
+    return os.path.getsize(os.path.join(folder, "adapter_model.safetensors"))
+
+
+register()

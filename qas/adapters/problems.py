@@ -1,0 +1,486 @@
+"""What an architecture of adapter layers is searched for: directions to move in, a gradient, or a target matrix."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qas.adapters.program import compile_program, lower
+from qas.circuits import Circuit
+from qas.errors import CircuitError, QasError, RunError
+from qas.problems import BaseProblem
+from qas.simulators.base import BaseObjective, Simulator
+
+FORMAT = "qas-adapter-problem"
+VERSION = 1
+"""Schema version of `AdapterProblem.to_json`."""
+GOALS = ("tangent", "gradient", "fit")
+MAX_QUBITS = 12
+MAX_ANGLES = 1 << 12
+"""Most angles that a search can aim at: the longest circuits it tries are about twice as long."""
+MAX_MATRIX = 1 << 10
+"""Largest side of a matrix in a file: its numbers travel in the run folder."""
+FRAME_RANK = 8
+"""Columns of the frame that a target without orthogonal columns is fitted with."""
+FAMILIES = {
+    "adapter-N": "architecture of adapter layers of N = 2^n features (n = 2 to 12): distinct tangent directions; "
+    "adapter-N-ANGLES for another number of angles than 7n - 6",
+    "adapter-target FILE": "fit of a matrix in FILE (.npy, .csv, .safetensors)",
+    "adapter-gradient FILE": "alignment with a gradient matrix in FILE",
+}
+
+_DEPTH_SHARE = 0.005
+_ORTHOGONAL = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterProblem(BaseProblem):
+    r"""How well a circuit, seen as a real orthogonal N x N matrix R(angles), serves as an adapter layer.
+
+    Goals (all without unit; 0 is the bound that errors are counted from):
+
+    - ``tangent``: how many directions the angles reach to first order around angles zero, counted as different Pauli
+      strings carried through the Clifford skeleton: (missing of `angles` + angles that repeat a string or are more
+      than asked for) / `angles`, plus for depth at most 0.005 and a quarter of a direction.
+    - ``gradient``: the share of a gradient's energy that those strings do not carry, Σ_k tr(P_kᵀA)² / (N ‖A‖²) over
+      different strings, A the skew part of `matrix` (the derivative of the loss in a right rotation), relative to the
+      best `angles` strings of all; repeated and surplus angles cost as above.
+    - ``fit``: angles are optimized. For an orthogonal `matrix` Q: 1 - |tr(QᵀR)| / N. For any other matrix T: the share
+      of what a frame of 8 columns can hold of T that the first 8 columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k².
+
+    Raises:
+        QasError: sizes out of range, an unknown goal, a matrix that is missing, not finite or zero, a gradient without
+            a skew part, or a target that every circuit fits.
+    """
+
+    name: str
+    qubits: int
+    goal: str = "tangent"
+    angles: int = 0
+    """angles aimed at; 0: as many as Quantum-PEFT's circuit of 3 layers has, 7n - 6"""
+    matrix: np.ndarray | None = None
+    """float64, shape (N, N) or, to fit, (rows, columns) with at most N rows"""
+    unit: str = ""
+    threshold: float | None = None
+    """Error regarded as success; default: less than one direction lacks, or 0.05."""
+    description: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = self.qubits
+        if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_QUBITS:
+            raise QasError(f"an adapter architecture has 2 to {MAX_QUBITS} qubits, got {n!r}")
+        if self.goal not in GOALS:
+            raise QasError(f"the goal of an adapter problem is one of {', '.join(GOALS)}, got {self.goal!r}")
+        most = (1 << n) * ((1 << n) - 1) // 2
+        angles = self.angles or min(most, 7 * n - 6)
+        if isinstance(angles, bool) or not isinstance(angles, int) or not 1 <= angles <= min(most, MAX_ANGLES):
+            rule = (
+                f"rotations of {1 << n} features have 1 to {most} independent angles, and a search at most {MAX_ANGLES}"
+            )
+            raise QasError(f"{rule}; got {self.angles!r}")
+        object.__setattr__(self, "angles", angles)
+        if self.threshold is None:
+            known = 0.5 / angles + self._depth_share
+            object.__setattr__(self, "threshold", known if self.goal == "tangent" else 0.05)
+        if self.goal == "tangent":
+            if self.matrix is not None:
+                raise QasError("counting directions needs no matrix")
+        else:
+            object.__setattr__(self, "matrix", self._checked())
+        super().__post_init__()
+
+    def _checked(self) -> np.ndarray:
+        size = 1 << self.qubits
+        matrix = _numbers(self.matrix)
+        if matrix.ndim != 2 or not np.isfinite(matrix).all() or not matrix.any():
+            raise QasError("a gradient or target is a matrix of finite numbers, not all zero")
+        if matrix.shape[0] > size or (self.goal == "gradient" and matrix.shape != (size, size)):
+            wanted = f"shape ({size}, {size})" if self.goal == "gradient" else f"at most {size} rows"
+            raise QasError(f"the matrix of this problem has {wanted}, got shape {matrix.shape}")
+        if self.goal == "gradient" and np.abs(matrix - matrix.T).max() <= 1e-12 * np.abs(matrix).max():
+            raise QasError("the skew part of the gradient is zero: no rotation changes the loss to first order")
+        if self.goal == "fit":
+            _check_target(matrix, size)
+        matrix.flags.writeable = False
+        return matrix
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AdapterProblem) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.qubits, self.goal, self.angles))
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.description}"
+
+    # ------------------------------------------------------------------ what is known
+    @property
+    def n_qubits(self) -> int:
+        return self.qubits
+
+    @property
+    def exact(self) -> float:
+        return 0.0
+
+    @property
+    def lower_bound(self) -> float:
+        return 0.0
+
+    @property
+    def mixed_energy(self) -> float:
+        return 1.0
+
+    @property
+    def spread(self) -> float:
+        return 1.0 if self.goal == "fit" else 2.0 + _DEPTH_SHARE
+
+    @property
+    def _depth_share(self) -> float:
+        # Depth decides between circuits of equal directions, and never makes up for one.
+        return min(_DEPTH_SHARE, 0.25 / self.angles)
+
+    @property
+    def summary(self) -> str:
+        if self.goal == "fit":
+            assert self.matrix is not None
+            kind = "orthogonal" if self.orthogonal else f"frame of {self.rank} columns for"
+            return f"{kind} {self.matrix.shape[0]} x {self.matrix.shape[1]} matrix"
+        return f"{1 << self.qubits} features, {self.angles} angles"
+
+    @property
+    def search_gates(self) -> tuple[str, ...]:
+        return ("ry", "cz", "cx")
+
+    @property
+    def max_gates(self) -> int:
+        # Between two useful rotations of a qubit lies an entangler, and each serves two qubits.
+        return math.ceil(1.25 * (self.angles + max(0, self.angles - self.qubits) / 2)) + 2
+
+    @cached_property
+    def orthogonal(self) -> bool:
+        """Whether the target is an orthogonal N x N matrix."""
+        matrix = self.matrix
+        return matrix is not None and len(matrix) == 1 << self.qubits and _is_orthogonal(matrix)
+
+    @property
+    def rank(self) -> int:
+        """Columns of the frame that is fitted."""
+        assert self.matrix is not None
+        return min(FRAME_RANK, *self.matrix.shape)
+
+    @cached_property
+    def string_energies(self) -> np.ndarray:
+        """Share of the gradient's skew part in each string X^x Z^z, shape (N, N), sums to 1."""
+        assert self.matrix is not None
+        return string_energies((self.matrix - self.matrix.T) / 2)
+
+    @cached_property
+    def best_alignment(self) -> float:
+        """Share that the best `angles` strings carry together: the upper bound of every architecture."""
+        return float(np.sort(self.string_energies, axis=None)[-self.angles :].sum())
+
+    @cached_property
+    def _padded(self) -> np.ndarray:
+        assert self.matrix is not None
+        return np.pad(self.matrix, ((0, (1 << self.qubits) - len(self.matrix)), (0, 0)))
+
+    @cached_property
+    def _best_capture(self) -> float:
+        return float((np.linalg.svd(self._padded, compute_uv=False)[: self.rank] ** 2).sum())
+
+    # ------------------------------------------------------------------ how a circuit is judged
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> BaseObjective:
+        if circuit.n_qubits != self.qubits:
+            raise CircuitError(f"{self.name} is about circuits of {self.qubits} qubits, got {circuit.n_qubits}")
+        if self.goal == "fit":
+            return _Fit(self, circuit)
+        return _Directions(self, circuit)
+
+    # ------------------------------------------------------------------ files
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "n_qubits": self.qubits,
+            "goal": self.goal,
+            "angles": self.angles,
+            "threshold": self.threshold,
+            "description": self.description,
+            "provenance": self.provenance,
+        }
+        if self.matrix is not None:
+            text = base64.b64encode(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()).decode()
+            data["matrix"] = {"shape": list(self.matrix.shape), "float64": text}
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> AdapterProblem:
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise QasError(f"an adapter problem is a JSON object with format {FORMAT!r}")
+        version = data.get("version")
+        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
+            raise QasError(f"adapter problems of version 1 to {VERSION} can be read, got version {version!r}")
+        try:
+            matrix = None
+            if "matrix" in data:
+                raw = base64.b64decode(data["matrix"]["float64"], validate=True)
+                matrix = np.frombuffer(raw, dtype="<f8").reshape(data["matrix"]["shape"])
+            return cls(
+                name=data["name"],
+                qubits=data["n_qubits"],
+                goal=data["goal"],
+                angles=data["angles"],
+                matrix=matrix,
+                threshold=data["threshold"],
+                description=data["description"],
+                provenance=dict(data["provenance"]),
+            )
+        except QasError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise QasError(f"the adapter problem is damaged: {error!r}") from None
+
+
+class _Directions(BaseObjective):
+    """Goals that look at strings only: no angle matters."""
+
+    def __init__(self, problem: AdapterProblem, circuit: Circuit) -> None:
+        super().__init__(circuit)
+        self.problem = problem
+        self._known: float | None = None
+
+    def _value(self, angles: np.ndarray) -> float:
+        if self._known is None:
+            self._known = self._count()
+        return self._known
+
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
+        return self._value(angles), np.zeros(self.n_angles)
+
+    def _count(self) -> float:
+        problem, asked = self.problem, self.problem.angles
+        strings = tangent_strings(self.circuit)
+        different = set(strings)
+        useful = min(len(different), asked)
+        wasted = min(1.0, (len(strings) - useful) / asked)
+        if problem.goal == "tangent":
+            depth = self.circuit.depth
+            return (asked - useful) / asked + wasted + problem._depth_share * depth / (depth + asked)
+        energies = problem.string_energies
+        captured = sum(float(energies[x, z]) for x, z in different)
+        return max(0.0, 1.0 - captured / problem.best_alignment) + wasted
+
+
+class _Fit(BaseObjective):
+    """Fit of a matrix by R(angles), or of its column space by the first columns."""
+
+    def __init__(self, problem: AdapterProblem, circuit: Circuit) -> None:
+        super().__init__(circuit)
+        gates = [(g.name, g.qubits) for g in circuit.gates]
+        ops, bits, angles = lower(gates, circuit.n_qubits)
+        if bits != problem.qubits:
+            raise CircuitError("a matrix is fitted by circuits with real gates: ry, x, z, h, cx, cz, swap")
+        self.program = compile_program(ops, bits, angles)
+        self.columns = 1 << bits if problem.orthogonal else problem.rank
+        source, sign = self.program.permutation
+        # The skeleton is carried over to the target: <Q, S Y> = <Sᵀ Q, Y>.
+        self.target = np.zeros_like(problem._padded)
+        self.target[source] = problem._padded * sign[:, None]
+        self.problem = problem
+
+    def _forward(self, angles: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        final = self.program.rotated(angles, self.columns)
+        found = final[0, :, : self.columns]
+        if self.problem.orthogonal:
+            overlap = float((self.target * found).sum())
+            size = len(found)
+            return 1.0 - abs(overlap) / size, final, -math.copysign(1.0, overlap) * self.target / size
+        inside = self.target.T @ found
+        best = self.problem._best_capture
+        return 1.0 - float((inside**2).sum()) / best, final, -2.0 * (self.target @ inside) / best
+
+    def _value(self, angles: np.ndarray) -> float:
+        return self._forward(angles)[0]
+
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
+        value, final, slope = self._forward(angles)
+        cotangent = np.zeros_like(final)
+        cotangent[0, :, : self.columns] = slope
+        return value, self.program.gradient(angles, final, cotangent, self.columns)[0]
+
+
+def tangent_strings(circuit: Circuit) -> list[tuple[int, int]]:
+    """For each angle the string (x, z) that it turns to first order around angles zero, signs left out.
+
+    Raises:
+        CircuitError: gates that need another bit for the imaginary part, or fixed rotations that are no Clifford gates.
+    """
+    ops, bits, angles = lower([(g.name, g.qubits) for g in circuit.gates], circuit.n_qubits)
+    if bits != circuit.n_qubits:
+        raise CircuitError("directions are counted for circuits with real gates: ry, x, z, h, cx, cz, swap")
+    rotations = compile_program(ops, bits, angles, absorb_quarters=True).rotations
+    return [(r.string[1], r.string[2]) for r in rotations]
+
+
+def string_energies(skew: np.ndarray) -> np.ndarray:
+    r"""tr((X^x Z^z)ᵀ A)² / (N ‖A‖²) for all strings, shape (N, N), from a skew matrix A; they sum to 1.
+
+    One Walsh-Hadamard transform for each x, O(N² log N) in all.
+
+    A is not zero.
+    """
+    from qas.hamiltonians import walsh_hadamard
+
+    size = len(skew)
+    norm = float((skew**2).sum())
+    index = np.arange(size)
+    table = np.array([skew[index ^ x, index] for x in range(size)])
+    walsh_hadamard(table)
+    return table**2 / (size * norm)
+
+
+# ---------------------------------------------------------------------- matrices
+def _numbers(matrix: Any) -> np.ndarray:
+    """A float64 copy.
+
+    Raises:
+        QasError: something else than real numbers in rows of equal length.
+    """
+    try:
+        array = np.asarray(matrix)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        return np.array(array, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a torch tensor that needs a gradient
+        raise QasError(f"a target or gradient is a matrix of real numbers, got {_kind(matrix)}") from None
+
+
+def _kind(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{kind} of {value.dtype}" if hasattr(value, "dtype") else kind
+
+
+def _is_orthogonal(matrix: np.ndarray) -> bool:
+    if matrix.shape[0] != matrix.shape[1]:
+        return False
+    return bool(np.abs(matrix.T @ matrix - np.eye(len(matrix))).max() < _ORTHOGONAL)
+
+
+def _check_target(matrix: np.ndarray, size: int) -> None:
+    """Refuse targets whose best frame is any frame.
+
+    Raises:
+        QasError: an orthogonal matrix with fewer rows than `size`, or any other matrix with as many rows as the frame
+            has columns.
+    """
+    rows, columns = matrix.shape
+    if _is_orthogonal(matrix):
+        if rows != size:
+            raise QasError(f"an orthogonal target has a power of two of rows, got {rows}")
+    elif rows <= min(FRAME_RANK, columns):
+        raise QasError(
+            f"a target has more than {FRAME_RANK} rows, or more rows than columns, or is orthogonal: any frame holds "
+            f"all of this one, shape {matrix.shape}"
+        )
+
+
+# ---------------------------------------------------------------------- names and files
+def load_adapter_problem(name: str) -> AdapterProblem:
+    """The problem of a name in `FAMILIES`, numbers and file filled in.
+
+    Raises:
+        QasError: malformed, or a file that cannot be read.
+    """
+    word, _, rest = name.strip().partition(" ")
+    word = word.lower()
+    if word in ("adapter-target", "adapter-gradient"):
+        if not rest.strip():
+            raise QasError(f"{word} needs the file of a matrix: {word} FILE")
+        path = Path(rest.strip())
+        return matrix_problem(read_matrix(path), goal="fit" if word == "adapter-target" else "gradient", name=path.stem)
+    match = re.fullmatch(r"adapter-([1-9]\d{0,5})(?:-([1-9]\d{0,6}))?", name.strip().lower(), flags=re.ASCII)
+    size = int(match[1]) if match else 0
+    if not match or size & (size - 1) or not 4 <= size <= 1 << MAX_QUBITS:
+        raise QasError(
+            f"adapter problems are named adapter-N or adapter-N-ANGLES with N a power of two from 4 to "
+            f"{1 << MAX_QUBITS} and ANGLES at least 1, adapter-target FILE or adapter-gradient FILE; got {name[:80]!r}"
+        )
+    n = size.bit_length() - 1
+    problem = AdapterProblem(name.strip().lower(), n, angles=int(match[2] or 0), description="")
+    description = f"architecture of adapter layers of {size} features with {problem.angles} angles, distinct directions"
+    return AdapterProblem(
+        problem.name, n, angles=problem.angles, description=description, provenance={"family": "adapter"}
+    )
+
+
+def matrix_problem(matrix: Any, *, goal: str = "fit", angles: int = 0, name: str = "matrix") -> AdapterProblem:
+    """Fit of a target matrix, or alignment with a gradient.
+
+    Args:
+        matrix: for ``goal="fit"`` any matrix; for ``"gradient"`` square, side a power of two from 4, WᵀG for rotated
+            inputs or G Wᵀ for rotated outputs, G the derivative of the loss in the weight W.
+        goal: "fit" or "gradient".
+        angles: as of `AdapterProblem`.
+        name: part of the problem's name; what cannot be part of a name becomes ``-``.
+
+    Raises:
+        QasError: a matrix that does not fit.
+    """
+    array = _numbers(matrix)
+    if array.ndim != 2 or not min(array.shape) >= 2 or max(array.shape) > MAX_MATRIX:
+        raise QasError(f"a target or gradient has two sides of 2 to {MAX_MATRIX}, got shape {array.shape}")
+    rows = len(array)
+    if goal == "gradient" and (array.shape != (rows, rows) or rows & (rows - 1) or rows < 4):
+        raise QasError(f"a gradient is square with a power of two of rows, at least 4, got shape {array.shape}")
+    word = {"fit": "target", "gradient": "gradient"}.get(goal, goal)
+    clean = re.sub(r"[^A-Za-z0-9._+-]+", "-", name)[:60] or "matrix"
+    return AdapterProblem(
+        f"adapter-{word}-{clean}",
+        max(2, (rows - 1).bit_length()),
+        goal,
+        angles,
+        array,
+        description=f"{'fit of' if goal == 'fit' else 'alignment with'} a {array.shape[0]} x {array.shape[1]} matrix",
+        provenance={"family": f"adapter-{word}"},
+    )
+
+
+def read_matrix(path: Path) -> np.ndarray:
+    """The matrix in a .npy, .csv or .safetensors file (there: its only tensor).
+
+    Raises:
+        RunError: no such file, or one that cannot be read as a matrix.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise RunError(f"no such matrix file: {path}")
+    try:
+        if suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if suffix == ".csv":
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of an empty file NumPy only warns
+                return np.loadtxt(path, delimiter=",", ndmin=2)
+        if suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            tensors = list(load_file(path).values())
+            if len(tensors) != 1:
+                raise RunError(f"a matrix file holds one tensor, got {len(tensors)}: {path}")
+            return tensors[0]
+    except RunError:
+        raise
+    except Exception as error:  # readers raise whatever a damaged file makes them
+        raise RunError(f"the matrix file is damaged: {path}: {error}") from None
+    raise RunError(f"a matrix is read from .npy, .csv or .safetensors, got {path.name!r}")
