@@ -116,7 +116,7 @@ class Architecture:
             if any(w != ODD and not 0 <= w < self.n_qubits for w in wires):
                 raise CircuitError(f"wires are qubits 0..{self.n_qubits - 1}, got {name} on {wires}")
         if self.odd > 1 and not is_real(name for name, _ in self.gates):
-            raise CircuitError("gates with complex entries need a power of two of features, got an odd axis beside them")
+            raise CircuitError(f"gates with complex entries have no odd axis beside them, got one of {self.odd} levels")
 
     @classmethod
     def from_circuit(cls, circuit: Circuit, name: str = "circuit") -> Architecture:
@@ -175,7 +175,7 @@ class Architecture:
         Gates on the odd axis are left out: `for_layer` adds the same ones everywhere.
         """
         layers = self.name.removeprefix("quantum-peft-")
-        if re.fullmatch(r"\d{1,4}", layers, re.ASCII) and self == quantum_peft(self.size, int(layers))[0]:
+        if re.fullmatch(r"\d{1,3}", layers, re.ASCII) and self == quantum_peft(self.size, int(layers))[0]:
             return 16
         n = self.n_qubits
         kinds = {name for name, wires in self.gates if ODD not in wires}

@@ -387,7 +387,7 @@ def _check_target(matrix: np.ndarray, size: int) -> None:
     rows, columns = matrix.shape
     if _is_orthogonal(matrix):
         if rows != size:
-            raise QasError(f"an orthogonal target has a power of two of rows, got {rows}")
+            raise QasError(f"an orthogonal target has 2^n rows for n qubits, here {size}, got {rows}")
     elif rows <= min(FRAME_RANK, columns):
         raise QasError(
             f"a target has more than {FRAME_RANK} rows, or more rows than columns, or is orthogonal: any frame holds "

@@ -1,0 +1,346 @@
+"""Fine-tuning methods against each other at equal tuning: accuracy against adapter bits, robustness, controls.
+
+    python benchmarks/adapter_table.py RUN --out results/adapters [--jobs 2] [--seeds 5]
+
+RUN is the run of a search whose circuit the methods `searched` use (`qas search adapter-64 --agent evolution
+--seconds 60 --seed 0`). Every method gets the same three learning rates, factors 1/3, 1 and 3 around its own middle,
+tried once for each task on the validation split (seed 1000); the best of them is used for all seeds. Training sees the
+800 training examples, the test split is looked at once for each run. Rows already in runs.csv are not run again.
+`--report-only` makes table.md and the pictures from runs.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TASKS = ("sprites-count", "sprites-scale", "digits-clutter")
+EPOCHS = 10
+TUNING_SEED = 1000
+FACTORS = (1 / 3, 1.0, 3.0)
+NOISE = (0.02, 0.1, 0.3)
+HEAD_RATE = 1e-2
+
+# label -> (settings, which circuit, middle learning rate)
+METHODS: dict[str, tuple[dict[str, Any], str | None, float]] = {
+    "adapter off (linear probe)": ({"method": "linear-probe"}, None, 1e-2),
+    "full fine-tuning": ({"method": "full"}, None, 1e-3),
+    "LoRA r=1, float16": ({"method": "lora", "rank": 1}, None, 1e-2),
+    "LoRA r=4, float16": ({"method": "lora", "rank": 4}, None, 1e-2),
+    "Bi-LoRA r=1, 1 bit": ({"method": "bi-lora", "rank": 1, "bits": 1}, None, 1e-2),
+    "Bi-LoRA r=4, 1 bit": ({"method": "bi-lora", "rank": 4, "bits": 1}, None, 1e-2),
+    "Bi-LoRA r=16, 1 bit": ({"method": "bi-lora", "rank": 16, "bits": 1}, None, 1e-2),
+    "Quantum-PEFT L=1, 8 bits": ({"method": "quantum-peft", "layers": 1, "bits": 8}, None, 3e-2),
+    "Quantum-PEFT L=3, 8 bits": ({"method": "quantum-peft", "layers": 3, "bits": 8}, None, 3e-2),
+    "Quantum-PEFT L=3, 4 bits": ({"method": "quantum-peft", "layers": 3, "bits": 4}, None, 3e-2),
+    "searched, 8 bits": ({"method": "searched", "bits": 8}, "found", 3e-2),
+    "searched, 4 bits": ({"method": "searched", "bits": 4}, "found", 3e-2),
+    "Quantum-PEFT rotation L=3, 8 bits": (
+        {"method": "quantum-peft-rotation", "layers": 3, "bits": 8},
+        None,
+        3e-2,
+    ),
+    "searched rotation, 8 bits": ({"method": "searched-rotation", "bits": 8}, "found", 3e-2),
+    "Taylor K'=1, 8 bits": ({"method": "taylor", "bits": 8}, None, 1e-2),
+    "random subspace, equal parameters, 8 bits": ({"method": "random-subspace", "size": 80, "bits": 8}, None, 1e-2),
+    "VeRA r=16, equal parameters": ({"method": "vera", "rank": 16}, None, 1e-2),
+    "searched without entanglers, 8 bits": ({"method": "searched", "bits": 8}, "no entanglers", 3e-2),
+    "random skeleton of equal gates, 8 bits": ({"method": "searched", "bits": 8}, "random", 3e-2),
+}
+ROBUST = ("LoRA r=1, float16", "Quantum-PEFT L=3, 8 bits", "searched, 8 bits", "Bi-LoRA r=4, 1 bit")
+FIELDS = (
+    "phase", "label", "task", "seed", "learning_rate", "validation", "test", "bits", "trainable", "seconds", "noise",
+)  # fmt: skip
+
+
+def circuit_of(kind: str | None, run: str, seed: int) -> Any:
+    """The circuit of a method: the one found, the same without two-qubit gates, or one with its gates shuffled."""
+    from qas.adapters.architecture import Architecture, load_architecture
+
+    if kind is None:
+        return None
+    found = load_architecture(run)
+    if kind == "found":
+        return found
+    if kind == "no entanglers":
+        gates = tuple(g for g in found.gates if len(g[1]) == 1)
+        return Architecture(found.n_qubits, gates, name="no entanglers")
+    rng = np.random.default_rng([seed, 4])
+    gates = tuple(
+        (name, tuple(int(w) for w in rng.permutation(found.n_qubits)[: len(wires)]))
+        for name, wires in (found.gates[i] for i in rng.permutation(len(found.gates)))
+    )
+    return Architecture(found.n_qubits, gates, name="random skeleton")
+
+
+def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: str) -> dict[str, Any]:
+    """One training; at the end, for some methods, the accuracy with noise on what is stored."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    from qas.adapters.backbones import load_backbone
+    from qas.adapters.finetune import Settings, finetune
+    from qas.adapters.tasks import load_task
+
+    settings, kind, middle = METHODS[label]
+    rate = middle * factor
+    head = rate if settings["method"] == "linear-probe" else HEAD_RATE
+    task = load_task(task_name, seed=seed)
+    model = load_backbone("sprites-tiny" if task_name.startswith("sprites") else "digits-tiny")
+    chosen = Settings(epochs=EPOCHS, learning_rate=rate, head_rate=head, seed=seed, **settings)
+    row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
+    try:
+        outcome, adapters, _ = finetune(model, task, chosen, circuit_of(kind, run, seed))
+    except ValueError as error:  # a learning rate that diverges is a result too
+        return row | {"validation": 0.0, "test": 0.0, "noise": str(error)[:80]}
+    noise = json.dumps(robustness(model, adapters, task, seed)) if phase == "test" and label in ROBUST else ""
+    return row | {
+        "validation": f"{outcome.validation:.5f}",
+        "test": f"{outcome.test:.5f}" if phase == "test" else "",
+        "bits": outcome.adapter_bits,
+        "trainable": outcome.trainable,
+        "seconds": f"{outcome.seconds:.1f}",
+        "noise": noise,
+    }
+
+
+def robustness(model: Any, adapters: Any, task: Any, seed: int) -> dict[str, list[float]]:
+    """Normal noise on angles (circuits) or weights (LoRA): strength -> [relative error of ΔW, test accuracy].
+
+    The strength is in radians for angles, in units of the standard deviation of each tensor for weights; what is
+    comparable is the relative error of ΔW that it makes.
+    """
+    import torch
+
+    from qas.adapters.circuit import FrameAdapter
+    from qas.adapters.finetune import score
+
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for strength in NOISE:
+        errors, saved = [], []
+        for adapter in adapters.values():
+            with torch.no_grad():
+                before = adapter.delta_weight()
+                exact = isinstance(adapter, FrameAdapter)
+                names = ["angles"] if exact else [n for n, _ in adapter.named_parameters()]
+                if exact:
+                    saved.append((adapter, "bits", adapter.bits))
+                    adapter.angles.copy_(adapter.current_angles())
+                    adapter.bits = None
+                for name, parameter in adapter.named_parameters():
+                    if name not in names:
+                        continue
+                    saved.append((parameter, None, parameter.clone()))
+                    size = 1.0 if exact else float(parameter.std())
+                    parameter.add_(strength * size * torch.randn(parameter.shape, generator=generator))
+                after = adapter.delta_weight()
+                errors.append(float((after - before).norm() / before.norm().clamp(min=1e-12)))
+        accuracy = score(model, task.test, task.metric)
+        with torch.no_grad():
+            for owner, name, value in saved:
+                if name is None:
+                    owner.copy_(value)
+                else:
+                    setattr(owner, name, value)
+        found[str(strength)] = [round(float(np.mean(errors)), 4), round(accuracy, 4)]
+    return found
+
+
+# ---------------------------------------------------------------------- the campaign
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def jobs_left(rows: list[dict[str, str]], seeds: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """(tuning jobs, test jobs) that runs.csv does not have; test jobs only where the tuning is complete."""
+    have = {(r["phase"], r["label"], r["task"], r["seed"], r["learning_rate"]) for r in rows}
+    tuning, test = [], []
+    for task in TASKS:
+        for label, (_, _, middle) in METHODS.items():
+            wanted = [
+                (label, task, TUNING_SEED, f, "tune")
+                for f in FACTORS
+                if ("tune", label, task, str(TUNING_SEED), f"{middle * f:.6g}") not in have
+            ]
+            tuning += wanted
+            if wanted:
+                continue
+            tried = [r for r in rows if r["phase"] == "tune" and r["label"] == label and r["task"] == task]
+            best = max(tried, key=lambda r: float(r["validation"]))
+            factor = min(FACTORS, key=lambda f: abs(middle * f - float(best["learning_rate"])))
+            test += [
+                (label, task, seed, factor, "test")
+                for seed in range(seeds)
+                if not any(r["phase"] == "test" and (r["label"], r["task"], r["seed"]) == (label, task, str(seed))
+                           for r in rows)
+            ]  # fmt: skip
+    return tuning, test
+
+
+def work(jobs: list[tuple[Any, ...]], run: str, processes: int) -> Iterator[dict[str, Any]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for future in as_completed([pool.submit(one, *job[:4], run, job[4]) for job in jobs]):
+            yield future.result()
+
+
+def campaign(arguments: argparse.Namespace) -> None:
+    path = arguments.out / "runs.csv"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for phase in (0, 1):
+        jobs = jobs_left(read(path), arguments.seeds)[phase]
+        fresh = not path.exists()
+        with path.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            for number, row in enumerate(work(jobs, arguments.run, arguments.jobs), 1):
+                writer.writerow(row)
+                stream.flush()
+                print(f"{number}/{len(jobs)} {row['phase']} {row['label']}, {row['task']}, seed {row['seed']}: "
+                      f"validation {row['validation']}, test {row['test']}", flush=True)  # fmt: skip
+
+
+# ---------------------------------------------------------------------- table and pictures
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student)."""
+    from scipy.stats import t
+
+    n = len(values)
+    return float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+
+
+def report(out: Path) -> None:
+    rows = [r for r in read(out / "runs.csv") if r["phase"] == "test"]
+    labels = [label for label in METHODS if any(r["label"] == label for r in rows)]
+    tasks = [t for t in TASKS if any(r["task"] == t for r in rows)]
+    values = {
+        (label, task): {
+            int(r["seed"]): 100 * float(r["test"]) for r in rows if (r["label"], r["task"]) == (label, task)
+        }
+        for label in labels
+        for task in tasks
+    }
+    bits = {label: next(int(r["bits"]) for r in rows if r["label"] == label and r["bits"]) for label in labels}
+    trainable = {
+        label: next(int(r["trainable"]) for r in rows if r["label"] == label and r["bits"]) for label in labels
+    }
+    mean = {label: float(np.mean([np.mean(list(values[label, task].values())) for task in tasks])) for label in labels}
+    lines = [
+        "| method | adapter bits | trainable | " + " | ".join(f"{t}, %" for t in tasks) + " | mean, % |",
+        "|---|---:|---:|" + "---:|" * (len(tasks) + 1),
+    ]
+    for label in labels:
+        cells = []
+        for task in tasks:
+            centre, half = interval(list(values[label, task].values()))
+            cells.append(f"{centre:.1f} ± {half:.1f}")
+        lines.append(f"| {label} | {bits[label]:,} | {trainable[label]:,} | {' | '.join(cells)} | {mean[label]:.1f} |")
+    lines += ["", "Paired differences in percentage points over tasks and seeds, 95 % bootstrap interval:", ""]
+    lines += ["| first | second | first - second |", "|---|---|---|"]
+    for first, second in (
+        ("searched, 8 bits", "Quantum-PEFT L=3, 8 bits"),
+        ("searched, 4 bits", "Quantum-PEFT L=3, 4 bits"),
+        ("searched rotation, 8 bits", "Quantum-PEFT rotation L=3, 8 bits"),
+        ("searched, 8 bits", "random skeleton of equal gates, 8 bits"),
+        ("searched, 8 bits", "searched without entanglers, 8 bits"),
+        ("searched, 8 bits", "random subspace, equal parameters, 8 bits"),
+        ("searched, 8 bits", "VeRA r=16, equal parameters"),
+        ("searched, 8 bits", "Bi-LoRA r=4, 1 bit"),
+        ("searched, 8 bits", "LoRA r=1, float16"),
+    ):
+        if first not in labels or second not in labels:
+            continue
+        pairs = np.array([
+            values[first, t][s] - values[second, t][s]
+            for t in tasks
+            for s in values[first, t]
+            if s in values[second, t]
+        ])  # fmt: skip
+        draws = np.random.default_rng(0).choice(pairs, (10_000, len(pairs))).mean(axis=1)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        lines.append(f"| {first} | {second} | {pairs.mean():+.1f} ({low:+.1f} to {high:+.1f}) |")
+    lines += [
+        "",
+        "Noise on what is stored: test accuracy lost, percentage points, at the relative error of ΔW it makes:",
+    ]
+    lines += ["", "| method | " + " | ".join(f"strength {s}" for s in NOISE) + " |", "|---|" + "---|" * len(NOISE)]
+    for label in ROBUST:
+        found = [
+            (json.loads(r["noise"]), float(r["test"])) for r in rows if r["label"] == label and r["noise"][:1] == "{"
+        ]
+        if not found:
+            continue
+        cells = []
+        for strength in map(str, NOISE):
+            lost = np.mean([100 * (test - noisy[strength][1]) for noisy, test in found])
+            error = np.mean([noisy[strength][0] for noisy, _ in found])
+            cells.append(f"{lost:.1f} (error {error:.2f})")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    (out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    draw(out / "frontier.png", labels, bits, mean)
+
+
+def draw(path: Path, labels: list[str], bits: dict[str, int], mean: dict[str, float]) -> None:
+    """Mean accuracy over the tasks against adapter bits, the frontier as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = {"sea": "#c2410c", "Qua": "#1f5fa8", "Bi-": "#3f7d3a", "LoR": "#3f7d3a"}
+    figure, axes = pyplot.subplots(figsize=(8.2, 5.0), dpi=130, layout="constrained")
+    points = [(bits[label], mean[label], label) for label in labels if bits[label]]
+    for x, y, label in points:
+        colour = colours.get(label[:3], "#777777")
+        axes.plot(x, y, "o", color=colour, ms=6)
+        axes.annotate(label, (x, y), textcoords="offset points", xytext=(6, 3), fontsize=7, color=colour)
+    best, frontier = -np.inf, []
+    for x, y, _ in sorted(points, key=lambda p: (p[0], -p[1])):
+        if y > best:
+            best = y
+            frontier.append((x, y))
+    axes.step(*zip(*frontier, strict=True), where="post", color="#bbbbbb", lw=1.2, zorder=0)
+    off = mean.get("adapter off (linear probe)")
+    if off is not None:
+        axes.axhline(off, color="#777777", lw=1, ls=(0, (2, 2)))
+        axes.annotate("adapter off", (min(x for x, *_ in points), off), fontsize=8, color="#555555", va="bottom")
+    axes.set_xscale("log")
+    axes.set_xlabel("adapter bits in all (scales, seeds and description of the circuit included; head apart)")
+    axes.set_ylabel("mean test accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", help="run folder of the searched circuit")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--report-only", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.report_only:
+        if not arguments.run:
+            parser.error("a run folder is needed")
+        campaign(arguments)
+    report(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
