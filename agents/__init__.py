@@ -19,6 +19,7 @@ AGENTS = {
     "ppo": "qas.agents.ppo:PpoAgent",
     "evolution": "qas.agents.evolution:EvolutionAgent",
     "beam": "qas.agents.beam:BeamAgent",
+    "adapt": "qas.agents.adapt:AdaptAgent",
     "random": "qas.agents.random_search:RandomAgent",
     "bo": "qas.agents.bo:BoAgent",
     "reinforce": "qas.agents.latent:ReinforceAgent",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-TASKS = ("sprites-count", "sprites-scale", "digits-clutter")
+TASKS = ("digits-rotated", "digits-clutter", "digits-inverted", "sprites-count", "sprites-scale")
 EPOCHS = 10
 TUNING_SEED = 1000
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -53,6 +54,10 @@ METHODS: dict[str, tuple[dict[str, Any], str | None, float]] = {
     "Taylor K'=1, 8 bits": ({"method": "taylor", "bits": 8}, None, 1e-2),
     "random subspace, equal parameters, 8 bits": ({"method": "random-subspace", "size": 80, "bits": 8}, None, 1e-2),
     "VeRA r=16, equal parameters": ({"method": "vera", "rank": 16}, None, 1e-2),
+    "PSOFT r=8, float16 (peft)": ({"peft": ("PsoftConfig", {"r": 8})}, None, 1e-2),
+    "WaveFT n=80, float16 (peft)": ({"peft": ("WaveFTConfig", {"n_frequency": 80})}, None, 1e-1),
+    "TinyLoRA u=64, float16 (peft)": ({"peft": ("TinyLoraConfig", {"r": 2, "u": 64})}, None, 1e-2),
+    "UniLoRA 512 shared, float16 (peft)": ({"peft": ("UniLoraConfig", {"theta_d_length": 512, "r": 4})}, None, 1e-2),
     "searched without entanglers, 8 bits": ({"method": "searched", "bits": 8}, "no entanglers", 3e-2),
     "random skeleton of equal gates, 8 bits": ({"method": "searched", "bits": 8}, "random", 3e-2),
 }
@@ -94,9 +99,12 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
 
     settings, kind, middle = METHODS[label]
     rate = middle * factor
-    head = rate if settings["method"] == "linear-probe" else HEAD_RATE
     task = load_task(task_name, seed=seed)
     model = load_backbone("sprites-tiny" if task_name.startswith("sprites") else "digits-tiny")
+    if "peft" in settings:
+        row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
+        return row | other_method(model, task, settings["peft"], rate, seed, phase)
+    head = rate if settings["method"] == "linear-probe" else HEAD_RATE
     chosen = Settings(epochs=EPOCHS, learning_rate=rate, head_rate=head, seed=seed, **settings)
     row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
     try:
@@ -111,6 +119,35 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
         "trainable": outcome.trainable,
         "seconds": f"{outcome.seconds:.1f}",
         "noise": noise,
+    }
+
+
+def other_method(
+    model: Any, task: Any, config: tuple[str, dict[str, Any]], rate: float, seed: int, phase: str
+) -> dict[str, Any]:
+    """A method of peft, trained in the same way; its parameters count as float16, plus 32 bits for a seed."""
+    import peft
+    import torch
+
+    from qas.adapters.finetune import Settings, prepare_head, score, train
+
+    kind, given = config
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        prepare_head(model, task, seed)
+        peft.get_peft_model(model, getattr(peft, kind)(target_modules=["q", "v"], **given))
+    head = {id(p) for p in model.head.parameters()}
+    own = [p for p in model.parameters() if p.requires_grad and id(p) not in head]
+    settings = Settings("lora", epochs=EPOCHS, learning_rate=rate, head_rate=HEAD_RATE, seed=seed)
+    history = train(model, {"peft": torch.nn.ParameterList(own)}, task, settings)  # type: ignore[dict-item]
+    trainable = sum(p.numel() for p in own)
+    return {
+        "validation": f"{history[-1].validation:.5f}",
+        "test": f"{score(model, task.test, task.metric):.5f}" if phase == "test" else "",
+        "bits": 16 * trainable + 32,
+        "trainable": trainable,
+        "seconds": f"{history[-1].seconds:.1f}",
+        "noise": "",
     }
 
 
@@ -165,11 +202,13 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def jobs_left(rows: list[dict[str, str]], seeds: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def jobs_left(
+    rows: list[dict[str, str]], seeds: int, tasks: tuple[str, ...]
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """(tuning jobs, test jobs) that runs.csv does not have; test jobs only where the tuning is complete."""
     have = {(r["phase"], r["label"], r["task"], r["seed"], r["learning_rate"]) for r in rows}
     tuning, test = [], []
-    for task in TASKS:
+    for task in tasks:
         for label, (_, _, middle) in METHODS.items():
             wanted = [
                 (label, task, TUNING_SEED, f, "tune")
@@ -201,8 +240,8 @@ def work(jobs: list[tuple[Any, ...]], run: str, processes: int) -> Iterator[dict
 def campaign(arguments: argparse.Namespace) -> None:
     path = arguments.out / "runs.csv"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for phase in (0, 1):
-        jobs = jobs_left(read(path), arguments.seeds)[phase]
+    for task, phase in itertools.product(TASKS, (0, 1)):
+        jobs = jobs_left(read(path), arguments.seeds, (task,))[phase]
         fresh = not path.exists()
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
@@ -260,6 +299,7 @@ def report(out: Path) -> None:
         ("searched, 8 bits", "searched without entanglers, 8 bits"),
         ("searched, 8 bits", "random subspace, equal parameters, 8 bits"),
         ("searched, 8 bits", "VeRA r=16, equal parameters"),
+        ("searched, 8 bits", "WaveFT n=80, float16 (peft)"),
         ("searched, 8 bits", "Bi-LoRA r=4, 1 bit"),
         ("searched, 8 bits", "LoRA r=1, float16"),
     ):

@@ -94,7 +94,7 @@ class _Packed(Adapter):
 
     def collect(self) -> None:
         """Take over a stored form that was laid into the buffer."""
-        if self.bits is None or self._mark() == self._seen:
+        if self.bits is None or self.packed.is_meta or self._mark() == self._seen:
             return
         if bool(self.packed.any()):
             self._read(self.packed.cpu())
@@ -420,7 +420,7 @@ class RotationAdapter(_Packed):
 
     R is the circuit relative to its Clifford skeleton, the identity at angles zero. Where two angles of the circuit
     turn the same direction there, each angle is measured from a seeded multiple of π/2 instead, so that (nearly) all
-    directions differ; the start is then the identity up to rounding instead of exactly, as it is with fixed gates that
+    directions differ (on an odd axis, turns between levels of equal parity stay repeated); the start is then the identity up to rounding instead of exactly, as it is with fixed gates that
     are no signed permutations (h, s, sx, t).
 
     Args:

@@ -10,7 +10,8 @@ import copy
 import enum
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
@@ -70,7 +71,7 @@ MERGEABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Weights that adapters can be merged with; others are codes of a quantized layer."""
 
 
-class CircuitPeftType(enum.StrEnum):
+class CircuitPeftType(str, enum.Enum):  # noqa: UP042 - peft's status reads what stands behind the dot of str()
     """The one value that peft's own enumeration lacks; equal to its string, as peft's are."""
 
     QAS_CIRCUIT = "QAS_CIRCUIT"
@@ -256,24 +257,27 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         if adapter_name not in self.qas_circuit_adapters:
             return
         adapter = self.qas_circuit_adapters[adapter_name]
-        target = device if device is not None else self.get_base_layer().weight.device
+        target = device if device is not None else self._stored_weight().device
         if any(p.is_meta for p in adapter.parameters()) or target.type == "meta":
             return
         self.qas_circuit_adapters[adapter_name] = adapter.to(device=target, dtype=torch.float32)
 
-    def _chosen(self, names: Sequence[str]) -> Iterator[tuple[str, Adapter]]:
+    def _chosen(self, names: Iterable[str]) -> Iterator[tuple[str, Adapter]]:
         for name in names:
             if name in self.qas_circuit_adapters:
                 yield name, cast(Adapter, self.qas_circuit_adapters[name])
 
     # ------------------------------------------------------------------ merging
+    def _stored_weight(self) -> Tensor:
+        return cast(Tensor, self.get_base_layer().weight).data
+
     def _weight(self) -> Tensor:
         """Shape (out_features, in_features), whichever way round the layer keeps it.
 
         Raises:
             QasError: a quantized layer.
         """
-        weight = self.get_base_layer().weight.data
+        weight = self._stored_weight()
         if weight.dtype not in MERGEABLE:
             raise QasError(f"adapters merge with weights of {', '.join(map(str, MERGEABLE))}, got {weight.dtype}")
         return weight.T if isinstance(self.get_base_layer(), Conv1D) else weight
@@ -282,7 +286,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         layer = self.get_base_layer()
         layer.weight.data = (weight.T if isinstance(layer, Conv1D) else weight).contiguous()
 
-    def merged_weight(self, adapter_names: Sequence[str]) -> Tensor:
+    def merged_weight(self, adapter_names: Iterable[str]) -> Tensor:
         """The base weight with adapters put in one after the other, shape (out_features, in_features).
 
         Raises:
@@ -303,7 +307,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         Raises:
             QasError: as for `merged_weight`; the base weight is untouched then.
         """
-        names = [name for name, _ in self._chosen(check_adapters_to_merge(self, adapter_names))]
+        names = [name for name, _ in self._chosen(dict.fromkeys(check_adapters_to_merge(self, adapter_names)))]
         if names:
             self._set_weight(self.merged_weight(names))
             self.merged_adapters += names
@@ -319,7 +323,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
             self.merged_adapters.pop()
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """What the adapter changes, shape (out_features, in_features).
+        """What the adapter changes, in the shape of the base weight; that of Conv1D is (in_features, out_features).
 
         Raises:
             QasError: this layer has no such adapter.
@@ -328,9 +332,11 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
             raise QasError(f"this layer has the adapters {', '.join(self.qas_circuit_adapters)}, got {adapter_name!r}")
         adapter = cast(Adapter, self.qas_circuit_adapters[adapter_name])
         if isinstance(adapter, DeltaAdapter):
-            return adapter.delta_weight()
-        weight = self._weight()
-        return adapter.merged(weight) - weight
+            delta = adapter.delta_weight()
+        else:
+            weight = self._weight()
+            delta = adapter.merged(weight) - weight
+        return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         return all(isinstance(adapter, DeltaAdapter) for _, adapter in self._chosen([adapter_name]))
@@ -371,15 +377,15 @@ class CircuitModel(BaseTuner):
 
     prefix: str = PREFIX
     tuner_layer_cls = CircuitLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping = cast("dict[str, list[str]]", TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
 
     def inject_adapter(
         self,
         model: nn.Module,
         adapter_name: str,
-        *args: Any,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
         state_dict: dict[str, Tensor] | None = None,
-        **kwargs: Any,
     ) -> None:
         """As in peft, after a check that the settings fit every layer: a model is adapted as a whole or not at all.
 
@@ -388,11 +394,11 @@ class CircuitModel(BaseTuner):
         """
         try:
             self._check_layers(model, cast(CircuitAdapterConfig, self.peft_config[adapter_name]), state_dict)
-        except QasError:
+            super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+        except Exception:
             if not any(True for _ in _stored_adapters(model, adapter_name)):
                 del self.peft_config[adapter_name]  # the model may share this dictionary
             raise
-        super().inject_adapter(model, adapter_name, *args, state_dict=state_dict, **kwargs)
         share_frames(adapter for _, adapter in _stored_adapters(model, adapter_name))
 
     def _check_layers(
@@ -419,14 +425,15 @@ class CircuitModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        config: CircuitAdapterConfig,
+        peft_config: PeftConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **kwargs: Any,
+        parameter_name: str | None = None,
     ) -> None:
+        config = cast(CircuitAdapterConfig, peft_config)
         if isinstance(target, CircuitLayer):
             target.update_layer(adapter_name, config)
             return
@@ -434,6 +441,13 @@ class CircuitModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        # Without this, peft drops the argument and computes with the active adapters.
+        if kwargs.get("adapter_names") is not None:
+            raise QasError("all rows of a batch go through the active adapters, got adapter_names; use set_adapter")
+        yield
 
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
@@ -539,7 +553,7 @@ class CircuitModel(BaseTuner):
                 used |= {stem + name for name in fresh.state_dict()}
             left = [key for key in mapped if PREFIX in key and key not in used]
             if left:
-                raise QasError(f"the adapter file has tensors for layers that the model does not have: {left[0]}")
+                raise QasError(f"the adapter file has tensors that the model has no place for: {left[0]}")
         except QasError:
             _take_off(model, adapter_name)
             raise

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from qas.adapters.program import compile_program, lower
-from qas.circuits import Circuit
+from qas.adapters.program import Program, compile_program, lower
+from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, RunError
 from qas.problems import BaseProblem
+from qas.simplify import simplify
 from qas.simulators.base import BaseObjective, Simulator
 
 FORMAT = "qas-adapter-problem"
@@ -33,7 +34,7 @@ FRAME_RANK = 8
 """Columns of the frame that a target without orthogonal columns is fitted with."""
 FAMILIES = {
     "adapter-N": "architecture of adapter layers of N = 2^n features (n = 2 to 12): distinct tangent directions; "
-    "adapter-N-ANGLES for another number of angles than 7n - 6",
+    "adapter-N-ANGLES for another number of angles",
     "adapter-target FILE": "fit of a matrix in FILE (.npy, .csv, .safetensors)",
     "adapter-gradient FILE": "alignment with a gradient matrix in FILE",
 }
@@ -50,12 +51,14 @@ class AdapterProblem(BaseProblem):
 
     - ``tangent``: how many directions the angles reach to first order around angles zero, counted as different Pauli
       strings carried through the Clifford skeleton: (missing of `angles` + angles that repeat a string or are more
-      than asked for) / `angles`, plus for depth at most 0.005 and a quarter of a direction.
+      than asked for) / `angles`, after neighbours that merge or cancel have done so; plus for depth at most 0.005 and
+      a quarter of a direction.
     - ``gradient``: the share of a gradient's energy that those strings do not carry, Σ_k tr(P_kᵀA)² / (N ‖A‖²) over
       different strings, A the skew part of `matrix` (the derivative of the loss in a right rotation), relative to the
       best `angles` strings of all; repeated and surplus angles cost as above.
-    - ``fit``: angles are optimized. For an orthogonal `matrix` Q: 1 - |tr(QᵀR)| / N. For any other matrix T: the share
+    - ``fit``: angles are optimized; R is taken relative to its Clifford skeleton. For an orthogonal `matrix` Q: 1 - |tr(QᵀR)| / N. For any other matrix T: the share
       of what a frame of 8 columns can hold of T that the first 8 columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k².
+      Angles beyond `angles` cost 1 / `angles` each.
 
     Raises:
         QasError: sizes out of range, an unknown goal, a matrix that is missing, not finite or zero, a gradient without
@@ -142,7 +145,8 @@ class AdapterProblem(BaseProblem):
 
     @property
     def spread(self) -> float:
-        return 1.0 if self.goal == "fit" else 2.0 + _DEPTH_SHARE
+        # A surplus of angles costs without limit; beyond this the observation is clipped.
+        return 2.0 + _DEPTH_SHARE
 
     @property
     def _depth_share(self) -> float:
@@ -163,6 +167,8 @@ class AdapterProblem(BaseProblem):
 
     @property
     def max_gates(self) -> int:
+        if self.goal == "fit":
+            return self.angles * (1 + 3 * self.qubits // 2)  # enough for any strings
         # Between two useful rotations of a qubit lies an entangler, and each serves two qubits.
         return math.ceil(1.25 * (self.angles + max(0, self.angles - self.qubits) / 2)) + 2
 
@@ -205,6 +211,15 @@ class AdapterProblem(BaseProblem):
         if self.goal == "fit":
             return _Fit(self, circuit)
         return _Directions(self, circuit)
+
+    def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
+        """A circuit of the same energy without trivially redundant gates; `circuit` itself if there are none.
+
+        Where directions count, rotations by small angles stay: the energy is that of an architecture.
+        """
+        if self.goal == "fit":
+            return super().simplify(circuit, angle_tolerance)
+        return simplify(circuit, angle_tolerance=0.0, whole=True)
 
     # ------------------------------------------------------------------ files
     def to_json(self) -> dict[str, Any]:
@@ -253,7 +268,7 @@ class AdapterProblem(BaseProblem):
 
 
 class _Directions(BaseObjective):
-    """Goals that look at strings only: no angle matters."""
+    """Goals that look at strings only: no angle matters. Neighbours that merge or cancel do so before the count."""
 
     def __init__(self, problem: AdapterProblem, circuit: Circuit) -> None:
         super().__init__(circuit)
@@ -270,12 +285,13 @@ class _Directions(BaseObjective):
 
     def _count(self) -> float:
         problem, asked = self.problem, self.problem.angles
-        strings = tangent_strings(self.circuit)
+        circuit = problem.simplify(self.circuit)
+        strings = tangent_strings(circuit)
         different = set(strings)
         useful = min(len(different), asked)
         wasted = min(1.0, (len(strings) - useful) / asked)
         if problem.goal == "tangent":
-            depth = self.circuit.depth
+            depth = circuit.depth
             return (asked - useful) / asked + wasted + problem._depth_share * depth / (depth + asked)
         energies = problem.string_energies
         captured = sum(float(energies[x, z]) for x, z in different)
@@ -287,28 +303,22 @@ class _Fit(BaseObjective):
 
     def __init__(self, problem: AdapterProblem, circuit: Circuit) -> None:
         super().__init__(circuit)
-        gates = [(g.name, g.qubits) for g in circuit.gates]
-        ops, bits, angles = lower(gates, circuit.n_qubits)
-        if bits != problem.qubits:
-            raise CircuitError("a matrix is fitted by circuits with real gates: ry, x, z, h, cx, cz, swap")
-        self.program = compile_program(ops, bits, angles)
-        self.columns = 1 << bits if problem.orthogonal else problem.rank
-        source, sign = self.program.permutation
-        # The skeleton is carried over to the target: <Q, S Y> = <Sᵀ Q, Y>.
-        self.target = np.zeros_like(problem._padded)
-        self.target[source] = problem._padded * sign[:, None]
+        self.program = relative_program(circuit)
+        self.columns = self.program.n_features if problem.orthogonal else problem.rank
         self.problem = problem
+        self._surplus = max(0, self.program.n_angles - problem.angles) / problem.angles
 
     def _forward(self, angles: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, columns of R, and the derivative of the value in them."""
+        target = self.problem._padded
         final = self.program.rotated(angles, self.columns)
         found = final[0, :, : self.columns]
         if self.problem.orthogonal:
-            overlap = float((self.target * found).sum())
-            size = len(found)
-            return 1.0 - abs(overlap) / size, final, -math.copysign(1.0, overlap) * self.target / size
-        inside = self.target.T @ found
+            overlap, size = float((target * found).sum()), len(found)
+            return 1.0 - abs(overlap) / size + self._surplus, final, -math.copysign(1.0, overlap) * target / size
+        inside = target.T @ found
         best = self.problem._best_capture
-        return 1.0 - float((inside**2).sum()) / best, final, -2.0 * (self.target @ inside) / best
+        return 1.0 - float((inside**2).sum()) / best + self._surplus, final, -2.0 * (target @ inside) / best
 
     def _value(self, angles: np.ndarray) -> float:
         return self._forward(angles)[0]
@@ -319,18 +329,72 @@ class _Fit(BaseObjective):
         cotangent[0, :, : self.columns] = slope
         return value, self.program.gradient(angles, final, cotangent, self.columns)[0]
 
+    def slopes(self, angles: np.ndarray) -> np.ndarray:
+        """Derivative of the value in the angle of one more rotation by each string X^x Z^z at the end, shape (N, N).
+
+        Zero for symmetric strings, which are no rotations. One Walsh-Hadamard transform for each x.
+        """
+        _, final, slope = self._forward(angles)
+        # d value = <slope, A R> / 2 = tr(Aᵀ slope Rᵀ) / 2, and A sees the skew part of a matrix only.
+        product = slope @ final[0, :, : self.columns].T
+        return string_coefficients((product - product.T) / 2) / 2
+
+
+def relative_program(circuit: Circuit) -> Program:
+    """What a circuit does as an adapter layer: C^-1 R(angles) for its Clifford skeleton C = R(0).
+
+    Raises:
+        CircuitError: gates that need another bit for the imaginary part.
+    """
+    ops, bits, angles = lower([(g.name, g.qubits) for g in circuit.gates], circuit.n_qubits)
+    if bits != circuit.n_qubits:
+        raise CircuitError("adapter problems judge circuits with real gates: ry, x, z, h, cx, cz, swap")
+    return compile_program(ops, bits, angles, absorb_quarters=True)
+
 
 def tangent_strings(circuit: Circuit) -> list[tuple[int, int]]:
     """For each angle the string (x, z) that it turns to first order around angles zero, signs left out.
 
     Raises:
-        CircuitError: gates that need another bit for the imaginary part, or fixed rotations that are no Clifford gates.
+        CircuitError: as `relative_program`.
     """
-    ops, bits, angles = lower([(g.name, g.qubits) for g in circuit.gates], circuit.n_qubits)
-    if bits != circuit.n_qubits:
-        raise CircuitError("directions are counted for circuits with real gates: ry, x, z, h, cx, cz, swap")
-    rotations = compile_program(ops, bits, angles, absorb_quarters=True).rotations
-    return [(r.string[1], r.string[2]) for r in rotations]
+    return [(r.string[1], r.string[2]) for r in relative_program(circuit).rotations]
+
+
+def carried_string(circuit: Circuit, string: tuple[int, int]) -> tuple[list[Gate], int]:
+    """Gates behind which one more RY turns a given string, and the qubit of that RY.
+
+    The skeleton so far carries the string X^x Z^z to its end, where cx and cz take it down to a single Y: at most
+    3 (n - 1) / 2 gates.
+
+    Args:
+        circuit: gates of `qas.adapters.program` without an odd axis and without complex ones.
+        string: masks (x, z), antisymmetric.
+    """
+    x, z = string
+    for gate in circuit.gates:
+        a, b = gate.qubits[0], gate.qubits[-1]
+        if gate.name == "cx":
+            x, z = x ^ (x >> a & 1) << b, z ^ (z >> b & 1) << a
+        elif gate.name == "cz":
+            z ^= (x >> a & 1) << b | (x >> b & 1) << a
+        elif gate.name == "h":
+            swapped = (x ^ z) & 1 << a
+            x, z = x ^ swapped, z ^ swapped
+        elif gate.name == "swap":
+            x, z = (m ^ (((m >> a ^ m >> b) & 1) * (1 << a | 1 << b)) for m in (x, z))
+    letters = {q: (x >> q & 1, z >> q & 1) for q in range(circuit.n_qubits)}
+    gates = []
+    last, *others = [q for q, letter in letters.items() if letter == (1, 1)]
+    for first, second in zip(others[::2], others[1::2], strict=True):
+        gates.append(Gate("cx", (first, second)))  # Y Y becomes X Z
+        letters[first], letters[second] = (1, 0), (0, 1)
+    for q, letter in letters.items():
+        if q != last and letter == (1, 0):
+            gates.append(Gate("cx", (last, q)))
+        elif q != last and letter == (0, 1):
+            gates.append(Gate("cz", (last, q)))
+    return gates, last
 
 
 def string_energies(skew: np.ndarray) -> np.ndarray:
@@ -340,14 +404,17 @@ def string_energies(skew: np.ndarray) -> np.ndarray:
 
     A is not zero.
     """
+    return string_coefficients(skew) ** 2 / (len(skew) * float((skew**2).sum()))
+
+
+def string_coefficients(matrix: np.ndarray) -> np.ndarray:
+    r"""tr((X^x Z^z)ᵀ M) for all strings, shape (N, N), row x and column z, from a square matrix M."""
     from qas.hamiltonians import walsh_hadamard
 
-    size = len(skew)
-    norm = float((skew**2).sum())
-    index = np.arange(size)
-    table = np.array([skew[index ^ x, index] for x in range(size)])
+    index = np.arange(len(matrix))
+    table = np.array([matrix[index ^ x, index] for x in range(len(matrix))])
     walsh_hadamard(table)
-    return table**2 / (size * norm)
+    return table
 
 
 # ---------------------------------------------------------------------- matrices
