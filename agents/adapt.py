@@ -36,6 +36,9 @@ class AdaptAgent(Agent):
         missing = {"ry", "cx", "cz"} - set(search.table.gates)
         if missing or search.table.coupling is not None:
             raise QasError("agent adapt needs the gates ry, cx and cz on all pairs of qubits")
+        least = 1 + 3 * (problem.n_qubits - 1) // 2
+        if search.max_gates < least:
+            raise QasError(f"agent adapt needs at least {least} gates on {problem.n_qubits} qubits to turn any string")
         self.choices = int(choices)
         self.rng = search.rng(1)
         self.round = 0
@@ -48,7 +51,6 @@ class AdaptAgent(Agent):
             self._grow()
 
     def _grow(self) -> None:
-        n = self.search.problem.n_qubits
         asked = self.search.problem.angles  # type: ignore[attr-defined]
         grown = self._longer() if self.circuit.n_angles < asked else None
         if grown is not None and len(grown) <= self.search.max_gates:
@@ -56,10 +58,8 @@ class AdaptAgent(Agent):
             if found.error < self.error - 1e-12:
                 self.circuit, self.error = found.circuit, found.error
                 return
-        if self.round == 0 and not len(self.circuit):
-            self.search.evaluate(Circuit(n), self.rng)
         self.round += 1
-        self.circuit, self.error = Circuit(n), np.inf
+        self.circuit, self.error = Circuit(self.search.problem.n_qubits), np.inf
 
     def _longer(self) -> Circuit:
         from qas.adapters.problems import carried_string
@@ -68,7 +68,10 @@ class AdaptAgent(Agent):
         self.search.evaluations += 1  # one pass through the layer, as any other gradient
         objective = problem.objective(circuit)
         slopes = np.abs(objective.slopes(circuit.angles))  # type: ignore[attr-defined]
-        order = np.argsort(slopes, axis=None)[::-1][: self.choices if self.round else 1]
+        index = np.arange(len(slopes))
+        turns = np.bitwise_count(index[:, None] & index) % 2 == 1
+        slopes[~turns] = -1.0  # zero up to rounding, as may be those of rotations
+        order = np.argsort(slopes, axis=None)[::-1][: min(self.choices, int(turns.sum())) if self.round else 1]
         weights = 0.5 ** np.arange(len(order))
         pick = int(order[self.rng.choice(len(order), p=weights / weights.sum())])
         x, z = divmod(pick, slopes.shape[1])

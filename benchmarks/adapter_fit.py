@@ -34,7 +34,7 @@ def rounded(angles: np.ndarray, bits: int) -> np.ndarray:
 
     from qas.adapters.quantize import quantize_angles
 
-    return quantize_angles(torch.from_numpy(np.ascontiguousarray(angles)), bits).numpy()
+    return quantize_angles(torch.from_numpy(np.array(angles)), bits).numpy()
 
 
 def error(overlap: float) -> float:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -280,7 +281,7 @@ def _add_finetune(commands: Any) -> None:
     add("--epochs", type=_count, metavar="N", help="passes over the training examples (default 30)")
     add("--learning-rate", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
     add("--scale", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
-    add("--examples", type=_count, default=1000, metavar="N", help="of training and validation (default 1000)")
+    add("--examples", type=_count, metavar="N", help="of a task, training and validation (default 1000)")
     add("--seed", type=_seed, default=0, metavar="N", help="fixes data, start and order (default 0)")
     add("--out", metavar="DIR", help="folder, new or empty (default results/finetune-TASK-METHOD-TIME)")
     add("--quiet", action="store_true", help="show no progress")
@@ -1050,9 +1051,10 @@ def _finetune(arguments: argparse.Namespace) -> int:
         raise QasError("give either --task NAME or --model DIR --data FILE (qas backbone list names the tasks)")
     if arguments.model is not None and arguments.backbone is not None:
         raise QasError("--backbone goes with --task; a Hugging Face model is named by --model")
+    if arguments.model is not None and arguments.examples is not None:
+        raise QasError("--examples goes with --task; of a data file all examples are used")
     from qas.adapters.architecture import load_architecture
     from qas.adapters.finetune import finetune, resolve, save
-    from qas.files import free_folder
 
     circuit = None if arguments.run is None else load_architecture(arguments.run)
     method = arguments.method or ("quantum-peft" if circuit is None else "searched")
@@ -1061,7 +1063,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         for name in ("bits", "rank", "layers", "size", "epochs", "learning_rate", "scale", "seed")
         if (value := getattr(arguments, name)) is not None
     }
-    if arguments.targets:
+    if arguments.targets is not None:
         chosen["targets"] = tuple(arguments.targets)
     with _bar(arguments.quiet) as shown:
         shown("preparing", 0, arguments.epochs or 1)
@@ -1072,21 +1074,21 @@ def _finetune(arguments: argparse.Namespace) -> int:
             backbone=arguments.backbone,
             model=arguments.model,
             data=arguments.data,
-            examples=arguments.examples,
+            examples=arguments.examples or 1000,
         )
-        folder = Path(arguments.out) if arguments.out else free_folder(f"finetune-{task.name}-{method}")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"the folder of a fine-tuning must be new or empty: {folder}")
-        outcome, adapters, history = finetune(
-            model,
-            task,
-            settings,
-            circuit,
-            on_progress=lambda p: shown(
-                f"loss {p.loss:.4g}, validation {task.metric.replace('_', ' ')} {p.validation:.4g}", p.epoch, p.epochs
-            ),
-        )
-    size = save(folder, settings, adapters, outcome, history, model=model, circuit=circuit, origin=origin)
+        with _new_folder(arguments.out, f"finetune-{task.name}-{method}") as folder:
+            outcome, adapters, history = finetune(
+                model,
+                task,
+                settings,
+                circuit,
+                on_progress=lambda p: shown(
+                    f"loss {p.loss:.4g}, validation {task.metric.replace('_', ' ')} {p.validation:.4g}",
+                    p.epoch,
+                    p.epochs,
+                ),
+            )
+            size = save(folder, settings, adapters, outcome, history, model=model, circuit=circuit, origin=origin)
     if arguments.json:
         _print_json({"path": str(folder.resolve()), "file_bytes": size} | vars(outcome))
         return 0
@@ -1107,17 +1109,40 @@ def _finetune(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _new_folder(out: str | None, stem: str) -> Iterator[Path]:
+    """A new or empty folder, made and tried before long work whose result it is to hold; gone again if that fails."""
+    from qas.files import disk_errors, free_folder
+
+    folder = Path(out) if out else free_folder(stem)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"the folder must be new or empty: {folder}")
+    made = not folder.exists()
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    try:
+        yield folder
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # what is written already stays
+                folder.rmdir()
+        raise
+
+
 def _backbone(arguments: argparse.Namespace) -> int:
-    from qas.adapters.backbones import PRESETS, list_backbones, pretrain
+    from qas.adapters.backbones import PRESETS, SHIPPED, list_backbones, pretrain
     from qas.adapters.finetune import METHODS
     from qas.adapters.tasks import list_tasks
 
     if arguments.action == "list":
-        shipped = list_backbones()
         presets = {
-            name: f"{preset.config}, about {preset.minutes} min" + (", comes with the package" * (name in shipped))
+            name: f"{preset.config}, about {preset.minutes} min"
+            + ", comes with the package" * (SHIPPED / name / "backbone.json").exists()
             for name, preset in PRESETS.items()
         }
+        presets |= {name: f"in backbones/{name}" for name in list_backbones() if name not in PRESETS}
         known = {"backbones": presets, "tasks": list_tasks(), "methods": METHODS}
         if arguments.json:
             _print_json(known)
@@ -1128,10 +1153,9 @@ def _backbone(arguments: argparse.Namespace) -> int:
             for name, about in entries.items():
                 print(f"  {name:{width}s}  {about}")
         return 0
-    out = Path(arguments.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"the folder of a backbone must be new or empty: {out}")
-    with _bar(arguments.quiet) as shown:
+    if arguments.preset not in PRESETS:
+        raise UnknownNameError("preset", arguments.preset, PRESETS)
+    with _new_folder(arguments.out, arguments.preset) as out, _bar(arguments.quiet) as shown:
         shown("preparing", 0, 1)
         model = pretrain(
             arguments.preset,

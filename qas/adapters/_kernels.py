@@ -9,6 +9,8 @@ Rows are `LANES` columns wide or a multiple of it. The two intrinsics say in one
 two rows of one array never overlap.
 """
 
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -20,7 +22,7 @@ from qas.simulators._compile import compiled
 LANES = 8
 
 
-def _pointers(context, builder, signature, args, which):  # type: ignore[no-untyped-def]
+def _pointers(context, builder, signature, args, which):
     array_type = signature.args[which]
     data = context.make_array(array_type)(context, builder, args[which]).data
     scalar = context.get_data_type(array_type.dtype)
@@ -29,22 +31,22 @@ def _pointers(context, builder, signature, args, which):  # type: ignore[no-unty
     return data, lanes, bytes_
 
 
-def _load(builder, data, offset, lanes, align):  # type: ignore[no-untyped-def]
+def _load(builder, data, offset, lanes, align):
     pointer = builder.bitcast(builder.gep(data, [offset]), lanes.as_pointer())
     return pointer, builder.load(pointer, align=align)
 
 
-def _splat(builder, value, lanes):  # type: ignore[no-untyped-def]
+def _splat(builder, value, lanes):
     undefined = ir.Constant(lanes, ir.Undefined)
     start = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(start, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 @intrinsic
-def _mix(typingctx, values, first, second, c, s):  # type: ignore[no-untyped-def]
+def _mix(typingctx, values, first, second, c, s):
     """Mix `LANES` values at two places of a flat array."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         data, lanes, align = _pointers(context, builder, signature, args, 0)
         at_a, a = _load(builder, data, args[1], lanes, align)
         at_b, b = _load(builder, data, args[2], lanes, align)
@@ -57,10 +59,10 @@ def _mix(typingctx, values, first, second, c, s):  # type: ignore[no-untyped-def
 
 
 @intrinsic
-def _unmix(typingctx, values, cotangents, first, second, c, s):  # type: ignore[no-untyped-def]
+def _unmix(typingctx, values, cotangents, first, second, c, s):
     """Undo `_mix` on values and cotangents; returns Σ (da b - db a) at the output."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         data, lanes, align = _pointers(context, builder, signature, args, 0)
         ddata, _, _ = _pointers(context, builder, signature, args, 1)
         at_a, a = _load(builder, data, args[2], lanes, align)
@@ -86,17 +88,17 @@ def _unmix(typingctx, values, cotangents, first, second, c, s):  # type: ignore[
 
 
 @intrinsic
-def _odd(typingctx, value):  # type: ignore[no-untyped-def]
+def _odd(typingctx, value):
     """Whether the number of set bits is odd."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.trunc(builder.ctpop(args[0]), ir.IntType(1))
 
     return types.boolean(types.int64), codegen
 
 
 @compiled(inline=True)
-def _top(x):  # type: ignore[no-untyped-def]
+def _top(x):
     """Highest set bit."""
     top = 1
     while 2 * top <= x:
@@ -105,7 +107,7 @@ def _top(x):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def rotate(ops, n_bits, cosines, sines, state, n_rows, columns):  # type: ignore[no-untyped-def]
+def rotate(ops, n_bits, cosines, sines, state, n_rows, columns):
     """Apply all operations in order to `state`, in place.
 
     ops: int64 (n_ops, 7), rows (level_a, level_b, x, z, parity, rows, levels): level_a < 0 for a string, `parity` 1 if
@@ -145,7 +147,7 @@ def rotate(ops, n_bits, cosines, sines, state, n_rows, columns):  # type: ignore
 
 
 @compiled()
-def rotate_back(ops, n_bits, cosines, sines, state, cotangent, n_rows, columns, gradient):  # type: ignore[no-untyped-def]
+def rotate_back(ops, n_bits, cosines, sines, state, cotangent, n_rows, columns, gradient):
     """Reverse sweep: undoes `rotate` on `state` and carries `cotangent` back, both in place.
 
     gradient: float64 (batch, n_ops), set to the derivative in the angle of each operation, sign of the string left out.

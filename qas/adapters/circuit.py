@@ -79,6 +79,8 @@ class _Packed(Adapter):
     is laid there is taken over at the next use, and the place emptied.
     """
 
+    packed: Tensor
+
     def __init__(self, in_features: int, out_features: int, start: Tensor, n_values: int, bits: int | None) -> None:
         super().__init__(in_features, out_features)
         self.bits = None if bits is None else checked_bits(bits)
@@ -420,8 +422,8 @@ class RotationAdapter(_Packed):
 
     R is the circuit relative to its Clifford skeleton, the identity at angles zero. Where two angles of the circuit
     turn the same direction there, each angle is measured from a seeded multiple of π/2 instead, so that (nearly) all
-    directions differ (on an odd axis, turns between levels of equal parity stay repeated); the start is then the identity up to rounding instead of exactly, as it is with fixed gates that
-    are no signed permutations (h, s, sx, t).
+    directions differ (on an odd axis, turns between levels of equal parity stay repeated); the start is then the
+    identity up to rounding instead of exactly, as it is with fixed gates that are no signed permutations (h, s, sx, t).
 
     Args:
         circuit, layers: as for `CircuitAdapter`; a size without power-of-two structure is rotated in its first 2^n m

@@ -22,7 +22,7 @@ from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter,
 from qas.adapters.local import LocalModel, load_local
 from qas.adapters.lowrank import AdaptFormerAdapter, LoraAdapter, RandomSubspaceAdapter, VeraAdapter
 from qas.adapters.quantize import checked_bits
-from qas.adapters.tasks import Split, Task, load_task
+from qas.adapters.tasks import Split, Task, load_task, whole_number
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import disk_errors, to_json, write_atomic
 
@@ -39,7 +39,7 @@ METHODS = {
     "bi-lora": "few-bit LoRA (arXiv:2307.16867)",
     "adaptformer": "bottleneck beside the MLP (arXiv:2205.13535)",
     "bi-adaptformer": "few-bit AdaptFormer (arXiv:2307.16867)",
-    "vera": "shared random matrices, trained scales (arXiv:2310.11454)",
+    "vera": "fixed random matrices, trained scales (arXiv:2310.11454)",
     "random-subspace": "as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)",
     "linear-probe": "the head alone",
     "full": "all weights",
@@ -47,9 +47,28 @@ METHODS = {
 _CIRCUITS = ("searched", "searched-rotation")
 _BESIDE_MLP = ("adaptformer", "bi-adaptformer")
 _WITHOUT_ADAPTER = ("linear-probe", "full")
+_USED = {
+    "searched": ("bits", "rank", "scale", "targets", "learning_rate"),
+    "searched-rotation": ("bits", "targets", "learning_rate"),
+    "quantum-peft": ("bits", "rank", "layers", "scale", "targets", "learning_rate"),
+    "quantum-peft-rotation": ("bits", "layers", "targets", "learning_rate"),
+    "taylor": ("bits", "rank", "layers", "scale", "targets", "learning_rate"),
+    "lora": ("rank", "scale", "targets", "learning_rate"),
+    "bi-lora": ("bits", "rank", "scale", "targets", "learning_rate"),
+    "adaptformer": ("rank", "scale", "learning_rate"),
+    "bi-adaptformer": ("bits", "rank", "scale", "learning_rate"),
+    "vera": ("rank", "scale", "targets", "learning_rate"),
+    "random-subspace": ("bits", "size", "scale", "targets", "learning_rate"),
+    "linear-probe": (),
+    "full": ("learning_rate",),
+}
+"""Settings that a method reads, beside those of every training."""
+_EVERYWHERE = ("epochs", "batch", "head_rate", "weight_decay", "seed")
 _LEARNING_RATES = {"full": 3e-4, "lora": 3e-3, "vera": 1e-2, "adaptformer": 3e-3, "bi-adaptformer": 3e-3}
 _LEARNING_RATE = 1e-2
 _HEAD_RATE = 3e-3
+_OUTPUTS = 1 << 25
+"""Most outputs held at once where nothing is trained: 128 MiB."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +112,33 @@ class Settings:
                 raise QasError(f"{self.method} has no bits to choose (few-bit methods: bi-lora, bi-adaptformer)")
         elif few_bit:
             object.__setattr__(self, "bits", 1)
-        for name in ("layers", "size", "epochs", "batch"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (0 if name == "layers" else 1):
-                raise QasError(f"{name} is a whole number of at least 1, got {value!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise QasError(f"seed is a whole number of at least 0, got {self.seed!r}")
+        for name, least in (("layers", 0), ("size", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
+            whole_number(name, getattr(self, name), least)
+        if self.rank is not None:
+            whole_number("rank", self.rank, 1)
         for name in ("learning_rate", "head_rate"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            if not (_is_number(value) and value > 0) and not (value is None and name == "learning_rate"):
                 raise QasError(f"{name} is a positive number, got {value!r}")
-        if not 0 <= self.weight_decay < math.inf:
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise QasError(f"weight_decay is not negative, got {self.weight_decay!r}")
-        if not self.targets or not all(isinstance(t, str) and t for t in self.targets):
+        if self.scale is not None and not (_is_number(self.scale) and self.scale):
+            raise QasError(f"scale is a finite number other than 0, got {self.scale!r}")
+        if (
+            not isinstance(self.targets, tuple)
+            or not self.targets
+            or not all(isinstance(t, str) and t for t in self.targets)
+        ):
             raise QasError(f"targets are names of linear layers, got {self.targets!r}")
 
     @property
     def rate(self) -> float:
         """Learning rate of the adapter."""
         return self.learning_rate or _LEARNING_RATES.get(self.method, _LEARNING_RATE)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # ---------------------------------------------------------------------- adapters on a model
@@ -184,8 +211,13 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
         Name of the layer -> adapter, in the order of the model; empty for methods without.
 
     Raises:
-        QasError: nothing matches the targets, or settings that fit no layer; the model is as it was then.
+        QasError: a target that no layer has, settings that fit no layer, a method that needs a circuit without one, or
+            a model that carries adapters; the model is as it was then.
     """
+    if any(isinstance(module, Adapter) for module in model.modules()):
+        raise QasError("the model carries adapters already; take them off with detach")
+    if settings.method in _CIRCUITS and circuit is None:
+        raise QasError(f"method {settings.method} needs a run or an OpenQASM file")
     found: dict[str, Adapter] = {}
     if settings.method in _BESIDE_MLP:
         if not isinstance(model, Backbone):
@@ -202,16 +234,18 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
                 generator=torch.Generator().manual_seed(seed),
             )
     elif settings.method not in _WITHOUT_ADAPTER:
-        layers = [
+        own_head = trained_head(model)
+        head = set() if own_head is None else set(own_head.modules())  # trained anyway
+        linear = [
             (name, sides)
             for name, layer in model.named_modules()
-            if name.rpartition(".")[2] in settings.targets and (sides := _sides(layer)) is not None
+            if (sides := _sides(layer)) is not None and layer not in head
         ]
-        if not layers:
-            known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _sides(m) is not None})
-            raise QasError(
-                f"no linear layer is named {' or '.join(settings.targets)}; the model has {', '.join(known)}"
-            )
+        known = sorted({name.rpartition(".")[2] for name, _ in linear})
+        for target in settings.targets:
+            if target not in known:
+                raise QasError(f"no linear layer to adapt is named {target}; the model has {', '.join(known)}")
+        layers = [(name, sides) for name, sides in linear if name.rpartition(".")[2] in settings.targets]
         for number, (name, sides) in enumerate(layers):
             try:
                 found[name] = make_adapter(settings, sides, circuit, number)
@@ -221,7 +255,9 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
     for name, adapter in found.items():
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
-        setattr(owner, child, adapter if child == "parallel" else AdaptedLayer(getattr(owner, child), adapter))
+        beside = isinstance(adapter, AdaptFormerAdapter)
+        setattr(owner, child, adapter if beside else AdaptedLayer(getattr(owner, child), adapter))
+        adapter.train(model.training)
     share_frames(found.values())
     return found
 
@@ -235,24 +271,25 @@ def detach(model: nn.Module, adapters: Mapping[str, Adapter], *, merge: bool = F
     weights: dict[str, Tensor] = {}
     if merge:
         for name, adapter in adapters.items():
-            layer = cast(AdaptedLayer, model.get_submodule(name)).base if not name.endswith("parallel") else adapter
-            weight = getattr(layer, "weight", None)
-            transposed = isinstance(layer, nn.Module) and type(layer).__name__ == "Conv1D"
-            source = cast(Tensor, weight).detach() if weight is not None else torch.zeros(0)
+            if isinstance(adapter, AdaptFormerAdapter):
+                raise QasError(f"an AdaptFormer cannot be merged into the weights, got {name}")
+            layer = cast(AdaptedLayer, model.get_submodule(name)).base
+            transposed = type(layer).__name__ == "Conv1D"
+            source = cast(Tensor, layer.weight).detach()
             merged = adapter.merged(source.T if transposed else source)
             if not torch.isfinite(merged).all():
                 raise QasError(f"merging the adapter of {name} would put NaN or infinity into the weights")
             weights[name] = (merged.T if transposed else merged).contiguous()
-    for name in adapters:
+    for name, adapter in adapters.items():
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
-        if child == "parallel":
+        if isinstance(adapter, AdaptFormerAdapter):
             setattr(owner, child, None)
             continue
         base = getattr(owner, child).base
         if name in weights:
-            with torch.no_grad():
-                base.weight.copy_(weights[name])
+            # A parameter of its own: the old one may be the embedding too.
+            base.weight = nn.Parameter(weights[name], requires_grad=base.weight.requires_grad)
         setattr(owner, child, base)
 
 
@@ -267,12 +304,13 @@ class Outcome:
     """Figures of one fine-tuning.
 
     Attributes:
-        metric: "accuracy" (more is better) or "bits_per_byte" (less is better).
+        metric: "accuracy" (more is better), "bits_per_byte" or "bits_per_token" (less is better).
         validation, test: the metric after the last epoch; nothing is chosen by either.
         chance: the metric of the best answer that does not look at the input.
         trainable: trained parameters without the head; head_parameters: those of the head.
         adapter_bits: of the adapters as stored, scales, seeds and the description of a found circuit included.
-        stored_error: largest difference between outputs before storing and after reading the stored form.
+        stored_error: largest difference between outputs before storing and after reading the stored form, on the
+            validation split, of very large outputs on its first examples.
         seconds: of training.
     """
 
@@ -350,28 +388,35 @@ def train(
     inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
     history = []
     started = time.perf_counter()
-    for epoch in range(settings.epochs):
-        model.train()
-        losses = []
-        order = torch.from_numpy(rng.permutation(len(split)))
-        for chosen in order.split(settings.batch):
-            logits = model(inputs[chosen])
-            loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for g in groups for p in cast(list[nn.Parameter], g["params"])], 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-        if not np.isfinite(losses).all():
-            raise QasError(f"the loss became NaN or infinite in epoch {epoch + 1}; lower the learning rate")
-        found = score(model, task.validation, task.metric)
-        history.append(
-            Progress(epoch + 1, settings.epochs, float(np.mean(losses)), found, time.perf_counter() - started)
-        )
-        if on_progress is not None:
-            on_progress(history[-1])
+    # Dropout of other people's models draws from the global generator, which is put back behind the training.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.spawn(1)[0].integers(2**31)))
+        for epoch in range(settings.epochs):
+            model.train()
+            losses = []
+            order = torch.from_numpy(rng.permutation(len(split)))
+            for chosen in order.split(settings.batch):
+                logits = model(inputs[chosen])
+                loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten())
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_([p for g in groups for p in cast(list[nn.Parameter], g["params"])], 1.0)
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+            if not np.isfinite(losses).all():
+                raise QasError(f"the loss became NaN or infinite in epoch {epoch + 1}; lower the learning rate")
+            found = score(model, task.validation, task.metric, _at_once(task))
+            seconds = time.perf_counter() - started
+            history.append(Progress(epoch + 1, settings.epochs, float(np.mean(losses)), found, seconds))
+            if on_progress is not None:
+                on_progress(history[-1])
     return history
+
+
+def _at_once(task: Task, most: int = 250) -> int:
+    """Examples whose logits may be held at once."""
+    return max(1, min(most, _OUTPUTS // (task.n_classes * task.validation.labels[0].size)))
 
 
 @torch.no_grad()
@@ -383,7 +428,7 @@ def outputs(model: nn.Module, split: Split, batch: int = 250) -> Tensor:
 
 @torch.no_grad()
 def score(model: nn.Module, split: Split, metric: str, batch: int = 250) -> float:
-    """Accuracy, or mean bits per byte."""
+    """Accuracy, or mean bits per byte or token."""
     model.eval()
     total = 0.0
     labels = torch.from_numpy(split.labels)
@@ -444,12 +489,15 @@ def resolve(
         model, task, settings, and their origin as JSON-able names.
 
     Raises:
-        QasError: unknown names, or what cannot be read.
+        QasError: unknown names, settings that the method does not read, or what cannot be read.
     """
     settings = Settings(method, **chosen)
+    for name in chosen:
+        if name not in (*_USED[method], *_EVERYWHERE):
+            raise QasError(f"method {method} has no {name.replace('_', ' ')} to choose")
     if task is None:
         local, found = load_local(Path(model or ""), Path(data or ""), settings.seed)
-        if "targets" not in chosen:
+        if "targets" in _USED[method] and "targets" not in chosen:
             settings = replace(settings, targets=local.default_targets())
         return local, found, settings, {"model": str(model), "data": str(data)}
     found = load_task(task, seed=settings.seed, train=examples)
@@ -482,7 +530,7 @@ def finetune(
         on_progress: called after each epoch.
 
     Raises:
-        QasError: settings, model and task that do not go together.
+        QasError: settings, model and task that do not go together, or a training that diverged.
     """
     architecture = load_architecture(circuit) if circuit is not None else None
     if architecture is not None and settings.method not in _CIRCUITS:
@@ -490,17 +538,22 @@ def finetune(
     prepare_head(model, task, settings.seed)
     adapters = attach(model, settings, architecture)
     history = train(model, adapters, task, settings, with_validation=with_validation, on_progress=on_progress)
-    before = outputs(model, task.validation)
+    batch = _at_once(task)
+    shown = _at_once(task, len(task.validation))
+    some = Split(task.validation.inputs[:shown], task.validation.labels[:shown])
+    before = outputs(model, some, batch)
     for adapter in adapters.values():
         adapter.unpack(adapter.pack())
-    difference = float((outputs(model, task.validation) - before).abs().max())
+    difference = float((outputs(model, some, batch) - before).abs().max())
+    if not math.isfinite(difference):
+        raise QasError("the outputs became NaN or infinite in the last step; lower the learning rate")
     own_head = trained_head(model)
     head = 0 if own_head is None else sum(p.numel() for p in own_head.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad) - head
     outcome = Outcome(
         metric=task.metric,
-        validation=score(model, task.validation, task.metric),
-        test=score(model, task.test, task.metric),
+        validation=score(model, task.validation, task.metric, batch),
+        test=score(model, task.test, task.metric, batch),
         chance=task.chance,
         trainable=trainable,
         head_parameters=head,
@@ -587,36 +640,48 @@ def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Adapter]]:
         )
     try:
         settings = Settings(**config["settings"] | {"targets": tuple(config["settings"]["targets"])})
+        circuit = None if config["circuit"] is None else Architecture.from_json(config["circuit"])
         tensors = deserialize((folder / "adapter.safetensors").read_bytes())
         head = folder / "head.safetensors"
         new_head = deserialize(head.read_bytes()) if head.exists() else None
-    except QasError:
-        raise
     except Exception as error:  # safetensors has errors of its own
         raise RunError(f"the fine-tuning folder is damaged: {folder}: {error}") from None
-    circuit = None if config.get("circuit") is None else Architecture.from_json(config["circuit"])
-    if settings.method == "full":
-        own = _without_head(model)
-        if set(own) != set(tensors) or any(own[n].shape != tensors[n].shape for n in own):
-            raise RunError(f"the weights are those of another model: {folder}")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(tensors[name])
-    adapters = attach(model, replace(settings), circuit)
+    if (new_head is None) != (trained_head(model) is None):
+        raise RunError(
+            f"the folder has {'no' if new_head is None else 'a'} head, and the model "
+            f"{'none' if trained_head(model) is None else 'needs one'}: {folder}"
+        )
+    adapters = attach(model, settings, circuit)
     try:
-        for name, adapter in adapters.items():
-            adapter.unpack({k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")})
+        if settings.method == "full":
+            _put(_without_head(model), tensors, folder)
+        else:
+            own = {key: next((n for n in adapters if key.startswith(f"{n}.")), None) for key in tensors}
+            if None in own.values():
+                raise RunError(f"the adapters are those of another model: {folder}")
+            for name, adapter in adapters.items():
+                adapter.unpack({k.removeprefix(f"{name}."): t for k, t in tensors.items() if own[k] == name})
         if new_head is not None:
-            if isinstance(model, VisionTransformer):
+            if isinstance(model, VisionTransformer) and "bias" in new_head:
                 model.replace_head(len(new_head["bias"]))
-            head_layer = trained_head(model)
-            if head_layer is None:
-                raise RunError(f"the folder has a head, and the model no place for it: {folder}")
-            head_layer.load_state_dict(new_head)
+            _put(cast(nn.Module, trained_head(model)).state_dict(), new_head, folder)
     except BaseException:
         detach(model, adapters)
         raise
     return settings, adapters
+
+
+def _put(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Copy tensors into those of the same names.
+
+    Raises:
+        RunError: other names or shapes; nothing is copied then.
+    """
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise RunError(f"the weights are those of another model: {folder}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
 
 
 def _without_head(model: nn.Module) -> dict[str, nn.Parameter]:

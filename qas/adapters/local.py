@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from qas.adapters.tasks import Split, Task
@@ -18,8 +21,11 @@ LENGTH = 128
 TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("q", "v"))
 """Names of query and value layers in the usual families; the first that a model has are adapted by default."""
 
+_HEADS = ("score", "classifier", "pre_classifier", "pooler")
+"""Names of the parts of classifiers that a pre-trained model need not have."""
 _LEAST = 10
 _PARTS = (0.7, 0.1)
+_COLUMNS = ("text", "label")
 
 
 class LocalModel(nn.Module):
@@ -27,22 +33,26 @@ class LocalModel(nn.Module):
 
     Attributes:
         model: the transformers model.
-        head: the new classification head, or None for a language model.
+        head: the modules of the classification head, new ones included; None for a language model.
+
+    Raises:
+        QasError: a classifier without a known head.
     """
 
-    def __init__(self, model: nn.Module, classifies: bool) -> None:
+    def __init__(self, model: nn.Module, classifies: bool, new: Iterable[str] = ()) -> None:
         super().__init__()
         self.model = model
-        self._classifies = classifies
+        self._head = sorted({*new, *(n for n in ("score", "classifier") if hasattr(model, n))}) if classifies else None
+        if self._head == []:
+            raise QasError(f"a classifier has a head named score or classifier, got {type(model).__name__}")
+        # A part of another part counts once.
+        self._head = self._head and [n for n in self._head if not any(n.startswith(f"{m}.") for m in self._head)]
 
     @property
     def head(self) -> nn.Module | None:
-        if not self._classifies:
+        if self._head is None:
             return None
-        for name in ("score", "classifier"):
-            if hasattr(self.model, name):
-                return getattr(self.model, name)
-        raise QasError(f"a classifier with a head named score or classifier is needed, got {type(self.model).__name__}")
+        return nn.ModuleDict({name.replace(".", "-"): self.model.get_submodule(name) for name in self._head})
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(input_ids=inputs[:, 0], attention_mask=inputs[:, 1]).logits
@@ -71,7 +81,7 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
 
     Raises:
         MissingExtraError: no transformers.
-        QasError: no such folder or file, or data that cannot be read.
+        QasError: no such folder or file, data that cannot be read, or a model that lacks weights or does not fit.
     """
     try:
         import transformers
@@ -86,16 +96,22 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
         raise QasError(f"data is a .txt, .csv or .jsonl file, got {data_path.name!r}")
     classifies = suffix != ".txt"
     texts, labels, names = _read_examples(data_path) if classifies else ([], [], [])
+    kind = transformers.AutoModelForSequenceClassification if classifies else transformers.AutoModelForCausalLM
+    given = {"num_labels": len(names), "ignore_mismatched_sizes": True} if classifies else {}
+    # Half precision, in which many models are stored, is too coarse for a head or all weights to be trained in.
+    given |= {"local_files_only": True, "dtype": torch.float32}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-        if classifies:
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                model_path, num_labels=len(names), local_files_only=True
-            )
-        else:
-            model = transformers.AutoModelForCausalLM.from_pretrained(model_path, local_files_only=True)
+        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of a new head
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+            model, told = kind.from_pretrained(model_path, output_loading_info=True, **given)
     except Exception as error:  # transformers raises many kinds for a damaged or unfit folder
-        raise RunError(f"the model cannot be loaded: {model_path}: {str(error).splitlines()[0]}") from None
+        raise RunError(f"the model cannot be loaded: {model_path}: {_first_line(error)}") from None
+    lacking = {*told["missing_keys"], *(key if isinstance(key, str) else key[0] for key in told["mismatched_keys"])}
+    new = {key.rpartition(".")[0] for key in lacking}
+    damaged = sorted(name for name in new if not (classifies and set(name.split(".")) & set(_HEADS)))
+    if damaged:
+        raise RunError(f"the model folder lacks weights of {damaged[0]}, or has them in other sizes: {model_path}")
     limit = min(LENGTH, int(getattr(model.config, "max_position_embeddings", LENGTH) or LENGTH))
     if classifies:
         if tokenizer.pad_token_id is None:
@@ -104,21 +120,67 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
         task = _classification(tokenizer, texts, labels, len(names), limit, data_path.stem, seed)
     else:
         task = _language(tokenizer, data_path, limit, int(model.config.vocab_size), seed)
-    return LocalModel(model, classifies), task
+    local = LocalModel(model, classifies, new)
+    _try(local.eval(), task, model_path)
+    return local, task
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No reports and bars while a model is loaded: what matters is checked here."""
+    talk = transformers.utils.logging
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(talk.CRITICAL)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@torch.no_grad()
+def _try(local: LocalModel, task: Task, path: Path) -> None:
+    """Refuse a model that cannot take the data, or that is to predict tokens it has seen.
+
+    Raises:
+        QasError: it is one.
+    """
+    tokens = local.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    largest = max(int(split.inputs[:, 0].max()) for split in (task.train, task.validation, task.test))
+    if largest >= tokens:
+        raise QasError(f"the tokenizer has token {largest}, the model only {tokens} tokens: {path}")
+    inputs = torch.from_numpy(task.train.inputs[:1])
+    try:
+        found = local(inputs)
+    except Exception as error:  # of a model whose inputs are others
+        raise QasError(f"the model cannot take token ids and a mask: {path}: {_first_line(error)}") from None
+    if task.metric == "accuracy":
+        return
+    changed = inputs.clone()
+    changed[0, 0, -1] = (changed[0, 0, -1] + 1) % tokens
+    if not torch.allclose(local(changed)[0, :-1], found[0, :-1], atol=1e-4):
+        raise QasError(f"text is learned by a model that does not look ahead, got {type(local.model).__name__}: {path}")
 
 
 def _read_examples(path: Path) -> tuple[list[str], list[int], list[str]]:
     """Texts, labels as numbers, and the names of the labels."""
     try:
         if path.suffix.lower() == ".csv":
-            with path.open(newline="", encoding="utf-8") as stream:
+            with path.open(newline="", encoding="utf-8-sig") as stream:
                 rows: list[Any] = list(csv.DictReader(stream))
         else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise RunError(f"the data cannot be read: {path}: {error}") from None
-    if not all(isinstance(row, dict) and row.get("text") and row.get("label") is not None for row in rows):
-        raise QasError(f"every example has a text and a label: {path}")
+    for number, row in enumerate(rows, 1):
+        if not (isinstance(row, dict) and all(row.get(k) is not None and str(row[k]).strip() for k in _COLUMNS)):
+            raise QasError(f"every example has a text and a label, got example {number} without: {path}")
     names = sorted({str(row["label"]) for row in rows})
     if len(rows) < _LEAST or len(names) < 2:
         raise QasError(f"at least {_LEAST} examples of 2 classes are needed, got {len(rows)} of {len(names)}: {path}")
@@ -137,6 +199,8 @@ def _classification(
 ) -> Task:
     encoded = tokenizer(texts, truncation=True, max_length=limit, padding="max_length", return_tensors="np")
     inputs = np.stack([encoded["input_ids"], encoded["attention_mask"]], axis=1).astype(np.int64)
+    if not inputs[:, 1].any(axis=1).all():
+        raise QasError(f"every text has a token, got none for {texts[int(inputs[:, 1].any(axis=1).argmin())][:40]!r}")
     numbers = np.array(labels, dtype=np.int64)
     splits = [Split(inputs[part], numbers[part]) for part in _cut(len(numbers), seed)]
     return Task(name, "text", *splits, n_classes, "accuracy")

@@ -56,9 +56,9 @@ class AdapterProblem(BaseProblem):
     - ``gradient``: the share of a gradient's energy that those strings do not carry, Σ_k tr(P_kᵀA)² / (N ‖A‖²) over
       different strings, A the skew part of `matrix` (the derivative of the loss in a right rotation), relative to the
       best `angles` strings of all; repeated and surplus angles cost as above.
-    - ``fit``: angles are optimized; R is taken relative to its Clifford skeleton. For an orthogonal `matrix` Q: 1 - |tr(QᵀR)| / N. For any other matrix T: the share
-      of what a frame of 8 columns can hold of T that the first 8 columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k².
-      Angles beyond `angles` cost 1 / `angles` each.
+    - ``fit``: angles are optimized; R is taken relative to its Clifford skeleton. For an orthogonal `matrix` Q:
+      1 - |tr(QᵀR)| / N. For any other matrix T: the share of what a frame of 8 columns can hold of T that the first 8
+      columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k². Angles beyond `angles` cost 1 / `angles` each, at most 1.
 
     Raises:
         QasError: sizes out of range, an unknown goal, a matrix that is missing, not finite or zero, a gradient without
@@ -145,7 +145,6 @@ class AdapterProblem(BaseProblem):
 
     @property
     def spread(self) -> float:
-        # A surplus of angles costs without limit; beyond this the observation is clipped.
         return 2.0 + _DEPTH_SHARE
 
     @property
@@ -215,10 +214,11 @@ class AdapterProblem(BaseProblem):
     def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
         """A circuit of the same energy without trivially redundant gates; `circuit` itself if there are none.
 
-        Where directions count, rotations by small angles stay: the energy is that of an architecture.
+        Where directions count, rotations by small angles stay: the energy is that of an architecture. Where angles
+        beyond those asked for count, all stay.
         """
         if self.goal == "fit":
-            return super().simplify(circuit, angle_tolerance)
+            return circuit if circuit.n_angles > self.angles else super().simplify(circuit, angle_tolerance)
         return simplify(circuit, angle_tolerance=0.0, whole=True)
 
     # ------------------------------------------------------------------ files
@@ -306,7 +306,7 @@ class _Fit(BaseObjective):
         self.program = relative_program(circuit)
         self.columns = self.program.n_features if problem.orthogonal else problem.rank
         self.problem = problem
-        self._surplus = max(0, self.program.n_angles - problem.angles) / problem.angles
+        self._surplus = min(1.0, max(0, self.program.n_angles - problem.angles) / problem.angles)
 
     def _forward(self, angles: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Value, columns of R, and the derivative of the value in them."""

@@ -378,7 +378,7 @@ class Program:
         if not 1 <= columns <= self.n_features:
             raise QasError(f"a map of {self.n_features} features has 1 to {self.n_features} columns, got {columns}")
         width = -(-columns // LANES) * LANES
-        state = np.zeros((len(angles), self.n_features, width), dtype=dtype)
+        state: np.ndarray = np.zeros((len(angles), self.n_features, width), dtype=dtype)
         state[:, np.arange(columns), np.arange(columns)] = 1
         if self.rotations:
             cosines, sines = self.half_angles(angles)

@@ -26,6 +26,7 @@ from qas.adapters.problems import (
     GOALS,
     MAX_ANGLES,
     AdapterProblem,
+    carried_string,
     matrix_problem,
     read_matrix,
     string_energies,
@@ -185,49 +186,89 @@ def test_the_alignment_is_the_first_order_change_of_the_loss() -> None:
 
 
 # ---------------------------------------------------------------------- fits
+def relative(circuit: qas.Circuit, angles: np.ndarray) -> np.ndarray:
+    """C^-1 R(angles) for C = R(0), real because the phases of y cancel."""
+    start = circuit.with_angles(np.zeros(circuit.n_angles)).to_matrix()
+    found = start.conj().T @ circuit.with_angles(angles).to_matrix()
+    assert np.abs(found.imag).max() < 1e-12
+    return found.real
+
+
+def random_fit(rng: np.random.Generator, seed: int) -> tuple[AdapterProblem, qas.Circuit, Any]:
+    """A problem, a circuit, and the value of its angles by dense matrices."""
+    n = int(rng.integers(2, 5))
+    size, asked = 2**n, int(rng.integers(1, 7))
+    circuit = random_circuit(rng, n, int(rng.integers(1, 12)))
+    surplus = min(1.0, max(0, circuit.n_angles - asked) / asked)
+    if rng.integers(2) or n < 4:
+        target = orthogonal(size, seed)
+        problem = matrix_problem(target, angles=asked)
+        assert problem.orthogonal
+        return problem, circuit, lambda a: 1 - abs(np.sum(target * relative(circuit, a))) / size + surplus
+    target = rng.normal(size=(int(rng.integers(9, 17)), int(rng.integers(2, 20))))
+    problem = matrix_problem(target, angles=asked)
+    assert not problem.orthogonal
+    rank = min(8, *target.shape)
+    padded = np.vstack([target, np.zeros((size - len(target), target.shape[1]))])
+    best = (np.linalg.svd(target, compute_uv=False)[:rank] ** 2).sum()
+    return (
+        problem,
+        circuit,
+        lambda a: 1 - (np.square(relative(circuit, a)[:, :rank].T @ padded)).sum() / best + surplus,
+    )
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_fits_are_traces_and_projections_with_exact_gradients(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 5))
-    size = 2**n
-    circuit = random_circuit(rng, n, int(rng.integers(1, 12)))
-    if rng.integers(2) or n < 4:
-        target = orthogonal(size, seed)
-        problem = matrix_problem(target)
-        assert problem.orthogonal
-
-        def slow(angles: np.ndarray) -> float:
-            real = circuit.with_angles(angles).to_matrix()
-            return float(1 - abs(np.vdot(target, real)) / size)
-    else:
-        target = rng.normal(size=(int(rng.integers(9, 17)), int(rng.integers(2, 20))))
-        problem = matrix_problem(target)
-        assert not problem.orthogonal
-        rank = min(8, *target.shape)
-        padded = np.vstack([target, np.zeros((size - len(target), target.shape[1]))])
-        best = (np.linalg.svd(target, compute_uv=False)[:rank] ** 2).sum()
-
-        def slow(angles: np.ndarray) -> float:
-            frame = circuit.with_angles(angles).to_matrix()[:, :rank]
-            return float(1 - (np.abs(frame.conj().T @ padded) ** 2).sum() / best)
-
+    problem, circuit, slow = random_fit(np.random.default_rng(seed), seed)
     objective = problem.objective(circuit)
     value, slope = objective.value_and_gradient(circuit.angles)
-    assert value == pytest.approx(slow(circuit.angles), abs=1e-10) == objective(circuit.angles)
-    assert 0 - 1e-12 <= value <= 1 + 1e-12
+    assert value == pytest.approx(slow(circuit.angles), abs=1e-10)
+    assert value == objective(circuit.angles)
+    assert -1e-12 <= value <= problem.spread
     for k in range(circuit.n_angles):
         step = 1e-6 * np.eye(circuit.n_angles)[k]
         wanted = (slow(circuit.angles + step) - slow(circuit.angles - step)) / 2e-6
         assert slope[k] == pytest.approx(wanted, abs=1e-6)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_slopes_are_derivatives_in_the_angle_of_a_carried_rotation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem, circuit, _ = random_fit(rng, seed)
+    problem = AdapterProblem("p", problem.qubits, "fit", 6, problem.matrix)
+    circuit = qas.Circuit(circuit.n_qubits, circuit.gates[:5])
+    slopes = problem.objective(circuit).slopes(circuit.angles)  # type: ignore[attr-defined]
+    x = z = 0
+    while not (x & z).bit_count() & 1:
+        x, z = (int(v) for v in rng.integers(0, 2**circuit.n_qubits, 2))
+    gates, qubit = carried_string(circuit, (x, z))
+    assert len(gates) <= 3 * (circuit.n_qubits - 1) / 2
+    longer = qas.Circuit(circuit.n_qubits, (*circuit.gates, *gates, ("ry", qubit, 0.0)))
+    assert tangent_strings(longer)[-1] == (x, z)
+    _, gradient = problem.objective(longer).value_and_gradient(longer.angles)
+    assert abs(gradient[-1]) == pytest.approx(abs(slopes[x, z]), abs=1e-10)
+    assert np.abs(slopes[0]).max() < 1e-12  # diagonal strings are symmetric
+
+
 def test_a_circuit_fits_its_own_matrix_and_its_negative() -> None:
     circuit = random_circuit(np.random.default_rng(5), 3, 14)
-    real = circuit.to_matrix()
-    real = (real * np.exp(-1j * np.angle(real.ravel()[np.abs(real).argmax()]))).real
-    for target in (real, -real):
-        assert matrix_problem(target).energy(circuit) == pytest.approx(0.0, abs=1e-12)
+    target = relative(circuit, circuit.angles)
+    for sign in (1, -1):
+        problem = matrix_problem(sign * target, angles=circuit.n_angles)
+        assert problem.energy(circuit) == pytest.approx(0.0, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_simplified_circuits_fit_as_well(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    circuit = random_circuit(rng, 2, int(rng.integers(0, 20)))
+    circuit = circuit.with_angles(np.where(rng.integers(2, size=circuit.n_angles), 0.0, circuit.angles))
+    problem = matrix_problem(orthogonal(4), angles=int(rng.integers(1, 7)))
+    assert problem.energy(problem.simplify(circuit)) == pytest.approx(problem.energy(circuit), abs=1e-9)
 
 
 def test_complex_and_wrongly_sized_circuits_are_refused() -> None:
@@ -430,8 +471,8 @@ def test_recorded_energies_are_those_of_the_recorded_circuits(tmp_path: Path, ag
 
 
 def test_a_fit_is_searched_with_its_angles(tmp_path: Path) -> None:
-    target = qas.Circuit(2, [("ry", 0, 0.7), ("cx", (0, 1)), ("ry", 1, -1.2)]).to_matrix().real
-    problem = matrix_problem(target)
+    circuit = qas.Circuit(2, [("ry", 0, 0.7), ("cx", (0, 1)), ("ry", 1, -1.2)])
+    problem = matrix_problem(relative(circuit, circuit.angles))
     run = qas.search(problem, agent="evolution", steps=200, seed=0, report=False, out=tmp_path / "run")
     assert run.best.error < 0.05
     assert problem.energy(run.best.circuit) == pytest.approx(run.best.energy, abs=1e-9)

@@ -105,6 +105,10 @@ def chain(way: str = "plain", *, share: bool = True, bits: int | None = None, co
     return Chain(adapters, way)
 
 
+def largest(difference: Tensor) -> float:
+    return float(difference.detach().abs().max())
+
+
 def close(a: list[Tensor], b: list[Tensor], atol: float = 1e-6) -> None:
     assert len(a) == len(b) > 0
     for left, right in zip(a, b, strict=True):
@@ -152,14 +156,14 @@ def test_frames_are_orthonormal(features: int) -> None:
         for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
             for frame in make().to(dtype).frames():
                 assert frame.dtype == dtype
-                assert float((frame.T @ frame - torch.eye(8, dtype=dtype)).abs().max()) <= bound
+                assert largest(frame.T @ frame - torch.eye(8, dtype=dtype)) <= bound
 
 
 def test_padded_sides_keep_the_first_rows() -> None:
     adapter = CircuitAdapter(19, 37, rank=19, generator=generator())
     u, v = adapter.frames()
     assert (u.shape, v.shape) == ((37, 19), (19, 19))
-    assert float(torch.linalg.matrix_norm(v, 2)) <= 1 + 1e-5
+    assert float(torch.linalg.matrix_norm(v.detach(), 2)) <= 1 + 1e-5
 
 
 @EVERY
@@ -168,7 +172,7 @@ def test_the_start_changes_nothing(name: str, bits: int | None) -> None:
     adapter = MAKERS[name](bits=bits)
     base = linear(adapter)
     x = normal(3, 7, adapter.in_features)
-    difference = float((adapter(x, base) - base(x)).detach().abs().max())
+    difference = largest(adapter(x, base) - base(x))
     exact = name not in ("rotation", "rotation-complex")
     assert difference == 0.0 if exact else difference < 2e-6
     assert adapter.merged(base.weight).equal(base.weight) or not exact
@@ -189,7 +193,7 @@ def test_a_rotation_multiplies_the_weight_by_an_orthogonal_matrix(side: str, fea
     adapter = moved(RotationAdapter(*sides, layers=2, side=side)).double()
     eye = torch.eye(features, dtype=torch.float64)
     matrix = adapter._rotate(eye).T
-    assert float((matrix.T @ matrix - eye).detach().abs().max()) <= 1e-12
+    assert largest(matrix.T @ matrix - eye) <= 1e-12
     size = layout(features, exact=True).size
     off = (matrix - eye).detach().abs()
     assert float(off[size:].sum()) == 0.0 and float(off.max()) > 0.01
@@ -243,7 +247,7 @@ def test_merged_layers_do_the_same_and_unmerging_restores_the_weight(name: str, 
     merged = linear(adapter)
     with torch.no_grad():
         merged.weight.copy_(adapter.merged(base.weight))
-    assert float((merged.weight - base.weight).abs().max()) > 1e-3
+    assert largest(merged.weight - base.weight) > 1e-3
     torch.testing.assert_close(adapter(x, base), merged(x), atol=1e-5, rtol=0)
     torch.testing.assert_close(adapter.unmerged(merged.weight), base.weight, atol=1e-6, rtol=0)
 
@@ -571,7 +575,7 @@ def test_adapters_cast_to_few_bits_still_make_orthogonal_maps_and_store_exactly(
     if isinstance(adapter, CircuitAdapter) and name in ("frames", "found"):
         for frame in adapter.frames():
             assert frame.dtype == torch.float32
-            assert float((frame.T @ frame - torch.eye(4)).detach().abs().max()) <= 1e-5
+            assert largest(frame.T @ frame - torch.eye(4)) <= 1e-5
 
 
 def test_autocast_leaves_frames_in_full_precision() -> None:
