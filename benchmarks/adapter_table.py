@@ -51,6 +51,7 @@ METHODS: dict[str, tuple[dict[str, Any], str | None, float]] = {
         3e-2,
     ),
     "searched rotation, 8 bits": ({"method": "searched-rotation", "bits": 8}, "found", 3e-2),
+    "rotation aligned with the task, 8 bits": ({"method": "searched-rotation", "bits": 8}, "aligned", 3e-2),
     "Taylor K'=1, 8 bits": ({"method": "taylor", "bits": 8}, None, 1e-2),
     "random subspace, equal parameters, 8 bits": ({"method": "random-subspace", "size": 80, "bits": 8}, None, 1e-2),
     "VeRA r=16, equal parameters": ({"method": "vera", "rank": 16}, None, 1e-2),
@@ -67,15 +68,23 @@ FIELDS = (
 )  # fmt: skip
 
 
-def circuit_of(kind: str | None, run: str, seed: int) -> Any:
-    """The circuit of a method: the one found, the same without two-qubit gates, or one with its gates shuffled."""
+def circuit_of(kind: str | None, run: str, seed: int, task: Any, backbone: str) -> Any:
+    """The circuit of a method: the one found, the same without two-qubit gates, one with its gates shuffled, or one of
+    as many angles that is aligned with the gradient of the task's training split."""
+    from qas.adapters.alignment import aligned_circuit, task_gradient
     from qas.adapters.architecture import Architecture, load_architecture
+    from qas.adapters.backbones import load_backbone
+    from qas.adapters.finetune import Settings
 
     if kind is None:
         return None
     found = load_architecture(run)
     if kind == "found":
         return found
+    if kind == "aligned":
+        probe = Settings("linear-probe", epochs=EPOCHS, head_rate=HEAD_RATE, seed=seed)
+        gradient = task_gradient(load_backbone(backbone), task, probe)
+        return Architecture.from_circuit(aligned_circuit(gradient, found.n_angles), "aligned")
     if kind == "no entanglers":
         gates = tuple(g for g in found.gates if len(g[1]) == 1)
         return Architecture(found.n_qubits, gates, name="no entanglers")
@@ -100,7 +109,8 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
     settings, kind, middle = METHODS[label]
     rate = middle * factor
     task = load_task(task_name, seed=seed)
-    model = load_backbone("sprites-tiny" if task_name.startswith("sprites") else "digits-tiny")
+    backbone = "sprites-tiny" if task_name.startswith("sprites") else "digits-tiny"
+    model = load_backbone(backbone)
     if "peft" in settings:
         row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
         return row | other_method(model, task, settings["peft"], rate, seed, phase)
@@ -108,7 +118,7 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
     chosen = Settings(epochs=EPOCHS, learning_rate=rate, head_rate=head, seed=seed, **settings)
     row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
     try:
-        outcome, adapters, _ = finetune(model, task, chosen, circuit_of(kind, run, seed))
+        outcome, adapters, _ = finetune(model, task, chosen, circuit_of(kind, run, seed, task, backbone))
     except ValueError as error:  # a learning rate that diverges is a result too
         return row | {"validation": 0.0, "test": 0.0, "noise": str(error)[:80]}
     noise = json.dumps(robustness(model, adapters, task, seed)) if phase == "test" and label in ROBUST else ""
@@ -170,17 +180,19 @@ def robustness(model: Any, adapters: Any, task: Any, seed: int) -> dict[str, lis
             with torch.no_grad():
                 before = adapter.delta_weight()
                 exact = isinstance(adapter, FrameAdapter)
-                names = ["angles"] if exact else [n for n, _ in adapter.named_parameters()]
                 if exact:
                     saved.append((adapter, "bits", adapter.bits))
                     adapter.angles.copy_(adapter.current_angles())
                     adapter.bits = None
-                for name, parameter in adapter.named_parameters():
-                    if name not in names:
-                        continue
-                    saved.append((parameter, None, parameter.clone()))
-                    size = 1.0 if exact else float(parameter.std())
-                    parameter.add_(strength * size * torch.randn(parameter.shape, generator=generator))
+                    places = [[adapter.angles]]
+                else:  # what was read from the stored form is not rounded again as long as both say the same
+                    places = [[p.weight] if p.exact is None else [p.weight, p.exact] for p in adapter.children()]
+                for place in places:
+                    size = 1.0 if exact else float(place[0].std())
+                    noise = strength * size * torch.randn(place[0].shape, generator=generator)
+                    for value in place:
+                        saved.append((value, None, value.clone()))
+                        value.add_(noise)
                 after = adapter.delta_weight()
                 errors.append(float((after - before).norm() / before.norm().clamp(min=1e-12)))
         accuracy = score(model, task.test, task.metric)
@@ -295,6 +307,8 @@ def report(out: Path) -> None:
         ("searched, 8 bits", "Quantum-PEFT L=3, 8 bits"),
         ("searched, 4 bits", "Quantum-PEFT L=3, 4 bits"),
         ("searched rotation, 8 bits", "Quantum-PEFT rotation L=3, 8 bits"),
+        ("rotation aligned with the task, 8 bits", "Quantum-PEFT rotation L=3, 8 bits"),
+        ("rotation aligned with the task, 8 bits", "searched rotation, 8 bits"),
         ("searched, 8 bits", "random skeleton of equal gates, 8 bits"),
         ("searched, 8 bits", "searched without entanglers, 8 bits"),
         ("searched, 8 bits", "random subspace, equal parameters, 8 bits"),

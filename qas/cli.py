@@ -1066,7 +1066,6 @@ def _finetune(arguments: argparse.Namespace) -> int:
     if arguments.targets is not None:
         chosen["targets"] = tuple(arguments.targets)
     with _bar(arguments.quiet) as shown:
-        shown("preparing", 0, arguments.epochs or 1)
         model, task, settings, origin = resolve(
             method,
             chosen,
@@ -1156,7 +1155,6 @@ def _backbone(arguments: argparse.Namespace) -> int:
     if arguments.preset not in PRESETS:
         raise UnknownNameError("preset", arguments.preset, PRESETS)
     with _new_folder(arguments.out, arguments.preset) as out, _bar(arguments.quiet) as shown:
-        shown("preparing", 0, 1)
         model = pretrain(
             arguments.preset,
             out=out,

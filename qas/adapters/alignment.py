@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from qas.adapters.finetune import Settings, attach, prepare_head, train
-from qas.adapters.problems import string_coefficients
+from qas.adapters.finetune import Settings, attach, prepare_head, train, trained_head
+from qas.adapters.problems import carried_string, string_coefficients, string_energies
 from qas.adapters.tasks import Split, Task
+from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.hamiltonians import walsh_hadamard
 
@@ -65,8 +66,8 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
     probe = replace(settings, method="linear-probe", bits=None)
     prepare_head(model, task, settings.seed)
     attach(model, probe)
-    if any(True for _ in model.parameters()) and task.metric == "accuracy":
-        train(model, {}, replace_validation(task), probe)
+    if trained_head(model) is not None:
+        train(model, {}, _unseen_validation(task), probe)
     layers = {
         name: layer
         for name, layer in model.named_modules()
@@ -90,7 +91,27 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
     return pooled_matrix(found)
 
 
-def replace_validation(task: Task) -> Task:
+def aligned_circuit(gradient: np.ndarray, angles: int) -> Circuit:
+    """A circuit whose angles turn the `angles` strings that carry most of a gradient, the best first.
+
+    Args:
+        gradient: square, a power of two of rows; its skew part counts.
+        angles: at most the number of antisymmetric strings, N (N - 1) / 2.
+
+    Returns:
+        RY gates at angle 0, each behind the cx and cz that carry it to its string; the best there is for the goal
+        ``gradient`` of `AdapterProblem`.
+    """
+    size = len(gradient)
+    energies = string_energies((gradient - gradient.T) / 2)
+    circuit = Circuit(size.bit_length() - 1)
+    for place in np.argsort(energies, axis=None)[::-1][:angles].tolist():
+        gates, qubit = carried_string(circuit, divmod(place, size))
+        circuit = Circuit(circuit.n_qubits, (*circuit.gates, *gates, Gate("ry", (qubit,), (0.0,))))
+    return circuit
+
+
+def _unseen_validation(task: Task) -> Task:
     """The task with a validation split that tells nothing: the first training example."""
     one = Split(task.train.inputs[:1], task.train.labels[:1])
     return replace(task, validation=one)

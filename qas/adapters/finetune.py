@@ -230,7 +230,7 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
                 dim,
                 8 if settings.rank is None else settings.rank,
                 bits=settings.bits,
-                **({} if settings.scale is None else {"scale": settings.scale}),
+                scale=settings.scale,
                 generator=torch.Generator().manual_seed(seed),
             )
     elif settings.method not in _WITHOUT_ADAPTER:
@@ -400,12 +400,12 @@ def train(
                 loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten())
                 optimizer.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_([p for g in groups for p in cast(list[nn.Parameter], g["params"])], 1.0)
+                norm = nn.utils.clip_grad_norm_([p for g in groups for p in cast(list[nn.Parameter], g["params"])], 1.0)
+                losses.append(float(loss.detach()))
+                if not (math.isfinite(losses[-1]) and torch.isfinite(norm)):
+                    raise QasError(f"the loss became NaN or infinite in epoch {epoch + 1}; lower the learning rate")
                 optimizer.step()
                 schedule.step()
-                losses.append(float(loss.detach()))
-            if not np.isfinite(losses).all():
-                raise QasError(f"the loss became NaN or infinite in epoch {epoch + 1}; lower the learning rate")
             found = score(model, task.validation, task.metric, _at_once(task))
             seconds = time.perf_counter() - started
             history.append(Progress(epoch + 1, settings.epochs, float(np.mean(losses)), found, seconds))
@@ -539,8 +539,8 @@ def finetune(
     adapters = attach(model, settings, architecture)
     history = train(model, adapters, task, settings, with_validation=with_validation, on_progress=on_progress)
     batch = _at_once(task)
-    shown = _at_once(task, len(task.validation))
-    some = Split(task.validation.inputs[:shown], task.validation.labels[:shown])
+    first = _at_once(task, len(task.validation))
+    some = Split(task.validation.inputs[:first], task.validation.labels[:first])
     before = outputs(model, some, batch)
     for adapter in adapters.values():
         adapter.unpack(adapter.pack())

@@ -30,6 +30,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "reinforce": {"pool_size": 100, "features": "latent"},
     "knn": {"pool_size": 100, "features": "reduced"},
 }
+GENERAL = tuple(name for name in AGENTS if name != "adapt")
+"""Agents for problems of every kind; `adapt` takes targets of adapter layers only and has tests of its own."""
 EVALUATIONS = 1500
 
 
@@ -59,13 +61,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_every_agent_is_tested_and_described() -> None:
-    assert set(OPTIONS) == set(AGENTS) == set(list_agents())
+    assert set(OPTIONS) == set(GENERAL) and {*GENERAL, "adapt"} == set(AGENTS) == set(list_agents())
     assert all(text and "\n" not in text for text in list_agents().values())
     assert all(load_agent(name).name == name for name in AGENTS)
 
 
 # ---------------------------------------------------------------------- budget and record
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_budget_and_history_agree(agent: str, finished: Any) -> None:
     run = finished(agent)
     assert run.status == "finished"
@@ -80,7 +82,7 @@ def test_budget_and_history_agree(agent: str, finished: Any) -> None:
     assert (history["two_qubit_gates"] + history["angles"] == history["gates"]).all(), "rx ry rz cx"
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 @pytest.mark.parametrize("evaluations", [1, 2, 37])
 def test_small_budgets_are_obeyed(agent: str, evaluations: int, tmp_path: Path) -> None:
     run = run_agent(agent, tmp_path / "run", evaluations=evaluations)
@@ -89,13 +91,13 @@ def test_small_budgets_are_obeyed(agent: str, evaluations: int, tmp_path: Path) 
     assert len(run.history()) == run.architectures >= (0 if evaluations == 1 and agent in ("ddqn", "ppo") else 1)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_steps_count_architectures(agent: str, tmp_path: Path) -> None:
     run = run_agent(agent, tmp_path / "run", steps=25)
     assert run.architectures == 25 == len(run.history())
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_stored_energies_reproduce(agent: str, finished: Any) -> None:
     run = finished(agent)
     simulator = make_simulator(run.noise)
@@ -116,7 +118,7 @@ def test_stored_energies_reproduce(agent: str, finished: Any) -> None:
         ), "a point of the front is beaten by another"
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_device_noise_and_coupling(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every circuit that is evaluated, not only the front, must fit on the device."""
     noise = load_noise("ibm-ourense")
@@ -143,13 +145,13 @@ def test_device_noise_and_coupling(agent: str, tmp_path: Path, monkeypatch: pyte
 
 
 # ---------------------------------------------------------------------- reproducibility
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_a_seed_fixes_the_run(agent: str, finished: Any, tmp_path: Path) -> None:
     assert record(run_agent(agent, tmp_path / "same")) == record(finished(agent))
     assert record(run_agent(agent, tmp_path / "other", seed=1)) != record(finished(agent))
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 @pytest.mark.parametrize("after", [0.15, 0.5, 0.85])
 def test_an_interrupted_run_resumes_as_if_unbroken(
     agent: str, after: float, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -171,7 +173,7 @@ class Killed(BaseException):
     """Stands in for the end of the process."""
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 @pytest.mark.parametrize("after", [0.02, 0.6])
 def test_a_killed_run_resumes_from_its_checkpoint(
     agent: str, after: float, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +191,7 @@ def test_a_killed_run_resumes_from_its_checkpoint(
     assert record(qas.agents.resume(tmp_path / "run", report=False)) == record(whole)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
     agent: str, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +207,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert record(qas.agents.resume(tmp_path / "run", report=False)) == record(finished(agent))
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_a_finished_run_goes_on_with_a_larger_budget(agent: str, finished: Any, tmp_path: Path) -> None:
     """Also where the first budget ended in the middle of an architecture: the longer run has no such seam."""
     first = run_agent(agent, tmp_path / "run", evaluations=611)
@@ -228,7 +230,7 @@ def _call_at(count: int, action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---------------------------------------------------------------------- edges and input
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_an_exhausted_space_still_ends(agent: str, tmp_path: Path) -> None:
     """Of one gate on two qubits there are few circuits; agents that avoid repetition must not wait for new ones."""
     run = run_agent(agent, tmp_path / "run", max_gates=1, evaluations=600)
@@ -236,7 +238,7 @@ def test_an_exhausted_space_still_ends(agent: str, tmp_path: Path) -> None:
     assert run.history()["gates"].max() <= 1
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", GENERAL)
 def test_progress_is_reported(agent: str, tmp_path: Path) -> None:
     seen: list[Any] = []
     run_agent(agent, tmp_path / "run", evaluations=None, seconds=0.9, on_progress=seen.append)
