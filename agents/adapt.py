@@ -1,4 +1,4 @@
-"""ADAPT: grow a layer by the Pauli rotation that lowers the objective fastest, whatever its string."""
+"""ADAPT: grow an adapter layer by the Pauli rotation that lowers the objective fastest, whatever its string."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from qas.errors import QasError
 class AdaptAgent(Agent):
     """Appends the rotation of largest slope among all 4^n strings, optimizes all angles, and goes on.
 
-    Selection by gradient is ADAPT-VQE (Grimsley et al. 2019, arXiv:1812.11173). The slopes of all strings come from one
-    Walsh-Hadamard transform for each X mask. A string is reached by two-qubit gates that carry a RY to it; they stay in
-    the circuit, because adapter layers leave the Clifford skeleton out. At full length, or where nothing is won, it
-    starts anew and takes one of the `choices` best strings at random, which is what makes rounds differ.
+    For ``adapter-target`` the slope is that of the fit. For ``adapter-gradient`` it is the coefficient of a string that
+    is not turned yet, and the first round is the best architecture there is. Selection by gradient is ADAPT-VQE
+    (Grimsley et al. 2019, arXiv:1812.11173). The slopes of all strings come from one Walsh-Hadamard transform for each
+    X mask. A string is reached by two-qubit gates that carry a RY to it; they stay in the circuit, because both
+    problems leave the Clifford skeleton out, as rotations do. At full length, or where nothing is won, it starts anew
+    and takes one of the `choices` best strings at random, which is what makes rounds differ.
 
     Args:
         choices: strings among which a round after the first draws; the chance falls with the rank.
     """
 
     name: ClassVar[str] = "adapt"
-    about: ClassVar[str] = "grows an adapter layer by the Pauli rotation of largest slope (adapter-target FILE only)"
+    about: ClassVar[str] = (
+        "grows an adapter layer by the Pauli rotation of largest slope (adapter-target, adapter-gradient)"
+    )
 
     def __init__(self, search: Search, *, choices: int = 4) -> None:
         super().__init__(search)
         if choices < 1:
             raise QasError(f"choices is at least 1, got {choices}")
         problem = search.problem
-        if getattr(problem, "goal", None) != "fit":
-            raise QasError(f"agent adapt grows fits of a matrix (qas search adapter-target FILE), got {problem.name}")
+        if getattr(problem, "goal", None) not in ("fit", "gradient"):
+            raise QasError(
+                f"agent adapt needs the problem adapter-target FILE or adapter-gradient FILE, got {problem.name}"
+            )
         missing = {"ry", "cx", "cz"} - set(search.table.gates)
         if missing or search.table.coupling is not None:
             raise QasError("agent adapt needs the gates ry, cx and cz on all pairs of qubits")

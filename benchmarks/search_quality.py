@@ -173,7 +173,7 @@ def table(rows: list[dict[str, Any]], criteria: list[str]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=["lih-4"])
-    parser.add_argument("--agents", nargs="+", default=list(AGENTS), choices=list(AGENTS))
+    parser.add_argument("--agents", nargs="+", default=[a for a in AGENTS if a != "adapt"], choices=list(AGENTS))
     parser.add_argument("--noise", nargs="+", default=["none"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--options", default="{}", help="settings of the agent, as JSON")

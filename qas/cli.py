@@ -281,6 +281,7 @@ def _add_finetune(commands: Any) -> None:
     add("--epochs", type=_count, metavar="N", help="passes over the training examples (default 30)")
     add("--learning-rate", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
     add("--scale", type=_number(float, 1e-12, "a positive number is needed"), metavar="X", help="of adapters")
+    add("--gradient", metavar="FILE", help="only write the gradient of the task, for qas search adapter-gradient FILE")
     add("--examples", type=_count, metavar="N", help="of a task, training and validation (default 1000)")
     add("--seed", type=_seed, default=0, metavar="N", help="fixes data, start and order (default 0)")
     add("--out", metavar="DIR", help="folder, new or empty (default results/finetune-TASK-METHOD-TIME)")
@@ -1065,6 +1066,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
     }
     if arguments.targets is not None:
         chosen["targets"] = tuple(arguments.targets)
+    if arguments.gradient is not None:
+        return _gradient(arguments, chosen)
     with _bar(arguments.quiet) as shown:
         model, task, settings, origin = resolve(
             method,
@@ -1105,6 +1108,39 @@ def _finetune(arguments: argparse.Namespace) -> int:
     print(f"{task.name}, {method}")
     for label, value in rows:
         print(f"  {label:22s}{value}")
+    return 0
+
+
+def _gradient(arguments: argparse.Namespace, chosen: dict[str, Any]) -> int:
+    """Write the pooled gradient of a task in rotations of the target layers."""
+    import numpy as np
+
+    from qas.adapters.alignment import task_gradient
+    from qas.adapters.finetune import resolve
+    from qas.files import write_atomic
+
+    for name in ("run", "model", "method", "bits", "rank", "layers", "size", "learning_rate", "scale", "out"):
+        if getattr(arguments, name) is not None:
+            shown = "RUN" if name == "run" else "--" + name.replace("_", "-")
+            raise QasError(f"--gradient belongs to a task alone: leave out {shown}")
+    path = Path(arguments.gradient)
+    if path.suffix.lower() != ".npy" or not path.parent.is_dir():
+        raise QasError(f"a gradient is written as .npy into a folder that exists, got {arguments.gradient}")
+    model, task, settings, _ = resolve(
+        "linear-probe",
+        chosen,
+        task=arguments.task,
+        backbone=arguments.backbone,
+        examples=arguments.examples or 1000,
+    )
+    matrix = task_gradient(model, task, settings)
+    write_atomic(path, lambda stream: np.save(stream, matrix))
+    if arguments.json:
+        _print_json({"path": str(path.resolve()), "shape": list(matrix.shape)})
+    else:
+        print(f"{task.name}: gradient of {matrix.shape[0]} x {matrix.shape[1]} in {path}")
+        print(f"find a circuit  qas search adapter-gradient {path} --agent adapt --evaluations 200")
+        print(f"and use it      qas finetune RUN --task {task.name} --method searched-rotation")
     return 0
 
 

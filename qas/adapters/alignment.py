@@ -63,7 +63,14 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
     Raises:
         QasError: targets of different or unsuitable sizes, or none.
     """
-    probe = replace(settings, method="linear-probe", bits=None)
+    probe = Settings(
+        "linear-probe",
+        targets=settings.targets,
+        epochs=settings.epochs,
+        batch=settings.batch,
+        head_rate=settings.head_rate,
+        seed=settings.seed,
+    )
     prepare_head(model, task, settings.seed)
     attach(model, probe)
     if trained_head(model) is not None:

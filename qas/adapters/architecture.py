@@ -317,7 +317,7 @@ def load_architecture(source: Any) -> Architecture:
         return Architecture.from_circuit(read_circuit_file(path), path.stem)
     if os.sep in str(source) or path.suffix:
         raise RunError(f"no such run folder or OpenQASM file: {source}")
-    raise UnknownNameError("adapter architecture", source, ARCHITECTURES)
+    raise RunError(f"an adapter architecture is the path of a run folder or an OpenQASM file, got {source}")
 
 
 def _short(value: Any) -> str:

@@ -639,9 +639,8 @@ def pretrain(
 
 
 def _command(preset: str, seed: int, examples: int | None) -> str:
-    more = "" if examples is None else f", examples={examples}"
-    call = f"pretrain('{preset}', out='backbones/{preset}', seed={seed}{more})"
-    return f'python -c "from qas.adapters.backbones import pretrain; {call}"'
+    more = "" if examples is None else f" --examples {examples}"
+    return f"qas backbone train {preset} --seed {seed}{more} --out backbones/{preset}"
 
 
 def _versions() -> dict[str, str]:

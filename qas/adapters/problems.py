@@ -166,7 +166,7 @@ class AdapterProblem(BaseProblem):
 
     @property
     def max_gates(self) -> int:
-        if self.goal == "fit":
+        if self.goal != "tangent":
             return self.angles * (1 + 3 * self.qubits // 2)  # enough for any strings
         # Between two useful rotations of a qubit lies an entangler, and each serves two qubits.
         return math.ceil(1.25 * (self.angles + max(0, self.angles - self.qubits) / 2)) + 2
@@ -282,6 +282,13 @@ class _Directions(BaseObjective):
 
     def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
         return self._value(angles), np.zeros(self.n_angles)
+
+    def slopes(self, angles: np.ndarray) -> np.ndarray:
+        """Root of the share of each string X^x Z^z that no angle turns yet, shape (N, N); 0 for the others."""
+        found = np.sqrt(self.problem.string_energies)
+        for x, z in tangent_strings(self.circuit):
+            found[x, z] = 0.0
+        return found
 
     def _count(self) -> float:
         problem, asked = self.problem, self.problem.angles

@@ -14,7 +14,7 @@ from scipy.linalg import expm
 from scipy.stats import ortho_group
 
 import qas
-from qas.adapters.problems import carried_string, matrix_problem, relative_program
+from qas.adapters.problems import carried_string, matrix_problem, relative_program, tangent_strings
 from qas.agents import launch, resume
 from qas.agents.adapt import AdaptAgent
 from qas.agents.base import Search
@@ -321,9 +321,8 @@ def test_short_circuits_end_at_a_budget_of_steps(gates: int, tmp_path: Path) -> 
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    ("h2-2", {}, "fits of a matrix .* got h2-2"),
-    ("adapter-8", {}, "fits of a matrix .* got adapter-8"),
-    ("gradient", {}, "fits of a matrix .* got adapter-gradient"),
+    ("h2-2", {}, "adapter-target FILE or adapter-gradient FILE, got h2-2"),
+    ("adapter-8", {}, "adapter-target FILE or adapter-gradient FILE, got adapter-8"),
     (None, {"gates": ["ry", "cx"]}, "needs the gates ry, cx and cz on all pairs"),
     (None, {"coupling": [(0, 1), (1, 2)]}, "on all pairs of qubits"),
     (None, {"options": {"choices": 0}}, "choices is at least 1, got 0"),
@@ -338,8 +337,6 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
 def test_what_it_cannot_do_is_refused_in_one_line(
     problem: Any, settings: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    if problem == "gradient":
-        problem = matrix_problem(np.random.default_rng(0).normal(size=(8, 8)), goal="gradient")
     with pytest.raises(QasError, match=words) as caught:
         run_adapt(tmp_path / "run", problem, **settings)
     assert "\n" not in str(caught.value)
@@ -351,3 +348,11 @@ def test_a_found_circuit_tunes_a_layer(finished: Run) -> None:
 
     adapter = RotationAdapter(N, N, finished)
     assert len(adapter.angles) == finished.best.circuit.n_angles
+
+
+def test_of_a_gradient_the_first_round_turns_the_strings_that_carry_most(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(31).normal(size=(8, 8))
+    problem = matrix_problem(matrix, goal="gradient", angles=7)
+    run = qas.search(problem, agent="adapt", steps=7, out=tmp_path / "run", report=False)
+    assert run.best.error == pytest.approx(0.0, abs=1e-12)
+    assert run.best.circuit.n_angles == 7 and len(set(tangent_strings(run.best.circuit))) == 7

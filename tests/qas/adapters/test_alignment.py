@@ -88,7 +88,7 @@ def test_the_gradient_of_a_task_is_that_of_the_loss_in_a_rotation() -> None:
             logits = turned(torch.from_numpy(task.train.inputs).double())
             return float(nn.functional.cross_entropy(logits, torch.from_numpy(task.train.labels)))
 
-    for x, z in ((1, 1), (3, 2), (5, 4), (8, 8), (9, 15), (15, 1)):
+    for x, z in ((1, 1), (3, 2), (5, 4), (8, 8), (9, 7), (15, 1)):
         generator = string_matrix(x, z, 16)
         assert np.abs(generator + generator.T).max() == 0
         slope = (loss(1e-4, generator) - loss(-1e-4, generator)) / 2e-4

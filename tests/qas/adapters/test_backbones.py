@@ -517,7 +517,7 @@ def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UnknownNameError, match=r"unknown backbone 'sprite-tiny'; did you mean 'sprites-tiny'\?"):
         load_backbone("sprite-tiny")
     with pytest.raises(
-        QasError, match=r"text-small is not shipped and has to be trained first, some 12 minutes: python -c "
+        QasError, match=r"text-small is not shipped and has to be trained first, some 12 minutes: qas backbone train "
     ):
         load_backbone("text-small")
     for nothing in ("", ".", tmp_path):
@@ -532,7 +532,7 @@ def test_shipped_backbones_have_the_score_they_state(name: str) -> None:
     model = load_backbone(SHIPPED / name)
     told = model.provenance
     assert model.config == PRESETS[name].config and told["preset"] == name and told["metric"] == "accuracy"
-    assert told["examples"] == PRESETS[name].examples and told["command"].startswith("python -c ")
+    assert told["examples"] == PRESETS[name].examples and told["command"].startswith("qas backbone train ")
     size = 1000
     found = evaluate_backbone(model, load_source(told["source"], size, seed=12345, held_out=True))
     assert abs(found - told["score"]) < 4 * math.sqrt(0.25 / size) and told["score"] > 0.8
@@ -599,12 +599,9 @@ def test_the_same_seed_trains_the_same_weights(small: None, monkeypatch: pytest.
     monkeypatch.setattr(backbones, "_CHUNK", 64)
     first, again, other = (pretrain("sprites", seed=seed, threads=1) for seed in (0, 0, 1))
     assert same(first, again) and not same(first, other)
-    assert first.provenance["command"] == (
-        'python -c "from qas.adapters.backbones import pretrain; '
-        "pretrain('sprites', out='backbones/sprites', seed=0)\""
-    )
+    assert first.provenance["command"] == "qas backbone train sprites --seed 0 --out backbones/sprites"
     short = pretrain("sprites", examples=70, threads=1).provenance
-    assert short["command"].endswith('seed=0, examples=70)"') and short["examples"] == 70
+    assert " --examples 70 " in short["command"] and short["examples"] == 70
 
 
 def test_batches_are_all_different_and_as_many_as_asked_for(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
