@@ -332,6 +332,9 @@ class Program:
 
     def operations(self, columns: int) -> np.ndarray:
         """The rotations as the kernels read them, for a start from the first `columns` columns of the identity."""
+        known = self._operations.get(columns)
+        if known is not None:
+            return known
         ops = self._ops.copy()
         size = 1 << self.n_bits
         rows = size if columns > size else 1 << max(0, columns - 1).bit_length()
@@ -341,7 +344,12 @@ class Program:
                 levels = max(levels, int(op[:2].max()) + 1)
             rows = max(rows, 1 << int(op[2]).bit_length())
             op[5], op[6] = rows, levels
+        self._operations[columns] = ops
         return ops
+
+    @cached_property
+    def _operations(self) -> dict[int, np.ndarray]:
+        return {}
 
     def half_angles(self, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """cos and signed sin of φ/2, shapes (batch, n_rotations), from angles (batch, n_angles)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from qas.adapters.alignment import aligned_circuit, pooled_matrix, task_gradient
-from qas.adapters.backbones import VisionTransformer
+from qas.adapters.backbones import VisionTransformer, save_backbone
 from qas.adapters.finetune import Settings
 from qas.adapters.problems import AdapterProblem, string_coefficients, tangent_strings
 from qas.adapters.tasks import Split, Task
+from qas.cli import main
 from qas.errors import QasError
 
 RNG = np.random.default_rng(716_203)
@@ -100,3 +102,26 @@ def test_targets_that_match_nothing_are_refused() -> None:
     model = VisionTransformer(16, 8, 16, 1, 2, 3, seed=1)
     with pytest.raises(QasError, match="no linear layer is named nothing"):
         task_gradient(model, small_task(), Settings("linear-probe", epochs=1, targets=("nothing",)))
+
+
+def test_the_command_line_writes_a_gradient_that_a_search_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_backbone("small", VisionTransformer(16, 8, 16, 1, 2, 10, seed=1))
+    common = ["finetune", "--task", "digits-inverted", "--backbone", "small", "--examples", "40", "--epochs", "1"]
+    assert main([*common, "--gradient", "g.npy"]) == 0
+    assert "adapter-gradient g.npy" in capsys.readouterr().out
+    assert np.load("g.npy").shape == (16, 16)
+    search = ["search", "adapter-gradient", "g.npy", "--agent", "adapt", "--steps", "5", "--out", "run", "--quiet"]
+    assert main([*search, "--no-report"]) == 0
+    capsys.readouterr()
+    for wrong, words in (
+        (["--gradient", "g.txt"], "written as .npy"),
+        (["--gradient", "missing/g.npy"], "folder that exists"),
+        (["--gradient", "h.npy", "--bits", "8"], "leave out --bits"),
+        (["--gradient", "h.npy", "--method", "lora"], "leave out --method"),
+    ):
+        assert main([*common, *wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "h.npy").exists()
