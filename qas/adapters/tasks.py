@@ -62,7 +62,7 @@ _TASKS = {
     "text-prose": "the next byte of Python's language reference",
     "text-tests": "the next byte of the test code of Python's standard library",
 }
-_ALIASES = {"sprites": "sprites-location"}
+_ALIASES = {"sprites": "sprites-count"}
 _DEFAULT_TEST = {"sprites": 2000, "digits": 397, "text": 500}
 
 SOURCES = MappingProxyType(
@@ -137,7 +137,7 @@ class Task:
 
 # ---------------------------------------------------------------------- loading
 def list_tasks() -> dict[str, str]:
-    """Names that `load_task` knows, each with one line on what is asked; "sprites" stands for "sprites-location"."""
+    """Names that `load_task` knows, each with one line on what is asked; "sprites" stands for "sprites-count"."""
     return dict(_TASKS)
 
 

@@ -265,7 +265,7 @@ def test_default_sizes_follow_the_protocol() -> None:
     check(load_task("sprites"), 800, 200, 2000)
     check(load_task("digits"), 800, 200, 397)
     check(load_task("text-prose"), 800, 200, 500)
-    assert load_task("sprites", train=20, test=1).name == "sprites-location"
+    assert load_task("sprites", train=20, test=1).name == "sprites-count"
 
 
 def test_every_background_differs_and_the_sprite_is_brighter() -> None:
