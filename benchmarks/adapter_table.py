@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-TASKS = ("digits-rotated", "digits-clutter", "digits-inverted", "sprites-count", "sprites-scale")
+TASKS = ("digits-rotated", "digits-clutter", "digits-inverted")
 EPOCHS = 10
 TUNING_SEED = 1000
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -351,31 +351,43 @@ def report(out: Path) -> None:
 
 
 def draw(path: Path, labels: list[str], bits: dict[str, int], mean: dict[str, float]) -> None:
-    """Mean accuracy over the tasks against adapter bits, the frontier as a line."""
+    """Mean accuracy over the tasks against adapter bits, numbered, the frontier as a line."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colours = {"sea": "#c2410c", "Qua": "#1f5fa8", "Bi-": "#3f7d3a", "LoR": "#3f7d3a"}
-    figure, axes = pyplot.subplots(figsize=(8.2, 5.0), dpi=130, layout="constrained")
-    points = [(bits[label], mean[label], label) for label in labels if bits[label]]
-    for x, y, label in points:
-        colour = colours.get(label[:3], "#777777")
-        axes.plot(x, y, "o", color=colour, ms=6)
-        axes.annotate(label, (x, y), textcoords="offset points", xytext=(6, 3), fontsize=7, color=colour)
+    colours = {"searched": "#c2410c", "Quantum-PEFT": "#1f5fa8", "Bi-LoRA": "#3f7d3a", "LoRA": "#3f7d3a"}
+    lines = {"adapter off (linear probe)": "adapter off", "full fine-tuning": "full fine-tuning"}
+    figure, (axes, side) = pyplot.subplots(
+        1, 2, figsize=(9.6, 5.0), dpi=130, layout="constrained", width_ratios=(2.2, 1)
+    )
+    points = sorted((bits[label], mean[label], label) for label in labels if label not in lines)
+    side.axis("off")
+    for number, (x, y, label) in enumerate(points, 1):
+        colour = next((c for word, c in colours.items() if label.startswith(word)), "#777777")
+        axes.plot(x, y, "o", color=colour, ms=5)
+        below = number % 2 == 0
+        axes.annotate(
+            str(number), (x, y), textcoords="offset points", xytext=(4, -9 if below else 3), fontsize=8, color=colour
+        )
+        text = f"{number:2d}  {label}"
+        side.text(0, 1 - number / (len(points) + 1), text, fontsize=7.5, color=colour, transform=side.transAxes)
     best, frontier = -np.inf, []
     for x, y, _ in sorted(points, key=lambda p: (p[0], -p[1])):
         if y > best:
             best = y
             frontier.append((x, y))
     axes.step(*zip(*frontier, strict=True), where="post", color="#bbbbbb", lw=1.2, zorder=0)
-    off = mean.get("adapter off (linear probe)")
-    if off is not None:
-        axes.axhline(off, color="#777777", lw=1, ls=(0, (2, 2)))
-        axes.annotate("adapter off", (min(x for x, *_ in points), off), fontsize=8, color="#555555", va="bottom")
+    for label, shown in lines.items():
+        if label in mean:
+            axes.axhline(mean[label], color="#777777", lw=1, ls=(0, (2, 2)))
+            axes.annotate(shown, (points[-1][0], mean[label]), fontsize=8, color="#555555", va="bottom", ha="right")
     axes.set_xscale("log")
-    axes.set_xlabel("adapter bits in all (scales, seeds and description of the circuit included; head apart)")
+    axes.minorticks_off()
+    ticks = [k * 10**e for e in range(3, 7) for k in (1, 2, 5) if points[0][0] / 1.3 < k * 10**e < points[-1][0] * 1.3]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xlabel("adapter bits in all (scales, seeds, description of the circuit; head apart)")
     axes.set_ylabel("mean test accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
