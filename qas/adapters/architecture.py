@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -317,6 +318,8 @@ def load_architecture(source: Any) -> Architecture:
         return Architecture.from_circuit(read_circuit_file(path), path.stem)
     if os.sep in str(source) or path.suffix:
         raise RunError(f"no such run folder or OpenQASM file: {source}")
+    if difflib.get_close_matches(str(source).lower(), ARCHITECTURES, cutoff=0.7):
+        raise UnknownNameError("adapter architecture", source, ARCHITECTURES)
     raise RunError(f"an adapter architecture is the path of a run folder or an OpenQASM file, got {source}")
 
 

@@ -450,7 +450,7 @@ def test_a_storage_that_does_not_answer_leaves_no_run(
     capsys: Capture, encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", storage]
+    words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", storage, "--quiet"]
     line = _fails(capsys, *words)
     assert message in line and "s3cr3t" not in line
     assert list(tmp_path.iterdir()) == []

@@ -658,7 +658,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: CircuitAdapter(16, 16, CIRCUIT), "5 qubits fits layers of 17 to 32 features.*got 16"),
     (lambda: CircuitAdapter(16, 16, layers=-1), "layers is a whole number"),
     (lambda: CircuitAdapter(16, 16, "taylor"), "taylor has gates for each size"),
-    (lambda: CircuitAdapter(16, 16, "quantum"), "path of a run folder or an OpenQASM file"),
+    (lambda: CircuitAdapter(16, 16, "quantum"), "unknown adapter architecture"),
     (lambda: TaylorAdapter(16, 16, intrinsic_rank=17), "intrinsic rank is at most"),
     (lambda: TaylorAdapter(16, 16, rank=17), "rank is at most"),
     (lambda: RotationAdapter(16, 16, side="left"), "'input' or 'output', got 'left'"),
