@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
-from qas.circuits import Circuit, Gate
+from qas.circuits import Circuit
 from qas.errors import QasError
 
 
@@ -68,7 +68,7 @@ class AdaptAgent(Agent):
         self.circuit, self.error = Circuit(self.search.problem.n_qubits), np.inf
 
     def _longer(self) -> Circuit:
-        from qas.adapters.problems import carried_string
+        from qas.adapters.problems import with_string
 
         problem, circuit = self.search.problem, self.circuit
         self.search.evaluations += 1  # one pass through the layer, as any other gradient
@@ -80,9 +80,7 @@ class AdaptAgent(Agent):
         order = np.argsort(slopes, axis=None)[::-1][: min(self.choices, int(turns.sum())) if self.round else 1]
         weights = 0.5 ** np.arange(len(order))
         pick = int(order[self.rng.choice(len(order), p=weights / weights.sum())])
-        x, z = divmod(pick, slopes.shape[1])
-        gates, qubit = carried_string(circuit, (x, z))
-        return Circuit(circuit.n_qubits, (*circuit.gates, *gates, Gate("ry", (qubit,), (0.0,))))
+        return with_string(circuit, divmod(pick, len(slopes)))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         error = None if np.isinf(self.error) else self.error

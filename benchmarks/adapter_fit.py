@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from search_quality import interval
 
 SIZE = 64
 BITS = 8
@@ -126,30 +127,26 @@ def one(seed: int, angles: int, evaluations: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    from scipy.stats import t
-
     lines = [
         "| asked angles | method | angles | total bits | error | error, 8-bit angles | difference to quantum-peft |",
         "|---:|---|---:|---:|---|---|---|",
     ]
 
-    def interval(values: np.ndarray) -> str:
-        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-        return f"{values.mean():.4f} ± {half:.4f}"
+    def shown(values: list[float]) -> str:
+        return f"{np.mean(values):.4f} ± {interval(values):.4f}"
 
     for asked in sorted({int(r["asked"]) for r in rows}):
         group = [r for r in rows if int(r["asked"]) == asked]
         base = {int(r["seed"]): float(r["error_rounded"]) for r in group if r["method"] == "quantum-peft"}
         for method in dict.fromkeys(r["method"] for r in group):
             own = [r for r in group if r["method"] == method]
-            exact = np.array([float(r["error"]) for r in own])
-            coarse = np.array([float(r["error_rounded"]) for r in own])
-            paired = np.array([float(r["error_rounded"]) - base[int(r["seed"])] for r in own])
+            exact = [float(r["error"]) for r in own]
+            coarse = [float(r["error_rounded"]) for r in own]
+            paired = [float(r["error_rounded"]) - base[int(r["seed"])] for r in own]
             counts = [np.mean([float(r[k]) for r in own]) for k in ("angles", "total_bits")]
-            gap = "–" if method == "quantum-peft" else interval(paired)
+            gap = "–" if method == "quantum-peft" else shown(paired)
             lines.append(
-                f"| {asked} | {method} | {counts[0]:.0f} | {counts[1]:.0f} | {interval(exact)} | {interval(coarse)} | "
-                f"{gap} |"
+                f"| {asked} | {method} | {counts[0]:.0f} | {counts[1]:.0f} | {shown(exact)} | {shown(coarse)} | {gap} |"
             )
     return "\n".join(lines)
 

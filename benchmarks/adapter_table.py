@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from search_quality import interval
 
 TASKS = ("digits-rotated", "digits-clutter", "digits-inverted")
 EPOCHS = 10
@@ -267,14 +268,6 @@ def campaign(arguments: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------------- table and pictures
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval (Student)."""
-    from scipy.stats import t
-
-    n = len(values)
-    return float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-
-
 def report(out: Path) -> None:
     rows = [r for r in read(out / "runs.csv") if r["phase"] == "test"]
     labels = [label for label in METHODS if any(r["label"] == label for r in rows)]
@@ -298,8 +291,8 @@ def report(out: Path) -> None:
     for label in labels:
         cells = []
         for task in tasks:
-            centre, half = interval(list(values[label, task].values()))
-            cells.append(f"{centre:.1f} ± {half:.1f}")
+            own = list(values[label, task].values())
+            cells.append(f"{np.mean(own):.1f} ± {interval(own):.1f}")
         lines.append(f"| {label} | {bits[label]:,} | {trainable[label]:,} | {' | '.join(cells)} | {mean[label]:.1f} |")
     lines += ["", "Paired differences in percentage points over tasks and seeds, 95 % bootstrap interval:", ""]
     lines += ["| first | second | first - second |", "|---|---|---|"]

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from search_quality import interval
 
 from qas.agents.reinforce import PAPER_SETTINGS
 from qas.agents.replay import replay
@@ -90,14 +90,6 @@ def run_one(pool: str, points: str, key: tuple[Any, ...]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- table and figures
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval (Student)."""
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
-
-
 def groups(rows: list[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -112,7 +104,8 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for (task, _, features, searcher, options, queries), group in groups(rows).items():
-        mean, half = interval(np.array([float(r["found"]) for r in group]))
+        found = [float(r["found"]) for r in group]
+        mean, half = float(np.mean(found)), interval(found)
         base = float(group[0]["base_rate"])
         name = searcher if options == "{}" else f"{searcher} {options.replace('|', '/')}"
         averages = {k: np.mean([float(r[k]) for r in group]) for k in ("distinct", "recall", "seconds")}

@@ -7,16 +7,14 @@ the choice of strings is the sum over layers of the squared coefficients.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import nn
 
 from qas.adapters.finetune import Settings, attach, prepare_head, train, trained_head
-from qas.adapters.problems import carried_string, string_coefficients, string_energies
-from qas.adapters.tasks import Split, Task
-from qas.circuits import Circuit, Gate
+from qas.adapters.problems import string_coefficients, string_energies, with_string
+from qas.adapters.tasks import Task
+from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.hamiltonians import walsh_hadamard
 
@@ -54,7 +52,7 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
 
     Args:
         model: a frozen backbone, left with the trained head.
-        task: what is learned; validation and test are not looked at.
+        task: what is learned; nothing depends on its validation and test splits.
         settings: targets, head rate, epochs, batch and seed; the method does not matter.
 
     Returns:
@@ -74,7 +72,7 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
     prepare_head(model, task, settings.seed)
     attach(model, probe)
     if trained_head(model) is not None:
-        train(model, {}, _unseen_validation(task), probe)
+        train(model, {}, task, probe)
     layers = {
         name: layer
         for name, layer in model.named_modules()
@@ -113,12 +111,5 @@ def aligned_circuit(gradient: np.ndarray, angles: int) -> Circuit:
     energies = string_energies((gradient - gradient.T) / 2)
     circuit = Circuit(size.bit_length() - 1)
     for place in np.argsort(energies, axis=None)[::-1][:angles].tolist():
-        gates, qubit = carried_string(circuit, divmod(place, size))
-        circuit = Circuit(circuit.n_qubits, (*circuit.gates, *gates, Gate("ry", (qubit,), (0.0,))))
+        circuit = with_string(circuit, divmod(place, size))
     return circuit
-
-
-def _unseen_validation(task: Task) -> Task:
-    """The task with a validation split that tells nothing: the first training example."""
-    one = Split(task.train.inputs[:1], task.train.labels[:1])
-    return replace(task, validation=one)

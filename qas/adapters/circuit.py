@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qas.adapters.architecture import Architecture, Layout, layout, load_architecture, quantum_peft
+from qas.adapters.architecture import Architecture, layout, load_architecture, quantum_peft
 from qas.adapters.base import Adapter, DeltaAdapter, check_tensors
 from qas.adapters.maps import FusedRotation, orthonormal_columns, relative_rotation
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
@@ -36,15 +36,15 @@ TAYLOR_ORDER = 18
 """Last power of the truncated exponential; what is left is below float32 up to a norm of about 3."""
 
 
-def frame_architecture(source: Any, features: int, layers: int = 1) -> tuple[Architecture, Layout]:
+def frame_architecture(source: Any, features: int, layers: int = 1) -> Architecture:
     """What stands on one side of a frame adapter: ``"quantum-peft"`` with `layers`, or any architecture.
 
     Raises:
         QasError: an unknown source, or a circuit that does not fit the layer.
     """
     if isinstance(source, str) and source == "quantum-peft":
-        return quantum_peft(features, layers)
-    return load_architecture(source).for_layer(features)
+        return quantum_peft(features, layers)[0]
+    return load_architecture(source).for_layer(features)[0]
 
 
 def check_rank(rank: int, in_features: int, out_features: int, name: str = "rank") -> int:
@@ -243,8 +243,8 @@ class CircuitAdapter(FrameAdapter):
         bits: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        architecture, _ = frame_architecture(circuit, out_features, layers)
-        other, _ = frame_architecture(circuit, in_features, layers)
+        architecture = frame_architecture(circuit, out_features, layers)
+        other = frame_architecture(circuit, in_features, layers)
         count = architecture.n_angles + other.n_angles
         start = (2 * torch.rand(count, generator=generator) - 1) * math.pi
         super().__init__(in_features, out_features, start, rank, scale, bits)

@@ -154,7 +154,7 @@ class AdaptedLayer(nn.Module):
 
 
 def make_adapter(settings: Settings, sides: tuple[int, int], circuit: Architecture | None, number: int) -> Adapter:
-    """The adapter of one layer.
+    """The adapter of one layer, or of one MLP branch.
 
     Args:
         settings: method and sizes.
@@ -182,11 +182,13 @@ def make_adapter(settings: Settings, sides: tuple[int, int], circuit: Architectu
         return TaylorAdapter(*sides, intrinsic_rank=max(1, settings.layers), rank=rank, bits=settings.bits, **common)
     if method in ("lora", "bi-lora"):
         return LoraAdapter(*sides, rank=rank, bits=settings.bits, **common)
+    if method in _BESIDE_MLP:
+        return AdaptFormerAdapter(*sides, rank=rank, bits=settings.bits, **common)
     if method == "vera":
         return VeraAdapter(*sides, rank=rank, seed=seed, **own_scale)
     if method == "random-subspace":
         return RandomSubspaceAdapter(*sides, settings.size, seed, bits=settings.bits, **own_scale)
-    raise QasError(f"{method} has no adapter for a linear layer")
+    raise QasError(f"{method} trains no adapter")
 
 
 def _sides(layer: nn.Module) -> tuple[int, int] | None:
@@ -222,17 +224,9 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
     if settings.method in _BESIDE_MLP:
         if not isinstance(model, Backbone):
             raise QasError(f"{settings.method} needs a model of this package: it sits beside the MLP of a block")
+        sides = (model.config.dim, model.config.dim)
         for number in range(len(model.blocks)):
-            dim = model.config.dim
-            seed = int(np.random.default_rng([settings.seed, 1, number]).integers(2**31))
-            found[f"blocks.{number}.parallel"] = AdaptFormerAdapter(
-                dim,
-                dim,
-                8 if settings.rank is None else settings.rank,
-                bits=settings.bits,
-                scale=settings.scale,
-                generator=torch.Generator().manual_seed(seed),
-            )
+            found[f"blocks.{number}.parallel"] = make_adapter(settings, sides, circuit, number)
     elif settings.method not in _WITHOUT_ADAPTER:
         own_head = trained_head(model)
         head = set() if own_head is None else set(own_head.modules())  # trained anyway

@@ -404,6 +404,12 @@ def carried_string(circuit: Circuit, string: tuple[int, int]) -> tuple[list[Gate
     return gates, last
 
 
+def with_string(circuit: Circuit, string: tuple[int, int]) -> Circuit:
+    """The circuit with one more RY at angle 0 that turns a given string; arguments as of `carried_string`."""
+    gates, qubit = carried_string(circuit, string)
+    return Circuit(circuit.n_qubits, (*circuit.gates, *gates, Gate("ry", (qubit,), (0.0,))))
+
+
 def string_energies(skew: np.ndarray) -> np.ndarray:
     r"""tr((X^x Z^z)ᵀ A)² / (N ‖A‖²) for all strings, shape (N, N), from a skew matrix A; they sum to 1.
 
