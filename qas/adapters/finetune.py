@@ -224,9 +224,9 @@ def attach(model: nn.Module, settings: Settings, circuit: Architecture | None = 
     if settings.method in _BESIDE_MLP:
         if not isinstance(model, Backbone):
             raise QasError(f"{settings.method} needs a model of this package: it sits beside the MLP of a block")
-        sides = (model.config.dim, model.config.dim)
+        width = model.config.dim
         for number in range(len(model.blocks)):
-            found[f"blocks.{number}.parallel"] = make_adapter(settings, sides, circuit, number)
+            found[f"blocks.{number}.parallel"] = make_adapter(settings, (width, width), circuit, number)
     elif settings.method not in _WITHOUT_ADAPTER:
         own_head = trained_head(model)
         head = set() if own_head is None else set(own_head.modules())  # trained anyway
