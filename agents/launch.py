@@ -8,8 +8,9 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,14 +18,18 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from qas.agents import AGENTS, load_agent
-from qas.agents.base import Agent, Budget, Progress, Search, SearchEnded
+from qas.agents import AGENTS
+from qas.agents.base import Agent, Search
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.envs.actions import ActionTable
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import free_folder, to_json, write_atomic
+from qas.meter import Budget, Meter, SearchEnded
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, problem_from_json
+from qas.record import Progress, Record
+from qas.registry import settings_of
 from qas.runs import Recorder, Run, load_run, read_config
 from qas.vqe import Evaluator
 
@@ -36,11 +41,12 @@ _PACKAGES = (
 def search(
     problem: str | BaseProblem,
     *,
-    agent: str = "ddqn",
+    agent: str | type[Agent] | Agent = "ddqn",
     noise: str | NoiseModel | None = None,
     seconds: float | None = None,
     evaluations: int | None = None,
     steps: int | None = None,
+    target: float | None = None,
     seed: int = 0,
     max_gates: int | None = None,
     gates: Sequence[str] | None = None,
@@ -58,11 +64,12 @@ def search(
 
     Args:
         problem: a name of `qas.list_problems` or a `Problem`.
-        agent: a name of `qas.list_agents`.
+        agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         seconds: wall-clock budget.
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
+        target: error at which the search is content and ends, problem's unit.
         seed: fixes the run, wall-clock budgets aside.
         max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
             qubits).
@@ -85,29 +92,27 @@ def search(
     """
     if seconds is None and evaluations is None and steps is None:
         seconds = 60.0
-    target = load_problem(problem) if isinstance(problem, str) else problem
-    if not isinstance(target, BaseProblem):
+    goal = load_problem(problem) if isinstance(problem, str) else problem
+    if not isinstance(goal, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
     model = load_noise(noise)
-    if agent not in AGENTS:
-        raise UnknownNameError("agent", agent, AGENTS)
     settings = dict(evaluator or {})
     _check_keywords(Evaluator, settings, "evaluator", {"problem", "noise"})
     # What the problem refuses, such as a register too large, comes before anything slow is computed.
-    target.simulator(model, settings.get("engine"), settings.get("shots"))
-    options = {} if options is None else options
-    usual = load_agent(agent, options).defaults(target, options) if isinstance(options, dict) else {}
+    goal.simulator(model, settings.get("engine"), settings.get("shots"))
+    player = make_agent(agent, {} if options is None else options)
+    usual = player.defaults(goal)
     if max_gates is None:
-        max_gates = usual.get("max_gates", target.max_gates)
+        max_gates = usual.get("max_gates", goal.max_gates)
     if gates is None:
-        gates = usual.get("gates", target.search_gates)
+        gates = usual.get("gates", goal.search_gates)
     config: dict[str, Any] = {
-        "agent": agent,
-        "options": options,
+        "agent": AGENTS.name_of(player) or player.name,
+        "options": settings_of(player) if isinstance(agent, Agent) else dict(options or {}),
         "seed": seed,
-        "problem": target.to_json(),
+        "problem": goal.to_json(),
         "noise": None if model is None else model.to_json(),
-        "budget": {"seconds": seconds, "evaluations": evaluations, "steps": steps},
+        "budget": _budget(seconds, evaluations, steps, target),
         "max_gates": max_gates,
         "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
         "coupling": _pairs(coupling),
@@ -115,9 +120,9 @@ def search(
         "versions": _versions(),
     }
     _check_config(config)
-    folder = free_folder(f"{target.name}-{agent}") if out is None else Path(out)
+    folder = free_folder(f"{goal.name}-{config['agent']}") if out is None else Path(out)
     recorder = Recorder(folder)
-    state, player = _build(config, recorder, on_progress)
+    state = _build(config, player, recorder, on_progress)
     recorder.create(config)
     return _conduct(state, player, report)
 
@@ -128,6 +133,8 @@ def resume(
     seconds: float | None = None,
     evaluations: int | None = None,
     steps: int | None = None,
+    target: float | None = None,
+    agent: type[Agent] | Agent | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
@@ -137,26 +144,29 @@ def resume(
 
     Args:
         path: the run folder.
-        seconds, evaluations, steps: replace the limits of the run; totals, what is already used counts.
+        seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
+        agent: that of the run, where it is not registered here.
 
     Raises:
         RunError: no run there, damaged, from a newer version, or its budget is used up.
     """
     run = load_run(path)
     config = dict(read_config(run.path))
-    new = {"seconds": seconds, "evaluations": evaluations, "steps": steps}
+    new = _budget(seconds, evaluations, steps, target)
     if any(v is not None for v in new.values()):
         config["budget"] = new
     _check_config(config)
     used = {"seconds": run.seconds, "evaluations": run.evaluations, "steps": run.architectures}
-    for name, limit in config["budget"].items():
-        if limit is not None and used[name] >= limit:
+    for name, amount in used.items():
+        limit = config["budget"].get(name)
+        if limit is not None and amount >= limit:
             raise RunError(
-                f"the run has used {used[name]:.10g} of {limit:.10g} {name}; give a larger total to go on, such as "
-                f"--{name} {math.ceil(2 * used[name])}"
+                f"the run has used {amount:.10g} of {limit:.10g} {name}; give a larger total to go on, such as "
+                f"--{name} {math.ceil(2 * amount)}"
             )
     recorder = Recorder(run.path)
-    state, player = _build(config, recorder, on_progress)
+    player = make_agent(agent or config["agent"], config["options"])
+    state = _build(config, player, recorder, on_progress)
     state.restore(player, run.path)
     if config["budget"] != run.config["budget"]:
         try:
@@ -169,14 +179,15 @@ def resume(
 
 def _check_config(config: dict[str, Any]) -> None:
     """Refuse settings of the wrong kind, whether they come from a caller or from a file."""
-    _whole(config["seed"], "seed", 0)
-    _whole(config["max_gates"], "max_gates", 1)
+    whole_number("seed", config["seed"], 0)
+    whole_number("max_gates", config["max_gates"])
     for name in ("options", "evaluator", "budget"):
         if not isinstance(config[name], dict) or not all(isinstance(key, str) for key in config[name]):
             raise QasError(f"{name} is a mapping from names to values, got {config[name]!r}")
-    unknown = set(config["budget"]) - {"seconds", "evaluations", "steps"}
+    limits = [field.name for field in fields(Budget)]
+    unknown = set(config["budget"]) - set(limits)
     if unknown:
-        raise UnknownNameError("budget", min(unknown), ["seconds", "evaluations", "steps"])
+        raise UnknownNameError("budget", min(unknown), limits)
     Budget(**config["budget"])
     gates, coupling = config["gates"], config.get("coupling")
     if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
@@ -187,10 +198,34 @@ def _check_config(config: dict[str, Any]) -> None:
         raise QasError(f"coupling is a list of pairs of qubits, got {coupling!r}")
 
 
+def make_agent(given: str | type[Agent] | Agent, options: Mapping[str, Any]) -> Agent:
+    """The agent that a caller names, or hands over as a class or an instance.
+
+    Raises:
+        UnknownNameError: no such agent or option.
+        QasError: an option of the wrong kind.
+    """
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise QasError(f"options is a mapping from names to values, got {options!r}")
+    if not isinstance(given, Agent):
+        kind = AGENTS[given] if isinstance(given, str) else given
+        if isinstance(kind, type):
+            _check_keywords(kind, dict(options), f"agent {getattr(kind, 'name', kind.__name__)}", set())
+    return AGENTS.make(given, Agent, **options)
+
+
+def _budget(*limits: float | None) -> dict[str, float | None]:
+    """As ``config.json`` has it; the target only where there is one."""
+    found = dict(zip((field.name for field in fields(Budget)), limits, strict=True))
+    return {name: limit for name, limit in found.items() if limit is not None or name != "target"}
+
+
 def _build(
-    config: dict[str, Any], recorder: Recorder, on_progress: Callable[[Progress], None] | None
-) -> tuple[Search, Agent]:
-    kind = load_agent(config["agent"], config["options"])
+    config: dict[str, Any],
+    player: Agent,
+    recorder: Recorder | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Search:
     problem = problem_from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     if noise is not None:
@@ -200,29 +235,22 @@ def _build(
     if pairs is None and noise is not None and noise.coupling is not None:
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
     _check_keywords(Evaluator, config["evaluator"], "evaluator", {"problem", "noise"})
-    _check_keywords(kind, config["options"], f"agent {config['agent']}", {"search"})
     evaluator = Evaluator(problem, noise, **config["evaluator"])
     table = ActionTable(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
-    state = Search(
-        problem=problem,
-        noise=noise,
-        evaluator=evaluator,
-        table=table,
-        max_gates=config["max_gates"],
-        budget=Budget(**config["budget"]),
-        seed=config["seed"],
-        recorder=recorder,
-        on_progress=on_progress,
-    )
+    record = Record(problem, recorder, on_progress)
+    meter = Meter(evaluator, Budget(**config["budget"]), record)
+    state = Search(problem, table, config["max_gates"], config["seed"], meter, record)
     # One gradient compiles the kernels, and refuses a register too large before a folder is made.
     warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
     evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
-    return state, kind(state, **config["options"])
+    player.prepare(state)
+    return state
 
 
 def _conduct(state: Search, player: Agent, report: bool) -> Run:
     status = "finished"
-    recorder = state.recorder
+    recorder = state.record.recorder
+    assert recorder is not None
     try:
         state.start_clock()
         with _interrupts(state):
@@ -232,7 +260,7 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
                 status = "interrupted" if state.stop_requested else "finished"
         # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
         recorder.flush()
-        recorder.write(state.results(), state.summary(status))
+        state.record.write(state.meter, status)
     finally:
         recorder.close()
     run = load_run(recorder.folder)
@@ -261,12 +289,6 @@ def _interrupts(state: Search) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _whole(value: Any, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise QasError(f"{what} is a whole number of at least {least}, got {value!r}")
-    return int(value)
 
 
 def _pairs(coupling: Any) -> Any:

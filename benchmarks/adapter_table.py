@@ -72,10 +72,10 @@ FIELDS = (
 def circuit_of(kind: str | None, run: str, seed: int, task: Any, backbone: str) -> Any:
     """The circuit of a method: the one found, the same without two-qubit gates, one with its gates shuffled, or one of
     as many angles that is aligned with the gradient of the task's training split."""
-    from qas.adapters.alignment import aligned_circuit, task_gradient
     from qas.adapters.architecture import Architecture, load_architecture
-    from qas.adapters.backbones import load_backbone
-    from qas.adapters.finetune import Settings
+    from qas.finetuning.alignment import aligned_circuit, task_gradient
+    from qas.finetuning.backbones import load_backbone
+    from qas.finetuning.finetune import Settings
 
     if kind is None:
         return None
@@ -103,9 +103,9 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
     import torch
 
     torch.set_num_threads(1)
-    from qas.adapters.backbones import load_backbone
-    from qas.adapters.finetune import Settings, finetune
-    from qas.adapters.tasks import load_task
+    from qas.finetuning.backbones import load_backbone
+    from qas.finetuning.finetune import Settings, finetune
+    from qas.finetuning.tasks import load_task
 
     settings, kind, middle = METHODS[label]
     rate = middle * factor
@@ -140,7 +140,7 @@ def other_method(
     import peft
     import torch
 
-    from qas.adapters.finetune import Settings, prepare_head, score, train
+    from qas.finetuning.finetune import Settings, prepare_head, score, train
 
     kind, given = config
     with torch.random.fork_rng():
@@ -171,7 +171,7 @@ def robustness(model: Any, adapters: Any, task: Any, seed: int) -> dict[str, lis
     import torch
 
     from qas.adapters.circuit import FrameAdapter
-    from qas.adapters.finetune import score
+    from qas.finetuning.finetune import score
 
     generator = torch.Generator().manual_seed(seed)
     found = {}

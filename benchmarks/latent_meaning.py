@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qas.encoders.features import CircuitFeatures
-from qas.encoders.pools import Pool
+from qas.encoders.pools.points import CircuitFeatures
+from qas.encoders.pools.pool import Pool
 from qas.encoders.report import distance_correlation, draw_map, neighbour_r2
 from qas.encoders.trained import load_encoder
 

@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 from search_quality import interval
 
-from qas.agents.reinforce import PAPER_SETTINGS
-from qas.agents.replay import replay
-from qas.agents.searchers import SEARCHERS
-from qas.encoders.features import FEATURES, CircuitFeatures
-from qas.encoders.pools import Pool, TabularProblem
-from qas.encoders.reduction import reduce_rows
+from qas.agents.pool.reinforce import PAPER_SETTINGS
+from qas.agents.pool.replay import replay
+from qas.agents.pool.searchers import SEARCHERS
+from qas.encoders.pools.points import FEATURES, CircuitFeatures
+from qas.encoders.pools.pool import Pool, TabularProblem
+from qas.encoders.pools.reduction import reduce_rows
 
 COLUMNS = (
     "task", "score", "features", "searcher", "options", "queries", "seed", "threshold", "base_rate", "found",

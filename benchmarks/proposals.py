@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qas.agents.searchers import PoolSearcher, make_searcher
+from qas.agents.pool.searchers import PoolSearcher, make_searcher
 
 
 def pool(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

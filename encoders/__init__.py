@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qas.encoders.graphs import GRAPH_ENCODINGS, CircuitGraph, GraphBatch, GraphEncoding, load_encoding
 from qas.encoders.layers import LayerEncoding, split_gates
-from qas.encoders.screens import SCREENS, path_counts, screen
-from qas.encoders.spaces import CircuitSpace
+from qas.encoders.pools.screens import SCREENS, path_counts, screen
+from qas.encoders.pools.spaces import CircuitSpace
 from qas.gates import POOL_GATES
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from qas.encoders.graphs import GraphEncoding
 from qas.encoders.layers import whole_number
-from qas.encoders.spaces import PADDING, CircuitSpace, checked_pairs
+from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
 from qas.errors import QasError, UnknownNameError
 
 LATENT_LIMIT = 100.0

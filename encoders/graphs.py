@@ -14,7 +14,7 @@ import numpy as np
 
 from qas.circuits import Circuit, Gate
 from qas.encoders.layers import LayerEncoding
-from qas.encoders.spaces import PADDING, CircuitSpace
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, UnknownNameError
 from qas.gates import gate_spec
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qas.encoders.pools import Pool
+from qas.encoders.pools.pool import Pool
 from qas.errors import QasError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from qas.encoders.autoencoder import (
     build_model,
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.spaces import PADDING, CircuitSpace, checked_pairs
+from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 

@@ -23,8 +23,8 @@ from qas.encoders.autoencoder import (
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.layers import whole_number
-from qas.encoders.profiles import profiles
-from qas.encoders.spaces import PADDING, CircuitSpace, distinct
+from qas.encoders.pools.profiles import profiles
+from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
 from qas.encoders.trained import TrainedEncoder
 from qas.errors import QasError, UnknownNameError
 

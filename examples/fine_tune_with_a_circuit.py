@@ -6,9 +6,9 @@ python examples/fine_tune_with_a_circuit.py    # about two minutes on one core
 from __future__ import annotations
 
 import qas
-from qas.adapters.backbones import load_backbone
-from qas.adapters.finetune import Settings, finetune
-from qas.adapters.tasks import load_task
+from qas.finetuning.backbones import load_backbone
+from qas.finetuning.finetune import Settings, finetune
+from qas.finetuning.tasks import load_task
 
 
 def main() -> None:

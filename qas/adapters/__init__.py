@@ -12,20 +12,15 @@ if TYPE_CHECKING:
     from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
     from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames
     from qas.adapters.hf import CircuitAdapterConfig
-    from qas.adapters.lowrank import AdaptFormerAdapter, LoraAdapter, RandomSubspaceAdapter, VeraAdapter
     from qas.adapters.problems import AdapterProblem, load_adapter_problem, matrix_problem
 
 _EXPORTS = {
-    "AdaptFormerAdapter": "lowrank",
     "AdapterProblem": "problems",
     "Architecture": "architecture",
     "CircuitAdapter": "circuit",
     "CircuitAdapterConfig": "hf",
-    "LoraAdapter": "lowrank",
-    "RandomSubspaceAdapter": "lowrank",
     "RotationAdapter": "circuit",
     "TaylorAdapter": "circuit",
-    "VeraAdapter": "lowrank",
     "load_adapter_problem": "problems",
     "load_architecture": "architecture",
     "matrix_problem": "problems",
@@ -34,16 +29,12 @@ _EXPORTS = {
 }
 
 __all__ = [
-    "AdaptFormerAdapter",
     "AdapterProblem",
     "Architecture",
     "CircuitAdapter",
     "CircuitAdapterConfig",
-    "LoraAdapter",
-    "RandomSubspaceAdapter",
     "RotationAdapter",
     "TaylorAdapter",
-    "VeraAdapter",
     "load_adapter_problem",
     "load_architecture",
     "matrix_problem",

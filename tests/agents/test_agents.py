@@ -447,7 +447,7 @@ def test_the_target_is_double_masked_and_discounted(
 
 
 def test_the_replay_buffer_is_a_ring() -> None:
-    from qas.agents.ddqn import ReplayBuffer
+    from qas.agents.rl.ddqn import ReplayBuffer
 
     buffer = ReplayBuffer(3, 2, 4)
     row = {"circuit": [0, 1], "action": 1, "reward": 0.0, "discount": 0.5, "next_circuit": [1, 2], "next_energy": 0.0}
@@ -460,7 +460,7 @@ def test_the_replay_buffer_is_a_ring() -> None:
 
 def test_recent_steps_are_kept_apart_from_later_changes(ddqn: Any) -> None:
     """Observations that an environment may reuse must not change what is stored."""
-    from qas.agents.ddqn import _Step
+    from qas.agents.rl.ddqn import _Step
 
     observation, info = ddqn.env.reset(seed=1)
     recent = deque([_Step(observation, 3, 1.0)])

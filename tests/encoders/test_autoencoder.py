@@ -20,7 +20,7 @@ from qas.encoders.autoencoder import (
     kl_divergence,
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.spaces import PADDING, CircuitSpace
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
 
 SPACES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qas.encoders import CircuitSpace, load_encoder, train
-from qas.encoders.pools import LabelSettings, Pool, build_pool
+from qas.encoders.pools.pool import LabelSettings, Pool, build_pool
 from qas.encoders.report import distance_correlation, draw_map, metrics_table, principal_plane, save_map
 from qas.encoders.trained import TrainedEncoder
 from qas.errors import QasError

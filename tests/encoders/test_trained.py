@@ -17,7 +17,7 @@ import qas.encoders
 from qas.circuits import Circuit
 from qas.encoders.autoencoder import Parts, build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.spaces import PADDING, CircuitSpace
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder, read_parts
 from qas.errors import CircuitError, QasError, UnknownNameError
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.profiles import local_paulis, profiles
-from qas.encoders.spaces import CircuitSpace
+from qas.encoders.pools.profiles import local_paulis, profiles
+from qas.encoders.pools.spaces import CircuitSpace
 from qas.encoders.trained import TrainedEncoder
 from qas.encoders.training import edge_metrics, evaluate_encoder, same_rows, train
 from qas.errors import QasError, UnknownNameError

@@ -459,7 +459,7 @@ def test_a_storage_that_does_not_answer_leaves_no_run(
 def test_a_report_tells_no_password(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The storage stands in config.json alone, from where the run is resumed."""
     where = f"sqlite:///{tmp_path}/x.db?password=s3cr3t"
-    monkeypatch.setattr("qas.agents.ledger._open_storage", lambda where: f"sqlite:///{tmp_path}/x.db")
+    monkeypatch.setattr("qas.agents.pool.ledger._open_storage", lambda where: f"sqlite:///{tmp_path}/x.db")
     words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", where]
     assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     leaks = {name for name, data in _snapshot(tmp_path / "run").items() if b"s3cr3t" in data}

@@ -14,13 +14,13 @@ import pytest
 
 import qas
 from qas.agents.base import SearchEnded
-from qas.agents.latent import PoolAgent
 from qas.agents.launch import resume
+from qas.agents.pool.agent import PoolAgent
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.encoders import CircuitSpace
-from qas.encoders.pools import build_pool
-from qas.encoders.screens import screen
+from qas.encoders.pools.pool import build_pool
+from qas.encoders.pools.screens import screen
 from qas.envs import MovingThreshold, load_curriculum
 from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import CircuitError, QasError, TooLargeError, UnknownNameError

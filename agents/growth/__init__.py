@@ -1,0 +1,1 @@
+"""Agents that grow, edit and shrink circuits."""

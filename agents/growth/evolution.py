@@ -1,0 +1,203 @@
+"""Evolution of circuits on exact gradients: insert, delete, replace, move, swap; angles are inherited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.checks import whole_number
+from qas.circuits import Circuit, Gate
+from qas.errors import QasError
+from qas.gates import gate_spec
+
+
+@dataclass
+class _Member:
+    circuit: Circuit
+    error: float
+
+
+class EvolutionAgent(Agent):
+    """A population that keeps the best circuits of every number of two-qubit gates.
+
+    Each step picks a number of two-qubit gates, a parent there, and changes it a little; the child inherits the angles
+    of the gates it keeps, is freed of trivially redundant gates, and is optimized. It then competes with the circuits
+    that have as many two-qubit gates as itself. New elites are pruned: gates whose removal costs nothing are removed.
+
+    Args:
+        population: circuits kept for each number of two-qubit gates.
+        changes: mean number of changes a child gets beyond the first.
+    """
+
+    name: ClassVar[str] = "evolution"
+    about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
+
+    def __init__(self, *, population: int = 6, changes: float = 0.7) -> None:
+        self.population = whole_number("population", population)
+        if not 0 <= changes <= 20:
+            raise QasError(f"changes lies between 0 and 20, got {changes}")
+        self.changes = float(changes)
+
+    def prepare(self, search: Search) -> None:
+        super().prepare(search)
+        self.rng = search.rng(1)
+        self.cells: dict[int, list[_Member]] = {}
+        self.tried: dict[str, int] = {}
+        self.refused = 0
+        table = search.table
+        self._one = [a for a in range(len(table)) if len(table.gate(a).qubits) == 1]
+        self._two = [a for a in range(len(table)) if len(table.gate(a).qubits) == 2]
+
+    # ------------------------------------------------------------------ the loop
+    def run(self) -> None:
+        if not self.cells:
+            self._seed()
+        while True:
+            self.search.safe_point(self)
+            self._step()
+
+    def _seed(self) -> None:
+        """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
+        n = self.search.problem.n_qubits
+        self._offer(Circuit(n))
+        layer = [self._gate(a) for a in self._one]
+        for _ in range(3):
+            if 0 < len(layer) <= self.search.max_gates:
+                self._offer(Circuit(n, layer))
+
+    def _step(self) -> None:
+        parent = self._choose_parent()
+        child = parent.circuit
+        for _ in range(1 + self.rng.poisson(self.changes)):
+            child = self._mutate(child)
+        child = self.search.problem.simplify(child)
+        key = child.key
+        if len(child) > self.search.max_gates or self.tried.get(key, 0) >= 2:
+            self.refused += 1
+            if self.refused >= 1000:
+                # A small space is exhausted: without another round the budget would never be used up.
+                self.tried.clear()
+                self.refused = 0
+            return
+        self.refused = 0
+        self.tried[key] = self.tried.get(key, 0) + 1
+        if len(self.tried) > 200_000:
+            self.tried.clear()
+        self._offer(child)
+
+    def _choose_parent(self) -> _Member:
+        cells = sorted(self.cells)
+        # Cells that beat all smaller ones lead; the others are picked now and then.
+        leading, lowest = [], np.inf
+        for cell in cells:
+            best = self.cells[cell][0].error
+            if best < lowest * 0.999 - 1e-12:
+                leading.append(cell)
+                lowest = best
+        pool = leading if self.rng.random() < 0.8 else cells
+        cell = pool[self.rng.integers(len(pool))]
+        members = self.cells[cell]
+        rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
+        return members[rank]
+
+    def _offer(self, circuit: Circuit) -> _Member | None:
+        found = self.meter.evaluate(circuit, self.rng, tidy=True)
+        member = _Member(found.circuit, found.error)
+        improved = self._insert(member)
+        if improved:
+            self._prune(member)
+        return member if improved else None
+
+    def _insert(self, member: _Member) -> bool:
+        """Put a member into its cell; returns whether it leads there."""
+        cell = self.cells.setdefault(member.circuit.two_qubit_gates, [])
+        tolerance = 1e-12 + 1e-6 * abs(member.error)
+        key = member.circuit.key
+        for held in cell:
+            same_energy = abs(held.error - member.error) <= tolerance and len(held.circuit) <= len(member.circuit)
+            if same_energy or (held.circuit.key == key and held.error <= member.error):
+                return False
+        cell[:] = [
+            held
+            for held in cell
+            if held.circuit.key != key
+            and not (abs(held.error - member.error) <= tolerance and len(held.circuit) > len(member.circuit))
+        ]
+        cell.append(member)
+        cell.sort(key=lambda m: m.error)
+        del cell[self.population :]
+        return cell[0] is member
+
+    def _prune(self, member: _Member) -> None:
+        """Remove gates while that costs almost nothing; every shorter circuit is offered to the front on its way."""
+        current = member
+        for _ in range(len(member.circuit)):
+            best: _Member | None = None
+            order = self.rng.permutation(len(current.circuit))
+            for index in order:
+                shorter = self.search.problem.simplify(current.circuit.delete(int(index)))
+                found = self.meter.evaluate(shorter, self.rng, max_evaluations=60, tidy=True)
+                candidate = _Member(found.circuit, found.error)
+                if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
+                    best = candidate
+                    break
+                self._insert(candidate)
+            if best is None:
+                return
+            self._insert(best)
+            current = best
+
+    # ------------------------------------------------------------------ changes
+    def _gate(self, action: int) -> Gate:
+        gate = self.search.table.gate(action)
+        count = gate_spec(gate.name).n_angles
+        return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
+
+    def _mutate(self, circuit: Circuit) -> Circuit:
+        rng = self.rng
+        size = len(circuit)
+        kind = rng.random()
+        if size == 0 or kind < 0.2:
+            return circuit.insert(int(rng.integers(size + 1)), self._gate(self._pick(self._one or self._two)))
+        if kind < 0.4 and self._two:
+            return self._insert_block(circuit, int(rng.integers(size + 1)))
+        if kind < 0.6:
+            return circuit.delete(int(rng.integers(size)))
+        index = int(rng.integers(size))
+        gate = circuit[index]
+        if kind < 0.8:
+            pool = self._two if len(gate.qubits) == 2 else self._one
+            return circuit.replace(index, self._gate(self._pick(pool)))
+        if kind < 0.9:
+            return circuit.delete(index).insert(int(rng.integers(size)), gate)
+        other = int(rng.integers(size))
+        return circuit.replace(index, circuit[other]).replace(other, gate)
+
+    def _pick(self, actions: list[int]) -> int:
+        return actions[int(self.rng.integers(len(actions)))]
+
+    def _insert_block(self, circuit: Circuit, index: int) -> Circuit:
+        """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
+        two = self._gate(self._pick(self._two))
+        circuit = circuit.insert(index, two)
+        near = [a for a in self._one if self.search.table.gate(a).qubits[0] in two.qubits]
+        if near:
+            circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
+            if self.rng.random() < 0.5:
+                circuit = circuit.insert(index + 2, two)
+        return circuit
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        cells = [[two, [[m.circuit.to_list(), m.error] for m in members]] for two, members in self.cells.items()]
+        return {"rng": rng_state(self.rng), "cells": cells, "tried": self.tried, "refused": self.refused}, {}
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        n = self.search.problem.n_qubits
+        self.rng = restore_rng(state["rng"])
+        self.cells = {two: [_Member(Circuit(n, c), error) for c, error in members] for two, members in state["cells"]}
+        self.tried = {str(k): int(v) for k, v in state["tried"].items()}
+        self.refused = int(state["refused"])

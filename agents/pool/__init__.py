@@ -1,0 +1,1 @@
+"""Agents that choose among many candidate circuits: candidates, points, surrogate, acquisition."""

@@ -1,0 +1,1 @@
+"""Agents that play the circuit builder: reinforcement learning."""

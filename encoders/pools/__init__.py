@@ -1,0 +1,1 @@
+"""Circuit pools: spaces of circuits, labels, points, screens."""

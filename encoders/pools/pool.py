@@ -1,0 +1,616 @@
+"""Circuit pools: many distinct architectures on disk, labelled with the energies that optimized angles reach.
+
+A pool folder holds ``manifest.json`` (space, seed, hashes of all files), ``circuits/`` (Parquet shards of rows) and
+``labels/<task>/`` (the task's problem, and one Parquet shard of labels for each shard of circuits). Shards are written
+once, as a whole; building a pool that was interrupted repeats none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.encoders.pools.spaces import CircuitSpace
+from qas.errors import QasError, UnknownNameError
+from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.noise import NoiseModel, load_noise
+from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
+from qas.scores import Score, load_score
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = "qas-pool"
+VERSION = 1
+SHARD = 5_000
+"""Circuits in one file; also the work that a killed build may repeat."""
+
+
+class PoolError(QasError):
+    """A pool folder that is missing, damaged, or written by a newer version."""
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How angles are optimized for labels."""
+
+    starts: int = 5
+    """random starts, angles uniform in [-π, π)"""
+    max_evaluations: int = 200
+    """most evaluations of one start"""
+    tolerance: float = 1e-7
+    """energy that may be left unfound, problem's unit"""
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "max_evaluations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise QasError(f"{name} is a whole number of at least 1, got {value!r}")
+        if not 0 < self.tolerance < np.inf:
+            raise QasError(f"tolerance is positive, got {self.tolerance!r}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What optimized angles reach on one task, in the order of the pool's rows."""
+
+    problem: Problem
+    noise: NoiseModel | None
+    settings: LabelSettings
+    energies: np.ndarray
+    """optimized energy of every start, problem's unit, float64, shape (size, starts)"""
+    evaluations: np.ndarray
+    """calls of the objective over all starts, int64, shape (size,)"""
+    angles: list[np.ndarray]
+    """angles of the best start, radians, one float64 array for each circuit"""
+
+    @property
+    def best(self) -> np.ndarray:
+        """Lowest energy over the starts, float64, shape (size,)."""
+        return self.energies.min(axis=1)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation of the energy over the starts, float64, shape (size,)."""
+        return self.energies.std(axis=1)
+
+
+@dataclass(frozen=True)
+class PoolProgress:
+    """A snapshot for displays."""
+
+    task: str
+    """task being labelled; empty while circuits are drawn"""
+    done: int
+    """circuits labelled for this task, those found on disk included"""
+    size: int
+
+
+# ---------------------------------------------------------------------- reading
+class Pool:
+    """A pool folder, opened.
+
+    Raises:
+        PoolError: the folder is missing, no pool, damaged, or from a newer version.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder)
+        if not self.path.is_dir():
+            raise PoolError(f"no such pool folder: {self.path}")
+        if not (self.path / "manifest.json").exists():
+            raise PoolError(f"not a pool folder (no manifest.json): {self.path}")
+        data = read_json(self.path / "manifest.json", "the manifest of the pool")
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PoolError(f"the manifest of a pool has format {FORMAT!r}: {self.path}")
+        version = data.get("version")
+        if not isinstance(version, int) or version > VERSION:
+            raise PoolError(
+                f"the pool was written by a newer version (layout {version}, this program reads up to {VERSION}): "
+                f"{self.path}"
+            )
+        self.manifest: dict[str, Any] = data
+        try:
+            self.space = CircuitSpace.from_json(data["space"])
+            self.size, self.seed = int(data["size"]), int(data["seed"])
+            self.shard_size = int(data["shard_size"])
+            self._shards = [str(digest) for digest in data["circuits"]]
+            placed = [(str(name), *map(int, qubits)) for name, *qubits in data["placed"]]
+            labels: dict[str, Any] = {
+                str(task): {
+                    "identity": str(entry["identity"]),
+                    "settings": dict(entry["settings"]),
+                    "shards": [None if digest is None else str(digest) for digest in entry["shards"]],
+                }
+                for task, entry in data["labels"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError, QasError) as error:
+            raise PoolError(f"the manifest of the pool is damaged: {self.path}: {error}") from None
+        if placed != [(gate.name, *gate.qubits) for gate in self.space.placed]:
+            raise PoolError(f"the tokens of the pool stand for other gates than those of this program: {self.path}")
+        if self.shard_size < 1 or len(self._shards) != -(-self.size // self.shard_size):
+            raise PoolError(f"the manifest of the pool is damaged: {self.path}: {len(self._shards)} shards of circuits")
+        self._labels = labels
+        self._rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"Pool({self.size:,} circuits, {self.space!r}, tasks: {', '.join(self.tasks) or 'none'})"
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks whose labels are complete."""
+        return [task for task, entry in self._labels.items() if all(entry["shards"])]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All architectures, canonical, int16, shape (size, max_gates); hashes are checked when they are first read.
+
+        Raises:
+            PoolError: a shard is missing, cut short, or not what the manifest says.
+        """
+        if self._rows is None:
+            parts = []
+            for shard, digest in enumerate(self._shards):
+                table = _read_shard(_circuits_file(self.path, shard), digest)
+                parts.append(_matrix(table, "tokens", self.space.max_gates, np.int16, self.path))
+            rows = np.concatenate(parts) if parts else np.zeros((0, self.space.max_gates), dtype=np.int16)
+            if len(rows) != self.size:
+                raise PoolError(f"the pool has {len(rows):,} circuits, its manifest says {self.size:,}: {self.path}")
+            self._rows = self.space.check_rows(rows)
+        return self._rows
+
+    def circuit(self, index: int) -> Circuit:
+        """One circuit, angles 0."""
+        return self.space.circuit(self.rows[index])
+
+    def labels(self, task: str) -> Labels:
+        """The labels of a task.
+
+        Raises:
+            UnknownNameError: the pool has no such task.
+            PoolError: its labels are incomplete or damaged.
+        """
+        if task not in self._labels:
+            raise UnknownNameError("task of the pool", task, self._labels)
+        entry = self._labels[task]
+        missing = sum(digest is None for digest in entry["shards"])
+        if missing or len(entry["shards"]) != len(self._shards):
+            raise PoolError(
+                f"the labels of {task} are not complete ({missing} of {len(self._shards)} shards are missing); run the "
+                f"same qas pool build again to go on: {self.path}"
+            )
+        try:
+            settings = LabelSettings(**entry["settings"])
+        except (TypeError, QasError) as error:
+            raise PoolError(f"the settings of {task} are damaged: {self.path}: {error}") from None
+        problem, noise = _read_task(self, task, settings, entry["identity"])
+        energies, evaluations, angles = [], [], []
+        for shard, digest in enumerate(entry["shards"]):
+            table = _read_shard(_labels_file(self.path, task, shard), digest)
+            energies.append(_matrix(table, "energies", settings.starts, np.float64, self.path))
+            evaluations.append(table["evaluations"].to_numpy())
+            column = table["angles"].combine_chunks()
+            flat, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+            angles += [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        found = Labels(problem, noise, settings, np.concatenate(energies), np.concatenate(evaluations), angles)
+        if len(found.energies) != self.size or not np.isfinite(found.energies).all():
+            raise PoolError(
+                f"the labels of {task} do not fit the pool or hold numbers that are not finite: {self.path}"
+            )
+        return found
+
+    def table(self, task: str, score: str = "published") -> TabularProblem:
+        """A labelled task as a look-up benchmark; see `TabularProblem`."""
+        labels = self.labels(task)
+        return TabularProblem(self.space, self.rows, labels, load_score(score, labels.problem))
+
+
+@dataclass(frozen=True)
+class TabularProblem:
+    """A labelled pool as a look-up benchmark: a search study costs look-ups instead of optimizations."""
+
+    space: CircuitSpace
+    rows: np.ndarray
+    """int16, shape (size, max_gates)"""
+    labels: Labels
+    score: Score
+    _values: list[np.ndarray] = field(default_factory=list, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Score of every circuit (best start), float64, shape (size,)."""
+        if not self._values:
+            self._values.append(self.score(self.labels.best))
+        return self._values[0]
+
+    @property
+    def good(self) -> np.ndarray:
+        """Which circuits reach the score's threshold, bool, shape (size,)."""
+        return self.values >= self.score.threshold
+
+    @property
+    def base_rate(self) -> float:
+        """Share of circuits that reach the threshold: what random search finds."""
+        return float(self.good.mean())
+
+    def top(self, count: int = 100) -> np.ndarray:
+        """Indices of the best circuits, best first; of equals the earlier one."""
+        return np.argsort(-self.values, kind="stable")[:count]
+
+    def look_up(self, indices: Any) -> np.ndarray:
+        """Scores of some circuits.
+
+        Raises:
+            QasError: an index outside the pool.
+        """
+        found = np.asarray(indices)
+        if not found.size:
+            return np.zeros(found.shape)
+        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(self):
+            raise QasError(f"circuits of the pool are numbered 0..{len(self) - 1}, got {indices!r}")
+        return self.values[found]
+
+    def circuit(self, index: int) -> Circuit:
+        """One circuit with the angles of its best start."""
+        return self.space.circuit(self.rows[index]).with_angles(self.labels.angles[index])
+
+
+# ---------------------------------------------------------------------- building
+def build_pool(
+    folder: str | os.PathLike[str],
+    space: CircuitSpace,
+    size: int,
+    *,
+    seed: int = 0,
+    tasks: Sequence[str | BaseProblem] = (),
+    noise: str | NoiseModel | None = None,
+    settings: LabelSettings | None = None,
+    jobs: int | None = None,
+    on_progress: Callable[[PoolProgress], None] | None = None,
+) -> Pool:
+    """Draw a pool of distinct circuits and label it; go on where an earlier call stopped.
+
+    Calling it again with the same space, size and seed adds what is missing: the rest of a task, or further tasks.
+    Labels depend on the seed, the task and the settings only, not on the number of processes.
+
+    Args:
+        folder: pool folder; new, or one of the same space, size and seed.
+        space: which circuits to draw; see `CircuitSpace.sample`.
+        size: number of circuits, no architecture twice.
+        seed: fixes circuits and start angles.
+        tasks: problems with a Hamiltonian, or names of `qas.list_problems`.
+        noise: hardware noise of the labels; the task is then called ``<problem>@<noise>``.
+        settings: how labels are optimized.
+        jobs: processes; default one for each core.
+
+    Raises:
+        UnknownNameError: no such problem or noise.
+        QasError: a problem with another number of qubits or without a Hamiltonian, a space with too few circuits, sizes
+            out of range.
+        PoolError: the folder holds something else, or another pool, or other label settings for a task.
+    """
+    path = Path(folder)
+    settings = settings or LabelSettings()
+    model = load_noise(noise)
+    problems: dict[str, Problem] = {}
+    for task in tasks:
+        named = load_problem(task) if isinstance(task, str) else task
+        problem = require_hamiltonian(named, "the label of a pool")
+        if problem.n_qubits != space.n_qubits:
+            raise QasError(f"{problem.name} has {problem.n_qubits} qubits, the circuits of the pool {space.n_qubits}")
+        if problems.setdefault(_task_name(problem, model), problem) != problem:
+            raise QasError(f"two different tasks are called {problem.name}; give one of them another name")
+    pool = _open_or_create(path, space, size, seed, on_progress)
+    for name, problem in problems.items():
+        _label(pool, name, problem, model, settings, jobs or os.cpu_count() or 1, on_progress)
+    return Pool(path)
+
+
+def _task_name(problem: Problem, noise: NoiseModel | None) -> str:
+    return problem.name if noise is None else f"{problem.name}@{re.sub(r'[^A-Za-z0-9._+-]', '-', noise.name)}"
+
+
+def _open_or_create(
+    path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
+) -> Pool:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise QasError(f"a pool has at least 1 circuit, got {size!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise QasError(f"a seed is a whole number of at least 0, got {seed!r}")
+    if path.exists() and not path.is_dir():
+        raise PoolError(f"a pool is a folder, got a file: {path}")
+    if (path / "manifest.json").exists():
+        pool = Pool(path)
+        if (pool.space, pool.size, pool.seed) != (space, size, seed):
+            raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
+        return pool
+    with disk_errors(path):
+        # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
+        if path.exists() and any(not re.match(r"circuits$|\.manifest\.json\.", e.name) for e in path.iterdir()):
+            raise PoolError(f"the folder of a new pool must be new or empty: {path}")
+    if on_progress is not None:
+        on_progress(PoolProgress("", 0, size))
+    rows = space.sample_unique(size, np.random.default_rng(seed))
+    with disk_errors(path):
+        (path / "circuits").mkdir(parents=True, exist_ok=True)
+    digests = []
+    for shard in range(-(-size // SHARD)):
+        part = rows[shard * SHARD : (shard + 1) * SHARD]
+        digests.append(_write_shard(_circuits_file(path, shard), _circuit_table(space, part)))
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "space": space.to_json(),
+        "placed": [[gate.name, *gate.qubits] for gate in space.placed],
+        "size": size,
+        "seed": seed,
+        "shard_size": SHARD,
+        "circuits": digests,
+        "labels": {},
+    }
+    write_atomic(path / "manifest.json", to_json(manifest, indent=1) + "\n")
+    return Pool(path)
+
+
+def _label(
+    pool: Pool,
+    task: str,
+    problem: Problem,
+    noise: NoiseModel | None,
+    settings: LabelSettings,
+    jobs: int,
+    on_progress: Callable[[PoolProgress], None] | None,
+) -> None:
+    """Label what is missing of one task."""
+    path, count = pool.path, len(pool.manifest["circuits"])
+    described = _described(settings)
+    content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
+    identity = _identity(pool, settings, content)
+    entry = pool.manifest["labels"].get(task)
+    if entry is None:
+        folder = path / "labels" / task
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "problem.json", content + "\n")
+        entry = {"identity": identity, "settings": described, "shards": [None] * count}
+        pool.manifest["labels"][task] = entry
+    elif entry.get("identity") != identity or len(entry.get("shards", ())) != count:
+        raise PoolError(f"the pool has labels of {task} made with other settings; choose another folder: {path}")
+    done = 0
+    todo = []
+    for shard in range(count):
+        file = _labels_file(path, task, shard)
+        if entry["shards"][shard] is None:
+            # A shard is renamed into place when it is complete; a build may be killed before the manifest knows it.
+            entry["shards"][shard] = _adopt(file, identity)
+        elif not file.exists():
+            raise PoolError(f"a shard is missing: {file}")
+        if entry["shards"][shard] is None:
+            todo.append(shard)
+        else:
+            done += min(pool.shard_size, pool.size - shard * pool.shard_size)
+    write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
+    if on_progress is not None:
+        on_progress(PoolProgress(task, done, pool.size))
+    for shard, digest, rows in _work(pool, task, settings, identity, todo, jobs):
+        entry["shards"][shard] = digest
+        write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
+        done += rows
+        if on_progress is not None:
+            on_progress(PoolProgress(task, done, pool.size))
+
+
+def _work(
+    pool: Pool, task: str, settings: LabelSettings, identity: str, todo: list[int], jobs: int
+) -> Iterator[tuple[int, str, int]]:
+    """(shard, hash, circuits) of every shard as it is finished."""
+    jobs = min(jobs, len(todo))
+    if jobs <= 1:
+        for shard in todo:
+            yield _label_shard(pool.path, task, settings, identity, shard)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as executor:
+        waiting = list(reversed(todo))
+        running: set[Future[tuple[int, str, int]]] = set()
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.add(executor.submit(_label_shard, pool.path, task, settings, identity, waiting.pop()))
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        except BrokenProcessPool:
+            raise PoolError("a labelling process was killed (out of memory?); finished shards are kept") from None
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    import signal
+
+    # Ctrl-C reaches the whole group; the parent stops, and a worker ends with the shard it is at.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent that was killed cannot stop its workers; without it they would wait for work forever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, shard: int) -> tuple[int, str, int]:
+    """Label one shard of circuits and write it."""
+    from qas.optimizers import minimize
+    from qas.simulators import make_simulator
+
+    pool = Pool(path)
+    problem, noise = _read_task(pool, task, settings, identity)
+    table = _read_shard(_circuits_file(path, shard), pool.manifest["circuits"][shard])
+    rows = _matrix(table, "tokens", pool.space.max_gates, np.int16, path)
+    simulator = make_simulator(noise)
+    rng = np.random.default_rng([pool.seed, int.from_bytes(hashlib.sha256(task.encode()).digest()[:8]), shard])
+    energies = np.empty((len(rows), settings.starts))
+    evaluations = np.zeros(len(rows), dtype=np.int64)
+    angles = []
+    for k, row in enumerate(rows):
+        circuit = pool.space.circuit(row)
+        starts = rng.uniform(-np.pi, np.pi, size=(settings.starts, circuit.n_angles))
+        objective = simulator.objective(circuit, problem.hamiltonian)
+        best = starts[0]
+        for s, start in enumerate(starts):
+            if s and not circuit.n_angles:
+                energies[k, s] = energies[k, 0]
+                continue
+            found = minimize(objective, start, max_evaluations=settings.max_evaluations, tolerance=settings.tolerance)
+            energies[k, s] = found.fun
+            evaluations[k] += found.nfev
+            if found.fun <= energies[k, : s + 1].min():
+                best = found.x
+        angles.append(best)
+    labels = _label_table(energies, evaluations, angles)
+    labels = labels.replace_schema_metadata({"identity": identity, "content": _content(labels)})
+    return shard, _write_shard(_labels_file(path, task, shard), labels), len(rows)
+
+
+# ---------------------------------------------------------------------- files
+def _circuits_file(path: Path, shard: int) -> Path:
+    return path / "circuits" / f"{shard:05d}.parquet"
+
+
+def _labels_file(path: Path, task: str, shard: int) -> Path:
+    return path / "labels" / task / f"{shard:05d}.parquet"
+
+
+def _described(settings: LabelSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in LabelSettings.__dataclass_fields__}
+
+
+def _identity(pool: Pool, settings: LabelSettings, content: str) -> str:
+    """What labels depend on, as one hash: settings, problem and noise, circuits, seed."""
+    parts = to_json(_described(settings)) + content + to_json(pool.manifest["circuits"]) + str(pool.seed)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _read_task(pool: Pool, task: str, settings: LabelSettings, identity: str) -> tuple[Problem, NoiseModel | None]:
+    file = pool.path / "labels" / task / "problem.json"
+    try:
+        data = read_json(file, f"the problem of {task}")
+        if _identity(pool, settings, file.read_text(encoding="utf-8").removesuffix("\n")) != identity:
+            raise PoolError(f"the problem or the settings of {task} were changed after it was labelled: {file}")
+        noise = None if data["noise"] is None else NoiseModel.from_json(data["noise"])
+        return Problem.from_json(data["problem"]), noise
+    except PoolError:
+        raise
+    except (KeyError, TypeError, OSError, QasError) as error:
+        raise PoolError(f"the problem of {task} is damaged: {file}: {error}") from None
+
+
+def _circuit_table(space: CircuitSpace, rows: np.ndarray) -> pa.Table:
+    import pyarrow as pa
+
+    used = rows >= 0
+    two = used & (space.first[rows] != space.last[rows])
+    values = pa.array(np.ascontiguousarray(rows).ravel())
+    return pa.table(
+        {
+            "tokens": pa.FixedSizeListArray.from_arrays(values, rows.shape[1]),
+            "gates": pa.array(used.sum(axis=1).astype(np.int16)),
+            "two_qubit_gates": pa.array(two.sum(axis=1).astype(np.int16)),
+            "depth": pa.array((space.layers(rows).max(axis=1, initial=-1) + 1).astype(np.int16)),
+        }
+    )
+
+
+def _label_table(energies: np.ndarray, evaluations: np.ndarray, angles: list[np.ndarray]) -> pa.Table:
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in angles])]).astype(np.int32)
+    return pa.table(
+        {
+            "energy": pa.array(energies.min(axis=1)),
+            "spread": pa.array(energies.std(axis=1)),
+            "energies": pa.FixedSizeListArray.from_arrays(pa.array(energies.ravel()), energies.shape[1]),
+            "evaluations": pa.array(evaluations),
+            "angles": pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(angles))),
+        }
+    )
+
+
+def _write_shard(file: Path, table: pa.Table) -> str:
+    """Write a Parquet file as a whole; returns its sha256."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    write_atomic(file, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_shard(file: Path, digest: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise PoolError(f"a shard cannot be read: {file}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise PoolError(f"a shard is cut short or was changed (its hash is not the manifest's): {file}")
+    try:
+        return pq.read_table(io.BytesIO(content))
+    except pa.ArrowException as error:
+        raise PoolError(f"a shard is damaged: {file}: {error}") from None
+
+
+def _adopt(file: Path, identity: str) -> str | None:
+    """The hash of a complete shard of this task that the manifest does not know yet; None if there is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = file.read_bytes()
+        table = pq.read_table(io.BytesIO(content))
+        told = table.schema.metadata or {}
+        whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
+    except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged
+        return None
+    return hashlib.sha256(content).hexdigest() if whole else None
+
+
+def _content(table: pa.Table) -> str:
+    """A hash of names and values: a shard tells it of itself, as the manifest may not know its file."""
+    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+
+
+def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:
+    try:
+        flat = table[name].combine_chunks().flatten().to_numpy()
+        return flat.astype(dtype, copy=False).reshape(-1, width)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise PoolError(f"a shard has no column {name} of width {width}: {path}: {error}") from None

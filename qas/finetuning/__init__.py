@@ -1,0 +1,1 @@
+"""Fine-tuning as a study: tasks, backbones, methods that rival circuits."""

@@ -1,0 +1,186 @@
+"""The meter: an evaluator with a budget, that counts every call of the objective whoever makes it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qas.checks import finite_number, whole_number
+from qas.circuits import Circuit
+from qas.errors import QasError
+from qas.vqe import Evaluation, Evaluator
+
+if TYPE_CHECKING:
+    from qas.record import Record
+
+
+class SearchEnded(Exception):
+    """The budget is used up, the target is reached, or the user asked to stop."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends: at the first limit reached. At least one of the first three must be given.
+
+    Raises:
+        QasError: none of them, or a number out of range.
+    """
+
+    seconds: float | None = None
+    evaluations: int | None = None
+    steps: int | None = None
+    """architectures whose angles are optimized"""
+    target: float | None = None
+    """error at which the search is content, problem's unit"""
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.evaluations is None and self.steps is None:
+            raise QasError("a search needs a budget: seconds, evaluations or steps")
+        for name in ("evaluations", "steps"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+        if self.seconds is not None:
+            finite_number("seconds", self.seconds, above=0)
+        if self.target is not None:
+            finite_number("the target", self.target, above=0)
+
+
+class Meter:
+    """What agents and the environment evaluate circuits with: the interface of an `Evaluator`, counted and limited.
+
+    Args:
+        evaluator: does the work.
+        budget: when to end; None: never.
+        record: is told every circuit; None: nothing is kept.
+    """
+
+    def __init__(self, evaluator: Evaluator, budget: Budget | None = None, record: Record | None = None) -> None:
+        self.evaluator = evaluator
+        self.budget = budget
+        self.record = record
+        self.evaluations = 0
+        """calls of the objective; a gradient counts as one"""
+        self.architectures = 0
+        """circuits whose angles were optimized"""
+        self._elapsed_before = 0.0
+        self._started: float | None = None
+
+    # ------------------------------------------------------------------ as an evaluator
+    @property
+    def problem(self) -> Any:
+        return self.evaluator.problem
+
+    @property
+    def noise(self) -> Any:
+        return self.evaluator.noise
+
+    @property
+    def shots(self) -> int | None:
+        return self.evaluator.shots
+
+    @property
+    def simulator(self) -> Any:
+        return self.evaluator.simulator
+
+    def evaluate(
+        self,
+        circuit: Circuit,
+        rng: np.random.Generator,
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+        tidy: bool = False,
+    ) -> Evaluation:
+        """Optimize a circuit's angles from its own, count it, and show it to the record.
+
+        Args:
+            circuit, rng, max_evaluations, exact_start: as in `Evaluator.evaluate`.
+            tidy: return the circuit without redundant gates, as the record keeps it.
+
+        Raises:
+            SearchEnded: nothing is left to spend.
+        """
+        left = self.left()
+        limit = max_evaluations if left is None else min(left, max_evaluations or left)
+        found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
+        self.evaluations += found.evaluations
+        self.architectures += 1
+        return found if self.record is None else self.record.take(found, self, rng, tidy=tidy)
+
+    def energy(self, circuit: Circuit) -> float:
+        """Exact energy of a circuit at its own angles; counts as one evaluation.
+
+        Raises:
+            SearchEnded: nothing is left to spend.
+        """
+        self.spend()
+        return self.evaluator.energy(circuit)
+
+    def spend(self, evaluations: int = 1) -> None:
+        """Count evaluations that are made elsewhere, such as a sweep of gradients.
+
+        Raises:
+            SearchEnded: nothing is left to spend; then nothing is counted.
+        """
+        self.left()
+        self.evaluations += evaluations
+
+    # ------------------------------------------------------------------ clock and budget
+    def start_clock(self) -> None:
+        """Seconds count from here."""
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, that of a resumed run included."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._elapsed_before + running
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used, 0 to 1."""
+        b = self.budget
+        if b is None:
+            return 0.0
+        used = ((self.seconds, b.seconds), (self.evaluations, b.evaluations), (self.architectures, b.steps))
+        return min(1.0, max(amount / limit for amount, limit in used if limit))
+
+    @property
+    def seconds_left(self) -> float:
+        """Infinite without a limit."""
+        limit = None if self.budget is None else self.budget.seconds
+        return np.inf if limit is None else limit - self.seconds
+
+    @property
+    def may_spend(self) -> bool:
+        """Whether evaluations are left; at the last one an optimization may have been cut short."""
+        limit = None if self.budget is None else self.budget.evaluations
+        return limit is None or self.evaluations < limit
+
+    def left(self) -> int | None:
+        """Evaluations that are left; None for no limit.
+
+        Raises:
+            SearchEnded: a limit or the target is reached.
+        """
+        b = self.budget
+        if b is None:
+            return None
+        over = self.seconds_left <= 0 or not self.may_spend or (b.steps is not None and self.architectures >= b.steps)
+        content = b.target is not None and self.record is not None and self.record.best_error <= b.target
+        if over or content:
+            raise SearchEnded
+        return None if b.evaluations is None else b.evaluations - self.evaluations
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> dict[str, Any]:
+        """JSON-able; `restore` takes it back."""
+        return {"evaluations": self.evaluations, "architectures": self.architectures, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on counting from a saved state."""
+        self.evaluations, self.architectures = int(state["evaluations"]), int(state["architectures"])
+        self._elapsed_before = float(state["seconds"])

@@ -1,0 +1,171 @@
+"""The record of a search: every circuit it evaluated, the front of the best, and the run folder they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qas.circuits import Circuit
+from qas.meter import Meter
+from qas.problems import BaseProblem
+from qas.runs import Front, Recorder, Result
+from qas.simulators import Simulator
+from qas.vqe import Evaluation
+
+
+@dataclass
+class Progress:
+    """A snapshot for displays."""
+
+    seconds: float
+    evaluations: int
+    architectures: int
+    best_error: float
+    best_gates: int
+    best_two_qubit_gates: int
+    fraction: float
+    """share of the budget used, 0 to 1"""
+    front_size: int
+    note: str = ""
+    """what the agent is doing, one short line"""
+
+
+class Record:
+    """What was found, told by a `Meter`.
+
+    Args:
+        problem: what is searched for.
+        recorder: writes the run folder; None: nothing is written.
+        on_progress: called a few times each second.
+    """
+
+    def __init__(
+        self,
+        problem: BaseProblem,
+        recorder: Recorder | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.problem = problem
+        self.recorder = recorder
+        self.on_progress = on_progress
+        self.front = Front()
+        self.best_error = np.inf
+        self.note = ""
+        self._last_progress = 0.0
+        self._noise_free_energies: dict[Circuit, float] = {}  # of the front as it was last written
+
+    @cached_property
+    def _noise_free(self) -> Simulator | None:
+        return self.problem.simulator()
+
+    # ------------------------------------------------------------------ what the meter calls
+    def take(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, tidy: bool = False) -> Evaluation:
+        """Note an evaluation, and offer its circuit to the front without redundant gates.
+
+        Args:
+            found: as the evaluator returned it, counted already.
+            meter: pays for what the offer costs.
+            rng: source of shot noise.
+            tidy: return what was offered instead of `found`.
+        """
+        offered = self._offered(found, meter, rng, always=tidy)
+        if offered is not None:
+            self.front.add(offered.circuit, offered.energy, offered.error, meter.evaluations)
+            self.best_error = min(self.best_error, offered.error)
+            if tidy:
+                found = offered
+        now = meter.seconds
+        if self.recorder is not None:
+            c = found.circuit
+            self.recorder.row(
+                (meter.evaluations, now, found.energy, found.error, len(c), c.two_qubit_gates, c.n_angles,
+                 self.best_error)
+            )  # fmt: skip
+        if self.on_progress is not None and now - self._last_progress > 0.2:
+            self._last_progress = now
+            self.on_progress(self.progress(meter))
+        return found
+
+    def _offered(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, always: bool) -> Evaluation | None:
+        """What is offered to the front for an evaluation: without redundant gates, and measured afresh under shots.
+
+        None if it has no chance to join. Noise-free and exact, the energy is that of the shorter circuit too; under
+        noise that is evaluated anew, for every agent alike. Under shots the smallest of many noisy values would be a
+        lucky one, so a candidate is measured once more and only that value counts.
+        """
+        evaluator = meter.evaluator
+        promising = found.error <= self.front.lowest(found.circuit.two_qubit_gates)
+        if evaluator.shots is not None:
+            if not (promising or always) or not meter.may_spend:
+                return found if always else None
+            again = evaluator.evaluate(found.circuit, rng, max_evaluations=1, exact_start=True)
+            meter.evaluations += again.evaluations
+            return again
+        if evaluator.noise is None and not (promising or always):
+            return None
+        circuit = self.problem.simplify(found.circuit, 1e-7)
+        if circuit is found.circuit:
+            return found
+        if evaluator.noise is None:
+            return replace(found, circuit=circuit)
+        if not meter.may_spend:
+            return found
+        meter.evaluations += 1
+        energy = evaluator.energy(circuit)
+        return Evaluation(circuit, energy, self.problem.error(energy), found.evaluations + 1)
+
+    # ------------------------------------------------------------------ what was found
+    def progress(self, meter: Meter) -> Progress:
+        best = self.front.best
+        return Progress(
+            meter.seconds,
+            meter.evaluations,
+            meter.architectures,
+            best[0] if best else np.inf,
+            len(best[2]) if best else 0,
+            best[2].two_qubit_gates if best else 0,
+            meter.fraction,
+            len(self.front),
+            self.note,
+        )
+
+    def results(self, meter: Meter) -> list[Result]:
+        """The front with noise-free energies."""
+        exact = meter.noise is None and meter.shots is None
+        known, self._noise_free_energies = self._noise_free_energies, {}
+        results = []
+        for error, energy, circuit, evaluations in self.front.points:
+            free = energy if exact else known.get(circuit)
+            if free is None:
+                free = self.problem.energy(circuit, self._noise_free)
+            self._noise_free_energies[circuit] = free
+            results.append(Result(circuit, energy, error, free, self.problem.error(free), evaluations))
+        return results
+
+    def write(self, meter: Meter, status: str) -> None:
+        """Replace front, best circuit and summary in the run folder."""
+        if self.recorder is None:
+            return
+        best = self.front.best
+        summary = {
+            "status": status,
+            "evaluations": meter.evaluations,
+            "architectures": meter.architectures,
+            "seconds": round(meter.seconds, 3),
+            "best_error": best[0] if best else None,
+        }
+        self.recorder.write(self.results(meter), summary)
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> dict[str, Any]:
+        """JSON-able; `restore` takes it back."""
+        return {"best_error": self.best_error, "front": self.front.to_json()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.best_error = np.inf if state["best_error"] is None else float(state["best_error"])
+        self.front = Front.from_json(state["front"])

@@ -1,0 +1,198 @@
+"""Registries: one table of names for each kind of thing that can be named, open to other packages.
+
+A registry knows what this package brings, what was registered at run time, and what installed packages declare as entry
+points in the group ``qas.<kind>``::
+
+    [project.entry-points."qas.agents"]
+    mine = "my_package:MyAgent"
+
+Wherever a name is taken, the thing itself is too: a class, or an instance with its settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from qas.errors import QasError, UnknownNameError
+
+REGISTRIES: dict[str, Registry] = {}
+"""Kind, as in the entry-point group ``qas.<kind>`` -> its registry; filled as the modules that own them are imported."""
+
+OWNERS = {
+    "agents": "qas.agents",
+    "acquisitions": "qas.agents.pool",
+    "surrogates": "qas.agents.pool",
+    "curricula": "qas.envs",
+    "rewards": "qas.envs",
+    "encodings": "qas.encoders",
+    "models": "qas.encoders",
+    "points": "qas.encoders.pools",
+    "screens": "qas.encoders.pools",
+    "engines": "qas.simulators",
+    "methods": "qas.finetuning",
+    "tasks": "qas.finetuning",
+    "noise": "qas.noise",
+    "optimizers": "qas.optimizers",
+    "problems": "qas.problems",
+}
+"""Kind -> the module that owns its registry."""
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind.
+
+    Raises:
+        UnknownNameError: no such kind.
+    """
+    if kind not in OWNERS:
+        raise UnknownNameError("kind of registry", kind, OWNERS)
+    importlib.import_module(OWNERS[kind])
+    return REGISTRIES[kind]
+
+
+class Registry(Mapping[str, Any]):
+    """Name -> thing, loaded on first use.
+
+    Iterating gives the names of this package first, in their order, then those of others. A name of this package or one
+    registered at run time wins over an entry point of the same name.
+
+    Args:
+        kind: plural, as in the entry-point group ``qas.<kind>``.
+        what: singular, for messages.
+        built_in: name -> where it is (``"module:attribute"``), or the thing itself.
+    """
+
+    def __init__(self, kind: str, what: str, built_in: Mapping[str, Any]) -> None:
+        self.kind, self.what = kind, what
+        self._things: dict[str, Any] = dict(built_in)
+        self._entry_points: dict[str, Any] | None = None
+        REGISTRIES[kind] = self
+
+    # ------------------------------------------------------------------ names
+    def _others(self) -> dict[str, Any]:
+        if self._entry_points is None:
+            self._entry_points = {point.name: point for point in entry_points(group=f"qas.{self.kind}")}
+        return self._entry_points
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._things
+        yield from sorted(self._others().keys() - self._things.keys())
+
+    def __len__(self) -> int:
+        return len(self._things.keys() | self._others().keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things or name in self._others()
+
+    def check(self, name: Any) -> str:
+        """`name`, if it is in the registry.
+
+        Raises:
+            UnknownNameError: it is not; the nearest name is suggested.
+        """
+        if not isinstance(name, str) or name not in self:
+            raise UnknownNameError(self.what, name, self)
+        return name
+
+    # ------------------------------------------------------------------ things
+    def __getitem__(self, name: str) -> Any:
+        """The thing of that name.
+
+        Raises:
+            UnknownNameError: no such name; the nearest one is suggested.
+            QasError: another package declares it and cannot be imported.
+        """
+        self.check(name)
+        thing = self._things.get(name)
+        if isinstance(thing, str):
+            module, attribute = thing.split(":")
+            thing = self._things[name] = getattr(importlib.import_module(module), attribute)
+        elif thing is None:
+            point = self._others()[name]
+            try:
+                thing = self._things[name] = point.load()
+            except Exception as error:  # whatever the other package does while it is imported
+                package = point.dist.name if point.dist else point.value
+                raise QasError(
+                    f"the {self.what} {name} of the package {package} cannot be loaded: {type(error).__name__}: {error}"
+                ) from error
+        return thing
+
+    def register(self, name: str, thing: Any = None) -> Any:
+        """Add a thing at run time; without `thing` a decorator.
+
+        Raises:
+            QasError: the name is taken by something else.
+        """
+        if thing is None:
+            return lambda decorated: self.register(name, decorated)
+        if self._things.get(name, thing) is not thing:
+            raise QasError(f"the {self.what} {name} is registered already")
+        self._things[name] = thing
+        return thing
+
+    def name_of(self, thing: Any) -> str | None:
+        """The name under which a class (or the class of an instance) is registered; None if it is not.
+
+        Only what is loaded can be asked for, so nothing is imported.
+        """
+        return next((n for n, t in self._things.items() if t is thing or t is type(thing)), None)
+
+    def about(self, name: str) -> str:
+        """One line about it: its `about`, else the first line of its docstring."""
+        thing = self[name]
+        return getattr(thing, "about", None) or (inspect.getdoc(thing) or "").partition("\n")[0]
+
+    def make(self, given: Any, base: type, **settings: Any) -> Any:
+        """What a caller gave, as an instance of `base`: a name, a class, an instance, or a mapping.
+
+        Args:
+            given: a name of the registry, a subclass of `base`, an instance of it, or settings with their ``name``, as
+                in ``{"name": "level-set", "threshold": 0.95}``.
+            base: what it must be.
+            settings: the constructor's keywords, if it is not an instance.
+
+        Raises:
+            UnknownNameError: no such name, or no such setting.
+            QasError: something else was given, or settings together with an instance.
+        """
+        if isinstance(given, base):
+            if settings:
+                raise QasError(f"this {self.what} has its settings already, got {', '.join(settings)} beside it")
+            return given
+        if isinstance(given, Mapping):
+            settings = {k: v for k, v in given.items() if k != "name"} | settings
+            given = given.get("name")
+        kind: Callable[..., Any] = given
+        if not (isinstance(given, type) and issubclass(given, base)):
+            if not isinstance(given, str):
+                shown = given.__name__ if isinstance(given, type) else type(given).__name__
+                raise QasError(f"the {self.what} is a name, a {base.__name__} class or an instance of one, got {shown}")
+            kind = self[given]
+        name = given if isinstance(given, str) else given.__name__
+        known = options_of(kind)
+        for key in settings:
+            if key not in known:
+                if not known:
+                    raise QasError(f"the {self.what} {name} has no settings, got {key!r}")
+                raise UnknownNameError(f"setting of the {self.what} {name}", key, known)
+        return kind(**settings)
+
+
+def options_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword options of a class or function: keyword-only parameters, in their order."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def settings_of(thing: Any) -> dict[str, Any]:
+    """The settings of an instance: its constructor's keyword options, kept as attributes of the same names.
+
+    Only those that differ from their defaults are returned.
+    """
+    found = {name: (getattr(thing, name), p.default) for name, p in options_of(type(thing)).items()}
+    return {name: value for name, (value, default) in found.items() if value is not default and value != default}

@@ -1,0 +1,30 @@
+"""For tests and benchmarks: random circuits and Hamiltonians, and contracts that every registered thing must keep.
+
+A contract is a pytest class; subclass it in your own tests and say what it is about::
+
+    from qas.testing import AgentContract
+
+    class TestMine(AgentContract):
+        agent = "mine"
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qas.testing.random import random_circuit, random_hamiltonian
+
+if TYPE_CHECKING:
+    from qas.testing.agents import AgentContract
+
+_CONTRACTS = {"AgentContract": "agents"}
+
+__all__ = ["AgentContract", "random_circuit", "random_hamiltonian"]
+
+
+def __getattr__(name: str) -> Any:
+    # The contracts need pytest.
+    if name not in _CONTRACTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_CONTRACTS[name]}"), name)

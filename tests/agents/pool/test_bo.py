@@ -1,0 +1,464 @@
+"""Bayesian optimization of architectures: local changes, trust region, ledger, shared studies."""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qas
+from qas.agents import launch
+from qas.agents.base import Search
+from qas.agents.pool.bo import BoAgent, mutate
+from qas.agents.pool.ledger import FILE
+from qas.circuits import Circuit
+from qas.encoders import CircuitSpace
+from qas.errors import QasError
+from qas.runs import HISTORY_COLUMNS, Run
+from qas.simulators import make_simulator
+
+State = optuna.trial.TrialState
+SMALL = {"pool_size": 60, "features": "reduced", "initial": 6, "batch": 4}
+MODES = ("open", "pool")
+STEPS = 30
+
+
+def run(out: Path, problem: str = "h2-2", *, extra: Any = None, seed: int = 0, **limits: Any) -> Run:
+    limits = limits or {"steps": STEPS}
+    return qas.search(problem, agent="bo", options=SMALL | (extra or {}), out=out, seed=seed, report=False, **limits)
+
+
+def record(found: Run) -> tuple[Any, ...]:
+    """Everything a run found, except times."""
+    front = [(r.circuit.to_list(), r.energy, r.evaluations) for r in found.front]
+    return front, found.evaluations, found.history()[[n for n in HISTORY_COLUMNS if n != "seconds"]].tolist()
+
+
+def trials(where: Path | str, owner: str | None = None) -> list[Any]:
+    from qas.agents.pool.ledger import _open_storage
+
+    storage = _open_storage(str(where))
+    (name,) = optuna.get_all_study_names(storage)
+    found = optuna.load_study(study_name=name, storage=storage).get_trials()
+    return [t for t in found if owner is None or t.user_attrs.get("owner") == owner]
+
+
+def check_ledger(found: Run, where: Path | str | None = None) -> None:
+    """One complete trial for every architecture, in order, with the values of the history."""
+    owner = None if where is None else (found.path / "study.owner").read_text().strip()
+    known = trials(found.path / FILE if where is None else where, owner)
+    complete = [t for t in known if t.state is State.COMPLETE]
+    assert [t.user_attrs["number"] for t in complete] == list(range(found.architectures))
+    assert all(t.state is State.COMPLETE for t in known)
+    history = found.history()
+    assert [t.value for t in complete] == pytest.approx(history["energy"], rel=1e-11, abs=1e-14)
+    assert [t.user_attrs["metrics"]["gates"] for t in complete] == history["gates"].tolist()
+    for trial in complete:
+        circuit = Circuit.from_qasm(trial.user_attrs["qasm"])
+        assert circuit.key == Circuit(*trial.user_attrs["circuit"]).key
+        energy = make_simulator(found.noise).expectation(circuit, found.problem.hamiltonian)
+        assert energy == pytest.approx(trial.value, abs=1e-9)
+
+
+def call_at(count: int, action: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Do something right after the given number of architectures."""
+    original = Search.evaluate
+
+    def evaluate(self: Search, *args: Any, **kwargs: Any) -> Any:
+        found = original(self, *args, **kwargs)
+        if self.architectures == count:
+            action()
+        return found
+
+    patch.setattr(Search, "evaluate", evaluate)
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def killed(out: Path, count: int, *, checkpoint_every: float, **given: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=checkpoint_every))
+        call_at(count, die, patch)
+        with pytest.raises(Killed):
+            run(out, **given)
+
+
+# ---------------------------------------------------------------------- local changes
+SPACES = [
+    CircuitSpace(2, ("h", "rx", "cx"), max_gates=3, min_gates=1),
+    CircuitSpace(3, ("ry", "cz", "swap"), max_gates=6, min_gates=0, max_depth=3),
+    CircuitSpace(4, max_gates=10),
+    CircuitSpace(1, ("x", "h"), max_gates=2, min_gates=2),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SPACES), st.integers(0, 2**32), st.data())
+def test_changed_circuits_are_of_the_space(space: CircuitSpace, seed: int, data: Any) -> None:
+    rows = space.sample(6, np.random.default_rng(seed))
+    some = st.sets(st.integers(0, space.n_tokens - 1), min_size=1)
+    tokens = np.array(sorted(data.draw(some)))
+    changed = mutate(rows, space, tokens, np.random.default_rng(seed))
+    again = mutate(rows, space, tokens, np.random.default_rng(seed))
+    assert np.array_equal(changed, again)
+    assert np.array_equal(changed, space.canonical(changed))
+    allowed = set(tokens.tolist())
+    for row, new in zip(rows, changed, strict=True):
+        circuit = space.circuit(new)
+        assert space.min_gates <= len(circuit) <= space.max_gates and circuit.depth <= space.max_depth
+        fresh = set(new[new >= 0].tolist()) - set(row[row >= 0].tolist())
+        assert fresh <= allowed, "gates that were not there come from the tokens"
+
+
+@pytest.mark.parametrize("space", SPACES[:3])
+def test_changed_circuits_differ(space: CircuitSpace) -> None:
+    rows = space.sample(300, np.random.default_rng(1))
+    before = rows.copy()
+    changed = mutate(rows, space, np.arange(space.n_tokens), np.random.default_rng(0))
+    assert (changed != rows).any(axis=1).all()
+    assert np.array_equal(rows, before), "the parents stay as they are"
+    sizes = (changed >= 0).sum(1) - (rows >= 0).sum(1)
+    assert abs(sizes).max() <= 3
+
+
+def test_a_circuit_without_neighbours_stays() -> None:
+    space = CircuitSpace(1, ("x",), max_gates=2, min_gates=2)
+    rows = space.sample(3, np.random.default_rng(0))
+    assert np.array_equal(mutate(rows, space, np.array([0]), np.random.default_rng(0)), rows)
+    assert mutate(rows[:0], space, np.array([0]), np.random.default_rng(0)).shape == (0, 2)
+
+
+# ---------------------------------------------------------------------- ledger and resume
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @functools.cache
+    def make(mode: str) -> Run:
+        return run(tmp_path_factory.mktemp("bo") / mode, extra={"mode": mode})
+
+    return make
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_ledger_is_the_history(mode: str, finished: Any) -> None:
+    check_ledger(finished(mode))
+
+
+@pytest.mark.parametrize("noise", ["ibm-mumbai", "ibm-ourense"])
+def test_the_ledger_under_noise(noise: str, tmp_path: Path) -> None:
+    found = run(tmp_path / "run", "tfim-4", noise=noise, steps=8)
+    check_ledger(found)
+    study = optuna.load_study(
+        study_name=None, storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(found.path / FILE)))
+    )  # fmt: skip
+    assert study.study_name == f"tfim-4-{noise}-4q"
+    assert study.best_value == pytest.approx(found.history()["energy"].min())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("after", "checkpoint_every"), [(3, 1e9), (8, 0.0), (21, 0.0)])
+def test_a_killed_run_ends_as_the_unbroken_one(
+    mode: str, after: int, checkpoint_every: float, finished: Any, tmp_path: Path
+) -> None:
+    """Killed after a circuit was evaluated and before its trial was written."""
+    extra = {"mode": mode}
+    killed(tmp_path / "run", after, checkpoint_every=checkpoint_every, extra=extra)
+    resumed = qas.agents.resume(tmp_path / "run", report=False)
+    assert record(resumed) == record(finished(mode))
+    check_ledger(resumed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trials_newer_than_the_checkpoint_are_used(
+    mode: str, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is of circuit 10, the ledger knows 20: the second time nothing is entered twice."""
+    monkeypatch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=0.0))
+    original = Search.checkpoint
+    monkeypatch.setattr(Search, "checkpoint", lambda s, a: original(s, a) if s.architectures <= 10 else None)
+    call_at(20, die, monkeypatch)
+    with pytest.raises(Killed):
+        run(tmp_path / "run", extra={"mode": mode})
+    monkeypatch.undo()
+    assert len(trials(tmp_path / "run" / FILE)) == 19
+    (tmp_path / "run").rename(tmp_path / "moved")
+    resumed = qas.agents.resume(tmp_path / "moved", report=False)
+    assert record(resumed) == record(finished(mode))
+    check_ledger(resumed)
+
+
+def test_many_interrupts_change_nothing(finished: Any, tmp_path: Path) -> None:
+    """The surrogate is put together again after each of them, to the last bit."""
+    for stop in (5, 9, 13, 14, 18, 22, 25, 29):
+        with pytest.MonkeyPatch.context() as patch:
+            call_at(stop, lambda: signal.raise_signal(signal.SIGINT), patch)
+            found = run(tmp_path / "run") if stop == 5 else qas.agents.resume(tmp_path / "run", report=False)
+        assert found.status == "interrupted" and found.architectures == stop
+    found = qas.agents.resume(tmp_path / "run", report=False)
+    assert record(found) == record(finished("open"))
+    check_ledger(found)
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_what_the_budget_cuts_short_is_a_pruned_trial(starts: int, tmp_path: Path) -> None:
+    extra = {"starts": starts}
+    whole = run(tmp_path / "whole", evaluations=400, extra=extra)
+    part = run(tmp_path / "part", evaluations=211, extra=extra)
+    first = trials(part.path / FILE)
+    assert all(t.state is State.COMPLETE for t in first[:-1])
+    last = first[-1].state
+    assert last is State.PRUNED or starts == 2
+    longer = qas.agents.resume(part.path, evaluations=400, report=False)
+    assert record(longer) == record(whole)
+
+    def complete(found: Run) -> list[Any]:
+        known = [t for t in trials(found.path / FILE) if t.state is State.COMPLETE]
+        return [(t.user_attrs["number"], t.value, t.user_attrs["metrics"]["evaluations"]) for t in known]
+
+    assert complete(longer) == complete(whole)
+    assert len(trials(longer.path / FILE)) == len(trials(whole.path / FILE)) + (last is State.PRUNED)
+
+
+# ---------------------------------------------------------------------- inside
+def agent(tmp_path: Path, **options: Any) -> BoAgent:
+    from qas.runs import Recorder
+
+    config = {
+        "agent": "bo",
+        "options": SMALL | options,
+        "seed": 3,
+        "problem": qas.load_problem("h2-2").to_json(),
+        "noise": None,
+        "budget": {"evaluations": 1000},
+        "max_gates": 6,
+        "gates": ["rx", "ry", "rz", "cx"],
+        "evaluator": {},
+    }
+    (tmp_path / "run").mkdir()
+    player = launch._build(config, Recorder(tmp_path / "run"), None)[1]
+    assert isinstance(player, BoAgent)
+    return player
+
+
+def test_the_trust_region(tmp_path: Path) -> None:
+    player = agent(tmp_path)
+    rows = player.rows[:1]
+    radii = []
+    player._note(rows, np.zeros(1))
+    for energy in [-1.0, -1.1, -1.2, -1.2, -1.2, -1.2, -1.2, -1.3, -1.2, -1.4, -1.5]:
+        player.learn(rows, [-energy])
+        radii.append(player.radius)
+    assert radii == pytest.approx([0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.8])
+    for _ in range(40):
+        player.learn(rows, [-1.0])
+    assert player.radius == 0.05
+    for energy in range(2, 22):
+        player.learn(rows, [float(energy)])
+    assert player.radius == 2.0
+
+
+def test_new_circuits_are_new(tmp_path: Path) -> None:
+    player = agent(tmp_path)
+    player._note(player.rows[:8], 0.1 * np.arange(8))
+    batch = player._new_circuits()
+    keys = player._keys(batch)
+    assert len(batch) == 4 == len(set(keys)) and not set(keys) & player._tried
+    assert player.permitted(batch).all()
+
+
+def test_when_every_reduced_form_is_known_the_search_goes_on(tmp_path: Path) -> None:
+    """Of one gate on two qubits."""
+    found = run(tmp_path / "run", max_gates=1, steps=40)
+    assert found.architectures == 40
+    check_ledger(found)
+
+
+@pytest.mark.parametrize("proposer", ["botorch", "optuna", "dngo"])
+def test_other_proposers_choose_from_the_pool(proposer: str, tmp_path: Path) -> None:
+    if proposer == "botorch":
+        pytest.importorskip("botorch")
+    found = run(tmp_path / "run", extra={"proposer": proposer, "mode": "pool", "initial": 4}, steps=7)
+    check_ledger(found)
+    energies = {round(float(e), 9) for e in found.history()["energy"]}
+    assert len(energies) > 1
+
+
+def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
+    """Mean best error over seeds, the same number of circuits, a pool too small to hold a good one."""
+    errors: dict[str, list[float]] = {"bo": [], "random": []}
+    for seed in range(3):
+        for name in errors:
+            options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60, "features": "reduced"}
+            found = qas.search(
+                "tfim-4", agent=name, options=options | {"encoder": "q4"}, out=tmp_path / f"{name}{seed}", seed=seed,
+                steps=60, report=False,
+            )  # fmt: skip
+            errors[name].append(found.best.error)
+    assert np.mean(errors["bo"]) < 0.8 * np.mean(errors["random"]), errors
+
+
+# ---------------------------------------------------------------------- shared studies
+def shared(kind: str, folder: Path) -> str:
+    return f"sqlite:///{folder}/shared.db" if kind == "sqlite" else str(folder / "shared.log")
+
+
+def observed(where: str) -> list[Any]:
+    return [(t.user_attrs["owner"], t.user_attrs["number"]) for t in trials(where)]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("journal", "open"), ("sqlite", "pool")])
+def test_a_second_run_learns_from_the_first(
+    kind: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same seed and pool: without the first run's circuits the second would repeat them."""
+    where = shared(kind, tmp_path)
+    extra = {"mode": mode, "storage": where, "pool_size": 400}
+    first = run(tmp_path / "a", steps=12, extra=extra)
+    players: list[BoAgent] = []
+    original = BoAgent.run
+
+    def watch(self: BoAgent) -> None:
+        players.append(self)
+        original(self)
+
+    monkeypatch.setattr(BoAgent, "run", watch)
+    second = run(tmp_path / "b", steps=12, extra=extra)
+    (player,) = players
+    assert len(player.energies) >= 12 + 8, "those of the first run, and its own but for the batch in flight"
+    assert set(first.history()["energy"].round(6)) <= set(player.energies.round(6))
+    if mode == "pool":
+        assert len(player.searcher.told[0]) >= 12
+    check_ledger(first, where)
+    check_ledger(second, where)
+    forms = player._keys(np.stack([player.space.row(Circuit(*t.user_attrs["circuit"])) for t in trials(where)]))
+    assert len(set(forms)) == 24, "nothing was evaluated twice"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_that_take_turns(mode: str, tmp_path: Path) -> None:
+    """A whole run happens in the middle of another one; then both have all circuits in one study."""
+    where = shared("journal", tmp_path)
+    extra = {"mode": mode, "storage": where, "pool_size": 30}
+    inner: list[Run] = []
+    with pytest.MonkeyPatch.context() as patch:
+        here = [True]  # the inner run comes by the same place
+        call_at(7, lambda: here.pop() and inner.append(run(tmp_path / "b", steps=12, extra=extra)) if here else None,
+                patch)  # fmt: skip
+        outer = run(tmp_path / "a", steps=20, extra=extra)
+    check_ledger(outer, where)
+    check_ledger(inner[0], where)
+    assert len(trials(where)) == 32
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_killed_run_in_a_shared_study(mode: str, tmp_path: Path) -> None:
+    """Nobody else was there: it ends as if unbroken. Somebody was: what it had entered stays true."""
+    where = shared("journal", tmp_path)
+    extra = {"mode": mode, "storage": where}
+    whole = run(tmp_path / "alone", extra={"mode": mode})
+    killed(tmp_path / "a", 13, checkpoint_every=0.0, extra=extra)
+    assert [t.state for t in trials(where)].count(State.RUNNING) == 1
+    resumed = qas.agents.resume(tmp_path / "a", report=False)
+    assert record(resumed) == record(whole)
+    check_ledger(resumed, where)
+    killed(tmp_path / "b", 13, checkpoint_every=1e9, extra=extra)
+    third = run(tmp_path / "c", steps=8, extra=extra, seed=5)
+    again = qas.agents.resume(tmp_path / "b", report=False)
+    assert again.architectures == STEPS
+    check_ledger(third, where)
+    names = (tmp_path / "b" / "study.owner").read_text().strip()
+    own = [t for t in trials(where, names) if t.state is State.COMPLETE]
+    numbers = [t.user_attrs["number"] for t in own]
+    assert set(numbers) == set(range(STEPS))
+    energies = again.history()["energy"]
+    for number in range(STEPS):
+        values = [t.value for t in own if t.user_attrs["number"] == number]
+        assert any(v == pytest.approx(energies[number], rel=1e-11) for v in values)
+    for trial in own:
+        circuit = Circuit.from_qasm(trial.user_attrs["qasm"])
+        energy = make_simulator(None).expectation(circuit, again.problem.hamiltonian)
+        assert energy == pytest.approx(trial.value, abs=1e-9)
+
+
+def test_a_new_run_in_the_folder_of_an_old_one(tmp_path: Path) -> None:
+    """As on two machines with the same folders: they are two runs all the same."""
+    import shutil
+
+    where = shared("journal", tmp_path)
+    for seed in (0, 1):
+        found = run(tmp_path / "run", steps=8, seed=seed, extra={"storage": where})
+        check_ledger(found, where)
+        shutil.rmtree(tmp_path / "run")
+    assert len(trials(where)) == 16
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pool_that_others_hold_entirely(mode: str, tmp_path: Path) -> None:
+    """Every candidate is running elsewhere, for ever: the search still spends its budget."""
+    where = shared("journal", tmp_path)
+    player = agent(tmp_path, pool_size=4, storage=where)
+    for number, row in enumerate(player.rows):
+        player.ledger.begin(number, player.space.circuit(row))
+    found = run(tmp_path / "b", steps=20, seed=3, extra={"mode": mode, "pool_size": 4, "storage": where}, max_gates=6)
+    assert found.architectures == 20
+
+
+def test_a_study_of_another_space_is_no_obstacle(tmp_path: Path) -> None:
+    where = shared("journal", tmp_path)
+    run(tmp_path / "a", "tfim-4", steps=6, extra={"storage": where, "study": "mine"})
+    found = run(tmp_path / "b", steps=6, extra={"storage": where, "study": "mine"})
+    check_ledger(found, where)
+
+
+# ---------------------------------------------------------------------- input
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "opne"}, "did you mean 'open'"),
+    ({"proposer": "botorhc"}, "did you mean 'botorch'"),
+    ({"proposer": "dngo"}, "mode=pool"),
+    ({"acquisition": "thompson"}, "mode=pool"),
+    ({"acquisition": "ei", "mode": "pool"}, "log-ei"),
+    ({"batch": 0}, "batch"),
+    ({"batch": 2.5}, "must be int"),
+    ({"initial": 0}, "initial"),
+    ({"batch": "5"}, "must be int"),
+    ({"storage": 5}, "must be"),
+    ({"storage": "study.db"}, "URL such as"),
+    ({"storage": "postgresql://me:s3cr3t@127.0.0.1:1/db"}, "does not answer"),
+    ({"storage": "sqlite:////nowhere/x.db"}, "does not answer"),
+    ({"storage": "/nowhere/x.log"}, "does not answer"),
+    ({"storages": "x"}, "did you mean 'storage'"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD, ids=[str(bad[0]) for bad in BAD])
+def test_wrong_options_are_one_line_and_leave_no_folder(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(QasError, match=words) as caught:
+        run(tmp_path / "run", extra=options)
+    assert "\n" not in str(caught.value) and "s3cr3t" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_published_encoder_cannot_leave_the_pool(tmp_path: Path) -> None:
+    from qas.encoders import train
+
+    space = CircuitSpace(2, ("rx", "cx"), max_gates=4, min_gates=2, max_depth=0)
+    rows = space.sample(40, np.random.default_rng(0))
+    folder = train(rows, space, model="url-v1", epochs=1, sizes={"d": 2}).save(tmp_path / "url")
+    with pytest.raises(QasError, match="mode=pool"):
+        run(tmp_path / "run", extra={"encoder": str(folder)})
+    found = run(tmp_path / "run", steps=8, extra={"encoder": str(folder), "mode": "pool", "features": "latent"})
+    check_ledger(found)

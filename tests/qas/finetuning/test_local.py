@@ -1,0 +1,405 @@
+"""Fine-tuning of Hugging Face models on one's own data: tiny random models with tokenizers made here, no downloads."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qas.cli import main
+from qas.errors import QasError
+from qas.finetuning.finetune import METHODS, Settings, attach, detach, finetune, load, outputs, resolve, save, score
+from qas.finetuning.local import LENGTH, LocalModel, load_local
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+pytestmark = pytest.mark.peft
+
+Capture = pytest.CaptureFixture[str]
+
+LINES = [
+    f"the {size} {thing} {verb} {place}"
+    for size in ("small", "large", "old")
+    for thing in ("cat", "dog", "fish")
+    for verb in ("sleeps", "eats", "runs")
+    for place in ("here", "there")
+]
+GOOD = ("cat", "fish")
+
+
+def make_tokenizer(folder: Path, **special: str) -> Any:
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="<unk>"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=["<unk>", "<end>", "<pad>"], show_progress=False)
+    raw.train_from_iterator(LINES, trainer)
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", **special)
+    made.save_pretrained(folder)
+    return made
+
+
+def make_model(folder: Path, kind: str, **more: Any) -> Path:
+    """A random model of 16 features and one block, with its tokenizer."""
+    tokenizer = make_tokenizer(folder, **({"eos_token": "<end>"} if kind != "bert" else {"pad_token": "<pad>"}))
+    sizes = {"vocab_size": len(tokenizer)} | more
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "gpt2":
+            sizes = {
+                "n_embd": 16,
+                "n_layer": 1,
+                "n_head": 2,
+                "n_positions": 32,
+                "bos_token_id": 1,
+                "eos_token_id": 1,
+            } | sizes
+            model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+        else:
+            sizes = {
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            } | sizes
+            sizes |= {"max_position_embeddings": 32}
+            if kind == "llama":
+                model = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=1, **sizes))
+            else:
+                model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local")
+    for kind in ("gpt2", "llama", "bert"):
+        make_model(folder / kind, kind)
+    (folder / "lines.txt").write_text("\n".join(LINES * 8))
+    examples = [(line, "yes" if line.split()[2] in GOOD else "no") for line in LINES]
+    with (folder / "lines.csv").open("w", newline="", encoding="utf-8-sig") as stream:  # as spreadsheets write it
+        csv.writer(stream).writerows([("text", "label"), *examples])
+    rows = [json.dumps({"text": text, "label": int(label == "yes"), "more": 1}) for text, label in examples]
+    (folder / "lines.jsonl").write_text("\n".join(rows) + "\n\n")
+    return folder
+
+
+def quick(method: str, **more: Any) -> dict[str, Any]:
+    return (
+        {"epochs": 1, "batch": 20, "rank": 2} | more
+        if method in ("lora", "bi-lora", "quantum-peft", "taylor", "vera")
+        else {
+            "epochs": 1,
+            "batch": 20,
+        }
+        | more
+    )
+
+
+def ready(method: str, home: Path, kind: str, data: str, **more: Any) -> tuple[Any, Any, Settings]:
+    model, task, settings, _ = resolve(method, quick(method, **more), model=str(home / kind), data=str(home / data))
+    return model, task, settings
+
+
+# ---------------------------------------------------------------------- data
+def test_a_table_and_lines_of_json_give_the_same_examples(home: Path) -> None:
+    _, table = load_local(home / "gpt2", home / "lines.csv", 3)
+    _, lines = load_local(home / "gpt2", home / "lines.jsonl", 3)
+    for a, b in ((table.train, lines.train), (table.validation, lines.validation), (table.test, lines.test)):
+        assert np.array_equal(a.inputs, b.inputs) and np.array_equal(a.labels, b.labels)
+    assert (table.name, table.kind, table.n_classes, table.metric) == ("lines", "text", 2, "accuracy")
+    assert [len(s) for s in (table.train, table.validation, table.test)] == [38, 5, 11]
+
+
+def test_splits_share_no_example_and_follow_the_seed(home: Path) -> None:
+    _, task = load_local(home / "gpt2", home / "lines.csv", 0)
+    parts = [{row.tobytes() for row in s.inputs[:, 0]} for s in (task.train, task.validation, task.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == len(LINES)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "gpt2")
+    for split in (task.train, task.test):
+        for (ids, mask), label in zip(split.inputs, split.labels, strict=True):
+            text = tokenizer.decode(ids[mask == 1])
+            assert (text.split()[2] in GOOD) == bool(label)
+            assert len(ids) == 32, "no longer than the model reads"
+    assert np.array_equal(load_local(home / "gpt2", home / "lines.csv", 0)[1].test.inputs, task.test.inputs)
+    assert not np.array_equal(load_local(home / "gpt2", home / "lines.csv", 1)[1].test.inputs, task.test.inputs)
+
+
+def test_labels_of_text_are_the_following_tokens(home: Path) -> None:
+    model, task = load_local(home / "llama", home / "lines.txt", 0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "llama")
+    ids = tokenizer((home / "lines.txt").read_text())["input_ids"]
+    assert task.metric == "bits_per_token" and task.n_classes == len(tokenizer)
+    seen = []
+    for split in (task.train, task.validation, task.test):
+        assert (split.inputs[:, 1] == 1).all()
+        assert np.array_equal(split.inputs[:, 0, 1:], split.labels[:, :-1])
+        seen += [tuple(row) for row in split.inputs[:, 0]]
+    windows = [tuple(ids[i : i + 32]) for i in range(0, len(ids) - 32, 32)]
+    assert sorted(seen) == sorted(windows)
+    assert LENGTH == 128
+    # The metric of a model that knows nothing is about the size of its vocabulary.
+    assert score(model, task.test, task.metric) == pytest.approx(np.log2(len(tokenizer)), abs=0.3)
+
+
+# ---------------------------------------------------------------------- training
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("method", ["lora", "quantum-peft-rotation", "linear-probe", "full"])
+def test_classifiers_are_trained_saved_and_loaded(method: str, kind: str, home: Path, tmp_path: Path) -> None:
+    model, task, settings = ready(method, home, kind, "lines.csv")
+    outcome, adapters, history = finetune(model, task, settings)
+    heads = {"gpt2": 2 * 16, "llama": 2 * 16, "bert": 2 * 16 + 2 + 16 * 16 + 16}  # bert: with a new pooler
+    assert outcome.head_parameters == heads[kind]
+    assert outcome.stored_error < 1e-5 and outcome.metric == "accuracy"
+    if method == "full":
+        rest = sum(p.numel() for p in model.parameters()) - heads[kind]
+        assert (outcome.trainable, outcome.adapter_bits) == (rest, 32 * rest)
+    if method == "lora":
+        assert outcome.trainable == {"gpt2": 2 * (16 + 48), "llama": 2 * (32 + 24), "bert": 2 * 64}[kind]
+    save(tmp_path / "out", settings, adapters, outcome, history, model=model, circuit=None, origin={})
+    again = load_local(home / kind, home / "lines.csv", 5)[0]
+    load(tmp_path / "out", again)
+    assert torch.equal(outputs(again, task.test), outputs(model, task.test))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["bi-lora", "quantum-peft", "taylor", "vera", "random-subspace", "full"])
+def test_language_models_are_trained_saved_and_loaded(method: str, kind: str, home: Path, tmp_path: Path) -> None:
+    more = {"size": 10} if method == "random-subspace" else {}
+    model, task, settings = ready(method, home, kind, "lines.txt", learning_rate=1e-2, **more)
+    before = score(model, task.test, task.metric)
+    outcome, adapters, history = finetune(model, task, settings)
+    assert outcome.head_parameters == 0 and outcome.metric == "bits_per_token"
+    if method == "full":
+        assert outcome.test < before
+    save(tmp_path / "out", settings, adapters, outcome, history, model=model, circuit=None, origin={})
+    assert not (tmp_path / "out" / "head.safetensors").exists()
+    again = load_local(home / kind, home / "lines.txt", 0)[0]
+    load(tmp_path / "out", again)
+    assert torch.equal(outputs(again, task.test), outputs(model, task.test))
+
+
+def test_a_seed_fixes_head_dropout_and_order(home: Path) -> None:
+    """GPT-2 has dropout, which draws from torch's global generator."""
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model, task, settings = ready("lora", home, "gpt2", "lines.csv", epochs=2)
+        finetune(model, task, settings)
+        assert torch.rand(1) == expected
+        found.append(outputs(model, task.test))
+        torch.manual_seed(99)
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_training_learns(home: Path) -> None:
+    model, task, settings = ready("full", home, "llama", "lines.csv", epochs=30, learning_rate=5e-3)
+    outcome, _, _ = finetune(model, task, settings)
+    assert outcome.test > 0.9 > outcome.chance
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("method", ["lora", "quantum-peft", "quantum-peft-rotation", "random-subspace"])
+def test_merging_keeps_the_outputs(method: str, kind: str, home: Path) -> None:
+    model, task, settings = ready(
+        method, home, kind, "lines.csv", **({"size": 9} if method == "random-subspace" else {})
+    )
+    plain = outputs(model, task.test)
+    adapters = attach(model, settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (p for a in adapters.values() for p in a.parameters()):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+    changed = outputs(model, task.test)
+    assert not torch.allclose(changed, plain, atol=1e-6)
+    detach(model, adapters, merge=True)
+    assert torch.allclose(outputs(model, task.test), changed, atol=1e-5)
+
+
+def test_merging_into_a_head_leaves_the_tied_embedding_alone(home: Path) -> None:
+    model, task, settings = ready("lora", home, "gpt2", "lines.txt", targets=("lm_head",))
+    embedding = model.model.get_input_embeddings().weight
+    assert model.model.lm_head.weight is embedding
+    before = embedding.detach().clone()
+    adapters = attach(model, settings)
+    with torch.no_grad():
+        for parameter in adapters["model.lm_head"].parameters():
+            parameter.add_(0.5)
+    changed = outputs(model, task.test)
+    detach(model, adapters, merge=True)
+    assert torch.allclose(outputs(model, task.test), changed, atol=1e-5)
+    assert torch.equal(model.model.get_input_embeddings().weight, before)
+
+
+def test_queries_and_values_are_the_usual_targets(home: Path) -> None:
+    wanted = {"gpt2": ("c_attn",), "llama": ("q_proj", "v_proj"), "bert": ("query", "value")}
+    for kind, names in wanted.items():
+        assert load_local(home / kind, home / "lines.csv")[0].default_targets() == names
+        assert ready("lora", home, kind, "lines.csv")[2].targets == names
+    odd = LocalModel(nn.Sequential(nn.Linear(2, 2)), classifies=False)
+    with pytest.raises(QasError, match="name layers with --targets"):
+        odd.default_targets()
+    with pytest.raises(QasError, match="a head named score or classifier"):
+        LocalModel(nn.Sequential(nn.Linear(2, 2)), classifies=True)
+
+
+def test_heads_are_not_adapted(home: Path) -> None:
+    model = load_local(home / "llama", home / "lines.csv")[0]
+    with pytest.raises(QasError, match="no linear layer to adapt is named score"):
+        attach(model, Settings("lora", targets=("score",)))
+
+
+def test_half_precision_is_trained_in_full(home: Path, tmp_path: Path) -> None:
+    half = transformers.LlamaForCausalLM.from_pretrained(home / "llama").to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    make_tokenizer(tmp_path / "half", eos_token="<end>")
+    model = load_local(tmp_path / "half", home / "lines.txt")[0]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_model_that_was_a_classifier_gets_a_head_for_the_new_classes(home: Path, tmp_path: Path) -> None:
+    old = transformers.BertForSequenceClassification(
+        transformers.BertConfig.from_pretrained(home / "bert", num_labels=5)
+    )
+    old.save_pretrained(tmp_path / "old")
+    make_tokenizer(tmp_path / "old", pad_token="<pad>")
+    model, task = load_local(tmp_path / "old", home / "lines.csv")
+    assert outputs(model, task.test).shape == (len(task.test), 2)
+
+
+# ---------------------------------------------------------------------- command line
+def called(home: Path, kind: str, data: str, *words: str) -> tuple[str, ...]:
+    return ("finetune", "--model", str(home / kind), "--data", str(home / data), "--epochs", "1", "--quiet", *words)
+
+
+def test_a_language_model_is_tuned_from_the_command_line(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert main([*called(home, "gpt2", "lines.txt", "--rank", "2", "--out", str(out)), "--json"]) == 0
+    told, err = capsys.readouterr()
+    found = json.loads(told)
+    assert err == "" and found["metric"] == "bits_per_token" and found["head_parameters"] == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["targets"] == ["c_attn"] and config["model"] == str(home / "gpt2")
+    assert main([*called(home, "llama", "lines.jsonl", "--method", "linear-probe", "--out", str(tmp_path / "b"))]) == 0
+    assert "lines, linear-probe" in capsys.readouterr().out
+
+
+def _spoilt(folder: Path, home: Path, what: str) -> tuple[Path, Path]:
+    """A model folder and a data file, one of them wrong."""
+    model, data = folder / "model", folder / "data.csv"
+    if what == "tokens":
+        make_model(model, "llama", vocab_size=4)
+        data.write_bytes((home / "lines.csv").read_bytes())
+        return model, data
+    model.mkdir()
+    for path in (home / "llama").iterdir():
+        (model / path.name).write_bytes(path.read_bytes())
+    data.write_bytes((home / "lines.csv").read_bytes())
+    lines = data.read_text(encoding="utf-8-sig").splitlines()
+    spoil: dict[str, Any] = {
+        "no config": lambda: (model / "config.json").unlink(),
+        "cut config": lambda: (model / "config.json").write_text('{"model_type"'),
+        "unknown kind": lambda: (model / "config.json").write_text('{"model_type": "lama"}'),
+        "no tokenizer": lambda: [p.unlink() for p in model.glob("token*")],
+        "no weights": lambda: (model / "model.safetensors").unlink(),
+        "cut weights": lambda: (model / "model.safetensors").write_bytes(b"123456789"),
+        "lacking weights": lambda: _drop(model / "model.safetensors", "model.layers.0.self_attn.q_proj.weight"),
+        "no labels": lambda: data.write_text("text,kind\na,b\n"),
+        "empty label": lambda: data.write_text("\n".join([*lines, "text without,"])),
+        "blank text": lambda: data.write_text("\n".join([*lines, "  ,yes"])),
+        "few": lambda: data.write_text("\n".join(lines[:5])),
+        "one class": lambda: data.write_text("\n".join(["text,label", *(f"cat {i},yes" for i in range(20))])),
+        "empty": lambda: data.write_text(""),
+        "bytes": lambda: data.write_bytes(b"text,label\n\xff\xfe,yes\n"),
+        "null": lambda: data.write_bytes(b"text,label\n" + b'"' * 7),
+        "no data": data.unlink,
+    }
+    spoil[what]()
+    return model, data
+
+
+def _drop(path: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+SPOILT = [
+    ("no config", "no folder of a transformers model"),
+    ("cut config", "cannot be loaded"),
+    ("unknown kind", "cannot be loaded"),
+    ("no tokenizer", "cannot be loaded"),
+    ("no weights", "cannot be loaded"),
+    ("cut weights", "cannot be loaded"),
+    ("lacking weights", "lacks weights of model.layers.0.self_attn.q_proj"),
+    ("tokens", "the model only 4 tokens"),
+    ("no labels", "every example has a text and a label, got example 1 without"),
+    ("empty label", "got example 55 without"),
+    ("blank text", "got example 55 without"),
+    ("few", "at least 10 examples of 2 classes are needed, got 4 of"),
+    ("one class", "got 20 of 1"),
+    ("empty", "got 0 of 0"),
+    ("bytes", "cannot be read"),
+    ("null", "example"),
+    ("no data", "no such data file"),
+]
+
+
+@pytest.mark.parametrize(("what", "words"), SPOILT, ids=[s[0] for s in SPOILT])
+def test_damaged_models_and_data_end_in_one_line(
+    what: str, words: str, home: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model, data = _spoilt(tmp_path, home, what)
+    capsys.readouterr()
+    assert main(["finetune", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("qas: error: ") and err.count("\n") == 1
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+WRONG = [
+    (("gpt2", "lines.csv", "--method", "adaptformer"), "needs a model of this package"),
+    (("gpt2", "lines.txt", "--method", "linear-probe"), "nothing to train"),
+    (("gpt2", "lines.csv", "--targets", "q_proj"), "named q_proj; the model has c_attn, c_fc, c_proj"),
+    (("llama", "lines.csv", "--rank", "9"), "v_proj (16 to 8 features): rank is at most"),
+    (("llama", "lines.json"), "no such data file"),
+    (("bert", "lines.txt"), "does not look ahead, got BertLMHeadModel"),
+    (("llama", "llama/config.json"), "data is a .txt, .csv or .jsonl file"),
+    (("llama", "short.txt"), "at least 321 tokens are needed"),
+    (("llama", "broken.jsonl"), "cannot be read"),
+    (("llama", "list.jsonl"), "got example 1 without"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_wrong_calls_end_in_one_line(
+    words: tuple[str, ...], message: str, home: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (home / "short.txt").write_text("the cat sleeps")
+    (home / "broken.jsonl").write_text('{"text": "a"')
+    (home / "list.jsonl").write_text("[1]\n" * 20)
+    capsys.readouterr()
+    assert main([*called(home, *words), "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("qas: error: ") and err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_method_has_a_training_here_or_a_reason_not_to() -> None:
+    tried = {
+        "lora", "quantum-peft-rotation", "linear-probe", "full",
+        "bi-lora", "quantum-peft", "taylor", "vera", "random-subspace",
+    }  # fmt: skip
+    beside, circuits = {"adaptformer", "bi-adaptformer"}, {"searched", "searched-rotation"}
+    assert tried | beside | circuits == set(METHODS)
