@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -115,6 +116,8 @@ class Agent(abc.ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     """one line for lists"""
+    chooses: ClassVar[bool] = False
+    """It chooses among given circuits, so that problems which know only a list of them are open to it."""
 
     search: Search
     meter: Meter
@@ -125,7 +128,22 @@ class Agent(abc.ABC):
         Raises:
             QasError: options that do not fit the search.
         """
+        if search.problem.listed and not self.chooses:
+            raise QasError(
+                f"{search.problem.name} knows the circuits of its pool only, and {self.name} makes its own: search it "
+                "with bo, knn, reinforce or random"
+            )
         self.search, self.meter = search, search.meter
+
+    @classmethod
+    def translated(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of an older run as they are called today."""
+        return dict(options)
+
+    @classmethod
+    def recorded(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run folder keeps them: without secrets."""
+        return dict(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""

@@ -108,7 +108,7 @@ def search(
         gates = usual.get("gates", goal.search_gates)
     config: dict[str, Any] = {
         "agent": AGENTS.name_of(player) or player.name,
-        "options": settings_of(player) if isinstance(agent, Agent) else dict(options or {}),
+        "options": player.recorded(settings_of(player) if isinstance(agent, Agent) else options or {}),
         "seed": seed,
         "problem": goal.to_json(),
         "noise": None if model is None else model.to_json(),
@@ -135,6 +135,7 @@ def resume(
     steps: int | None = None,
     target: float | None = None,
     agent: type[Agent] | Agent | None = None,
+    options: Mapping[str, Any] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
@@ -146,6 +147,7 @@ def resume(
         path: the run folder.
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
         agent: that of the run, where it is not registered here.
+        options: settings of the agent that the run folder does not keep, such as a storage with its password.
 
     Raises:
         RunError: no run there, damaged, from a newer version, or its budget is used up.
@@ -165,10 +167,10 @@ def resume(
                 f"--{name} {math.ceil(2 * amount)}"
             )
     recorder = Recorder(run.path)
-    player = make_agent(agent or config["agent"], config["options"])
+    player = make_agent(agent or config["agent"], _current_options(agent or config["agent"], config, options))
     state = _build(config, player, recorder, on_progress)
     state.restore(player, run.path)
-    if config["budget"] != run.config["budget"]:
+    if config != run.config:
         try:
             write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
         except BaseException:
@@ -196,6 +198,14 @@ def _check_config(config: dict[str, Any]) -> None:
         isinstance(coupling, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in coupling)
     ):
         raise QasError(f"coupling is a list of pairs of qubits, got {coupling!r}")
+
+
+def _current_options(agent: Any, config: dict[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a run as they are called today; `config` gets them as its folder keeps them."""
+    kind = AGENTS[agent] if isinstance(agent, str) else agent
+    known = kind.translated(config["options"])
+    config["options"] = kind.recorded(config["options"])
+    return known | dict(given or {})
 
 
 def make_agent(given: str | type[Agent] | Agent, options: Mapping[str, Any]) -> Agent:
@@ -241,8 +251,9 @@ def _build(
     meter = Meter(evaluator, Budget(**config["budget"]), record)
     state = Search(problem, table, config["max_gates"], config["seed"], meter, record)
     # One gradient compiles the kernels, and refuses a register too large before a folder is made.
-    warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
-    evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
+    if not problem.listed:
+        warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
+        evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
     player.prepare(state)
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,7 +70,7 @@ class BayesianSearcher(PoolSearcher):
         initial: int = 16,
     ) -> None:
         super().__init__(points, rng)
-        self.surrogate: Surrogate = SURROGATES.make(surrogate, Surrogate)
+        self.surrogate: Surrogate = copy.copy(SURROGATES.make(surrogate, Surrogate))  # it is changed here
         self.acquisition: Acquisition = ACQUISITIONS.make(acquisition, Acquisition)
         self.batch, self.initial = whole_number("batch", batch), whole_number("initial", initial)
         self._forget()

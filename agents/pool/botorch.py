@@ -107,7 +107,7 @@ class BotorchSurrogate(Surrogate):
         from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
-        x, self.seed = self.inputs(points), int(rng.integers(2**31))
+        x, self.seed = self.inputs(points[:]), int(rng.integers(2**31))
         kernel = get_covar_module_with_dim_scaled_prior(x.shape[-1], use_rbf_kernel=False) if self.matern else None
         # A failed fit is repeated from random hyper-parameters, drawn from torch's global generator.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

@@ -12,12 +12,49 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 
 from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
 from qas.checks import finite_number, whole_number
 
 _BATCH = 10
+
+
+@torch.no_grad()
+def train_basis(x: Tensor, y: Tensor, generator: torch.Generator, hidden: int, epochs: int, lr: float) -> Tensor:
+    """First layer of a network d -> hidden tanh -> 1, trained by Adam on the mean squared error.
+
+    In each epoch an incomplete last mini-batch of 10 is left out. The gradient is written out, and all parameters are
+    views of one vector: with so small a network, autograd and one step for each parameter take twice as long.
+
+    Args:
+        x: (n, d), the last column all ones.
+        y: (n,).
+        generator: weights, uniform within 1 / sqrt of the width of their layer, and order of the mini-batches.
+
+    Returns:
+        (d, hidden).
+    """
+    d, n, batch = x.shape[1], len(y), min(_BATCH, len(y))
+    bound = torch.tensor([1 / math.sqrt(max(1, d - 1)), 1 / math.sqrt(hidden)]).repeat_interleave(
+        torch.tensor([d * hidden, hidden + 1])
+    )
+    parameters = (2 * torch.rand(len(bound), generator=generator) - 1) * bound
+    parameters.grad = torch.zeros_like(parameters)
+    weights, head, offset = parameters.split([d * hidden, hidden, 1])
+    slope, head_slope, offset_slope = parameters.grad.split([d * hidden, hidden, 1])
+    weights, slope = weights.view(d, hidden), slope.view(d, hidden)
+    optimizer = torch.optim.Adam([parameters], lr=lr, fused=True)
+    for _ in range(epochs):
+        order = torch.randperm(n, generator=generator)[: n // batch * batch]
+        for inputs, target in zip(x[order].split(batch), y[order].split(batch), strict=True):
+            h = torch.tanh(inputs @ weights)
+            error = (h @ head + offset - target) * (2 / batch)
+            torch.mv(h.T, error, out=head_slope)
+            torch.sum(error, 0, keepdim=True, out=offset_slope)
+            torch.mm(inputs.T, torch.outer(error, head) * (1 - h * h), out=slope)
+            optimizer.step()
+    return weights
 
 
 class LinearHead:
@@ -82,10 +119,7 @@ class DngoPosterior(Posterior):
 
 
 class DngoSurrogate(Surrogate):
-    """A network d -> hidden tanh -> 1 trained anew on all observations; a Bayesian linear head on its hidden layer.
-
-    Trained by Adam on the mean squared error of standardised values; in each epoch an incomplete last mini-batch of 10
-    is left out.
+    """A small network trained anew on all observations, in standard units; a Bayesian linear head on its hidden layer.
 
     Args:
         hidden, epochs, lr: size, epochs and learning rate of the network.
@@ -106,35 +140,24 @@ class DngoSurrogate(Surrogate):
     def learn(
         self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
     ) -> bool:
+        points = points[:]
         self._centre, self._scale = standard_units(points)
         self._mean, spread = float(values.mean()), float(values.std())
         self._spread = spread if spread > 1e-12 * max(1.0, abs(self._mean)) else 1.0
         y = (values - self._mean) / self._spread
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            self._basis = self._trained(self._inputs(points), torch.from_numpy(y.astype(np.float32)))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        target = torch.from_numpy(y.astype(np.float32))
+        self._basis = train_basis(self._inputs(points), target, generator, self.hidden, self.epochs, self.lr)
         self._head = LinearHead(self._features(points), y)
         return True
 
-    def _trained(self, x: Tensor, y: Tensor) -> nn.Module:
-        basis = nn.Sequential(nn.Linear(x.shape[1], self.hidden), nn.Tanh())
-        network = nn.Sequential(basis, nn.Linear(self.hidden, 1))
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.lr, fused=True)
-        batch = min(_BATCH, len(y))
-        for _ in range(self.epochs):
-            order = torch.randperm(len(y))
-            for part in order[: len(y) // batch * batch].split(batch):
-                optimizer.zero_grad()
-                nn.functional.mse_loss(network(x[part])[:, 0], y[part]).backward()
-                optimizer.step()
-        return basis
-
     def _inputs(self, points: NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(((points - self._centre) / self._scale).astype(np.float32))
+        x = np.ones((len(points), points.shape[1] + 1), dtype=np.float32)  # the last column is for the bias
+        x[:, :-1] = (points - self._centre) / self._scale
+        return torch.from_numpy(x)
 
     def _features(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
-        with torch.no_grad():
-            return self._basis(self._inputs(points)).numpy()
+        return torch.tanh(self._inputs(points) @ self._basis).numpy()
 
     def standard(self, value: float) -> float:
         return (value - self._mean) / self._spread

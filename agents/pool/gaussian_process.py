@@ -630,7 +630,7 @@ class GaussianProcessSurrogate(Surrogate):
                 self._append(points, values, n)
             return False
         self._process = self._process or self._new()
-        self._process.fit(points, values, max_iterations=60 if thorough or self._n_fit == 0 else 10)
+        self._process.fit(points[:n], values, max_iterations=60 if thorough or self._n_fit == 0 else 10)
         self._n_fit, self._blocks, self._kept = n, [], None
         return True
 

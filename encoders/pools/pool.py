@@ -18,18 +18,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from qas.checks import shortened
 from qas.circuits import Circuit
 from qas.encoders.pools.spaces import CircuitSpace
-from qas.errors import QasError, UnknownNameError
+from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
-from qas.scores import Score, load_score
+from qas.scores import SCORES, Score, load_score
+from qas.simulators.base import BaseObjective, Simulator
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,31 +220,140 @@ class Pool:
         return found
 
     def table(self, task: str, score: str = "published") -> TabularProblem:
-        """A labelled task as a look-up benchmark; see `TabularProblem`."""
+        """A labelled task as a problem; see `TabularProblem`."""
         labels = self.labels(task)
-        return TabularProblem(self.space, self.rows, labels, load_score(score, labels.problem))
+        path = self.path.resolve()
+        return TabularProblem(
+            self.space,
+            self.rows,
+            labels,
+            load_score(score, labels.problem),
+            pool=str(path),
+            task=task,
+            name=re.sub(r"[^A-Za-z0-9._+-]", "-", f"labelled-{path.name}-{task}"),
+        )
+
+    def identity(self, task: str) -> str:
+        """What the labels of a task depend on, as one hash.
+
+        Raises:
+            UnknownNameError: the pool has no such task.
+        """
+        if task not in self._labels:
+            raise UnknownNameError("task of the pool", task, self._labels)
+        return str(self._labels[task]["identity"])
 
 
-@dataclass(frozen=True)
-class TabularProblem:
-    """A labelled pool as a look-up benchmark: a search study costs look-ups instead of optimizations."""
+class LookUp(BaseObjective):
+    """The label of one circuit; its angles are those of the label, whatever it is asked with."""
+
+    def __init__(self, circuit: Circuit, energy: float) -> None:
+        super().__init__(circuit)
+        self.energy = energy
+
+    def _value(self, angles: np.ndarray) -> float:
+        return self.energy
+
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
+        return self.energy, np.zeros(self.n_angles)
+
+
+@dataclass(frozen=True, eq=False)
+class TabularProblem(BaseProblem):
+    """A labelled pool as a problem: its circuits are judged by look-up, so that a study of many seeds takes seconds.
+
+    The energy is minus the score of the best start. It is that of a whole circuit of the pool at the angles of its label;
+    other circuits cannot be judged, so only agents that choose from a pool search it, and they choose from this one.
+
+    Raises:
+        PoolError: labels that do not fit the rows.
+    """
 
     space: CircuitSpace
     rows: np.ndarray
     """int16, shape (size, max_gates)"""
     labels: Labels
     score: Score
-    _values: list[np.ndarray] = field(default_factory=list, compare=False, repr=False)
+    pool: str = ""
+    """Folder of the pool; empty where it is in memory only."""
+    task: str = ""
+    name: str = "labelled"
+    unit: str = "score"
+    threshold: float | None = None
+    """How far the score may be from that of a solved task, to count as found."""
+    description: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    whole_matrix: ClassVar[bool] = False
+    listed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.labels.energies):
+            raise PoolError(f"a labelled pool has a label for each of {len(self.rows)} circuits, got other labels")
+        task = self.task or self.labels.problem.name
+        words = f"{len(self.rows):,} circuits labelled with {task}, found by look-up"
+        object.__setattr__(self, "threshold", self.threshold or -self.exact - self.score.threshold)
+        object.__setattr__(self, "description", self.description or words)
+        super().__post_init__()
+
+    @classmethod
+    def load(cls, text: str) -> TabularProblem:
+        """The problem of ``POOL:TASK``, such as ``pools/q4:state-4-0``; ``POOL:TASK:SCORE`` for another score.
+
+        Raises:
+            UnknownNameError: no such task or score.
+            PoolError: no such pool, or one that is damaged.
+        """
+        pool, _, task = text.rpartition(":")
+        score = "published"
+        if task in SCORES:
+            score, (pool, _, task) = task, pool.rpartition(":")
+        if not pool:
+            raise QasError(f"a labelled problem is POOL:TASK, such as pools/q4:state-4-0, got {shortened(text)}")
+        return Pool(pool).table(task, score)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    # ------------------------------------------------------------------ what is known
+    @cached_property
     def values(self) -> np.ndarray:
         """Score of every circuit (best start), float64, shape (size,)."""
-        if not self._values:
-            self._values.append(self.score(self.labels.best))
-        return self._values[0]
+        return self.score(self.labels.best)
+
+    @property
+    def n_qubits(self) -> int:
+        return self.space.n_qubits
+
+    @cached_property
+    def exact(self) -> float:
+        """-1, a solved task, or less if a circuit of the pool is better."""
+        best = float(self.values.max())
+        return -best if best > 1 + 1e-9 else -1.0
+
+    @property
+    def lower_bound(self) -> float:
+        return -max(1.0, float(self.values.max()))
+
+    @property
+    def mixed_energy(self) -> float:
+        return 0.0
+
+    @property
+    def spread(self) -> float:
+        return float(np.ptp(self.values)) or 1.0
+
+    @property
+    def summary(self) -> str:
+        return f"{len(self):,} labels"
+
+    @property
+    def search_gates(self) -> tuple[str, ...]:
+        return self.space.gates
+
+    @property
+    def max_gates(self) -> int:
+        return self.space.max_gates
 
     @property
     def good(self) -> np.ndarray:
@@ -257,22 +369,66 @@ class TabularProblem:
         """Indices of the best circuits, best first; of equals the earlier one."""
         return np.argsort(-self.values, kind="stable")[:count]
 
-    def look_up(self, indices: Any) -> np.ndarray:
-        """Scores of some circuits.
-
-        Raises:
-            QasError: an index outside the pool.
-        """
-        found = np.asarray(indices)
-        if not found.size:
-            return np.zeros(found.shape)
-        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(self):
-            raise QasError(f"circuits of the pool are numbered 0..{len(self) - 1}, got {indices!r}")
-        return self.values[found]
-
     def circuit(self, index: int) -> Circuit:
         """One circuit with the angles of its best start."""
         return self.space.circuit(self.rows[index]).with_angles(self.labels.angles[index])
+
+    # ------------------------------------------------------------------ how a circuit is judged
+    @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {row.tobytes(): index for index, row in reversed(list(enumerate(self.rows)))}
+
+    def index(self, circuit: Circuit) -> int:
+        """Where the pool has this architecture.
+
+        Raises:
+            CircuitError: it does not.
+        """
+        found = self._places.get(self.space.row(circuit).tobytes())
+        if found is None:
+            raise CircuitError(f"{self.name} knows the {len(self):,} circuits of its pool only, got another one")
+        return found
+
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> LookUp:
+        return LookUp(circuit, -float(self.values[self.index(circuit)]))
+
+    def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
+        """`circuit` itself: a label is of a whole circuit of the pool."""
+        return circuit
+
+    # ------------------------------------------------------------------ files
+    def to_json(self) -> dict[str, Any]:
+        if not self.pool:
+            raise QasError("a labelled pool that is in memory only cannot be written to a file")
+        return {
+            "format": "qas-labelled-pool",
+            "version": 1,
+            "name": self.name,
+            "pool": self.pool,
+            "task": self.task,
+            "score": self.score.name,
+            "labels": Pool(self.pool).identity(self.task),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> TabularProblem:
+        """Open the pool again.
+
+        Raises:
+            QasError: not such a dict, a newer version, or no such pool with these labels.
+        """
+        try:
+            version, pool, task, score = data["version"], str(data["pool"]), str(data["task"]), str(data["score"])
+            labels = data["labels"]
+        except (KeyError, TypeError) as error:
+            raise QasError(f"a labelled problem in a file has a version, pool, task, score and labels: {error}") from None
+        if version != 1:
+            raise QasError(f"labelled problems of version 1 can be read, got version {shortened(version)}")
+        opened = Pool(pool)
+        found = opened.table(task, score)
+        if opened.identity(task) != labels:
+            raise PoolError(f"the labels of {task} have changed since the file was written: {pool}")
+        return found
 
 
 # ---------------------------------------------------------------------- building

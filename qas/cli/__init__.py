@@ -977,9 +977,6 @@ def _pool(arguments: argparse.Namespace) -> int:
 
 def _task_row(pool: Any, task: str) -> dict[str, Any]:
     """What the labels of a task say, in numbers."""
-    from qas.encoders.pools.pool import TabularProblem
-    from qas.scores import load_score
-
     labels = pool.labels(task)
     row: dict[str, Any] = {
         "task": task,
@@ -988,9 +985,8 @@ def _task_row(pool: Any, task: str) -> dict[str, Any]:
         "evaluations": int(labels.evaluations.sum()),
     }
     with contextlib.suppress(QasError):
-        score = load_score("published", labels.problem)
-        table = TabularProblem(pool.space, pool.rows, labels, score)
-        row |= {"threshold": score.threshold, "share_above": table.base_rate}
+        table = pool.table(task)
+        row |= {"threshold": table.score.threshold, "share_above": table.base_rate}
     return row
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 FORMAT = "qas-problem"
 VERSION = 1
 """Schema version of `Problem.to_json`."""
-PROBLEM_FORMATS = {FORMAT: "qas.problems:Problem", "qas-adapter-problem": "qas.adapters.problems:AdapterProblem"}
+PROBLEM_FORMATS = {FORMAT: "qas.problems:Problem", "qas-adapter-problem": "qas.adapters.problems:AdapterProblem",
+                   "qas-labelled-pool": "qas.encoders.pools.pool:TabularProblem"}  # fmt: skip
 """Format of a problem file -> where the class that reads it is; loaded on first use."""
 CHEMICAL_ACCURACY = 1.6e-3
 """Error in hartree below which a molecular energy counts as solved (1 kcal/mol)."""
@@ -72,6 +73,8 @@ class BaseProblem(abc.ABC):
     """Judges the circuit's whole matrix, up to its sign; False: the state that it makes of |0…0>, up to its phase."""
     simulated: ClassVar[bool] = False
     """Simulators judge it, so that noise, engines and shots mean something."""
+    listed: ClassVar[bool] = False
+    """Judges the circuits of a list only, such as a labelled pool: agents that make circuits of their own are refused."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -815,6 +818,7 @@ _FAMILIES = {
     "cluster-N": f"cluster-state ring, -ΣZXZ, N = 2 to {MAX_QUBITS}; cluster-N-open for an open chain",
     "maxcut-N-url": "max-cut of the published graphs of arXiv:2401.11576, N = 4 or 8",
     "state-N-SEED": f"state of a seeded random circuit, -|ψ><ψ|, N = 2 to {MAX_TARGET_QUBITS}",
+    "labelled FILE": "a labelled pool, judged by look-up; FILE is POOL:TASK, such as pools/q4:state-4-0",
     "maxcut-N-SEED": f"max-cut of a seeded random graph, N = 2 to {MAX_QUBITS}, 3-regular for even N >= 4",
 }
 
@@ -844,6 +848,10 @@ def load_problem(name: str) -> BaseProblem:
 
         member, space, path = name.strip().partition(" ")
         return load_adapter_problem(member.lower() + space + path)
+    if key.startswith("labelled "):
+        from qas.encoders.pools.pool import TabularProblem
+
+        return TabularProblem.load(name.strip()[len("labelled ") :].strip())
     molecules = _molecule_names()
     if key in molecules:
         return _read_molecule(key)
