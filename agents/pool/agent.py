@@ -124,10 +124,8 @@ class PoolAgent(Agent):
         key = (name, self.space, self._digest, None if self.trained is None else self.trained.fingerprint)
         if key not in _last_points:  # a study of many seeds on one pool makes its points once
             features = CircuitFeatures(name, self.space, self.trained).fit(self.rows)
-            points = features(self.rows)
-            points.flags.writeable = False
             _last_points.clear()
-            _last_points[key] = features, points
+            _last_points[key] = features, features(self.rows)
         return _last_points[key]
 
     def forms(self, rows: np.ndarray) -> np.ndarray:
