@@ -340,7 +340,7 @@ def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
     errors: dict[str, list[float]] = {"bo": [], "random": []}
     for seed in range(3):
         for name in errors:
-            options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60, "features": "reduced"}
+            options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60}
             found = qas.search(
                 "tfim-4", agent=name, options=options | {"encoder": "q4"}, out=tmp_path / f"{name}{seed}", seed=seed,
                 steps=60, report=False,
