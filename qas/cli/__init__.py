@@ -134,7 +134,7 @@ def _add_search(commands: Any) -> None:
     )
     latent.add_argument("--pool", metavar="DIR", help="candidates (default: drawn from the encoder's space)")
     latent.add_argument(
-        "--screen", metavar="NAME", help="keep the best candidates by a proxy: fluctuation, expressibility, paths"
+        "--screen", metavar="NAME", help="keep the best candidates by a proxy: fluctuation, expressibility"
     )
     latent.add_argument("--storage", metavar="URL", help="Optuna storage that several machines share (agent bo)")
     add("--engine", metavar="NAME", help="statevector, pauli-transfer or aer (default: the fastest exact one)")
