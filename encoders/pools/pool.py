@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -614,3 +615,23 @@ def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> n
         return flat.astype(dtype, copy=False).reshape(-1, width)
     except (KeyError, ValueError, AttributeError) as error:
         raise PoolError(f"a shard has no column {name} of width {width}: {path}: {error}") from None
+
+
+def summarize(pool: Pool, task: str) -> dict[str, Any]:
+    """What the labels of a task say: best error, mean spread between starts, evaluations; where the task has a
+    published score, its threshold and the share of circuits above it.
+
+    Raises:
+        UnknownNameError: the pool has no such task.
+    """
+    labels = pool.labels(task)
+    found: dict[str, Any] = {
+        "task": task,
+        "best_error": float(labels.problem.error(labels.best.min())),
+        "spread": float(labels.spread.mean()),
+        "evaluations": int(labels.evaluations.sum()),
+    }
+    with suppress(QasError):
+        table = pool.table(task)
+        found |= {"threshold": table.score.threshold, "share_above": table.base_rate}
+    return found
