@@ -34,9 +34,10 @@ class AerSimulator(Simulator):
     """
 
     name = "aer"
+    about = "Qiskit Aer: state vector or density matrix, gradients by parameter shift"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        self.noise = noise
+        super().__init__(noise)
         self._noise_models: dict[frozenset[tuple[str, tuple[int, ...]]], Any] = {}
 
     # ------------------------------------------------------------------ exact values
