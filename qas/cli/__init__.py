@@ -893,7 +893,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         circuit = read_circuit_file(target)
     report = evaluate(
-        circuit, problem, noise=noise, shots=arguments.shots, backend=arguments.engine, seed=arguments.seed
+        circuit, problem, noise=noise, shots=arguments.shots, engine=arguments.engine, seed=arguments.seed
     )
     if arguments.json:
         _print_json(report.to_json())
