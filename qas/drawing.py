@@ -269,6 +269,7 @@ def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
 
 # ---------------------------------------------------------------------- LaTeX
 _TEX = {"S†": r"S^\dagger", "T†": r"T^\dagger", "√X": r"\sqrt{X}"}
+_TEX_STARTS = {r"\control{}": r"\ctrl", r"\targX{}": r"\swap"}
 _TEX_ENDS = {"●": r"\control{}", "⊕": r"\targ{}", "×": r"\targX{}"}
 
 
@@ -303,7 +304,8 @@ def _latex_cells(gate: Gate) -> dict[int, str]:
     cells = dict(zip(gate.qubits, ends, strict=True))
     if len(cells) == 2:
         upper, lower = min(cells), max(cells)
-        cells[upper] += rf"\vqw{{{lower - upper}}}"
+        start = cells[upper]
+        cells[upper] = _TEX_STARTS.get(start, rf"{start}\vqw") + f"{{{lower - upper}}}"
     return cells
 
 
