@@ -1107,7 +1107,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     ]
     print(f"{task.name}, {method}")
     for label, value in rows:
-        print(f"  {label:22s}{value}")
+        print(f"  {label:26s}{value}")
     return 0
 
 
@@ -1168,7 +1168,7 @@ def _new_folder(out: str | None, stem: str) -> Iterator[Path]:
 
 def _backbone(arguments: argparse.Namespace) -> int:
     from qas.finetuning.backbones import PRESETS, SHIPPED, list_backbones, pretrain
-    from qas.finetuning.finetune import METHODS
+    from qas.finetuning.methods import list_methods
     from qas.finetuning.tasks import list_tasks
 
     if arguments.action == "list":
@@ -1178,7 +1178,7 @@ def _backbone(arguments: argparse.Namespace) -> int:
             for name, preset in PRESETS.items()
         }
         presets |= {name: f"in backbones/{name}" for name in list_backbones() if name not in PRESETS}
-        known = {"backbones": presets, "tasks": list_tasks(), "methods": METHODS}
+        known = {"backbones": presets, "tasks": list_tasks(), "methods": list_methods()}
         if arguments.json:
             _print_json(known)
             return 0
