@@ -360,7 +360,7 @@ def _find_backbone(name: str | os.PathLike[str]) -> Path:
 
 
 def _read_weights(path: Path, expected: Any, model: VisionTransformer) -> dict[str, np.ndarray]:
-    tensors = read_tensors(path, "the file of the backbone's weights", expected)
+    tensors = read_tensors(path, "the file of weights", expected)
     due = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(due.keys() | tensors.keys()):
         want, got = due.get(name), tensors[name].shape if name in tensors else None

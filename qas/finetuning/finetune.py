@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from qas.adapters.architecture import Architecture, load_architecture
 from qas.checks import finite_number, whole_number
@@ -191,7 +192,8 @@ def train(
             losses = []
             order = torch.from_numpy(rng.permutation(len(split)))
             for chosen in order.split(settings.batch):
-                logits = model(inputs[chosen])
+                with parametrize.cached():  # peft asks more than once for weights that are rounded
+                    logits = model(inputs[chosen])
                 loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten())
                 optimizer.zero_grad()
                 loss.backward()
@@ -218,7 +220,8 @@ def _at_once(task: Task, most: int = 250) -> int:
 def outputs(model: nn.Module, split: Split, batch: int = 250) -> Tensor:
     """Logits of a split, without dropout."""
     model.eval()
-    return torch.cat([model(part) for part in torch.from_numpy(split.inputs).split(batch)])
+    with parametrize.cached():
+        return torch.cat([model(part) for part in torch.from_numpy(split.inputs).split(batch)])
 
 
 @torch.no_grad()
@@ -228,7 +231,8 @@ def score(model: nn.Module, split: Split, metric: str, batch: int = 250) -> floa
     total = 0.0
     labels = torch.from_numpy(split.labels)
     for part, wanted in zip(torch.from_numpy(split.inputs).split(batch), labels.split(batch), strict=True):
-        logits = model(part)
+        with parametrize.cached():
+            logits = model(part)
         if metric == "accuracy":
             total += float((logits.argmax(-1) == wanted).sum())
         else:

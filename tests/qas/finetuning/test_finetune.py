@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import qas
-from qas.finetuning import finetune as module
 from qas.adapters.architecture import Architecture
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.errors import QasError, RunError, UnknownNameError
+from qas.finetuning import finetune as module
 from qas.finetuning.backbones import ByteGpt, VisionTransformer, save_backbone
 from qas.finetuning.finetune import (
     METHODS,

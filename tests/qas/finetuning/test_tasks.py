@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 from scipy import ndimage
 
-from qas.finetuning import tasks
 from qas.errors import MissingExtraError, QasError, UnknownNameError
+from qas.finetuning import TASKS, tasks
 from qas.finetuning.tasks import (
-    ALL_SHAPES,
-    CONTEXT,
     SHAPES,
     SOURCES,
     Split,
     Sprites,
     Task,
-    draw_scenes,
+    draw_counts,
+    draw_shapes,
     list_tasks,
     load_source,
     load_task,
     paint,
 )
+
+N_CLASSES = {draw_counts: 8, draw_shapes: 6}
 
 AREAS = {
     "disc": np.pi,
@@ -41,15 +41,16 @@ AREAS = {
 """Areas of the shapes at radius 1, by hand."""
 
 
-def clean(target: str, size: int, seed: int = 0) -> tuple[Sprites, np.ndarray, np.ndarray]:
+def clean(draw: Any, size: int, seed: int = 0) -> tuple[Sprites, np.ndarray, np.ndarray]:
     """Scenes in pure white, their images on black, and their labels."""
-    sprites, labels = draw_scenes(target, size, np.random.default_rng(seed))
+    labels = np.arange(size) % N_CLASSES[draw]
+    sprites = draw(labels, np.random.default_rng(seed))
     sprites = replace(sprites, brightness=np.ones_like(sprites.brightness))
     return sprites, paint(sprites), labels
 
 
 def one(kind: str, x: float = 16.3, y: float = 15.2, radius: float = 8.0, angle: float = 0.4) -> Sprites:
-    values = (ALL_SHAPES.index(kind), x, y, radius, angle, 1.0)
+    values = (SHAPES.index(kind), x, y, radius, angle, 1.0)
     return Sprites(*(np.array([[value]]) for value in values))
 
 
@@ -82,13 +83,11 @@ def inside(kind: str, z: np.ndarray) -> np.ndarray:
     return {
         "disc": abs(z) < 1,
         "ring": (abs(z) < 1) & (abs(z) > 0.56),
-        "crescent": (abs(z) < 1) & (abs(z - 0.5) > 0.8),
-        "dome": (abs(z + 0.39) < 0.92) & (z.real > -0.39),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ALL_SHAPES)
-@pytest.mark.parametrize("angle", [0.0, 0.7, 4.0])
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("angle", [0.7])
 def test_shapes_against_counting_points(kind: str, angle: float) -> None:
     """Coverage of a pixel is about the share of its 256 points that lie inside."""
     sprite = one(kind, radius=9.0, angle=angle)
@@ -104,7 +103,7 @@ def test_shapes_against_counting_points(kind: str, angle: float) -> None:
     assert np.count_nonzero((image > 0.05) & (image < 0.95)) > 20
 
 
-@pytest.mark.parametrize("kind", ALL_SHAPES)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_a_full_turn_changes_nothing_and_a_quarter_turns_the_image(kind: str) -> None:
     start = paint(one(kind, 16.0, 16.0, angle=0.3))
     np.testing.assert_allclose(paint(one(kind, 16.0, 16.0, angle=0.3 + 2 * np.pi)), start, atol=1e-4)
@@ -133,54 +132,45 @@ def test_later_slots_cover_earlier_ones_and_the_background_stays() -> None:
 # ---------------------------------------------------------------------- labels, from the images alone
 
 
-
-
-
-
 def test_count_is_the_number_of_connected_components() -> None:
-    _, images, labels = clean("count", 400)
+    _, images, labels = clean(draw_counts, 400)
     found = [ndimage.label(image > 0.25, np.ones((3, 3)))[1] for image in images]
     np.testing.assert_array_equal(np.array(found) - 1, labels)
 
 
-
-
-
-
 def test_shape_is_told_by_the_share_of_the_circle_that_is_filled() -> None:
-    sprites, images, labels = clean("shape", 600)
+    sprites, images, labels = clean(draw_shapes, 600)
     filled = images.sum((1, 2)) / sprites.radius[:, 0] ** 2
     nearest = np.abs(filled[:, None] - np.array([AREAS[name] for name in SHAPES])).min(1)
     np.testing.assert_allclose(nearest, 0.0, atol=0.08)
     np.testing.assert_allclose(filled, [AREAS[SHAPES[label]] for label in labels], atol=0.08)
 
 
+@pytest.mark.parametrize("draw", N_CLASSES)
+def test_sprites_lie_wholly_inside(draw: Any) -> None:
+    sprites, _, _ = clean(draw, 300)
+    there = sprites.kinds >= 0
+    for centre in (sprites.x, sprites.y):
+        assert (centre - sprites.radius)[there].min() >= -1e-9 and (centre + sprites.radius)[there].max() <= 32 + 1e-9
 
 
 # ---------------------------------------------------------------------- tasks
-
-
 def check(task: Task, train: int, validation: int, test: int) -> None:
     assert [len(task.train), len(task.validation), len(task.test)] == [train, validation, test]
     for split in (task.train, task.validation, task.test):
-        assert split.labels.dtype == np.int64
+        assert split.labels.dtype == np.int64 and split.inputs.dtype == np.float32
         assert split.labels.min() >= 0 and split.labels.max() < task.n_classes
-        if task.kind == "image":
-            size = 32 if task.name.startswith("sprites") else 16
-            assert split.inputs.dtype == np.float32 and split.inputs.shape[1:] == (size, size)
-            assert np.abs(split.inputs).max() <= 1.0
-        else:
-            assert split.inputs.dtype == np.int64 and split.inputs.shape == split.labels.shape == (len(split), CONTEXT)
+        assert np.abs(split.inputs).max() <= 1.0
     both = task.train_and_validation
     assert len(both) == train + validation
     np.testing.assert_array_equal(both.inputs[:train], task.train.inputs)
     np.testing.assert_array_equal(both.labels[train:], task.validation.labels)
 
 
-@pytest.mark.parametrize("name", list_tasks())
-def test_a_seed_fixes_everything_and_parts_share_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", TASKS)
+def test_every_registered_task_is_fixed_by_its_seed_and_its_parts_share_nothing(name: str) -> None:
     task, again, other = (load_task(name, seed=seed, train=104, test=60) for seed in (3, 3, 4))
-    assert task.name == name and task.metric == ("bits_per_byte" if name.startswith("text") else "accuracy")
+    assert task.metric == "accuracy" and task.backbone and "\n" not in list_tasks()[name]
     for part in ("train", "validation", "test"):
         one_, two = getattr(task, part), getattr(again, part)
         np.testing.assert_array_equal(one_.inputs, two.inputs)
@@ -188,23 +178,36 @@ def test_a_seed_fixes_everything_and_parts_share_nothing(name: str) -> None:
         assert not np.array_equal(one_.inputs, getattr(other, part).inputs)
     check(task, 84, 20, 60)
     seen = [digests(split) for split in (task.train, task.validation, task.test)]
-    if name != "text-tests":  # test code repeats itself
-        assert len(set.union(*seen)) == 164
+    assert len(set.union(*seen)) == 164
 
 
+DIGESTS = {"sprites": "836da60553f6", "digits": "86203dfa6051"}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_labels_are_those_of_the_published_results(name: str) -> None:
+    task = load_task(name, seed=1, train=100, test=50)
+    labels = np.concatenate([task.train.labels, task.validation.labels, task.test.labels])
+    assert hashlib.sha256(labels.tobytes()).hexdigest()[:12] == DIGESTS[name]
 
 
 def test_default_sizes_follow_the_protocol() -> None:
-    check(load_task("sprites"), 800, 200, 2000)
     check(load_task("digits"), 800, 200, 397)
-    check(load_task("text-prose"), 800, 200, 500)
-    assert load_task("sprites", train=20, test=1).name == "sprites-count"
+    sprites = load_task("sprites")
+    check(sprites, 800, 200, 2000)
+    assert np.ptp(np.bincount(sprites.test.labels)) <= 1, "balanced"
+
+
+def test_a_task_is_a_function_too() -> None:
+    assert load_task(tasks.digits, seed=2, train=20, test=5).name == "digits"
 
 
 def test_every_background_differs_and_the_sprite_is_brighter() -> None:
     """Scenes are drawn before their backgrounds, so the same stream tells where the sprites of a split are."""
-    split = tasks._sprite_split("scale", 200, np.random.default_rng(5))
-    sprites, labels = draw_scenes("scale", 200, np.random.default_rng(5))
+    split = tasks._sprite_split(draw_shapes, 6, 200, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    labels = rng.permutation(np.arange(200) % 6)
+    sprites = draw_shapes(labels, rng)
     np.testing.assert_array_equal(split.labels, labels)
     mask = paint(replace(sprites, brightness=np.ones_like(sprites.brightness)))
     grey = (split.inputs + 1) / 2
@@ -225,8 +228,6 @@ def test_sources_are_fixed_by_their_seed_and_held_out_ones_are_apart(source: str
     np.testing.assert_array_equal(first.labels, again.labels)
     assert not digests(first) & digests(other) and not digests(first) & digests(held)
     assert len(first) == len(held) == 64
-
-
 
 
 def test_tasks_use_no_digit_of_the_source() -> None:
@@ -254,7 +255,7 @@ def test_held_out_digits_are_other_digits(monkeypatch: pytest.MonkeyPatch) -> No
 
 # ---------------------------------------------------------------------- digits
 def test_views_show_the_same_digits() -> None:
-    loaded = {name: load_task(name, seed=1) for name in DIGIT_TASKS}
+    loaded = {name: load_task(name, seed=1) for name in TASKS if name.startswith("digits")}
     plain = loaded["digits"]
     for task in loaded.values():
         np.testing.assert_array_equal(task.test.labels, plain.test.labels)
@@ -315,35 +316,6 @@ def test_clutter_lies_behind_a_smaller_digit() -> None:
     assert single.shape == (1, 16, 16) and single.dtype == np.float32
 
 
-# ---------------------------------------------------------------------- text
-
-
-
-
-
-
-def positions(split: Split, numbered: dict[bytes, int]) -> np.ndarray:
-    return np.array([numbered[bytes(window[:16].astype(np.uint8))] for window in split.inputs])
-
-
-
-
-
-
-
-
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text * 9000)
-
-
-
-
-
-
-
-
 # ---------------------------------------------------------------------- chance
 def test_chance_of_images_is_the_share_of_the_commonest_class() -> None:
     images = np.zeros((4, 2, 2), np.float32)
@@ -351,47 +323,25 @@ def test_chance_of_images_is_the_share_of_the_commonest_class() -> None:
     assert Task("x", "image", *splits, n_classes=3, metric="accuracy").chance == 0.75
 
 
-
-
 # ---------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("sprite", "unknown task 'sprite'; did you mean 'sprites'?"),
-        ("digits-rotate", "did you mean 'digits-rotated'?"),
-        ("imagenet-21k", "unknown task 'imagenet-21k'"),
-        (3, "unknown task '3'"),
-        (None, "unknown task 'None'"),
-        (["sprites"], "unknown task"),
-    ],
+    [("sprite", "did you mean 'sprites'"), ("digits-rotate", "did you mean 'digits-rotated'"), (3, "task '3'")],
 )
 def test_unknown_tasks(name: object, message: str) -> None:
-    with pytest.raises(UnknownNameError, match=message.replace("?", r"\?")) as caught:
-        load_task(name)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UnknownNameError, match=message):
+        load_task(name)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"seed": -1}, "seed is at least 0, got -1"),
-        ({"seed": 1.5}, r"seed is a whole number, got 1\.5"),
-        ({"seed": True}, "seed is a whole number, got True"),
-        ({"train": 19}, "train is at least 20, got 19"),
-        ({"train": "many"}, "train is a whole number, got 'many'"),
-        ({"test": 0}, "test is at least 1, got 0"),
-    ],
-)
-def test_sizes_out_of_range(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(QasError, match=message):
-        load_task("sprites", **settings)  # type: ignore[arg-type]
+@pytest.mark.parametrize("settings", [{"seed": -1}, {"train": 19}, {"train": "many"}, {"test": 0}], ids=str)
+def test_sizes_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(QasError, match=f"{next(iter(settings))} is a whole number of at least"):
+        load_task("sprites", **settings)
 
 
 def test_there_are_only_so_many_digits() -> None:
     with pytest.raises(QasError, match="there are 1397 digits for train and test together, got 1398"):
         load_task("digits", train=1000, test=398)
-
-
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
