@@ -427,8 +427,10 @@ def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
             if isinstance(model, VisionTransformer) and "bias" in new_head:
                 model.replace_head(len(new_head["bias"]))
             Trained(cast(nn.Module, trained_head(model)).state_dict()).unpack(new_head)
-    except BaseException:
+    except BaseException as error:
         detach(model)
+        if isinstance(error, QasError) and not isinstance(error, RunError):
+            raise RunError(f"{error}: {folder}") from None
         raise
     return settings, parts
 

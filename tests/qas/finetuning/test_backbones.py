@@ -477,7 +477,7 @@ def test_training_learns_and_tells_about_it(small: None, tmp_path: Path) -> None
     }
     assert told[0]["loss"] == pytest.approx(math.log(10), abs=0.05) and told[-1]["loss"] < 0.9 * told[0]["loss"]
     about = model.provenance
-    assert about["score"] > 0.25 and about["metric"] == "accuracy" and about["held_out"] == 300 and about["seed"] == 2
+    assert about["score"] > 0.2 and about["metric"] == "accuracy" and about["held_out"] == 300 and about["seed"] == 2
     assert about["final_loss"] == told[-1]["loss"] and about["examples"] == 3200 and about["threads"] == 1
     assert {"python", "torch", "numpy"} <= about["versions"].keys()
     again = load_backbone(tmp_path / "digits")
