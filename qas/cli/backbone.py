@@ -12,7 +12,7 @@ from qas.cli.show import listing, print_json, print_lines
 
 def add(commands: Any) -> None:
     about = "Pre-trains small models offline, and lists them."
-    actions = read.command(commands, "backbone", "models to fine-tune", about).commands("ACTION", required=True)
+    actions = read.group(commands, "backbone", "models to fine-tune", about)
     train = read.command(actions, "train", "pre-train one", "Pre-trains a small model, in minutes.", _train)
     train.option("preset", "PRESET", "a name from qas backbone list")
     train.option("--examples", "N", "training examples (default: by preset)", read.count)

@@ -13,7 +13,7 @@ from qas.cli.show import listing, print_json, print_lines
 
 def add(commands: Any) -> None:
     about = "Trains graph autoencoders on pools, and lists them."
-    actions = read.command(commands, "encoder", "circuit encoders", about).commands("ACTION", required=True)
+    actions = read.group(commands, "encoder", "circuit encoders", about)
     about = "Trains a graph autoencoder on a pool; no labels are needed."
     train = read.command(actions, "train", "train one on a pool", about, _train)
     option = train.option
@@ -33,7 +33,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
     out = Path(arguments.out)
     with bar(arguments.quiet) as shown:
-        shown("preparing", 0, arguments.epochs)
         encoder = train_on_pool(
             arguments.pool,
             out,

@@ -30,7 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.circuit is not None or arguments.qasm or arguments.save:
         _one(found, pick(found, arguments.circuit), arguments)
     elif arguments.json:
-        show.print_json(show.run_json(found))
+        from qas.report import run_to_json
+
+        show.print_json(run_to_json(found))
     elif arguments.front:
         show.print_lines(*show.heading(found), "", *show.front(found, found.front))
     else:

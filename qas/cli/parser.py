@@ -49,9 +49,6 @@ class Parser(argparse.ArgumentParser):
         if progress:
             self.flag("--quiet", "show no progress")
 
-    def commands(self, metavar: str, **settings: Any) -> Any:
-        return self.add_subparsers(metavar=metavar, **settings)
-
     def children(self) -> dict[str, Parser]:
         """The parsers of its commands by name."""
         return next((dict(a.choices) for a in self._actions if isinstance(a, argparse._SubParsersAction)), {})
@@ -87,17 +84,23 @@ def build_parser() -> Parser:
     """The parser of ``qas`` with all its commands."""
     parser = Parser(prog="qas", description="Quantum architecture search: find good circuits for noisy devices.")
     parser.add_argument("--version", action="version", version=f"qas {__version__}")
-    commands = parser.commands("COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for verb in _VERBS:
         importlib.import_module(f"qas.cli.{verb}").add(commands)
     return parser
 
 
-def command(commands: Any, name: str, about: str, description: str, run: Callable[[Any], int] | None = None) -> Parser:
-    """A new command, or a new action of one."""
+def command(commands: Any, name: str, about: str, description: str, run: Callable[[Any], int]) -> Parser:
+    """A new command, or a new action of a group."""
     parser = commands.add_parser(name, help=about, description=description)
     parser.set_defaults(run=run)
     return parser
+
+
+def group(commands: Any, name: str, about: str, description: str) -> Any:
+    """A new command that only has actions; returns what they are added to."""
+    parser = commands.add_parser(name, help=about, description=description)
+    return parser.add_subparsers(metavar="ACTION", required=True)
 
 
 # ---------------------------------------------------------------------- values
@@ -144,6 +147,13 @@ def setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
+def _active(text: str) -> tuple[int, int]:
+    electrons, _, orbitals = text.partition(",")
+    if not (electrons.isdecimal() and orbitals.isdecimal()):
+        raise argparse.ArgumentTypeError(f"electrons and orbitals such as 2,5 are needed, got {text!r}")
+    return int(electrons), int(orbitals)
+
+
 def given(arguments: argparse.Namespace, *options: str) -> dict[str, Any]:
     """Those of the options that the user gave."""
     return {name: value for name in options if (value := getattr(arguments, name)) is not None}
@@ -155,22 +165,13 @@ _MOLECULE = ("basis", "active", "charge", "mapping")
 
 def add_problem(parser: Parser) -> None:
     """The options that say what is solved without a name from ``qas problems``."""
-    group = parser.add_argument_group("instead of a name")
-    add = group.add_argument
+    add = parser.add_argument_group("instead of a name").add_argument
     add("--hamiltonian", metavar="FILE", help="Pauli strings and their weights (.json), or a SparsePauliOp (.qpy)")
     add("--geometry", metavar="XYZ", help='a molecule in angstrom, such as "Li 0 0 0; H 0 0 1.6" (extra chem)')
     add("--basis", metavar="NAME", help="of --geometry (default sto-3g)")
-    add("--active", type=pair, metavar="E,O", help="of --geometry: active electrons and orbitals (default all)")
+    add("--active", type=_active, metavar="E,O", help="of --geometry: active electrons and orbitals (default all)")
     add("--charge", type=int, metavar="Q", help="of --geometry (default 0)")
     add("--mapping", metavar="NAME", help="of --geometry: parity or jordan-wigner (default parity)")
-
-
-def pair(text: str) -> tuple[int, int]:
-    try:
-        electrons, orbitals = (count(part) for part in text.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"electrons and orbitals such as 2,5 are needed, got {text!r}") from None
-    return electrons, orbitals
 
 
 def read_problem(arguments: argparse.Namespace, name: str | None, file: str | None = None) -> BaseProblem | None:

@@ -11,8 +11,8 @@ from qas.cli.show import print_json, print_lines, table
 
 
 def add(commands: Any) -> None:
-    parser = read.command(commands, "pool", "circuit pools", "Draws pools of circuits and labels them with energies.")
-    actions = parser.commands("ACTION", required=True)
+    about = "Draws pools of circuits and labels them with energies."
+    actions = read.group(commands, "pool", "circuit pools", about)
     about = "Draws distinct circuits and labels them; the same command again goes on where it stopped."
     build = read.command(actions, "build", "draw and label a pool", about, _build)
     option = build.option

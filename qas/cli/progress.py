@@ -99,13 +99,18 @@ class Watch:
         if time.perf_counter() - self.begun < self._next_line:
             return
         self._next_line = time.perf_counter() - self.begun + _PLAIN_EVERY
+        tell(", ".join([clock(progress.seconds), *self.status(progress), f"{self.left()} left", *self._note()]))
+
+    def status(self, p: Progress) -> list[str]:
+        """What was found, and how fast."""
         evaluations, architectures = self.rates()
-        tell(
-            f"{clock(progress.seconds)}, best error {quantity(progress.best_error, self.unit)} "
-            f"({progress.best_gates} gates, {progress.best_two_qubit_gates} on two qubits), {evaluations:,.0f} "
-            f"evaluations/s, {architectures:,.0f} architectures/s, {self.left()} left"
-            + (f", {progress.note}" if progress.note else "")
-        )
+        return [
+            f"best error {quantity(p.best_error, self.unit)} ({p.best_gates} gates, {p.best_two_qubit_gates} on two qubits)",
+            f"{evaluations:,.0f} evaluations/s, {architectures:,.0f} architectures/s",
+        ]
+
+    def _note(self) -> list[str]:
+        return [self.last.note] if self.last and self.last.note else []
 
     def renderable(self) -> Any:
         """The live display."""
@@ -118,21 +123,15 @@ class Watch:
         if p is None:
             slow = time.perf_counter() - self.begun > _SLOW_START
             return Text(f"{self.label}\n{_PREPARING if slow else 'preparing'} …")
-        evaluations, architectures = self.rates()
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=1.0, completed=p.fraction, width=32)
         passed = Text(f"{clock(p.seconds)}, {self.left()} left")
         head.add_row(bar, passed, Text(sparkline(self._errors), style="blue"))
-        best = Text(quantity(p.best_error, self.unit), style="bold")
-        size = f"{p.best_gates} gates, {p.best_two_qubit_gates} on two qubits; {p.front_size} circuits in the front"
-        done = f"{architectures:,.0f} architectures/s; {p.evaluations:,} evaluations so far"
-        body = Table.grid(padding=(0, 2))
-        body.add_row("best error", best, Text(size))
-        body.add_row("speed", Text(f"{evaluations:,.0f} evaluations/s"), Text(done))
-        rows: list[Any] = [Text(self.label, style="bold"), head, body]
-        if p.note:
-            rows.append(Text(p.note, style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(*rows, Text("Ctrl-C stops and keeps everything", style="dim"))
+        found, speed = self.status(p)
+        lines = [f"{found}; {p.front_size} circuits in the front", f"{speed}; {p.evaluations:,} evaluations so far"]
+        dim = [*self._note(), "Ctrl-C stops and keeps everything"]
+        dimmed = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in dim]
+        return Group(Text(self.label, style="bold"), head, *map(Text, lines), *dimmed)
 
 
 def sparkline(errors: Sequence[float], width: int = 24) -> str:

@@ -151,22 +151,3 @@ def places(run: Run) -> list[str]:
         more = f" --{name} {2 * budget[name]:g}" if name == "seconds" else f" --{name} {2 * budget[name]}"
     lines += [f"continue     qas search --resume {path}{more}", f"look again   qas inspect {path}"]
     return lines + ([f"cross-check  qas evaluate {path} --engine aer"] if run.problem.simulated else [])
-
-
-def run_json(run: Run) -> dict[str, Any]:
-    from qas.report import product_state
-
-    own = ("status", "agent", "seed", "evaluations", "architectures", "seconds")
-    p = run.problem
-    return {
-        "path": str(run.path.resolve()),
-        "problem": p.name,
-        "noise": run.noise.name if run.noise else None,
-        **{name: getattr(run, name) for name in own},
-        "unit": p.unit,
-        "exact": p.exact,
-        "product_state": product_state(p),
-        "threshold": p.threshold,
-        "best": run.best.to_json() if run.front else None,
-        "front": [r.to_json() for r in run.front],
-    }

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import qas
-from qas.agents.base import Progress
-from qas.cli import _clock, _sparkline, _Watch, main
+from qas.cli import main
+from qas.cli.progress import Watch, sparkline
+from qas.cli.show import clock
+from qas.record import Progress
 from qas.runs import VERSION, Run, load_run
 
 Capture = pytest.CaptureFixture[str]
@@ -184,14 +186,14 @@ def test_resume_with_a_larger_budget(capsys: Capture, tmp_path: Path) -> None:
 def test_interrupt_keeps_everything(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     words = ["search", "h2-3", "--agent", "evolution", "--steps", "20000", "--no-report", "--out"]
-    original = _Watch.plain
+    original = Watch.plain
 
-    def interrupted(self: _Watch, progress: Progress) -> None:
+    def interrupted(self: Watch, progress: Progress) -> None:
         original(self, progress)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Watch, "plain", interrupted)
+        patch.setattr(Watch, "plain", interrupted)
         assert main([*words, str(parts)]) == 130
     out = capsys.readouterr().out
     assert f"qas search --resume {parts}" in out and "interrupted" in out
@@ -215,7 +217,7 @@ def test_interrupt_before_the_search(capsys: Capture, tmp_path: Path, monkeypatc
 
 
 def test_progress_lines(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = _Watch("h2-2, agent random", "Ha", {"seconds": 60})
+    watch = Watch("h2-2, agent random", "Ha")
     watch.explain_start()
     assert "compiled" in capsys.readouterr().err
     watch.plain(Progress(1.0, 100, 10, 0.5, 3, 1, 0.1, 2, "note"))
@@ -231,7 +233,7 @@ def test_progress_lines(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_live_display() -> None:
     from rich.console import Console
 
-    watch = _Watch("h2-2, agent [random]", "Ha", {"steps": 60})
+    watch = Watch("h2-2, agent [random]", "Ha")
     console = Console(width=100)
     with console.capture() as capture:
         console.print(watch.renderable())
@@ -245,9 +247,9 @@ def test_live_display() -> None:
 
 
 def test_small_formats() -> None:
-    assert (_clock(0), _clock(59.6), _clock(3661)) == ("0:00", "1:00", "1:01:01")
-    assert _sparkline([]) == "" and set(_sparkline([1.0, 1.0])) == {"▁"}
-    falling = _sparkline([1.0, 0.1, 0.01, float("inf"), -1.0])
+    assert (clock(0), clock(59.6), clock(3661)) == ("0:00", "1:00", "1:01:01")
+    assert sparkline([]) == "" and set(sparkline([1.0, 1.0])) == {"▁"}
+    falling = sparkline([1.0, 0.1, 0.01, float("inf"), -1.0])
     assert falling[0] == "█" and falling[-1] == "▁"
 
 
