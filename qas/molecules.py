@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import one_line
 from qas.errors import MissingExtraError, QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.problems import CHEMICAL_ACCURACY, Problem, _line
+from qas.problems import CHEMICAL_ACCURACY, Problem
 
 MAPPINGS = {
     "jordan-wigner": "one qubit per spin orbital, alpha orbitals first",
@@ -275,7 +276,7 @@ def _build(atoms: list[tuple[str, tuple[float, float, float]]], basis: str, char
         return gto.M(atom=atoms, basis=basis, charge=charge, spin=spin, unit=unit, verbose=0)
     except Exception as error:
         # PySCF has no common error for a basis that it does not know or that lacks an element.
-        raise QasError(f"PySCF cannot build the molecule in basis {basis!r}: {_line(error)}") from None
+        raise QasError(f"PySCF cannot build the molecule in basis {basis!r}: {one_line(error)}") from None
 
 
 def _hartree_fock(mol: Any, guess: str) -> Any:
