@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from qas.adapters import backbones
+from qas.finetuning import backbones
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.finetuning.backbones import (
     PRESETS,

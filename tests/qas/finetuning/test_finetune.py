@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import qas
-from qas.adapters import finetune as module
+from qas.finetuning import finetune as module
 from qas.adapters.architecture import Architecture
 from qas.circuits import Circuit
 from qas.cli import main

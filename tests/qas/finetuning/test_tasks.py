@@ -13,7 +13,7 @@ import pytest
 from matplotlib.path import Path as Outline
 from scipy import ndimage
 
-from qas.adapters import tasks
+from qas.finetuning import tasks
 from qas.errors import MissingExtraError, QasError, UnknownNameError
 from qas.finetuning.tasks import (
     ALL_SHAPES,
