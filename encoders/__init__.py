@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qas.encoders.graphs import GRAPH_ENCODINGS, CircuitGraph, GraphBatch, GraphEncoding, load_encoding
-from qas.encoders.layers import LayerEncoding, split_gates
+from qas.encoders.layers import LayerEncoding
 from qas.encoders.pools.screens import SCREENS, path_counts, screen
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.gates import POOL_GATES
@@ -31,7 +31,6 @@ __all__ = [
     "load_encoding",
     "path_counts",
     "screen",
-    "split_gates",
     "train",
 ]
 

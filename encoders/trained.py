@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qas.alphabet import checked_coupling
 from qas.circuits import Circuit
 from qas.encoders.autoencoder import (
     LATENT_LIMIT,
@@ -24,7 +25,7 @@ from qas.encoders.autoencoder import (
     build_model,
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_json, to_json, write_atomic
 
@@ -200,7 +201,7 @@ class TrainedEncoder:
         return torch.from_numpy(array.clip(-LATENT_LIMIT, LATENT_LIMIT).astype(np.float32))
 
     def _grammar(self, coupling: Any) -> Grammar:
-        key = None if coupling is None else frozenset(checked_pairs(self.space.n_qubits, coupling))
+        key = None if coupling is None else checked_coupling(self.space.n_qubits, coupling, connected=False)
         if key not in self._grammars:
             self._grammars[key] = Grammar(self.space, key)
         return self._grammars[key]
@@ -278,7 +279,7 @@ def read_parts(
     kind = np.where(is_gate, kind, 0)
     last = np.where(single[kind], values[:, 1:-1].argmax(2), last)
     first = np.where(single[kind], last, first)
-    table = _token_table(space, allowed, either_order)
+    table = space.alphabet.table(allowed, either_order=either_order)
     token = np.where(is_gate, table[kind, first, last], -1)
     built = has_end & (kinds[:, 0] == 0) & ((token >= 0) | ~inside).all(1)
     rows = np.where(inside & built[:, None], token, PADDING).astype(np.int16)
@@ -301,18 +302,6 @@ def _strongest(values: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray
 
 def _width(space: CircuitSpace, name: str) -> int:
     return next(len(gate.qubits) for gate in space.placed if gate.name == name)
-
-
-def _token_table(space: CircuitSpace, allowed: np.ndarray, either_order: bool) -> np.ndarray:
-    """(kind, first, last) -> token, -1 where there is none."""
-    n = space.n_qubits
-    table = np.full((len(space.gates), n, n), -1, dtype=np.int64)
-    tokens = np.flatnonzero(allowed)
-    both = space.symmetric[tokens] | either_order
-    turned = tokens[both]
-    table[space.kind[turned], space.last[turned], space.first[turned]] = turned
-    table[space.kind[tokens], space.first[tokens], space.last[tokens]] = tokens
-    return table
 
 
 # ---------------------------------------------------------------------- loading

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qas._gymnasium import ENV_ID, register
-from qas.envs.actions import ActionTable
 from qas.envs.curricula import Curriculum, FixedThreshold, MovingThreshold, RandomHalting, load_curriculum
 from qas.envs.rewards import Transition, list_rewards, load_reward
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENV_ID",
-    "ActionTable",
     "CircuitBuilderEnv",
     "Curriculum",
     "FixedThreshold",

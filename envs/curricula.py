@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from qas.encoders.layers import whole_number
+from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
 from qas.problems import BaseProblem
 

@@ -47,7 +47,7 @@ def test_latents_and_embeddings(model: str) -> None:
     circuits = [SPACE.circuit(row) for row in rows()]
     np.testing.assert_allclose(encoder.embed_circuits(circuits), encoder.embed(rows()), atol=1e-6)
     assert encoder.embed_circuits([]).shape == (0, 4)
-    with pytest.raises(CircuitError, match="the space has the gates"):
+    with pytest.raises(CircuitError, match="the gates are"):
         encoder.embed_circuits([Circuit(3, [("t", 0)])])
 
 
