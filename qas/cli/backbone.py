@@ -44,7 +44,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from qas.finetuning.backbones import PRESETS, SHIPPED, list_backbones
-    from qas.finetuning.finetune import METHODS
+    from qas.finetuning.methods import list_methods
     from qas.finetuning.tasks import list_tasks
 
     backbones = {
@@ -53,7 +53,7 @@ def _list(arguments: argparse.Namespace) -> int:
         for name, preset in PRESETS.items()
     }
     backbones |= {name: f"in backbones/{name}" for name in list_backbones() if name not in PRESETS}
-    known = {"backbones": backbones, "tasks": list_tasks(), "methods": METHODS}
+    known = {"backbones": backbones, "tasks": list_tasks(), "methods": list_methods()}
     if arguments.json:
         print_json(known)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from qas.cli import parser as read
@@ -93,10 +94,10 @@ def _gradient(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
             raise QasError(f"--gradient belongs to a task alone: leave out {shown}")
     from qas.finetuning.folders import save_task_gradient
 
-    path = arguments.gradient
+    path = Path(arguments.gradient)
     matrix = save_task_gradient(path, **read.given(arguments, "task", "backbone", "examples"), **settings)
     if arguments.json:
-        print_json({"path": path, "shape": list(matrix.shape)})
+        print_json({"path": str(path.resolve()), "shape": list(matrix.shape)})
         return 0
     print_lines(
         f"{arguments.task}: gradient of {matrix.shape[0]} x {matrix.shape[1]} in {path}",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = ("lists", "search", "inspect", "evaluate", "pool", "encoder", "finetune", "backbone", "completion")
-_CLOSED_KINDS = ("agents",)
+_CLOSED_KINDS = ("agents", "methods", "tasks")
 """Kinds that have names and no files; looked up as soon as the words are read."""
 
 
