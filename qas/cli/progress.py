@@ -104,8 +104,9 @@ class Watch:
     def status(self, p: Progress) -> list[str]:
         """What was found, and how fast."""
         evaluations, architectures = self.rates()
+        size = f"{p.best_gates} gates, {p.best_two_qubit_gates} on two qubits"
         return [
-            f"best error {quantity(p.best_error, self.unit)} ({p.best_gates} gates, {p.best_two_qubit_gates} on two qubits)",
+            f"best error {quantity(p.best_error, self.unit)} ({size})",
             f"{evaluations:,.0f} evaluations/s, {architectures:,.0f} architectures/s",
         ]
 
