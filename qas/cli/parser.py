@@ -180,7 +180,7 @@ def read_problem(arguments: argparse.Namespace, name: str | None, file: str | No
     Raises:
         QasError: more than one, or one that cannot be read.
     """
-    from qas.problems import load_problem, needs_file
+    from qas.problems import load_problem
 
     molecule = given(arguments, *_MOLECULE)
     sources = [source for source in (name, arguments.hamiltonian, arguments.geometry) if source is not None]
@@ -192,12 +192,4 @@ def read_problem(arguments: argparse.Namespace, name: str | None, file: str | No
         from qas.molecules import molecule as build
 
         return build(arguments.geometry, **molecule)
-    if not sources:
-        return None
-    if name is not None and needs_file(name):
-        if file is None:
-            raise QasError(f"{name} needs a file behind its name (qas problems tells which), got none")
-        return load_problem(f"{name} {file}")
-    if file is not None:
-        raise QasError(f"unexpected argument {file!r}: {name} takes no file (see qas search --help)")
-    return load_problem(sources[0])
+    return load_problem(" ".join([sources[0], *([file] if file is not None else [])])) if sources else None
