@@ -6,7 +6,6 @@ import base64
 import math
 import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from qas.adapters.program import Program, compile_program, lower
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, RunError
+from qas.files import check_versioned, versioned
 from qas.problems import BaseProblem, Family, load_problem
 from qas.simplify import simplify
 from qas.simulators.base import BaseObjective, Simulator
@@ -211,17 +211,8 @@ class AdapterProblem(BaseProblem):
 
     # ------------------------------------------------------------------ files
     def to_json(self) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "n_qubits": self.qubits,
-            "goal": self.goal,
-            "angles": self.angles,
-            "threshold": self.threshold,
-            "description": self.description,
-            "provenance": self.provenance,
-        }
+        names = ("name", "n_qubits", "goal", "angles", "threshold", "description", "provenance")
+        data = versioned(FORMAT, VERSION, {name: getattr(self, name) for name in names})
         if self.matrix is not None:
             text = base64.b64encode(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()).decode()
             data["matrix"] = {"shape": list(self.matrix.shape), "float64": text}
@@ -229,11 +220,7 @@ class AdapterProblem(BaseProblem):
 
     @classmethod
     def from_json(cls, data: Any) -> AdapterProblem:
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise QasError(f"an adapter problem is a JSON object with format {FORMAT!r}")
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-            raise QasError(f"adapter problems of version 1 to {VERSION} can be read, got version {version!r}")
+        data = check_versioned(data, FORMAT, VERSION, "an adapter problem")
         try:
             matrix = None
             if "matrix" in data:

@@ -3,6 +3,7 @@
 from qas.problems.base import BaseProblem
 from qas.problems.families import (
     MAX_QUBITS,
+    MOLECULES,
     PROBLEMS,
     Family,
     list_problems,
@@ -27,6 +28,7 @@ __all__ = [
     "FORMAT",
     "MAX_QUBITS",
     "MAX_TARGET_QUBITS",
+    "MOLECULES",
     "PROBLEMS",
     "VERSION",
     "BaseProblem",

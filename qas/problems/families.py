@@ -166,7 +166,10 @@ def _molecule(path: Path) -> Problem:
 PROBLEMS = Registry(
     "problems",
     "problem family",
-    {path.stem: Single(path.stem, partial(_molecule, path)) for path in sorted(MOLECULES.glob("*.json"))}
+    {
+        path.stem: Single(path.stem, partial(_molecule, path))
+        for path in sorted(MOLECULES.glob("*.json"), key=lambda p: p.stem)
+    }
     | {
         "tfim": "qas.problems.spins:TFIM",
         "heisenberg": "qas.problems.spins:HEISENBERG",
@@ -242,7 +245,7 @@ def load_problem(source: str | os.PathLike[str] | BaseProblem) -> BaseProblem:
             )
         return its.load(rest)
     if rest:
-        raise QasError(f"{its.word} problems are named {its.rule}, got {shortened(source)}")
+        raise QasError(f"{name} takes nothing behind its name, got {shortened(source)}")
     return its.load(member)
 
 

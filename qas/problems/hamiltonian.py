@@ -13,6 +13,7 @@ import numpy as np
 from qas.checks import finite_number, one_line, shortened
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError
+from qas.files import check_versioned, versioned
 from qas.hamiltonians import Hamiltonian
 from qas.problems.base import BaseProblem
 
@@ -178,15 +179,8 @@ class Problem(BaseProblem):
 
         Reference values that are unknown and too large to compute are left out.
         """
-        data: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "description": self.description,
-            "n_qubits": self.n_qubits,
-            "unit": self.unit,
-            "threshold": self.threshold,
-        }
+        names = ("name", "description", "n_qubits", "unit", "threshold")
+        data = versioned(FORMAT, VERSION, {name: getattr(self, name) for name in names})
         for key in REFERENCES:
             try:
                 data[key] = getattr(self, key)
@@ -203,11 +197,7 @@ class Problem(BaseProblem):
         Raises:
             QasError: not such a dict, a newer schema version, or a missing, malformed or inconsistent entry.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise QasError(f"a problem file is a JSON object with format {FORMAT!r}, got {shortened(data)}")
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-            raise QasError(f"problem files of version 1 to {VERSION} can be read, got version {shortened(version)}")
+        data = check_versioned(data, FORMAT, VERSION, "a problem file")
         missing = [key for key in ("name", "terms", "n_qubits", "unit", "threshold") if key not in data]
         if missing:
             raise QasError(

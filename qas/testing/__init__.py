@@ -17,10 +17,11 @@ from qas.testing.random import random_circuit, random_hamiltonian
 
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
+    from qas.testing.problems import ProblemContract
 
-_CONTRACTS = {"AgentContract": "agents"}
+_CONTRACTS = {"AgentContract": "agents", "ProblemContract": "problems"}
 
-__all__ = ["AgentContract", "random_circuit", "random_hamiltonian"]
+__all__ = ["AgentContract", "ProblemContract", "random_circuit", "random_hamiltonian"]
 
 
 def __getattr__(name: str) -> Any:
