@@ -26,9 +26,10 @@ from qas.adapters.program import (
     is_real,
     lower,
 )
-from qas.checks import shortened, whole_number
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
+from qas.files import check_versioned, versioned
 
 FORMAT = "qas-adapter-architecture"
 VERSION = 1
@@ -235,15 +236,9 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; `from_json` reads it back."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "n_qubits": self.n_qubits,
-            "odd": self.odd,
-            "gates": [[name, *wires] for name, wires in self.gates],
-            "hash": self.hash,
-        }
+        gates = [[name, *wires] for name, wires in self.gates]
+        about = {"name": self.name, "n_qubits": self.n_qubits, "odd": self.odd, "gates": gates, "hash": self.hash}
+        return versioned(FORMAT, VERSION, about)
 
     @classmethod
     def from_json(cls, data: Any) -> Architecture:
@@ -252,11 +247,7 @@ class Architecture:
         Raises:
             QasError: no such object, a newer version, malformed gates, or a hash that is not that of the gates.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise QasError(f"an adapter architecture is a JSON object of format {FORMAT!r}, got {shortened(data)}")
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-            raise QasError(f"adapter architectures of version 1 to {VERSION} can be read, got version {version!r}")
+        data = check_versioned(data, FORMAT, VERSION, "an adapter architecture")
         try:
             gates = tuple((str(name), tuple(operator.index(w) for w in wires)) for name, *wires in list(data["gates"]))
             found = cls(operator.index(data["n_qubits"]), gates, operator.index(data["odd"]), str(data["name"]))

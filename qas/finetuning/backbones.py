@@ -9,7 +9,6 @@ transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) averages over its patche
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 import platform
@@ -29,7 +28,7 @@ from torch.nn import functional
 
 from qas.checks import shortened, whole_number
 from qas.errors import QasError, UnknownNameError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
 from qas.finetuning.tasks import DIGIT_SIZE, SHAPES, SPRITE_SIZE, Split, load_source
 
 FORMAT = "qas-backbone"
@@ -300,18 +299,16 @@ def save_backbone(
     kind = np.float16 if half else np.float32
     weights = save({name: np.array(held[name].numpy(), dtype=kind, order="C") for name in sorted(held)})
     about = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
         "config": config_to_json(model.config),
         "parameters": sum(tensor.numel() for tensor in held.values()),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": sha256(weights),
         "provenance": dict(model.provenance if provenance is None else provenance),
     }
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     # The description names the hash of the weights: written last, it never speaks of weights that are not there yet.
     write_atomic(path / "weights.safetensors", weights)
-    write_atomic(path / "backbone.json", to_json(about, indent=2) + "\n")
+    write_json(path / "backbone.json", versioned(FORMAT, FORMAT_VERSION, about), indent=2)
     return path
 
 
@@ -333,12 +330,7 @@ def load_backbone(name: str | os.PathLike[str]) -> VisionTransformer:
     """
     folder = _find_backbone(name)
     where = folder / "backbone.json"
-    about = read_json(where, "the description of the backbone")
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise QasError(f"a backbone is described by a file of format {FORMAT}, got {where}")
-    if not isinstance(about.get("version"), int) or not 1 <= about["version"] <= FORMAT_VERSION:
-        told = about.get("version")
-        raise QasError(f"backbones are read up to format version {FORMAT_VERSION}, got {told}; update qas: {where}")
+    about = read_versioned(where, FORMAT, FORMAT_VERSION, "the description of the backbone")
     lacking = [key for key in ("config", "weights_sha256", "provenance") if key not in about]
     if lacking or not isinstance(about["provenance"], dict):
         raise QasError(f"the description of the backbone lacks {(lacking or ['a provenance of names'])[0]}: {where}")
@@ -368,21 +360,7 @@ def _find_backbone(name: str | os.PathLike[str]) -> Path:
 
 
 def _read_weights(path: Path, expected: Any, model: VisionTransformer) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise QasError(f"the weights of the backbone are missing: {path}") from None
-    except OSError as error:
-        raise QasError(f"the weights of the backbone cannot be read: {path}: {error.strerror or error}") from None
-    told = hashlib.sha256(data).hexdigest()
-    if told != expected:
-        raise QasError(f"the weights of the backbone have sha256 {str(expected)[:12]}…, got {told[:12]}…: {path}")
-    try:
-        tensors = load(data)
-    except Exception as error:  # safetensors raises a class of its own
-        raise QasError(f"the weights of the backbone are damaged: {path}: {error}") from None
+    tensors = read_tensors(path, "the file of the backbone's weights", expected)
     due = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(due.keys() | tensors.keys()):
         want, got = due.get(name), tensors[name].shape if name in tensors else None

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, load_architecture
 from qas.checks import finite_number, whole_number
-from qas.errors import QasError, RunError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.errors import QasError, RunError, UnknownNameError
+from qas.files import new_folder, read_tensors, read_versioned, versioned, write_atomic, write_json
 from qas.finetuning import METHODS
 from qas.finetuning.backbones import VisionTransformer, list_backbones, load_backbone
 from qas.finetuning.local import load_local
@@ -363,28 +363,27 @@ def save(
     """
     from safetensors.torch import save as serialize
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"the folder of a fine-tuning must be new or empty: {folder}")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     history = list(history)
     about = {"settings": settings.to_json(), "circuit": None if circuit is None else circuit.to_json(), **origin}
     data = serialize({_stem(name) + key: tensor for name, p in parts.items() for key, tensor in p.pack().items()})
-    write_atomic(folder / "adapter.safetensors", data)
-    head = trained_head(model)
-    if head is not None:
-        own = {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
-        write_atomic(folder / "head.safetensors", serialize(own))
-    write_atomic(folder / "config.json", to_json({"format": FORMAT, "version": VERSION, **about}, indent=1) + "\n")
-    figures = asdict(outcome) | {"file_bytes": len(data)}
-    write_atomic(folder / "metrics.json", to_json(figures, indent=1) + "\n")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("epoch", "seconds", "loss", "validation"))
     writer.writerows((p.epoch, f"{p.seconds:.3f}", f"{p.loss:.6g}", f"{p.validation:.6g}") for p in history)
-    write_atomic(folder / "history.csv", stream.getvalue())
-    _draw(folder / "curve.png", history, outcome, settings)
+    head = trained_head(model)
+    with new_folder(folder, "the fine-tuning"):
+        write_atomic(folder / "adapter.safetensors", data)
+        if head is not None:
+            write_atomic(folder / "head.safetensors", serialize({n: t.clone() for n, t in head.state_dict().items()}))
+        write_json(folder / "config.json", versioned(FORMAT, VERSION, about))
+        write_json(folder / "metrics.json", asdict(outcome) | {"file_bytes": len(data)})
+        write_atomic(folder / "history.csv", stream.getvalue())
+        _draw(folder / "curve.png", history, outcome, settings)
     return len(data)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in read_tensors(path, "the fine-tuning").items()}
 
 
 def _stem(name: str) -> str:
@@ -397,22 +396,16 @@ def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
     Raises:
         QasError: a folder that is missing, damaged, of a newer version, or that does not fit the model.
     """
-    from safetensors.torch import load as deserialize
-
-    config = read_json(folder / "config.json", "config.json")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise RunError(f"not a fine-tuning folder: {folder}")
-    if not isinstance(config.get("version"), int) or not 1 <= config["version"] <= VERSION:
-        raise RunError(
-            f"fine-tuning folders of version 1 to {VERSION} can be read, got {config.get('version')!r}: {folder}"
-        )
+    config = read_versioned(folder / "config.json", FORMAT, VERSION, "the configuration of the fine-tuning")
+    tensors = _tensors(folder / "adapter.safetensors")
+    head = folder / "head.safetensors"
+    new_head = _tensors(head) if head.exists() else None
     try:
         settings = Settings.from_json(config["settings"])
         circuit = None if config["circuit"] is None else Architecture.from_json(config["circuit"])
-        tensors = deserialize((folder / "adapter.safetensors").read_bytes())
-        head = folder / "head.safetensors"
-        new_head = deserialize(head.read_bytes()) if head.exists() else None
-    except Exception as error:  # safetensors has errors of its own
+    except UnknownNameError:
+        raise
+    except (KeyError, TypeError, AttributeError, QasError) as error:
         raise RunError(f"the fine-tuning folder is damaged: {folder}: {error}") from None
     if (new_head is None) != (trained_head(model) is None):
         raise RunError(
