@@ -26,16 +26,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
         self.set_defaults(run=None)
 
-    def option(
-        self,
-        names: str,
-        metavar: str,
-        about: str,
-        read: Callable[[str], Any] | None = None,
-        *,
-        kind: str | None = None,
-        **more: Any,
-    ) -> None:
+    def option(self, names: str, metavar: str, about: str, read: Any = None, *, kind: str = "", **more: Any) -> None:
         """An argument with a value; `kind` is the registry that its names come from."""
         action = self.add_argument(*names.split(), metavar=metavar, help=about, type=read, **more)
         action.kind = kind  # type: ignore[attr-defined]
