@@ -7,7 +7,7 @@ from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import listing, print_json, print_lines
+from qas.cli.show import answer, listing
 
 
 def add(commands: Any) -> None:
@@ -34,12 +34,9 @@ def _train(arguments: argparse.Namespace) -> int:
             on_progress=lambda told: shown(f"loss {told['loss']:.4g}", told["step"], told["steps"]),
             **read.given(arguments, "seed", "examples"),
         )
-    if arguments.json:
-        print_json({"path": str(out.resolve()), "provenance": model.provenance})
-    else:
-        print_lines(f"{preset}: {model.provenance}", "", f"folder  {out}")
-        print(f"fine-tune it  qas finetune --task NAME --backbone {out}")
-    return 0
+    lines = [f"{preset}: {model.provenance}", "", f"folder  {out}"]
+    lines.append(f"fine-tune it  qas finetune --task NAME --backbone {out}")
+    return answer(arguments, {"path": str(out.resolve()), "provenance": model.provenance}, *lines)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -54,9 +51,4 @@ def _list(arguments: argparse.Namespace) -> int:
     }
     backbones |= {name: f"in backbones/{name}" for name in list_backbones() if name not in PRESETS}
     known = {"backbones": backbones, "tasks": list_tasks(), "methods": list_methods()}
-    if arguments.json:
-        print_json(known)
-    else:
-        for title, entries in known.items():
-            print_lines(title, *listing(entries, "  "))
-    return 0
+    return answer(arguments, known, *(line for title in known for line in (title, *listing(known[title], "  "))))

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qas.cli.parser import Parser, build_parser, command
-from qas.cli.show import print_lines
 from qas.errors import QasError
 
 # They hand the words behind "qas" to "qas completion --words"; without an answer files are offered.
@@ -34,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print_lines(*([_SCRIPTS[arguments.shell]] if arguments.words is None else complete(arguments.words)))
+    print(_SCRIPTS[arguments.shell] if arguments.words is None else "\n".join(complete(arguments.words)))
     return 0
 
 

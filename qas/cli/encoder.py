@@ -8,7 +8,7 @@ from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import listing, print_json, print_lines
+from qas.cli.show import answer, listing
 
 
 def add(commands: Any) -> None:
@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from qas.encoders.report import metrics_table
     from qas.encoders.training import train_on_pool
 
     out = Path(arguments.out)
@@ -39,22 +40,13 @@ def _train(arguments: argparse.Namespace) -> int:
             on_progress=lambda told: shown(f"training, loss {told['loss']:.4g}", told["epoch"], told["epochs"]),
             **read.given(arguments, "task", "encoding", "model", "epochs", "seed"),
         )
-    if arguments.json:
-        print_json({"path": str(out), "metrics": encoder.metrics, "settings": encoder.settings})
-    else:
-        from qas.encoders.report import metrics_table
-
-        print_lines(repr(encoder), "", metrics_table({out.name: encoder}), "", f"encoder folder  {out}")
-        print(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
-    return 0
+    lines = [repr(encoder), "", metrics_table({out.name: encoder}), "", f"encoder folder  {out}"]
+    lines.append(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
+    return answer(arguments, {"path": str(out), "metrics": encoder.metrics, "settings": encoder.settings}, *lines)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from qas.encoders.trained import list_encoders, load_encoder
 
     known = {name: repr(load_encoder(name)) for name in list_encoders()}
-    if arguments.json:
-        print_json(known)
-    else:
-        print_lines(*listing(known))
-    return 0
+    return answer(arguments, known, *listing(known))

@@ -44,11 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from qas.evaluation import evaluate
 
     report = evaluate(circuit, problem, noise=noise, shots=arguments.shots, engine=engine, seed=arguments.seed)
-    if arguments.json:
-        show.print_json(report.to_json())
-    else:
-        show.print_lines(*_text(report, problem))
-    return 0
+    return show.answer(arguments, report.to_json(), *_text(report, problem))
 
 
 def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseModel | None]:

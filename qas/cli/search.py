@@ -54,13 +54,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     found = _started(arguments) if arguments.resume is None else _resumed(arguments)
-    if arguments.json:
-        from qas.report import run_to_json
+    from qas.report import run_to_json
 
-        show.print_json(run_to_json(found))
-    else:
-        show.print_lines(*show.summary(found))
-    return INTERRUPTED if found.status == "interrupted" else 0
+    done = show.answer(arguments, run_to_json(found), *show.summary(found))
+    return INTERRUPTED if found.status == "interrupted" else done
 
 
 @contextlib.contextmanager

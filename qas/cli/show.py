@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,12 @@ if TYPE_CHECKING:
     from qas.runs import Result, Run
 
 
-def print_json(data: Any) -> None:
+def answer(arguments: argparse.Namespace, data: Any, *lines: str) -> int:
+    """Print what was found: for other programs if they asked for it, else for readers; returns the exit code."""
     from qas.files import to_json
 
-    print(to_json(data, indent=1))
-
-
-def print_lines(*lines: str) -> None:
-    print("\n".join(lines))
+    print(to_json(data, indent=1) if arguments.json else "\n".join(lines))
+    return 0
 
 
 def listing(known: Mapping[str, str], indent: str = "") -> list[str]:
@@ -129,7 +128,8 @@ def summary(run: Run) -> list[str]:
     if run.front:
         found = [*described(run, run.best, "best circuit"), "", "front (error against two-qubit gates)"]
         found += front(run, envelope(run.front))
-    return [*heading(run), "", *found, "", *run.remarks, *places(run)]
+    remarks = [*run.remarks, ""] if run.remarks else []
+    return [*heading(run), "", *found, "", *remarks, *places(run)]
 
 
 def places(run: Run) -> list[str]:
