@@ -87,9 +87,9 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         max_gates: longest circuit, and number of layers in the observation.
         gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
-        reward: a name of `list_rewards()`, or a function from `Transition` to float.
-        curriculum: "moving" (default), "moving-lower-bound", "fixed", a number (a fixed threshold), or a `Curriculum`,
-            which is copied. See `load_curriculum`.
+        reward: a name of `REWARDS`, a class, or a function from `Transition` to float. See `load_reward`.
+        curriculum: a name of `CURRICULA` (default "moving"), a `Curriculum` class, a number (a fixed threshold), or a
+            `Curriculum`, which is copied. See `load_curriculum`.
         random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
         order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
             is appended with angle 0, as the published code does.
@@ -131,8 +131,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         max_gates: int = 40,
         gates: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
-        reward: str | Reward = "incremental_with_fixed_ends",
-        curriculum: str | float | Curriculum | None = None,
+        reward: str | Reward | type[Reward] = "incremental_with_fixed_ends",
+        curriculum: str | float | Curriculum | type[Curriculum] | None = None,
         random_halting: RandomHalting | Mapping[str, Any] | None = None,
         order: str = "append_then_optimise",
         evaluator: CircuitEvaluator | None = None,

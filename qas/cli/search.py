@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     pools = parser.add_argument_group("settings of the agents that choose from circuit pools, as with -o")
     pools.add_argument("--encoder", metavar="NAME", help="a folder, or one of qas encoder list (default by qubits)")
     pools.add_argument("--pool", metavar="DIR", help="candidates (default: drawn from the encoder's space)")
-    pools.add_argument("--screen", metavar="NAME", help="keeps the best by fluctuation, expressibility or paths")
+    pools.add_argument("--screen", metavar="NAME", help="keeps the best by fluctuation or expressibility")
     pools.add_argument("--storage", metavar="URL", help="Optuna storage that several machines share (agent bo)")
     option("--engine", "NAME", "statevector, pauli-transfer, … (default: the fastest exact one)", kind="engines")
     option("--optimizer", "NAME", "of the angles: l-bfgs, adam, cobyla, …", kind="optimizers")

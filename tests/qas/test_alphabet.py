@@ -148,3 +148,24 @@ def test_unknown_gate() -> None:
         Alphabet(2, ("cxx",))
     with pytest.raises(QasError):
         Alphabet.from_json({"n_qubits": 2})
+
+
+def test_the_two_numberings_and_what_one_alphabet_has_of_another() -> None:
+    by_kind = Alphabet(4, ("cx", "rx", "cz"), ring=("cx",), order="by-kind")
+    assert [str(g.qubits) for g in by_kind.placed[:5]] == ["(0, 1)", "(1, 2)", "(2, 3)", "(3, 0)", "(0,)"]
+    star = Alphabet(4, ("rx", "cx"), coupling=STAR)
+    tokens = by_kind.tokens_in(star)
+    held = [by_kind.placed[token] for token in np.flatnonzero(tokens >= 0)]
+    assert [star.placed[token] for token in tokens[tokens >= 0]] == held
+    assert {g.qubits for g in held} == {(0, 1), (1, 2), (0,), (1,), (2,), (3,)}
+    assert [g.qubits for g, kept in zip(by_kind.placed, by_kind.coupled([(1, 0)]), strict=True) if kept] == [
+        (0, 1), (0,), (1,), (2,), (3,), (0, 1),
+    ]  # fmt: skip
+    table = by_kind.table()
+    for token, gate in enumerate(by_kind.placed):
+        assert table[by_kind.gates.index(gate.name), gate.qubits[0], gate.qubits[-1]] == token
+    assert table[0, 1, 0] == -1 and table[2, 1, 0] == table[2, 0, 1] >= 0
+    assert by_kind.table(either_order=True)[0, 1, 0] == table[0, 0, 1]
+    assert Alphabet.from_json(by_kind.to_json()) == by_kind != Alphabet(4, ("cx", "rx", "cz"))
+    with pytest.raises(UnknownNameError, match="by-kind"):
+        Alphabet(2, order="by-kinds")

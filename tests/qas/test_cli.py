@@ -446,7 +446,7 @@ def test_encoder_train_and_search(capsys: Capture, pool: Path, tmp_path: Path, m
     assert "new or empty" in _fails(capsys, "encoder", "train", str(pool), "--out", "encoders/mine")
     assert _snapshot(Path("encoders")) == before
     for agent in ("bo", "knn", "reinforce", "random"):
-        words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "paths"]
+        words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "expressibility"]
         words += ["--noise", "ibm-mumbai", "--steps", "6", "--out", agent, "--json", "--quiet", "--no-report"]
         assert main([*words, *(["--storage", "sqlite:///shared.db"] if agent == "bo" else [])]) == 0
         found = json.loads(capsys.readouterr().out)
@@ -494,7 +494,7 @@ def test_wrong_words_about_pools_and_encoders(
         ("search h2-2 --encoder q4", "--encoder is for the agents bo, reinforce, knn, random, got agent ddqn"),
         ("search h2-2 --agent knn --storage sqlite:///x.db", "--storage is for the agents bo, got agent knn"),
         ("search h2-2 --agent random --storage sqlite:///x.db", "--storage is for"),
-        ("search h2-2 --agent evolution --screen paths", "--screen is for"),
+        ("search h2-2 --agent evolution --screen expressibility", "--screen is for"),
         ("search h2-2 --agent ppo --pool p", "--pool is for"),
         ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
         ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
