@@ -206,11 +206,6 @@ def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = ""
     raise RunError(f"no free folder name for results/{stem}")
 
 
-def free_folder(stem: str) -> Path:
-    """``results/<stem>-<time>``; another process may be given the same one: see `new_folder`."""
-    return Path("results") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def _refuse_taken(folder: Path, what: str, instead: str) -> None:
     taken = folder.exists() and (not folder.is_dir() or any(not name.startswith(LOCK) for name in os.listdir(folder)))
     if taken:
