@@ -16,7 +16,7 @@ _LONGEST = 0.1
 
 
 def short_circuit(table: ActionTable) -> Circuit:
-    """One gate of each kind, on as few qubits as they fit: enough to compile every kernel, and cheap on any register."""
+    """One gate of each kind, on as few qubits as they fit: enough to compile all kernels, cheap on any register."""
     gates = [table.gate(action) for action in range(len(table))]
     first = {gate.name: gate for gate in reversed(gates)}
     return Circuit(table.n_qubits, sorted(first.values(), key=lambda gate: len(gate.qubits)))

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def search(
     }
     folder = free_folder(f"{goal.name}-{config['agent']}") if out is None else Path(out)
     recorder = Recorder(folder)
-    state = _build(config, player, recorder, on_progress, on_start)
+    state = _build(config | {"evaluator": settings["evaluator"]}, player, recorder, on_progress, on_start)
     recorder.create(config)
     return _conduct(state, player, report)
 
@@ -232,10 +232,8 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
         state.start_clock()
         with _interrupts(state):
             with stop_when(None if limit is None else max(0.0, meter.seconds_left), grace=_GRACE):
-                try:
+                with suppress(SearchEnded, Interrupted):
                     player.run()
-                except (SearchEnded, Interrupted):
-                    pass
             # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
             recorder.flush()
             status = "interrupted" if state.stop_requested else "finished"

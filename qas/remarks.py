@@ -1,4 +1,4 @@
-"""What a reader should know about the outcome of a search, one line each: chiefly that something simpler does better."""
+"""What a reader should know about the outcome of a search, one line each: mostly that something else does better."""
 
 from __future__ import annotations
 
