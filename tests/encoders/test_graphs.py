@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qas.circuits import Circuit, Gate
-from qas.encoders import GRAPH_ENCODINGS, CircuitGraph, CircuitSpace, GraphBatch, GraphEncoding, load_encoding
+from qas.encoders import ENCODINGS, CircuitGraph, CircuitSpace, GraphBatch, GraphEncoding, load_encoding
 from qas.encoders.graphs import END, START, Edge, Node, SpaceLayers
 from qas.encoders.pools.spaces import PADDING
 from qas.errors import CircuitError, UnknownNameError
