@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from qas.encoders.graphs import CircuitGraph, GraphBatch, GraphEncoding, load_encoding
 from qas.encoders.layers import LayerEncoding
-from qas.encoders.pools.screens import SCREENS, screen
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.encoders.registries import ENCODINGS, MODELS
 from qas.gates import POOL_GATES
@@ -21,7 +20,6 @@ __all__ = [
     "ENCODINGS",
     "MODELS",
     "POOL_GATES",
-    "SCREENS",
     "CircuitGraph",
     "CircuitSpace",
     "GraphBatch",
@@ -31,7 +29,6 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_encoding",
-    "screen",
     "train",
 ]
 

@@ -350,7 +350,7 @@ class GraphEncoding(abc.ABC):
         ends = _ends(graph)
         for node in graph.nodes:
             if node.gate not in (START, END, *self.space.gates):
-                raise CircuitError(f"the space has the gates {', '.join(self.space.gates)}, got {node.gate}")
+                raise CircuitError(f"the gates are {', '.join(self.space.gates)}, got {node.gate}")
         order = [node for node in _topological(graph) if node not in ends]
         circuit = Circuit(self.space.n_qubits, self._gates(graph, order, ends))
         self.space.row(circuit)

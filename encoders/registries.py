@@ -29,3 +29,27 @@ MODELS = Registry(
     },
 )
 """Name -> `qas.encoders.autoencoder.Autoencoder` class; the first is the default."""
+
+POINTS = Registry(
+    "points",
+    "points",
+    {
+        "structure": "qas.encoders.pools.points:Structure",
+        "reduced": "qas.encoders.pools.points:Reduced",
+        "profile": "qas.encoders.pools.points:Profile",
+        "latent": "qas.encoders.pools.points:Latent",
+        "all": "qas.encoders.pools.points:Everything",
+    },
+)
+"""Name -> `qas.encoders.pools.points.Points` class: what stands for a circuit where a searcher looks at it."""
+
+SCREENS = Registry(
+    "screens",
+    "screen",
+    {
+        "expressibility": "qas.encoders.pools.screens:by_expressibility",
+        "fluctuation": "qas.encoders.pools.screens:by_fluctuation",
+    },
+)
+"""Name -> `qas.encoders.pools.screens.Screen`. ``expressibility`` (negative, so that larger is better) and
+``fluctuation`` (relative, the only one that knows the problem) simulate 200 states of each circuit, without noise."""
