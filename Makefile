@@ -11,7 +11,7 @@ search: $(STAMP)
 	$(BIN)/qas search lih-4 --noise ibm-mumbai --agent ddqn --seconds 60 --seed 0
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -24,7 +23,7 @@ from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError, RunError, UnknownNameError
-from qas.files import free_folder, to_json, write_atomic
+from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, problem_from_json
@@ -120,11 +119,10 @@ def search(
         "versions": _versions(),
     }
     _check_config(config)
-    folder = free_folder(f"{goal.name}-{config['agent']}") if out is None else Path(out)
-    recorder = Recorder(folder)
-    state = _build(config, player, recorder, on_progress)
-    recorder.create(config)
-    return _conduct(state, player, report)
+    with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
+        state = _build(config, player, recorder, on_progress)
+        recorder.create(config)
+        return _conduct(state, player, report)
 
 
 def resume(
@@ -164,17 +162,13 @@ def resume(
                 f"the run has used {amount:.10g} of {limit:.10g} {name}; give a larger total to go on, such as "
                 f"--{name} {math.ceil(2 * amount)}"
             )
-    recorder = Recorder(run.path)
     player = make_agent(agent or config["agent"], config["options"])
-    state = _build(config, player, recorder, on_progress)
-    state.restore(player, run.path)
-    if config["budget"] != run.config["budget"]:
-        try:
-            write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
-        except BaseException:
-            recorder.close()
-            raise
-    return _conduct(state, player, report)
+    with Recorder.take_over(run.path) as recorder:
+        state = _build(config, player, recorder, on_progress)
+        state.restore(player, run.path)
+        if config["budget"] != run.config["budget"]:
+            write_json(run.path / "config.json", config)
+        return _conduct(state, player, report)
 
 
 def _check_config(config: dict[str, Any]) -> None:

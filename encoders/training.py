@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ import torch
 from qas.checks import whole_number
 from qas.encoders.autoencoder import Autoencoder, Batch, build_model, kl_divergence, model_class
 from qas.encoders.graphs import GraphEncoding, PortsEncoding, edge_metrics, load_encoding
+from qas.encoders.pools.pool import Pool
 from qas.encoders.pools.profiles import profiles
 from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
 from qas.encoders.trained import TrainedEncoder
-from qas.errors import QasError
+from qas.errors import QasError, UnknownNameError
+from qas.files import new_folder, write_atomic
 
 HELD_OUT = 0.1
 """Share of the circuits, the last ones, that is not trained on."""
@@ -322,3 +325,34 @@ def unmasked_validity(encoder: TrainedEncoder, z: np.ndarray) -> float | None:
     tokens = likeliest.numpy()
     ended = np.maximum.accumulate(tokens == encoder.space.n_tokens, axis=1)
     return float(_inside(np.where(ended, PADDING, tokens), encoder.space).mean())
+
+
+def train_on_pool(
+    pool: str | os.PathLike[str], out: str | os.PathLike[str], *, task: str | None = None, **settings: Any
+) -> TrainedEncoder:
+    """Train an encoder on a pool and keep it, with a table of its metrics and, if the pool has labels, a map.
+
+    Args:
+        pool: a pool folder.
+        out: folder of the encoder, new or empty.
+        task: whose labels colour ``latent-map.png``; default the pool's first.
+        settings: keywords of `train`.
+
+    Raises:
+        UnknownNameError: the pool has no such task; else as `train`.
+        RunError: the folder holds files already, or cannot be written.
+    """
+    from qas.encoders.report import distance_correlations, metrics_table, save_map
+
+    circuits = Pool(pool)
+    if task is not None and task not in circuits.tasks:
+        raise UnknownNameError("task of the pool", task, circuits.tasks)
+    with new_folder(out, "the encoder") as folder:
+        encoder = train(circuits.rows, circuits.space, **settings)
+        encoder.save(folder)  # before anything is read that could be damaged
+        if circuits.tasks:
+            encoder.metrics |= distance_correlations(encoder, circuits)
+            encoder.save(folder)
+            save_map(encoder, circuits, task or circuits.tasks[0], folder / "latent-map.png")
+        write_atomic(folder / "metrics.md", metrics_table({folder.name: encoder}) + "\n")
+    return encoder

@@ -19,7 +19,7 @@ from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem
-from qas.vqe import Evaluator
+from qas.vqe import CircuitEvaluator, Evaluator
 
 Observation = dict[str, np.ndarray]
 
@@ -135,7 +135,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         curriculum: str | float | Curriculum | type[Curriculum] | None = None,
         random_halting: RandomHalting | Mapping[str, Any] | None = None,
         order: str = "append_then_optimise",
-        evaluator: Evaluator | None = None,
+        evaluator: CircuitEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.problem: BaseProblem = problem if isinstance(problem, BaseProblem) else load_problem(problem)
@@ -416,7 +416,9 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 
 # ---------------------------------------------------------------------- arguments
-def _checked_evaluator(evaluator: Evaluator | None, problem: BaseProblem, noise: NoiseModel | None) -> Evaluator:
+def _checked_evaluator(
+    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None
+) -> CircuitEvaluator:
     if evaluator is None:
         evaluator = Evaluator(problem, noise)
     elif evaluator.problem != problem:

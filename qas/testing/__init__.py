@@ -17,10 +17,12 @@ from qas.testing.random import random_circuit, random_hamiltonian
 
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
+    from qas.testing.encodings import EncodingContract
+    from qas.testing.problems import ProblemContract
 
-_CONTRACTS = {"AgentContract": "agents"}
+_CONTRACTS = {"AgentContract": "agents", "EncodingContract": "encodings", "ProblemContract": "problems"}
 
-__all__ = ["AgentContract", "random_circuit", "random_hamiltonian"]
+__all__ = ["AgentContract", "EncodingContract", "ProblemContract", "random_circuit", "random_hamiltonian"]
 
 
 def __getattr__(name: str) -> Any:
