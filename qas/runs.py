@@ -185,10 +185,7 @@ class Front:
         beaten = [
             place
             for place, point in self._points.items()
-            if place != (two, gates)
-            and place[0] >= two
-            and place[1] >= gates
-            and point[0] >= error - rounding(energy)
+            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error - rounding(energy)
         ]
         for place in beaten:
             del self._points[place]
