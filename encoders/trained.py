@@ -13,16 +13,7 @@ import torch
 
 from qas.alphabet import checked_coupling
 from qas.circuits import Circuit
-from qas.encoders.autoencoder import (
-    LATENT_LIMIT,
-    Autoencoder,
-    Grammar,
-    Gvae,
-    Parts,
-    UrlV3,
-    _PublishedModel,
-    build_model,
-)
+from qas.encoders.autoencoder import LATENT_LIMIT, Autoencoder, Grammar, build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
@@ -179,13 +170,7 @@ class TrainedEncoder:
         with torch.inference_mode():
             for start in range(0, len(z), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                if isinstance(self.module, Gvae):
-                    raw[part] = grammar.decode(self.module.scores(z[part]).numpy())
-                elif isinstance(self.module, _PublishedModel):
-                    signed = isinstance(self.module, UrlV3)
-                    raw[part], built[part] = read_parts(
-                        self.module.parts(z[part]), self.space, signed, grammar.allowed, either_order
-                    )
+                raw[part], built[part] = self.module.decode(z[part], grammar, either_order)
         return raw, built
 
     def _checked(self, latents: Any) -> torch.Tensor:
@@ -250,55 +235,6 @@ class TrainedEncoder:
             write_atomic(held, weights)
         write_json(path / "encoder.json", versioned(FORMAT, FORMAT_VERSION, about), indent=2)
         return path
-
-
-def read_parts(
-    parts: Parts, space: CircuitSpace, signed: bool, allowed: np.ndarray, either_order: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (not canonical; all padding where there is no circuit) and whether there is one, by the published rule.
-
-    Args:
-        parts: of B circuits.
-        signed: whether qubit columns are negative on controls.
-        allowed: which tokens may occur, bool, shape (n_tokens,).
-        either_order: accept the other order of two qubits where the space has only that one.
-    """
-    kinds = parts.kinds.numpy().argmax(2)
-    values = parts.qubits.numpy()
-    end = len(space.gates) + 1
-    has_end = (kinds[:, 1:] == end).any(1)
-    length = (kinds[:, 1:] == end).argmax(1)
-    inside = np.arange(space.max_gates) < length[:, None]
-    kind = kinds[:, 1:-1] - 1
-    first, last = _strongest(values[:, 1:-1], signed)
-    single = np.array([_width(space, name) == 1 for name in space.gates])
-    is_gate = (kind >= 0) & (kind < len(space.gates))
-    kind = np.where(is_gate, kind, 0)
-    last = np.where(single[kind], values[:, 1:-1].argmax(2), last)
-    first = np.where(single[kind], last, first)
-    table = space.alphabet.table(allowed, either_order=either_order)
-    token = np.where(is_gate, table[kind, first, last], -1)
-    built = has_end & (kinds[:, 0] == 0) & ((token >= 0) | ~inside).all(1)
-    rows = np.where(inside & built[:, None], token, PADDING).astype(np.int16)
-    built &= space.layers(rows).max(axis=1, initial=-1) < space.max_depth
-    rows[~built] = PADDING
-    return rows, built
-
-
-def _strongest(values: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """First and second qubit told by qubit columns, shape (B, N, n_qubits) -> (B, N)."""
-    if values.shape[2] == 1:
-        return np.zeros(values.shape[:2], dtype=np.int64), np.zeros(values.shape[:2], dtype=np.int64)
-    order = np.argsort(-np.abs(values), axis=2, kind="stable")
-    first, last = order[..., 0], order[..., 1]
-    if signed:
-        one, two = (np.take_along_axis(values, q[..., None], axis=2)[..., 0] for q in (first, last))
-        first, last = np.where(one <= two, first, last), np.where(one <= two, last, first)
-    return first, last
-
-
-def _width(space: CircuitSpace, name: str) -> int:
-    return next(len(gate.qubits) for gate in space.placed if gate.name == name)
 
 
 # ---------------------------------------------------------------------- loading

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qas.checks import shortened
 from qas.errors import QasError
@@ -226,14 +226,15 @@ def load_reward(reward: str | Reward | type[Reward], **parameters: float | bool)
         UnknownNameError: no such reward; the nearest name is suggested.
         QasError: a parameter the reward does not have, or something that is neither name nor function.
     """
-    named = REWARDS[reward] if isinstance(reward, str) else reward
-    if not callable(named) or (parameters and named is reward and not isinstance(named, type)):
+    named: Any = REWARDS[reward] if isinstance(reward, str) else reward
+    if not callable(named) or (parameters and not isinstance(reward, (str, type))):
         raise QasError(f"a reward is a name or class with parameters, or a function, got {shortened(reward)}")
-    if named is reward and not isinstance(named, type):
-        return named
+    if not isinstance(reward, (str, type)):
+        return reward
     known = inspect.signature(named).parameters
     for parameter in parameters:
         if parameter not in known:
             name = reward if isinstance(reward, str) else named.__name__
             raise QasError(f"reward {name} has no parameter {parameter!r}; it takes {', '.join(known) or 'none'}")
-    return named(**parameters)
+    made: Reward = named(**parameters)
+    return made

@@ -75,12 +75,14 @@ class Alphabet:
         fitting = two if n > 1 else ()
         if not fitting and not one:
             raise QasError(f"no gate of {', '.join(self.gates)} fits on {n} qubit(s)")
+        places: list[tuple[str, tuple[int, ...]]]
         if order == "by-place":
             places = [(name, pair) for name in fitting for pair in self._pairs(name)]
             places += [(name, (q,)) for q in range(n) for name in one]
         else:
             known = [name for name in self.gates if name in one or name in fitting]
-            places = [(k, p) for k in known for p in ([(q,) for q in range(n)] if k in one else sorted(self._pairs(k)))]
+            alone = [(q,) for q in range(n)]
+            places = [(k, p) for k in known for p in (alone if k in one else sorted(self._pairs(k)))]
         self.placed: tuple[Gate, ...] = tuple(Gate(k, qubits, (0.0,) * gate_spec(k).n_angles) for k, qubits in places)
         """Every gate on every place it may take, angles 0; a token is a position in this tuple."""
         self._token = {key: token for token, key in enumerate(places)}

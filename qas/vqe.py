@@ -29,7 +29,7 @@ class Evaluation:
 
 
 class CircuitEvaluator(Protocol):
-    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts its calls."""
+    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts."""
 
     @property
     def problem(self) -> BaseProblem: ...

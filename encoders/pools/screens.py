@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from qas.encoders.pools.spaces import CircuitSpace
+from qas.encoders.registries import SCREENS
 from qas.errors import QasError
 from qas.problems import BaseProblem
-from qas.registry import Registry
 
 Screen = Callable[[np.ndarray, CircuitSpace, BaseProblem, np.random.Generator], np.ndarray]
 """(rows, space, problem, rng) -> scores, float64, shape (size,), larger is better."""
 
 
-def _expressibility(
+def by_expressibility(
     rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator
 ) -> np.ndarray:
     """Closeness of the states a circuit reaches to Haar-random ones."""
@@ -28,7 +28,7 @@ def _expressibility(
     return np.array([-expressibility(space.circuit(row), rng, simulator=engine) for row in space.check_rows(rows)])
 
 
-def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
+def by_fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
     """Fluctuation of the energy over random angles, against a landscape known to be learnable."""
     from qas.proxies import relative_fluctuation
     from qas.simulators.statevector import StatevectorSimulator
@@ -36,11 +36,6 @@ def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rn
     engine = StatevectorSimulator()
     rows = space.check_rows(rows)
     return np.array([relative_fluctuation(space.circuit(row), problem, rng, simulator=engine) for row in rows])
-
-
-SCREENS = Registry("screens", "screen", {"expressibility": _expressibility, "fluctuation": _fluctuation})
-"""Name -> `Screen`. ``expressibility`` (negative, so that larger is better) and ``fluctuation`` (relative, the only one
-that knows the problem) simulate 200 states of each circuit, without noise."""
 
 
 def screen(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qas.circuits import Circuit, Gate
-from qas.encoders import GRAPH_ENCODINGS, CircuitGraph, CircuitSpace, GraphBatch, GraphEncoding, load_encoding
+from qas.encoders import ENCODINGS, CircuitGraph, CircuitSpace, GraphBatch, GraphEncoding, load_encoding
 from qas.encoders.graphs import END, START, Edge, Node, SpaceLayers
 from qas.encoders.pools.spaces import PADDING
 from qas.errors import CircuitError, UnknownNameError
@@ -29,6 +29,7 @@ SPACES = {
     "one": CircuitSpace(1, ("rx", "cx", "h"), max_gates=3, min_gates=0),
 }
 LOSSLESS = ("ports", "signed")
+GRAPH_ENCODINGS = [name for name in ENCODINGS if issubclass(ENCODINGS[name], GraphEncoding)]
 
 
 def load(name: str, space: CircuitSpace) -> GraphEncoding:
@@ -148,7 +149,7 @@ def test_published_sizes() -> None:
 
 
 # ---------------------------------------------------------------------- round trips
-@pytest.mark.parametrize("name", [*GRAPH_ENCODINGS, "layers"])
+@pytest.mark.parametrize("name", list(ENCODINGS))
 @pytest.mark.parametrize("space", [SPACES["4q"], SPACES["8q"], SPACES["coupled"]], ids=["4q", "8q", "coupled"])
 def test_round_trip_of_10000_rows(name: str, space: CircuitSpace) -> None:
     rows = space.sample(10_000, np.random.default_rng(3))
@@ -226,7 +227,7 @@ def batch_keys(batch: GraphBatch) -> list[bytes]:
     return [f.tobytes() + a.tobytes() for f, a in zip(batch.features, batch.adjacency, strict=True)]
 
 
-@pytest.mark.parametrize("name", [*GRAPH_ENCODINGS, "layers"])
+@pytest.mark.parametrize("name", list(ENCODINGS))
 def test_injective_on_all_circuits_of_a_space(name: str) -> None:
     space = two_qubit_space(max_gates=2)
     rows = all_rows(space)
@@ -407,7 +408,7 @@ def test_unknown_encoding() -> None:
         load_encoding("port", SPACES["4q"])
 
 
-@pytest.mark.parametrize("name", [*GRAPH_ENCODINGS, "layers"])
+@pytest.mark.parametrize("name", list(ENCODINGS))
 def test_circuits_outside_the_space(name: str) -> None:
     encoding = load_encoding(name, SPACES["4q"])
     for circuit, why in [

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 import qas.encoders
 from qas.circuits import Circuit
-from qas.encoders.autoencoder import Parts, build_model
+from qas.encoders.autoencoder import build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
-from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder, read_parts
+from qas.encoders.published import Parts, read_parts
+from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder
 from qas.errors import CircuitError, QasError, UnknownNameError
 
 SPACE = CircuitSpace(3, max_gates=5, min_gates=2)
@@ -201,9 +202,9 @@ def cut(name: str) -> Callable[[Path], None]:
         (edit(lambda a: a.update(model=3)), "unknown model '3'"),
         (edit(lambda a: a.update(sizes={"colour": 1})), "the sizes do not fit the model gvae"),
         (edit(lambda a: a.update(sizes=[1])), "the sizes do not fit the model gvae"),
-        (edit(lambda a: a.update(sizes={"d": "4"})), "d is a whole number, got '4'"),
-        (edit(lambda a: a.update(sizes={"d": 10**9})), "sizes of a model are at most 100000, got d = 1000000000"),
-        (edit(lambda a: a["sizes"].update(beta="much")), "beta is a number from 0, got 'much'"),
+        (edit(lambda a: a.update(sizes={"d": "4"})), "d is a whole number from 1 to 100000, got '4'"),
+        (edit(lambda a: a.update(sizes={"d": 10**9})), "d is a whole number from 1 to 100000, got 1000000000"),
+        (edit(lambda a: a["sizes"].update(beta="much")), "beta is a finite number of at least 0, got 'much'"),
         (edit(lambda a: a.update(weights_sha256="00")), "noted 00…"),
         (reweigh(lambda t: t.pop("mu.weight")), r"the tensor mu.weight has shape \(4, 16\), got none"),
         (

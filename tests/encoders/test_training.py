@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from qas.encoders.graphs import GraphEncoding, load_encoding
+from qas.encoders.graphs import GraphEncoding, edge_metrics, load_encoding
 from qas.encoders.pools.profiles import local_paulis, profiles
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.encoders.trained import TrainedEncoder
-from qas.encoders.training import edge_metrics, evaluate_encoder, same_rows, train
+from qas.encoders.training import evaluate_encoder, same_rows, train
 from qas.errors import QasError, UnknownNameError
 from qas.gates import GATES, PAULI_MATRICES
 from qas.simulators.dense import circuit_matrix
@@ -130,7 +130,7 @@ def test_wrong_arguments() -> None:
         train(pool(), SMALL, encoding="layers")
     with pytest.raises(QasError, match="needs at least 20 circuits, got 3"):
         train(pool(size=3), SMALL)
-    with pytest.raises(QasError, match="epochs is at least 1, got 0"):
+    with pytest.raises(QasError, match="epochs is a whole number of at least 1, got 0"):
         train(pool(), SMALL, epochs=0)
     with pytest.raises(QasError, match="training diverged in epoch 1"):
         train(pool(), SMALL, model="url-v1", epochs=1, learning_rate=1e30)

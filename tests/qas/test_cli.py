@@ -446,7 +446,18 @@ def test_encoder_train_and_search(capsys: Capture, pool: Path, tmp_path: Path, m
     assert "new or empty" in _fails(capsys, "encoder", "train", str(pool), "--out", "encoders/mine")
     assert _snapshot(Path("encoders")) == before
     for agent in ("bo", "knn", "reinforce", "random"):
-        words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "expressibility"]
+        words = [
+            "search",
+            "h2-2",
+            "--agent",
+            agent,
+            "--encoder",
+            "mine",
+            "--pool",
+            str(pool),
+            "--screen",
+            "expressibility",
+        ]
         words += ["--noise", "ibm-mumbai", "--steps", "6", "--out", agent, "--json", "--quiet", "--no-report"]
         assert main([*words, *(["--storage", "sqlite:///shared.db"] if agent == "bo" else [])]) == 0
         found = json.loads(capsys.readouterr().out)

@@ -7,7 +7,8 @@ import pytest
 
 from qas.circuits import Circuit
 from qas.encoders import CircuitSpace
-from qas.encoders.pools.screens import SCREENS, screen
+from qas.encoders.pools import SCREENS
+from qas.encoders.pools.screens import screen
 from qas.encoders.pools.spaces import PADDING
 from qas.errors import QasError, UnknownNameError
 from qas.problems import tfim
