@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.envs.actions import ActionTable
+from qas.alphabet import Alphabet
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
@@ -31,7 +31,7 @@ class Search:
     """One search in progress, as its agent sees it."""
 
     problem: BaseProblem
-    table: ActionTable
+    alphabet: Alphabet
     max_gates: int
     seed: int
     meter: Meter

@@ -19,9 +19,9 @@ import numpy as np
 
 from qas.agents import AGENTS
 from qas.agents.base import Agent, Search
+from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit
-from qas.envs.actions import ActionTable
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
@@ -230,12 +230,12 @@ def _build(
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
     _check_keywords(Evaluator, config["evaluator"], "evaluator", {"problem", "noise"})
     evaluator = Evaluator(problem, noise, **config["evaluator"])
-    table = ActionTable(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
     record = Record(problem, recorder, on_progress)
     meter = Meter(evaluator, Budget(**config["budget"]), record)
-    state = Search(problem, table, config["max_gates"], config["seed"], meter, record)
+    state = Search(problem, alphabet, config["max_gates"], config["seed"], meter, record)
     # One gradient compiles the kernels, and refuses a register too large before a folder is made.
-    warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
+    warm = Circuit(problem.n_qubits, alphabet.placed)
     evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
     player.prepare(state)
     return state

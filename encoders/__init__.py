@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qas.encoders.graphs import GRAPH_ENCODINGS, CircuitGraph, GraphBatch, GraphEncoding, load_encoding
-from qas.encoders.layers import LayerEncoding, split_gates
-from qas.encoders.pools.screens import SCREENS, path_counts, screen
+from qas.encoders.layers import LayerEncoding
+from qas.encoders.pools.screens import SCREENS, screen
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.gates import POOL_GATES
 
@@ -29,9 +29,7 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_encoding",
-    "path_counts",
     "screen",
-    "split_gates",
     "train",
 ]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qas.checks import whole_number
 from qas.encoders.graphs import GraphEncoding
-from qas.encoders.layers import whole_number
-from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
 
 LATENT_LIMIT = 100.0
@@ -474,9 +474,7 @@ class Grammar:
         self.allowed = np.ones(space.n_tokens, dtype=bool)
         pair = space.first != space.last
         if coupling is not None:
-            pairs = checked_pairs(space.n_qubits, coupling)
-            ends = zip(space.first.tolist(), space.last.tolist(), strict=True)
-            self.allowed = np.array([a == b or (min(a, b), max(a, b)) in pairs for a, b in ends])
+            self.allowed = space.alphabet.coupled(coupling)
             if not self.allowed.any():
                 raise QasError("a coupling leaves at least one gate of the space, got one that leaves none")
         self.pair = pair

@@ -316,14 +316,7 @@ class GraphEncoding(abc.ABC):
     @cached_property
     def _tokens(self) -> np.ndarray:
         """(kind, first, last) -> token, -1 where there is none; int16, shape (gates, n_qubits, n_qubits)."""
-        n = self.space.n_qubits
-        table = np.full((len(self.space.gates), n, n), -1, dtype=np.int16)
-        for token, gate in reversed(list(enumerate(self.space.placed))):  # the lower control is written last, and stays
-            kind, first, last = self.space.kind[token], gate.qubits[0], gate.qubits[-1]
-            table[kind, first, last] = token
-            if not self._directed or gate_spec(gate.name).symmetric:
-                table[kind, last, first] = token
-        return table
+        return self.space.alphabet.table(either_order=not self._directed).astype(np.int16)
 
     # ------------------------------------------------------------------ one circuit
     def encode(self, circuit: Circuit) -> CircuitGraph:
@@ -391,7 +384,8 @@ class _ColumnEncoding(GraphEncoding):
             raise CircuitError(f"{node.gate} acts on {gate_spec(node.gate).n_qubits} qubit(s), got {qubits}")
         if any(type(q) is not int or not 0 <= q < self.space.n_qubits for q in qubits):
             raise CircuitError(f"qubits are 0..{self.space.n_qubits - 1}, got {qubits} in {node.gate}")
-        token = int(self._tokens[self.space.gates.index(node.gate), qubits[0], qubits[-1]])
+        low, high = (qubits[0], qubits[-1]) if self._directed else (min(qubits), max(qubits))
+        token = int(self._tokens[self.space.gates.index(node.gate), low, high])
         if token < 0:
             raise CircuitError(f"{node.gate} does not act on {'-'.join(map(str, qubits))} in this space")
         return self.space.placed[token]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qas.checks import whole_number
 from qas.encoders.autoencoder import (
     MODELS,
     Autoencoder,
@@ -23,7 +24,6 @@ from qas.encoders.autoencoder import (
     kl_divergence,
 )
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.layers import whole_number
 from qas.encoders.pools.pool import Pool
 from qas.encoders.pools.profiles import profiles
 from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct

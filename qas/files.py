@@ -98,8 +98,8 @@ def refuse_links(folder: Path) -> None:
     Raises:
         RunError: a link lies in it.
     """
-    with disk_errors(folder):
-        for entry in os.scandir(folder):
+    with disk_errors(folder), os.scandir(folder) as entries:
+        for entry in entries:
             if entry.is_symlink():
                 raise RunError(f"{entry.path} is a link, and only files of the folder itself are written")
 
@@ -220,7 +220,7 @@ def _refuse_taken(folder: Path, what: str, instead: str) -> None:
 def _take(lock: Path, what: str, wait: float) -> str:
     """Make the lock file; returns its content."""
     mine = json.dumps(_myself() | {"token": uuid.uuid4().hex})
-    end = time.monotonic() + wait
+    end, pause = time.monotonic() + wait, 0.005
     while not _make(lock, mine):
         told = _content(lock)
         if told is None:
@@ -239,7 +239,8 @@ def _take(lock: Path, what: str, wait: float) -> str:
         elif time.monotonic() >= end:
             raise RunError(f"{what} is being written by {holder}; if that has ended, remove {lock}")
         else:
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.25)
     return mine
 
 

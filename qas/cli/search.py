@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
     )
     pools.add_argument("--pool", metavar="DIR", help="candidates (default: drawn from the encoder's space)")
     pools.add_argument(
-        "--screen", metavar="NAME", help="a proxy that keeps the best: fluctuation, expressibility, paths"
+        "--screen", metavar="NAME", help="a proxy that keeps the best: fluctuation, expressibility"
     )
     pools.add_argument("--storage", metavar="URL", help="Optuna storage that several machines share (agent bo)")
     option("--engine", "NAME", "statevector, pauli-transfer, … (default: the fastest exact one)", kind="engines")

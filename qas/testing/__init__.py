@@ -18,10 +18,21 @@ from qas.testing.random import random_circuit, random_hamiltonian
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
     from qas.testing.problems import ProblemContract
+    from qas.testing.simulators import SimulatorContract
 
-_CONTRACTS = {"AgentContract": "agents", "ProblemContract": "problems"}
+_CONTRACTS = {
+    "AgentContract": "agents",
+    "ProblemContract": "problems",
+    "SimulatorContract": "simulators",
+}
 
-__all__ = ["AgentContract", "ProblemContract", "random_circuit", "random_hamiltonian"]
+__all__ = [
+    "AgentContract",
+    "ProblemContract",
+    "SimulatorContract",
+    "random_circuit",
+    "random_hamiltonian",
+]
 
 
 def __getattr__(name: str) -> Any:

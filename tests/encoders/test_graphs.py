@@ -412,7 +412,7 @@ def test_circuits_outside_the_space(name: str) -> None:
     encoding = load_encoding(name, SPACES["4q"])
     for circuit, why in [
         (Circuit(3), "4 qubits"),
-        (Circuit(4, [("s", 0)]), "the space has the gates"),
+        (Circuit(4, [("s", 0)]), "the gates are"),
         (Circuit(4, [("cx", (1, 0))]), "cx may act on 0-1"),
         (Circuit(4, [("x", 0)] * 6), "at most 5 layers"),
     ]:
@@ -442,8 +442,8 @@ def test_malformed_port_graphs() -> None:
 
     refuse("one START and one END, got 0 and 1", (Node("x"), *nodes[1:]))
     refuse("one START and one END, got 1 and 2", (*nodes, Node(END)))
-    refuse("the space has the gates x, rx, cx, cz, got foo", (nodes[0], Node("foo"), *nodes[2:]))
-    refuse("the space has the gates x, rx, cx, cz, got swap", (nodes[0], Node("swap"), *nodes[2:]))
+    refuse("the gates are x, rx, cx, cz, got foo", (nodes[0], Node("foo"), *nodes[2:]))
+    refuse("the gates are x, rx, cx, cz, got swap", (nodes[0], Node("swap"), *nodes[2:]))
     refuse(
         r"enters every port of a gate; at port 1 of node 1 \(x\), got one too many", (nodes[0], Node("x"), *nodes[2:])
     )

@@ -189,7 +189,7 @@ def test_states_that_do_not_fit() -> None:
         ({"max_gates": 5}, "max_gates"),
         ({"order": "legacy_lag"}, "order"),
         ({"actions": {}}, "actions"),
-        ({"circuit": [["h", [0], []]]}, "has no h"),
+        ({"circuit": [["h", [0], []]]}, "got h"),
         ({"circuit": 3}, "malformed"),
         ({"circuit": [["rx", [0], [0.1]]] * 5}, "5 gates"),
         ({"curriculum": {"kind": "FixedThreshold"}}, "not the state"),
