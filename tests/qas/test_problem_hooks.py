@@ -94,6 +94,8 @@ class Alignment(BaseProblem):
 
     def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> AlignmentObjective:
         foreign = set(circuit.counts) - set(self.search_gates)
+        if circuit.n_qubits != self.n_qubits:
+            raise CircuitError(f"{self.name} is about circuits of {self.n_qubits} qubits, got {circuit.n_qubits}")
         if foreign:
             raise CircuitError(f"an orthogonal matrix is made of ry and cx, got {min(foreign)}")
         return AlignmentObjective(circuit, np.array(self.target))
@@ -279,8 +281,8 @@ def test_a_run_goes_on(agent: str, finished: Any, tmp_path: Path) -> None:
 
 
 def test_evolution_finds_the_target(tmp_path: Path) -> None:
-    run = qas.search(made(), agent="evolution", evaluations=6000, out=tmp_path / "run", report=False)
-    assert run.best.error < 1e-6
+    run = qas.search(made(), agent="evolution", evaluations=6000, target=1e-6, out=tmp_path / "run", report=False)
+    assert run.best.error <= 1e-6
 
 
 def test_agents_of_pools(encoders: Path, tmp_path: Path) -> None:
