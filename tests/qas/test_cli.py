@@ -503,7 +503,7 @@ def test_wrong_words_about_pools_and_encoders(
         (f"encoder train {pool} --out e --epoch 3", "did you mean '--epochs'"),
         (f"encoder train {pool} --out {pool}", "new or empty"),
         ("search h2-2 --encoder q4", "agent ddqn 'encoder'"),
-        ("search h2-2 --agent knn --storage sqlite:///x.db", \"agent knn 'storage'\"),
+        ("search h2-2 --agent knn --storage sqlite:///x.db", "agent knn 'storage'"),
         ("search h2-2 --agent random --storage sqlite:///x.db", "storage"),
         ("search h2-2 --agent evolution --screen expressibility", "screen"),
         ("search h2-2 --agent ppo --pool p", "pool"),
@@ -704,7 +704,8 @@ def _no_space(*arguments: Any, **options: Any) -> None:
 
 def test_full_disk_at_the_start(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qas.files.os.fsync", _no_space)
-    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run"))
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    line = _fails(capsys, *words)
     assert "no space left" in line
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -772,7 +773,8 @@ def test_no_permission(capsys: Capture, tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
 
     monkeypatch.setattr("qas.runs.Path.mkdir", refuse)
-    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run"))
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    line = _fails(capsys, *words)
     assert "Permission denied" in line
 
 
