@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = ("lists", "search", "inspect", "evaluate", "pool", "encoder", "finetune", "backbone", "completion")
-_CLOSED_KINDS = ("agents", "methods", "tasks")
-"""Kinds that have names and no files; looked up as soon as the words are read."""
+_FILES_TOO = ("problems", "noise")
+"""Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,8 +63,8 @@ class Parser(argparse.ArgumentParser):
                 raise UnknownNameError("option", word, [o for o in self._option_string_actions if len(o) > 2])
             self.error(f"unexpected argument {word!r}")
         for action in self._actions:
-            kind, name = getattr(action, "kind", None), getattr(found, action.dest, None)
-            if kind in _CLOSED_KINDS and name is not None:
+            kind, name = getattr(action, "kind", ""), getattr(found, action.dest, None)
+            if kind and kind not in _FILES_TOO and name is not None:
                 from qas.registry import registry
 
                 registry(kind).check(name)
