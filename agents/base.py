@@ -39,7 +39,7 @@ class Search:
     """evaluates, counts and ends"""
     record: Record
     """what was found"""
-    checkpoint_every: float = 10.0
+    checkpoint_every: ClassVar[float] = 10.0
     """seconds between checkpoints"""
     stop_requested: bool = False
     _last_checkpoint: float = 0.0

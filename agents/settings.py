@@ -80,22 +80,22 @@ def agent_of_run(given: type[Agent] | Agent | None, config: Mapping[str, Any]) -
         raise RunError(
             f"the run's agent {name} is not registered here: give its class, as in resume(path, agent=MyAgent)"
         )
-    kind = AGENTS[name] if given is None else given
-    if isinstance(kind, type):
-        kind = make_agent(kind, kind.todays_options(options))
-    if name_of(kind) != name:
-        raise RunError(f"the run was made by agent {name}, got {name_of(kind)}")
-    own = recorded(settings_of(kind))
-    if kind is given and own not in (options, recorded(settings_of(make_agent(type(kind), options)))):
+    agent = AGENTS[name] if given is None else given
+    if name_of(agent) != name:
+        raise RunError(f"the run was made by agent {name}, got {name_of(agent)}")
+    if isinstance(agent, type):
+        return make_agent(agent, agent.todays_options(options))
+    own = recorded(settings_of(agent))
+    if own not in (options, recorded(settings_of(make_agent(type(agent), options)))):
         raise RunError(f"the run's agent has the options {shortened(options)}, got {shortened(own)}")
-    return kind
+    return agent
 
 
-def name_of(agent: Agent) -> str:
+def name_of(agent: Agent | type[Agent]) -> str:
     """The name that a run carries: the registered one, else the agent's own if no other has it, else its class's."""
-    registered = AGENTS.name_of(agent)
-    own = getattr(agent, "name", None)
-    return registered or (own if own and own not in AGENTS else type(agent).__name__)
+    kind = agent if isinstance(agent, type) else type(agent)
+    own = getattr(kind, "name", None)
+    return AGENTS.name_of(kind) or (own if own and own not in AGENTS else kind.__name__)
 
 
 def budget_of(*limits: float | None) -> dict[str, float | None]:

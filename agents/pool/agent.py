@@ -119,6 +119,10 @@ class PoolAgent(Agent):
         self.encoder_name, self.pool, self.pool_size, self.starts = encoder, pool, int(pool_size), int(starts)
         self.screen, self.screen_keep, self.features_name = screen, float(screen_keep), features
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return super().example() | {"options": {"pool_size": 100}}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)

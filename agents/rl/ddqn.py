@@ -149,6 +149,11 @@ class DdqnAgent(Agent):
         self.epsilon_decay, self.epsilon_floor = float(epsilon_decay), float(epsilon_floor)
         self.target_every, self.learn_after = int(target_every), int(learn_after)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        small = {"hidden": [16], "batch_size": 8, "learn_after": 10, "target_every": 5, "memory": 60}
+        return super().example() | {"options": small}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.discount = 0.005 ** (1 / search.max_gates) if self.gamma is None else float(self.gamma)

@@ -199,6 +199,19 @@ class AdapterProblem(BaseProblem):
             return _Fit(self, circuit)
         return _Directions(self, circuit)
 
+    @property
+    def has_slopes(self) -> bool:
+        """Whether rotations by strings have slopes: where a matrix is fitted or aligned with."""
+        return self.goal != "tangent"
+
+    def string_slopes(self, circuit: Circuit) -> np.ndarray:
+        """Derivatives of the energy in one more rotation by each string, at the circuit's own angles, shape (N, N)."""
+        return self.objective(circuit).slopes(circuit.angles)  # type: ignore[attr-defined]
+
+    def with_string(self, circuit: Circuit, string: tuple[int, int]) -> Circuit:
+        """The circuit with one more RY at angle 0 that turns a given string; see `carried_string`."""
+        return with_string(circuit, string)
+
     def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
         """A circuit of the same energy without trivially redundant gates; `circuit` itself if there are none.
 
