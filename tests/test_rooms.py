@@ -16,7 +16,12 @@ ALLOWED = {"qas", "qas.cli", "qas.finetuning"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for folder, prefix in (("qas", "qas"), ("encoders", "qas.encoders"), ("envs", "qas.envs"), ("agents", "qas.agents")):
+    for folder, prefix in (
+        ("qas", "qas"),
+        ("encoders", "qas.encoders"),
+        ("envs", "qas.envs"),
+        ("agents", "qas.agents"),
+    ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             yield ".".join([prefix, *(part for part in parts if part != "__init__")]), path
