@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,8 +109,9 @@ class Agent(abc.ABC):
     """Proposes architectures until the budget ends.
 
     To add an agent: subclass, give it keyword-only options, and register it (`qas.agents.AGENTS`, or an entry point in
-    the group ``qas.agents``). The constructor checks the options and keeps each under its own name; what depends on the
-    search is made in `prepare`, so that one instance can be handed to several searches.
+    the group ``qas.agents``); `qas.testing.AgentContract` tests it. The constructor checks the options and keeps each
+    under its own name; what depends on the search is made in `prepare`, so that one instance can be handed to several
+    searches.
     """
 
     name: ClassVar[str]
@@ -126,6 +128,16 @@ class Agent(abc.ABC):
             QasError: options that do not fit the search.
         """
         self.search, self.meter = search, search.meter
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Arguments of `qas.search` for a search of about a second that the agent can do; contract tests make it."""
+        return {"problem": "h2-2", "max_gates": 6}
+
+    @classmethod
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run folder holds them, in today's names; for agents whose options were once called otherwise."""
+        return dict(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""

@@ -436,3 +436,25 @@ def _svg(figure: Figure, name: str, label: str, *, natural_size: bool = False) -
     if not natural_size:
         text = re.sub(r'\b(width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg", f"<svg role='img' aria-label='{_text(label)}'", 1)
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """What other programs may want to know of a run, JSON-able; see `Run.front` and `Result.to_json`."""
+    p = run.problem
+    return {
+        "path": str(run.path.resolve()),
+        "status": run.status,
+        "problem": p.name,
+        "agent": run.agent,
+        "noise": run.noise.name if run.noise else None,
+        "seed": run.seed,
+        "evaluations": run.evaluations,
+        "architectures": run.architectures,
+        "seconds": run.seconds,
+        "unit": p.unit,
+        "exact": p.exact,
+        "product_state": product_state(p),
+        "threshold": p.threshold,
+        "best": run.best.to_json() if run.front else None,
+        "front": [r.to_json() for r in run.front],
+    }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
-from qas.errors import QasError
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
+from qas.simulators import Simulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Evaluation:
 
 
 class CircuitEvaluator(Protocol):
-    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts its calls."""
+    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts."""
 
     @property
     def problem(self) -> BaseProblem: ...
@@ -59,8 +61,8 @@ class Evaluator:
     Args:
         problem: what is judged.
         noise: hardware noise, or None.
-        engine: simulator name, None for the fastest exact one.
-        optimizer: a name of `qas.optimizers.list_optimizers`.
+        engine: a name of `qas.simulators.list_engines`, a class or an instance; None for the fastest exact one.
+        optimizer: a name of `qas.optimizers.list_optimizers`, or a function like theirs.
         max_evaluations: most evaluations one architecture may take.
         tolerance: energy that may be left unfound, problem's unit.
         start_noise: standard deviation, in radians, of what is added to inherited angles: it leaves saddle points.
@@ -75,8 +77,8 @@ class Evaluator:
     problem: BaseProblem
     noise: NoiseModel | None = None
     _: KW_ONLY
-    engine: str | None = None
-    optimizer: str = "l-bfgs"
+    engine: str | type[Simulator] | Simulator | None = None
+    optimizer: str | Callable[..., Any] = "l-bfgs"
     max_evaluations: int = 200
     tolerance: float = 1e-9
     start_noise: float = 0.1
@@ -84,10 +86,8 @@ class Evaluator:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_evaluations < 1:
-            raise QasError(f"max_evaluations is at least 1, got {self.max_evaluations}")
-        if not self.start_noise >= 0:
-            raise QasError(f"start_noise is not negative, got {self.start_noise}")
+        whole_number("max_evaluations", self.max_evaluations)
+        finite_number("start_noise", self.start_noise, least=0)
         self.simulator = self.problem.simulator(self.noise, self.engine, self.shots)
 
     def evaluate(

@@ -410,7 +410,7 @@ def _label(
 ) -> None:
     """Label what is missing of one task, as the only process that does."""
     folder = _own_folder(pool.path, "labels", task)
-    with hold(folder, f"the labels of {task}"):
+    with hold(folder, f"the labelling of {task}"):
         content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
         identity = _identity(pool, settings, content)
         digests = _begin_task(pool, task, content, identity, settings)

@@ -7,12 +7,12 @@ from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import listing, print_json, print_lines
+from qas.cli.show import answer, listing
 
 
 def add(commands: Any) -> None:
     about = "Pre-trains small models offline, and lists them."
-    actions = read.command(commands, "backbone", "models to fine-tune", about).commands("ACTION", required=True)
+    actions = read.group(commands, "backbone", "models to fine-tune", about)
     train = read.command(actions, "train", "pre-train one", "Pre-trains a small model, in minutes.", _train)
     train.option("preset", "PRESET", "a name from qas backbone list")
     train.option("--examples", "N", "training examples (default: by preset)", read.count)
@@ -34,17 +34,14 @@ def _train(arguments: argparse.Namespace) -> int:
             on_progress=lambda told: shown(f"loss {told['loss']:.4g}", told["step"], told["steps"]),
             **read.given(arguments, "seed", "examples"),
         )
-    if arguments.json:
-        print_json({"path": str(out.resolve()), "provenance": model.provenance})
-    else:
-        print_lines(f"{preset}: {model.provenance}", "", f"folder  {out}")
-        print(f"fine-tune it  qas finetune --task NAME --backbone {out}")
-    return 0
+    lines = [f"{preset}: {model.provenance}", "", f"folder  {out}"]
+    lines.append(f"fine-tune it  qas finetune --task NAME --backbone {out}")
+    return answer(arguments, {"path": str(out.resolve()), "provenance": model.provenance}, *lines)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from qas.finetuning.backbones import PRESETS, SHIPPED, list_backbones
-    from qas.finetuning.finetune import METHODS
+    from qas.finetuning.methods import list_methods
     from qas.finetuning.tasks import list_tasks
 
     backbones = {
@@ -53,10 +50,5 @@ def _list(arguments: argparse.Namespace) -> int:
         for name, preset in PRESETS.items()
     }
     backbones |= {name: f"in backbones/{name}" for name in list_backbones() if name not in PRESETS}
-    known = {"backbones": backbones, "tasks": list_tasks(), "methods": METHODS}
-    if arguments.json:
-        print_json(known)
-    else:
-        for title, entries in known.items():
-            print_lines(title, *listing(entries, "  "))
-    return 0
+    known = {"backbones": backbones, "tasks": list_tasks(), "methods": list_methods()}
+    return answer(arguments, known, *(line for title in known for line in (title, *listing(known[title], "  "))))

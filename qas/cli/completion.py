@@ -8,27 +8,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qas.cli.parser import Parser, build_parser, command
-from qas.cli.show import print_lines
 from qas.errors import QasError
 
-# Each hands the words behind "qas" to "qas completion --words"; without an answer files are offered.
-_SCRIPTS = {
-    "bash": """\
+# They hand the words behind "qas" to "qas completion --words"; without an answer files are offered.
+_BASH = """\
 _qas() {
     local IFS=$'\\n'
     COMPREPLY=($(qas completion bash --words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
 }
-complete -o default -F _qas qas""",
-    "zsh": """\
-#compdef qas
-_qas() {
-    local -a found
-    found=("${(@f)$(qas completion zsh --words "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    [[ -n "$found" ]] && compadd -a found || _files
-}
-compdef _qas qas""",
-    "fish": """\
-complete -c qas -a '(qas completion fish --words (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'""",
+complete -o default -F _qas qas"""
+_SCRIPTS = {
+    "bash": _BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
+    "fish": "complete -c qas -a '(qas completion fish --words (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'",
 }
 _ABOUT = """Prints what a shell needs to complete words, for its start file:
 bash: source <(qas completion bash); zsh: source <(qas completion zsh); fish: qas completion fish | source"""
@@ -41,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print_lines(*([_SCRIPTS[arguments.shell]] if arguments.words is None else complete(arguments.words)))
+    print(_SCRIPTS[arguments.shell] if arguments.words is None else "\n".join(complete(arguments.words)))
     return 0
 
 
@@ -71,8 +63,8 @@ def _candidates(parser: Parser, before: Sequence[str], last: str) -> Iterable[st
 
 def _names(action: argparse.Action) -> Iterable[str]:
     """Names that an argument may take; none where a file or a number is wanted."""
-    kind = getattr(action, "kind", None)
-    if kind is None:
+    kind = getattr(action, "kind", "")
+    if not kind:
         return action.choices or []
     with contextlib.suppress(QasError):
         if kind == "problems":

@@ -8,12 +8,12 @@ from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import listing, print_json, print_lines
+from qas.cli.show import answer, listing
 
 
 def add(commands: Any) -> None:
     about = "Trains graph autoencoders on pools, and lists them."
-    actions = read.command(commands, "encoder", "circuit encoders", about).commands("ACTION", required=True)
+    actions = read.group(commands, "encoder", "circuit encoders", about)
     about = "Trains a graph autoencoder on a pool; no labels are needed."
     train = read.command(actions, "train", "train one on a pool", about, _train)
     option = train.option
@@ -29,33 +29,24 @@ def add(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from qas.encoders.report import metrics_table
     from qas.encoders.training import train_on_pool
 
     out = Path(arguments.out)
     with bar(arguments.quiet) as shown:
-        shown("preparing", 0, arguments.epochs)
         encoder = train_on_pool(
             arguments.pool,
             out,
             on_progress=lambda told: shown(f"training, loss {told['loss']:.4g}", told["epoch"], told["epochs"]),
             **read.given(arguments, "task", "encoding", "model", "epochs", "seed"),
         )
-    if arguments.json:
-        print_json({"path": str(out), "metrics": encoder.metrics, "settings": encoder.settings})
-    else:
-        from qas.encoders.report import metrics_table
-
-        print_lines(repr(encoder), "", metrics_table({out.name: encoder}), "", f"encoder folder  {out}")
-        print(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
-    return 0
+    lines = [repr(encoder), "", metrics_table({out.name: encoder}), "", f"encoder folder  {out}"]
+    lines.append(f"search with it  qas search PROBLEM --agent bo --encoder {out}")
+    return answer(arguments, {"path": str(out), "metrics": encoder.metrics, "settings": encoder.settings}, *lines)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from qas.encoders.trained import list_encoders, load_encoder
 
     known = {name: repr(load_encoder(name)) for name in list_encoders()}
-    if arguments.json:
-        print_json(known)
-    else:
-        print_lines(*listing(known))
-    return 0
+    return answer(arguments, known, *listing(known))

@@ -44,11 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from qas.evaluation import evaluate
 
     report = evaluate(circuit, problem, noise=noise, shots=arguments.shots, engine=engine, seed=arguments.seed)
-    if arguments.json:
-        show.print_json(report.to_json())
-    else:
-        show.print_lines(*_text(report, problem))
-    return 0
+    return show.answer(arguments, report.to_json(), *_text(report, problem))
 
 
 def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseModel | None]:
@@ -62,11 +58,8 @@ def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseMod
         from qas.runs import load_run
 
         found = load_run(target)
-        return (
-            pick(found, arguments.circuit).circuit,
-            problem or found.problem,
-            found.noise if arguments.noise is None else noise,
-        )
+        circuit = pick(found, arguments.circuit).circuit
+        return circuit, problem or found.problem, found.noise if arguments.noise is None else noise
     if not target.exists():
         raise QasError(f"the circuit file does not exist: {target}")
     if arguments.circuit is not None:
@@ -81,10 +74,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseMod
 def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
     from qas.report import short_unit
 
-    measured, ideal = None, ("this circuit", report.energy, report.error)
-    if report.noise or report.shots:
-        measured = (f"this circuit, {'noisy' if report.noise else 'shots'}", report.energy, report.error)
-        ideal = ("this circuit, noise-free", report.noise_free_energy, report.noise_free_error)
+    measured = "noisy" if report.noise else "shots" if report.shots else ""
     noise = f"noise {report.noise}" if report.noise else "no noise"
     how = [noise, f"engine {report.engine}"] if problem.simulated else []
     lines = [
@@ -92,7 +82,7 @@ def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
         "",
         ", ".join([report.problem, *how, f"{report.shots:,} shots" if report.shots else "exact"]),
         "",
-        *show.judged(report.circuit, problem, measured, ideal, report.noise),
+        *show.judged(problem, report, measured, report.noise),
     ]
     if report.standard_error is not None:
         error = show.quantity(report.standard_error, short_unit(report.unit))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import clock, listing, print_json, print_lines
+from qas.cli.show import answer, clock, listing
 from qas.errors import QasError
 
 _SETTINGS = ("bits", "rank", "layers", "size", "targets", "epochs", "learning_rate", "scale", "seed")
@@ -55,52 +56,36 @@ def run(arguments: argparse.Namespace) -> int:
             **settings,
         )
     outcome = done.outcome
-    if arguments.json:
-        print_json({"path": str(done.folder.resolve()), "file_bytes": done.file_bytes} | vars(outcome))
-        return 0
     name = outcome.metric.replace("_", " ")
-    form = "{:.2%}" if outcome.metric == "accuracy" else "{:.4f}"
+    factor, form = (100, "{:.2f} %") if outcome.metric == "accuracy" else (1, "{:.4f}")
     rows = {
-        f"test {name}": form.format(outcome.test),
-        f"validation {name}": form.format(outcome.validation),
-        "chance": form.format(outcome.chance),
+        f"test {name}": form.format(factor * outcome.test),
+        f"validation {name}": form.format(factor * outcome.validation),
+        "chance": form.format(factor * outcome.chance),
         "trainable parameters": f"{outcome.trainable:,} (head apart: {outcome.head_parameters:,})",
         "adapter bits": f"{outcome.adapter_bits:,}",
         "adapter file": f"{done.file_bytes:,} bytes",
         "training": f"{clock(outcome.seconds)}, {outcome.epochs} epochs",
         "folder": str(done.folder),
     }
-    print_lines(f"{done.task}, {done.method}", *listing(rows, "  "))
-    return 0
+    data = {"path": str(done.folder.resolve()), "file_bytes": done.file_bytes} | vars(outcome)
+    return answer(arguments, data, f"{done.task}, {done.method}", *listing(rows, "  "))
 
 
 def _gradient(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
-    for name in (
-        "circuit",
-        "model",
-        "data",
-        "method",
-        "bits",
-        "rank",
-        "layers",
-        "size",
-        "learning_rate",
-        "scale",
-        "out",
-    ):
+    alone = "circuit model data method bits rank layers size learning_rate scale out"
+    for name in alone.split():
         if getattr(arguments, name) is not None:
             shown = "RUN" if name == "circuit" else "--" + name.replace("_", "-")
             raise QasError(f"--gradient belongs to a task alone: leave out {shown}")
     from qas.finetuning.folders import save_task_gradient
 
-    path = arguments.gradient
+    path = Path(arguments.gradient)
     matrix = save_task_gradient(path, **read.given(arguments, "task", "backbone", "examples"), **settings)
-    if arguments.json:
-        print_json({"path": path, "shape": list(matrix.shape)})
-        return 0
-    print_lines(
+    return answer(
+        arguments,
+        {"path": str(path.resolve()), "shape": list(matrix.shape)},
         f"{arguments.task}: gradient of {matrix.shape[0]} x {matrix.shape[1]} in {path}",
         f"find a circuit  qas search adapter-gradient {path} --agent adapt --evaluations 200",
         f"and use it      qas finetune RUN --task {arguments.task} --method searched-rotation",
     )
-    return 0

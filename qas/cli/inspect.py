@@ -24,32 +24,27 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from qas.report import run_to_json
     from qas.runs import load_run
 
     found = load_run(arguments.folder)
     if arguments.circuit is not None or arguments.qasm or arguments.save:
-        _one(found, pick(found, arguments.circuit), arguments)
-    elif arguments.json:
-        show.print_json(show.run_json(found))
-    elif arguments.front:
-        show.print_lines(*show.heading(found), "", *show.front(found, found.front))
-    else:
-        show.print_lines(*show.summary(found))
-    return 0
+        return _one(found, pick(found, arguments.circuit), arguments)
+    front = [*show.heading(found), "", *show.front(found, found.front)]
+    return show.answer(arguments, run_to_json(found), *(front if arguments.front else show.summary(found)))
 
 
-def _one(found: Run, result: Result, arguments: argparse.Namespace) -> None:
+def _one(found: Run, result: Result, arguments: argparse.Namespace) -> int:
     if arguments.save:
         from qas.drawing import save_circuit
 
         save_circuit(result.circuit, arguments.save)
     if arguments.qasm:
         print(result.circuit.to_qasm(), end="")
-    elif arguments.json:
-        show.print_json(result.to_json())
-    elif arguments.circuit is not None:
-        name = "best circuit" if arguments.circuit == "best" else f"circuit {arguments.circuit}"
-        show.print_lines(*show.heading(found), "", *show.described(found, result, name))
+    elif arguments.json or arguments.circuit is not None:
+        name = "best circuit" if arguments.circuit in (None, "best") else f"circuit {arguments.circuit}"
+        show.answer(arguments, result.to_json(), *show.heading(found), "", *show.described(found, result, name))
+    return 0
 
 
 def pick(found: Run, which: str | None) -> Result:

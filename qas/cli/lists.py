@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from qas.cli.parser import command
-from qas.cli.show import listing, print_json, print_lines
+from qas.cli.show import answer, listing
 
 
 def add(commands: Any) -> None:
@@ -21,21 +21,13 @@ def add(commands: Any) -> None:
 def _problems(arguments: argparse.Namespace) -> int:
     from qas.problems import list_problems
 
-    return _show(list_problems(), arguments.json)
+    return answer(arguments, list_problems(), *listing(list_problems()))
 
 
 def _noise(arguments: argparse.Namespace) -> int:
     from qas.noise import list_noise
 
-    return _show(list_noise(), arguments.json)
-
-
-def _show(known: dict[str, str], json: bool) -> int:
-    if json:
-        print_json(known)
-    else:
-        print_lines(*listing(known))
-    return 0
+    return answer(arguments, list_noise(), *listing(list_noise()))
 
 
 def _agents(arguments: argparse.Namespace) -> int:
@@ -46,12 +38,8 @@ def _agents(arguments: argparse.Namespace) -> int:
         name: {"about": about, "options": {key: p.default for key, p in options_of(AGENTS[name]).items()}}
         for name, about in list_agents().items()
     }
-    if arguments.json:
-        print_json(known)
-        return 0
-    lines = [line for name, agent in known.items() for line in _agent(name, agent["about"], agent["options"])]
-    print_lines(*lines, "", "A setting is given as -o KEY=VALUE, its value as JSON or plain text.")
-    return 0
+    lines = [line for name, agent in known.items() for line in _agent(name, **agent)]
+    return answer(arguments, known, *lines, "", "A setting is given as -o KEY=VALUE, its value as JSON or plain text.")
 
 
 def _agent(name: str, about: str, options: dict[str, Any]) -> list[str]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = ("lists", "search", "inspect", "evaluate", "pool", "encoder", "finetune", "backbone", "completion")
-_CLOSED_KINDS = ("agents",)
-"""Kinds that have names and no files; looked up as soon as the words are read."""
+_FILES_TOO = ("problems", "noise")
+"""Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,16 +26,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
         self.set_defaults(run=None)
 
-    def option(
-        self,
-        names: str,
-        metavar: str,
-        about: str,
-        read: Callable[[str], Any] | None = None,
-        *,
-        kind: str | None = None,
-        **more: Any,
-    ) -> None:
+    def option(self, names: str, metavar: str, about: str, read: Any = None, *, kind: str = "", **more: Any) -> None:
         """An argument with a value; `kind` is the registry that its names come from."""
         action = self.add_argument(*names.split(), metavar=metavar, help=about, type=read, **more)
         action.kind = kind  # type: ignore[attr-defined]
@@ -48,9 +39,6 @@ class Parser(argparse.ArgumentParser):
         self.flag("--json", "for other programs")
         if progress:
             self.flag("--quiet", "show no progress")
-
-    def commands(self, metavar: str, **settings: Any) -> Any:
-        return self.add_subparsers(metavar=metavar, **settings)
 
     def children(self) -> dict[str, Parser]:
         """The parsers of its commands by name."""
@@ -75,8 +63,8 @@ class Parser(argparse.ArgumentParser):
                 raise UnknownNameError("option", word, [o for o in self._option_string_actions if len(o) > 2])
             self.error(f"unexpected argument {word!r}")
         for action in self._actions:
-            kind, name = getattr(action, "kind", None), getattr(found, action.dest, None)
-            if kind in _CLOSED_KINDS and name is not None:
+            kind, name = getattr(action, "kind", ""), getattr(found, action.dest, None)
+            if kind and kind not in _FILES_TOO and name is not None:
                 from qas.registry import registry
 
                 registry(kind).check(name)
@@ -87,17 +75,23 @@ def build_parser() -> Parser:
     """The parser of ``qas`` with all its commands."""
     parser = Parser(prog="qas", description="Quantum architecture search: find good circuits for noisy devices.")
     parser.add_argument("--version", action="version", version=f"qas {__version__}")
-    commands = parser.commands("COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for verb in _VERBS:
         importlib.import_module(f"qas.cli.{verb}").add(commands)
     return parser
 
 
-def command(commands: Any, name: str, about: str, description: str, run: Callable[[Any], int] | None = None) -> Parser:
-    """A new command, or a new action of one."""
+def command(commands: Any, name: str, about: str, description: str, run: Callable[[Any], int]) -> Parser:
+    """A new command, or a new action of a group."""
     parser = commands.add_parser(name, help=about, description=description)
     parser.set_defaults(run=run)
     return parser
+
+
+def group(commands: Any, name: str, about: str, description: str) -> Any:
+    """A new command that only has actions; returns what they are added to."""
+    parser = commands.add_parser(name, help=about, description=description)
+    return parser.add_subparsers(metavar="ACTION", required=True)
 
 
 # ---------------------------------------------------------------------- values
@@ -144,6 +138,13 @@ def setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
+def _active(text: str) -> tuple[int, int]:
+    electrons, _, orbitals = text.partition(",")
+    if not (electrons.isdecimal() and orbitals.isdecimal()):
+        raise argparse.ArgumentTypeError(f"electrons and orbitals such as 2,5 are needed, got {text!r}")
+    return int(electrons), int(orbitals)
+
+
 def given(arguments: argparse.Namespace, *options: str) -> dict[str, Any]:
     """Those of the options that the user gave."""
     return {name: value for name in options if (value := getattr(arguments, name)) is not None}
@@ -155,22 +156,13 @@ _MOLECULE = ("basis", "active", "charge", "mapping")
 
 def add_problem(parser: Parser) -> None:
     """The options that say what is solved without a name from ``qas problems``."""
-    group = parser.add_argument_group("instead of a name")
-    add = group.add_argument
+    add = parser.add_argument_group("instead of a name").add_argument
     add("--hamiltonian", metavar="FILE", help="Pauli strings and their weights (.json), or a SparsePauliOp (.qpy)")
     add("--geometry", metavar="XYZ", help='a molecule in angstrom, such as "Li 0 0 0; H 0 0 1.6" (extra chem)')
     add("--basis", metavar="NAME", help="of --geometry (default sto-3g)")
-    add("--active", type=pair, metavar="E,O", help="of --geometry: active electrons and orbitals (default all)")
+    add("--active", type=_active, metavar="E,O", help="of --geometry: active electrons and orbitals (default all)")
     add("--charge", type=int, metavar="Q", help="of --geometry (default 0)")
     add("--mapping", metavar="NAME", help="of --geometry: parity or jordan-wigner (default parity)")
-
-
-def pair(text: str) -> tuple[int, int]:
-    try:
-        electrons, orbitals = (count(part) for part in text.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"electrons and orbitals such as 2,5 are needed, got {text!r}") from None
-    return electrons, orbitals
 
 
 def read_problem(arguments: argparse.Namespace, name: str | None, file: str | None = None) -> BaseProblem | None:
@@ -179,7 +171,7 @@ def read_problem(arguments: argparse.Namespace, name: str | None, file: str | No
     Raises:
         QasError: more than one, or one that cannot be read.
     """
-    from qas.problems import load_problem, needs_file
+    from qas.problems import load_problem
 
     molecule = given(arguments, *_MOLECULE)
     sources = [source for source in (name, arguments.hamiltonian, arguments.geometry) if source is not None]
@@ -191,12 +183,4 @@ def read_problem(arguments: argparse.Namespace, name: str | None, file: str | No
         from qas.molecules import molecule as build
 
         return build(arguments.geometry, **molecule)
-    if not sources:
-        return None
-    if name is not None and needs_file(name):
-        if file is None:
-            raise QasError(f"{name} needs a file behind its name (qas problems tells which), got none")
-        return load_problem(f"{name} {file}")
-    if file is not None:
-        raise QasError(f"unexpected argument {file!r}: {name} takes no file (see qas search --help)")
-    return load_problem(sources[0])
+    return load_problem(" ".join([sources[0], *([file] if file is not None else [])])) if sources else None

@@ -7,12 +7,12 @@ from typing import Any
 
 from qas.cli import parser as read
 from qas.cli.progress import bar
-from qas.cli.show import print_json, print_lines, table
+from qas.cli.show import answer, table
 
 
 def add(commands: Any) -> None:
-    parser = read.command(commands, "pool", "circuit pools", "Draws pools of circuits and labels them with energies.")
-    actions = parser.commands("ACTION", required=True)
+    about = "Draws pools of circuits and labels them with energies."
+    actions = read.group(commands, "pool", "circuit pools", about)
     about = "Draws distinct circuits and labels them; the same command again goes on where it stopped."
     build = read.command(actions, "build", "draw and label a pool", about, _build)
     option = build.option
@@ -70,18 +70,16 @@ def _show(arguments: argparse.Namespace) -> int:
 
     pool = Pool(arguments.pool)
     tasks = [summarize(pool, task) for task in pool.tasks]
-    if arguments.json:
-        print_json({"path": str(pool.path), "size": len(pool), "space": pool.space.to_json(), "tasks": tasks})
-        return 0
     s = pool.space
     gates = f"{s.max_gates}" if s.min_gates == s.max_gates else f"{s.min_gates} to {s.max_gates}"
-    print(f"{pool.path}: {len(pool):,} circuits of {s.n_qubits} qubits, {gates} gates, at most {s.max_depth} layers")
-    print(f"gates: {', '.join(s.gates)}")
+    size = f"{len(pool):,} circuits of {s.n_qubits} qubits, {gates} gates, at most {s.max_depth} layers"
+    lines = [f"{pool.path}: {size}", f"gates: {', '.join(s.gates)}"]
     if tasks:
         names = list(dict.fromkeys(name for row in tasks for name in row))
         cells = [[_cell(row.get(name, "")) for name in names] for row in tasks]
-        print_lines("", *table([[name.replace("_", " ") for name in names], *cells]))
-    return 0
+        lines += ["", *table([[name.replace("_", " ") for name in names], *cells])]
+    data = {"path": str(pool.path), "size": len(pool), "space": s.to_json(), "tasks": tasks}
+    return answer(arguments, data, *lines)
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qas.cli.show import clock, quantity
 
@@ -20,7 +20,6 @@ _SLOW_START = 4.0
 """Seconds after which a start is slow enough to be explained."""
 _PLAIN_EVERY = 5.0
 """Seconds between progress lines where there is no terminal."""
-_PREPARING = "preparing; kernels are compiled once per machine, the clock has not started"
 
 
 def tell(line: str) -> None:
@@ -28,35 +27,53 @@ def tell(line: str) -> None:
 
 
 @contextlib.contextmanager
+def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows work of known size."""
+    if quiet:
+        yield lambda what, done, size: None
+    elif not sys.stderr.isatty():
+        yield lambda what, done, size: tell(f"{what}, {done:,} of {size:,}")
+    else:
+        with _display("starting") as show:
+            yield lambda what, done, size: show(f"{what}, {done:,} of {size:,}", done / size)
+
+
+@contextlib.contextmanager
 def watched(label: str, unit: str) -> Iterator[Callable[[Progress], None]]:
     """Shows a search."""
     watch = Watch(label, unit)
-    if not sys.stderr.isatty():
-        slow = threading.Timer(_SLOW_START, watch.explain_start)
-        slow.daemon = True
-        slow.start()
-        try:
+    slow = threading.Timer(_SLOW_START, watch.explain_start)
+    slow.daemon = True
+    slow.start()
+    try:
+        if not sys.stderr.isatty():
             yield watch.plain
-        finally:
-            slow.cancel()
-        return
-    from rich.console import Console
-    from rich.live import Live
+        else:
+            with _display(f"{label}\npreparing") as show:
+                yield lambda progress: show(watch.live(progress), progress.fraction)
+    finally:
+        slow.cancel()
 
-    console = Console(stderr=True, highlight=False)
-    with Live(console=console, get_renderable=watch.renderable, refresh_per_second=5, transient=True):
-        yield watch.note
+
+@contextlib.contextmanager
+def _display(text: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar and text beside it, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(32), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as display:
+        task = display.add_task(text, total=1.0)
+        yield lambda text, share: display.update(task, description=text, completed=share)
 
 
 class Watch:
     """What is known about a search in progress, and how it is shown."""
 
     def __init__(self, label: str, unit: str) -> None:
-        self.label = label
-        self.unit = unit
-        self.begun = time.perf_counter()
+        self.label, self.unit = label, unit
+        self.begun = self.seen = time.perf_counter()
         self.last: Progress | None = None
-        self.seen = self.begun
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=30)
         self._errors: list[float] = []
         self._next_line = _PLAIN_EVERY
@@ -91,48 +108,32 @@ class Watch:
     def explain_start(self) -> None:
         """Say why nothing happens yet."""
         if self.last is None:
-            tell(_PREPARING)
+            tell("preparing; kernels are compiled once per machine, the clock has not started")
 
     def plain(self, progress: Progress) -> None:
         """Take in a snapshot and print a line if one is due."""
         self.note(progress)
-        if time.perf_counter() - self.begun < self._next_line:
-            return
-        self._next_line = time.perf_counter() - self.begun + _PLAIN_EVERY
-        evaluations, architectures = self.rates()
-        tell(
-            f"{clock(progress.seconds)}, best error {quantity(progress.best_error, self.unit)} "
-            f"({progress.best_gates} gates, {progress.best_two_qubit_gates} on two qubits), {evaluations:,.0f} "
-            f"evaluations/s, {architectures:,.0f} architectures/s, {self.left()} left"
-            + (f", {progress.note}" if progress.note else "")
-        )
+        if time.perf_counter() - self.begun >= self._next_line:
+            self._next_line = time.perf_counter() - self.begun + _PLAIN_EVERY
+            tell(", ".join(self._status(progress)))
 
-    def renderable(self) -> Any:
-        """The live display."""
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+    def live(self, progress: Progress) -> str:
+        """Take in a snapshot; returns the text of the display."""
+        self.note(progress)
+        passed, *status = self._status(progress)
+        done = f"{progress.front_size} circuits in the front, {progress.evaluations:,} evaluations so far"
+        return "\n".join([self.label, f"{passed} {sparkline(self._errors)}", *status, done, "Ctrl-C keeps everything"])
 
-        p = self.last
-        if p is None:
-            slow = time.perf_counter() - self.begun > _SLOW_START
-            return Text(f"{self.label}\n{_PREPARING if slow else 'preparing'} …")
+    def _status(self, p: Progress) -> list[str]:
+        """Time, what was found, how fast, and what the agent is doing."""
         evaluations, architectures = self.rates()
-        head = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=1.0, completed=p.fraction, width=32)
-        passed = Text(f"{clock(p.seconds)}, {self.left()} left")
-        head.add_row(bar, passed, Text(sparkline(self._errors), style="blue"))
-        best = Text(quantity(p.best_error, self.unit), style="bold")
-        size = f"{p.best_gates} gates, {p.best_two_qubit_gates} on two qubits; {p.front_size} circuits in the front"
-        done = f"{architectures:,.0f} architectures/s; {p.evaluations:,} evaluations so far"
-        body = Table.grid(padding=(0, 2))
-        body.add_row("best error", best, Text(size))
-        body.add_row("speed", Text(f"{evaluations:,.0f} evaluations/s"), Text(done))
-        rows: list[Any] = [Text(self.label, style="bold"), head, body]
-        if p.note:
-            rows.append(Text(p.note, style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(*rows, Text("Ctrl-C stops and keeps everything", style="dim"))
+        size = f"{p.best_gates} gates, {p.best_two_qubit_gates} on two qubits"
+        return [
+            f"{clock(p.seconds)}, {self.left()} left",
+            f"best error {quantity(p.best_error, self.unit)} ({size})",
+            f"{evaluations:,.0f} evaluations/s, {architectures:,.0f} architectures/s",
+            *([p.note] if p.note else []),
+        ]
 
 
 def sparkline(errors: Sequence[float], width: int = 24) -> str:
@@ -145,21 +146,3 @@ def sparkline(errors: Sequence[float], width: int = 24) -> str:
     if high - low < 1e-9:
         return "▁" * width
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (v - low) / (high - low))] for v in picked)
-
-
-@contextlib.contextmanager
-def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows work of known size."""
-    if quiet:
-        yield lambda what, done, size: None
-        return
-    if not sys.stderr.isatty():
-        yield lambda what, done, size: tell(f"{what}, {done:,} of {size:,}")
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        shown = display.add_task("starting", total=None)
-        yield lambda what, done, size: display.update(shown, description=what, completed=done, total=size)

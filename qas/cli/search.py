@@ -21,13 +21,7 @@ def add(commands: Any) -> None:
     about = "Searches a circuit; writes a run folder. Ctrl-C stops it and loses nothing."
     parser = read.command(commands, "search", "find a circuit", about, run)
     option = parser.option
-    option(
-        "problem",
-        "PROBLEM",
-        "a name from qas problems, or a problem in a .json or .qpy file",
-        nargs="?",
-        kind="problems",
-    )
+    option("problem", "PROBLEM", "a name from qas problems, or a .json or .qpy file", nargs="?", kind="problems")
     option("file", "FILE", "for the problems that have FILE behind their name", nargs="?")
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default ddqn)", kind="agents")
@@ -42,27 +36,16 @@ def add(commands: Any) -> None:
     option("--gates", "A,B", "gates that may be used (default mostly rx,ry,rz,cx)", read.names)
     option("--coupling", "0-1,1-2", "pairs that may carry two-qubit gates", read.pairs)
     pools = parser.add_argument_group("settings of the agents that choose from circuit pools, as with -o")
-    pools.add_argument(
-        "--encoder", metavar="NAME", help="a folder, or a name from qas encoder list (default by qubits)"
-    )
+    pools.add_argument("--encoder", metavar="NAME", help="a folder, or one of qas encoder list (default by qubits)")
     pools.add_argument("--pool", metavar="DIR", help="candidates (default: drawn from the encoder's space)")
-    pools.add_argument(
-        "--screen", metavar="NAME", help="a proxy that keeps the best: fluctuation, expressibility"
-    )
+    pools.add_argument("--screen", metavar="NAME", help="keeps the best by fluctuation or expressibility")
     pools.add_argument("--storage", metavar="URL", help="Optuna storage that several machines share (agent bo)")
     option("--engine", "NAME", "statevector, pauli-transfer, … (default: the fastest exact one)", kind="engines")
     option("--optimizer", "NAME", "of the angles: l-bfgs, adam, cobyla, …", kind="optimizers")
     option("--shots", "N", "measurements of each Pauli term (default: exact values)", read.count)
-    again: dict[str, Any] = {"action": "append"}
-    option(
-        "-o --option",
-        "KEY=VALUE",
-        "setting of the agent (qas agents names them)",
-        read.setting,
-        dest="options",
-        **again,
-    )
-    option("--evaluator", "KEY=VALUE", "setting of the angle optimization", read.setting, **again)
+    again: dict[str, Any] = {"metavar": "KEY=VALUE", "type": read.setting, "action": "append"}
+    parser.add_argument("-o", "--option", dest="options", help="setting of the agent (see qas agents)", **again)
+    parser.add_argument("--evaluator", help="setting of the angle optimization", **again)
     option("--out", "DIR", "run folder, new or empty (default results/PROBLEM-AGENT-TIME)")
     option("--resume", "RUN", "continue this run; a budget given with it is the new total")
     parser.flag("--no-report", "write no report.html")
@@ -71,11 +54,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     found = _started(arguments) if arguments.resume is None else _resumed(arguments)
-    if arguments.json:
-        show.print_json(show.run_json(found))
-    else:
-        show.print_lines(*show.summary(found))
-    return INTERRUPTED if found.status == "interrupted" else 0
+    from qas.report import run_to_json
+
+    done = show.answer(arguments, run_to_json(found), *show.summary(found))
+    return INTERRUPTED if found.status == "interrupted" else done
 
 
 @contextlib.contextmanager

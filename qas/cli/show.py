@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qas.circuits import Circuit
+    from qas.evaluation import EvaluationReport
     from qas.problems import BaseProblem
     from qas.runs import Result, Run
 
-Row = tuple[str, float, float]
-"""Label, energy, error."""
 
-
-def print_json(data: Any) -> None:
+def answer(arguments: argparse.Namespace, data: Any, *lines: str) -> int:
+    """Print what was found: for other programs if they asked for it, else for readers; returns the exit code."""
     from qas.files import to_json
 
-    print(to_json(data, indent=1))
-
-
-def print_lines(*lines: str) -> None:
-    print("\n".join(lines))
+    print(to_json(data, indent=1) if arguments.json else "\n".join(lines))
+    return 0
 
 
 def listing(known: Mapping[str, str], indent: str = "") -> list[str]:
@@ -57,20 +54,21 @@ def drawing(circuit: Circuit, title: str) -> list[str]:
     return [f"{title}: {size}", "", draw_text(circuit, width)]
 
 
-def judged(circuit: Circuit, problem: BaseProblem, measured: Row | None, ideal: Row, noise: str | None) -> list[str]:
+def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str, noise: Any) -> list[str]:
     """A circuit's energies under each other, and whether the threshold is reached.
 
     Args:
-        circuit: whose energies they are.
-        problem: that it solves.
-        measured: under noise or from shots, if there are any.
-        ideal: without either.
-        noise: name of the noise.
+        problem: what the circuit is judged on.
+        found: its energies.
+        measured: how they were measured, if not exactly; else empty.
+        noise: whether the device was noisy.
     """
     from qas.problems import CHEMICAL_ACCURACY
     from qas.report import product_state, short_unit
 
-    rows: list[Row] = [("exact", problem.exact, 0.0), *([measured] if measured else []), ideal]
+    rows = [("exact", problem.exact, 0.0), (f"this circuit{measured and ', '}{measured}", found.energy, found.error)]
+    if measured:
+        rows.append(("this circuit, noise-free", found.noise_free_energy, found.noise_free_error))
     product = product_state(problem)
     if product is not None:
         rows.append(("product state, noise-free" if noise else "product state", product, problem.error(product)))
@@ -82,7 +80,7 @@ def judged(circuit: Circuit, problem: BaseProblem, measured: Row | None, ideal: 
     threshold = problem.threshold
     assert threshold is not None
     goal = "chemical accuracy" if unit == "Ha" and threshold == CHEMICAL_ACCURACY else "threshold"
-    ratio = (measured or ideal)[2] / threshold
+    ratio = found.error / threshold
     reached = "reached" if ratio <= 1 else f"not reached, the error is {ratio:.3g} times as large"
     return [*lines, f"{goal} ({quantity(threshold, unit)}): {reached}"]
 
@@ -104,12 +102,9 @@ def heading(run: Run) -> list[str]:
 
 def described(run: Run, result: Result, title: str) -> list[str]:
     """One circuit of a run."""
-    measured, ideal = None, ("this circuit", result.energy, result.error)
-    if run.noise or run.config.get("evaluator", {}).get("shots"):
-        measured = (f"this circuit, {'noisy' if run.noise else 'as measured'}", result.energy, result.error)
-        ideal = ("this circuit, noise-free", result.noise_free_energy, result.noise_free_error)
-    noise = run.noise.name if run.noise else None
-    return [*drawing(result.circuit, title), "", *judged(result.circuit, run.problem, measured, ideal, noise)]
+    shots = run.config.get("evaluator", {}).get("shots")
+    measured = "noisy" if run.noise else "as measured" if shots else ""
+    return [*drawing(result.circuit, title), "", *judged(run.problem, result, measured, run.noise)]
 
 
 def front(run: Run, results: Sequence[Result]) -> list[str]:
@@ -117,13 +112,12 @@ def front(run: Run, results: Sequence[Result]) -> list[str]:
     from qas.report import short_unit
 
     unit = short_unit(run.problem.unit)
-    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error"]]
-    rows[0] += ["noise-free"] if run.noise else []
+    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error", "noise-free"]]
     index = {id(r): k for k, r in enumerate(run.front)}
     for r in results:
-        row = [str(index[id(r)]), str(r.two_qubit_gates), str(r.gates), str(r.circuit.depth), f"{r.error + 0.0:.3g}"]
-        rows.append(row + ([f"{r.noise_free_error + 0.0:.3g}"] if run.noise else []))
-    return table(rows)
+        sizes = (index[id(r)], r.two_qubit_gates, r.gates, r.circuit.depth)
+        rows.append([*map(str, sizes), f"{r.error + 0.0:.3g}", f"{r.noise_free_error + 0.0:.3g}"])
+    return table(rows if run.noise else [row[:-1] for row in rows])
 
 
 def summary(run: Run) -> list[str]:
@@ -134,7 +128,8 @@ def summary(run: Run) -> list[str]:
     if run.front:
         found = [*described(run, run.best, "best circuit"), "", "front (error against two-qubit gates)"]
         found += front(run, envelope(run.front))
-    return [*heading(run), "", *found, "", *places(run)]
+    remarks = [*run.remarks, ""] if run.remarks else []
+    return [*heading(run), "", *found, "", *remarks, *places(run)]
 
 
 def places(run: Run) -> list[str]:
@@ -151,22 +146,3 @@ def places(run: Run) -> list[str]:
         more = f" --{name} {2 * budget[name]:g}" if name == "seconds" else f" --{name} {2 * budget[name]}"
     lines += [f"continue     qas search --resume {path}{more}", f"look again   qas inspect {path}"]
     return lines + ([f"cross-check  qas evaluate {path} --engine aer"] if run.problem.simulated else [])
-
-
-def run_json(run: Run) -> dict[str, Any]:
-    from qas.report import product_state
-
-    own = ("status", "agent", "seed", "evaluations", "architectures", "seconds")
-    p = run.problem
-    return {
-        "path": str(run.path.resolve()),
-        "problem": p.name,
-        "noise": run.noise.name if run.noise else None,
-        **{name: getattr(run, name) for name in own},
-        "unit": p.unit,
-        "exact": p.exact,
-        "product_state": product_state(p),
-        "threshold": p.threshold,
-        "best": run.best.to_json() if run.front else None,
-        "front": [r.to_json() for r in run.front],
-    }

@@ -46,9 +46,9 @@ def finetune_to_folder(
 
     Args:
         circuit: of the methods that take one: a run folder, an OpenQASM file, whatever `load_architecture` takes.
-        task: a name of `qas.finetuning.tasks.list_tasks`, learned by `backbone`, a name or a folder (default by task).
+        task: a name in `qas.finetuning.TASKS`, learned by `backbone`, a name or a folder (default by task).
         model: instead, the folder of a Hugging Face model with its tokenizer, which learns `data`, a file.
-        method: a name of `qas.finetuning.finetune.METHODS`; default "searched" with a circuit, else "quantum-peft".
+        method: a name of `qas.finetuning.METHODS`; default "searched" with a circuit, else "quantum-peft".
         examples: of a task, training and validation; default 1000.
         out: folder, new or empty; default ``results/finetune-<task>-<method>-<time>``.
         on_progress: called after each epoch.
@@ -77,6 +77,7 @@ def save_task_gradient(
     task: str | None,
     backbone: str | os.PathLike[str] | None = None,
     examples: int | None = None,
+    targets: tuple[str, ...] | None = None,
     **settings: Any,
 ) -> np.ndarray:
     """Write `task_gradient` of a task to a ``.npy`` file, for the problem ``adapter-gradient``; returns it.
@@ -91,7 +92,7 @@ def save_task_gradient(
     network, found, chosen, _ = resolve(
         "linear-probe", settings, task=task, backbone=_text(backbone), examples=examples or 1000
     )
-    matrix = task_gradient(network, found, chosen)
+    matrix = task_gradient(network, found, chosen, targets)
     write_atomic(file, lambda stream: np.save(stream, matrix))
     return matrix
 

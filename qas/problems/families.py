@@ -181,7 +181,6 @@ PROBLEMS = Registry(
         "adapter": "qas.adapters.problems:Directions",
         "adapter-target": "qas.adapters.problems:TARGET_FILE",
         "adapter-gradient": "qas.adapters.problems:GRADIENT_FILE",
-        "labelled": "qas.encoders.pools.pool:LabelledFamily",
     },
 )
 """Word that names begin with -> `Family`."""

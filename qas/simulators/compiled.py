@@ -39,7 +39,7 @@ class CompiledSimulator(Simulator):
     """Base of the engines whose kernels are compiled once: gates are data, so a new circuit compiles nothing."""
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        self.noise = noise
+        super().__init__(noise)
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()

@@ -145,6 +145,20 @@ def stop_when(
 
 
 @contextmanager
+def open_to_ctrl_c() -> Iterator[None]:
+    """Ctrl-C stops what is calculated inside, if it would raise `KeyboardInterrupt` when Python has its turn again.
+
+    A program with a handler of its own decides for itself, by `stop_when`.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with stop_when(signals=(signal.SIGINT,)):
+        yield
+
+
+@contextmanager
 def shielded() -> Iterator[None]:
     """Calculations inside go on to their end, whatever this thread was asked: for the last short ones."""
     outer, _current.stop = _current.stop, Stop(np.inf)

@@ -43,10 +43,10 @@ class PauliTransferSimulator(CompiledSimulator):
     """
 
     name = "pauli-transfer"
+    about = "with noise, compiled, exact gradients, up to 12 qubits"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        super().__init__()
-        self.noise = noise
+        super().__init__(noise)
         self._kind: list[int] = []
         self._low: list[int] = []
         self._high: list[int] = []

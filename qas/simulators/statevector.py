@@ -32,12 +32,12 @@ class StatevectorSimulator(CompiledSimulator):
     """
 
     name = "statevector"
+    about = "noise-free, compiled, exact gradients, up to 20 qubits"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__()
         if noise is not None:
             raise QasError(f"the statevector engine is noise-free, got noise {noise.name!r}; use pauli-transfer or aer")
-        self.noise = None
         self._entries: list[tuple[int, int, int, np.ndarray, int, int]] = []
         self._library: kernels.Library | None = None
         self._local = threading.local()

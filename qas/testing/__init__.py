@@ -19,10 +19,23 @@ if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
     from qas.testing.encodings import EncodingContract
     from qas.testing.problems import ProblemContract
+    from qas.testing.simulators import SimulatorContract
 
-_CONTRACTS = {"AgentContract": "agents", "EncodingContract": "encodings", "ProblemContract": "problems"}
+_CONTRACTS = {
+    "AgentContract": "agents",
+    "EncodingContract": "encodings",
+    "ProblemContract": "problems",
+    "SimulatorContract": "simulators",
+}
 
-__all__ = ["AgentContract", "EncodingContract", "ProblemContract", "random_circuit", "random_hamiltonian"]
+__all__ = [
+    "AgentContract",
+    "EncodingContract",
+    "ProblemContract",
+    "SimulatorContract",
+    "random_circuit",
+    "random_hamiltonian",
+]
 
 
 def __getattr__(name: str) -> Any:
