@@ -205,7 +205,7 @@ def evaluate_encoder(
     rng: np.random.Generator,
     *,
     train_rows: Any = None,
-    prior_samples: int = PRIOR_SAMPLES,
+    prior_samples: int | None = None,
 ) -> dict[str, float | None]:
     """What an encoder keeps of circuits it has not seen, and what its prior samples are worth; rates from 0 to 1.
 
@@ -251,7 +251,7 @@ def evaluate_encoder(
     kl = kl_divergence(torch.from_numpy(means), torch.from_numpy(np.log(stds))).sum(2)
     told["kld"] = float(kl.mean())
     told["kld_scaled"] = float(kl.mean()) / (32 * encoder.n_latents)
-    return told | _prior_metrics(encoder, rng, train_rows, prior_samples)
+    return told | _prior_metrics(encoder, rng, train_rows, PRIOR_SAMPLES if prior_samples is None else prior_samples)
 
 
 def same_rows(one: np.ndarray, other: np.ndarray) -> np.ndarray:

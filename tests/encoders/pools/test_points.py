@@ -172,7 +172,7 @@ def test_points_of_another_package_are_a_class() -> None:
 
     points = CircuitFeatures(Lengths, SPACE).fit(ROWS)(ROWS)
     assert points.tolist() == [[float((row != PADDING).sum())] for row in ROWS]
-    assert [POINTS.about(name).endswith(".") for name in POINTS] == [True] * len(POINTS)
+    assert all(POINTS.about(name).endswith(".") for name in POINTS)
 
 
 def test_errors() -> None:
