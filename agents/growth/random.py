@@ -44,9 +44,13 @@ class RandomAgent(PoolAgent):
         self._named = not (encoder is None and pool is None and screen is None)
 
     @classmethod
-    def translated(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options of an older run as they are called today: what points it had never mattered."""
         return {name: value for name, value in options.items() if name != "features"}
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return Agent.example.__func__(cls)  # type: ignore[attr-defined]
 
     def prepare(self, search: Search) -> None:
         self.from_pool = self._named or search.problem.listed
@@ -74,13 +78,13 @@ class RandomAgent(PoolAgent):
 
     def draw(self) -> Circuit:
         """One random circuit; no gate directly repeats the last one on all its qubits."""
-        table, n = self.search.table, self.search.problem.n_qubits
+        alphabet, n = self.search.alphabet, self.search.problem.n_qubits
         last = np.full(n, -1, dtype=np.int64)
         gates = []
         for _ in range(int(self.rng.integers(1, self.search.max_gates + 1))):
-            action = int(self.rng.choice(np.flatnonzero(table.legal(last))))
-            table.update(last, action)
-            gate = table.gate(action)
+            action = int(self.rng.choice(np.flatnonzero(alphabet.legal(last))))
+            alphabet.update(last, action)
+            gate = alphabet.gate(action)
             count = gate_spec(gate.name).n_angles
             gates.append(Gate(gate.name, gate.qubits, tuple(self.rng.uniform(-np.pi, np.pi, size=count).tolist())))
         return Circuit(n, gates)

@@ -43,10 +43,10 @@ class PoolAgent(Agent):
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
         pool: a pool folder whose circuits are the candidates; default: circuits drawn from the encoder's space.
         pool_size: how many are drawn.
-        screen: a name of `qas.encoders.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
+        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
             done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
         screen_keep: share of the candidates that a screen keeps.
-        features: what the searcher looks at, a name of `qas.encoders.pools.points.FEATURES`; default ``"structure"`` up
+        features: what the searcher looks at, a name of `qas.encoders.pools.POINTS`; default ``"structure"`` up
             to 5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``). They see
             of a circuit only the states it makes: where a problem judges whole matrices it is ``"latent"``.
         starts: optimizations of each circuit, from random angles; the best counts.
@@ -71,10 +71,14 @@ class PoolAgent(Agent):
         if self.screen_keep > 1:
             raise QasError(f"screen_keep lies above 0 and at most at 1, got {screen_keep}")
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return super().example() | {"options": {"pool_size": 100}}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
-        problem, table = search.problem, search.table
+        problem, alphabet = search.problem, search.alphabet
         self.table = problem if isinstance(problem, TabularProblem) else None
         """Where circuits are looked up instead of optimized."""
         if self.table is not None and self.pool is not None:
@@ -83,7 +87,7 @@ class PoolAgent(Agent):
         if self.table is None or self.encoder is not None or self.features in ("latent", "all"):
             self.trained = encoder_for(self.encoder, problem.n_qubits)
         self.space = problem.space if isinstance(problem, TabularProblem) else self.trained.space
-        self.rules = Rules(self.space, table.gates, table.coupling, search.max_gates)
+        self.rules = Rules(self.space, alphabet, search.max_gates)
         self.rows = self._screened(self._rows())
         self._digest = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         self.points_of, self.points = self._points()
@@ -108,7 +112,9 @@ class PoolAgent(Agent):
             return self.table.rows[self.rules.permitted(self.table.rows)]
         found = self.rules.of_pool(self.pool) if self.pool is not None else None
         rows = self.rules.draw(self.pool_size, self.search.rng(2)) if found is None else found
-        return rows if problem.whole_matrix else rows[one_of_each(rows, self.space, noisy=self.search.noise is not None)]
+        return (
+            rows if problem.whole_matrix else rows[one_of_each(rows, self.space, noisy=self.search.noise is not None)]
+        )
 
     def _screened(self, rows: np.ndarray) -> np.ndarray:
         if self.screen is None:

@@ -96,9 +96,7 @@ class BayesianSearcher(PoolSearcher):
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
         pending = self.points[self._pending]
-        return self._candidates[
-            self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)
-        ]
+        return self._candidates[self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
         return self.points[self._told], np.array(self._values)

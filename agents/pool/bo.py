@@ -94,7 +94,7 @@ class BoAgent(PoolAgent):
         self.make_searcher(np.zeros((1, 1)), np.random.default_rng())  # settings are checked before anything is slow
 
     @classmethod
-    def translated(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options of an older run as they are called today."""
         new = dict(options)
         if "proposer" in new:
@@ -104,7 +104,7 @@ class BoAgent(PoolAgent):
         return new
 
     @classmethod
-    def recorded(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as the run folder keeps them: without the password of the storage."""
         storage = options.get("storage")
         return dict(options) | ({"storage": without_password(storage)} if isinstance(storage, str) else {})
@@ -154,7 +154,12 @@ class BoAgent(PoolAgent):
         return None if in_memory else self._ledger or self._open_ledger()
 
     def _open_ledger(self) -> Ledger:
-        problem, noise, recorder, where = self.search.problem, self.search.noise, self.search.record.recorder, self.storage
+        problem, noise, recorder, where = (
+            self.search.problem,
+            self.search.noise,
+            self.search.record.recorder,
+            self.storage,
+        )
         if where is not None and HIDDEN in where:
             where = os.environ.get(STORAGE)
             if where is None:

@@ -44,7 +44,14 @@ class BotorchPosterior(Posterior):
             return self._model.posterior(self._x[where]).rsample(torch.Size([count]))[..., 0].numpy()
 
     def improve(
-        self, where: Positions, best: float, count: int, rng: np.random.Generator, *, pending: Array, samples: int | None
+        self,
+        where: Positions,
+        best: float,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        pending: Array,
+        samples: int | None,
     ) -> Positions:
         import torch
         from botorch.acquisition import qLogExpectedImprovement

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qas.circuits import Circuit
+from qas.alphabet import NONE, Alphabet
 from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
 from qas.errors import CircuitError, QasError
@@ -49,8 +49,7 @@ class Rules:
 
     Args:
         space: the circuits' space.
-        gates: names that the search allows.
-        coupling: pairs that may carry two-qubit gates; None: all.
+        alphabet: gates and coupling of the search.
         max_gates: longest circuit.
 
     Raises:
@@ -60,20 +59,16 @@ class Rules:
     def __init__(
         self,
         space: CircuitSpace,
-        gates: Sequence[str],
-        coupling: Sequence[tuple[int, int]] | None,
+        alphabet: Alphabet,
         max_gates: int,
     ) -> None:
-        foreign = [name for name in gates if name not in space.gates]
+        foreign = [name for name in alphabet.gates if name not in space.gates]
         if foreign:
             raise QasError(f"the encoder knows the gates {', '.join(space.gates)}, got {foreign[0]}")
-        self.space, self.gates, self.coupling, self.max_gates = space, gates, coupling, max_gates
-        self.allowed = np.ones(space.n_tokens, dtype=bool)
+        self.space, self.max_gates = space, max_gates
+        self.gates, self.coupling = alphabet.gates, alphabet.coupling
+        self.allowed = space.alphabet.tokens_in(alphabet) != NONE
         """Which placed gates of the space may be used, (n_tokens,)."""
-        for token, gate in enumerate(space.placed):
-            pair = (min(gate.qubits), max(gate.qubits))
-            coupled = len(gate.qubits) == 1 or coupling is None or pair in coupling
-            self.allowed[token] = gate.name in gates and coupled
 
     def permitted(self, rows: np.ndarray) -> np.ndarray:
         """Which circuits obey the search's gates, coupling and length, bool, shape (size,)."""
@@ -143,14 +138,14 @@ def translate(rows: np.ndarray, source: CircuitSpace, target: CircuitSpace) -> n
         raise QasError(f"the pool has circuits of {source.max_gates} gates, the encoder holds {target.max_gates}")
     if source.max_depth > target.max_depth:
         raise QasError(f"the pool has circuits of {source.max_depth} layers, the encoder holds {target.max_depth}")
-    tokens = np.full(source.n_tokens + 1, PADDING, dtype=np.int16)  # the last entry is for padding
-    for token, gate in enumerate(source.placed):
+    tokens = source.alphabet.tokens_in(target.alphabet)
+    for token in np.flatnonzero(tokens == NONE):
         try:
-            tokens[token] = target.row(Circuit(source.n_qubits, [gate]))[0]
+            target.alphabet.index(source.placed[token])
         except CircuitError as error:
             raise QasError(f"the pool does not fit the encoder: {error}") from None
     wide = np.full((len(rows), target.max_gates), PADDING, dtype=np.int16)
-    wide[:, : source.max_gates] = tokens[rows]
+    wide[:, : source.max_gates] = np.append(tokens, PADDING)[rows]
     return target.canonical(wide)
 
 

@@ -451,7 +451,14 @@ class PoolPosterior(Posterior):
         return self.mean[where] + rng.standard_normal((count, len(where))) @ factor.T
 
     def improve(
-        self, where: Positions, best: float, count: int, rng: np.random.Generator, *, pending: Array, samples: int | None
+        self,
+        where: Positions,
+        best: float,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        pending: Array,
+        samples: int | None,
     ) -> Positions:
         samples = samples or _SAMPLES
         half = rng.standard_normal(((samples + 1) // 2, len(pending) + count))
@@ -558,7 +565,14 @@ class NewPosterior(Posterior):
         return mean + rng.standard_normal((count, len(where))) @ safe_cholesky(covariance).T
 
     def improve(
-        self, where: Positions, best: float, count: int, rng: np.random.Generator, *, pending: Array, samples: int | None
+        self,
+        where: Positions,
+        best: float,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        pending: Array,
+        samples: int | None,
     ) -> Positions:
         process, x = self.process, self.points[where]
         mean, std = self.mean[where], self.std[where]

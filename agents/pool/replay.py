@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qas.agents.base import Agent, Search
+from qas.alphabet import Alphabet
 from qas.encoders.pools.pool import TabularProblem
-from qas.envs.actions import ActionTable
 from qas.meter import Budget, Meter, SearchEnded
 from qas.record import Record
 from qas.vqe import Evaluation, Evaluator
@@ -70,11 +70,11 @@ def replay(
         UnknownNameError: no such agent or setting.
         QasError: settings that do not fit, or an agent that makes its own circuits.
     """
-    from qas.agents.launch import make_agent
+    from qas.agents.settings import make_agent
 
     player, record = make_agent(agent, options), _Queries(table)
     meter = Meter(Evaluator(table), Budget(steps=queries), record)
-    search = Search(table, ActionTable(table.n_qubits, table.search_gates), table.max_gates, seed, meter, record)
+    search = Search(table, Alphabet(table.n_qubits, table.search_gates), table.max_gates, seed, meter, record)
     player.prepare(search)
     # A longer one would go through the pool a second time.
     meter.budget = Budget(steps=min(queries, len(table)))

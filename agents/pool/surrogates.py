@@ -55,7 +55,14 @@ class Posterior(abc.ABC):
         """Joint draws of the values of some points, (count, len(where))."""
 
     def improve(
-        self, where: Positions, best: float, count: int, rng: np.random.Generator, *, pending: Array, samples: int | None
+        self,
+        where: Positions,
+        best: float,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        pending: Array,
+        samples: int | None,
     ) -> Positions:
         """Up to `count` of the points `where` that together promise the largest improvement over `best`.
 

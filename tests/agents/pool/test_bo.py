@@ -316,7 +316,9 @@ def test_a_password_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     real = f"sqlite:///{tmp_path}/shared.db"
     opened: list[str] = []
-    monkeypatch.setattr(ledger, "_open_storage", lambda where: opened.append(where) or optuna.storages.get_storage(real))
+    monkeypatch.setattr(
+        ledger, "_open_storage", lambda where: opened.append(where) or optuna.storages.get_storage(real)
+    )
     where = "postgresql://me:s3cr3t@host/db"
     found = run(tmp_path / "run", extra={"storage": where}, steps=4)
     assert all("s3cr3t" not in p.read_text() for p in found.path.rglob("*.json"))
@@ -330,9 +332,9 @@ def test_a_password_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_options_of_older_runs_are_understood(tmp_path: Path) -> None:
-    assert BoAgent.translated({"proposer": "dngo", "mode": "pool"}) == {"surrogate": "dngo", "mode": "pool"}
+    assert BoAgent.todays_options({"proposer": "dngo", "mode": "pool"}) == {"surrogate": "dngo", "mode": "pool"}
     with pytest.raises(QasError, match="Optuna's sampler"):
-        BoAgent.translated({"proposer": "optuna"})
+        BoAgent.todays_options({"proposer": "optuna"})
 
 
 def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def table() -> TabularProblem:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = LabelSettings(starts=1, max_evaluations=40)
-    return build_pool(tmp_path_factory.mktemp("labelled") / "p2", SPACE, 150, tasks=["h2-2"], settings=settings, jobs=1).path
+    return build_pool(
+        tmp_path_factory.mktemp("labelled") / "p2", SPACE, 150, tasks=["h2-2"], settings=settings, jobs=1
+    ).path
 
 
 # ---------------------------------------------------------------------- the problem
@@ -133,6 +135,10 @@ def test_searches_are_those_of_the_published_results(case: str, table: TabularPr
 
 
 def test_wrong_input(table: TabularProblem) -> None:
-    for agent, options, words in (("randm", {}, "random"), ("random", {"batches": 3}, "batches"), ("beam", {}, "its own")):
+    for agent, options, words in (
+        ("randm", {}, "random"),
+        ("random", {"batches": 3}, "batches"),
+        ("beam", {}, "its own"),
+    ):
         with pytest.raises((QasError, UnknownNameError), match=words):
             replay(table, agent, **options)
