@@ -21,6 +21,9 @@ from qas.runs import HISTORY_COLUMNS, Run
 from qas.simulators.base import BaseObjective
 
 
+_WHOLE: dict[Any, Run] = {}
+
+
 class AgentContract:
     """Tests of one agent, on the search that its `Agent.example` describes.
 
@@ -34,21 +37,25 @@ class AgentContract:
     evaluations: ClassVar[int] = 600
     """budget of the searches"""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def given(self) -> Any:
         """What is tested."""
         return self.agent
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def search(self, given: Any) -> Any:
         """Make a search in a folder; its settings can be overridden."""
         kind = qas.agents.AGENTS[given] if isinstance(given, str) else given
-        return functools.partial(_search, given, kind.example() | self.settings, self.evaluations)
+        usual = {"agent": given, "evaluations": self.evaluations, "report": False}
+        return functools.partial(_search, usual | kind.example() | self.settings)
 
-    @pytest.fixture(scope="class")
-    def whole(self, search: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        """The search, unbroken."""
-        return search(tmp_path_factory.mktemp("contract") / "whole")
+    @pytest.fixture
+    def whole(self, given: Any, search: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """The search, unbroken; made once, in whatever order the tests come."""
+        key = type(self), given
+        if key not in _WHOLE:
+            _WHOLE[key] = search(tmp_path_factory.mktemp("contract") / "whole")
+        return _WHOLE[key]
 
     def test_it_says_what_it_is(self, given: Any) -> None:
         kind = type(make_agent(given))
@@ -110,7 +117,7 @@ class AgentContract:
         checkpoint = Search.checkpoint
         monkeypatch.setattr(Search, "checkpoint_every", 0.0)
         monkeypatch.setattr(Search, "checkpoint", lambda me, agent: (seen.append(agent.state()), checkpoint(me, agent)))
-        search(tmp_path / "run", evaluations=60)
+        search(tmp_path / "run")
         assert seen
         for state, arrays in seen:
             json.dumps(state, allow_nan=False)
@@ -155,7 +162,7 @@ class AgentContract:
         assert found(longer) == found(whole)
 
     def test_one_instance_serves_two_searches(self, given: Any, search: Any, whole: Run, tmp_path: Path) -> None:
-        options = search.args[1].get("options", {})
+        options = search.args[0].get("options", {})
         player = given if isinstance(given, Agent) else make_agent(given, options)
         settings = settings_of(player)
         for name in ("first", "second"):
@@ -164,8 +171,8 @@ class AgentContract:
         assert settings_of(player) == settings
 
 
-def _search(given: Any, example: dict[str, Any], evaluations: int, out: Path, **settings: Any) -> Run:
-    arguments = {"agent": given, "evaluations": evaluations, "report": False} | example | settings
+def _search(usual: dict[str, Any], out: Path, **settings: Any) -> Run:
+    arguments = usual | settings
     return qas.search(arguments.pop("problem"), out=out, **arguments)
 
 
