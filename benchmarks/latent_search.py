@@ -34,7 +34,8 @@ from search_quality import interval
 from qas.agents.pool.reinforce import PAPER_SETTINGS
 from qas.agents.pool.replay import replay
 from qas.agents.pool.searchers import SEARCHERS
-from qas.encoders.pools.points import FEATURES, CircuitFeatures
+from qas.encoders.pools import POINTS
+from qas.encoders.pools.points import CircuitFeatures
 from qas.encoders.pools.pool import Pool, TabularProblem
 from qas.encoders.pools.reduction import reduce_rows
 
@@ -172,9 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path)
     parser.add_argument("--tasks", nargs="+", required=True)
-    parser.add_argument(
-        "--features", nargs="+", default=["structure"], help=f"{', '.join(FEATURES)}; or latent:ENCODER"
-    )
+    parser.add_argument("--features", nargs="+", default=["structure"], help=f"{', '.join(POINTS)}; or latent:ENCODER")
     parser.add_argument("--searchers", nargs="+", default=["random", "knn", "reinforce", "bo"], choices=list(SEARCHERS))
     parser.add_argument("--options", default="{}", help="settings of the searcher, as JSON")
     parser.add_argument("--score", default="published", choices=["published", "entanglement"])

@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError, RunError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.files import (
+    Held,
+    disk_errors,
+    hold,
+    new_folder,
+    open_to_append,
+    parse_json,
+    read_json,
+    read_versioned,
+    refuse_links,
+    to_json,
+    write_atomic,
+    write_json,
+)
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 
@@ -89,19 +103,43 @@ class Result:
     def from_json(cls, data: dict[str, Any]) -> Result:
         return cls(
             Circuit(data["n_qubits"], data["circuit"]),
-            float(data["energy"]),
-            float(data["error"]),
-            float(data["noise_free_energy"]),
-            float(data["noise_free_error"]),
-            int(data["evaluations"]),
+            finite_number("energy", data["energy"]),
+            finite_number("error", data["error"]),
+            finite_number("noise_free_energy", data["noise_free_energy"]),
+            finite_number("noise_free_error", data["noise_free_error"]),
+            whole_number("evaluations", data["evaluations"], 0),
         )
+
+
+def checked_points(data: Any) -> Iterator[tuple[float, float, Circuit, int]]:
+    """(error, energy, circuit, evaluations) of a front as a checkpoint holds it.
+
+    Raises:
+        RunError: malformed, or with an energy that is not finite: it would displace what is good.
+    """
+    try:
+        for error, energy, n_qubits, gates, evaluations in data:
+            yield (
+                finite_number("the error of a circuit", error),
+                finite_number("the energy of a circuit", energy),
+                Circuit(n_qubits, gates),
+                whole_number("the evaluations of a circuit", evaluations, 0),
+            )
+    except (TypeError, ValueError) as told:
+        raise RunError(f"the front of the checkpoint is damaged: {told}") from None
+
+
+def rounding(energy: float) -> float:
+    """Energies that differ by no more are equal: what is left of them is the rounding of sums in floating point."""
+    return 1e-12 * max(1.0, abs(energy))
 
 
 class Front:
     """Circuits that no other beats in error, two-qubit gates and gates at once.
 
     A circuit joins when its error is lower, by more than `margin` of it plus 1e-12, than that of every circuit with at
-    most as many two-qubit gates and at most as many gates; of equal size the lower error stays.
+    most as many two-qubit gates and at most as many gates; of equal size the lower error stays. It drives out larger
+    circuits whose error is not lower by more than rounding.
     """
 
     def __init__(self, margin: float = 1e-3) -> None:
@@ -147,7 +185,7 @@ class Front:
         beaten = [
             place
             for place, point in self._points.items()
-            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error
+            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error - rounding(energy)
         ]
         for place in beaten:
             del self._points[place]
@@ -168,8 +206,10 @@ class Front:
 
     @property
     def best(self) -> tuple[float, float, Circuit, int] | None:
-        """The point of lowest error."""
-        return min(self._points.values(), key=lambda p: (p[0], len(p[2])), default=None)
+        """The point of lowest error; of equals the smaller circuit."""
+        lowest = min((p[0] for p in self._points.values()), default=np.inf)
+        equal = [key for key, p in self._points.items() if p[0] <= lowest + rounding(p[1])]
+        return self._points[min(equal)] if equal else None
 
     def to_json(self) -> list[Any]:
         return [[error, energy, c.n_qubits, c.to_list(), count] for error, energy, c, count in self.points]
@@ -177,8 +217,7 @@ class Front:
     @classmethod
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
-        for error, energy, n, gates, count in data:
-            circuit = Circuit(n, gates)
+        for error, energy, circuit, count in checked_points(data):
             place = circuit.two_qubit_gates, len(circuit)
             front._grow(*place)
             front._points[place] = (error, energy, circuit, count)
@@ -187,21 +226,27 @@ class Front:
 
 
 def lowest_error(front: Iterable[Result]) -> Result:
-    """The circuit of lowest error; of equals the smaller one."""
-    return min(front, key=lambda r: (r.error, r.gates))
+    """The circuit of lowest error; of those equal up to rounding the one with the fewest two-qubit gates, then gates.
+
+    Raises:
+        ValueError: no circuits.
+    """
+    results = list(front)
+    lowest = min(r.error for r in results)
+    equal = [r for r in results if r.error <= lowest + rounding(r.energy)]
+    return min(equal, key=lambda r: (r.two_qubit_gates, r.gates, r.error))
 
 
 def envelope(front: Iterable[Result]) -> list[Result]:
     """The two-dimensional front, error against two-qubit gates: of each count the best, where it beats all fewer."""
-    kept: list[Result] = []
-    best_of: dict[int, Result] = {}
+    counts: dict[int, list[Result]] = {}
     for result in front:
-        held = best_of.get(result.two_qubit_gates)
-        if held is None or (result.error, result.gates) < (held.error, held.gates):
-            best_of[result.two_qubit_gates] = result
-    for two in sorted(best_of):
-        if not kept or best_of[two].error < kept[-1].error:
-            kept.append(best_of[two])
+        counts.setdefault(result.two_qubit_gates, []).append(result)
+    kept: list[Result] = []
+    for two in sorted(counts):
+        best = lowest_error(counts[two])
+        if not kept or best.error < kept[-1].error - rounding(best.energy):
+            kept.append(best)
     return kept
 
 
@@ -217,6 +262,8 @@ class Run:
         evaluations: calls of the objective; a gradient counts as one.
         architectures: circuits whose angles were optimized.
         seconds: time spent searching.
+        tidying: calls of the objective that went into tidying the front after the search, beyond `evaluations`.
+        remarks: what a reader should know about the outcome, one line each.
     """
 
     path: Path
@@ -228,10 +275,12 @@ class Run:
     evaluations: int
     architectures: int
     seconds: float
+    tidying: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def best(self) -> Result:
-        """The circuit of lowest error; of equals the smaller one.
+        """The circuit of lowest error; of equals, up to rounding, the smaller one.
 
         Raises:
             RunError: nothing was evaluated yet.
@@ -276,24 +325,21 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         RunError: the folder is missing, no run, damaged, or written by a newer version.
     """
     folder = Path(path)
-    if not folder.exists():
-        raise RunError(f"no such run folder: {folder}")
-    if not folder.is_dir():
-        raise RunError(f"a run is a folder, got a file: {folder}")
     config = read_config(folder)
-    summary: dict[str, Any] = {"status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0}
+    summary: dict[str, Any] = {
+        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
+    }  # fmt: skip
     if (folder / "summary.json").exists():
         found = read_json(folder / "summary.json", "the summary")
-        if not isinstance(found, dict) or any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
+        found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
+        if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
             raise RunError(f"the summary is damaged: {folder / 'summary.json'}")
         summary = found
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
-        import json
-
         try:
-            front = [Result.from_json(json.loads(line)) for line in circuits.read_text().splitlines() if line]
+            front = [Result.from_json(parse_json(line)) for line in circuits.read_text().splitlines() if line]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
@@ -313,21 +359,20 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         summary["evaluations"],
         summary["architectures"],
         summary["seconds"],
+        summary["tidying"],
+        summary["remarks"],
     )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a run folder, checked for version and completeness."""
+    if not folder.exists():
+        raise RunError(f"no such run folder: {folder}")
+    if not folder.is_dir():
+        raise RunError(f"a run is a folder, got a file: {folder}")
     if not (folder / "config.json").exists():
         raise RunError(f"not a run folder (no config.json): {folder}")
-    config = read_json(folder / "config.json", "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("version"), int):
-        raise RunError(f"config.json has no version: {folder}")
-    if config["version"] > VERSION:
-        raise RunError(
-            f"the run was written by a newer version (layout {config['version']}, this program reads up to {VERSION}): "
-            f"{folder}"
-        )
+    config = read_versioned(folder / "config.json", None, VERSION, "the run")
     for name, kinds in _CONFIG.items():
         if name not in config:
             raise RunError(f"config.json lacks {name}: {folder}")
@@ -337,23 +382,45 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class Recorder:
-    """Writes a run folder while a search is going on."""
+    """Writes a run folder while a search is going on, as the only process that does.
 
-    def __init__(self, folder: Path) -> None:
+    As a context manager it closes at the end; an exception also removes the folder if nothing is in it yet.
+    """
+
+    def __init__(self, folder: Path, held: Held | None = None) -> None:
         self.folder = folder
+        self._held = held
         self._stream: IO[str] | None = None
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Make the folder and its config.
+    @classmethod
+    def reserve(cls, folder: str | os.PathLike[str] | None, stem: str = "run") -> Recorder:
+        """Reserve a new or empty folder; None: ``results/<stem>-<time>``.
 
         Raises:
-            RunError: the folder already holds files, or cannot be written.
+            RunError: the folder holds files, is another process's, or cannot be written.
         """
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise RunError(f"the run folder must be new or empty: {self.folder} (to continue a run: --resume)")
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "config.json", to_json({"version": VERSION, **config}, indent=1) + "\n")
+        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume")
+        return cls(held.path, held)
+
+    @classmethod
+    def take_over(cls, folder: Path) -> Recorder:
+        """Become the writer of a run that is there already.
+
+        Raises:
+            RunError: another process writes it, links lie in it, or it cannot be written.
+        """
+        refuse_links(folder)
+        return cls(folder, hold(folder, "the run"))
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Begin a run in a new folder.
+
+        Raises:
+            RunError: the folder already holds files, is another process's, or cannot be written.
+        """
+        if self._held is None:
+            self._held = self.reserve(self.folder)._held
+        write_json(self.folder / "config.json", {"version": VERSION, **config})
         self.restart()
 
     def restart(self) -> None:
@@ -363,16 +430,10 @@ class Recorder:
 
     def reopen(self, history_bytes: int) -> None:
         """Continue a run: cut the history back to what the checkpoint had seen."""
-        path = self.folder / "history.csv"
-        with disk_errors(path):
-            if not path.exists() or path.stat().st_size < history_bytes:
-                raise RunError(f"the history is shorter than the checkpoint: {path}")
-            os.truncate(path, history_bytes)
-        self._open()
+        self._open(history_bytes)
 
-    def _open(self) -> None:
-        with disk_errors(self.folder):
-            self._stream = open(self.folder / "history.csv", "a", buffering=1 << 16)  # noqa: SIM115
+    def _open(self, size: int | None = None) -> None:
+        self._stream = open_to_append(self.folder / "history.csv", size)
 
     def row(self, values: tuple[float, ...]) -> None:
         """Append one architecture to the history."""
@@ -395,10 +456,23 @@ class Recorder:
         write_atomic(self.folder / "circuits.jsonl", "".join(to_json(r.to_json()) + "\n" for r in front))
         if front:
             write_atomic(self.folder / "best.qasm", lowest_error(front).circuit.to_qasm())
-        write_atomic(self.folder / "summary.json", to_json(summary, indent=1) + "\n")
+        write_json(self.folder / "summary.json", summary)
 
     def close(self) -> None:
-        if self._stream is not None:
-            with disk_errors(self.folder / "history.csv"):
-                self._stream.close()
-            self._stream = None
+        """Finish the history and let others write; nothing if that was done before."""
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                with disk_errors(self.folder / "history.csv"):
+                    stream.close()
+        finally:
+            if self._held is not None:
+                self._held.release()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.close()
+        if kind is not None and self._held is not None:
+            self._held.discard()

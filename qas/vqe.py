@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,32 @@ class Evaluation:
     """energy minus the problem's exact value"""
     evaluations: int
     """calls of the objective this took; a gradient counts as one"""
+
+
+class CircuitEvaluator(Protocol):
+    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts."""
+
+    @property
+    def problem(self) -> BaseProblem: ...
+    @property
+    def noise(self) -> NoiseModel | None: ...
+    @property
+    def shots(self) -> int | None: ...
+
+    def evaluate(
+        self,
+        circuit: Circuit,
+        rng: np.random.Generator,
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+    ) -> Evaluation:
+        """Optimize the angles of `circuit`, starting from its own."""
+        ...
+
+    def energy(self, circuit: Circuit) -> float:
+        """Energy of a circuit at its own angles, exact, one evaluation."""
+        ...
 
 
 @dataclass
@@ -50,6 +76,7 @@ class Evaluator:
 
     problem: BaseProblem
     noise: NoiseModel | None = None
+    _: KW_ONLY
     engine: str | type[Simulator] | Simulator | None = None
     optimizer: str | Callable[..., Any] = "l-bfgs"
     max_evaluations: int = 200

@@ -31,13 +31,13 @@ class RandomAgent(Agent):
 
     def draw(self) -> Circuit:
         """One random circuit; no gate directly repeats the last one on all its qubits."""
-        table, n = self.search.table, self.search.problem.n_qubits
+        alphabet, n = self.search.alphabet, self.search.problem.n_qubits
         last = np.full(n, -1, dtype=np.int64)
         gates = []
         for _ in range(int(self.rng.integers(1, self.search.max_gates + 1))):
-            action = int(self.rng.choice(np.flatnonzero(table.legal(last))))
-            table.update(last, action)
-            gate = table.gate(action)
+            action = int(self.rng.choice(np.flatnonzero(alphabet.legal(last))))
+            alphabet.update(last, action)
+            gate = alphabet.gate(action)
             count = gate_spec(gate.name).n_angles
             gates.append(Gate(gate.name, gate.qubits, tuple(self.rng.uniform(-np.pi, np.pi, size=count).tolist())))
         return Circuit(n, gates)

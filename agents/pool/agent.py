@@ -14,7 +14,7 @@ import numpy as np
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.pool.searchers import PoolSearcher, make_searcher
-from qas.circuits import Circuit
+from qas.alphabet import NONE
 from qas.encoders.pools.points import CircuitFeatures
 from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.screens import screen as screened
@@ -67,14 +67,14 @@ def translate(rows: np.ndarray, source: CircuitSpace, target: CircuitSpace) -> n
         raise QasError(f"the pool has circuits of {source.max_gates} gates, the encoder holds {target.max_gates}")
     if source.max_depth > target.max_depth:
         raise QasError(f"the pool has circuits of {source.max_depth} layers, the encoder holds {target.max_depth}")
-    tokens = np.full(source.n_tokens + 1, PADDING, dtype=np.int16)  # the last entry is for padding
-    for token, gate in enumerate(source.placed):
+    tokens = source.alphabet.tokens_in(target.alphabet)
+    for token in np.flatnonzero(tokens == NONE):
         try:
-            tokens[token] = target.row(Circuit(source.n_qubits, [gate]))[0]
+            target.alphabet.index(source.placed[token])
         except CircuitError as error:
             raise QasError(f"the pool does not fit the encoder: {error}") from None
     wide = np.full((len(rows), target.max_gates), PADDING, dtype=np.int16)
-    wide[:, : source.max_gates] = tokens[rows]
+    wide[:, : source.max_gates] = np.append(tokens, PADDING)[rows]
     return target.canonical(wide)
 
 
@@ -88,7 +88,7 @@ class PoolAgent(Agent):
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
         pool: a pool folder whose circuits are the candidates; default: circuits drawn from the encoder's space.
         pool_size: how many are drawn.
-        screen: a name of `qas.encoders.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
+        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
             done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
         screen_keep: share of the candidates that a screen keeps.
         features: what the searcher looks at, a name of `qas.encoders.pools.points.FEATURES`; default ``"structure"`` up to
@@ -118,6 +118,10 @@ class PoolAgent(Agent):
             raise QasError(f"starts is at least 1, got {starts}")
         self.encoder_name, self.pool, self.pool_size, self.starts = encoder, pool, int(pool_size), int(starts)
         self.screen, self.screen_keep, self.features_name = screen, float(screen_keep), features
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return super().example() | {"options": {"pool_size": 100}}
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -150,16 +154,11 @@ class PoolAgent(Agent):
     # ------------------------------------------------------------------ candidates
     def _allowed_tokens(self) -> np.ndarray:
         """Which placed gates of the encoder's space the search's gates and coupling allow, bool, (n_tokens,)."""
-        table = self.search.table
-        foreign = [name for name in table.gates if name not in self.space.gates]
+        alphabet = self.search.alphabet
+        foreign = [name for name in alphabet.gates if name not in self.space.gates]
         if foreign:
             raise QasError(f"the encoder knows the gates {', '.join(self.space.gates)}, got {foreign[0]}")
-        allowed = np.ones(self.space.n_tokens, dtype=bool)
-        for token, gate in enumerate(self.space.placed):
-            pair = (min(gate.qubits), max(gate.qubits))
-            coupled = len(gate.qubits) == 1 or table.coupling is None or pair in table.coupling
-            allowed[token] = gate.name in table.gates and coupled
-        return allowed
+        return self.space.alphabet.tokens_in(alphabet) != NONE
 
     def permitted(self, rows: np.ndarray) -> np.ndarray:
         """Which circuits obey the search's gates, coupling and length, bool, shape (size,)."""
@@ -197,8 +196,8 @@ class PoolAgent(Agent):
         space, most = self.space, min(self.space.max_gates, self.search.max_gates)
         gates = {space.placed[token].name for token in np.flatnonzero(self.allowed)}
         if not gates:
-            raise QasError(f"the coupling leaves no place for {', '.join(self.search.table.gates)} in the encoder")
-        coupling = self.search.table.coupling
+            raise QasError(f"the coupling leaves no place for {', '.join(self.search.alphabet.gates)} in the encoder")
+        coupling = self.search.alphabet.coupling
         if coupling is not None and space.coupling is not None:
             coupling = tuple(pair for pair in coupling if pair in space.coupling)
         if coupling is None and len(gates) == len(space.gates) and most == space.max_gates:

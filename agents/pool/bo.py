@@ -259,7 +259,7 @@ class BoAgent(PoolAgent):
         # Some of the nodes move, so that a step can be large and still local.
         moved = self.rng.random(latents.shape[:2]) < self.rng.uniform(0.1, 1.0, size=(len(latents), 1))
         decoded = self.encoder.decode(
-            latents + self.radius * noise * moved[:, :, None], coupling=self.search.table.coupling
+            latents + self.radius * noise * moved[:, :, None], coupling=self.search.alphabet.coupling
         )
         tokens = np.flatnonzero(self.allowed)
         changed = mutate(parents, self.space, tokens, self.rng)

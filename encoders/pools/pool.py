@@ -17,16 +17,31 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError, UnknownNameError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.files import (
+    LOCK,
+    disk_errors,
+    hold,
+    read_bytes,
+    read_json,
+    read_versioned,
+    refuse_links,
+    sha256,
+    to_json,
+    versioned,
+    write_atomic,
+    write_json,
+)
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
 from qas.scores import Score, load_score
@@ -38,6 +53,8 @@ FORMAT = "qas-pool"
 VERSION = 1
 SHARD = 5_000
 """Circuits in one file; also the work that a killed build may repeat."""
+_PATIENCE = 600.0
+"""Seconds that a build waits for its turn to change the manifest."""
 
 
 class PoolError(QasError):
@@ -56,12 +73,9 @@ class LabelSettings:
     """energy that may be left unfound, problem's unit"""
 
     def __post_init__(self) -> None:
-        for name in ("starts", "max_evaluations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise QasError(f"{name} is a whole number of at least 1, got {value!r}")
-        if not 0 < self.tolerance < np.inf:
-            raise QasError(f"tolerance is positive, got {self.tolerance!r}")
+        whole_number("starts", self.starts)
+        whole_number("max_evaluations", self.max_evaluations)
+        finite_number("tolerance", self.tolerance, above=0)
 
 
 @dataclass(frozen=True)
@@ -114,15 +128,7 @@ class Pool:
             raise PoolError(f"no such pool folder: {self.path}")
         if not (self.path / "manifest.json").exists():
             raise PoolError(f"not a pool folder (no manifest.json): {self.path}")
-        data = read_json(self.path / "manifest.json", "the manifest of the pool")
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PoolError(f"the manifest of a pool has format {FORMAT!r}: {self.path}")
-        version = data.get("version")
-        if not isinstance(version, int) or version > VERSION:
-            raise PoolError(
-                f"the pool was written by a newer version (layout {version}, this program reads up to {VERSION}): "
-                f"{self.path}"
-            )
+        data = _read_manifest(self.path)
         self.manifest: dict[str, Any] = data
         try:
             self.space = CircuitSpace.from_json(data["space"])
@@ -333,43 +339,64 @@ def _task_name(problem: Problem, noise: NoiseModel | None) -> str:
 def _open_or_create(
     path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
 ) -> Pool:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise QasError(f"a pool has at least 1 circuit, got {size!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise QasError(f"a seed is a whole number of at least 0, got {seed!r}")
+    whole_number("the number of circuits", size)
+    whole_number("a seed", seed, 0)
     if path.exists() and not path.is_dir():
         raise PoolError(f"a pool is a folder, got a file: {path}")
-    if (path / "manifest.json").exists():
-        pool = Pool(path)
-        if (pool.space, pool.size, pool.seed) != (space, size, seed):
-            raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
-        return pool
+    if not (path / "manifest.json").exists():
+        _draw(path, space, size, seed, on_progress)
+    pool = Pool(path)
+    if (pool.space, pool.size, pool.seed) != (space, size, seed):
+        raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
+    return pool
+
+
+def _draw(
+    path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
+) -> None:
+    """Draw the circuits of a new pool and write its manifest, unless another build was faster."""
+    # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
+    own = re.compile(rf"circuits$|\.?manifest\.json|{re.escape(LOCK)}")
     with disk_errors(path):
-        # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
-        if path.exists() and any(not re.match(r"circuits$|\.manifest\.json\.", e.name) for e in path.iterdir()):
+        if path.exists() and not all(own.match(entry.name) for entry in path.iterdir()):
             raise PoolError(f"the folder of a new pool must be new or empty: {path}")
     if on_progress is not None:
         on_progress(PoolProgress("", 0, size))
     rows = space.sample_unique(size, np.random.default_rng(seed))
     with disk_errors(path):
-        (path / "circuits").mkdir(parents=True, exist_ok=True)
-    digests = []
-    for shard in range(-(-size // SHARD)):
-        part = rows[shard * SHARD : (shard + 1) * SHARD]
-        digests.append(_write_shard(_circuits_file(path, shard), _circuit_table(space, part)))
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "space": space.to_json(),
-        "placed": [[gate.name, *gate.qubits] for gate in space.placed],
-        "size": size,
-        "seed": seed,
-        "shard_size": SHARD,
-        "circuits": digests,
-        "labels": {},
-    }
-    write_atomic(path / "manifest.json", to_json(manifest, indent=1) + "\n")
-    return Pool(path)
+        path.mkdir(parents=True, exist_ok=True)
+    with hold(path, "the pool", wait=_PATIENCE):
+        if (path / "manifest.json").exists():
+            return
+        _own_folder(path, "circuits")
+        digests = []
+        for shard in range(-(-size // SHARD)):
+            part = rows[shard * SHARD : (shard + 1) * SHARD]
+            digests.append(_write_shard(_circuits_file(path, shard), _circuit_table(space, part)))
+        manifest = {
+            "space": space.to_json(),
+            "placed": [[gate.name, *gate.qubits] for gate in space.placed],
+            "size": size,
+            "seed": seed,
+            "shard_size": SHARD,
+            "circuits": digests,
+            "labels": {},
+        }
+        write_json(path / "manifest.json", versioned(FORMAT, VERSION, manifest))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    return read_versioned(path / "manifest.json", FORMAT, VERSION, "the manifest of the pool", error=PoolError)
+
+
+def _own_folder(path: Path, *names: str) -> Path:
+    """A folder inside the pool, made if missing; a link there is refused, as what is written would land outside."""
+    for name in names:
+        refuse_links(path)
+        path /= name
+        with disk_errors(path):
+            path.mkdir(exist_ok=True)
+    return path
 
 
 def _label(
@@ -381,43 +408,53 @@ def _label(
     jobs: int,
     on_progress: Callable[[PoolProgress], None] | None,
 ) -> None:
-    """Label what is missing of one task."""
-    path, count = pool.path, len(pool.manifest["circuits"])
-    described = _described(settings)
-    content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
-    identity = _identity(pool, settings, content)
-    entry = pool.manifest["labels"].get(task)
-    if entry is None:
-        folder = path / "labels" / task
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "problem.json", content + "\n")
-        entry = {"identity": identity, "settings": described, "shards": [None] * count}
-        pool.manifest["labels"][task] = entry
-    elif entry.get("identity") != identity or len(entry.get("shards", ())) != count:
-        raise PoolError(f"the pool has labels of {task} made with other settings; choose another folder: {path}")
-    done = 0
-    todo = []
-    for shard in range(count):
-        file = _labels_file(path, task, shard)
-        if entry["shards"][shard] is None:
-            # A shard is renamed into place when it is complete; a build may be killed before the manifest knows it.
-            entry["shards"][shard] = _adopt(file, identity)
-        elif not file.exists():
-            raise PoolError(f"a shard is missing: {file}")
-        if entry["shards"][shard] is None:
-            todo.append(shard)
-        else:
-            done += min(pool.shard_size, pool.size - shard * pool.shard_size)
-    write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
-    if on_progress is not None:
-        on_progress(PoolProgress(task, done, pool.size))
-    for shard, digest, rows in _work(pool, task, settings, identity, todo, jobs):
-        entry["shards"][shard] = digest
-        write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
-        done += rows
+    """Label what is missing of one task, as the only process that does."""
+    folder = _own_folder(pool.path, "labels", task)
+    with hold(folder, f"the labelling of {task}"):
+        content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
+        identity = _identity(pool, settings, content)
+        digests = _begin_task(pool, task, content, identity, settings)
+        todo = [shard for shard, digest in enumerate(digests) if digest is None]
+        sizes = [min(pool.shard_size, pool.size - shard * pool.shard_size) for shard in range(len(digests))]
+        done = pool.size - sum(sizes[shard] for shard in todo)
         if on_progress is not None:
             on_progress(PoolProgress(task, done, pool.size))
+        for shard, digest, rows in _work(pool, task, settings, identity, todo, jobs):
+            with _changed_manifest(pool.path) as manifest:
+                manifest["labels"][task]["shards"][shard] = digest
+            done += rows
+            if on_progress is not None:
+                on_progress(PoolProgress(task, done, pool.size))
+
+
+def _begin_task(pool: Pool, task: str, content: str, identity: str, settings: LabelSettings) -> list[str | None]:
+    """Enter a task in the manifest, or find what is there of it; returns the hashes of the shards that are labelled."""
+    path, count = pool.path, len(pool.manifest["circuits"])
+    with _changed_manifest(path) as manifest:
+        entry = manifest["labels"].get(task)
+        if entry is None:
+            write_atomic(path / "labels" / task / "problem.json", content + "\n")
+            entry = {"identity": identity, "settings": _described(settings), "shards": [None] * count}
+            manifest["labels"][task] = entry
+        elif entry.get("identity") != identity or len(entry.get("shards", ())) != count:
+            raise PoolError(f"the pool has labels of {task} made with other settings; choose another folder: {path}")
+        for shard in range(count):
+            file = _labels_file(path, task, shard)
+            if entry["shards"][shard] is None:
+                # A shard is renamed into place when it is complete; a build may be killed before the manifest knows it.
+                entry["shards"][shard] = _adopt(file, identity)
+            elif not file.exists():
+                raise PoolError(f"a shard is missing: {file}")
+    return list(entry["shards"])
+
+
+@contextmanager
+def _changed_manifest(path: Path) -> Iterator[dict[str, Any]]:
+    """The manifest as it is now, written back at the end; builds of other tasks take turns."""
+    with hold(path, "the manifest of the pool", wait=_PATIENCE):
+        manifest = _read_manifest(path)
+        yield manifest
+        write_json(path / "manifest.json", manifest)
 
 
 def _work(
@@ -513,7 +550,7 @@ def _described(settings: LabelSettings) -> dict[str, Any]:
 def _identity(pool: Pool, settings: LabelSettings, content: str) -> str:
     """What labels depend on, as one hash: settings, problem and noise, circuits, seed."""
     parts = to_json(_described(settings)) + content + to_json(pool.manifest["circuits"]) + str(pool.seed)
-    return hashlib.sha256(parts.encode()).hexdigest()
+    return sha256(parts.encode())
 
 
 def _read_task(pool: Pool, task: str, settings: LabelSettings, identity: str) -> tuple[Problem, NoiseModel | None]:
@@ -569,19 +606,14 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
     write_atomic(file, content)
-    return hashlib.sha256(content).hexdigest()
+    return sha256(content)
 
 
 def _read_shard(file: Path, digest: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise PoolError(f"a shard cannot be read: {file}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise PoolError(f"a shard is cut short or was changed (its hash is not the manifest's): {file}")
+    content = read_bytes(file, "a shard", digest, error=PoolError)
     try:
         return pq.read_table(io.BytesIO(content))
     except pa.ArrowException as error:
@@ -600,12 +632,12 @@ def _adopt(file: Path, identity: str) -> str | None:
         whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
     except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged
         return None
-    return hashlib.sha256(content).hexdigest() if whole else None
+    return sha256(content) if whole else None
 
 
 def _content(table: pa.Table) -> str:
     """A hash of names and values: a shard tells it of itself, as the manifest may not know its file."""
-    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+    return sha256(json.dumps(table.to_pydict()).encode())
 
 
 def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:
@@ -614,3 +646,23 @@ def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> n
         return flat.astype(dtype, copy=False).reshape(-1, width)
     except (KeyError, ValueError, AttributeError) as error:
         raise PoolError(f"a shard has no column {name} of width {width}: {path}: {error}") from None
+
+
+def summarize(pool: Pool, task: str) -> dict[str, Any]:
+    """What the labels of a task say: best error, mean spread between starts, evaluations; where the task has a
+    published score, its threshold and the share of circuits above it.
+
+    Raises:
+        UnknownNameError: the pool has no such task.
+    """
+    labels = pool.labels(task)
+    found: dict[str, Any] = {
+        "task": task,
+        "best_error": float(labels.problem.error(labels.best.min())),
+        "spread": float(labels.spread.mean()),
+        "evaluations": int(labels.evaluations.sum()),
+    }
+    with suppress(QasError):
+        table = pool.table(task)
+        found |= {"threshold": table.score.threshold, "share_above": table.base_rate}
+    return found

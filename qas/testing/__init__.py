@@ -17,11 +17,25 @@ from qas.testing.random import random_circuit, random_hamiltonian
 
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
+    from qas.testing.encodings import EncodingContract
+    from qas.testing.problems import ProblemContract
     from qas.testing.simulators import SimulatorContract
 
-_CONTRACTS = {"AgentContract": "agents", "SimulatorContract": "simulators"}
+_CONTRACTS = {
+    "AgentContract": "agents",
+    "EncodingContract": "encodings",
+    "ProblemContract": "problems",
+    "SimulatorContract": "simulators",
+}
 
-__all__ = ["AgentContract", "SimulatorContract", "random_circuit", "random_hamiltonian"]
+__all__ = [
+    "AgentContract",
+    "EncodingContract",
+    "ProblemContract",
+    "SimulatorContract",
+    "random_circuit",
+    "random_hamiltonian",
+]
 
 
 def __getattr__(name: str) -> Any:

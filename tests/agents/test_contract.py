@@ -1,0 +1,18 @@
+"""Every registered agent keeps the contract; none is listed here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qas.agents import AGENTS
+from qas.testing import AgentContract
+
+
+class TestAgents(AgentContract):
+    @pytest.fixture(scope="class", params=list(AGENTS))
+    def given(self, request: pytest.FixtureRequest, tiny_encoders: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("qas.encoders.trained.SHIPPED", tiny_encoders)
+            yield request.param
