@@ -44,8 +44,8 @@ class BayesianSearcher(PoolSearcher):
     """A surrogate and an acquisition; a batch of `batch` points per ask. Before two points are told it is random.
 
     A surrogate of which only `candidates` points can carry a posterior gets them chosen anew whenever the observations
-    have grown by `candidates_growth`: four fifths by score over the whole pool, one fifth at random as a guard against a
-    wrong model. A pool of at most that many points is its own candidate set, and nothing is approximate then.
+    have grown by `candidates_growth`: four fifths by score over the whole pool, one fifth at random as a guard against
+    a wrong model. A pool of at most that many points is its own candidate set, and nothing is approximate then.
 
     Args:
         surrogate: a name of `qas.agents.pool.SURROGATES`, a class, an instance, or settings with their ``name``.
@@ -95,8 +95,10 @@ class BayesianSearcher(PoolSearcher):
             self._choose_candidates(target)
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
-        pending = self.points[self._pending]
-        return self._candidates[self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)]
+        pending = np.asarray(self.points[self._pending])
+        acquisition, posterior = self.acquisition, self._posterior
+        return self._candidates[acquisition.choose(posterior, where, target, self.batch, self.rng, pending)]  # type:
+        ignore[arg - type]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
         return self.points[self._told], np.array(self._values)
@@ -106,7 +108,7 @@ class BayesianSearcher(PoolSearcher):
             return False
         left = np.count_nonzero(self._open[self._candidates])
         few = left < min(self.n_open, self.acquisition.shortlist + self.batch)
-        return few or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
+        return bool(few) or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
 
     def _choose_candidates(self, target: float) -> None:
         most = self.surrogate.candidates

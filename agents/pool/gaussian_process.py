@@ -332,12 +332,12 @@ def pool_moments(process: GaussianProcess, pool: Points, *, most: int | None = N
     alpha = solve_triangular(process.factor, process.weights, lower=True, trans=1, check_finite=False).astype(
         np.float32
     )
-    factor = process.factor
+    factor: NDArray[np.floating] = process.factor
     if len(part) < n:
         gram = process.kernel(process.x[part], process.x[part])
         gram.flat[:: len(part) + 1] = 1.0 + process.kernel.noise
         factor = np.linalg.cholesky(gram)
-    inverse, data = _inverse(factor), process.x.astype(np.float32)
+    inverse, data = _inverse(np.asarray(factor, dtype=np.float64)), process.x.astype(np.float32)
     for start in range(0, len(pool), _CHUNK):
         where = slice(start, min(start + _CHUNK, len(pool)))
         k = process.kernel(data, pool[where])

@@ -47,8 +47,9 @@ class Ledger:
     """One run's view of a study. Energies are minimized.
 
     A trial is complete, or pruned where the run's budget cut it short and it is not the best of the run. Its parameters
-    are what the architecture counts: gates of each kind, two-qubit gates, depth. In a shared study a circuit is announced as a
-    running trial, so that others leave it out; in a run's own a trial is written when it is finished, all at once.
+    are what the architecture counts: gates of each kind, two-qubit gates, depth. In a shared study a circuit is
+    announced as a running trial, so that others leave it out; in a run's own a trial is written when it is finished,
+    all at once.
 
     Args:
         folder: run folder; without `storage` it must exist.
@@ -136,7 +137,7 @@ class Ledger:
             return
         pruned = found is None or (cut and not best)
         state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-        about = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": _metrics(found)}
+        about: dict[str, Any] = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": _metrics(found)}
         about |= {"cut": True} if cut else {}
         with self._answering():
             if self._trial is None:

@@ -15,11 +15,11 @@ import qas
 from qas.agents.base import Agent, Search
 from qas.agents.launch import resume
 from qas.agents.settings import make_agent
+from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.registry import settings_of
 from qas.runs import HISTORY_COLUMNS, Run
 from qas.simulators.base import BaseObjective
-
 
 _WHOLE: dict[Any, Run] = {}
 
@@ -74,17 +74,23 @@ class AgentContract:
         init, spend = BaseObjective.__init__, Meter.spend
         kind = type(make_agent(given))
 
+        def noted(me: BaseObjective, circuit: Circuit) -> None:
+            made.append(me)
+            init(me, circuit)
+
+        def counted(me: Meter, count: int = 1) -> None:
+            spend(me, count)
+            spent.append(count)
+
         def watched(method: Any) -> Any:
             def run(self: Agent, *arguments: Any) -> Any:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(
-                        BaseObjective, "__init__", lambda me, circuit: (made.append(me), init(me, circuit))[-1]
-                    )
+                    patch.setattr(BaseObjective, "__init__", noted)
                     return method(self, *arguments)
 
             return run
 
-        monkeypatch.setattr(Meter, "spend", lambda me, count=1: (spend(me, count), spent.append(count))[0])
+        monkeypatch.setattr(Meter, "spend", counted)
         monkeypatch.setattr(kind, "run", watched(kind.run))
         monkeypatch.setattr(kind, "prepare", watched(kind.prepare))
         run = search(tmp_path / "run")
@@ -116,7 +122,12 @@ class AgentContract:
         seen = []
         checkpoint = Search.checkpoint
         monkeypatch.setattr(Search, "checkpoint_every", 0.0)
-        monkeypatch.setattr(Search, "checkpoint", lambda me, agent: (seen.append(agent.state()), checkpoint(me, agent)))
+
+        def watched(me: Search, agent: Agent) -> None:
+            seen.append(agent.state())
+            checkpoint(me, agent)
+
+        monkeypatch.setattr(Search, "checkpoint", watched)
         search(tmp_path / "run")
         assert seen
         for state, arrays in seen:
