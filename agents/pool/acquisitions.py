@@ -1,7 +1,7 @@
 """Acquisitions: which points to evaluate next, by what a surrogate believes of them.
 
-To add one: subclass `Acquisition`, say how a point is scored, and register it (`qas.agents.pool.ACQUISITIONS`, or an entry
-point in the group ``qas.acquisitions``)::
+To add one: subclass `Acquisition`, say how a point is scored, and register it (`qas.agents.pool.ACQUISITIONS`, or an
+entry point in the group ``qas.acquisitions``)::
 
     class UpperBound(Acquisition):
         about = "mean plus some standard deviations"

@@ -36,19 +36,19 @@ class PoolAgent(Agent):
     """Evaluates circuits that a searcher chooses from a pool.
 
     Circuits with equal reduced forms (`qas.encoders.pools.reduction`) make equal states and so reach equal energies
-    without noise; of these only the one with the fewest gates is a candidate. Where a problem judges whole matrices, all
-    are. A labelled pool (`TabularProblem`) brings its candidates along, every one of them.
+    without noise; of these only the one with the fewest gates is a candidate. Where a problem judges whole matrices,
+    all are. A labelled pool (`TabularProblem`) brings its candidates along, every one of them.
 
     Args:
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
         pool: a pool folder whose circuits are the candidates; default: circuits drawn from the encoder's space.
         pool_size: how many are drawn.
-        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own work is
-            done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
+        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own work
+            is done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
         screen_keep: share of the candidates that a screen keeps.
         features: what the searcher looks at, a name of `qas.encoders.pools.POINTS`; default ``"structure"`` up
-            to 5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``). They see
-            of a circuit only the states it makes: where a problem judges whole matrices it is ``"latent"``.
+            to 5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``). They
+            see of a circuit only the states it makes: where a problem judges whole matrices it is ``"latent"``.
         starts: optimizations of each circuit, from random angles; the best counts.
     """
 

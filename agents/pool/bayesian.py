@@ -44,8 +44,8 @@ class BayesianSearcher(PoolSearcher):
     """A surrogate and an acquisition; a batch of `batch` points per ask. Before two points are told it is random.
 
     A surrogate of which only `candidates` points can carry a posterior gets them chosen anew whenever the observations
-    have grown by `candidates_growth`: four fifths by score over the whole pool, one fifth at random as a guard against a
-    wrong model. A pool of at most that many points is its own candidate set, and nothing is approximate then.
+    have grown by `candidates_growth`: four fifths by score over the whole pool, one fifth at random as a guard against
+    a wrong model. A pool of at most that many points is its own candidate set, and nothing is approximate then.
 
     Args:
         surrogate: a name of `qas.agents.pool.SURROGATES`, a class, an instance, or settings with their ``name``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class _Queries(Record):
 def replay(
     table: TabularProblem, agent: str | type[Agent] | Agent, *, queries: int = 1000, seed: int = 0, **options: Any
 ) -> Replay:
-    """Run an agent on a labelled pool; the same as ``qas search "labelled" POOL:TASK --steps QUERIES``, without a folder.
+    """Run an agent on a labelled pool: ``qas search labelled POOL:TASK --steps QUERIES`` without a folder.
 
     Args:
         table: the pool with one task.
@@ -78,9 +79,7 @@ def replay(
     player.prepare(search)
     # A longer one would go through the pool a second time.
     meter.budget = Budget(steps=min(queries, len(table)))
-    try:
+    with suppress(SearchEnded):
         player.run()
-    except SearchEnded:
-        pass
     indices = np.array(record.indices, dtype=np.int64)
     return Replay(indices, table.values[indices], table.score.threshold)

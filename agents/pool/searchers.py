@@ -5,8 +5,8 @@ They know nothing of circuits: a pool is an array of points, larger values are b
     while len(batch := searcher.ask()):
         searcher.tell(batch, values_of(batch))
 
-A searcher owns the record of what was asked, told and excluded; a subclass only chooses. Most ideas are a surrogate or an
-acquisition of `qas.agents.pool.bayesian.BayesianSearcher`; for another kind subclass `PoolSearcher`, and
+A searcher owns the record of what was asked, told and excluded; a subclass only chooses. Most ideas are a surrogate or
+an acquisition of `qas.agents.pool.bayesian.BayesianSearcher`; for another kind subclass `PoolSearcher`, and
 `qas.agents.pool.agent.PoolAgent` to search circuits with it.
 """
 

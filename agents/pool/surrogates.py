@@ -4,8 +4,8 @@ A *posterior* is what a surrogate believes of certain points at one moment, all 
 values into it). It gives the moments of single points, and knows how to draw jointly and how to build a batch of large
 expected improvement; acquisitions (`qas.agents.pool.acquisitions`) choose by it.
 
-To add one: subclass `Surrogate`, give it keyword-only options, and register it (`qas.agents.pool.SURROGATES`, or an entry
-point in the group ``qas.surrogates``).
+To add one: subclass `Surrogate`, give it keyword-only options, and register it (`qas.agents.pool.SURROGATES`, or an
+entry point in the group ``qas.surrogates``).
 """
 
 from __future__ import annotations
