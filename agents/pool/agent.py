@@ -43,8 +43,9 @@ class PoolAgent(Agent):
         encoder: a folder, or the name of a shipped encoder; default the shipped one for the problem's qubits.
         pool: a pool folder whose circuits are the candidates; default: circuits drawn from the encoder's space.
         pool_size: how many are drawn.
-        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own work
-            is done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's energy.
+        screen: a name of `qas.encoders.pools.SCREENS`; only the best circuits by that proxy are candidates. Its own
+            work is done before the clock starts and counts as no evaluations; ``fluctuation`` looks at the problem's
+            energy.
         screen_keep: share of the candidates that a screen keeps.
         features: what the searcher looks at, a name of `qas.encoders.pools.POINTS`; default ``"structure"`` up
             to 5 qubits and ``"reduced"`` beyond, which found most on labelled pools (``results/unsupervised``). They

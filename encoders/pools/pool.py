@@ -268,7 +268,8 @@ class TabularProblem(BaseProblem):
     """A labelled pool as a problem: its circuits are judged by look-up, so that a study of many seeds takes seconds.
 
     The energy is minus the score of the best start. It is that of a whole circuit of the pool at the angles of its
-    label; other circuits cannot be judged, so only agents that choose from a pool search it, and they choose from this one.
+    label; other circuits cannot be judged, so only agents that choose from a pool search it, and they choose from this
+    one.
 
     Raises:
         PoolError: labels that do not fit the rows.
