@@ -48,8 +48,8 @@ class Ledger:
 
     A trial is complete, or pruned where the run's budget cut it short and it is not the best of the run. Its parameters
     are what the architecture counts: gates of each kind, two-qubit gates, depth. In a shared study a circuit is
-    announced as a running trial, so that others leave it out; in a run's own a trial is written when it is finished, all
-    at once.
+    announced as a running trial, so that others leave it out; in a run's own a trial is written when it is finished,
+    all at once.
 
     Args:
         folder: run folder; without `storage` it must exist.

@@ -278,7 +278,7 @@ def test_a_killed_run_resumes_from_its_checkpoint(
     def die() -> None:
         raise Killed
 
-    monkeypatch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=0.0))
+    monkeypatch.setattr(Search, "checkpoint_every", 0.0)
     _call_at(max(2, int(after * finished.architectures)), die, monkeypatch)
     with pytest.raises(Killed):
         run_adapt(tmp_path / "run")
