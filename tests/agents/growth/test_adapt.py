@@ -15,7 +15,7 @@ from scipy.stats import ortho_group
 
 import qas
 from qas.adapters.problems import carried_string, matrix_problem, relative_program, tangent_strings
-from qas.agents import launch, resume
+from qas.agents import resume
 from qas.agents.base import Search
 from qas.agents.growth.adapt import AdaptAgent
 from qas.circuits import Circuit, Gate
