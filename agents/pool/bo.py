@@ -300,7 +300,7 @@ class BoAgent(PoolAgent):
             first, *blocks = own["blocks"] or [0]
             model = {"n_fit": first, "blocks": blocks}
             more = {} if own["theta"] is None else {"theta": np.array(own["theta"])}
-        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)
+        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)  # type: ignore[arg-type]
 
 
 class _Points:

@@ -332,12 +332,12 @@ def pool_moments(process: GaussianProcess, pool: Points, *, most: int | None = N
     alpha = solve_triangular(process.factor, process.weights, lower=True, trans=1, check_finite=False).astype(
         np.float32
     )
-    factor: NDArray[np.floating] = process.factor
+    factor: Points = process.factor
     if len(part) < n:
         gram = process.kernel(process.x[part], process.x[part])
         gram.flat[:: len(part) + 1] = 1.0 + process.kernel.noise
         factor = np.linalg.cholesky(gram)
-    inverse, data = _inverse(np.asarray(factor, dtype=np.float64)), process.x.astype(np.float32)
+    inverse, data = _inverse(factor), process.x.astype(np.float32)
     for start in range(0, len(pool), _CHUNK):
         where = slice(start, min(start + _CHUNK, len(pool)))
         k = process.kernel(data, pool[where])
@@ -352,7 +352,7 @@ def _telling(y: Array, count: int) -> Positions:
     return np.union1d(best, np.linspace(0, len(y) - 1, count - count // 2).astype(np.intp))
 
 
-def _inverse(factor: Array) -> NDArray[np.float32]:
+def _inverse(factor: Points) -> NDArray[np.float32]:
     # Made in float64, it turns triangular solves into matrix products: several times as fast in SciPy 1.17.
     return lapack.dtrtri(factor, lower=1)[0].astype(np.float32, order="C")
 

@@ -58,7 +58,7 @@ class _Queries(Record):
 def replay(
     table: TabularProblem, agent: str | type[Agent] | Agent, *, queries: int = 1000, seed: int = 0, **options: Any
 ) -> Replay:
-    """Run an agent on a labelled pool; the same as ``qas search labelled POOL:TASK --steps QUERIES``, in memory.
+    """Run an agent on a labelled pool: ``qas search labelled POOL:TASK --steps QUERIES`` without a folder.
 
     Args:
         table: the pool with one task.

@@ -181,7 +181,7 @@ def test_one_of_each_reduced_form() -> None:
         assert sizes[index] == sizes[same].min() and index == np.flatnonzero(same & (sizes == sizes[index]))[0]
 
 
-@pytest.mark.parametrize("screen", ["paths", "fluctuation"])
+@pytest.mark.parametrize("screen", ["expressibility", "fluctuation"])
 def test_a_screen_keeps_a_share(screen: str, tmp_path: Path, seen: list[Circuit]) -> None:
     extra = {"screen": screen, "screen_keep": 0.1, "pool_size": 40}
     run("random", tmp_path / "run", steps=30, extra=extra)
@@ -311,7 +311,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("knn", {"encoder": "q4"}, "for 4 qubits, the problem has 2"),
     ("knn", {"encoder": 4}, "must be"),
     ("knn", {"features": "reducd"}, "did you mean 'reduced'"),
-    ("knn", {"screen": "path"}, "did you mean 'paths'"),
+    ("knn", {"screen": "fluctuations"}, "did you mean 'fluctuation'"),
     ("knn", {"screen_keep": 0.0}, "above 0"),
     ("knn", {"pool_size": 1}, "at least 2"),
     ("knn", {"pool_size": 2.5}, "must be int"),

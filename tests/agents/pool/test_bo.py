@@ -95,7 +95,7 @@ def die() -> None:
 
 def killed(out: Path, count: int, *, checkpoint_every: float, **given: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=checkpoint_every))
+        patch.setattr(Search, "checkpoint_every", checkpoint_every)
         call_at(count, die, patch)
         with pytest.raises(Killed):
             run(out, **given)
@@ -191,7 +191,7 @@ def test_trials_newer_than_the_checkpoint_are_used(
     mode: str, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint is of circuit 10, the ledger knows 20: the second time nothing is entered twice."""
-    monkeypatch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=0.0))
+    monkeypatch.setattr(Search, "checkpoint_every", 0.0)
     original = Search.checkpoint
     monkeypatch.setattr(Search, "checkpoint", lambda s, a: original(s, a) if s.meter.architectures <= 10 else None)
     call_at(20, die, monkeypatch)

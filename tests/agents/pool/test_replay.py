@@ -1,4 +1,4 @@
-"""Labelled pools as problems: agents search them by look-up; published searches stay the same."""
+"""Labelled pools as problems: agents look circuits up, in memory and in runs; published searches stay."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_points_and_options_are_checked() -> None:
         (KnnSearcher, {"initial": 1.5}, "initial is a whole number"),
         (bayesian, {"acquisition": "level-st"}, "did you mean 'level-set'"),
         (bayesian, {"acquisition": "level-set:quantile=2"}, "quantile lies between"),
-        (bayesian, {"acquisition": {"name": "level-set", "threshold": np.nan}}, "threshold is a finite"),
+        (bayesian, {"acquisition": {"name": "level-set", "threshold": np.nan}}, "threshold"),
         (bayesian, {"acquisition": "level-set:treshold=1"}, "did you mean 'threshold'"),
         (bayesian, {"acquisition": "level-set:threshold"}, "name:setting=value"),
         (bayesian, {"acquisition": GaussianProcess}, "a name, a Acquisition class"),

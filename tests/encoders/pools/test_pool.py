@@ -563,18 +563,6 @@ def test_the_best_circuits(built: Path) -> None:
     assert table.top(SIZE + 5).tolist() == order
 
 
-def test_looking_up(built: Path) -> None:
-    table = Pool(built).table(TASK)
-    assert table.look_up(7) == table.values[7]
-    assert table.look_up([3, 3, SIZE - 1]).tolist() == table.values[[3, 3, SIZE - 1]].tolist()
-    assert table.look_up(np.array([[0, 1]], dtype=np.uint8)).shape == (1, 2)
-    assert table.look_up([]).shape == (0,)
-    for wrong in (SIZE, -1, [0, SIZE], [-1], 1.0, [True], "3", None):
-        with pytest.raises(QasError, match=r"numbered 0\.\.49") as caught:
-            table.look_up(wrong)
-        assert "\n" not in str(caught.value)
-
-
 def test_circuits_carry_their_angles(built: Path) -> None:
     table = Pool(built).table(TASK)
     simulator = make_simulator()
