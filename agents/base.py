@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.envs.actions import ActionTable
+from qas.alphabet import Alphabet
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
@@ -32,7 +32,7 @@ class Search:
     """One search in progress, as its agent sees it."""
 
     problem: BaseProblem
-    table: ActionTable
+    alphabet: Alphabet
     max_gates: int
     seed: int
     meter: Meter
@@ -117,6 +117,8 @@ class Agent(abc.ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     """one line for lists"""
+    chooses: ClassVar[bool] = False
+    """It chooses among given circuits, so that problems which know only a list of them are open to it."""
 
     search: Search
     meter: Meter
@@ -127,6 +129,11 @@ class Agent(abc.ABC):
         Raises:
             QasError: options that do not fit the search.
         """
+        if search.problem.listed and not self.chooses:
+            raise QasError(
+                f"{search.problem.name} knows the circuits of its pool only, and {self.name} makes its own: search it "
+                "with bo, knn, reinforce or random"
+            )
         self.search, self.meter = search, search.meter
 
     @classmethod
@@ -137,6 +144,11 @@ class Agent(abc.ABC):
     @classmethod
     def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as a run folder holds them, in today's names; for agents whose options were once called otherwise."""
+        return dict(options)
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run folder keeps them: without secrets."""
         return dict(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
+from qas.alphabet import Alphabet
 from qas.circuits import Circuit
-from qas.envs.actions import ActionTable
 from qas.meter import Budget
 from qas.vqe import Evaluator
 
@@ -15,11 +15,10 @@ _REPEATS = 5
 _LONGEST = 0.1
 
 
-def short_circuit(table: ActionTable) -> Circuit:
+def short_circuit(alphabet: Alphabet) -> Circuit:
     """One gate of each kind, on as few qubits as they fit: enough to compile all kernels, cheap on any register."""
-    gates = [table.gate(action) for action in range(len(table))]
-    first = {gate.name: gate for gate in reversed(gates)}
-    return Circuit(table.n_qubits, sorted(first.values(), key=lambda gate: len(gate.qubits)))
+    first = {gate.name: gate for gate in reversed(alphabet.placed)}
+    return Circuit(alphabet.n_qubits, sorted(first.values(), key=lambda gate: len(gate.qubits)))
 
 
 def warm_up(evaluator: Evaluator, circuit: Circuit) -> None:

@@ -6,18 +6,17 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from qas.agents import AGENTS
 from qas.agents.base import Agent, Search
 from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
-from qas.envs.actions import ActionTable
+from qas.alphabet import Alphabet
 from qas.errors import QasError, RunError
-from qas.files import free_folder, to_json, write_atomic
+from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, problem_from_json
@@ -120,14 +119,13 @@ def search(
         "agent": name_of(player),
         "problem": goal.to_json(),
         "noise": None if model is None else model.to_json(),
-        **recorded(settings),
+        **recorded(settings | {"options": player.kept_options(settings["options"])}),
         "versions": versions(),
     }
-    folder = free_folder(f"{goal.name}-{config['agent']}") if out is None else Path(out)
-    recorder = Recorder(folder)
-    state = _build(config | {"evaluator": settings["evaluator"]}, player, recorder, on_progress, on_start)
-    recorder.create(config)
-    return _conduct(state, player, report)
+    with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
+        state = _build(config | {"evaluator": settings["evaluator"]}, player, recorder, on_progress, on_start)
+        recorder.create(config)
+        return _conduct(state, player, report)
 
 
 def resume(
@@ -138,6 +136,7 @@ def resume(
     steps: int | None = None,
     target: float | None = None,
     agent: type[Agent] | Agent | None = None,
+    options: Mapping[str, Any] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
@@ -150,6 +149,7 @@ def resume(
         path: the run folder.
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
         agent: that of the run, where it is not registered here: its class, or an instance with the same options.
+        options: settings of the agent that the folder does not keep, such as a storage with its password.
         report, on_progress, on_start: as of `search`.
 
     Raises:
@@ -162,17 +162,14 @@ def resume(
         config["budget"] = new
     check_config(config)
     _check_budget_left(run, config["budget"])
-    player = agent_of_run(agent, config)
-    recorder = Recorder(run.path)
-    state = _build(config, player, recorder, on_progress, on_start)
-    state.restore(player, run.path)
-    if config["budget"] != run.config["budget"]:
-        try:
-            write_atomic(run.path / "config.json", to_json(config, indent=1) + "\n")
-        except BaseException:
-            recorder.close()
-            raise
-    return _conduct(state, player, report)
+    player = agent_of_run(agent, config, options)
+    config["options"] = player.kept_options(config["options"])
+    with Recorder.take_over(run.path) as recorder:
+        state = _build(config, player, recorder, on_progress, on_start)
+        state.restore(player, run.path)
+        if config != run.config:
+            write_json(run.path / "config.json", config)
+        return _conduct(state, player, report)
 
 
 def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
@@ -206,16 +203,17 @@ def _build(
     if pairs is None and noise is not None and noise.coupling is not None:
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
     evaluator = Evaluator(problem, noise, **config["evaluator"])
-    table = ActionTable(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
     budget = Budget(**config["budget"])
     record = Record(problem, recorder, on_progress)
-    state = Search(problem, table, config["max_gates"], config["seed"], Meter(evaluator, budget, record), record)
+    state = Search(problem, alphabet, config["max_gates"], config["seed"], Meter(evaluator, budget, record), record)
     try:
         with stop_when():
-            warm_up(evaluator, short_circuit(table))
+            if not problem.listed:
+                warm_up(evaluator, short_circuit(alphabet))
             player.prepare(state)
-            if on_start is not None:
-                on_start(cost_line(evaluator, short_circuit(table), budget))
+            if on_start is not None and not problem.listed:
+                on_start(cost_line(evaluator, short_circuit(alphabet), budget))
     except SearchEnded:
         raise QasError(f"the budget ends before agent {config['agent']} can begin; give a larger one") from None
     except Interrupted:
@@ -238,7 +236,7 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
             recorder.flush()
             status = "interrupted" if state.stop_requested else "finished"
             patience = 0.5 if state.stop_requested else None if limit is None else 0.5 + 0.05 * limit
-            state.record.finish(meter, status, state.table.gates, patience)
+            state.record.finish(meter, status, state.alphabet.gates, patience)
     finally:
         recorder.close()
     run = load_run(recorder.folder)

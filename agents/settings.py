@@ -65,12 +65,15 @@ def make_agent(given: str | type[Agent] | Agent, options: Mapping[str, Any] | No
     return AGENTS.make(given, Agent, **(options or {}))
 
 
-def agent_of_run(given: type[Agent] | Agent | None, config: Mapping[str, Any]) -> Agent:
+def agent_of_run(
+    given: type[Agent] | Agent | None, config: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> Agent:
     """The agent that a run goes on with.
 
     Args:
         given: what the caller hands over; None: what the run names.
         config: of the run.
+        more: options that the run does not keep.
 
     Raises:
         RunError: the run's agent is not registered, or another one is given, or one with other options.
@@ -84,7 +87,7 @@ def agent_of_run(given: type[Agent] | Agent | None, config: Mapping[str, Any]) -
     if name_of(agent) != name:
         raise RunError(f"the run was made by agent {name}, got {name_of(agent)}")
     if isinstance(agent, type):
-        return make_agent(agent, agent.todays_options(options))
+        return make_agent(agent, agent.todays_options(options) | dict(more or {}))
     own = recorded(settings_of(agent))
     if own not in (options, recorded(settings_of(make_agent(type(agent), options)))):
         raise RunError(f"the run's agent has the options {shortened(options)}, got {shortened(own)}")

@@ -69,7 +69,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def circuit_of(kind: str | None, run: str, seed: int, task: Any, backbone: str) -> Any:
+def circuit_of(kind: str | None, run: str, seed: int, task: Any) -> Any:
     """The circuit of a method: the one found, the same without two-qubit gates, one with its gates shuffled, or one of
     as many angles that is aligned with the gradient of the task's training split."""
     from qas.adapters.architecture import Architecture, load_architecture
@@ -84,7 +84,7 @@ def circuit_of(kind: str | None, run: str, seed: int, task: Any, backbone: str) 
         return found
     if kind == "aligned":
         probe = Settings("linear-probe", epochs=EPOCHS, head_rate=HEAD_RATE, seed=seed)
-        gradient = task_gradient(load_backbone(backbone), task, probe)
+        gradient = task_gradient(load_backbone(task.backbone), task, probe)
         return Architecture.from_circuit(aligned_circuit(gradient, found.n_angles), "aligned")
     if kind == "no entanglers":
         gates = tuple(g for g in found.gates if len(g[1]) == 1)
@@ -110,59 +110,33 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
     settings, kind, middle = METHODS[label]
     rate = middle * factor
     task = load_task(task_name, seed=seed)
-    backbone = "sprites-tiny" if task_name.startswith("sprites") else "digits-tiny"
-    model = load_backbone(backbone)
-    if "peft" in settings:
-        row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
-        return row | other_method(model, task, settings["peft"], rate, seed, phase)
-    head = rate if settings["method"] == "linear-probe" else HEAD_RATE
+    model = load_backbone(task.backbone)
+    head = rate if settings.get("method") == "linear-probe" else HEAD_RATE
+    others = "peft" in settings
+    if others:
+        import peft
+
+        name, given = settings["peft"]
+        settings = {"method": getattr(peft, name)(target_modules=["q", "v"], **given)}
     chosen = Settings(epochs=EPOCHS, learning_rate=rate, head_rate=head, seed=seed, **settings)
     row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
     try:
-        outcome, adapters, _ = finetune(model, task, chosen, circuit_of(kind, run, seed, task, backbone))
+        outcome, parts, _ = finetune(model, task, chosen, circuit_of(kind, run, seed, task))
     except ValueError as error:  # a learning rate that diverges is a result too
         return row | {"validation": 0.0, "test": 0.0, "noise": str(error)[:80]}
-    noise = json.dumps(robustness(model, adapters, task, seed)) if phase == "test" and label in ROBUST else ""
+    noise = json.dumps(robustness(model, parts, task, seed)) if phase == "test" and label in ROBUST else ""
     return row | {
         "validation": f"{outcome.validation:.5f}",
         "test": f"{outcome.test:.5f}" if phase == "test" else "",
-        "bits": outcome.adapter_bits,
+        # Other methods of peft count at float16, plus 32 bits for a seed.
+        "bits": 16 * outcome.trainable + 32 if others else outcome.adapter_bits,
         "trainable": outcome.trainable,
         "seconds": f"{outcome.seconds:.1f}",
         "noise": noise,
     }
 
 
-def other_method(
-    model: Any, task: Any, config: tuple[str, dict[str, Any]], rate: float, seed: int, phase: str
-) -> dict[str, Any]:
-    """A method of peft, trained in the same way; its parameters count as float16, plus 32 bits for a seed."""
-    import peft
-    import torch
-
-    from qas.finetuning.finetune import Settings, prepare_head, score, train
-
-    kind, given = config
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        prepare_head(model, task, seed)
-        peft.get_peft_model(model, getattr(peft, kind)(target_modules=["q", "v"], **given))
-    head = {id(p) for p in model.head.parameters()}
-    own = [p for p in model.parameters() if p.requires_grad and id(p) not in head]
-    settings = Settings("lora", epochs=EPOCHS, learning_rate=rate, head_rate=HEAD_RATE, seed=seed)
-    history = train(model, {"peft": torch.nn.ParameterList(own)}, task, settings)  # type: ignore[dict-item]
-    trainable = sum(p.numel() for p in own)
-    return {
-        "validation": f"{history[-1].validation:.5f}",
-        "test": f"{score(model, task.test, task.metric):.5f}" if phase == "test" else "",
-        "bits": 16 * trainable + 32,
-        "trainable": trainable,
-        "seconds": f"{history[-1].seconds:.1f}",
-        "noise": "",
-    }
-
-
-def robustness(model: Any, adapters: Any, task: Any, seed: int) -> dict[str, list[float]]:
+def robustness(model: Any, parts: Any, task: Any, seed: int) -> dict[str, list[float]]:
     """Normal noise on angles (circuits) or weights (LoRA): strength -> [relative error of ΔW, test accuracy].
 
     The strength is in radians for angles, in units of the standard deviation of each tensor for weights; what is
@@ -177,24 +151,26 @@ def robustness(model: Any, adapters: Any, task: Any, seed: int) -> dict[str, lis
     found = {}
     for strength in NOISE:
         errors, saved = [], []
-        for adapter in adapters.values():
+        for name, part in parts.items():
+            layer = model.get_submodule(name)
             with torch.no_grad():
-                before = adapter.delta_weight()
-                exact = isinstance(adapter, FrameAdapter)
+                before = layer.get_delta_weight("default")
+                exact = isinstance(part, FrameAdapter)
                 if exact:
-                    saved.append((adapter, "bits", adapter.bits))
-                    adapter.angles.copy_(adapter.current_angles())
-                    adapter.bits = None
-                    places = [[adapter.angles]]
+                    saved.append((part, "bits", part.bits))
+                    part.angles.copy_(part.current_angles())
+                    part.bits = None
+                    places = [[part.angles]]
                 else:  # what was read from the stored form is not rounded again as long as both say the same
-                    places = [[p.weight] if p.exact is None else [p.weight, p.exact] for p in adapter.children()]
+                    kept = [part.values["down"], part.values["up"]]
+                    places = [[v.weight] if v.exact is None else [v.weight, v.exact] for v in kept]
                 for place in places:
                     size = 1.0 if exact else float(place[0].std())
                     noise = strength * size * torch.randn(place[0].shape, generator=generator)
                     for value in place:
                         saved.append((value, None, value.clone()))
                         value.add_(noise)
-                after = adapter.delta_weight()
+                after = layer.get_delta_weight("default")
                 errors.append(float((after - before).norm() / before.norm().clamp(min=1e-12)))
         accuracy = score(model, task.test, task.metric)
         with torch.no_grad():

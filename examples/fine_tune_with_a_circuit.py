@@ -22,7 +22,8 @@ def main() -> None:
         (Settings("linear-probe", epochs=10), None),
     ):
         outcome, _, _ = finetune(load_backbone("digits-tiny"), task, settings, source)
-        print(f"{settings.method:12s} test accuracy {100 * outcome.test:.1f} %, {outcome.adapter_bits:,} adapter bits")
+        name = settings.method.name
+        print(f"{name:12s} test accuracy {100 * outcome.test:.1f} %, {outcome.adapter_bits:,} adapter bits")
 
     # The same circuit on a Hugging Face model (needs the extra peft):
     #   import qas.adapters.hf

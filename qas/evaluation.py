@@ -103,7 +103,7 @@ def evaluate(
         problem: a name of `qas.list_problems` or a `Problem`.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         shots: measurements, or None for the exact value.
-        engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact one.
+        engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact.
         backend: the old name of `engine`; warns.
         seed: fixes what the shots draw.
 

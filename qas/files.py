@@ -1,72 +1,323 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Files: written as a whole or not at all, by one process at a time, with a header that says what they are."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
+import socket
+import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from qas.errors import RunError
+from qas.checks import one_line, shortened
+from qas.errors import QasError, RunError
+
+LOCK = ".lock"
+"""File in a folder that a process is writing: who it is."""
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
-def disk_errors(path: Path) -> Any:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals (full disk, no permission, …) into one clear line."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RunError(f"no space left on the disk for {path}; files written before are intact") from None
+        if error.errno == errno.ELOOP:
+            raise RunError(f"{path} is a link, and only files of the folder itself are written") from None
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+# ---------------------------------------------------------------------- writing
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any] | str | bytes) -> None:
     """Write to a temporary file beside `path`, then rename: `path` holds the old content or the new, nothing else.
+
+    A link of that name is replaced, and what it pointed to stays as it was. Who may read the file is up to the umask.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
     with disk_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        name = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with open(name, "xb") as stream:
                 if callable(write):
                     write(stream)
                 else:
                     stream.write(write.encode() if isinstance(write, str) else write)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
             os.replace(name, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
 
 
-def free_folder(stem: str) -> Path:
-    """``results/<stem>-<time>``, with a number behind it if that is taken.
+def open_to_append(path: Path, size: int | None = None) -> IO[str]:
+    """Open a text file of our own for appending, made if missing.
+
+    Args:
+        path: a link is refused; a file that has further names elsewhere is copied first.
+        size: bytes that stay; None: all.
 
     Raises:
-        RunError: a thousand are taken.
+        RunError: a link, no plain file, shorter than `size`, or not to be written.
     """
-    stem = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        folder = Path("results") / (stem + suffix)
-        if not folder.exists():
-            return folder
+    with disk_errors(path):
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | _NO_LINK), "rb") as stream:
+                told = os.fstat(stream.fileno())
+                whole = told.st_size if size is None else size
+                if told.st_size < whole:
+                    raise RunError(f"the file is shorter ({told.st_size} bytes) than it was ({whole}): {path}")
+                if told.st_nlink > 1 or told.st_size > whole:
+                    write_atomic(path, stream.read(whole))
+        except FileNotFoundError:
+            if size:
+                raise RunError(f"the file is missing: {path}") from None
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK
+        return open(os.open(path, flags, 0o666), "a", buffering=1 << 16)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of ours in which a name points elsewhere: what is written there would land outside.
+
+    Raises:
+        RunError: a link lies in it.
+    """
+    with disk_errors(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise RunError(f"{entry.path} is a link, and only files of the folder itself are written")
+
+
+# ---------------------------------------------------------------------- one writer at a time
+class Held:
+    """A folder that this process alone writes until `release`.
+
+    As a context manager it gives the folder's path; an exception also removes the folder if it was made for this and
+    is still empty.
+    """
+
+    def __init__(self, path: Path, mine: str | None, made: list[Path]) -> None:
+        self.path = path
+        self._mine, self._made, self._pid = mine, made, os.getpid()
+
+    def release(self) -> None:
+        """Let others write; nothing if that was done before."""
+        if self._mine is not None and self._pid == os.getpid():
+            _reserved.pop(self.path.resolve(), None)
+            _give_back(self.path / LOCK, self._mine)
+        self._mine = None
+
+    def discard(self) -> None:
+        """Release, and remove what was made for it as far as that is empty."""
+        self.release()
+        with contextlib.suppress(OSError):
+            for folder in self._made:
+                folder.rmdir()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.release() if kind is None else self.discard()
+
+
+_reserved: dict[Path, int] = {}
+"""New folders held by this process -> the thread that made them."""
+
+
+def hold(folder: str | os.PathLike[str], what: str, *, wait: float = 0.0) -> Held:
+    """Become the only writer of an existing folder. Readers need nothing of the kind.
+
+    The lock is a file that names process and host, made exclusively, so that it works on shared disks too. That of a
+    process of this machine that has ended is taken over.
+
+    Args:
+        folder: where.
+        what: what is written, for messages: ``"the run"``.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        RunError: another process writes it, or the folder cannot be written.
+    """
+    path = Path(folder)
+    with disk_errors(path):
+        return Held(path, _take(path / LOCK, what, wait), [])
+
+
+def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = "", instead: str = "") -> Held:
+    """Reserve a folder for something new: it is made, or an empty one is taken, and held.
+
+    Inside ``with new_folder(…)`` the same thread may reserve the folder again as long as it is empty, so that a caller
+    can reserve it before long work and a saving function at the end.
+
+    Args:
+        path: the folder; None: ``results/<stem>-<time>``, with a number behind it if that is taken.
+        what: what it is to hold, for messages: ``"the run"``.
+        stem: how the name begins where `path` is None.
+        instead: what else to do if the folder is taken, for the message.
+
+    Raises:
+        RunError: it holds files, is none, is being written by another process, or cannot be written.
+    """
+    named = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    tries = range(1, 1000) if path is None else (1,)
+    for number in tries:
+        own = Path("results") / (named if number == 1 else f"{named}-{number}")
+        folder = own if path is None else Path(path)
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
+        with disk_errors(folder):
+            if folder.exists() and path is None:
+                continue
+            _refuse_taken(folder, what, instead)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                if path is None:
+                    continue  # another process was faster
+        place = folder.resolve()
+        if _reserved.get(place) == threading.get_ident():
+            return Held(folder, None, [])
+        held = hold(folder, what)
+        held._made = made
+        try:
+            _refuse_taken(folder, what, instead)
+        except BaseException:
+            held.discard()
+            raise
+        _reserved[place] = threading.get_ident()
+        return held
     raise RunError(f"no free folder name for results/{stem}")
 
 
+def _refuse_taken(folder: Path, what: str, instead: str) -> None:
+    taken = folder.exists() and (not folder.is_dir() or any(not name.startswith(LOCK) for name in os.listdir(folder)))
+    if taken:
+        raise RunError(f"the folder of {what} must be new or empty: {folder}{instead and f' ({instead})'}")
+
+
+def _take(lock: Path, what: str, wait: float) -> str:
+    """Make the lock file; returns its content."""
+    mine = json.dumps(_myself() | {"token": uuid.uuid4().hex})
+    end, pause = time.monotonic() + wait, 0.005
+    while not _make(lock, mine):
+        told = _content(lock)
+        if told is None:
+            continue  # given back just now
+        holder = _holder(lock, told)
+        if holder is None:
+            # One process at a time replaces a dead lock, and only if it is that one still.
+            second = lock.with_name(f"{lock.name}.taking")
+            taking = _take(second, what, max(wait, 5.0))
+            try:
+                if _content(lock) == told:
+                    write_atomic(lock, mine)
+                    return mine
+            finally:
+                _give_back(second, taking)
+        elif time.monotonic() >= end:
+            raise RunError(f"{what} is being written by {holder}; if that has ended, remove {lock}")
+        else:
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.25)
+    return mine
+
+
+def _make(lock: Path, mine: str) -> bool:
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        with open(handle, "w") as stream:
+            stream.write(mine)
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        raise
+    # Not so where this process was halted in between, and another one took the empty file for a dead one's.
+    return _content(lock) == mine
+
+
+def _give_back(lock: Path, mine: str) -> None:
+    with contextlib.suppress(OSError):
+        if _content(lock) == mine:
+            lock.unlink()
+
+
+def _content(lock: Path) -> str | None:
+    """What a lock file says, empty if that cannot be read; None if there is none."""
+    try:
+        with open(os.open(lock, os.O_RDONLY | os.O_NONBLOCK | _NO_LINK), errors="replace") as stream:
+            return stream.read(2000)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+
+
+def _myself() -> dict[str, Any]:
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "pids": space, "born": _born(os.getpid())}
+
+
+def _holder(lock: Path, told: str) -> str | None:
+    """Who holds a lock, in words; None if it is nobody who lives. A process of another host is taken to live."""
+    try:
+        data = json.loads(told)
+        pid, host, space, born = (data[name] for name in ("pid", "host", "pids", "born"))
+        if not (isinstance(pid, int) and pid > 0):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        time.sleep(1.0)  # it may be in the middle of being written
+        return None if _content(lock) == told else "a process that has just begun"
+    here = _myself()
+    if (host, space) == (here["host"], here["pids"]):
+        now = _born(pid)
+        if now is None or (now and born and now != born):
+            return None
+    return f"process {pid} on {one_line(host)}"
+
+
+def _born(pid: int) -> str | None:
+    """When a process of this machine began, by the kernel's count, so that one that got a used number is told apart.
+
+    Empty where that cannot be known; None if there is no such process.
+    """
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    except (OSError, ValueError, IndexError):
+        pass
+    if os.name == "posix":
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return None
+        except OSError:  # a process of another user
+            pass
+    return ""
+
+
+# ---------------------------------------------------------------------- JSON
 def to_json(data: Any, *, indent: int | None = None) -> str:
     """JSON text; NumPy scalars are written as numbers, and a number that is not finite as null."""
 
@@ -86,46 +337,178 @@ def to_json(data: Any, *, indent: int | None = None) -> str:
     return json.dumps(clean(data), indent=indent, allow_nan=False)
 
 
-def read_json(path: Path, what: str) -> Any:
+def write_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
+    """Write a JSON file as `write_atomic` does."""
+    write_atomic(path, to_json(data, indent=indent) + "\n")
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it: NaN and Infinity, which Python's reader takes, are none.
+
+    Raises:
+        ValueError: malformed.
+    """
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def read_json(path: Path, what: str, error: type[QasError] = RunError) -> Any:
     """Read a JSON file.
 
     Raises:
-        RunError: missing, unreadable or cut short.
+        RunError: missing, unreadable, cut short, or with numbers that are not finite.
+    """
+    data = read_bytes(path, what, error=error)
+    try:
+        return parse_json(data.decode())
+    except ValueError as told:
+        raise error(f"{what} is damaged or cut short: {path}: {told}") from None
+
+
+# ---------------------------------------------------------------------- headers and hashes
+def versioned(format: str, version: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the header that says what it is."""
+    return {"format": format, "version": version, **data}
+
+
+def check_versioned(
+    data: Any,
+    format: str | None,
+    version: int,
+    what: str,
+    *,
+    where: object = "",
+    error: type[QasError] = QasError,
+) -> dict[str, Any]:
+    """`data`, if its header is that of `versioned` with this format, and no newer version.
+
+    Args:
+        data: what was read.
+        format: the format's name; None: the header has a version only.
+        version: newest version that can be read.
+        what: what it is, for messages: ``"the pool"``.
+        where: its file, for messages.
+        error: class of the exception.
+
+    Raises:
+        QasError: another format, a newer version, or none.
+    """
+    at = f": {where}" if str(where) else ""
+    if not isinstance(data, Mapping) or (format is not None and data.get("format") != format):
+        kind = "a JSON object" if format is None else f"a JSON object of format {format!r}"
+        raise error(f"{what} is {kind}, got {shortened(data)}{at}")
+    told = data.get("version")
+    if not isinstance(told, int) or isinstance(told, bool) or told < 1:
+        raise error(f"the version of {what} is a whole number from 1 to {version}, got {shortened(told)}{at}")
+    if told > version:
+        raise error(
+            f"{what} was written by a newer version of this program (format version {told}, this one reads up to "
+            f"{version}){at}"
+        )
+    return dict(data)
+
+
+def read_versioned(
+    path: Path, format: str | None, version: int, what: str, *, error: type[QasError] = RunError
+) -> dict[str, Any]:
+    """Read a JSON file and check its header; see `check_versioned`.
+
+    Raises:
+        RunError: missing, unreadable, cut short, another format, or a newer version.
+    """
+    return check_versioned(read_json(path, what, error), format, version, what, where=path, error=error)
+
+
+def sha256(data: bytes) -> str:
+    """Hash of a file's bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(path: Path, what: str, digest: object = None, *, error: type[QasError] = RunError) -> bytes:
+    """Read a file, and compare its hash with the one that was noted when it was written.
+
+    Raises:
+        RunError: missing, unreadable, or changed since.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise RunError(f"{what} is missing: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{what} cannot be read: {path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{what} is damaged or cut short: {path}: {error}") from None
+        raise error(f"{what} is missing: {path}") from None
+    except OSError as told:
+        raise error(f"{what} cannot be read: {path}: {told.strerror or told}") from None
+    if digest is not None and sha256(data) != digest:
+        raise error(
+            f"{what} is cut short or was changed (sha256 {sha256(data)[:12]}…, noted {str(digest)[:12]}…): {path}"
+        )
+    return data
+
+
+def read_tensors(
+    path: Path, what: str, digest: object = None, *, error: type[QasError] = RunError
+) -> dict[str, np.ndarray]:
+    """Read a safetensors file; see `read_bytes`.
+
+    Raises:
+        RunError: missing, unreadable, changed since, or damaged.
+    """
+    from safetensors.numpy import load
+
+    data = read_bytes(path, what, digest, error=error)
+    try:
+        return load(data)
+    except Exception as told:  # safetensors raises a class of its own
+        raise error(f"{what} is damaged or cut short: {path}: {told}") from None
+
+
+# ---------------------------------------------------------------------- checkpoints
+_STATE, _ARRAYS = "state.json", "arrays.safetensors"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Replace the checkpoint in `folder` as a whole: a new subfolder is written, then the pointer file is renamed."""
+    """Replace the checkpoint in `folder` as a whole: a new subfolder is written, then the pointer file is renamed.
+
+    Raises:
+        RunError: `folder` is a link or cannot be written.
+    """
+    pointer = folder / "CURRENT"
     with disk_errors(folder):
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "a link")
         folder.mkdir(exist_ok=True)
-        pointer = folder / "CURRENT"
         old = pointer.read_text(errors="replace").strip() if pointer.exists() else ""
-        new = f"{int(old) + 1 if old.isdecimal() else 0}"
-        target = folder / new
-        shutil.rmtree(target, ignore_errors=True)
+        number = int(old) + 1 if old.isdecimal() else 0
+        while not _cleared(folder / str(number)):
+            number += 1
+        target = folder / str(number)
         target.mkdir()
     try:
-        write_atomic(target / "state.json", to_json(state))
+        write_atomic(target / _STATE, to_json(state))
         tensors = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
         if tensors:
             from safetensors.numpy import save
 
-            write_atomic(target / "arrays.safetensors", save(tensors))
-        write_atomic(pointer, new)
+            write_atomic(target / _ARRAYS, save(tensors))
+        write_atomic(pointer, target.name)
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        _cleared(target)
         raise
     for stale in folder.iterdir():
-        if stale.is_dir() and stale.name != new:
-            shutil.rmtree(stale, ignore_errors=True)
+        if stale.name.isdecimal() and stale.name != target.name:
+            _cleared(stale)
+
+
+def _cleared(target: Path) -> bool:
+    """Remove an old checkpoint and nothing else; whether nothing is left of that name."""
+    with contextlib.suppress(OSError):
+        if not target.is_symlink():
+            for entry in target.iterdir():
+                if entry.name in (_STATE, _ARRAYS) or entry.name.startswith((f".{_STATE}.", f".{_ARRAYS}.")):
+                    entry.unlink()
+            target.rmdir()
+    return not os.path.lexists(target)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -140,14 +523,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     name = pointer.read_text(errors="replace").strip()
     if not name.isdecimal():
         raise RunError(f"the checkpoint pointer is damaged: {pointer}")
-    state = read_json(folder / name / "state.json", "the checkpoint")
-    arrays: dict[str, np.ndarray] = {}
-    path = folder / name / "arrays.safetensors"
-    if path.exists():
-        from safetensors.numpy import load_file
-
-        try:
-            arrays = load_file(path)
-        except Exception as error:  # safetensors raises its own class, and OSError for cut files
-            raise RunError(f"the checkpoint is damaged or cut short: {path}: {error}") from None
+    path = folder / name
+    state = read_json(path / _STATE, "the checkpoint")
+    arrays = read_tensors(path / _ARRAYS, "the checkpoint") if (path / _ARRAYS).exists() else {}
     return state, arrays

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -163,7 +164,7 @@ class Registry(Mapping[str, Any]):
 
         Args:
             given: a name of the registry, a subclass of `base`, an instance of it, or settings with their ``name``, as
-                in ``{"name": "level-set", "threshold": 0.95}``.
+                in ``{"name": "level-set", "threshold": 0.95}`` or, in one string, ``"level-set:threshold=0.95"``.
             base: what it must be.
             settings: the constructor's keywords, if it is not an instance.
 
@@ -175,6 +176,8 @@ class Registry(Mapping[str, Any]):
             if settings:
                 raise QasError(f"this {self.what} has its settings already, got {', '.join(settings)} beside it")
             return given
+        if isinstance(given, str) and ":" in given:
+            given = spelled_out(given)
         if isinstance(given, Mapping):
             settings = {k: v for k, v in given.items() if k != "name"} | settings
             given = given.get("name")
@@ -186,6 +189,25 @@ class Registry(Mapping[str, Any]):
             kind = self[given]
         check_settings(kind, settings, f"the {self.what} {given if isinstance(given, str) else given.__name__}")
         return kind(**settings)
+
+
+def spelled_out(text: str) -> dict[str, Any]:
+    """``"level-set:threshold=0.95,quantile=0.5"`` as a mapping; values are JSON, or else text.
+
+    Raises:
+        QasError: something else than ``setting=value`` behind the name.
+    """
+    name, _, rest = text.partition(":")
+    found: dict[str, Any] = {"name": name}
+    for part in rest.split(","):
+        key, sign, value = part.partition("=")
+        if not (sign and key.strip()):
+            raise QasError(f"settings behind a name are written name:setting=value,setting=value, got {text!r}")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found
 
 
 def check_settings(kind: Callable[..., Any], settings: Mapping[str, Any], what: str) -> None:

@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError, RunError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.files import (
+    Held,
+    disk_errors,
+    hold,
+    new_folder,
+    open_to_append,
+    parse_json,
+    read_json,
+    read_versioned,
+    refuse_links,
+    to_json,
+    write_atomic,
+    write_json,
+)
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 
@@ -89,12 +103,30 @@ class Result:
     def from_json(cls, data: dict[str, Any]) -> Result:
         return cls(
             Circuit(data["n_qubits"], data["circuit"]),
-            float(data["energy"]),
-            float(data["error"]),
-            float(data["noise_free_energy"]),
-            float(data["noise_free_error"]),
-            int(data["evaluations"]),
+            finite_number("energy", data["energy"]),
+            finite_number("error", data["error"]),
+            finite_number("noise_free_energy", data["noise_free_energy"]),
+            finite_number("noise_free_error", data["noise_free_error"]),
+            whole_number("evaluations", data["evaluations"], 0),
         )
+
+
+def checked_points(data: Any) -> Iterator[tuple[float, float, Circuit, int]]:
+    """(error, energy, circuit, evaluations) of a front as a checkpoint holds it.
+
+    Raises:
+        RunError: malformed, or with an energy that is not finite: it would displace what is good.
+    """
+    try:
+        for error, energy, n_qubits, gates, evaluations in data:
+            yield (
+                finite_number("the error of a circuit", error),
+                finite_number("the energy of a circuit", energy),
+                Circuit(n_qubits, gates),
+                whole_number("the evaluations of a circuit", evaluations, 0),
+            )
+    except (TypeError, ValueError) as told:
+        raise RunError(f"the front of the checkpoint is damaged: {told}") from None
 
 
 def rounding(energy: float) -> float:
@@ -153,10 +185,7 @@ class Front:
         beaten = [
             place
             for place, point in self._points.items()
-            if place != (two, gates)
-            and place[0] >= two
-            and place[1] >= gates
-            and point[0] >= error - rounding(energy)
+            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error - rounding(energy)
         ]
         for place in beaten:
             del self._points[place]
@@ -188,8 +217,7 @@ class Front:
     @classmethod
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
-        for error, energy, n, gates, count in data:
-            circuit = Circuit(n, gates)
+        for error, energy, circuit, count in checked_points(data):
             place = circuit.two_qubit_gates, len(circuit)
             front._grow(*place)
             front._points[place] = (error, energy, circuit, count)
@@ -297,10 +325,6 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         RunError: the folder is missing, no run, damaged, or written by a newer version.
     """
     folder = Path(path)
-    if not folder.exists():
-        raise RunError(f"no such run folder: {folder}")
-    if not folder.is_dir():
-        raise RunError(f"a run is a folder, got a file: {folder}")
     config = read_config(folder)
     summary: dict[str, Any] = {
         "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
@@ -314,10 +338,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
-        import json
-
         try:
-            front = [Result.from_json(json.loads(line)) for line in circuits.read_text().splitlines() if line]
+            front = [Result.from_json(parse_json(line)) for line in circuits.read_text().splitlines() if line]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
@@ -344,16 +366,13 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a run folder, checked for version and completeness."""
+    if not folder.exists():
+        raise RunError(f"no such run folder: {folder}")
+    if not folder.is_dir():
+        raise RunError(f"a run is a folder, got a file: {folder}")
     if not (folder / "config.json").exists():
         raise RunError(f"not a run folder (no config.json): {folder}")
-    config = read_json(folder / "config.json", "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("version"), int):
-        raise RunError(f"config.json has no version: {folder}")
-    if config["version"] > VERSION:
-        raise RunError(
-            f"the run was written by a newer version (layout {config['version']}, this program reads up to {VERSION}): "
-            f"{folder}"
-        )
+    config = read_versioned(folder / "config.json", None, VERSION, "the run")
     for name, kinds in _CONFIG.items():
         if name not in config:
             raise RunError(f"config.json lacks {name}: {folder}")
@@ -363,23 +382,45 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class Recorder:
-    """Writes a run folder while a search is going on."""
+    """Writes a run folder while a search is going on, as the only process that does.
 
-    def __init__(self, folder: Path) -> None:
+    As a context manager it closes at the end; an exception also removes the folder if nothing is in it yet.
+    """
+
+    def __init__(self, folder: Path, held: Held | None = None) -> None:
         self.folder = folder
+        self._held = held
         self._stream: IO[str] | None = None
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Make the folder and its config.
+    @classmethod
+    def reserve(cls, folder: str | os.PathLike[str] | None, stem: str = "run") -> Recorder:
+        """Reserve a new or empty folder; None: ``results/<stem>-<time>``.
 
         Raises:
-            RunError: the folder already holds files, or cannot be written.
+            RunError: the folder holds files, is another process's, or cannot be written.
         """
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise RunError(f"the run folder must be new or empty: {self.folder} (to continue a run: --resume)")
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "config.json", to_json({"version": VERSION, **config}, indent=1) + "\n")
+        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume")
+        return cls(held.path, held)
+
+    @classmethod
+    def take_over(cls, folder: Path) -> Recorder:
+        """Become the writer of a run that is there already.
+
+        Raises:
+            RunError: another process writes it, links lie in it, or it cannot be written.
+        """
+        refuse_links(folder)
+        return cls(folder, hold(folder, "the run"))
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Begin a run in a new folder.
+
+        Raises:
+            RunError: the folder already holds files, is another process's, or cannot be written.
+        """
+        if self._held is None:
+            self._held = self.reserve(self.folder)._held
+        write_json(self.folder / "config.json", {"version": VERSION, **config})
         self.restart()
 
     def restart(self) -> None:
@@ -389,16 +430,10 @@ class Recorder:
 
     def reopen(self, history_bytes: int) -> None:
         """Continue a run: cut the history back to what the checkpoint had seen."""
-        path = self.folder / "history.csv"
-        with disk_errors(path):
-            if not path.exists() or path.stat().st_size < history_bytes:
-                raise RunError(f"the history is shorter than the checkpoint: {path}")
-            os.truncate(path, history_bytes)
-        self._open()
+        self._open(history_bytes)
 
-    def _open(self) -> None:
-        with disk_errors(self.folder):
-            self._stream = open(self.folder / "history.csv", "a", buffering=1 << 16)  # noqa: SIM115
+    def _open(self, size: int | None = None) -> None:
+        self._stream = open_to_append(self.folder / "history.csv", size)
 
     def row(self, values: tuple[float, ...]) -> None:
         """Append one architecture to the history."""
@@ -421,10 +456,23 @@ class Recorder:
         write_atomic(self.folder / "circuits.jsonl", "".join(to_json(r.to_json()) + "\n" for r in front))
         if front:
             write_atomic(self.folder / "best.qasm", lowest_error(front).circuit.to_qasm())
-        write_atomic(self.folder / "summary.json", to_json(summary, indent=1) + "\n")
+        write_json(self.folder / "summary.json", summary)
 
     def close(self) -> None:
-        if self._stream is not None:
-            with disk_errors(self.folder / "history.csv"):
-                self._stream.close()
-            self._stream = None
+        """Finish the history and let others write; nothing if that was done before."""
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                with disk_errors(self.folder / "history.csv"):
+                    stream.close()
+        finally:
+            if self._held is not None:
+                self._held.release()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.close()
+        if kind is not None and self._held is not None:
+            self._held.discard()

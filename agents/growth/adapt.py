@@ -49,8 +49,8 @@ class AdaptAgent(Agent):
             raise QasError(
                 f"agent adapt needs the problem adapter-target FILE or adapter-gradient FILE, got {problem.name}"
             )
-        missing = {"ry", "cx", "cz"} - set(search.table.gates)
-        if missing or search.table.coupling is not None:
+        missing = {"ry", "cx", "cz"} - set(search.alphabet.gates)
+        if missing or search.alphabet.coupling is not None:
             raise QasError("agent adapt needs the gates ry, cx and cz on all pairs of qubits")
         least = 1 + 3 * (problem.n_qubits - 1) // 2
         if search.max_gates < least:

@@ -26,8 +26,10 @@ from qas.adapters.program import (
     is_real,
     lower,
 )
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
+from qas.files import check_versioned, versioned
 
 FORMAT = "qas-adapter-architecture"
 VERSION = 1
@@ -65,8 +67,7 @@ def layout(features: int, *, exact: bool = False) -> Layout:
     Raises:
         QasError: fewer than 2 features, or no whole number.
     """
-    if isinstance(features, bool) or not isinstance(features, int) or features < 2:
-        raise QasError(f"an adapter needs a layer of at least 2 features, a whole number, got {features!r}")
+    features = whole_number("the number of features of an adapted layer", features, 2)
     bits = (features & -features).bit_length() - 1
     odd = features >> bits
     if odd <= MAX_ODD and bits:
@@ -188,32 +189,43 @@ class Architecture:
 
     # ------------------------------------------------------------------ layers
     def for_layer(self, features: int, *, exact: bool = False) -> tuple[Architecture, Layout]:
-        """This architecture on a layer of `features`, with an odd axis added where the size needs one.
+        """This architecture on a layer of `features`, with more axes where the layer is wider.
 
-        An architecture of n bits fits 2^n features; 2^n m for odd m up to 11, where the odd axis is turned, coupled to
-        every qubit of bit parity, and turned again; and, unless `exact`, any size between 2^(n-1) and 2^n, whose
-        layer keeps the first rows.
+        An architecture of n bits fits 2^n features. On wider layers it turns the lowest n bits, and every further axis
+        (qubits first, then an odd one of m up to 11 levels) is turned, coupled to every qubit below it by bit parity,
+        and turned again: 2^(n+k) m features, two angles for each of k qubits and m(m-1) for the odd axis. A size of no
+        such form is padded to the next power of two, of which the layer keeps the first rows; `exact` takes the largest
+        2^(n+k) m below instead, and the layer keeps the features beyond it as they are.
 
         Raises:
-            CircuitError: the size fits in none of these ways.
+            CircuitError: half of 2^n features or fewer (with `exact`, fewer than 2^n), or other than those of an
+                architecture that has an odd axis already.
         """
         n = self.n_bits
         if self.odd > 1:
             if features != self.size:
                 raise CircuitError(f"the architecture is for layers of {self.size} features, got {features}")
             return self, Layout(features, n, self.odd)
-        if features == 1 << n or (not exact and 1 << n - 1 < features < 1 << n):
-            return self, Layout(features, n)
-        odd, rest = divmod(features, 1 << n)
-        if rest == 0 and odd % 2 and 1 < odd <= MAX_ODD and n == self.n_qubits:
-            frame = (("so", (ODD,)), *((("cz", (ODD, q))) for q in range(n)), ("so", (ODD,)))
-            return Architecture(n, (*self.gates, *frame), odd, self.name), Layout(features, n, odd)
-        sizes = f"{1 << n}" if exact or n == 1 else f"{(1 << n - 1) + 1} to {1 << n}"
-        factors = f", or {1 << n} times an odd number up to {MAX_ODD}" if n == self.n_qubits else ""
-        raise CircuitError(
-            f"a circuit of {self.n_qubits} qubits fits layers of {sizes} features{factors}; got {features}"
-            + ("" if n == self.n_qubits else " (it has complex gates, two real features for each amplitude)")
-        )
+        least = 1 << n if exact else (1 << n - 1) + 1
+        if features < least:
+            real = "" if n == self.n_qubits else " (it has complex gates, two real features for each amplitude)"
+            raise CircuitError(
+                f"a circuit of {self.n_qubits} qubits fits layers of at least {least} features, got {features}{real}"
+            )
+        most_odd = MAX_ODD if n == self.n_qubits else 1
+        sizes = [(m << k, m, k) for m in range(1, most_odd + 1, 2) for k in range(n, MAX_QUBITS + 1)]
+        fitting = [found for found in sizes if found[0] == features]
+        if not fitting and exact:
+            fitting = [max(found for found in sizes if found[0] <= features)]
+        _, odd, bits = fitting[0] if fitting else (0, 1, (features - 1).bit_length())
+        qubits = self.n_qubits + bits - n
+        gates = list(self.gates)
+        for axis in (*range(self.n_qubits, qubits), *([ODD] if odd > 1 else [])):
+            turn = ("so" if axis == ODD else "ry", (axis,))
+            below = range(qubits if axis == ODD else axis)
+            gates += [turn, *(("cz", (axis, q)) for q in below), turn]
+        wide = Architecture(qubits, tuple(gates), odd, self.name) if len(gates) > len(self.gates) else self
+        return wide, Layout(features, bits, odd)
 
     # ------------------------------------------------------------------ JSON
     @cached_property
@@ -224,15 +236,9 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; `from_json` reads it back."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "n_qubits": self.n_qubits,
-            "odd": self.odd,
-            "gates": [[name, *wires] for name, wires in self.gates],
-            "hash": self.hash,
-        }
+        gates = [[name, *wires] for name, wires in self.gates]
+        about = {"name": self.name, "n_qubits": self.n_qubits, "odd": self.odd, "gates": gates, "hash": self.hash}
+        return versioned(FORMAT, VERSION, about)
 
     @classmethod
     def from_json(cls, data: Any) -> Architecture:
@@ -241,11 +247,7 @@ class Architecture:
         Raises:
             QasError: no such object, a newer version, malformed gates, or a hash that is not that of the gates.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise QasError(f"an adapter architecture is a JSON object of format {FORMAT!r}, got {_short(data)}")
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-            raise QasError(f"adapter architectures of version 1 to {VERSION} can be read, got version {version!r}")
+        data = check_versioned(data, FORMAT, VERSION, "an adapter architecture")
         try:
             gates = tuple((str(name), tuple(operator.index(w) for w in wires)) for name, *wires in list(data["gates"]))
             found = cls(operator.index(data["n_qubits"]), gates, operator.index(data["odd"]), str(data["name"]))
@@ -266,8 +268,7 @@ def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tupl
     pairs (arXiv:2503.05431; the order in a layer is that of PennyLane's `SimplifiedTwoDesign`). An odd axis is the last
     wire, `so` in the place of RY. (2L+1) q - 2L angles on q qubits.
     """
-    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 0:
-        raise QasError(f"layers is a whole number of at least 0, got {layers!r}")
+    layers = whole_number("layers", layers, 0)
     place = layout(features, exact=exact)
     wires = [*range(place.n_qubits), *([ODD] if place.odd > 1 else [])]
 
@@ -321,8 +322,3 @@ def load_architecture(source: Any) -> Architecture:
     if difflib.get_close_matches(str(source).lower(), ARCHITECTURES, cutoff=0.7):
         raise UnknownNameError("adapter architecture", source, ARCHITECTURES)
     raise RunError(f"an adapter architecture is the path of a run folder or an OpenQASM file, got {source}")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qas.adapters.architecture import Architecture, layout, load_architecture, quantum_peft
+from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.base import Adapter, DeltaAdapter, check_tensors
 from qas.adapters.maps import FusedRotation, orthonormal_columns, relative_rotation
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
@@ -29,6 +29,7 @@ from qas.adapters.quantize import (
     to_half,
     unpack_bits,
 )
+from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
 RANK = 8
@@ -45,30 +46,6 @@ def frame_architecture(source: Any, features: int, layers: int = 1) -> Architect
     if isinstance(source, str) and source == "quantum-peft":
         return quantum_peft(features, layers)[0]
     return load_architecture(source).for_layer(features)[0]
-
-
-def check_rank(rank: int, in_features: int, out_features: int, name: str = "rank") -> int:
-    """`rank` if it is a whole number between 1 and the smaller side of the layer.
-
-    Raises:
-        QasError: it is not.
-    """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise QasError(f"{name} is a whole number of at least 1, got {rank!r}")
-    if rank > min(in_features, out_features):
-        raise QasError(f"{name} is at most the smaller side of the layer, {min(in_features, out_features)}, got {rank}")
-    return rank
-
-
-def check_scale(scale: float) -> float:
-    """`scale` as a float.
-
-    Raises:
-        QasError: not a finite number, or 0.
-    """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale == 0:
-        raise QasError(f"scale is a finite number other than 0, got {scale!r}")
-    return float(scale)
 
 
 class _Packed(Adapter):
@@ -197,9 +174,12 @@ class FrameAdapter(_Packed, DeltaAdapter):
     def __init__(
         self, in_features: int, out_features: int, start: Tensor, rank: int, scale: float | None, bits: int | None
     ) -> None:
-        super().__init__(in_features, out_features, start, check_rank(rank, in_features, out_features), bits)
+        rank = whole_number("rank", rank, 1, min(in_features, out_features))
+        super().__init__(in_features, out_features, start, rank, bits)
         self.rank = rank
-        self.scale = (in_features * out_features) ** 0.25 if scale is None else check_scale(scale)
+        self.scale = (in_features * out_features) ** 0.25 if scale is None else finite_number("scale", scale)
+        if self.scale == 0:
+            raise QasError(f"scale is a finite number other than 0, got {scale!r}")
 
     @abc.abstractmethod
     def frames(self) -> tuple[Tensor, Tensor]:
@@ -389,8 +369,7 @@ class TaylorAdapter(FrameAdapter):
         bits: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_rank(intrinsic_rank, in_features, out_features, "intrinsic rank")
-        self.intrinsic_rank = intrinsic_rank
+        self.intrinsic_rank = whole_number("intrinsic rank", intrinsic_rank, 1, min(in_features, out_features))
         parts = [torch.randn(self._count(n), generator=generator) / math.sqrt(n) for n in (out_features, in_features)]
         super().__init__(in_features, out_features, torch.cat(parts), rank, scale, bits)
 
@@ -426,8 +405,8 @@ class RotationAdapter(_Packed):
     identity up to rounding instead of exactly, as it is with fixed gates that are no signed permutations (h, s, sx, t).
 
     Args:
-        circuit, layers: as for `CircuitAdapter`; a size without power-of-two structure is rotated in its first 2^n m
-            features.
+        circuit, layers: as for `CircuitAdapter`; a layer of another size than 2^n m is rotated in
+            its first 2^n m features.
         side: "input" or "output".
         bits: None for float32, else angles of 1 to 8 bits.
 
@@ -451,8 +430,7 @@ class RotationAdapter(_Packed):
         if isinstance(circuit, str) and circuit == "quantum-peft":
             architecture, place = quantum_peft(features, layers, exact=True)
         else:
-            size = features if layout(features).size == features else layout(features, exact=True).size
-            architecture, place = load_architecture(circuit).for_layer(size, exact=True)
+            architecture, place = load_architecture(circuit).for_layer(features, exact=True)
         if not architecture.n_angles:
             raise QasError("a rotation needs a circuit with angles, got one without: there would be nothing to train")
         super().__init__(in_features, out_features, torch.zeros(architecture.n_angles), 0, bits)

@@ -53,6 +53,7 @@ from peft.tuners.tuners_utils import (  # noqa: E402
 from peft.utils import (  # noqa: E402
     SAFETENSORS_WEIGHTS_NAME,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    WEIGHTS_NAME,
 )
 from safetensors import SafetensorError, safe_open  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -63,6 +64,7 @@ from qas.adapters.architecture import Architecture, load_architecture  # noqa: E
 from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
 from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames  # noqa: E402
 from qas.adapters.quantize import checked_bits  # noqa: E402
+from qas.checks import whole_number  # noqa: E402
 
 SCHEMA_VERSION = 1
 """Of the adapter's config; a newer one is refused."""
@@ -126,14 +128,13 @@ class CircuitAdapterConfig(PeftConfig):
             raise QasError(f"form is one of {', '.join(FORMS)}, got {self.form!r}")
         if self.bias not in ("none", "all"):
             raise QasError(f"bias is none or all, got {self.bias!r}")
-        for name, least in (("rank", 1), ("layers", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise QasError(f"{name} is a whole number of at least {least}, got {value!r}")
+        self.rank, self.layers = whole_number("rank", self.rank), whole_number("layers", self.layers, 0)
         if self.bits is not None:
             self.bits = checked_bits(self.bits)
+        self._found = None
         if self.circuit not in ("quantum-peft", "taylor"):
-            self.circuit = load_architecture(self.circuit).to_json()
+            self._found = load_architecture(self.circuit)
+            self.circuit = self._found.to_json()
         elif self.circuit == "taylor" and self.form == "rotation":
             raise QasError("the taylor map makes frames; a rotation needs a circuit")
         for name in ("target_modules", "exclude_modules"):
@@ -161,24 +162,18 @@ class CircuitAdapterConfig(PeftConfig):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> CircuitAdapterConfig:
-        """As in peft; a damaged weights file in the same folder is found here, before peft changes the model.
+        """As in peft; the weights file in the same folder is checked here, before peft loads it.
 
         Raises:
-            QasError: settings that cannot be used, or a weights file that is no complete safetensors file.
+            QasError: settings that cannot be used, or weights that are no complete safetensors file.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        weights = os.path.join(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
-        if os.path.isfile(weights):
-            try:
-                with safe_open(weights, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise QasError(f"the adapter file is a complete safetensors file, got {weights}: {error}") from None
+        check_weights(os.path.join(pretrained_model_name_or_path, subfolder or ""))
         return cast(CircuitAdapterConfig, config)
 
     def architecture(self) -> Architecture | None:
         """The gate list; None for quantum-peft and taylor, which depend on the size of each layer."""
-        return None if isinstance(self.circuit, str) else Architecture.from_json(self.circuit)
+        return self._found  # one object for all layers: what is compiled for it is compiled once
 
     def make(self, in_features: int, out_features: int) -> Adapter:
         """An adapter for one layer.
@@ -211,7 +206,26 @@ class CircuitAdapterConfig(PeftConfig):
         )
 
 
-def _sides(layer: nn.Module) -> tuple[int, int]:
+def check_weights(folder: str | os.PathLike[str]) -> None:
+    """Refuse an adapter folder on this machine whose weights are damaged, or a pickle, which may run code when read.
+
+    Raises:
+        QasError: it is one.
+    """
+    weights = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
+    if os.path.isfile(weights):
+        try:
+            with safe_open(weights, framework="pt"):
+                return
+        except SafetensorError as error:
+            raise QasError(f"the adapter file is a complete safetensors file, got {weights}: {error}") from None
+    if os.path.isfile(os.path.join(folder, WEIGHTS_NAME)):
+        raise QasError(
+            f"adapters are read from {SAFETENSORS_WEIGHTS_NAME}, never from a pickle, got {WEIGHTS_NAME} in {folder}"
+        )
+
+
+def layer_sides(layer: nn.Module) -> tuple[int, int]:
     """in_features and out_features.
 
     Raises:
@@ -242,7 +256,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         self.qas_circuit_adapters = nn.ModuleDict({})
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self.in_features, self.out_features = _sides(self.get_base_layer())
+        self.in_features, self.out_features = layer_sides(self.get_base_layer())
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
@@ -415,7 +429,7 @@ class CircuitModel(BaseTuner):
                 continue
             place = key
             try:
-                sides = _sides(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
+                sides = layer_sides(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
                 place = f"{key} ({sides[0]} to {sides[1]} features)"
                 if sides not in seen:
                     seen.add(sides)

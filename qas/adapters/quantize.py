@@ -11,7 +11,6 @@ goes through them into the loss. The functions that make codes always look.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -24,6 +23,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
 
 MAX_BITS = 8
@@ -41,15 +41,7 @@ def checked_bits(bits: Any) -> int:
     Raises:
         QasError: not a whole number from 1 to 8.
     """
-    try:
-        if isinstance(bits, bool):
-            raise TypeError
-        number = operator.index(bits)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= MAX_BITS:
-        raise QasError(f"bits is a whole number from 1 to {MAX_BITS}, got {bits!r}")
-    return number
+    return whole_number("bits", bits, 1, MAX_BITS)
 
 
 def checked_norm(norm: Any) -> str:

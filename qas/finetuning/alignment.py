@@ -7,6 +7,8 @@ the choice of strings is the sum over layers of the squared coefficients.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,7 +16,8 @@ from torch import nn
 from qas.adapters.problems import string_coefficients, string_energies, with_string
 from qas.circuits import Circuit
 from qas.errors import QasError
-from qas.finetuning.finetune import Settings, attach, prepare_head, train, trained_head
+from qas.finetuning.finetune import Settings, prepare_head, train
+from qas.finetuning.methods import attach, target_layers, trained_head
 from qas.finetuning.tasks import Task
 from qas.hamiltonians import walsh_hadamard
 
@@ -47,13 +50,16 @@ def pooled_matrix(matrices: list[np.ndarray]) -> np.ndarray:
     return (pooled - pooled.T) / 2
 
 
-def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarray:
+def task_gradient(
+    model: nn.Module, task: Task, settings: Settings, targets: tuple[str, ...] | None = None
+) -> np.ndarray:
     """The pooled gradient of a task on its training split, after the head alone was trained.
 
     Args:
         model: a frozen backbone, left with the trained head.
         task: what is learned; nothing depends on its validation and test splits.
-        settings: targets, head rate, epochs, batch and seed; the method does not matter.
+        settings: head rate, epochs, batch and seed, of method "linear-probe".
+        targets: last parts of the names of linear layers; default queries and values.
 
     Returns:
         float64, shape (in_features, in_features) of the target layers.
@@ -61,27 +67,13 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
     Raises:
         QasError: targets of different or unsuitable sizes, or none.
     """
-    probe = Settings(
-        "linear-probe",
-        targets=settings.targets,
-        epochs=settings.epochs,
-        batch=settings.batch,
-        head_rate=settings.head_rate,
-        seed=settings.seed,
-    )
     prepare_head(model, task, settings.seed)
-    attach(model, probe)
+    layers = {name: model.get_submodule(name) for name in target_layers(model, targets)}
+    attach(model, settings.method)
     if trained_head(model) is not None:
-        train(model, {}, task, probe)
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if name.rpartition(".")[2] in settings.targets and isinstance(layer, nn.Linear)
-    }
-    if not layers:
-        raise QasError(f"no linear layer is named {' or '.join(settings.targets)}")
+        train(model, task, settings)
     for layer in layers.values():
-        layer.weight.requires_grad_(True)
+        cast(nn.Parameter, layer.weight).requires_grad_(True)
     model.eval()
     inputs, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
     for chosen in torch.arange(len(task.train)).split(settings.batch):
@@ -89,10 +81,11 @@ def task_gradient(model: nn.Module, task: Task, settings: Settings) -> np.ndarra
         nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten(), reduction="sum").backward()
     found = []
     for layer in layers.values():
-        assert layer.weight.grad is not None
-        found.append((layer.weight.detach().T @ layer.weight.grad).double().numpy() / len(task.train))
-        layer.weight.grad = None
-        layer.weight.requires_grad_(False)
+        weight = cast(nn.Parameter, layer.weight)
+        assert weight.grad is not None
+        found.append((weight.detach().T @ weight.grad).double().numpy() / len(task.train))
+        weight.grad = None
+        weight.requires_grad_(False)
     return pooled_matrix(found)
 
 

@@ -18,14 +18,13 @@ from qas.finetuning.tasks import Split, Task
 
 LENGTH = 128
 """Tokens of one example, at most."""
-TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("c_attn",), ("q", "v"))
-"""Names of query and value layers in the usual families; the first that a model has are adapted by default."""
-
 _HEADS = ("score", "classifier", "pre_classifier", "pooler")
 """Names of the parts of classifiers that a pre-trained model need not have."""
 _LEAST = 10
 _PARTS = (0.7, 0.1)
 _COLUMNS = ("text", "label")
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+"""Of everything that transformers loads: nothing comes over the network, and no code of the folder runs."""
 
 
 class LocalModel(nn.Module):
@@ -57,24 +56,13 @@ class LocalModel(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(input_ids=inputs[:, 0], attention_mask=inputs[:, 1]).logits
 
-    def default_targets(self) -> tuple[str, ...]:
-        """Names of the query and value layers.
-
-        Raises:
-            QasError: no family of names fits.
-        """
-        names = {name.rpartition(".")[2] for name, _ in self.model.named_modules()}
-        for family in TARGETS:
-            if set(family) <= names:
-                return family
-        raise QasError("the query and value layers of this model have no usual names; name layers with --targets")
-
 
 def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalModel, Task]:
     """A model and the task that a data file poses.
 
     Args:
-        model_path: folder of a transformers model with its tokenizer; nothing is downloaded.
+        model_path: folder of a transformers model with its tokenizer, weights as safetensors; nothing is downloaded,
+            and no code or pickle of the folder is run.
         data_path: ``.txt`` for language modelling; ``.csv`` or ``.jsonl`` with the columns text and label for
             classification.
         seed: of the split, 70 % training, 10 % validation, 20 % test.
@@ -89,6 +77,7 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
         raise MissingExtraError("fine-tuning a transformers model", "peft") from None
     if not (model_path / "config.json").is_file():
         raise RunError(f"no folder of a transformers model (with config.json): {model_path}")
+    _check_weights(model_path)
     if not data_path.is_file():
         raise RunError(f"no such data file: {data_path}")
     suffix = data_path.suffix.lower()
@@ -99,11 +88,11 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
     kind: Any = transformers.AutoModelForSequenceClassification if classifies else transformers.AutoModelForCausalLM
     given: dict[str, Any] = {"num_labels": len(names), "ignore_mismatched_sizes": True} if classifies else {}
     # Half precision, in which many models are stored, is too coarse for a head or all weights to be trained in.
-    given |= {"local_files_only": True, "dtype": torch.float32}
+    given |= _SAFE | {"dtype": torch.float32, "use_safetensors": True}
     try:
         with _quiet(transformers), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # of a new head
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model_path, **_SAFE)
             model, told = kind.from_pretrained(model_path, output_loading_info=True, **given)
     except Exception as error:  # transformers raises many kinds for a damaged or unfit folder
         raise RunError(f"the model cannot be loaded: {model_path}: {_first_line(error)}") from None
@@ -123,6 +112,19 @@ def load_local(model_path: Path, data_path: Path, seed: int = 0) -> tuple[LocalM
     local = LocalModel(model, classifies, new)
     _try(local.eval(), task, model_path)
     return local, task
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a folder whose weights, or those of an adapter that transformers would put on, are pickles alone.
+
+    Raises:
+        RunError: it is one.
+    """
+    for stem in ("pytorch_model", "adapter_model"):
+        pickles = sorted(folder.glob(f"{stem}*.bin*"))
+        safe = {"pytorch_model": "model", "adapter_model": "adapter_model"}[stem]
+        if pickles and not any(folder.glob(f"{safe}*.safetensors")):
+            raise RunError(f"weights are read from safetensors files, never from a pickle, got {pickles[0]}")
 
 
 @contextmanager

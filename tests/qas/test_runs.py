@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import qas
 from qas.circuits import Circuit
 from qas.errors import RunError
-from qas.files import load_checkpoint, read_json, save_checkpoint, to_json, write_atomic
+from qas.files import to_json
 from qas.runs import HISTORY_COLUMNS, VERSION, Front, Recorder, Result, Run, envelope, load_run, lowest_error
 
 
@@ -109,66 +109,7 @@ def test_of_energies_equal_up_to_rounding_the_smaller_circuit_wins(order: tuple[
     assert [r.gates for r in envelope(results)] == [6]
 
 
-# ---------------------------------------------------------------------- files
-def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    write_atomic(path, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("qas.files.os.fsync", full)
-    with pytest.raises(RunError, match="no space left"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_write_into_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot write"):
-        write_atomic(tmp_path / "no" / "a.txt", "x")
-
-
-def test_json_has_no_nan() -> None:
-    data = {"a": np.float64("nan"), "b": [np.int64(3), np.array([1.0, np.inf])]}
-    assert to_json(data) == '{"a": null, "b": [3, [1.0, null]]}'
-
-
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
-def test_damaged_json(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(RunError):
-        read_json(path, "the file")
-
-
-def test_checkpoints_replace_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "checkpoint"
-    assert load_checkpoint(folder) is None
-    for count in range(3):
-        save_checkpoint(folder, {"count": count}, {"w": np.full(2, float(count))})
-    found = load_checkpoint(folder)
-    assert found is not None and found[0] == {"count": 2} and (found[1]["w"] == 2.0).all()
-    assert sorted(p.name for p in folder.iterdir()) == ["2", "CURRENT"]
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("qas.files.os.fsync", full)
-    with pytest.raises(RunError, match="no space left"):
-        save_checkpoint(folder, {"count": 3}, {"w": np.zeros(2)})
-    found = load_checkpoint(folder)
-    assert found is not None and found[0] == {"count": 2}
-
-
-@pytest.mark.parametrize("pointer", ["", "../elsewhere", "x", "²"])
-def test_damaged_checkpoint_pointer(tmp_path: Path, pointer: str) -> None:
-    save_checkpoint(tmp_path / "c", {"a": 1}, {})
-    (tmp_path / "c" / "CURRENT").write_text(pointer)
-    with pytest.raises(RunError, match="pointer"):
-        load_checkpoint(tmp_path / "c")
-
-
+# ---------------------------------------------------------------------- writing a run
 def test_recorder_wants_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="new or empty"):

@@ -62,7 +62,7 @@ def test_nothing_is_spent_without_an_allowance() -> None:
     evaluator = Evaluator(qas.load_problem("h2-2"))
     circuit = Circuit(2, [("ry", 0, 7.0), ("rx", 0, 0.2), ("ry", 0, -9.0), ("rx", 0, 1.0), ("cx", (0, 1))])
     tidier = Tidier(evaluator, GATES, 0)
-    (_, energy, tidied, _), = tidier(front_of(evaluator, circuit)).points
+    ((_, energy, tidied, _),) = tidier(front_of(evaluator, circuit)).points
     assert tidier.evaluations == 0 and len(tidied) == 5 and (np.abs(tidied.angles) <= np.pi).all()
     assert energy == pytest.approx(evaluator.energy(circuit), abs=1e-12)
 

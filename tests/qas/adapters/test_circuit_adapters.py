@@ -45,7 +45,7 @@ MAKERS: dict[str, Callable[..., Adapter]] = {
     "rotation-complex": lambda **k: RotationAdapter(32, 20, COMPLEX, **k),
 }
 EVERY = pytest.mark.parametrize("name", list(MAKERS))
-BITS = pytest.mark.parametrize("bits", [None, 1, 3, 8])
+BITS = pytest.mark.parametrize("bits", [None, 3])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -264,7 +264,7 @@ def test_merging_keeps_the_dtype_and_float64_weights_lose_nothing(name: str) -> 
 
 # ---------------------------------------------------------------------- storing
 @EVERY
-@pytest.mark.parametrize("bits", [None, *range(1, 9)])
+@pytest.mark.parametrize("bits", [None, 1, 3, 8])
 def test_storing_and_reading_change_no_output(name: str, bits: int | None) -> None:
     adapter = moved(MAKERS[name](bits=bits))
     base, x = linear(adapter), normal(4, adapter.in_features)
@@ -550,7 +550,7 @@ def test_copies_and_pickles_compute_the_same_for_themselves(name: str, bits: int
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_layers_of_other_precision_are_adapted_in_theirs(name: str, dtype: torch.dtype) -> None:
     adapter = moved(MAKERS[name]())
     base, x = linear(adapter, dtype), normal(3, adapter.in_features).to(dtype)
@@ -563,8 +563,8 @@ def test_layers_of_other_precision_are_adapted_in_theirs(name: str, dtype: torch
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_adapters_cast_to_few_bits_still_make_orthogonal_maps_and_store_exactly(name: str, dtype: torch.dtype) -> None:
+def test_adapters_cast_to_few_bits_still_make_orthogonal_maps_and_store_exactly(name: str) -> None:
+    dtype = torch.bfloat16
     adapter = moved(MAKERS[name]()).to(dtype)
     base, x = linear(adapter, dtype), normal(3, adapter.in_features).to(dtype)
     before = adapter(x, base)
@@ -590,9 +590,8 @@ def test_autocast_leaves_frames_in_full_precision() -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("bits", [None, 4])
-def test_training_mode_changes_nothing(name: str, bits: int | None) -> None:
-    adapter = moved(MAKERS[name](bits=bits))
+def test_training_mode_changes_nothing(name: str) -> None:
+    adapter = moved(MAKERS[name](bits=4))
     base, x = linear(adapter), normal(3, adapter.in_features)
     assert adapter.train()(x, base).equal(adapter.eval()(x, base))
     with torch.inference_mode():
@@ -663,8 +662,8 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: TaylorAdapter(16, 16, rank=17), "rank is at most"),
     (lambda: RotationAdapter(16, 16, side="left"), "'input' or 'output', got 'left'"),
     (lambda: RotationAdapter(16, 16, CIRCUIT), "fits layers of 32 features.*got 16"),
-    (lambda: RotationAdapter(1, 16), "at least 2 features"),
-    (lambda: RotationAdapter(24, 24, COMPLEX), "fits layers of 32 features"),
+    (lambda: RotationAdapter(1, 16), "a whole number of at least 2"),
+    (lambda: RotationAdapter(24, 24, COMPLEX), "fits layers of at least 32 features"),
 ]
 
 

@@ -301,7 +301,7 @@ def test_gradients_are_the_same_under_checkpointing(settings: dict[str, Any], re
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["frames", "3 bits", "taylor", "rotation", "output rotation"])
+@pytest.mark.parametrize("name", ["3 bits", "taylor", "output rotation"])
 def test_angles_stay_float32_on_a_base_of_half_precision(name: str, dtype: torch.dtype) -> None:
     settings = SETTINGS[name]
     model = adapted(llama().to(dtype), **settings)
@@ -351,8 +351,7 @@ def test_saved_and_loaded_the_model_computes_exactly_the_same(settings: dict[str
     assert (tmp_path / "again" / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
 
 
-@pytest.mark.parametrize("bits", [None, *range(1, MAX_BITS + 1)])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("bits", "layers"), [(None, 1), (1, 1), (3, 2), (MAX_BITS, 2)])
 def test_the_file_holds_the_predicted_bits_and_a_header(bits: int | None, layers: int, tmp_path: Path) -> None:
     model = adapted(bits=bits, layers=layers)
     model.save_pretrained(str(tmp_path))
@@ -522,7 +521,7 @@ def test_a_copied_or_pickled_model_computes_the_same(settings: dict[str, Any], t
 
 
 # ---------------------------------------------------------------------- merging
-@pytest.mark.parametrize("make, safe", [(llama, False), (llama, True), (gpt2, False)], ids=["linear", "safe", "conv1d"])
+@pytest.mark.parametrize("make, safe", [(llama, True), (gpt2, False)], ids=["linear", "conv1d"])
 @every_setting
 def test_merged_and_unmerged_agree_and_the_base_comes_back(
     settings: dict[str, Any], make: Callable[[], Any], safe: bool
@@ -710,7 +709,7 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"circuit": "taylor", "form": "rotation"}, "a rotation needs a circuit"),
         ({"circuit": SEARCHED | {"hash": "0" * 32}}, "have hash"),
         ({"circuit": SEARCHED | {"gates": SEARCHED["gates"][1:]}}, "have hash"),
-        ({"circuit": SEARCHED | {"version": 2}}, "version 1 to 1 can be read, got version 2"),
+        ({"circuit": SEARCHED | {"version": 2}}, "newer version of this program"),
         ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 2"),
         ({"layers_pattern": "layers"}, "give both"),
         ({"layers_to_transform": [1], "target_modules": "all-linear"}, "as a list of names, got the text 'all-linear'"),
@@ -743,7 +742,7 @@ COMPLEX = Architecture(4, (("rx", (0,)), ("ry", (1,)))).to_json()
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-@pytest.mark.parametrize("way", ["get_peft_model", "inject", "add_adapter", "transformers"])
+@pytest.mark.parametrize("way", ["inject", "transformers"])
 def test_a_layer_that_does_not_fit_leaves_the_model_as_it_was(settings: dict[str, Any], message: str, way: str) -> None:
     base = llama()
     before = weights(base)
@@ -857,9 +856,8 @@ DAMAGES: dict[str, tuple[int | None, Damage, str]] = {
 
 
 @pytest.mark.parametrize("bits, damage, message", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("low", [False, True])
 def test_a_damaged_file_is_refused_and_the_base_model_untouched(
-    bits: int | None, damage: Damage, message: str, low: bool, tmp_path: Path
+    bits: int | None, damage: Damage, message: str, tmp_path: Path
 ) -> None:
     adapted(bits=bits).save_pretrained(str(tmp_path))
     tensors = load_file(tmp_path / FILE)
@@ -867,7 +865,7 @@ def test_a_damaged_file_is_refused_and_the_base_model_untouched(
     base = llama()
     before = weights(base)
     with pytest.raises(QasError, match=message) as caught:
-        PeftModel.from_pretrained(base, str(tmp_path), low_cpu_mem_usage=low)
+        PeftModel.from_pretrained(base, str(tmp_path), low_cpu_mem_usage=bits is None)
     assert "\n" not in str(caught.value)
     assert_untouched(base, before)
 
@@ -887,7 +885,19 @@ def test_a_damaged_file_is_refused_and_the_base_model_untouched(
     assert torch.equal(logits(model), wanted)
 
 
-@pytest.mark.parametrize("left", [0, 4, 500, -1])
+def test_a_pickle_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    adapted().save_pretrained(str(tmp_path))
+    torch.save(load_file(tmp_path / FILE), tmp_path / "adapter_model.bin")
+    (tmp_path / FILE).unlink()
+    base = llama()
+    before = weights(base)
+    with pytest.raises(QasError, match="never from a pickle, got adapter_model.bin in") as caught:
+        PeftModel.from_pretrained(base, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert_untouched(base, before)
+
+
+@pytest.mark.parametrize("left", [4, -1])
 def test_a_truncated_file_is_refused_and_the_base_model_untouched(left: int, tmp_path: Path) -> None:
     adapted().save_pretrained(str(tmp_path))
     content = (tmp_path / FILE).read_bytes()

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 from scipy import ndimage
 
-from qas.adapters import tasks
 from qas.errors import MissingExtraError, QasError, UnknownNameError
+from qas.finetuning import TASKS, tasks
 from qas.finetuning.tasks import (
-    ALL_SHAPES,
-    CONTEXT,
     SHAPES,
     SOURCES,
     Split,
     Sprites,
     Task,
-    draw_scenes,
+    draw_counts,
+    draw_shapes,
     list_tasks,
     load_source,
     load_task,
     paint,
 )
 
-SPRITE_TASKS = [name for name in list_tasks() if name.startswith("sprites")]
-DIGIT_TASKS = [name for name in list_tasks() if name.startswith("digits")]
-N_CLASSES = {"location": 16, "orientation": 16, "count": 8, "scale": 6, "occlusion": 2, "shape": 6}
+N_CLASSES = {draw_counts: 8, draw_shapes: 6}
+
 AREAS = {
     "disc": np.pi,
     "square": 2.0,
@@ -44,15 +41,16 @@ AREAS = {
 """Areas of the shapes at radius 1, by hand."""
 
 
-def clean(target: str, size: int, seed: int = 0) -> tuple[Sprites, np.ndarray, np.ndarray]:
+def clean(draw: Any, size: int, seed: int = 0) -> tuple[Sprites, np.ndarray, np.ndarray]:
     """Scenes in pure white, their images on black, and their labels."""
-    sprites, labels = draw_scenes(target, size, np.random.default_rng(seed))
+    labels = np.arange(size) % N_CLASSES[draw]
+    sprites = draw(labels, np.random.default_rng(seed))
     sprites = replace(sprites, brightness=np.ones_like(sprites.brightness))
     return sprites, paint(sprites), labels
 
 
 def one(kind: str, x: float = 16.3, y: float = 15.2, radius: float = 8.0, angle: float = 0.4) -> Sprites:
-    values = (ALL_SHAPES.index(kind), x, y, radius, angle, 1.0)
+    values = (SHAPES.index(kind), x, y, radius, angle, 1.0)
     return Sprites(*(np.array([[value]]) for value in values))
 
 
@@ -85,13 +83,11 @@ def inside(kind: str, z: np.ndarray) -> np.ndarray:
     return {
         "disc": abs(z) < 1,
         "ring": (abs(z) < 1) & (abs(z) > 0.56),
-        "crescent": (abs(z) < 1) & (abs(z - 0.5) > 0.8),
-        "dome": (abs(z + 0.39) < 0.92) & (z.real > -0.39),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ALL_SHAPES)
-@pytest.mark.parametrize("angle", [0.0, 0.7, 4.0])
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("angle", [0.7])
 def test_shapes_against_counting_points(kind: str, angle: float) -> None:
     """Coverage of a pixel is about the share of its 256 points that lie inside."""
     sprite = one(kind, radius=9.0, angle=angle)
@@ -107,7 +103,7 @@ def test_shapes_against_counting_points(kind: str, angle: float) -> None:
     assert np.count_nonzero((image > 0.05) & (image < 0.95)) > 20
 
 
-@pytest.mark.parametrize("kind", ALL_SHAPES)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_a_full_turn_changes_nothing_and_a_quarter_turns_the_image(kind: str) -> None:
     start = paint(one(kind, 16.0, 16.0, angle=0.3))
     np.testing.assert_allclose(paint(one(kind, 16.0, 16.0, angle=0.3 + 2 * np.pi)), start, atol=1e-4)
@@ -134,113 +130,47 @@ def test_later_slots_cover_earlier_ones_and_the_background_stays() -> None:
 
 
 # ---------------------------------------------------------------------- labels, from the images alone
-def centre_of_mass(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    along = np.arange(32) + 0.5
-    mass = images.sum((1, 2))
-    return (images * along).sum((1, 2)) / mass, (images * along[:, None]).sum((1, 2)) / mass
-
-
-def test_location_is_the_bin_of_the_centre_of_mass() -> None:
-    sprites, images, labels = clean("location", 800)
-    x, y = centre_of_mass(images)
-    np.testing.assert_array_equal(np.floor((x - 5.0) / (22.0 / 16)), labels)
-    assert np.abs(np.corrcoef(y, labels)[0, 1]) < 0.15
-    assert set(sprites.kinds.ravel()) == set(range(len(SHAPES)))
-
-
-def test_orientation_is_the_bin_of_the_axis_that_the_image_has() -> None:
-    """The second moment tells the axis, the third, which turns once with the shape, which of its ends is in front."""
-    sprites, images, labels = clean("orientation", 600)
-    x, y = centre_of_mass(images)
-    along = np.arange(32) + 0.5
-    z = along[None, None, :] - x[:, None, None] + 1j * (along[None, :, None] - y[:, None, None])
-    kinds = np.array(ALL_SHAPES)[sprites.kinds[:, 0]]
-    assert set(kinds) == {"triangle", "crescent", "dome"}
-    # the triangle is longer than wide, the others wider than long
-    axis = np.sqrt((images * z**2).sum((1, 2)) * np.where(kinds == "triangle", 1, -1))
-    # the apex of the triangle and the horns of the crescent lie far out in front, the corners of the dome behind
-    front = (images * z * abs(z) ** 2).sum((1, 2)) * np.where(kinds == "dome", -1, 1)
-    axis *= np.sign((axis * front.conj()).real)
-    np.testing.assert_array_equal(np.floor(np.angle(axis) % (2 * np.pi) / (2 * np.pi / 16)), labels)
 
 
 def test_count_is_the_number_of_connected_components() -> None:
-    _, images, labels = clean("count", 400)
+    _, images, labels = clean(draw_counts, 400)
     found = [ndimage.label(image > 0.25, np.ones((3, 3)))[1] for image in images]
     np.testing.assert_array_equal(np.array(found) - 1, labels)
 
 
-def test_occlusion_joins_two_components() -> None:
-    sprites, images, labels = clean("occlusion", 400)
-    found = np.array([ndimage.label(image > 0.25, np.ones((3, 3)))[1] for image in images])
-    np.testing.assert_array_equal(found, np.where(labels == 1, 1, 2))
-    under, over = (paint(replace(sprites, kinds=np.where(np.arange(2) == slot, sprites.kinds, -1))) for slot in (0, 1))
-    hidden = np.minimum(under, over).sum((1, 2)) / under.sum((1, 2))
-    assert (hidden[labels == 0] == 0).all()
-    assert (hidden[labels == 1] >= 0.15).all() and (hidden[labels == 1] <= 0.6).all()
-
-
-def test_scale_is_the_bin_of_the_radius_that_the_area_tells() -> None:
-    sprites, images, labels = clean("scale", 600)
-    unit = np.array([AREAS[SHAPES[kind]] for kind in sprites.kinds[:, 0]])
-    radius = np.sqrt(images.sum((1, 2)) / unit)
-    np.testing.assert_array_equal(np.floor((radius - 2.5) / 1.5), labels)
-
-
 def test_shape_is_told_by_the_share_of_the_circle_that_is_filled() -> None:
-    sprites, images, labels = clean("shape", 600)
+    sprites, images, labels = clean(draw_shapes, 600)
     filled = images.sum((1, 2)) / sprites.radius[:, 0] ** 2
     nearest = np.abs(filled[:, None] - np.array([AREAS[name] for name in SHAPES])).min(1)
     np.testing.assert_allclose(nearest, 0.0, atol=0.08)
     np.testing.assert_allclose(filled, [AREAS[SHAPES[label]] for label in labels], atol=0.08)
 
 
-@pytest.mark.parametrize("target", N_CLASSES)
-def test_sprites_lie_wholly_inside_and_labels_are_balanced(target: str) -> None:
-    sprites, images, labels = clean(target, 500)
+@pytest.mark.parametrize("draw", N_CLASSES)
+def test_sprites_lie_wholly_inside(draw: Any) -> None:
+    sprites, _, _ = clean(draw, 300)
     there = sprites.kinds >= 0
     for centre in (sprites.x, sprites.y):
         assert (centre - sprites.radius)[there].min() >= -1e-9 and (centre + sprites.radius)[there].max() <= 32 + 1e-9
-    counts = np.bincount(labels, minlength=N_CLASSES[target])
-    assert len(counts) == N_CLASSES[target] and np.ptp(counts) <= 1
-    assert labels.dtype == np.int64 and images.shape == (500, 32, 32)
-    assert np.abs(np.diff(labels)).max() > 0 and (np.diff(labels) < 0).any()
 
 
 # ---------------------------------------------------------------------- tasks
-def test_the_list_of_tasks_is_what_can_be_loaded() -> None:
-    named = list_tasks()
-    assert list(named) == [
-        *(f"sprites-{target}" for target in N_CLASSES),
-        *("digits", "digits-rotated", "digits-inverted", "digits-clutter"),
-        *("text-prose", "text-tests"),
-    ]
-    assert all("\n" not in line for line in named.values())
-    named.clear()
-    assert list_tasks()
-
-
 def check(task: Task, train: int, validation: int, test: int) -> None:
     assert [len(task.train), len(task.validation), len(task.test)] == [train, validation, test]
     for split in (task.train, task.validation, task.test):
-        assert split.labels.dtype == np.int64
+        assert split.labels.dtype == np.int64 and split.inputs.dtype == np.float32
         assert split.labels.min() >= 0 and split.labels.max() < task.n_classes
-        if task.kind == "image":
-            size = 32 if task.name.startswith("sprites") else 16
-            assert split.inputs.dtype == np.float32 and split.inputs.shape[1:] == (size, size)
-            assert np.abs(split.inputs).max() <= 1.0
-        else:
-            assert split.inputs.dtype == np.int64 and split.inputs.shape == split.labels.shape == (len(split), CONTEXT)
+        assert np.abs(split.inputs).max() <= 1.0
     both = task.train_and_validation
     assert len(both) == train + validation
     np.testing.assert_array_equal(both.inputs[:train], task.train.inputs)
     np.testing.assert_array_equal(both.labels[train:], task.validation.labels)
 
 
-@pytest.mark.parametrize("name", list_tasks())
-def test_a_seed_fixes_everything_and_parts_share_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", TASKS)
+def test_every_registered_task_is_fixed_by_its_seed_and_its_parts_share_nothing(name: str) -> None:
     task, again, other = (load_task(name, seed=seed, train=104, test=60) for seed in (3, 3, 4))
-    assert task.name == name and task.metric == ("bits_per_byte" if name.startswith("text") else "accuracy")
+    assert task.metric == "accuracy" and task.backbone and "\n" not in list_tasks()[name]
     for part in ("train", "validation", "test"):
         one_, two = getattr(task, part), getattr(again, part)
         np.testing.assert_array_equal(one_.inputs, two.inputs)
@@ -248,30 +178,36 @@ def test_a_seed_fixes_everything_and_parts_share_nothing(name: str) -> None:
         assert not np.array_equal(one_.inputs, getattr(other, part).inputs)
     check(task, 84, 20, 60)
     seen = [digests(split) for split in (task.train, task.validation, task.test)]
-    if name != "text-tests":  # test code repeats itself
-        assert len(set.union(*seen)) == 164
+    assert len(set.union(*seen)) == 164
 
 
-@pytest.mark.parametrize("name", SPRITE_TASKS)
-def test_sprites_of_every_part_are_balanced(name: str) -> None:
-    task = load_task(name, train=120, test=50)
-    for split in (task.train, task.validation, task.test):
-        assert np.ptp(np.bincount(split.labels, minlength=task.n_classes)) <= 1
-    assert task.n_classes == N_CLASSES[name.partition("-")[2]]
-    assert task.chance == pytest.approx(1 / task.n_classes, abs=0.03)
+DIGESTS = {"sprites": "836da60553f6", "digits": "86203dfa6051"}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_labels_are_those_of_the_published_results(name: str) -> None:
+    task = load_task(name, seed=1, train=100, test=50)
+    labels = np.concatenate([task.train.labels, task.validation.labels, task.test.labels])
+    assert hashlib.sha256(labels.tobytes()).hexdigest()[:12] == DIGESTS[name]
 
 
 def test_default_sizes_follow_the_protocol() -> None:
-    check(load_task("sprites"), 800, 200, 2000)
     check(load_task("digits"), 800, 200, 397)
-    check(load_task("text-prose"), 800, 200, 500)
-    assert load_task("sprites", train=20, test=1).name == "sprites-count"
+    sprites = load_task("sprites")
+    check(sprites, 800, 200, 2000)
+    assert np.ptp(np.bincount(sprites.test.labels)) <= 1, "balanced"
+
+
+def test_a_task_is_a_function_too() -> None:
+    assert load_task(tasks.digits, seed=2, train=20, test=5).name == "digits"
 
 
 def test_every_background_differs_and_the_sprite_is_brighter() -> None:
     """Scenes are drawn before their backgrounds, so the same stream tells where the sprites of a split are."""
-    split = tasks._sprite_split("scale", 200, np.random.default_rng(5))
-    sprites, labels = draw_scenes("scale", 200, np.random.default_rng(5))
+    split = tasks._sprite_split(draw_shapes, 6, 200, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    labels = rng.permutation(np.arange(200) % 6)
+    sprites = draw_shapes(labels, rng)
     np.testing.assert_array_equal(split.labels, labels)
     mask = paint(replace(sprites, brightness=np.ones_like(sprites.brightness)))
     grey = (split.inputs + 1) / 2
@@ -292,12 +228,6 @@ def test_sources_are_fixed_by_their_seed_and_held_out_ones_are_apart(source: str
     np.testing.assert_array_equal(first.labels, again.labels)
     assert not digests(first) & digests(other) and not digests(first) & digests(held)
     assert len(first) == len(held) == 64
-
-
-def test_source_sprites_are_not_those_of_the_task_of_the_same_name() -> None:
-    task = load_task("sprites-shape", train=100, test=100)
-    source = digests(load_source("sprites", 500)) | digests(load_source("sprites", 500, held_out=True))
-    assert not source & (digests(task.train) | digests(task.validation) | digests(task.test))
 
 
 def test_tasks_use_no_digit_of_the_source() -> None:
@@ -325,7 +255,7 @@ def test_held_out_digits_are_other_digits(monkeypatch: pytest.MonkeyPatch) -> No
 
 # ---------------------------------------------------------------------- digits
 def test_views_show_the_same_digits() -> None:
-    loaded = {name: load_task(name, seed=1) for name in DIGIT_TASKS}
+    loaded = {name: load_task(name, seed=1) for name in TASKS if name.startswith("digits")}
     plain = loaded["digits"]
     for task in loaded.values():
         np.testing.assert_array_equal(task.test.labels, plain.test.labels)
@@ -386,100 +316,6 @@ def test_clutter_lies_behind_a_smaller_digit() -> None:
     assert single.shape == (1, 16, 16) and single.dtype == np.float32
 
 
-# ---------------------------------------------------------------------- text
-def test_labels_are_the_bytes_that_follow() -> None:
-    for split in (load_task("text-prose", train=50, test=20).train, load_source("text", 50)):
-        np.testing.assert_array_equal(split.inputs[:, 1:], split.labels[:, :-1])
-        assert split.inputs.min() >= 0 and split.inputs.max() <= 255
-
-
-def test_prose_is_the_language_reference_and_source_is_library_code() -> None:
-    from pydoc_data.topics import topics
-
-    prose = "\n".join(topics[key] for key in sorted(topics)).encode()
-    for window in load_task("text-prose", train=50, test=5).test.inputs:
-        assert bytes(window.astype(np.uint8)) in prose
-    library = bytes(tasks._corpus("library"))
-    for window in load_source("text", 5).inputs:
-        assert bytes(window.astype(np.uint8)) in library
-    assert b"class ArgumentParser(" in library and b"class Path(" in library
-    assert b"DO NOT EDIT" not in library[:1000] and prose[:500] not in library
-
-
-@pytest.fixture
-def numbered(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[bytes, int]]:
-    """A text in which any 16 bytes tell where they stand; their positions."""
-    text = np.random.default_rng(0).integers(0, 256, 400 * (CONTEXT + 1), dtype=np.uint8)
-    monkeypatch.setattr(tasks, "_corpus", lambda name: text)
-    raw = text.tobytes()
-    yield {raw[i : i + 16]: i for i in range(len(raw) - 15)}
-
-
-def positions(split: Split, numbered: dict[bytes, int]) -> np.ndarray:
-    return np.array([numbered[bytes(window[:16].astype(np.uint8))] for window in split.inputs])
-
-
-def test_windows_of_different_parts_come_from_different_blocks(numbered: dict[bytes, int]) -> None:
-    task = load_task("text-prose", train=50, test=60)
-    blocks = []
-    for split in (task.train, task.validation, task.test):
-        starts = positions(split, numbered)
-        assert (starts % (CONTEXT + 1) == 0).all() and len(set(starts)) == len(split)
-        blocks.append(set(starts // (CONTEXT + 1) // 6))
-    assert not blocks[0] & blocks[1] and not blocks[0] & blocks[2] and not blocks[1] & blocks[2]
-    with pytest.raises(QasError, match=r"there are 400 windows of text, in blocks of 6 .* asked for 401"):
-        load_task("text-prose", train=201, test=200)
-
-
-def test_held_out_windows_share_no_byte_with_those_trained_on(numbered: dict[bytes, int]) -> None:
-    trained = positions(load_source("text", 3000), numbered)
-    held = positions(load_source("text", 300, held_out=True), numbered)
-    touched = {byte for start in trained for byte in range(start, start + CONTEXT + 1)}
-    assert not touched & {byte for start in held for byte in range(start, start + CONTEXT + 1)}
-    assert len(set(trained % (CONTEXT + 1))) > 100
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that stands for Python's library."""
-    tasks._corpus.cache_clear()
-    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
-    yield tmp_path
-    tasks._corpus.cache_clear()
-
-
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text * 9000)
-
-
-def test_library_files_come_in_the_order_of_their_names(library: Path) -> None:
-    write(library, {"z.py": "z", "b/m.py": "m", "b/a.py": "a", "b.py": "b", "c.txt": "c"})
-    write(library, {f"{skip}/x.py": "x" for skip in ("site-packages", "test", "b/tests", "pydoc_data", "idle_test")})
-    assert bytes(tasks._corpus("library")) == b"".join(letter * 9000 for letter in (b"a", b"m", b"b", b"z"))
-    assert bytes(tasks._corpus("text-tests")) == b"x" * 9000
-    assert load_task("text-tests", train=20, test=10).chance < 0.5
-
-
-def test_text_works_without_the_test_package(library: Path) -> None:
-    write(library, {"a.py": "a"})
-    assert len(load_source("text", 10)) == 10
-    check(load_task("text-prose", train=50, test=10), 40, 10, 10)
-    with pytest.raises(
-        QasError, match="needs the test code of Python's standard library, and this Python came without"
-    ):
-        load_task("text-tests")
-
-
-def test_without_the_language_reference_or_the_library(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(QasError, match="needs the language reference"):
-        load_task("text-prose")
-    with pytest.raises(QasError, match="needs the library code"):
-        load_source("text", 1)
-
-
 # ---------------------------------------------------------------------- chance
 def test_chance_of_images_is_the_share_of_the_commonest_class() -> None:
     images = np.zeros((4, 2, 2), np.float32)
@@ -487,64 +323,25 @@ def test_chance_of_images_is_the_share_of_the_commonest_class() -> None:
     assert Task("x", "image", *splits, n_classes=3, metric="accuracy").chance == 0.75
 
 
-def test_chance_of_text_is_a_code_for_byte_frequencies() -> None:
-    window = np.zeros((1, 4), np.int64)
-    splits = [Split(window, np.array([labels])) for labels in ([0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 2])]
-    task = Task("x", "text", *splits, n_classes=256, metric="bits_per_byte")
-    bits = -np.log2(np.array([7, 7, 3, 1]) / (8 + 256))
-    assert task.chance == pytest.approx(bits.mean())
-
-
 # ---------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("sprite", "unknown task 'sprite'; did you mean 'sprites'?"),
-        ("digits-rotate", "did you mean 'digits-rotated'?"),
-        ("imagenet-21k", "unknown task 'imagenet-21k'"),
-        (3, "unknown task '3'"),
-        (None, "unknown task 'None'"),
-        (["sprites"], "unknown task"),
-    ],
+    [("sprite", "did you mean 'sprites'"), ("digits-rotate", "did you mean 'digits-rotated'"), (3, "task '3'")],
 )
 def test_unknown_tasks(name: object, message: str) -> None:
-    with pytest.raises(UnknownNameError, match=message.replace("?", r"\?")) as caught:
-        load_task(name)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UnknownNameError, match=message):
+        load_task(name)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"seed": -1}, "seed is at least 0, got -1"),
-        ({"seed": 1.5}, r"seed is a whole number, got 1\.5"),
-        ({"seed": True}, "seed is a whole number, got True"),
-        ({"train": 19}, "train is at least 20, got 19"),
-        ({"train": "many"}, "train is a whole number, got 'many'"),
-        ({"test": 0}, "test is at least 1, got 0"),
-    ],
-)
-def test_sizes_out_of_range(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(QasError, match=message):
-        load_task("sprites", **settings)  # type: ignore[arg-type]
+@pytest.mark.parametrize("settings", [{"seed": -1}, {"train": 19}, {"train": "many"}, {"test": 0}], ids=str)
+def test_sizes_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(QasError, match=f"{next(iter(settings))} is a whole number of at least"):
+        load_task("sprites", **settings)
 
 
 def test_there_are_only_so_many_digits() -> None:
     with pytest.raises(QasError, match="there are 1397 digits for train and test together, got 1398"):
         load_task("digits", train=1000, test=398)
-
-
-def test_unknown_sources_and_sprite_tasks() -> None:
-    with pytest.raises(UnknownNameError, match="unknown source 'sprite'; did you mean 'sprites'"):
-        load_source("sprite", 10)
-    with pytest.raises(UnknownNameError, match="unknown sprite task 'colour'"):
-        draw_scenes("colour", 10, np.random.default_rng(0))
-    with pytest.raises(QasError, match="size is at least 1, got 0"):
-        load_source("sprites", 0)
-    with pytest.raises(QasError, match="size is at least 1, got 0"):
-        draw_scenes("count", 0, np.random.default_rng(0))
-    with pytest.raises(QasError, match="n is from 1 to 3, got 4"):
-        tasks.whole_number("n", 4, 1, 3)
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
