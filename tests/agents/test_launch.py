@@ -29,6 +29,7 @@ class _Mine(RandomAgent):
     name = "mine-alone"
 
     def __init__(self, *, share: float = 0.5) -> None:
+        super().__init__()
         self.share = share
 
 
@@ -86,7 +87,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent": "beam", "options": {"width": 0}}, "at least 1"),
     ({"agent": "beam", "options": {"width": 1.5}}, "width of the agent beam must be int"),
     ({"agent": "evolution", "options": {"changes": -1.0}}, "changes"),
-    ({"agent": "random", "options": {"width": 2}}, "no settings"),
+    ({"agent": "random", "options": {"width": 2}}, "unknown setting of the agent random"),
     ({"agent": "ddqn", "options": {"gamma": 1.5}}, "gamma"),
     ({"agent": "ddqn", "options": {"hidden": []}}, "hidden"),
     ({"agent": "ddqn", "options": {"halting": "rando"}}, "random"),

@@ -11,6 +11,7 @@ import qas
 from qas.agents import resume
 from qas.circuits import Circuit
 from qas.runs import Front
+from qas.simplify import merge_runs
 from qas.testing import random_circuit
 from qas.testing.agents import found
 from qas.tidying import Tidier
@@ -69,15 +70,14 @@ def test_nothing_is_spent_without_an_allowance() -> None:
 def test_a_run_reports_a_tidy_front_and_goes_on_from_the_other(tmp_path: Path) -> None:
     def search(name: str, evaluations: int) -> qas.Run:
         return qas.search(
-            "lih-4", agent="random", noise="ibm-mumbai", evaluations=evaluations, max_gates=12, seed=2,
-            out=tmp_path / name, report=False,
+            "lih-4", agent="random", noise="ibm-mumbai", evaluations=evaluations, max_gates=20, seed=2,
+            gates=["u", "ry", "rx", "cx"], out=tmp_path / name, report=False,
         )  # fmt: skip
 
     whole = search("whole", 2000)
     assert whole.evaluations == 2000 and 0 < whole.tidying <= 200
     for result in whole.front:
         assert (np.abs(result.circuit.angles) <= np.pi).all()
-        runs = [g.qubits for g in result.circuit if len(g.qubits) == 1]
-        assert len(runs) <= 12
+        assert merge_runs(result.circuit, ["u"]) is result.circuit
     part = search("part", 900)
     assert found(resume(part.path, evaluations=2000, report=False)) == found(whole)
