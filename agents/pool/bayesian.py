@@ -96,9 +96,8 @@ class BayesianSearcher(PoolSearcher):
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
         pending = np.asarray(self.points[self._pending])
-        acquisition, posterior = self.acquisition, self._posterior
-        return self._candidates[acquisition.choose(posterior, where, target, self.batch, self.rng, pending)]  # type:
-        ignore[arg - type]
+        chosen = self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)
+        return self._candidates[chosen]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
         return self.points[self._told], np.array(self._values)
