@@ -5,18 +5,24 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: search test lint molecules clean
+.PHONY: search test lint plugin molecules clean
 
 search: $(STAMP)
 	$(BIN)/qas search lih-4 --noise ibm-mumbai --agent ddqn --seconds 60 --seed 0
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/typecheck.py
+
+# The example of a package that adds to this one: installed into a folder of its own, tested by the public contracts.
+plugin: $(STAMP)
+	rm -rf build/plugin
+	$(PIP) install --no-deps --no-build-isolation --target build/plugin ./examples/plugin
+	PYTHONPATH=build/plugin $(BIN)/python -m pytest -q examples/plugin/tests
 
 molecules: $(STAMP)
 	$(BIN)/python scripts/make_molecules.py

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import abc
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.envs.actions import ActionTable
+from qas.alphabet import Alphabet
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
@@ -31,14 +32,14 @@ class Search:
     """One search in progress, as its agent sees it."""
 
     problem: BaseProblem
-    table: ActionTable
+    alphabet: Alphabet
     max_gates: int
     seed: int
     meter: Meter
     """evaluates, counts and ends"""
     record: Record
     """what was found"""
-    checkpoint_every: float = 10.0
+    checkpoint_every: ClassVar[float] = 10.0
     """seconds between checkpoints"""
     stop_requested: bool = False
     _last_checkpoint: float = 0.0
@@ -108,13 +109,16 @@ class Agent(abc.ABC):
     """Proposes architectures until the budget ends.
 
     To add an agent: subclass, give it keyword-only options, and register it (`qas.agents.AGENTS`, or an entry point in
-    the group ``qas.agents``). The constructor checks the options and keeps each under its own name; what depends on the
-    search is made in `prepare`, so that one instance can be handed to several searches.
+    the group ``qas.agents``); `qas.testing.AgentContract` tests it. The constructor checks the options and keeps each
+    under its own name; what depends on the search is made in `prepare`, so that one instance can be handed to several
+    searches.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     """one line for lists"""
+    chooses: ClassVar[bool] = False
+    """It chooses among given circuits, so that problems which know only a list of them are open to it."""
 
     search: Search
     meter: Meter
@@ -125,7 +129,27 @@ class Agent(abc.ABC):
         Raises:
             QasError: options that do not fit the search.
         """
+        if search.problem.listed and not self.chooses:
+            raise QasError(
+                f"{search.problem.name} knows the circuits of its pool only, and {self.name} makes its own: search it "
+                "with bo, knn, reinforce or random"
+            )
         self.search, self.meter = search, search.meter
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Arguments of `qas.search` for a search of about a second that the agent can do; contract tests make it."""
+        return {"problem": "h2-2", "max_gates": 6}
+
+    @classmethod
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run folder holds them, in today's names; for agents whose options were once called otherwise."""
+        return dict(options)
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run folder keeps them: without secrets."""
+        return dict(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from importlib.metadata import PackageNotFoundError, version
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from qas.agents import AGENTS
 from qas.agents.base import Agent, Search
-from qas.checks import whole_number
-from qas.circuits import Circuit
-from qas.envs.actions import ActionTable
-from qas.errors import QasError, RunError, UnknownNameError
+from qas.agents.cost import cost_line, short_circuit, warm_up
+from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
+from qas.alphabet import Alphabet
+from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, problem_from_json
 from qas.record import Progress, Record
-from qas.registry import settings_of
+from qas.registry import recorded, settings_of
 from qas.runs import Recorder, Run, load_run, read_config
+from qas.simulators.interrupt import Interrupted, stop_when
 from qas.vqe import Evaluator
 
-_PACKAGES = (
-    "numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit", "optuna",
-)  # fmt: skip
+_GRACE = 3.0
+"""Seconds that a search has, once it was asked to stop, to come to where its state is complete."""
 
 
 def search(
@@ -55,15 +48,18 @@ def search(
     out: str | os.PathLike[str] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Run:
     """Search a circuit for a problem on a noisy device.
 
-    The first limit reached ends the search; with none given it runs 60 seconds. The clock starts when the kernels are
-    compiled. Ctrl-C ends it early and loses nothing.
+    The first limit reached ends the search, in the middle of an optimization if need be; with none given it runs 60
+    seconds. The clock starts when the kernels are compiled. Ctrl-C ends it early, and a resumed run loses nothing. At
+    the end the front is tidied, at the cost of at most a tenth of the evaluations beyond the budget (`qas.tidying`).
 
     Args:
         problem: a name of `qas.list_problems` or a `Problem`.
-        agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings.
+        agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings. A class that is not
+            registered must be handed to `resume` again.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         seconds: wall-clock budget.
         evaluations: budget of objective calls; a gradient counts as one.
@@ -80,6 +76,8 @@ def search(
         out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
         on_progress: called a few times each second.
+        on_start: called once, before the clock starts, with a line on what an evaluation costs here and what the
+            budget allows.
 
     Returns:
         The run; its folder holds everything.
@@ -91,36 +89,41 @@ def search(
     """
     if seconds is None and evaluations is None and steps is None:
         seconds = 60.0
+    settings = {
+        "options": {} if options is None else options,
+        "seed": seed,
+        "budget": budget_of(seconds, evaluations, steps, target),
+        "max_gates": max_gates,
+        "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
+        "coupling": pairs_of(coupling),
+        "evaluator": {} if evaluator is None else evaluator,
+    }
+    # Names and numbers come before anything slow is imported or computed.
+    if isinstance(agent, str):
+        AGENTS.check(agent)
+    check_config(settings)
+    model = load_noise(noise)
     goal = load_problem(problem) if isinstance(problem, str) else problem
     if not isinstance(goal, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
-    model = load_noise(noise)
-    settings = dict(evaluator or {})
-    _check_keywords(Evaluator, settings, "evaluator", {"problem", "noise"})
-    # What the problem refuses, such as a register too large, comes before anything slow is computed.
-    goal.simulator(model, settings.get("engine"), settings.get("shots"))
-    player = make_agent(agent, {} if options is None else options)
+    goal.simulator(model, settings["evaluator"].get("engine"), settings["evaluator"].get("shots"))
+    player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
     if max_gates is None:
-        max_gates = usual.get("max_gates", goal.max_gates)
+        settings["max_gates"] = usual.get("max_gates", goal.max_gates)
     if gates is None:
-        gates = usual.get("gates", goal.search_gates)
+        settings["gates"] = list(usual.get("gates", goal.search_gates))
+    if isinstance(agent, Agent):
+        settings["options"] = settings_of(player)
     config: dict[str, Any] = {
-        "agent": AGENTS.name_of(player) or player.name,
-        "options": settings_of(player) if isinstance(agent, Agent) else dict(options or {}),
-        "seed": seed,
+        "agent": name_of(player),
         "problem": goal.to_json(),
         "noise": None if model is None else model.to_json(),
-        "budget": _budget(seconds, evaluations, steps, target),
-        "max_gates": max_gates,
-        "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
-        "coupling": _pairs(coupling),
-        "evaluator": settings,
-        "versions": _versions(),
+        **recorded(settings | {"options": player.kept_options(settings["options"])}),
+        "versions": versions(),
     }
-    _check_config(config)
     with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
-        state = _build(config, player, recorder, on_progress)
+        state = _build(config | {"evaluator": settings["evaluator"]}, player, recorder, on_progress, on_start)
         recorder.create(config)
         return _conduct(state, player, report)
 
@@ -133,8 +136,10 @@ def resume(
     steps: int | None = None,
     target: float | None = None,
     agent: type[Agent] | Agent | None = None,
+    options: Mapping[str, Any] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Run:
     """Continue an interrupted or killed run from its last checkpoint, or a finished one with a larger budget.
 
@@ -143,83 +148,52 @@ def resume(
     Args:
         path: the run folder.
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
-        agent: that of the run, where it is not registered here.
+        agent: that of the run, where it is not registered here: its class, or an instance with the same options.
+        options: settings of the agent that the folder does not keep, such as a storage with its password.
+        report, on_progress, on_start: as of `search`.
 
     Raises:
-        RunError: no run there, damaged, from a newer version, or its budget is used up.
+        RunError: no run there, damaged, from a newer version, its budget is used up, or its agent is unknown here.
     """
     run = load_run(path)
     config = dict(read_config(run.path))
-    new = _budget(seconds, evaluations, steps, target)
+    new = budget_of(seconds, evaluations, steps, target)
     if any(v is not None for v in new.values()):
         config["budget"] = new
-    _check_config(config)
+    check_config(config)
+    _check_budget_left(run, config["budget"])
+    player = agent_of_run(agent, config, options)
+    config["options"] = player.kept_options(config["options"])
+    with Recorder.take_over(run.path) as recorder:
+        state = _build(config, player, recorder, on_progress, on_start)
+        state.restore(player, run.path)
+        if config != run.config:
+            write_json(run.path / "config.json", config)
+        return _conduct(state, player, report)
+
+
+def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
     used = {"seconds": run.seconds, "evaluations": run.evaluations, "steps": run.architectures}
     for name, amount in used.items():
-        limit = config["budget"].get(name)
+        limit = budget.get(name)
         if limit is not None and amount >= limit:
             raise RunError(
                 f"the run has used {amount:.10g} of {limit:.10g} {name}; give a larger total to go on, such as "
                 f"--{name} {math.ceil(2 * amount)}"
             )
-    player = make_agent(agent or config["agent"], config["options"])
-    with Recorder.take_over(run.path) as recorder:
-        state = _build(config, player, recorder, on_progress)
-        state.restore(player, run.path)
-        if config["budget"] != run.config["budget"]:
-            write_json(run.path / "config.json", config)
-        return _conduct(state, player, report)
-
-
-def _check_config(config: dict[str, Any]) -> None:
-    """Refuse settings of the wrong kind, whether they come from a caller or from a file."""
-    whole_number("seed", config["seed"], 0)
-    whole_number("max_gates", config["max_gates"])
-    for name in ("options", "evaluator", "budget"):
-        if not isinstance(config[name], dict) or not all(isinstance(key, str) for key in config[name]):
-            raise QasError(f"{name} is a mapping from names to values, got {config[name]!r}")
-    limits = [field.name for field in fields(Budget)]
-    unknown = set(config["budget"]) - set(limits)
-    if unknown:
-        raise UnknownNameError("budget", min(unknown), limits)
-    Budget(**config["budget"])
-    gates, coupling = config["gates"], config.get("coupling")
-    if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
-        raise QasError(f"gates is a list of gate names, got {gates!r}")
-    if coupling is not None and not (
-        isinstance(coupling, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in coupling)
-    ):
-        raise QasError(f"coupling is a list of pairs of qubits, got {coupling!r}")
-
-
-def make_agent(given: str | type[Agent] | Agent, options: Mapping[str, Any]) -> Agent:
-    """The agent that a caller names, or hands over as a class or an instance.
-
-    Raises:
-        UnknownNameError: no such agent or option.
-        QasError: an option of the wrong kind.
-    """
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise QasError(f"options is a mapping from names to values, got {options!r}")
-    if not isinstance(given, Agent):
-        kind = AGENTS[given] if isinstance(given, str) else given
-        if isinstance(kind, type):
-            _check_keywords(kind, dict(options), f"agent {getattr(kind, 'name', kind.__name__)}", set())
-    return AGENTS.make(given, Agent, **options)
-
-
-def _budget(*limits: float | None) -> dict[str, float | None]:
-    """As ``config.json`` has it; the target only where there is one."""
-    found = dict(zip((field.name for field in fields(Budget)), limits, strict=True))
-    return {name: limit for name, limit in found.items() if limit is not None or name != "target"}
+    target = budget.get("target")
+    if target is not None and run.front and run.best.error <= target:
+        raise RunError(f"the run has reached its target {target:g}, with an error of {run.best.error:g}")
 
 
 def _build(
     config: dict[str, Any],
     player: Agent,
     recorder: Recorder | None,
-    on_progress: Callable[[Progress], None] | None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Search:
+    """The search that a config describes, ready to begin; nothing is written yet."""
     problem = problem_from_json(config["problem"])
     noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     if noise is not None:
@@ -228,33 +202,41 @@ def _build(
     pairs = [tuple(p) for p in coupling] if coupling is not None else None
     if pairs is None and noise is not None and noise.coupling is not None:
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
-    _check_keywords(Evaluator, config["evaluator"], "evaluator", {"problem", "noise"})
     evaluator = Evaluator(problem, noise, **config["evaluator"])
-    table = ActionTable(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    budget = Budget(**config["budget"])
     record = Record(problem, recorder, on_progress)
-    meter = Meter(evaluator, Budget(**config["budget"]), record)
-    state = Search(problem, table, config["max_gates"], config["seed"], meter, record)
-    # One gradient compiles the kernels, and refuses a register too large before a folder is made.
-    warm = Circuit(problem.n_qubits, [table.gate(a) for a in range(len(table))])
-    evaluator.evaluate(warm, np.random.default_rng(0), max_evaluations=2)
-    player.prepare(state)
+    state = Search(problem, alphabet, config["max_gates"], config["seed"], Meter(evaluator, budget, record), record)
+    try:
+        with stop_when():
+            if not problem.listed:
+                warm_up(evaluator, short_circuit(alphabet))
+            player.prepare(state)
+            if on_start is not None and not problem.listed:
+                on_start(cost_line(evaluator, short_circuit(alphabet), budget))
+    except SearchEnded:
+        raise QasError(f"the budget ends before agent {config['agent']} can begin; give a larger one") from None
+    except Interrupted:
+        raise KeyboardInterrupt from None
     return state
 
 
 def _conduct(state: Search, player: Agent, report: bool) -> Run:
-    status = "finished"
-    recorder = state.record.recorder
+    """Run the agent until the search ends, and write what it found."""
+    recorder, meter = state.record.recorder, state.meter
     assert recorder is not None
+    limit = None if meter.budget is None else meter.budget.seconds
     try:
         state.start_clock()
         with _interrupts(state):
-            try:
-                player.run()
-            except SearchEnded:
-                status = "interrupted" if state.stop_requested else "finished"
-        # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
-        recorder.flush()
-        state.record.write(state.meter, status)
+            with stop_when(None if limit is None else max(0.0, meter.seconds_left), grace=_GRACE):
+                with suppress(SearchEnded, Interrupted):
+                    player.run()
+            # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
+            recorder.flush()
+            status = "interrupted" if state.stop_requested else "finished"
+            patience = 0.5 if state.stop_requested else None if limit is None else 0.5 + 0.05 * limit
+            state.record.finish(meter, status, state.alphabet.gates, patience)
     finally:
         recorder.close()
     run = load_run(recorder.folder)
@@ -267,7 +249,8 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
 
 @contextmanager
 def _interrupts(state: Search) -> Iterator[None]:
-    """The first Ctrl-C (or TERM) asks the search to stop where its state is complete; a second one stops it at once."""
+    """The first Ctrl-C (or TERM) asks the search to stop where its state is complete, and cuts it short if that takes
+    longer than the grace; a second one stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -283,57 +266,3 @@ def _interrupts(state: Search) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _pairs(coupling: Any) -> Any:
-    """Pairs as JSON has them; what is no list of pairs is left for the check."""
-    try:
-        return None if coupling is None else [list(pair) for pair in coupling]
-    except TypeError:
-        return coupling
-
-
-def _check_keywords(target: Any, given: dict[str, Any], what: str, own: set[str]) -> None:
-    known = sorted(set(inspect.signature(target).parameters) - own - {"self"})
-    hints = get_type_hints(target.__init__)
-    for name, value in given.items():
-        if name not in known:
-            raise (
-                UnknownNameError(f"setting of {what}", name, known)
-                if known
-                else QasError(f"{what} has no settings, got {name!r}")
-            )
-        if not _fits(value, hints.get(name, Any)):
-            wanted = hints[name]
-            shown = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
-            raise QasError(f"{name} of {what} must be {shown}, got {value!r}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a setting has the type its signature names; lists, which JSON has, stand for tuples."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if hint is None or hint is NoneType:
-        return value is None
-    if hint is bool or isinstance(value, bool):
-        return isinstance(value, bool) and hint in (bool, Any)
-    if hint is int:
-        return isinstance(value, (int, np.integer))
-    if hint is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
-    if origin in (tuple, list):
-        parts = [part for part in get_args(hint) if part is not ...]
-        return isinstance(value, (tuple, list)) and all(any(_fits(v, p) for p in parts) for v in value)
-    kind = origin or hint
-    return isinstance(value, kind) if isinstance(kind, type) else True
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("quantum-architecture-search", *_PACKAGES):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -2,6 +2,7 @@
 
     python benchmarks/proposals.py --out results/speed/proposals.json
     python benchmarks/proposals.py --whole 1000 --searchers bo --options '{"acquisition": "level-set"}'
+    python benchmarks/proposals.py --whole 1000 --searchers dngo
 
 A proposal is one ask of `bo` after 500 observations, each preceded by telling it the batch before; one in about twenty
 scores the whole pool again or fits hyper-parameters, so the mean is given beside the median. One core. The objective is
@@ -21,12 +22,23 @@ import json
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qas.agents.pool.searchers import PoolSearcher, make_searcher
+from qas.agents.pool.bayesian import BayesianSearcher
+from qas.agents.pool.reinforce import ReinforceSearcher
+from qas.agents.pool.searchers import KnnSearcher, PoolSearcher, RandomSearcher
+
+SEARCHERS: dict[str, Any] = {
+    "random": RandomSearcher,
+    "knn": KnnSearcher,
+    "reinforce": ReinforceSearcher,
+    "bo": BayesianSearcher,
+    "dngo": partial(BayesianSearcher, surrogate="dngo"),
+}
 
 
 def pool(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,14 +87,14 @@ def main() -> int:
     parser.add_argument(
         "--whole", type=int, default=0, metavar="QUERIES", help="also time whole runs of so many queries"
     )
-    parser.add_argument("--searchers", nargs="+", default=["random", "knn", "reinforce", "bo", "dngo"])
+    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS))
     parser.add_argument("--options", type=json.loads, default={}, help="options of bo, and of no other, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     args = parser.parse_args()
 
     points, values = pool(args.points, args.dimensions, args.seed)
-    searcher = make_searcher("bo", points, np.random.default_rng(args.seed), **args.options)
+    searcher = BayesianSearcher(points, np.random.default_rng(args.seed), **args.options)
     times = proposals(searcher, values, args.observations, args.repeats)
     rows: dict[str, Any] = {
         "bo proposal": {"median_seconds": float(np.median(times)), "mean_seconds": float(np.mean(times)),
@@ -98,7 +110,7 @@ def main() -> int:
     good = values >= np.quantile(values, 0.99)
     for name in args.searchers if args.whole else []:
         options = args.options if name == "bo" else {}
-        searcher = make_searcher(name, points, np.random.default_rng(args.seed), **options)
+        searcher = SEARCHERS[name](points, np.random.default_rng(args.seed), **options)
         seconds, busy, times = whole_run(searcher, values, args.whole)
         told, seen = searcher.told
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -21,6 +21,7 @@ import csv
 import json
 import multiprocessing
 import re
+import shlex
 import statistics
 import sys
 import tempfile
@@ -218,7 +219,7 @@ def main() -> int:
             print(f"{row['problem']} {row['noise']} {row['agent']} {row['seed']}: {row['best_error']:.3e}", flush=True)
     wanted = [row for row in rows if key(row) in set(tasks)]
     result = table(wanted, args.criterion)
-    (args.out / "table.md").write_text(f"Made by `{' '.join(['python', *sys.argv])}`\n\n{result}\n")
+    (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
     print(result)
     fine = all(holds(parse_criterion(c), json.loads(row["front"])) for c in args.criterion for row in wanted)
     return 0 if fine or not args.check else 1

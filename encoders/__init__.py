@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qas.encoders.graphs import GRAPH_ENCODINGS, CircuitGraph, GraphBatch, GraphEncoding, load_encoding
-from qas.encoders.layers import LayerEncoding, split_gates
-from qas.encoders.pools.screens import SCREENS, path_counts, screen
+from qas.encoders.graphs import CircuitGraph, GraphBatch, GraphEncoding, load_encoding
+from qas.encoders.layers import LayerEncoding
 from qas.encoders.pools.spaces import CircuitSpace
+from qas.encoders.registries import ENCODINGS, MODELS
 from qas.gates import POOL_GATES
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _LAZY = {"TrainedEncoder": "trained", "list_encoders": "trained", "load_encoder": "trained", "train": "training"}
 
 __all__ = [
-    "GRAPH_ENCODINGS",
+    "ENCODINGS",
+    "MODELS",
     "POOL_GATES",
-    "SCREENS",
     "CircuitGraph",
     "CircuitSpace",
     "GraphBatch",
@@ -29,9 +29,6 @@ __all__ = [
     "list_encoders",
     "load_encoder",
     "load_encoding",
-    "path_counts",
-    "screen",
-    "split_gates",
     "train",
 ]
 

@@ -1,7 +1,6 @@
-"""Variational graph autoencoders of circuits: two as published, and one whose decoder cannot leave the space.
+"""Variational graph autoencoders of circuits: their interface, and the one whose decoder cannot leave the space.
 
-All of them take the arrays of a `GraphEncoding` and have gaussian latents for each node. `url-v1` and `url-v3` decode
-node types, qubit columns and edges side by side, which need not fit together; `gvae` decodes gates under a grammar.
+They take the arrays of a `GraphEncoding` and have gaussian latents for each node; `gvae` decodes gates under a grammar.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 
-from qas.encoders.graphs import GraphEncoding
-from qas.encoders.layers import whole_number
-from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
-from qas.errors import QasError, UnknownNameError
+from qas.checks import finite_number, whole_number
+from qas.encoders.graphs import GraphBatch, GraphEncoding
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
+from qas.encoders.registries import MODELS
+from qas.errors import QasError
 
 LATENT_LIMIT = 100.0
 """Latents are cut to this size before decoding; those of circuits stay below 10."""
@@ -40,19 +41,7 @@ class Batch:
     tokens: Tensor
     """Tokens of the gates, n_tokens behind the last gate, int64, shape (B, max_gates)."""
     profile: Tensor | None = None
-    """Centred functional profile (`qas.encoders.profiles.profiles`), float32, shape (B, P)."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a decoder says of every node and pair of nodes, before anything is rounded."""
-
-    kinds: Tensor
-    """Scores of the node types [START, gates, END], shape (B, N, K)."""
-    qubits: Tensor
-    """Qubit columns, shape (B, N, n_qubits): probabilities (`url-v1`) or values from -1 to 1 (`url-v3`)."""
-    adjacency: Tensor
-    """Edges, shape (B, N, N): probabilities (`url-v1`) or weights (`url-v3`)."""
+    """Centred functional profile (`qas.encoders.pools.profiles`), float32, shape (B, P)."""
 
 
 class Autoencoder(nn.Module, abc.ABC):
@@ -68,9 +57,19 @@ class Autoencoder(nn.Module, abc.ABC):
     """
 
     name: ClassVar[str]
-    """Name in `MODELS`."""
+    """Name in `qas.encoders.MODELS`."""
+    reads: ClassVar[str | None] = None
+    """The only encoding it reads; None: any graph encoding, ``"ports"`` unless told otherwise."""
     grammatical: ClassVar[bool] = False
     """Whether every latent decodes to a circuit of the space."""
+    batch_size: ClassVar[int] = 256
+    """Circuits in a training step, unless told otherwise."""
+    learning_rate: ClassVar[float] = 2e-3
+    """Of the optimizer, unless told otherwise."""
+    clip: ClassVar[float] = 1.0
+    """Largest norm of a gradient in training."""
+    learns_profile: ClassVar[bool] = False
+    """Whether it takes `n_profile`, and profiles in its batches."""
     n_latents: int
     """Nodes that have a latent, L."""
     latent_mean: Tensor
@@ -83,7 +82,7 @@ class Autoencoder(nn.Module, abc.ABC):
         self.encoding = encoding
         self.space: CircuitSpace = encoding.space
         self.n_latents = n_latents
-        self.d = (16 if self.space.n_qubits <= 4 else 32) if d is None else _size("d", d)
+        self.d = (16 if self.space.n_qubits <= 4 else 32) if d is None else whole_number("d", d, most=_LARGEST)
         self.register_buffer("latent_mean", torch.zeros(n_latents, self.d))
         self.register_buffer("latent_std", torch.ones(n_latents, self.d))
 
@@ -105,22 +104,45 @@ class Autoencoder(nn.Module, abc.ABC):
             progress: share of the training that is done, 0 to 1; for warm-ups.
         """
 
+    @abc.abstractmethod
+    def decode(self, z: Tensor, grammar: Grammar, either_order: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The circuits of latents (B, L, d): rows with every gate at the position of its latent, int16, shape
+        (B, max_gates), all padding where there is none, and which there are, bool, shape (B,).
+
+        Args:
+            grammar: what is allowed.
+            either_order: accept the other order of two qubits where the space has only that one.
+        """
+
+    def optimizer(self, rate: float, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR | None]:
+        """How it is trained: AdamW, a one-percent warm-up and a cosine to zero over all steps."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, fused=True)
+
+        def factor(step: int) -> float:
+            done = step / steps
+            return done / 0.01 + 1e-3 if done < 0.01 else 0.5 * (1.0 + math.cos(math.pi * done))
+
+        return optimizer, LambdaLR(optimizer, factor)
+
+    def end_training(self) -> None:
+        """Forget what only training needs."""
+
+    def likeliest(self, z: Tensor) -> Tensor | None:
+        """The likeliest tokens of latents, without a grammar, shape (B, max_gates), n_tokens for "end"; None if it has
+        none."""
+        return None
+
+    def label_validity(self, z: Tensor) -> float:
+        """Share of latents with START first, END last and gates between; 1 where the decoder writes them itself."""
+        return 1.0
+
+    def accuracies(self, graphs: GraphBatch, means: Tensor) -> dict[str, float | None] | None:
+        """Accuracies of a decoder of nodes and edges; None: they are counted on the decoded circuits."""
+        return None
+
     def n_parameters(self) -> int:
         """Number of trained numbers."""
         return sum(p.numel() for p in self.parameters())
-
-
-def _size(what: str, value: Any, least: int = 1) -> int:
-    number = whole_number(what, value, least)
-    if number > _LARGEST:
-        raise QasError(f"sizes of a model are at most {_LARGEST}, got {what} = {number}")
-    return number
-
-
-def _weight(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise QasError(f"{what} is a number from 0, got {value!r}")
-    return float(value)
 
 
 # ---------------------------------------------------------------------- parts of models
@@ -144,31 +166,6 @@ def reset_linear(module: nn.Module, generator: torch.Generator) -> None:
                     parameter.uniform_(-bound, bound, generator=generator)
 
 
-class GinLayer(nn.Module):
-    """One layer of a graph isomorphism network: ReLU(BN(MLP((1 + eps) h + A h))).
-
-    The MLP is linear, BatchNorm, ReLU, linear; eps is learned and starts at 0.
-
-    References:
-        Xu et al., "How powerful are graph neural networks?", arXiv:1810.00826, equation 4.1.
-    """
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.eps = nn.Parameter(torch.zeros(()))
-        self.inner = nn.Linear(inputs, width)
-        self.inner_norm = nn.BatchNorm1d(width)
-        self.outer = nn.Linear(width, width)
-        self.outer_norm = nn.BatchNorm1d(width)
-
-    def forward(self, h: Tensor, adjacency: Tensor) -> Tensor:
-        """New node states, shape (B, N, width), from states (B, N, inputs) and symmetric edges (B, N, N)."""
-        mixed = torch.baddbmm(h, adjacency, h) + self.eps * h
-        flat = mixed.flatten(0, 1)
-        flat = self.outer(functional.relu(self.inner_norm(self.inner(flat))))
-        return functional.relu(self.outer_norm(flat)).unflatten(0, h.shape[:2])
-
-
 class RelationalLayer(nn.Module):
     """A graph isomorphism layer with an own linear map for every relation and direction, and a skip connection.
 
@@ -189,169 +186,6 @@ class RelationalLayer(nn.Module):
         told = torch.bmm(edges, self.narrow(h)).view(h.shape[0], h.shape[1], -1)
         mixed = self.norm((1.0 + self.eps) * h + self.mix(told))
         return h + self.outer(functional.silu(self.inner(mixed)))
-
-
-# ---------------------------------------------------------------------- the published models
-class _PublishedModel(Autoencoder):
-    """The encoder both published models share: four GIN layers on A + Aᵀ; decoders read every node, START to END."""
-
-    hidden: ClassVar[int] = 128
-    n_layers: ClassVar[int] = 4
-    reads: ClassVar[str]
-
-    def __init__(self, encoding: GraphEncoding, generator: torch.Generator, d: int | None = None) -> None:
-        super().__init__(encoding, encoding.n_nodes, d)
-        if encoding.name != self.reads:
-            raise QasError(f"the model {self.name} reads the encoding {self.reads}, got {encoding.name}")
-        self.n_kinds = encoding.n_kinds
-        widths = [encoding.n_features] + [self.hidden] * self.n_layers
-        self.layers = nn.ModuleList(GinLayer(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return {"d": self.d}
-
-    def _states(self, features: Tensor, adjacency: Tensor) -> list[Tensor]:
-        edges = adjacency[:, 0]
-        edges = edges + edges.transpose(1, 2)
-        states = [features]
-        for layer in self.layers:
-            states.append(layer(states[-1], edges))
-        return states[1:]
-
-    @abc.abstractmethod
-    def parts(self, z: Tensor) -> Parts:
-        """Decode latents of shape (B, N, d)."""
-
-
-class UrlV1(_PublishedModel):
-    """The model released with the first versions of the paper, after arch2vec.
-
-    The release is not fully told by text; where "as published" needed a decision:
-
-    - the head called "logvar" is log sigma: its exponential multiplies the noise, and the divergence agrees;
-    - dropout (0.3, scaled by 1/0.7) acts on z once, and both decoders read the thinned z;
-    - the soft-max named in the release's configuration is not applied: both blocks of columns pass a sigmoid;
-    - both cross-entropies are means over all entries; that of the edges counts the lower triangle and the diagonal as
-      zeros that are met exactly, so the sum over pairs i < j is divided by B N²;
-    - the divergence is 1/(B N) times the mean over nodes, with the size of the batch at hand, smaller in the last one;
-    - nodes behind END (circuits with fewer gates than the space allows; the paper has none) are learned like others,
-      with rows and edges of zeros;
-    - nodes stand in canonical order instead of the order of drawing, and the spurious edges of the released builder
-      are not made.
-
-    Reads the encoding ``gsqas``; its latents are those of all nodes, START and END included.
-
-    References:
-        Sun, Wu, Ma, Tresp, arXiv:2401.11576v2; Yan et al., "Does unsupervised architecture representation learning
-        help neural architecture search?", arXiv:2006.06936.
-    """
-
-    name = "url-v1"
-    reads = "gsqas"
-    dropout: ClassVar[float] = 0.3
-
-    def __init__(self, encoding: GraphEncoding, generator: torch.Generator, d: int | None = None) -> None:
-        super().__init__(encoding, generator, d)
-        self.mu = nn.Linear(self.hidden, self.d)
-        self.log_sigma = nn.Linear(self.hidden, self.d)
-        self.columns = nn.Linear(self.d, encoding.n_features)
-        reset_linear(self, generator)
-
-    def encode(self, features: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor]:
-        h = self._states(features, adjacency)[-1]
-        return self.mu(h), self.log_sigma(h)
-
-    def loss(self, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        mu, log_sigma = self.encode(batch.features, batch.adjacency)
-        z = sampled(mu, log_sigma, generator)
-        kept = torch.rand(z.shape, generator=generator) >= self.dropout
-        z = z * kept / (1.0 - self.dropout)
-        columns = functional.binary_cross_entropy_with_logits(self.columns(z), batch.features)
-        products = torch.bmm(z, z.transpose(1, 2))
-        pairs = functional.binary_cross_entropy_with_logits(products, batch.adjacency[:, 0], reduction="none")
-        edges = pairs.triu(1).mean()
-        kl = kl_divergence(mu, log_sigma).sum(2).mean()
-        return columns + edges + self.beta(*mu.shape[:2]) * kl, {"columns": columns, "edges": edges, "kl": kl}
-
-    @staticmethod
-    def beta(batch: int, nodes: int) -> float:
-        """Weight of the mean divergence of a node, 1 / (batch * nodes)."""
-        return 1.0 / (batch * nodes)
-
-    def parts(self, z: Tensor) -> Parts:
-        columns = torch.sigmoid(self.columns(z))
-        edges = torch.sigmoid(torch.bmm(z, z.transpose(1, 2)))
-        return Parts(columns[..., : self.n_kinds], columns[..., self.n_kinds :], edges)
-
-
-class UrlV3(_PublishedModel):
-    """The model of the later versions of the paper: a fusion layer, and a decoder for signed qubits and weighted edges.
-
-    Types are softmax(F2(z_i)), qubits tanh(F2(z_i)), edges ReLU(F1(z_i · z_j)). The paper leaves open, and this class
-    decides: the fusion concatenates the outputs of the four layers into one linear layer with ReLU; F1 is one slope
-    and offset; losses are cross-entropies of the type, of the sign of each qubit in {-1, 0, 1} and of the weight of
-    each pair i < j in {0, 1, 2}, where a value v has the logits -(v - k)² / τ with τ learned; pairs with an edge weigh
-    three times as much; the ReLU keeps a slope of 0.01 below zero in training, so that no pair is lost for good; the
-    divergence has the weight 1/(32 N), with a linear warm-up over the first fifth of the training. Nodes behind END
-    are left out of all but the edges.
-
-    Reads the encoding ``signed``; its latents are those of all nodes, START and END included.
-
-    References:
-        Sun, Wu, Ma, Tresp, "Quantum architecture search with unsupervised representation learning", arXiv:2401.11576.
-    """
-
-    name = "url-v3"
-    reads = "signed"
-
-    def __init__(self, encoding: GraphEncoding, generator: torch.Generator, d: int | None = None) -> None:
-        super().__init__(encoding, generator, d)
-        self.fusion = nn.Linear(self.n_layers * self.hidden, self.hidden)
-        self.mu = nn.Linear(self.hidden, self.d)
-        self.log_sigma = nn.Linear(self.hidden, self.d)
-        self.columns = nn.Linear(self.d, encoding.n_features)
-        reset_linear(self, generator)
-        self.slope = nn.Parameter(torch.ones(()))
-        self.offset = nn.Parameter(torch.zeros(()))
-        self.log_tau = nn.Parameter(torch.full((2,), -1.0))
-
-    def encode(self, features: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor]:
-        h = functional.relu(self.fusion(torch.cat(self._states(features, adjacency), dim=2)))
-        return self.mu(h), self.log_sigma(h)
-
-    def loss(self, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        mu, log_sigma = self.encode(batch.features, batch.adjacency)
-        z = sampled(mu, log_sigma, generator)
-        columns = self.columns(z)
-        kinds, signs = batch.features[..., : self.n_kinds], batch.features[..., self.n_kinds :]
-        real = kinds.sum(2) > 0
-        types = functional.cross_entropy(columns[real][:, : self.n_kinds], kinds[real].argmax(1))
-        tau = torch.exp(self.log_tau)
-        qubits = _nearest_loss(torch.tanh(columns[real][:, self.n_kinds :]), signs[real], (-1.0, 0.0, 1.0), tau[0])
-        i, j = np.triu_indices(z.shape[1], 1)
-        weights = batch.adjacency[:, 0, i, j]
-        values = functional.leaky_relu(self.slope * (z[:, i] * z[:, j]).sum(2) + self.offset, 0.01)
-        edges = _nearest_loss(values, weights, (0.0, 1.0, 2.0), tau[1], 1.0 + 2.0 * (weights > 0))
-        kl = kl_divergence(mu, log_sigma).sum(2).mean()
-        beta = min(1.0, 5.0 * progress) / (32 * z.shape[1])
-        return types + qubits + edges + beta * kl, {"types": types, "qubits": qubits, "edges": edges, "kl": kl}
-
-    def parts(self, z: Tensor) -> Parts:
-        columns = self.columns(z)
-        edges = functional.relu(self.slope * torch.bmm(z, z.transpose(1, 2)) + self.offset)
-        return Parts(columns[..., : self.n_kinds].softmax(2), torch.tanh(columns[..., self.n_kinds :]), edges)
-
-
-def _nearest_loss(
-    values: Tensor, targets: Tensor, classes: tuple[float, ...], tau: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    """Mean cross-entropy of classes on a line, logits -(value - class)² / tau; all of the shape of `values`."""
-    levels = values.new_tensor(classes)
-    log_p = functional.log_softmax(-((values.unsqueeze(-1) - levels) ** 2) / tau, dim=-1)
-    chosen = (targets - classes[0]).long().clamp_(0, len(classes) - 1)
-    loss = -log_p.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-    return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
 
 
 # ---------------------------------------------------------------------- our model
@@ -379,6 +213,7 @@ class Gvae(Autoencoder):
 
     name = "gvae"
     grammatical = True
+    learns_profile = True
 
     def __init__(
         self,
@@ -394,10 +229,13 @@ class Gvae(Autoencoder):
         profile_weight: float = 5.0,
     ) -> None:
         super().__init__(encoding, encoding.n_nodes - 2, d)
-        self.width, self.message = _size("width", width), _size("message", message)
-        self.n_layers, self.n_profile = _size("n_layers", n_layers), _size("n_profile", n_profile, 0)
-        self.beta, self.free_nats = _weight("beta", beta), _weight("free_nats", free_nats)
-        self.profile_weight = _weight("profile_weight", profile_weight)
+        self.width = whole_number("width", width, most=_LARGEST)
+        self.message = whole_number("message", message, most=_LARGEST)
+        self.n_layers = whole_number("n_layers", n_layers, most=_LARGEST)
+        self.n_profile = whole_number("n_profile", n_profile, 0, most=_LARGEST)
+        self.beta = finite_number("beta", beta, least=0)
+        self.free_nats = finite_number("free_nats", free_nats, least=0)
+        self.profile_weight = finite_number("profile_weight", profile_weight, least=0)
         self.enter = nn.Linear(encoding.n_features, width)
         relations = 2 * encoding.n_relations
         self.layers = nn.ModuleList(RelationalLayer(width, message, relations) for _ in range(n_layers))
@@ -428,13 +266,18 @@ class Gvae(Autoencoder):
         fused = functional.silu(fused)
         return self.mu(fused), self.log_sigma(fused)
 
-    def drop_profile(self) -> None:
-        """Forget the head that only training needs."""
+    def end_training(self) -> None:
         self.profile, self.n_profile = None, 0
 
     def scores(self, z: Tensor) -> Tensor:
         """Score of every placed gate, then of "end", shape (B, L, n_tokens + 1), from latents (B, L, d)."""
         return self.tokens(functional.silu(self.opened(z)))
+
+    def decode(self, z: Tensor, grammar: Grammar, either_order: bool) -> tuple[np.ndarray, np.ndarray]:
+        return grammar.decode(self.scores(z).numpy()), np.ones(len(z), dtype=bool)
+
+    def likeliest(self, z: Tensor) -> Tensor:
+        return self.scores(z).argmax(2)
 
     def loss(self, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         mu, log_sigma = self.encode(batch.features, batch.adjacency)
@@ -474,9 +317,7 @@ class Grammar:
         self.allowed = np.ones(space.n_tokens, dtype=bool)
         pair = space.first != space.last
         if coupling is not None:
-            pairs = checked_pairs(space.n_qubits, coupling)
-            ends = zip(space.first.tolist(), space.last.tolist(), strict=True)
-            self.allowed = np.array([a == b or (min(a, b), max(a, b)) in pairs for a, b in ends])
+            self.allowed = space.alphabet.coupled(coupling)
             if not self.allowed.any():
                 raise QasError("a coupling leaves at least one gate of the space, got one that leaves none")
         self.pair = pair
@@ -556,25 +397,38 @@ class Grammar:
         return legal
 
 
-# ---------------------------------------------------------------------- the registry
-MODELS: dict[str, type[UrlV1] | type[UrlV3] | type[Gvae]] = {m.name: m for m in (Gvae, UrlV1, UrlV3)}
-"""Name -> model; the first is the default."""
-
-
+# ---------------------------------------------------------------------- building
 def build_model(
-    name: str, encoding: GraphEncoding, generator: torch.Generator, sizes: Mapping[str, Any] | None = None
+    name: str | type[Autoencoder],
+    encoding: GraphEncoding,
+    generator: torch.Generator,
+    sizes: Mapping[str, Any] | None = None,
 ) -> Autoencoder:
     """A model with fresh weights drawn from `generator`.
+
+    Args:
+        name: a name of `qas.encoders.MODELS`, or a subclass of `Autoencoder`.
 
     Raises:
         UnknownNameError: no such model.
         QasError: an encoding that the model does not read, or sizes it does not have.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise UnknownNameError("model", name, MODELS)
+    kind = model_class(name)
+    if kind.reads is not None and encoding.name != kind.reads:
+        raise QasError(f"the model {kind.name} reads the encoding {kind.reads}, got {encoding.name}")
     # torch draws default weights from its global generator before ours replace them
     with torch.random.fork_rng(devices=[]):
         try:
-            return MODELS[name](encoding, generator, **(sizes or {}))
+            return kind(encoding, generator, **(sizes or {}))  # type: ignore[call-arg, arg-type]
         except TypeError:
-            raise QasError(f"the sizes do not fit the model {name}, got {sizes}") from None
+            raise QasError(f"the sizes do not fit the model {kind.name}, got {sizes}") from None
+
+
+def model_class(model: str | type[Autoencoder]) -> type[Autoencoder]:
+    """The class of a name of `qas.encoders.MODELS`; a class passes.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    is_class = isinstance(model, type) and issubclass(model, Autoencoder)
+    return model if is_class else MODELS[model]  # type: ignore[index, return-value]

@@ -1,10 +1,9 @@
-"""Circuits as directed acyclic graphs of gates: the two published encodings, and one that loses nothing."""
+"""Circuits as directed acyclic graphs of gates, and as layer tensors."""
 
 from __future__ import annotations
 
 import abc
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,8 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.encoders.layers import LayerEncoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
-from qas.errors import CircuitError, UnknownNameError
+from qas.encoders.registries import ENCODINGS
+from qas.errors import CircuitError, QasError
 from qas.gates import gate_spec
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class GraphEncoding(abc.ABC):
     """
 
     name: ClassVar[str]
-    """Name in `GRAPH_ENCODINGS`."""
+    """Name in `qas.encoders.ENCODINGS`."""
     n_relations: ClassVar[int] = 1
     """Number of kinds of edges, R."""
     _idle_wires: ClassVar[bool] = False
@@ -316,14 +316,7 @@ class GraphEncoding(abc.ABC):
     @cached_property
     def _tokens(self) -> np.ndarray:
         """(kind, first, last) -> token, -1 where there is none; int16, shape (gates, n_qubits, n_qubits)."""
-        n = self.space.n_qubits
-        table = np.full((len(self.space.gates), n, n), -1, dtype=np.int16)
-        for token, gate in reversed(list(enumerate(self.space.placed))):  # the lower control is written last, and stays
-            kind, first, last = self.space.kind[token], gate.qubits[0], gate.qubits[-1]
-            table[kind, first, last] = token
-            if not self._directed or gate_spec(gate.name).symmetric:
-                table[kind, last, first] = token
-        return table
+        return self.space.alphabet.table(either_order=not self._directed).astype(np.int16)
 
     # ------------------------------------------------------------------ one circuit
     def encode(self, circuit: Circuit) -> CircuitGraph:
@@ -336,7 +329,7 @@ class GraphEncoding(abc.ABC):
         n, end = self.space.n_qubits, len(gates) + 1
         every = tuple(range(n))
         seen = [Node(g.name, g.qubits if self._directed else tuple(sorted(g.qubits))) for g in gates]
-        wires = _wire_edges(n, enumerate(gates, 1), (0, end), self._idle_wires)
+        wires = wire_edges(n, enumerate(gates, 1), (0, end), self._idle_wires)
         return CircuitGraph(self.name, n, (Node(START, every), *seen, Node(END, every)), self._edges(wires))
 
     def decode(self, graph: CircuitGraph) -> Circuit:
@@ -357,121 +350,11 @@ class GraphEncoding(abc.ABC):
         ends = _ends(graph)
         for node in graph.nodes:
             if node.gate not in (START, END, *self.space.gates):
-                raise CircuitError(f"the space has the gates {', '.join(self.space.gates)}, got {node.gate}")
+                raise CircuitError(f"the gates are {', '.join(self.space.gates)}, got {node.gate}")
         order = [node for node in _topological(graph) if node not in ends]
         circuit = Circuit(self.space.n_qubits, self._gates(graph, order, ends))
         self.space.row(circuit)
         return circuit
-
-
-class _ColumnEncoding(GraphEncoding):
-    """Encodings that tell the qubits by columns of the node rows and have at most one edge between two gates."""
-
-    def _end_columns(self) -> np.ndarray:
-        return np.ones(self.space.n_qubits, dtype=np.int8)
-
-    def _gates(self, graph: CircuitGraph, order: Sequence[int], ends: tuple[int, int]) -> list[Gate]:
-        gates = [self._gate(graph.nodes[node]) for node in order]
-        wires = _wire_edges(graph.n_qubits, zip(order, gates, strict=True), ends, self._idle_wires)
-        due = {(e.source, e.target): e.weight for e in self._edges(wires)}
-        told = {(e.source, e.target): e.weight for e in graph.edges}
-        for pair in sorted(due.keys() | told.keys()):
-            if due.get(pair, 0) != told.get(pair, 0):
-                raise CircuitError(
-                    f"the edges of a {self.name} graph follow its gates: nodes {pair[0]} and {pair[1]} are joined by an"
-                    f" edge of weight {due.get(pair, 0)}, got {told.get(pair, 0)}"
-                )
-        if len(told) < len(graph.edges):
-            raise CircuitError(f"a {self.name} graph has at most one edge between two nodes, got parallel edges")
-        return gates
-
-    def _gate(self, node: Node) -> Gate:
-        qubits = tuple(node.qubits)
-        if len(qubits) != gate_spec(node.gate).n_qubits:
-            raise CircuitError(f"{node.gate} acts on {gate_spec(node.gate).n_qubits} qubit(s), got {qubits}")
-        if any(type(q) is not int or not 0 <= q < self.space.n_qubits for q in qubits):
-            raise CircuitError(f"qubits are 0..{self.space.n_qubits - 1}, got {qubits} in {node.gate}")
-        token = int(self._tokens[self.space.gates.index(node.gate), qubits[0], qubits[-1]])
-        if token < 0:
-            raise CircuitError(f"{node.gate} does not act on {'-'.join(map(str, qubits))} in this space")
-        return self.space.placed[token]
-
-
-class GsqasEncoding(_ColumnEncoding):
-    """The encoding of GSQAS and of the first versions of the QAS-URL paper.
-
-    n_qubits columns: 1 on every qubit of a gate, all ones at START and END. Adjacency: 1 where a gate directly follows
-    another on at least one wire. Idle wires leave no edge.
-
-    The roles of control and target are lost, hence lossless only in spaces where every such gate acts in one
-    direction on a pair (as CNOT on a ring of three or more qubits). Elsewhere the order of the nodes, which inside a
-    layer goes by control, may still hint at them; `decode` does not use it.
-
-    References:
-        He et al., "GSQAS: graph self-supervised quantum architecture search", arXiv:2303.12381; Sun et al.,
-        arXiv:2401.11576v2, section 4.1.
-    """
-
-    name = "gsqas"
-    _directed = False
-
-    @property
-    def is_lossless(self) -> bool:
-        """Whether every directed gate of the space may act on each pair in one direction only."""
-        places = Counter((g.name, frozenset(g.qubits)) for g in self.space.placed)
-        return max(places.values()) == 1
-
-    def _columns(self, qubits: tuple[int, ...], symmetric: bool) -> np.ndarray:
-        columns = np.zeros(self.space.n_qubits, dtype=np.int8)
-        columns[list(qubits)] = 1
-        return columns
-
-    def _connect(
-        self, adjacency: np.ndarray, who: np.ndarray, source: np.ndarray, port: np.ndarray, target: Any, entered: int
-    ) -> None:
-        adjacency[who, 0, source, target] = 1
-
-    def _first_last(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _lowest_highest(columns)
-
-    def _edges(self, wires: Sequence[Edge]) -> tuple[Edge, ...]:
-        return tuple(Edge(a, b) for a, b in sorted(_successions(wires)))
-
-
-class SignedEncoding(_ColumnEncoding):
-    """The encoding of the later versions of the QAS-URL paper.
-
-    n_qubits columns: control -1, target +1; both qubits of a symmetric gate and the one of a one-qubit gate +1; all
-    ones at START and END. Adjacency: the number of wires, 1 or 2, on which a gate directly follows another (1 for
-    ``cx 0,1; x 0; cx 0,1`` from the first CNOT to the second, although they share two qubits); START and END count in
-    the same way. Idle wires leave no edge. Lossless: the node rows alone tell the circuit.
-
-    References:
-        Sun, Wu, Ma, Tresp, "Quantum architecture search with unsupervised representation learning", arXiv:2401.11576,
-        section 4.1.
-    """
-
-    name = "signed"
-
-    def _columns(self, qubits: tuple[int, ...], symmetric: bool) -> np.ndarray:
-        columns = np.zeros(self.space.n_qubits, dtype=np.int8)
-        columns[list(qubits)] = 1
-        if len(qubits) == 2 and not symmetric:
-            columns[qubits[0]] = -1
-        return columns
-
-    def _connect(
-        self, adjacency: np.ndarray, who: np.ndarray, source: np.ndarray, port: np.ndarray, target: Any, entered: int
-    ) -> None:
-        adjacency[who, 0, source, target] += 1
-
-    def _first_last(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        directed = (columns < 0).any(axis=-1)
-        low, high = _lowest_highest(columns)
-        return np.where(directed, columns.argmin(axis=-1), low), np.where(directed, columns.argmax(axis=-1), high)
-
-    def _edges(self, wires: Sequence[Edge]) -> tuple[Edge, ...]:
-        return tuple(Edge(a, b, weight=count) for (a, b), count in sorted(_successions(wires).items()))
 
 
 class PortsEncoding(GraphEncoding):
@@ -546,7 +429,7 @@ class PortsEncoding(GraphEncoding):
         return gates
 
 
-# ---------------------------------------------------------------------- layers, and the registry
+# ---------------------------------------------------------------------- layers
 class SpaceLayers(LayerEncoding):
     """The layer tensors of a space's circuits: `LayerEncoding` of its gates and depth, with the interface of the graph
     encodings.
@@ -606,20 +489,24 @@ class SpaceLayers(LayerEncoding):
         return tensor[0]
 
 
-GRAPH_ENCODINGS: dict[str, type[GraphEncoding]] = {e.name: e for e in (PortsEncoding, SignedEncoding, GsqasEncoding)}
-"""Name -> graph encoding; the first is the default."""
+def load_encoding(encoding: Any, space: CircuitSpace) -> Any:
+    """An encoding of the circuits of a space.
 
-
-def load_encoding(name: str, space: CircuitSpace) -> GraphEncoding | SpaceLayers:
-    """The encoding `name` of the circuits of a space: a graph encoding or ``"layers"``.
+    Args:
+        encoding: a name of `qas.encoders.ENCODINGS`, a class that takes a space, or an encoding of this space.
+        space: the circuits to encode.
 
     Raises:
         UnknownNameError: no such encoding; the nearest name is suggested.
+        QasError: an encoding of another space.
     """
-    known: dict[str, type[GraphEncoding] | type[SpaceLayers]] = {**GRAPH_ENCODINGS, SpaceLayers.name: SpaceLayers}
-    if name not in known:
-        raise UnknownNameError("encoding", name, known)
-    return known[name](space)
+    if isinstance(encoding, type):
+        return encoding(space)
+    if isinstance(encoding, str) or not hasattr(encoding, "space"):
+        return ENCODINGS[encoding](space)
+    if encoding.space != space:
+        raise QasError(f"the encoding is for another space: {encoding.space!r}, got {space!r}")
+    return encoding
 
 
 # ---------------------------------------------------------------------- helpers
@@ -627,12 +514,7 @@ def _place(edge: Edge) -> tuple[Any, ...]:
     return edge.source, edge.target, edge.source_port, edge.target_port
 
 
-def _lowest_highest(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    used = columns != 0
-    return used.argmax(axis=-1), columns.shape[-1] - 1 - used[..., ::-1].argmax(axis=-1)
-
-
-def _wire_edges(n_qubits: int, gates: Iterable[tuple[int, Gate]], ends: tuple[int, int], idle: bool) -> list[Edge]:
+def wire_edges(n_qubits: int, gates: Iterable[tuple[int, Gate]], ends: tuple[int, int], idle: bool) -> list[Edge]:
     """One edge for every wire between two nodes; wires without a gate have one if `idle`.
 
     Args:
@@ -648,11 +530,6 @@ def _wire_edges(n_qubits: int, gates: Iterable[tuple[int, Gate]], ends: tuple[in
             tips[qubit] = node, port
     last = enumerate(tips)
     return edges + [Edge(node, end, port, qubit, qubit) for qubit, (node, port) in last if idle or node != start]
-
-
-def _successions(wires: Iterable[Edge]) -> Counter[tuple[int, int]]:
-    """On how many wires one node directly follows another."""
-    return Counter((e.source, e.target) for e in wires)
 
 
 def _ends(graph: CircuitGraph) -> tuple[int, int]:
@@ -696,3 +573,23 @@ def _topological(graph: CircuitGraph) -> list[int]:
     if len(order) < size:
         raise CircuitError(f"a circuit graph has no cycle, got one through {size - len(order)} nodes or fewer")
     return order
+
+
+def edge_metrics(predicted: np.ndarray, true: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """Edges against predictions, shapes (B, N, N), over the pairs of nodes i < j; see `evaluate_encoder`.
+
+    A rate of nothing (no predicted edge, no true edge, no pair without) is 1 for precision and recall, 0 otherwise.
+    """
+    i, j = np.triu_indices(true.shape[1], 1)
+    values, joined = predicted[:, i, j].astype(np.float64), true[:, i, j] > 0
+    hit = values > threshold
+    right, n_hit, n_joined = (int(np.count_nonzero(a)) for a in (hit & joined, hit, joined))
+    apart = joined.size - n_joined
+    return {
+        "adjacency_accuracy": float((hit == joined).mean()),
+        "edge_precision": right / n_hit if n_hit else 1.0,
+        "edge_recall": right / n_joined if n_joined else 1.0,
+        "edge_false_positive_rate": (n_hit - right) / apart if apart else 0.0,
+        "falpos_mean": float(values[~joined].mean()) if apart else 0.0,
+        "mean_edge": float(values[joined].mean()) if n_joined else 1.0,
+    }

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from qas.alphabet import split_gates
+from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
-from qas.errors import CircuitError, QasError
+from qas.errors import CircuitError
 from qas.gates import SEARCH_GATES, gate_spec
-
-
-def whole_number(what: str, value: Any, least: int = 1) -> int:
-    """`value` as an int.
-
-    Raises:
-        QasError: not a whole number, or below `least`.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise QasError(f"{what} is a whole number, got {value!r}") from None
-    if number < least:
-        raise QasError(f"{what} is at least {least}, got {number}")
-    return number
-
-
-def split_gates(gates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names on two qubits and the names on one qubit, both in the order given.
-
-    Raises:
-        UnknownNameError: a name outside the gate table.
-        QasError: no name, or one given twice.
-    """
-    names = (gates,) if isinstance(gates, str) else tuple(gates)
-    sizes = {name: gate_spec(name).n_qubits for name in names}
-    if not names:
-        raise QasError("a gate set has at least one gate, got none")
-    if len(sizes) < len(names):
-        raise QasError(f"a gate set names every gate once, got {', '.join(names)}")
-    return tuple(n for n in names if sizes[n] == 2), tuple(n for n in names if sizes[n] == 1)
 
 
 class LayerEncoding:

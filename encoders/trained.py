@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,21 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from qas.alphabet import checked_coupling
 from qas.circuits import Circuit
-from qas.encoders.autoencoder import (
-    LATENT_LIMIT,
-    Autoencoder,
-    Grammar,
-    Gvae,
-    Parts,
-    UrlV3,
-    _PublishedModel,
-    build_model,
-)
+from qas.encoders.autoencoder import LATENT_LIMIT, Autoencoder, Grammar, build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.pools.spaces import PADDING, CircuitSpace, checked_pairs
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import QasError, UnknownNameError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
 
 FORMAT = "qas-encoder"
 FORMAT_VERSION = 1
@@ -179,13 +170,7 @@ class TrainedEncoder:
         with torch.inference_mode():
             for start in range(0, len(z), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                if isinstance(self.module, Gvae):
-                    raw[part] = grammar.decode(self.module.scores(z[part]).numpy())
-                elif isinstance(self.module, _PublishedModel):
-                    signed = isinstance(self.module, UrlV3)
-                    raw[part], built[part] = read_parts(
-                        self.module.parts(z[part]), self.space, signed, grammar.allowed, either_order
-                    )
+                raw[part], built[part] = self.module.decode(z[part], grammar, either_order)
         return raw, built
 
     def _checked(self, latents: Any) -> torch.Tensor:
@@ -200,7 +185,7 @@ class TrainedEncoder:
         return torch.from_numpy(array.clip(-LATENT_LIMIT, LATENT_LIMIT).astype(np.float32))
 
     def _grammar(self, coupling: Any) -> Grammar:
-        key = None if coupling is None else frozenset(checked_pairs(self.space.n_qubits, coupling))
+        key = None if coupling is None else checked_coupling(self.space.n_qubits, coupling, connected=False)
         if key not in self._grammars:
             self._grammars[key] = Grammar(self.space, key)
         return self._grammars[key]
@@ -215,7 +200,7 @@ class TrainedEncoder:
     @property
     def fingerprint(self) -> str:
         """sha256 of the weights as saved, hexadecimal."""
-        return hashlib.sha256(self._weights()).hexdigest()
+        return sha256(self._weights())
 
     def _weights(self) -> bytes:
         from safetensors.numpy import save
@@ -232,14 +217,12 @@ class TrainedEncoder:
         path = Path(folder)
         weights = self._weights()
         about = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
             "space": self.space.to_json(),
             "encoding": self.encoding,
             "model": self.model,
             "sizes": self.module.sizes,
             "parameters": self.module.n_parameters(),
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "weights_sha256": sha256(weights),
             "settings": self.settings,
             "metrics": self.metrics,
             "versions": {"torch": torch.__version__, "numpy": np.__version__, "qas": _own_version()},
@@ -250,69 +233,8 @@ class TrainedEncoder:
         held = path / "weights.safetensors"
         if not (held.exists() and held.read_bytes() == weights):
             write_atomic(held, weights)
-        write_atomic(path / "encoder.json", to_json(about, indent=2) + "\n")
+        write_json(path / "encoder.json", versioned(FORMAT, FORMAT_VERSION, about), indent=2)
         return path
-
-
-def read_parts(
-    parts: Parts, space: CircuitSpace, signed: bool, allowed: np.ndarray, either_order: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (not canonical; all padding where there is no circuit) and whether there is one, by the published rule.
-
-    Args:
-        parts: of B circuits.
-        signed: whether qubit columns are negative on controls.
-        allowed: which tokens may occur, bool, shape (n_tokens,).
-        either_order: accept the other order of two qubits where the space has only that one.
-    """
-    kinds = parts.kinds.numpy().argmax(2)
-    values = parts.qubits.numpy()
-    end = len(space.gates) + 1
-    has_end = (kinds[:, 1:] == end).any(1)
-    length = (kinds[:, 1:] == end).argmax(1)
-    inside = np.arange(space.max_gates) < length[:, None]
-    kind = kinds[:, 1:-1] - 1
-    first, last = _strongest(values[:, 1:-1], signed)
-    single = np.array([_width(space, name) == 1 for name in space.gates])
-    is_gate = (kind >= 0) & (kind < len(space.gates))
-    kind = np.where(is_gate, kind, 0)
-    last = np.where(single[kind], values[:, 1:-1].argmax(2), last)
-    first = np.where(single[kind], last, first)
-    table = _token_table(space, allowed, either_order)
-    token = np.where(is_gate, table[kind, first, last], -1)
-    built = has_end & (kinds[:, 0] == 0) & ((token >= 0) | ~inside).all(1)
-    rows = np.where(inside & built[:, None], token, PADDING).astype(np.int16)
-    built &= space.layers(rows).max(axis=1, initial=-1) < space.max_depth
-    rows[~built] = PADDING
-    return rows, built
-
-
-def _strongest(values: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """First and second qubit told by qubit columns, shape (B, N, n_qubits) -> (B, N)."""
-    if values.shape[2] == 1:
-        return np.zeros(values.shape[:2], dtype=np.int64), np.zeros(values.shape[:2], dtype=np.int64)
-    order = np.argsort(-np.abs(values), axis=2, kind="stable")
-    first, last = order[..., 0], order[..., 1]
-    if signed:
-        one, two = (np.take_along_axis(values, q[..., None], axis=2)[..., 0] for q in (first, last))
-        first, last = np.where(one <= two, first, last), np.where(one <= two, last, first)
-    return first, last
-
-
-def _width(space: CircuitSpace, name: str) -> int:
-    return next(len(gate.qubits) for gate in space.placed if gate.name == name)
-
-
-def _token_table(space: CircuitSpace, allowed: np.ndarray, either_order: bool) -> np.ndarray:
-    """(kind, first, last) -> token, -1 where there is none."""
-    n = space.n_qubits
-    table = np.full((len(space.gates), n, n), -1, dtype=np.int64)
-    tokens = np.flatnonzero(allowed)
-    both = space.symmetric[tokens] | either_order
-    turned = tokens[both]
-    table[space.kind[turned], space.last[turned], space.first[turned]] = turned
-    table[space.kind[tokens], space.first[tokens], space.last[tokens]] = tokens
-    return table
 
 
 # ---------------------------------------------------------------------- loading
@@ -346,14 +268,8 @@ def load_encoder(name: str | os.PathLike[str]) -> TrainedEncoder:
         QasError: a file is missing or damaged, or was written by a newer version.
     """
     folder = find_encoder(name)
-    about = read_json(folder / "encoder.json", "the description of the encoder")
     where = folder / "encoder.json"
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise QasError(f"an encoder is described by a file of format {FORMAT}, got {where}")
-    if not isinstance(about.get("version"), int) or about["version"] > FORMAT_VERSION:
-        raise QasError(
-            f"encoders are read up to format version {FORMAT_VERSION}, got {about.get('version')}; update qas: {where}"
-        )
+    about = read_versioned(where, FORMAT, FORMAT_VERSION, "the description of the encoder")
     try:
         space = CircuitSpace.from_json(about["space"])
         encoding, model, sizes = about["encoding"], about["model"], about["sizes"]
@@ -369,21 +285,7 @@ def load_encoder(name: str | os.PathLike[str]) -> TrainedEncoder:
 
 
 def _load_weights(module: Autoencoder, path: Path, expected: str) -> None:
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise QasError(f"the weights of the encoder are missing: {path}") from None
-    except OSError as error:
-        raise QasError(f"the weights of the encoder cannot be read: {path}: {error.strerror or error}") from None
-    try:
-        tensors = load(data)
-    except Exception as error:  # safetensors raises a class of its own
-        raise QasError(f"the weights of the encoder are damaged or cut short: {path}: {error}") from None
-    told = hashlib.sha256(data).hexdigest()
-    if told != expected:
-        raise QasError(f"the weights of the encoder have sha256 {str(expected)[:12]}…, got {told[:12]}…: {path}")
+    tensors = read_tensors(path, "the file of weights of the encoder", str(expected))
     due = module.state_dict()
     for name in sorted(due.keys() | tensors.keys()):
         want = tuple(due[name].shape) if name in due else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,22 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from qas.encoders.autoencoder import (
-    MODELS,
-    Autoencoder,
-    Batch,
-    Gvae,
-    UrlV3,
-    _PublishedModel,
-    build_model,
-    kl_divergence,
-)
-from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.layers import whole_number
+from qas.checks import whole_number
+from qas.encoders.autoencoder import Autoencoder, Batch, build_model, kl_divergence, model_class
+from qas.encoders.graphs import GraphEncoding, PortsEncoding, edge_metrics, load_encoding
+from qas.encoders.pools.pool import Pool
 from qas.encoders.pools.profiles import profiles
 from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
 from qas.encoders.trained import TrainedEncoder
 from qas.errors import QasError, UnknownNameError
+from qas.files import new_folder, write_atomic
 
 HELD_OUT = 0.1
 """Share of the circuits, the last ones, that is not trained on."""
@@ -39,8 +33,8 @@ def train(
     rows: Any,
     space: CircuitSpace,
     *,
-    encoding: str | None = None,
-    model: str = "gvae",
+    encoding: str | type[GraphEncoding] | GraphEncoding | None = None,
+    model: str | type[Autoencoder] = "gvae",
     epochs: int = 16,
     seed: int = 0,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -61,8 +55,8 @@ def train(
 
     Args:
         rows: circuits of the space, shape (B, max_gates), at least 20.
-        encoding: "ports", "signed" or "gsqas"; default that of the model ("ports" for `gvae`).
-        model: "gvae", "url-v1" or "url-v3".
+        encoding: a graph encoding of `qas.encoders.ENCODINGS`, its class or an instance; default that of the model.
+        model: a name of `qas.encoders.MODELS`, or a class.
         epochs: passes over the circuits, at least 1.
         seed: of weights, order and noise; the same seed on the same machine and threads gives the same weights.
         on_progress: called after every epoch with epoch, epochs, seconds and the mean of every part of the loss.
@@ -77,16 +71,14 @@ def train(
         CircuitError: not rows of the space.
         QasError: too few circuits or a size out of range.
     """
-    if model not in MODELS:
-        raise UnknownNameError("model", model, MODELS)
+    kind = model_class(model)
     rows = space.canonical(rows)
     if len(rows) < 20:
         raise QasError(f"training needs at least 20 circuits, got {len(rows)}")
-    published = model != Gvae.name
-    batch_size = whole_number("batch_size", batch_size if batch_size is not None else 32 if published else 256, 2)
-    rate = learning_rate if learning_rate is not None else 1e-3 if published else 2e-3
+    batch_size = whole_number("batch_size", kind.batch_size if batch_size is None else batch_size, 2)
+    rate = kind.learning_rate if learning_rate is None else learning_rate
     epochs = whole_number("epochs", epochs)
-    graphs = load_encoding(encoding if encoding is not None else str(getattr(MODELS[model], "reads", "ports")), space)
+    graphs = load_encoding(encoding if encoding is not None else kind.reads or PortsEncoding, space)
     if not isinstance(graphs, GraphEncoding):
         raise QasError(f"models read a graph encoding, got {encoding}")
     n_train = len(rows) - math.ceil(HELD_OUT * len(rows))
@@ -99,20 +91,19 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": rate,
-        "profile_walks": 0 if published else profile_walks,
+        "profile_walks": profile_walks if kind.learns_profile else 0,
     }
     with _threads(threads):
         started = time.perf_counter()
         data = _Data(rows[:n_train], graphs)
         sizes = dict(sizes or {})
-        if not published and profile_walks:
+        if kind.learns_profile and profile_walks:
             data.profile = _centred(profiles(rows[:n_train], space, rng, profile_walks))
             sizes.setdefault("n_profile", data.profile.shape[1])
         settings["preparation_seconds"] = round(time.perf_counter() - started, 2)
-        net = build_model(model, graphs, generator, sizes)
+        net = build_model(kind, graphs, generator, sizes)
         settings |= _fit(net, data, epochs, batch_size, rate, generator, on_progress)
-        if isinstance(net, Gvae):
-            net.drop_profile()
+        net.end_training()
         encoder = TrainedEncoder(space, net, settings)
         _set_prior(encoder, rows[:n_train])
         encoder.metrics = evaluate_encoder(encoder, rows[n_train:], rng, train_rows=rows[:n_train])
@@ -166,13 +157,10 @@ def _fit(
     generator: torch.Generator,
     on_progress: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
-    published = isinstance(net, _PublishedModel)
-    clip = 5.0 if published else 1.0
-    kind = torch.optim.Adam if published else torch.optim.AdamW
-    optimizer = kind(net.parameters(), lr=rate, fused=True)
     # A single circuit has no batch statistics: a last batch of one is left out.
     per_epoch = len(data) // batch_size + (len(data) % batch_size > 1)
     total, step, history = epochs * per_epoch, 0, []
+    optimizer, scheduler = net.optimizer(rate, total)
     finished: dict[str, torch.Tensor] | None = None
     try:
         for epoch in range(1, epochs + 1):
@@ -180,13 +168,13 @@ def _fit(
             net.train()
             sums: dict[str, torch.Tensor] = {}
             for index in torch.randperm(len(data), generator=generator).split(batch_size)[:per_epoch]:
-                if not published:
-                    _set_rate(optimizer, rate, step / total)
                 loss, told = net.loss(data.batch(index), generator, step / total)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+                torch.nn.utils.clip_grad_norm_(net.parameters(), net.clip)
                 optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
                 step += 1
                 for name, value in {"loss": loss, **told}.items():
                     sums[name] = sums.get(name, torch.zeros(())) + value.detach()
@@ -204,12 +192,6 @@ def _fit(
     return {"history": history, "interrupted": len(history) < epochs}
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
-    factor = progress / 0.01 + 1e-3 if progress < 0.01 else 0.5 * (1.0 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = rate * factor
-
-
 def _set_prior(encoder: TrainedEncoder, rows: np.ndarray) -> None:
     means = encoder.latents(rows)
     encoder.module.latent_mean.copy_(torch.from_numpy(means.mean(0, dtype=np.float64)))
@@ -223,7 +205,7 @@ def evaluate_encoder(
     rng: np.random.Generator,
     *,
     train_rows: Any = None,
-    prior_samples: int = PRIOR_SAMPLES,
+    prior_samples: int | None = None,
 ) -> dict[str, float | None]:
     """What an encoder keeps of circuits it has not seen, and what its prior samples are worth; rates from 0 to 1.
 
@@ -269,7 +251,7 @@ def evaluate_encoder(
     kl = kl_divergence(torch.from_numpy(means), torch.from_numpy(np.log(stds))).sum(2)
     told["kld"] = float(kl.mean())
     told["kld_scaled"] = float(kl.mean()) / (32 * encoder.n_latents)
-    return told | _prior_metrics(encoder, rng, train_rows, prior_samples)
+    return told | _prior_metrics(encoder, rng, train_rows, PRIOR_SAMPLES if prior_samples is None else prior_samples)
 
 
 def same_rows(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -277,49 +259,14 @@ def same_rows(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one == other).all(axis=1)
 
 
-def edge_metrics(predicted: np.ndarray, true: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    """Edges against predictions, shapes (B, N, N), over the pairs of nodes i < j; see `evaluate_encoder`.
-
-    A rate of nothing (no predicted edge, no true edge, no pair without) is 1 for precision and recall, 0 otherwise.
-    """
-    i, j = np.triu_indices(true.shape[1], 1)
-    values, joined = predicted[:, i, j].astype(np.float64), true[:, i, j] > 0
-    hit = values > threshold
-    right, n_hit, n_joined = (int(np.count_nonzero(a)) for a in (hit & joined, hit, joined))
-    apart = joined.size - n_joined
-    return {
-        "adjacency_accuracy": float((hit == joined).mean()),
-        "edge_precision": right / n_hit if n_hit else 1.0,
-        "edge_recall": right / n_joined if n_joined else 1.0,
-        "edge_false_positive_rate": (n_hit - right) / apart if apart else 0.0,
-        "falpos_mean": float(values[~joined].mean()) if apart else 0.0,
-        "mean_edge": float(values[joined].mean()) if n_joined else 1.0,
-    }
-
-
 def _part_metrics(
     encoder: TrainedEncoder, rows: np.ndarray, means: np.ndarray, decoded: np.ndarray
 ) -> dict[str, float | None]:
-    batch = encoder.graphs.encode_rows(rows)
-    true_edges = batch.adjacency.sum(axis=1)
-    k = encoder.graphs.n_kinds
-    module = encoder.module
-    if isinstance(module, _PublishedModel):
-        with torch.inference_mode():
-            parts = module.parts(torch.from_numpy(means))
-        kinds, qubits = parts.kinds.numpy().argmax(2), parts.qubits.numpy()
-        nodes = batch.mask
-        levels = np.rint(qubits) if isinstance(module, UrlV3) else (qubits > 0.5)
-        right = levels == batch.features[..., k:]
-        gates = nodes.copy()
-        gates[:, 0] = False
-        gates[np.arange(len(rows)), batch.lengths + 1] = False
-        return {
-            "gate_accuracy": float((kinds == batch.features[..., :k].argmax(2))[nodes].mean()),
-            "qubit_accuracy": float(right.all(2)[gates].mean()) if gates.any() else 1.0,
-            "qubit_entry_accuracy": float(right[nodes].mean()),
-            **edge_metrics(parts.adjacency.numpy(), true_edges),
-        }
+    graphs = encoder.graphs.encode_rows(rows)
+    with torch.inference_mode():
+        told = encoder.module.accuracies(graphs, torch.from_numpy(means))
+    if told is not None:
+        return told
     again = encoder.graphs.encode_rows(decoded)
     table = np.append(encoder.space.kind, -1)
     gates = rows != PADDING
@@ -328,7 +275,7 @@ def _part_metrics(
         "gate_accuracy": float((table[decoded] == table[rows]).mean()),
         "qubit_accuracy": float(columns.all(2)[gates].mean()) if gates.any() else 1.0,
         "qubit_entry_accuracy": float(columns.mean()),
-        **edge_metrics(again.adjacency.sum(axis=1), true_edges),
+        **edge_metrics(again.adjacency.sum(axis=1), graphs.adjacency.sum(axis=1)),
     }
 
 
@@ -346,6 +293,8 @@ def _prior_metrics(
     encoder: TrainedEncoder, rng: np.random.Generator, train_rows: Any, samples: int
 ) -> dict[str, float | None]:
     z = encoder.sample_latents(samples, rng)
+    with torch.inference_mode():
+        label_validity = encoder.module.label_validity(torch.from_numpy(z))
     rows, built = encoder.try_decode(z)
     built &= _inside(rows, encoder.space)
     found = distinct(rows[built])
@@ -355,7 +304,7 @@ def _prior_metrics(
         "prior_samples": samples,
         "validity": float(built.mean()),
         "validity_unmasked": unmasked_validity(encoder, z),
-        "validity_labels": _label_validity(encoder, z),
+        "validity_labels": label_validity,
         "uniqueness": len(found) / max(1, int(np.count_nonzero(built))),
         "novelty": None if new is None or not len(found) else new / len(found),
     }
@@ -368,24 +317,42 @@ def _inside(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
 
 
 def unmasked_validity(encoder: TrainedEncoder, z: np.ndarray) -> float | None:
-    """Share of latents whose likeliest gates, position by position, are a circuit of the space; None if not `gvae`."""
-    if not isinstance(encoder.module, Gvae):
-        return None
+    """Share of latents whose likeliest gates, position by position, are a circuit of the space; None if it has none."""
     with torch.inference_mode():
-        tokens = encoder.module.scores(torch.from_numpy(z)).numpy().argmax(2)
+        likeliest = encoder.module.likeliest(torch.from_numpy(z))
+    if likeliest is None:
+        return None
+    tokens = likeliest.numpy()
     ended = np.maximum.accumulate(tokens == encoder.space.n_tokens, axis=1)
     return float(_inside(np.where(ended, PADDING, tokens), encoder.space).mean())
 
 
-def _label_validity(encoder: TrainedEncoder, z: np.ndarray) -> float:
-    module = encoder.module
-    if not isinstance(module, _PublishedModel):
-        return 1.0  # the decoder writes START, gates and END itself
-    with torch.inference_mode():
-        kinds = module.parts(torch.from_numpy(z)).kinds.numpy().argmax(2)
-    end = module.n_kinds - 1
-    length = (kinds[:, 1:] == end).argmax(1)
-    inside = np.arange(kinds.shape[1] - 1) < length[:, None]
-    gates = (kinds[:, 1:] > 0) & (kinds[:, 1:] < end)
-    ended = (kinds[:, 1:] == end).any(1)
-    return float(((kinds[:, 0] == 0) & ended & (gates | ~inside).all(1)).mean())
+def train_on_pool(
+    pool: str | os.PathLike[str], out: str | os.PathLike[str], *, task: str | None = None, **settings: Any
+) -> TrainedEncoder:
+    """Train an encoder on a pool and keep it, with a table of its metrics and, if the pool has labels, a map.
+
+    Args:
+        pool: a pool folder.
+        out: folder of the encoder, new or empty.
+        task: whose labels colour ``latent-map.png``; default the pool's first.
+        settings: keywords of `train`.
+
+    Raises:
+        UnknownNameError: the pool has no such task; else as `train`.
+        RunError: the folder holds files already, or cannot be written.
+    """
+    from qas.encoders.report import distance_correlations, metrics_table, save_map
+
+    circuits = Pool(pool)
+    if task is not None and task not in circuits.tasks:
+        raise UnknownNameError("task of the pool", task, circuits.tasks)
+    with new_folder(out, "the encoder") as folder:
+        encoder = train(circuits.rows, circuits.space, **settings)
+        encoder.save(folder)  # before anything is read that could be damaged
+        if circuits.tasks:
+            encoder.metrics |= distance_correlations(encoder, circuits)
+            encoder.save(folder)
+            save_map(encoder, circuits, task or circuits.tasks[0], folder / "latent-map.png")
+        write_atomic(folder / "metrics.md", metrics_table({folder.name: encoder}) + "\n")
+    return encoder

@@ -16,16 +16,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qas._gymnasium import ENV_ID, register
-from qas.envs.actions import ActionTable
-from qas.envs.curricula import Curriculum, FixedThreshold, MovingThreshold, RandomHalting, load_curriculum
-from qas.envs.rewards import Transition, list_rewards, load_reward
+from qas.envs.curricula import (
+    CURRICULA,
+    Curriculum,
+    FixedThreshold,
+    MovingThreshold,
+    RandomHalting,
+    load_curriculum,
+)
+from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
 
 __all__ = [
+    "CURRICULA",
     "ENV_ID",
-    "ActionTable",
+    "REWARDS",
     "CircuitBuilderEnv",
     "Curriculum",
     "FixedThreshold",

@@ -10,15 +10,16 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
+from qas.alphabet import Alphabet
+from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
-from qas.encoders.layers import LayerEncoding, whole_number
-from qas.envs.actions import ActionTable
+from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
 from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem
-from qas.vqe import Evaluator
+from qas.vqe import CircuitEvaluator, Evaluator
 
 Observation = dict[str, np.ndarray]
 
@@ -37,7 +38,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Action Space
 
-    `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `ActionTable`). For the usual gate set
+    `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `Alphabet`). For the usual gate set
     without coupling: CNOTs 0 .. n(n-1)-1, then RX, RY, RZ of qubit 0, of qubit 1, and so on. `info["action_mask"]` and
     `action_masks()` tell which actions are legal; an action is illegal when it repeats the most recent gate on every
     qubit it touches. Where nothing would be legal (a set of a single gate), everything is. An illegal action is not
@@ -62,7 +63,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Starting State
 
-    The empty circuit, or `reset(options={"circuit": circuit})`, whose gates must be in the action table and whose
+    The empty circuit, or `reset(options={"circuit": circuit})`, whose gates must be in `env.actions` and whose
     angles are kept as they are until the first step. Further options: `training=False` leaves the curriculum untouched
     during the episode; `restart_curriculum=True` puts it back to its beginning. `reset(seed=…)` seeds everything that
     is random (start angles, shots, halting) but does not restart the curriculum, which lives across episodes.
@@ -86,9 +87,9 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         max_gates: longest circuit, and number of layers in the observation.
         gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
-        reward: a name of `list_rewards()`, or a function from `Transition` to float.
-        curriculum: "moving" (default), "moving-lower-bound", "fixed", a number (a fixed threshold), or a `Curriculum`,
-            which is copied. See `load_curriculum`.
+        reward: a name of `REWARDS`, a class, or a function from `Transition` to float. See `load_reward`.
+        curriculum: a name of `CURRICULA` (default "moving"), a `Curriculum` class, a number (a fixed threshold), or a
+            `Curriculum`, which is copied. See `load_curriculum`.
         random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
         order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
             is appended with angle 0, as the published code does.
@@ -130,11 +131,11 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         max_gates: int = 40,
         gates: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
-        reward: str | Reward = "incremental_with_fixed_ends",
-        curriculum: str | float | Curriculum | None = None,
+        reward: str | Reward | type[Reward] = "incremental_with_fixed_ends",
+        curriculum: str | float | Curriculum | type[Curriculum] | None = None,
         random_halting: RandomHalting | Mapping[str, Any] | None = None,
         order: str = "append_then_optimise",
-        evaluator: Evaluator | None = None,
+        evaluator: CircuitEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.problem: BaseProblem = problem if isinstance(problem, BaseProblem) else load_problem(problem)
@@ -149,7 +150,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
         n = self.problem.n_qubits
         gates = self.problem.search_gates if gates is None else gates
-        self.actions = ActionTable(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
+        self.actions = Alphabet(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
         self.encoding = LayerEncoding(n, self.actions.gates, max_layers=self.max_gates)
         self.reward = load_reward(reward)
         self.curriculum = load_curriculum(curriculum, self.problem)
@@ -284,7 +285,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         The wrappers of `gymnasium.make` insist on a `reset` before `step`: call it first, then `unwrapped.set_state`.
 
         Raises:
-            QasError: not such a state, or that of another problem, action table, length limit, order or curriculum.
+            QasError: not such a state, or that of another problem, gate set, length limit, order or curriculum.
         """
         if not isinstance(state, Mapping) or state.get("format") != _STATE or state.get("version") != _STATE_VERSION:
             raise QasError(f"this is not a state of the circuit builder, version {_STATE_VERSION}")
@@ -415,7 +416,9 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 
 # ---------------------------------------------------------------------- arguments
-def _checked_evaluator(evaluator: Evaluator | None, problem: BaseProblem, noise: NoiseModel | None) -> Evaluator:
+def _checked_evaluator(
+    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None
+) -> CircuitEvaluator:
     if evaluator is None:
         evaluator = Evaluator(problem, noise)
     elif evaluator.problem != problem:

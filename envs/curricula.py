@@ -11,24 +11,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from qas.encoders.layers import whole_number
-from qas.errors import QasError, UnknownNameError
+from qas.checks import finite_number, whole_number
+from qas.errors import QasError
 from qas.problems import BaseProblem
-
-
-def _number(what: str, value: Any, *, positive: bool = True) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise QasError(f"{what} is a number, got {value!r}")
-    number = float(value)
-    if not math.isfinite(number) or (positive and number <= 0):
-        raise QasError(f"{what} is a {'positive' if positive else 'finite'} number, got {value!r}")
-    return number
+from qas.registry import Registry
 
 
 class Curriculum(abc.ABC):
     """The error below which an episode is a success. It learns from training episodes only.
 
-    To add one, subclass it and give `state_fields` the names of all attributes that make up its state.
+    To add one, subclass it, give `state_fields` the names of all attributes that make up its state, and register it.
     """
 
     state_fields: ClassVar[tuple[str, ...]]
@@ -39,6 +31,15 @@ class Curriculum(abc.ABC):
     """energy that errors are counted from; None: the problem's exact value"""
     threshold: float
     """error below which the present episode is a success, problem's unit"""
+
+    @classmethod
+    def for_problem(cls, problem: BaseProblem) -> Self:
+        """The one for a problem, where only its name or class is given.
+
+        Raises:
+            QasError: the curriculum can only be given as an instance.
+        """
+        raise QasError(f"the curriculum {cls.__name__} has no settings of its own for a problem; give an instance")
 
     def observe(self, energy: float) -> None:  # noqa: B027
         """Take note of the energy after a step; exact, also where the agent sees shot noise."""
@@ -79,8 +80,13 @@ class FixedThreshold(Curriculum):
     state_fields = ("threshold", "target")
 
     def __init__(self, threshold: float, *, target: float | None = None) -> None:
-        self.threshold = _number("the threshold", threshold)
-        self.target = None if target is None else _number("the target", target, positive=False)
+        self.threshold = finite_number("the threshold", threshold, above=0)
+        self.target = None if target is None else finite_number("the target", target)
+
+    @classmethod
+    def for_problem(cls, problem: BaseProblem) -> Self:
+        """The problem's threshold."""
+        return cls(float(problem.threshold or 0.0))
 
 
 class MovingThreshold(Curriculum):
@@ -134,15 +140,17 @@ class MovingThreshold(Curriculum):
         success_switch: float | None = None,
         reachable: bool = False,
     ) -> None:
-        self.target: float = _number("the target", target, positive=False)
-        self.accept_error = _number("accept_error", accept_error)
-        self.ball = _number("ball", ball)
+        self.target: float = finite_number("the target", target)
+        self.accept_error = finite_number("accept_error", accept_error, above=0)
+        self.ball = finite_number("ball", ball, above=0)
         if self.ball > self.accept_error:
             raise QasError(f"ball is at most accept_error ({self.accept_error:g}), got {self.ball:g}")
         self.shift_time = whole_number("shift_time", shift_time)
         self.successes_per_cut = whole_number("successes_per_cut", successes_per_cut)
         self.cuts = whole_number("cuts", cuts)
-        self.success_switch = self.accept_error if success_switch is None else _number("success_switch", success_switch)
+        self.success_switch = self.accept_error
+        if success_switch is not None:
+            self.success_switch = finite_number("success_switch", success_switch, above=0)
         self.threshold = self.accept_error
         self.reachable = bool(reachable)
         self.lowest: float | None = None if self.reachable else self.target + self.accept_error
@@ -203,19 +211,20 @@ class MovingThreshold(Curriculum):
             self.cuts_done = 0
 
 
-_CURRICULA = {
-    "moving": MovingThreshold.for_problem,
-    "moving-lower-bound": MovingThreshold.lower_bound,
-    "fixed": lambda problem: FixedThreshold(float(problem.threshold or 0.0)),
-}
+CURRICULA = Registry(
+    "curricula",
+    "curriculum",
+    {"moving": MovingThreshold, "moving-lower-bound": MovingThreshold.lower_bound, "fixed": FixedThreshold},
+)
+"""Name -> `Curriculum` class, or a function from a problem to a `Curriculum`; the first is the default."""
 
 
-def load_curriculum(curriculum: str | float | Curriculum | None, problem: BaseProblem) -> Curriculum:
+def load_curriculum(curriculum: str | float | Curriculum | type[Curriculum] | None, problem: BaseProblem) -> Curriculum:
     """A curriculum for `problem`.
 
     Args:
-        curriculum: ``"moving"`` (or None), ``"moving-lower-bound"``, ``"fixed"`` (the problem's threshold), a number
-            (that threshold), or a `Curriculum`, which is copied.
+        curriculum: a name of `CURRICULA` or a `Curriculum` class (as its `for_problem` makes it), None for
+            ``"moving"``, a number (a fixed threshold), or a `Curriculum`, which is copied.
         problem: what the circuits are judged on.
 
     Raises:
@@ -224,12 +233,13 @@ def load_curriculum(curriculum: str | float | Curriculum | None, problem: BasePr
     """
     if isinstance(curriculum, Curriculum):
         return copy.deepcopy(curriculum)
-    if curriculum is None or isinstance(curriculum, str):
-        name = curriculum or "moving"
-        if name not in _CURRICULA:
-            raise UnknownNameError("curriculum", name, _CURRICULA)
-        return _CURRICULA[name](problem)
-    return FixedThreshold(_number("a curriculum that is not a name", curriculum))
+    maker: Any = "moving" if curriculum is None else curriculum
+    maker = CURRICULA[maker] if isinstance(maker, str) else maker
+    if isinstance(maker, type) and issubclass(maker, Curriculum):
+        return maker.for_problem(problem)
+    if callable(maker):
+        return maker(problem)
+    return FixedThreshold(finite_number("a curriculum that is neither name nor Curriculum", curriculum, above=0))
 
 
 @dataclass(frozen=True)
@@ -254,7 +264,7 @@ class RandomHalting:
 
     def __post_init__(self) -> None:
         whole_number("successes of the random halting", self.successes)
-        if not 0 < _number("the probability of the random halting", self.probability) <= 1:
+        if not 0 < finite_number("the probability of the random halting", self.probability) <= 1:
             raise QasError(f"the probability of the random halting lies in (0, 1], got {self.probability}")
         whole_number("low of the random halting", self.low, 0)
         whole_number("high of the random halting", self.high, self.low)

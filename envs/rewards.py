@@ -1,7 +1,7 @@
 """Rewards: what one step of the circuit builder is worth.
 
-To add a reward, write a frozen dataclass with a `__call__` that takes a `Transition` and returns a float, and add it
-to `_REWARDS`.
+To add a reward, write a frozen dataclass with a `__call__` that takes a `Transition` and returns a float, and register
+it in `REWARDS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from qas.errors import QasError, UnknownNameError
+from qas.checks import shortened
+from qas.errors import QasError
+from qas.registry import Registry
 
 
 class Transition(NamedTuple):
@@ -86,6 +88,13 @@ class Incremental:
 
 
 @dataclass(frozen=True)
+class IncrementalClipped(Incremental):
+    """The share of the missing energy won, clipped to [-1, 1]."""
+
+    clipped: bool = True
+
+
+@dataclass(frozen=True)
 class Naive:
     """`success` below the threshold, `failure` at the length limit, else 0."""
 
@@ -96,6 +105,14 @@ class Naive:
         if step.success:
             return self.success
         return self.failure if step.at_limit else 0.0
+
+
+@dataclass(frozen=True)
+class NaiveFives(Naive):
+    """+5 below the threshold, -5 at the length limit, else 0."""
+
+    success: float = 5.0
+    failure: float = -5.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +137,13 @@ class TwoStep:
 
 
 @dataclass(frozen=True)
+class TwoStepEnd(TwoStep):
+    """The reward of `TwoStep`, only as the episode ends."""
+
+    at_end: bool = True
+
+
+@dataclass(frozen=True)
 class Log:
     """-ln(error / |target|), or -ln(error) when not `relative`; errors count as at least `floor`.
 
@@ -132,6 +156,13 @@ class Log:
     def __call__(self, step: Transition) -> float:
         scale = abs(step.target) if self.relative and step.target else 1.0
         return -math.log(max(step.error, self.floor) / scale)
+
+
+@dataclass(frozen=True)
+class LogToGround(Log):
+    """-ln(error); errors count as at least `floor`."""
+
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,47 +189,52 @@ class NegativeAboveThreshold:
         return self.factor * step.threshold / max(step.error, 1e-3 * step.threshold)
 
 
-_REWARDS: dict[str, tuple[str, Callable[..., Reward], dict[str, Any]]] = {
-    "incremental_with_fixed_ends": ("share of the missing energy won, +5 and -5 at the ends", IncrementalFixedEnds, {}),
-    "incremental": ("share of the missing energy won", Incremental, {}),
-    "incremental_clipped": ("share of the missing energy won, clipped to [-1, 1]", Incremental, {"clipped": True}),
-    "naive": ("1 for success", Naive, {}),
-    "naive_fives": ("+5 for success, -5 at the length limit", Naive, {"success": 5.0, "failure": -5.0}),
-    "staircase": ("steps at 15, 10, 5 and 1 times the threshold", Staircase, {}),
-    "two_step": ("a small step at 5 times the threshold, a large one at the threshold", TwoStep, {}),
-    "two_step_end": ("two_step, only when the episode ends", TwoStep, {"at_end": True}),
-    "log": ("-ln(error / |target|)", Log, {}),
-    "log_to_ground": ("-ln(error)", Log, {"relative": False}),
-    "log_to_threshold": ("-ln(error - threshold), 11 for success", LogToThreshold, {}),
-    "negative_above_threshold": ("-error/threshold, positive below the threshold", NegativeAboveThreshold, {}),
-}
+REWARDS = Registry(
+    "rewards",
+    "reward",
+    {
+        "incremental_with_fixed_ends": IncrementalFixedEnds,
+        "incremental": Incremental,
+        "incremental_clipped": IncrementalClipped,
+        "naive": Naive,
+        "naive_fives": NaiveFives,
+        "staircase": Staircase,
+        "two_step": TwoStep,
+        "two_step_end": TwoStepEnd,
+        "log": Log,
+        "log_to_ground": LogToGround,
+        "log_to_threshold": LogToThreshold,
+        "negative_above_threshold": NegativeAboveThreshold,
+    },
+)
+"""Name -> a class or function whose call with the parameters gives a `Reward`; the first is the default."""
 
 
 def list_rewards() -> dict[str, str]:
     """Reward name -> one line about it."""
-    return {name: about for name, (about, _, _) in _REWARDS.items()}
+    return {name: REWARDS.about(name) for name in REWARDS}
 
 
-def load_reward(name: str | Reward, **parameters: float | bool) -> Reward:
-    """The reward of that name; a function passes through.
+def load_reward(reward: str | Reward | type[Reward], **parameters: float | bool) -> Reward:
+    """A reward from what a caller gave.
 
     Args:
-        name: a name of `list_rewards`, or a function from `Transition` to float.
-        **parameters: replace the defaults of the named reward, e.g. ``success=10.0``.
+        reward: a name of `REWARDS`, a class of rewards, or a reward: a function from `Transition` to float.
+        **parameters: replace the defaults of a named reward or class, e.g. ``success=10.0``.
 
     Raises:
         UnknownNameError: no such reward; the nearest name is suggested.
         QasError: a parameter the reward does not have, or something that is neither name nor function.
     """
-    if not isinstance(name, str):
-        if not callable(name) or parameters:
-            raise QasError(f"a reward is a name with parameters or a function, got {name!r}")
-        return name
-    if name not in _REWARDS:
-        raise UnknownNameError("reward", name, _REWARDS)
-    _, kind, defaults = _REWARDS[name]
-    known = inspect.signature(kind).parameters
+    named: Any = REWARDS[reward] if isinstance(reward, str) else reward
+    if not callable(named) or (parameters and not isinstance(reward, (str, type))):
+        raise QasError(f"a reward is a name or class with parameters, or a function, got {shortened(reward)}")
+    if not isinstance(reward, (str, type)):
+        return reward
+    known = inspect.signature(named).parameters
     for parameter in parameters:
         if parameter not in known:
+            name = reward if isinstance(reward, str) else named.__name__
             raise QasError(f"reward {name} has no parameter {parameter!r}; it takes {', '.join(known) or 'none'}")
-    return kind(**(defaults | parameters))
+    made: Reward = named(**parameters)
+    return made

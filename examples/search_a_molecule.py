@@ -12,6 +12,6 @@ print(
 for point in run.front:
     print(f"{point.two_qubit_gates} cx, {point.gates} gates: error {point.error:.2e} Ha")
 
-check = qas.evaluate(run.best.circuit, problem, noise="ibm-mumbai", backend="aer", shots=20_000)
+check = qas.evaluate(run.best.circuit, problem, noise="ibm-mumbai", engine="aer", shots=20_000)
 print(f"Aer, 20,000 shots a setting: {check.energy:.4f} ± {check.standard_error:.4f} Ha")
 print(f"everything lies in {run.path}; open report.html there")

@@ -267,8 +267,78 @@ def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
         axes.text(x, y, text, fontsize=11.5, **style_of_text)
 
 
+# ---------------------------------------------------------------------- LaTeX
+_TEX = {"S†": r"S^\dagger", "T†": r"T^\dagger", "√X": r"\sqrt{X}"}
+_TEX_STARTS = {r"\control{}": r"\ctrl", r"\targX{}": r"\swap"}
+_TEX_ENDS = {"●": r"\control{}", "⊕": r"\targ{}", "×": r"\targX{}"}
+
+
+def draw_latex(circuit: Circuit) -> str:
+    """A LaTeX document that compiles by itself; its ``quantikz`` environments can be copied into a paper.
+
+    Angles are in radians to 3 significant digits; a long circuit continues in further environments.
+    """
+    blocks = []
+    for row in _rows_of_columns(circuit):
+        cells = [[rf"\lstick{{$q_{{{q}}}$}}"] for q in range(circuit.n_qubits)]
+        for _, _, gates in row:
+            column = {q: text for gate in gates for q, text in _latex_cells(gate).items()}
+            for q, wire in enumerate(cells):
+                wire.append(column.get(q, r"\qw"))
+        lines = [" & ".join([*wire, r"\qw"]) for wire in cells]
+        blocks.append("\\begin{quantikz}\n" + " \\\\\n".join(lines) + "\n\\end{quantikz}\n")
+    return (
+        "\\documentclass[border=4pt,varwidth=100cm]{standalone}\n"
+        "\\usepackage{amsmath,tikz}\n\\usetikzlibrary{quantikz}\n"
+        "\\begin{document}\n" + "\n\\medskip\n".join(blocks) + "\\end{document}\n"
+    )
+
+
+def _latex_cells(gate: Gate) -> dict[int, str]:
+    """What stands on each wire of a gate; the upper one carries the line between them."""
+    base = _label(gate)
+    name = f"{base[0]}_{{{base[1:]}}}" if gate_spec(gate.name).axis and len(base) > 1 else _TEX.get(base, base)
+    angles = ", ".join(map(_latex_angle, gate.angles))
+    box = rf"\gate{{{name}({angles})}}" if angles else rf"\gate{{{name}}}"
+    ends = [_TEX_ENDS[end] for end in _ENDS[gate.name]] if gate.name in _ENDS else [box] * len(gate.qubits)
+    cells = dict(zip(gate.qubits, ends, strict=True))
+    if len(cells) == 2:
+        upper, lower = min(cells), max(cells)
+        start = cells[upper]
+        cells[upper] = _TEX_STARTS.get(start, rf"{start}\vqw") + f"{{{lower - upper}}}"
+    return cells
+
+
+def _latex_angle(value: float) -> str:
+    digits, _, power = f"{value + 0.0:.3g}".partition("e")
+    return rf"{digits} \cdot 10^{{{int(power)}}}" if power else digits
+
+
+# ---------------------------------------------------------------------- files
+_FIGURES = (".png", ".svg", ".pdf")
+
+
+def save_circuit(circuit: Circuit, path: str | os.PathLike[str]) -> None:
+    """Write a circuit as a picture (.png, .svg, .pdf), as LaTeX (.tex) or as OpenQASM 3 (.qasm), whole or not at all.
+
+    Raises:
+        QasError: another suffix.
+        CircuitError: the circuit is too long for a picture.
+        RunError: a folder that does not exist or cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind in _FIGURES:
+        save_figure(draw_figure(circuit), path)
+    elif kind in (".tex", ".qasm"):
+        _check_folder(path)
+        write_atomic(path, draw_latex(circuit) if kind == ".tex" else circuit.to_qasm())
+    else:
+        raise QasError(f"a circuit is saved as {', '.join(_FIGURES)}, .tex or .qasm, got {path.name!r}")
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as .png or .svg; the file appears complete or not at all.
+    """Write a figure as .png, .svg or .pdf; the file appears complete or not at all.
 
     Raises:
         QasError: another suffix.
@@ -276,11 +346,16 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in (".png", ".svg"):
-        raise QasError(f"a figure is saved as .png or .svg, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise RunError(f"the folder {path.parent} does not exist")
+    if kind not in _FIGURES:
+        raise QasError(f"a figure is saved as .png, .svg or .pdf, got {path.name!r}")
+    _check_folder(path)
     dpi = min(200.0, 60_000 / max(figure.get_size_inches()))  # a PNG has at most 65,536 pixels a side
     stream = io.BytesIO()
-    figure.savefig(stream, format=kind[1:], dpi=dpi, metadata={"Date": None} if kind == ".svg" else {})
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind, {})
+    figure.savefig(stream, format=kind[1:], dpi=dpi, metadata=undated)
     write_atomic(path, stream.getvalue())
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise RunError(f"the folder {path.parent} does not exist")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, require_hamiltonian
 
 if TYPE_CHECKING:
-    from qas.simulators import Objective
+    from qas.simulators import Objective, Simulator
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def evaluate(
     *,
     noise: str | NoiseModel | None = None,
     shots: int | None = None,
+    engine: str | type[Simulator] | Simulator | None = None,
     backend: str | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
@@ -100,7 +103,8 @@ def evaluate(
         problem: a name of `qas.list_problems` or a `Problem`.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         shots: measurements, or None for the exact value.
-        backend: engine: "statevector", "pauli-transfer" or "aer"; None takes the fastest exact one.
+        engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact.
+        backend: the old name of `engine`; warns.
         seed: fixes what the shots draw.
 
     Raises:
@@ -118,12 +122,15 @@ def evaluate(
         raise CircuitError(
             f"the circuit has {circuit.n_qubits} qubits, but problem {target.name} needs {target.n_qubits}"
         )
-    _check_whole("seed", seed, 0)
+    seed = whole_number("seed", seed, 0)
     if shots is not None:
-        _check_whole("shots", shots, 1)
+        shots = whole_number("shots", shots)
+    if backend is not None:
+        warnings.warn("evaluate(backend=...) is now evaluate(engine=...)", DeprecationWarning, stacklevel=2)
+        engine = backend
 
     model = load_noise(noise)
-    simulator = target.simulator(model, backend, shots)
+    simulator = target.simulator(model, engine, shots)
     standard_error = None
     if shots is None:
         energy = target.energy(circuit, simulator)
@@ -133,7 +140,8 @@ def evaluate(
     if model is None and shots is None:
         noise_free = energy
     else:
-        noise_free = target.energy(circuit, target.simulator(engine="aer" if backend == "aer" else None))
+        ours = engine is None or simulator is None or simulator.name in ("statevector", "pauli-transfer")
+        noise_free = target.energy(circuit, target.simulator(engine=None if ours else type(simulator)))
     assert target.threshold is not None
     return EvaluationReport(
         circuit=circuit,
@@ -149,23 +157,19 @@ def evaluate(
         product_state=target.product_state,
         threshold=target.threshold,
         unit=target.unit,
-        shots=None if shots is None else int(shots),
-        seed=int(seed),
+        shots=shots,
+        seed=seed,
     )
 
 
 def _estimate(objective: Objective, shots: int, seed: int) -> tuple[float, float]:
     """Energy at the circuit's own angles from shots, and its standard error."""
     circuit, simulator = objective.circuit, objective.simulator
-    if simulator.name == "aer":
-        return simulator.sample(circuit, objective.hamiltonian, shots, seed)  # type: ignore[attr-defined]
+    sample = getattr(simulator, "sample", None)
+    if sample is not None:
+        return sample(circuit, objective.hamiltonian, shots, seed)
     from qas.optimizers.shots import SampledObjective
 
     sampled = SampledObjective(objective, shots, np.random.default_rng(seed))
     energy = sampled(circuit.angles)
     return energy, sampled.standard_deviation(objective.terms(circuit.angles))
-
-
-def _check_whole(what: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise QasError(f"{what} is a whole number of at least {least}, got {value!r}")

@@ -98,8 +98,8 @@ def refuse_links(folder: Path) -> None:
     Raises:
         RunError: a link lies in it.
     """
-    with disk_errors(folder):
-        for entry in os.scandir(folder):
+    with disk_errors(folder), os.scandir(folder) as entries:
+        for entry in entries:
             if entry.is_symlink():
                 raise RunError(f"{entry.path} is a link, and only files of the folder itself are written")
 
@@ -206,11 +206,6 @@ def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = ""
     raise RunError(f"no free folder name for results/{stem}")
 
 
-def free_folder(stem: str) -> Path:
-    """``results/<stem>-<time>``; another process may be given the same one: see `new_folder`."""
-    return Path("results") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def _refuse_taken(folder: Path, what: str, instead: str) -> None:
     taken = folder.exists() and (not folder.is_dir() or any(not name.startswith(LOCK) for name in os.listdir(folder)))
     if taken:
@@ -220,7 +215,7 @@ def _refuse_taken(folder: Path, what: str, instead: str) -> None:
 def _take(lock: Path, what: str, wait: float) -> str:
     """Make the lock file; returns its content."""
     mine = json.dumps(_myself() | {"token": uuid.uuid4().hex})
-    end = time.monotonic() + wait
+    end, pause = time.monotonic() + wait, 0.005
     while not _make(lock, mine):
         told = _content(lock)
         if told is None:
@@ -239,7 +234,8 @@ def _take(lock: Path, what: str, wait: float) -> str:
         elif time.monotonic() >= end:
             raise RunError(f"{what} is being written by {holder}; if that has ended, remove {lock}")
         else:
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.25)
     return mine
 
 

@@ -57,9 +57,9 @@ def _constant(rows: list[list[complex]]) -> Callable[[], np.ndarray]:
 
 def _u(theta: float, phi: float, lam: float) -> np.ndarray:
     c, s = math.cos(theta / 2), math.sin(theta / 2)
-    return np.array(
-        [[c, -cmath.exp(1j * lam) * s], [cmath.exp(1j * phi) * s, cmath.exp(1j * (phi + lam)) * c]], dtype=complex
-    )
+    # exp(i(φ+λ)) would not be the product of the two phases where the sum of huge angles is rounded.
+    p, q = cmath.exp(1j * phi), cmath.exp(1j * lam)
+    return np.array([[c, -q * s], [p * s, p * q * c]], dtype=complex)
 
 
 _R = math.sqrt(0.5)

@@ -291,6 +291,10 @@ def _read_qasm2(text: str, bare: str) -> Any:
         found = re.match(r"(?:[^:]*:(\d+),\d+: )?(.*)", str(error).strip("\"'"), flags=re.DOTALL)
         assert found is not None
         raise _qasm_error(found[2], int(found[1]) if found[1] else None) from None
+    except TypeError as error:  # a gate that needs angles, without parentheses
+        names = "|".join(k.name for k in known if k.num_params)
+        found = re.search(rf"\b(?:{names})\s+[a-zA-Z]", bare)
+        raise _qasm_error(_reason(error), bare.count("\n", 0, found.start()) + 1 if found else None) from None
     except (ValueError, OverflowError) as error:
         raise _qasm_error(error) from None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
+from qas.simulators.interrupt import Interrupted, current
 from qas.vqe import Evaluation, Evaluator
 
 if TYPE_CHECKING:
@@ -46,6 +49,14 @@ class Budget:
             finite_number("seconds", self.seconds, above=0)
         if self.target is not None:
             finite_number("the target", self.target, above=0)
+
+
+@contextmanager
+def _ended_if_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except Interrupted:
+        raise SearchEnded from None
 
 
 class Meter:
@@ -96,6 +107,8 @@ class Meter:
     ) -> Evaluation:
         """Optimize a circuit's angles from its own, count it, and show it to the record.
 
+        An optimization that the clock cuts short is counted and shown with the best angles it had.
+
         Args:
             circuit, rng, max_evaluations, exact_start: as in `Evaluator.evaluate`.
             tidy: return the circuit without redundant gates, as the record keeps it.
@@ -105,7 +118,8 @@ class Meter:
         """
         left = self.left()
         limit = max_evaluations if left is None else min(left, max_evaluations or left)
-        found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
+        with _ended_if_interrupted():
+            found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
         self.evaluations += found.evaluations
         self.architectures += 1
         return found if self.record is None else self.record.take(found, self, rng, tidy=tidy)
@@ -116,8 +130,11 @@ class Meter:
         Raises:
             SearchEnded: nothing is left to spend.
         """
-        self.spend()
-        return self.evaluator.energy(circuit)
+        self.left()
+        with _ended_if_interrupted():
+            energy = self.evaluator.energy(circuit)
+        self.evaluations += 1
+        return energy
 
     def spend(self, evaluations: int = 1) -> None:
         """Count evaluations that are made elsewhere, such as a sweep of gradients.
@@ -164,8 +181,10 @@ class Meter:
         """Evaluations that are left; None for no limit.
 
         Raises:
-            SearchEnded: a limit or the target is reached.
+            SearchEnded: a limit or the target is reached, or the search was asked to stop.
         """
+        if current():
+            raise SearchEnded
         b = self.budget
         if b is None:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections import Counter
@@ -10,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import one_line, shortened, whole_number
 from qas.errors import MissingExtraError, QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.problems import CHEMICAL_ACCURACY, Problem, _line
+from qas.problems import CHEMICAL_ACCURACY, MOLECULES, Problem, load_problem
 
 MAPPINGS = {
     "jordan-wigner": "one qubit per spin orbital, alpha orbitals first",
@@ -37,6 +40,7 @@ CUTOFF = 1e-9
 BOHR_IN_ANGSTROM = 0.52917721092
 """Length of one bohr in ångström, as in PySCF (CODATA 2010)."""
 
+Atom = tuple[str, tuple[float, float, float]]
 Geometry = str | Sequence[tuple[str, Sequence[float]]]
 Active = tuple[int, int | Sequence[int]]
 
@@ -71,14 +75,15 @@ def molecule(
         mapping: a key of `MAPPINGS`.
         unit: of the coordinates, ``"angstrom"`` or ``"bohr"``.
         guess: where Hartree-Fock starts, a key of `GUESSES`; it matters where Hartree-Fock has several solutions.
-        name: id of the problem; default: formula and number of qubits.
+        name: id of the problem; default: formula, number of qubits, active electrons and orbitals, for two atoms the
+            bond length in angstrom, and where that does not tell all a hash of the rest: ``lih-4-2e3o-1.6-5c0f1e``.
 
     Raises:
         MissingExtraError: PySCF or qiskit-nature is not installed.
         UnknownNameError: no such mapping, unit or guess.
         TooLargeError: more than 16 qubits.
-        QasError: malformed geometry, unknown basis, electrons that do not fit charge, spin or active space, or a
-            Hartree-Fock calculation that does not converge.
+        QasError: malformed geometry, unknown basis, electrons that do not fit charge, spin or active space, a
+            Hartree-Fock calculation that does not converge, or the name of a shipped molecule that is another one.
 
     References:
         PySCF: Sun et al., J. Chem. Phys. 153, 024109 (2020), https://doi.org/10.1063/5.0006074.
@@ -92,9 +97,8 @@ def molecule(
         raise UnknownNameError("Hartree-Fock guess", guess, GUESSES)
     if not isinstance(basis, str) or not re.fullmatch(r"[A-Za-z0-9+*(),\-_ ]{1,60}", basis):
         raise QasError(f"basis is the name of a basis set such as 'sto-3g', got {basis!r}")
-    charge, spin = _integer(charge, "charge"), _integer(spin, "spin")
-    if spin < 0:
-        raise QasError(f"spin is the number of unpaired electrons, at least 0, got {spin}")
+    charge = whole_number("the charge", charge, -1000, 1000)
+    spin = whole_number("spin, the number of unpaired electrons,", spin, 0)
     atoms = _read_geometry(geometry, unit)
     request = _read_active(active)
     try:
@@ -116,25 +120,29 @@ def molecule(
     terms[identity] = terms.get(identity, 0.0) + constant
     hamiltonian = Hamiltonian({p: c for p, c in terms.items() if abs(c) >= CUTOFF or p == identity})
     formula = _formula(symbol for symbol, _ in atoms)
-    return Problem(
-        name=name if name is not None else f"{formula.lower()}-{n_qubits}",
+    settings = {
+        "basis": basis,
+        "charge": charge,
+        "spin": spin,
+        "guess": guess,
+        "active_orbitals": list(orbitals),
+        "mapping": mapping,
+    }
+    what, tail = _told_apart(atoms, unit, settings, list(range(len(core), len(core) + len(orbitals))))
+    made = Problem(
+        name=name if name is not None else f"{formula}-{n_qubits}-{electrons}e{len(orbitals)}o{tail}".lower(),
         hamiltonian=hamiltonian,
         unit="hartree",
         threshold=CHEMICAL_ACCURACY,
-        description=f"{formula}, {basis.upper()}, {electrons}e in {len(orbitals)} orbitals, {mapping}",
+        description=f"{formula}{what}, {basis.upper()}, {electrons}e in {len(orbitals)} orbitals, {mapping}",
         provenance={
             "family": "molecule",
             "geometry": [[symbol, list(position)] for symbol, position in atoms],
             "geometry_unit": unit,
-            "basis": basis,
-            "charge": charge,
-            "spin": spin,
+            **settings,
             "orbitals": "ROHF" if spin else "RHF",
-            "guess": guess,
             "active_electrons": electrons,
-            "active_orbitals": list(orbitals),
             "core_orbitals": list(core),
-            "mapping": mapping,
             "qubit_order": "alpha orbitals by energy, then beta orbitals; qubit 0 is the rightmost letter",
             "cutoff": CUTOFF,
             "nuclear_repulsion": float(mol.energy_nuc()),
@@ -147,16 +155,12 @@ def molecule(
             },
         },
     )
+    _refuse_shipped_name(made)
+    return made
 
 
 # ---------------------------------------------------------------------- input
-def _integer(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise QasError(f"{what} is a whole number, got {value!r}")
-    return int(value)
-
-
-def _read_geometry(geometry: Any, unit: str) -> list[tuple[str, tuple[float, float, float]]]:
+def _read_geometry(geometry: Any, unit: str) -> list[Atom]:
     rule = "geometry is 'Symbol x y z; Symbol x y z; …' or a list of (symbol, (x, y, z))"
     if isinstance(geometry, str):
         lines = [line.replace(",", " ").split() for line in re.split(r"[;\n]", geometry) if line.strip()]
@@ -196,18 +200,13 @@ def _read_active(active: Any) -> tuple[int, int | tuple[int, ...]] | None:
     rule = "active is (electrons, orbitals) with a number of orbitals or a list of their indices"
     if not isinstance(active, (tuple, list)) or len(active) != 2:
         raise QasError(f"{rule}, got {active!r}")
-    electrons = _integer(active[0], "the number of active electrons")
-    if electrons < 1:
-        raise QasError(f"{rule}, at least one electron, got {active!r}")
+    electrons = whole_number("the number of active electrons", active[0])
     if isinstance(active[1], (list, tuple, range, np.ndarray)):
-        chosen = tuple(_integer(orbital, "an active orbital") for orbital in active[1])
-        if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
+        chosen = tuple(whole_number("the index of an active orbital", orbital, 0) for orbital in active[1])
+        if not chosen or len(set(chosen)) != len(chosen):
             raise QasError(f"active orbitals are different indices from 0, got {list(chosen)}")
         return electrons, tuple(sorted(chosen))
-    count = _integer(active[1], "the number of active orbitals")
-    if count < 1:
-        raise QasError(f"{rule}, at least one orbital, got {active!r}")
-    return electrons, count
+    return electrons, whole_number("the number of active orbitals", active[1])
 
 
 def _active_space(
@@ -250,13 +249,50 @@ def _count_qubits(n_orbitals: int, mapping: str) -> int:
     return n_qubits
 
 
+def _told_apart(atoms: list[Atom], unit: str, settings: dict[str, Any], orbitals: list[int]) -> tuple[str, str]:
+    """What tells a molecule from others of its formula and size: words for the description, the end of its name.
+
+    Two atoms have their distance in angstrom. All else that is not as usual is in a hash: the positions of more atoms,
+    rounded to 1e-6 angstrom, and settings that differ from the defaults, with `orbitals` for the active ones.
+    """
+    usual = {
+        "basis": "sto-3g",
+        "charge": 0,
+        "spin": 0,
+        "guess": "minao",
+        "active_orbitals": orbitals,
+        "mapping": "parity",
+    }
+    rest: dict[str, Any] = {key: value for key, value in settings.items() if value != usual[key]}
+    words = tail = ""
+    scale = 1.0 if unit == "angstrom" else BOHR_IN_ANGSTROM
+    if len(atoms) == 2:
+        length = f"{scale * math.dist(atoms[0][1], atoms[1][1]):.8g}"
+        words, tail = f" at {length} angstrom", f"-{length}"
+    elif len(atoms) > 2:
+        rest["positions"] = [[symbol, [round(scale * x, 6) + 0.0 for x in position]] for symbol, position in atoms]
+    if rest:
+        tail += "-" + hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]
+    return words, tail
+
+
+def _refuse_shipped_name(made: Problem) -> None:
+    """Raises QasError: the name is that of a shipped molecule, and this one is another."""
+    if (MOLECULES / f"{made.name}.json").exists():
+        shipped = load_problem(made.name).provenance
+        for key in ("geometry", "geometry_unit", "basis", "charge", "spin", "guess", "active_orbitals", "mapping"):
+            if shipped[key] != made.provenance[key]:
+                told = f"with the {key.replace('_', ' ')} {shortened(shipped[key])}"
+                raise QasError(f"{made.name} is the name of a shipped molecule {told}; choose another name for this")
+
+
 def _formula(symbols: Iterable[str]) -> str:
     counts = Counter(symbols)
     return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts.items())
 
 
 # ---------------------------------------------------------------------- chemistry
-def _build(atoms: list[tuple[str, tuple[float, float, float]]], basis: str, charge: int, spin: int, unit: str) -> Any:
+def _build(atoms: list[Atom], basis: str, charge: int, spin: int, unit: str) -> Any:
     from pyscf import gto
     from pyscf.data.elements import ELEMENTS
 
@@ -275,7 +311,7 @@ def _build(atoms: list[tuple[str, tuple[float, float, float]]], basis: str, char
         return gto.M(atom=atoms, basis=basis, charge=charge, spin=spin, unit=unit, verbose=0)
     except Exception as error:
         # PySCF has no common error for a basis that it does not know or that lacks an element.
-        raise QasError(f"PySCF cannot build the molecule in basis {basis!r}: {_line(error)}") from None
+        raise QasError(f"PySCF cannot build the molecule in basis {basis!r}: {one_line(error)}") from None
 
 
 def _hartree_fock(mol: Any, guess: str) -> Any:

@@ -3,21 +3,27 @@
 A channel acts after the gate it is attached to. Every channel is held as its Pauli transfer matrix (PTM)
 ``R_ij = Tr(P_i E(P_j)) / 2^k``, P in the order I X Y Z with the first qubit's letter varying fastest.
 
-To add a channel, write a function that returns a `Channel`; to add a preset, add it to `_PRESETS`.
+To add a channel, write a function that returns a `Channel`; to add a preset, register a function that returns a
+`NoiseModel` (`NOISE`, or an entry point in the group ``qas.noise``); the first line of its docstring is shown in lists.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qas.errors import CircuitError, NotPhysicalError, QasError, UnknownNameError
+from qas.checks import shortened, whole_number
+from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.gates import GATES, PAULI_MATRICES, gate_spec
+from qas.registry import Registry
 
 TOLERANCE = 1e-10
 """How far a channel may be from completely positive and trace preserving."""
@@ -51,7 +57,7 @@ class Channel:
     """
 
     name: str
-    ptm: np.ndarray
+    ptm: np.ndarray = field(repr=False)
     """float64, shape (4**k, 4**k)"""
 
     def __post_init__(self) -> None:
@@ -202,7 +208,11 @@ class Rule:
         return local
 
 
-@dataclass(frozen=True)
+MAX_FILE_BYTES = 100_000_000
+"""Largest noise file that is read; a device of 150 qubits takes a tenth of it."""
+
+
+@dataclass(frozen=True, repr=False)
 class NoiseModel:
     """Channels after gates, and readout flips. Immutable: `add` and `add_readout` return a new model.
 
@@ -239,27 +249,35 @@ class NoiseModel:
 
         Raises:
             UnknownNameError: no such gate.
-            QasError: a two-qubit channel on a one-qubit gate.
+            QasError: a two-qubit channel on a one-qubit gate, a target that is not 0 or 1 or has nothing to choose
+                from, or places that no gate can have: of the wrong number of qubits, negative or equal ones, beyond
+                the model's register or its coupling.
         """
         names = (gates,) if isinstance(gates, str) else tuple(gates)
         for name in names:
             if gate_spec(name).n_qubits < channel.n_qubits:
                 raise QasError(f"a two-qubit channel needs a two-qubit gate, got {channel.name!r} on {name}")
-        where = None
-        if qubits is not None:
-            where = frozenset(
-                (int(q),) if isinstance(q, (int, np.integer)) else tuple(int(i) for i in q) for q in qubits
-            )
-            for name in names:
-                for place in where:
-                    if len(place) != gate_spec(name).n_qubits:
-                        raise QasError(f"{name} acts on {gate_spec(name).n_qubits} qubit(s), got noise on {place}")
+            if target is not None and (channel.n_qubits == 2 or gate_spec(name).n_qubits == 1):
+                raise QasError(
+                    f"a target chooses where a one-qubit channel follows a two-qubit gate, got it for {name}"
+                )
+        if target is not None:
+            target = whole_number("target", target, 0, 1)
+        where = None if qubits is None else frozenset(_place(q) for q in qubits)
+        for name in names:
+            for place in sorted(where or ()):
+                if len(place) != gate_spec(name).n_qubits or len(set(place)) < len(place):
+                    raise QasError(
+                        f"{name} acts on {gate_spec(name).n_qubits} different qubit(s), got noise on {place}"
+                    )
+                self.check(name, place)
         return replace(self, rules=(*self.rules, Rule(channel, names, where, target)))
 
     def add_readout(self, p01: float, p10: float, qubits: Iterable[int] | None = None) -> NoiseModel:
         """The model with readout flips: p01 = P(read 1 | 0), p10 = P(read 0 | 1), on all qubits or those given."""
         pair = (_probability("readout flip p01", p01), _probability("readout flip p10", p10))
-        keys: list[int | None] = [None] if qubits is None else [int(q) for q in qubits]
+        most = None if self.n_qubits is None else self.n_qubits - 1
+        keys = [None] if qubits is None else [whole_number("a qubit that is read out", q, 0, most) for q in qubits]
         return replace(self, readout={**self.readout, **dict.fromkeys(keys, pair)})
 
     # ------------------------------------------------------------------ what the engines ask
@@ -317,6 +335,25 @@ class NoiseModel:
                 rows[:, 0] += (p10 - p01) * rows[:, 1:].sum(axis=1)
                 rows[:, 1:] *= 1.0 - p01 - p10
         return vector
+
+    # ------------------------------------------------------------------ for people
+    def __repr__(self) -> str:
+        return f"<NoiseModel {self.name!r}: {len(self.rules)} rules on {self.n_qubits or 'any number of'} qubits>"
+
+    def __str__(self) -> str:
+        """A few lines: size, coupling, how much the commonest gates lose, how often readout errs."""
+        pairs = "every pair coupled" if self.coupling is None else f"{len(self.coupling)} coupled pairs"
+        lines = [f"noise {self.name}: {self.n_qubits or 'any number of'} qubits, {pairs}, {len(self.rules)} rules"]
+        everywhere = {"rx": [(0,)], "cx": [(0, 1)] if self.coupling is None else sorted(self.coupling)[:1]}
+        for gate, default in everywhere.items():
+            places = {place for rule in self.rules if gate in rule.gates for place in rule.qubits or default}
+            losses = [
+                _infidelity(self.channel(gate, place)) for place in places if max(place) < (self.n_qubits or 2**31)
+            ]
+            lines.append(f"  {gate}: {_range(losses)} average gate infidelity" if losses else f"  {gate}: no noise")
+        flips = np.array([*self.readout.values()])
+        lines.append(f"  readout: {_range(flips.ravel())} flipped" if len(flips) else "  readout: no flips")
+        return "\n".join(lines)
 
     # ------------------------------------------------------------------ constructors and conversions
     @classmethod
@@ -382,7 +419,7 @@ class NoiseModel:
             QasError: missing or malformed fields.
         """
         try:
-            model = cls(name=data["name"])
+            model = cls(name=str(data["name"]))
             for rule in data["rules"]:
                 channel = Channel(rule["name"], np.array(rule["ptm"]))
                 model = model.add(channel, rule["gates"], rule["qubits"], target=rule["target"])
@@ -392,12 +429,32 @@ class NoiseModel:
             return replace(
                 model,
                 coupling=None if coupling is None else frozenset((int(a), int(b)) for a, b in coupling),
-                n_qubits=data["n_qubits"],
+                n_qubits=None if data["n_qubits"] is None else whole_number("n_qubits", data["n_qubits"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, QasError):
                 raise
             raise QasError(f"malformed noise description: {error!r}") from None
+
+
+def _place(qubits: Any) -> tuple[int, ...]:
+    """A qubit, or the qubits of a gate, as a tuple."""
+    if isinstance(qubits, (str, bytes)) or not isinstance(qubits, Iterable):
+        qubits = (qubits,)
+    return tuple(whole_number("a qubit with noise", q, 0) for q in qubits)
+
+
+def _infidelity(ptm: np.ndarray | None) -> float:
+    """1 - average gate fidelity of a channel (Nielsen, Phys. Lett. A 303, 249, 2002)."""
+    if ptm is None:
+        return 0.0
+    size = math.isqrt(len(ptm))
+    return float(1 - (np.trace(ptm) / size + 1) / (size + 1))
+
+
+def _range(values: Any) -> str:
+    low, high = (f"{bound:.2g}" for bound in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _composed(rules: Iterable[Rule], gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:
@@ -443,7 +500,10 @@ def _mumbai(name: str, p1: float, p2: float, time1: float, time2: float, flip: f
 
 
 def _ourense() -> NoiseModel:
-    """The Ourense patch of the QCAS comparison (CRLQAS section 4.2): 4 qubits on a star around qubit 1."""
+    """IBM Ourense, 4 qubits with coupling 0-1, 1-2, 1-3 (CRLQAS, QCAS)
+
+    The patch of the QCAS comparison (CRLQAS section 4.2).
+    """
     t1 = (75.75e-6, 78.47e-6, 101.51e-6, 79.54e-6)
     t2 = (50.81e-6, 27.56e-6, 107.0e-6, 78.38e-6)
     flips = (0.0166, 0.0237, 0.0156, 0.0396)
@@ -464,42 +524,79 @@ def _ourense() -> NoiseModel:
     return model
 
 
-_PRESETS: dict[str, tuple[str, Callable[[], NoiseModel]]] = {
-    "ibm-mumbai": (
-        "IBM Mumbai, median calibration of 2023-08-08 (CRLQAS)",
-        lambda: _mumbai("ibm-mumbai", 2.44e-4, 8.25e-3, 35e-9, 416e-9, 0.0225),
-    ),
-    "ibm-mumbai-max": (
-        "IBM Mumbai, worst calibrated values (CRLQAS)",
-        lambda: _mumbai("ibm-mumbai-max", 1.4e-3, 0.0228, 35e-9, 739.556e-9, 0.0869),
-    ),
-    "ibm-mumbai-10max": (
-        "IBM Mumbai, ten times the worst gate errors and times (CRLQAS)",
-        lambda: _mumbai("ibm-mumbai-10max", 0.0148, 0.2303, 350e-9, 7395.56e-9, 0.0869),
-    ),
-    "ibm-ourense": ("IBM Ourense, 4 qubits with coupling 0-1, 1-2, 1-3 (CRLQAS, QCAS)", _ourense),
-    "depolarizing": (
-        "depolarizing 1e-3 after one-qubit gates, 5e-3 on each qubit after two-qubit gates (CRLQAS)",
-        lambda: replace(NoiseModel.depolarizing(1e-3, 5e-3, per_qubit=True), name="depolarizing"),
-    ),
-}
+def _median() -> NoiseModel:
+    """IBM Mumbai, median calibration of 2023-08-08 (CRLQAS)"""
+    return _mumbai("ibm-mumbai", 2.44e-4, 8.25e-3, 35e-9, 416e-9, 0.0225)
+
+
+def _worst() -> NoiseModel:
+    """IBM Mumbai, worst calibrated values (CRLQAS)"""
+    return _mumbai("ibm-mumbai-max", 1.4e-3, 0.0228, 35e-9, 739.556e-9, 0.0869)
+
+
+def _ten_times_worst() -> NoiseModel:
+    """IBM Mumbai, ten times the worst gate errors and times (CRLQAS)"""
+    return _mumbai("ibm-mumbai-10max", 0.0148, 0.2303, 350e-9, 7395.56e-9, 0.0869)
+
+
+def _depolarizing() -> NoiseModel:
+    """depolarizing 1e-3 after one-qubit gates, 5e-3 on each qubit after two-qubit gates (CRLQAS)"""
+    return replace(NoiseModel.depolarizing(1e-3, 5e-3, per_qubit=True), name="depolarizing")
+
+
+NOISE = Registry(
+    "noise",
+    "noise",
+    {
+        "ibm-mumbai": _median,
+        "ibm-mumbai-max": _worst,
+        "ibm-mumbai-10max": _ten_times_worst,
+        "ibm-ourense": _ourense,
+        "depolarizing": _depolarizing,
+    },
+)
+"""Preset name -> function that returns the model."""
 
 
 def list_noise() -> dict[str, str]:
     """Preset name -> one line about it."""
-    return {name: text for name, (text, _) in _PRESETS.items()}
+    return {name: NOISE.about(name) for name in NOISE}
 
 
-def load_noise(name: str | NoiseModel | None) -> NoiseModel | None:
-    """A preset by name; a `NoiseModel` passes through; None and "none" mean no noise.
+def load_noise(name: str | os.PathLike[str] | NoiseModel | None) -> NoiseModel | None:
+    """A noise model by name, or from a file.
+
+    Args:
+        name: a preset; a path ending in ``.json`` with what `NoiseModel.to_json` returns; a `NoiseModel`, which passes
+            through; None, "none" and "" mean no noise.
 
     Raises:
         UnknownNameError: no such preset; the nearest name is suggested.
+        QasError: the file cannot be read, or describes no noise model.
     """
     if name is None or isinstance(name, NoiseModel):
         return name
-    if name in ("none", ""):
+    if str(name) in ("none", ""):
         return None
-    if name not in _PRESETS:
-        raise UnknownNameError("noise", name, [*_PRESETS, "none"])
-    return _PRESETS[name][1]()
+    if str(name).lower().endswith(".json"):
+        return _read(Path(name))
+    found = NOISE[str(name)]
+    return found if isinstance(found, NoiseModel) else found()
+
+
+def _read(path: Path) -> NoiseModel:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise QasError(f"{path} has {size} bytes, a noise file has at most {MAX_FILE_BYTES}")
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise QasError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, QasError):
+            raise
+        raise QasError(f"{path} is no JSON file: {shortened(str(error))}") from None
+    try:
+        return NoiseModel.from_json(data)
+    except QasError as error:
+        raise QasError(f"{path}: {error}") from None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import whole_number
 from qas.errors import QasError
 from qas.gates import GATES
 from qas.noise import (
@@ -105,8 +106,8 @@ def from_aer(noise_model: Any, n_qubits: int | None = None, strict: bool = True)
     for field in ("_default_quantum_errors", "_local_quantum_errors", "_local_readout_errors"):
         if not hasattr(noise_model, field):
             raise QasError(f"from_aer reads a qiskit_aer.noise.NoiseModel, got {type(noise_model).__name__}")
-    if n_qubits is not None and n_qubits < 1:
-        raise QasError(f"a noise model describes at least 1 qubit, got {n_qubits}")
+    if n_qubits is not None:
+        whole_number("the number of qubits of a noise model", n_qubits)
     _refuse_what_cannot_be_read(noise_model)
     everywhere = {g: e for g, e in noise_model._default_quantum_errors.items() if g not in _IGNORED}
     local = {g: e for g, e in noise_model._local_quantum_errors.items() if g not in _IGNORED}

@@ -15,27 +15,6 @@ BINS = 75
 """Bins of the histogram of fidelities (arXiv:1905.10876)."""
 
 
-def n_paths(circuit: Circuit) -> int:
-    """Number of ways from START to END through the graph of gates; more is better.
-
-    Two gates that follow each other on both wires are joined by one edge, so they count as one way, and so do START
-    and END: a path is a sequence of gates, each directly behind the one before on some wire. Idle wires have no edge;
-    a circuit without gates has 0 paths. Exact for any size.
-
-    References:
-        He, Deng, Zheng, Li, Situ, "Training-free quantum architecture search", AAAI 2024: paths of the DAG whose
-        adjacency matrix is 0/1.
-    """
-    tips: list[int | None] = [None] * circuit.n_qubits
-    paths: list[int] = []
-    for position, gate in enumerate(circuit.gates):
-        before = {tips[qubit] for qubit in gate.qubits}
-        paths.append(sum(1 if tip is None else paths[tip] for tip in before))
-        for qubit in gate.qubits:
-            tips[qubit] = position
-    return sum(paths[tip] for tip in set(tips) if tip is not None)
-
-
 def haar_divergence(fidelities: np.ndarray, n_qubits: int, bins: int = BINS) -> float:
     """Kullback-Leibler divergence, in nats, of a histogram of fidelities from that of Haar-random states; at least 0.
 

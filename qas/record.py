@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,11 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.problems import BaseProblem
+from qas.remarks import remarks_on
 from qas.runs import Front, Recorder, Result
 from qas.simulators import Simulator
+from qas.simulators.interrupt import current, shielded
+from qas.tidying import Tidier
 from qas.vqe import Evaluation
 
 
@@ -98,11 +101,13 @@ class Record:
         lucky one, so a candidate is measured once more and only that value counts.
         """
         evaluator = meter.evaluator
+        may_spend = meter.may_spend and not current()
         promising = found.error <= self.front.lowest(found.circuit.two_qubit_gates)
         if evaluator.shots is not None:
-            if not (promising or always) or not meter.may_spend:
+            if not (promising or always) or not may_spend:
                 return found if always else None
-            again = evaluator.evaluate(found.circuit, rng, max_evaluations=1, exact_start=True)
+            with shielded():
+                again = evaluator.evaluate(found.circuit, rng, max_evaluations=1, exact_start=True)
             meter.evaluations += again.evaluations
             return again
         if evaluator.noise is None and not (promising or always):
@@ -112,10 +117,11 @@ class Record:
             return found
         if evaluator.noise is None:
             return replace(found, circuit=circuit)
-        if not meter.may_spend:
+        if not may_spend:
             return found
         meter.evaluations += 1
-        energy = evaluator.energy(circuit)
+        with shielded():  # an optimization that was cut short is recorded as well
+            energy = evaluator.energy(circuit)
         return Evaluation(circuit, energy, self.problem.error(energy), found.evaluations + 1)
 
     # ------------------------------------------------------------------ what was found
@@ -133,12 +139,12 @@ class Record:
             self.note,
         )
 
-    def results(self, meter: Meter) -> list[Result]:
-        """The front with noise-free energies."""
+    def results(self, meter: Meter, front: Front | None = None) -> list[Result]:
+        """A front with noise-free energies; None: that of the search."""
         exact = meter.noise is None and meter.shots is None
         known, self._noise_free_energies = self._noise_free_energies, {}
         results = []
-        for error, energy, circuit, evaluations in self.front.points:
+        for error, energy, circuit, evaluations in (front or self.front).points:
             free = energy if exact else known.get(circuit)
             if free is None:
                 free = self.problem.energy(circuit, self._noise_free)
@@ -148,9 +154,29 @@ class Record:
 
     def write(self, meter: Meter, status: str) -> None:
         """Replace front, best circuit and summary in the run folder."""
+        self._write(meter, status, self.front)
+
+    def finish(self, meter: Meter, status: str, gates: Iterable[str], seconds: float | None) -> None:
+        """Write the outcome of the search, its front tidied; see `qas.tidying`.
+
+        Args:
+            meter: of the search. A tenth of its evaluations may be spent beyond them.
+            status: "finished" or "interrupted".
+            gates: names that circuits may use.
+            seconds: longest time that tidying may take, or None.
+        """
         if self.recorder is None:
             return
-        best = self.front.best
+        self.write(meter, status)  # what comes now can be cut short
+        tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds)
+        front = tidier(self.front)
+        remarks = remarks_on(self.results(meter, front), self.problem, meter.noise, self.recorder.folder)
+        self._write(meter, status, front, tidying=tidier.evaluations, remarks=remarks)
+
+    def _write(self, meter: Meter, status: str, front: Front, **more: Any) -> None:
+        if self.recorder is None:
+            return
+        best = front.best
         summary = {
             "status": status,
             "evaluations": meter.evaluations,
@@ -158,7 +184,7 @@ class Record:
             "seconds": round(meter.seconds, 3),
             "best_error": best[0] if best else None,
         }
-        self.recorder.write(self.results(meter), summary)
+        self.recorder.write(self.results(meter, front), summary | more)
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:

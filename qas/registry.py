@@ -13,10 +13,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from qas.checks import shortened
 from qas.errors import QasError, UnknownNameError
 
 REGISTRIES: dict[str, Registry] = {}
@@ -138,9 +145,14 @@ class Registry(Mapping[str, Any]):
     def name_of(self, thing: Any) -> str | None:
         """The name under which a class (or the class of an instance) is registered; None if it is not.
 
-        Only what is loaded can be asked for, so nothing is imported.
+        Nothing is imported for it.
         """
-        return next((n for n, t in self._things.items() if t is thing or t is type(thing)), None)
+        kind = thing if hasattr(thing, "__qualname__") else type(thing)
+        where = f"{kind.__module__}:{kind.__qualname__}"
+        for name, held in self._things.items():
+            if held is kind or held is thing or held == where:
+                return name
+        return next((name for name, point in self._others().items() if point.value == where), None)
 
     def about(self, name: str) -> str:
         """One line about it: its `about`, else the first line of its docstring."""
@@ -152,7 +164,7 @@ class Registry(Mapping[str, Any]):
 
         Args:
             given: a name of the registry, a subclass of `base`, an instance of it, or settings with their ``name``, as
-                in ``{"name": "level-set", "threshold": 0.95}``.
+                in ``{"name": "level-set", "threshold": 0.95}`` or, in one string, ``"level-set:threshold=0.95"``.
             base: what it must be.
             settings: the constructor's keywords, if it is not an instance.
 
@@ -164,6 +176,8 @@ class Registry(Mapping[str, Any]):
             if settings:
                 raise QasError(f"this {self.what} has its settings already, got {', '.join(settings)} beside it")
             return given
+        if isinstance(given, str) and ":" in given:
+            given = spelled_out(given)
         if isinstance(given, Mapping):
             settings = {k: v for k, v in given.items() if k != "name"} | settings
             given = given.get("name")
@@ -173,14 +187,80 @@ class Registry(Mapping[str, Any]):
                 shown = given.__name__ if isinstance(given, type) else type(given).__name__
                 raise QasError(f"the {self.what} is a name, a {base.__name__} class or an instance of one, got {shown}")
             kind = self[given]
-        name = given if isinstance(given, str) else given.__name__
-        known = options_of(kind)
-        for key in settings:
-            if key not in known:
-                if not known:
-                    raise QasError(f"the {self.what} {name} has no settings, got {key!r}")
-                raise UnknownNameError(f"setting of the {self.what} {name}", key, known)
+        check_settings(kind, settings, f"the {self.what} {given if isinstance(given, str) else given.__name__}")
         return kind(**settings)
+
+
+def spelled_out(text: str) -> dict[str, Any]:
+    """``"level-set:threshold=0.95,quantile=0.5"`` as a mapping; values are JSON, or else text.
+
+    Raises:
+        QasError: something else than ``setting=value`` behind the name.
+    """
+    name, _, rest = text.partition(":")
+    found: dict[str, Any] = {"name": name}
+    for part in rest.split(","):
+        key, sign, value = part.partition("=")
+        if not (sign and key.strip()):
+            raise QasError(f"settings behind a name are written name:setting=value,setting=value, got {text!r}")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found
+
+
+def check_settings(kind: Callable[..., Any], settings: Mapping[str, Any], what: str) -> None:
+    """Refuse settings that a class or function does not take, or whose type is not the one it names.
+
+    Args:
+        kind: its keyword-only parameters are the settings.
+        settings: what is given.
+        what: what is set, as messages name it.
+
+    Raises:
+        UnknownNameError: no such setting.
+        QasError: no settings at all, or a value of another type.
+    """
+    known = options_of(kind)
+    hints = _hints(kind)
+    for name, value in settings.items():
+        if name not in known:
+            if not known:
+                raise QasError(f"{what} has no settings, got {name!r}")
+            raise UnknownNameError(f"setting of {what}", name, known)
+        if not _fits(value, hints.get(name, Any)):
+            wanted = hints[name]
+            shown = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+            raise QasError(f"{name} of {what} must be {shown}, got {shortened(value)}")
+
+
+def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the parameters; none where a name in them cannot be resolved at run time."""
+    try:
+        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)  # type: ignore[misc]
+    except NameError:
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a setting has the type its signature names; lists, which JSON has, stand for tuples."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint is None or hint is NoneType:
+        return value is None
+    if hint is bool or isinstance(value, bool):
+        return isinstance(value, bool) and hint in (bool, Any)
+    if hint is int:
+        return isinstance(value, (int, np.integer))
+    if hint is float:
+        return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
+    if origin in (tuple, list):
+        parts = [part for part in get_args(hint) if part is not ...]
+        return isinstance(value, (tuple, list)) and all(any(_fits(v, p) for p in parts) for v in value)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def options_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -196,3 +276,32 @@ def settings_of(thing: Any) -> dict[str, Any]:
     """
     found = {name: (getattr(thing, name), p.default) for name, p in options_of(type(thing)).items()}
     return {name: value for name, (value, default) in found.items() if value is not default and value != default}
+
+
+def recorded(value: Any) -> Any:
+    """A setting as JSON has it: things that a registry knows by their name, with their settings if they have any.
+
+    What no registry knows is told by the name of its class, which a reader understands and `Registry.make` refuses.
+
+    Raises:
+        QasError: a number that is not finite.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):
+            raise QasError(f"a setting is a finite number, got {value!r}")
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): recorded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [recorded(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    names = (table.name_of(kind) for table in REGISTRIES.values())
+    name = next((name for name in names if name is not None), f"{kind.__module__}:{kind.__qualname__}")
+    settings = {} if value is kind else {key: recorded(item) for key, item in settings_of(value).items()}
+    return {"name": name, **settings} if settings else name

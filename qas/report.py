@@ -89,10 +89,11 @@ def _floored(values: Iterable[float]) -> list[float]:
     return [max(float(v), FLOOR) for v in values]
 
 
-def _new_figure(title: str | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _new_figure(title: str | None) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, facecolor=_PAPER, layout="constrained")
+    # Narrow enough for its text to be read where a telephone shrinks it.
+    figure = Figure(figsize=(4.8, 4.4), facecolor=_PAPER, layout="constrained")
     axes = figure.add_subplot(facecolor=_PAPER)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -108,9 +109,8 @@ def _new_figure(title: str | None, size: tuple[float, float]) -> tuple[Figure, A
 
 def _error_axis(axes: Axes, run: Run, drawn: Sequence[float], *, lowest: float | None) -> None:
     """Logarithmic error axis with the threshold and, if it is above the exact value, the best product state."""
-    unit = short_unit(run.problem.unit)
     axes.set_yscale("log")
-    axes.set_ylabel(f"error ({unit})" if unit else "error", color=_INK)
+    axes.set_ylabel(f"error{_suffix(run.problem)}", color=_INK)
     assert run.problem.threshold is not None
     lines = [(run.problem.threshold, threshold_name(run), _GOOD, (0, (5, 3)))]
     product = product_state(run.problem)
@@ -127,8 +127,9 @@ def _error_axis(axes: Axes, run: Run, drawn: Sequence[float], *, lowest: float |
         axes.text(1.0, 1.01, note, transform=axes.transAxes, fontsize=8, color=_SOFT, ha="right", va="bottom")
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8.5, frameon=True, facecolor=_PAPER, edgecolor=_GRID, framealpha=0.92, labelcolor=_INK)
+def _legend(figure: Figure) -> None:
+    """Below the axes: inside it would cover a point or its label."""
+    figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, labelcolor=_INK)
 
 
 def front_figure(run: Run, title: str | None = None) -> Figure:
@@ -139,7 +140,7 @@ def front_figure(run: Run, title: str | None = None) -> Figure:
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _new_figure(title, (6.0, 4.2))
+    figure, axes = _new_figure(title)
     kept = envelope(run.front)
     shown = [r.error for r in run.front] + ([r.noise_free_error for r in kept] if run.noise else [])
     if run.front:
@@ -171,13 +172,13 @@ def front_figure(run: Run, title: str | None = None) -> Figure:
     _error_axis(axes, run, _floored(shown), lowest=min(shown, default=None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("two-qubit gates", color=_INK)
-    _legend(axes)
+    _legend(figure)
     return figure
 
 
 def convergence_figure(run: Run, title: str | None = None) -> Figure:
     """Best error so far against evaluations, with a sample of the architectures behind it."""
-    figure, axes = _new_figure(title, (6.0, 4.2))
+    figure, axes = _new_figure(title)
     rows = run.history()
     rows = rows[np.isfinite(rows["error"]) & np.isfinite(rows["best_error"])]
     drawn: list[float] = []
@@ -187,17 +188,19 @@ def convergence_figure(run: Run, title: str | None = None) -> Figure:
             sample["evaluations"], _floored(sample["error"]), "o", color=_SOFT, markersize=2.5, alpha=0.5,
             linestyle="none", markeredgewidth=0, zorder=2, label="architectures (a sample)",
         )  # fmt: skip
-        best = np.minimum.accumulate(rows["error"])
+        # Not the lowest of all errors: under noise and shots it is what was offered to the front that counts.
+        best = np.minimum.accumulate(rows["best_error"])
         changes = np.flatnonzero(np.diff(best, prepend=np.inf) < 0)
+        last = min(best[-1], run.best.error) if run.front else best[-1]
         counts = [*rows["evaluations"][changes], rows["evaluations"][-1]]
-        errors = _floored([*best[changes], best[-1]])
+        errors = _floored([*best[changes], last])
         axes.plot(counts, errors, color=_MAIN, linewidth=2, drawstyle="steps-post", zorder=3, label="best so far")
         drawn = [*errors, *_floored(sample["error"])]
         if rows["evaluations"][-1] > 100:
             axes.set_xscale("log")
     _error_axis(axes, run, drawn, lowest=float(rows["error"].min()) if len(rows) else None)
     axes.set_xlabel("evaluations of the objective", color=_INK)
-    _legend(axes)
+    _legend(figure)
     return figure
 
 
@@ -242,6 +245,9 @@ th{font-weight:600;color:var(--c7b8794)}
 tr.good td{color:var(--c2d7d46)}
 pre{margin:0;overflow-x:auto;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+@media(max-width:600px){main{padding:18px 10px 40px}section{padding:14px 12px}h1{font-size:1.45rem}
+.numbers{grid-template-columns:1fr 1fr;gap:10px}.number{padding:10px 12px}.number b{font-size:1.15rem}
+th,td{padding:6px 5px}th{white-space:normal;vertical-align:bottom}.settings th{width:6.5em}}
 details summary{cursor:pointer;font-weight:600}details pre{margin-top:12px}
 """
 
@@ -303,6 +309,12 @@ def _error(value: float) -> str:
     return f"{value + 0.0:.3g}".replace("-", "−")
 
 
+def _suffix(problem: BaseProblem) -> str:
+    """The unit as it stands behind the name of a quantity; empty where there is none."""
+    unit = short_unit(problem.unit)
+    return f" ({unit})" if unit else ""
+
+
 def _heading(run: Run) -> str:
     noise = f"noise {_text(run.noise.name)}" if run.noise else "no noise"
     text = f"<h1>{_text(run.problem.name)}</h1>"
@@ -316,26 +328,26 @@ def _heading(run: Run) -> str:
 
 def _numbers(run: Run) -> str:
     best, problem = run.best, run.problem
-    unit = _text(short_unit(problem.unit))
+    unit = f" {short_unit(problem.unit)}".rstrip()
     assert problem.threshold is not None
     ratio = best.error / problem.threshold
-    goal = f"{threshold_name(run)} {problem.threshold:.2g} {short_unit(problem.unit)}"
+    goal = f"{threshold_name(run)} {problem.threshold:.2g}{unit}"
     solved = ratio <= 1
     reached = f"below {goal}" if solved else f"{ratio:.3g} × {goal}"
     cells = [
-        (f"{_error(best.error)} {unit}", "error with noise" if run.noise else "error", reached, solved),
-        (f"{best.energy:.6f}".replace("-", "−"), f"energy ({unit})", f"exact {problem.exact:.6f}", False),
+        (f"{_error(best.error)}{unit}", "error with noise" if run.noise else "error", reached, solved),
+        (f"{best.energy:.6f}".replace("-", "−"), f"energy{_suffix(problem)}", f"exact {problem.exact:.6f}", False),
     ]
     if run.noise:
         perfect = best.noise_free_error <= problem.threshold
-        cells.append((f"{_error(best.noise_free_error)} {unit}", "error without noise", "same angles", perfect))
+        cells.append((f"{_error(best.noise_free_error)}{unit}", "error without noise", "same angles", perfect))
     two = best.two_qubit_gates
     cells += [
         (f"{best.gates} / {two}", "gates / two-qubit gates", f"depth {best.circuit.depth}", False),
         (f"{run.evaluations:,}", "evaluations", f"{run.architectures:,} architectures", False),
     ]
     inner = "".join(
-        f"<div class='number{' good' if good else ''}'><span>{_text(label)}</span><b>{value}</b>"
+        f"<div class='number{' good' if good else ''}'><span>{_text(label)}</span><b>{_text(value)}</b>"
         f"<span>{_text(below).replace('-', '−') if 'exact' in below else _text(below)}</span></div>"
         for value, label, below, good in cells
     )
@@ -352,16 +364,15 @@ def _circuit(best: Result) -> str:
 
 
 def _table(run: Run) -> str:
-    unit = short_unit(run.problem.unit)
-    suffix = f" ({_text(unit)})" if unit else ""
-    heads = ["two-qubit gates", "gates", "depth", "angles", f"energy{suffix}", f"error{suffix}"]
-    heads += [f"error, no noise{suffix}"] if run.noise else []
+    suffix = _text(_suffix(run.problem))
+    # What a circuit achieves comes first: on a narrow screen the last columns have to be scrolled to.
+    heads = ["two-qubit gates", f"error{suffix}", *([f"error, no noise{suffix}"] if run.noise else [])]
+    heads += ["gates", "depth", "angles", f"energy{suffix}"]
     rows = []
     assert run.problem.threshold is not None
     for r in envelope(run.front):
-        cells = [str(r.two_qubit_gates), str(r.gates), str(r.circuit.depth), str(r.circuit.n_angles)]
-        cells += [f"{r.energy:.8f}".replace("-", "−"), _error(r.error)]
-        cells += [_error(r.noise_free_error)] if run.noise else []
+        cells = [str(r.two_qubit_gates), _error(r.error), *([_error(r.noise_free_error)] if run.noise else [])]
+        cells += [str(r.gates), str(r.circuit.depth), str(r.circuit.n_angles), f"{r.energy:.8f}".replace("-", "−")]
         good = " class='good'" if r.error <= run.problem.threshold else ""
         rows.append(f"<tr{good}>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     head = "".join(f"<th>{h}</th>" for h in heads)
@@ -382,7 +393,7 @@ def _settings(run: Run) -> str:
 
     rows = [
         ("problem", f"{problem.name}, {problem.n_qubits} qubits, {problem.summary}"),
-        ("exact energy", f"{problem.exact:.10f} {problem.unit}"),
+        ("exact energy", f"{problem.exact:.10f} {problem.unit}".rstrip()),
         ("agent", f"{run.agent}; {pairs(config.get('options'))}"),
         ("noise", run.noise.name if run.noise else "none"),
         ("angles", pairs(config.get("evaluator"))),
@@ -394,7 +405,7 @@ def _settings(run: Run) -> str:
     ]
     product = product_state(problem)
     if product is not None:
-        rows.insert(2, ("best product state", f"{product:.10f} {problem.unit}"))
+        rows.insert(2, ("best product state", f"{product:.10f} {problem.unit}".rstrip()))
     command = search_command(run)
     body = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in rows)
     if command:
@@ -425,3 +436,25 @@ def _svg(figure: Figure, name: str, label: str, *, natural_size: bool = False) -
     if not natural_size:
         text = re.sub(r'\b(width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg", f"<svg role='img' aria-label='{_text(label)}'", 1)
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """What other programs may want to know of a run, JSON-able; see `Run.front` and `Result.to_json`."""
+    p = run.problem
+    return {
+        "path": str(run.path.resolve()),
+        "status": run.status,
+        "problem": p.name,
+        "agent": run.agent,
+        "noise": run.noise.name if run.noise else None,
+        "seed": run.seed,
+        "evaluations": run.evaluations,
+        "architectures": run.architectures,
+        "seconds": run.seconds,
+        "unit": p.unit,
+        "exact": p.exact,
+        "product_state": product_state(p),
+        "threshold": p.threshold,
+        "best": run.best.to_json() if run.front else None,
+        "front": [r.to_json() for r in run.front],
+    }

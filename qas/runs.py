@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,11 +129,17 @@ def checked_points(data: Any) -> Iterator[tuple[float, float, Circuit, int]]:
         raise RunError(f"the front of the checkpoint is damaged: {told}") from None
 
 
+def rounding(energy: float) -> float:
+    """Energies that differ by no more are equal: what is left of them is the rounding of sums in floating point."""
+    return 1e-12 * max(1.0, abs(energy))
+
+
 class Front:
     """Circuits that no other beats in error, two-qubit gates and gates at once.
 
     A circuit joins when its error is lower, by more than `margin` of it plus 1e-12, than that of every circuit with at
-    most as many two-qubit gates and at most as many gates; of equal size the lower error stays.
+    most as many two-qubit gates and at most as many gates; of equal size the lower error stays. It drives out larger
+    circuits whose error is not lower by more than rounding.
     """
 
     def __init__(self, margin: float = 1e-3) -> None:
@@ -179,7 +185,7 @@ class Front:
         beaten = [
             place
             for place, point in self._points.items()
-            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error
+            if place != (two, gates) and place[0] >= two and place[1] >= gates and point[0] >= error - rounding(energy)
         ]
         for place in beaten:
             del self._points[place]
@@ -200,8 +206,10 @@ class Front:
 
     @property
     def best(self) -> tuple[float, float, Circuit, int] | None:
-        """The point of lowest error."""
-        return min(self._points.values(), key=lambda p: (p[0], len(p[2])), default=None)
+        """The point of lowest error; of equals the smaller circuit."""
+        lowest = min((p[0] for p in self._points.values()), default=np.inf)
+        equal = [key for key, p in self._points.items() if p[0] <= lowest + rounding(p[1])]
+        return self._points[min(equal)] if equal else None
 
     def to_json(self) -> list[Any]:
         return [[error, energy, c.n_qubits, c.to_list(), count] for error, energy, c, count in self.points]
@@ -218,21 +226,27 @@ class Front:
 
 
 def lowest_error(front: Iterable[Result]) -> Result:
-    """The circuit of lowest error; of equals the smaller one."""
-    return min(front, key=lambda r: (r.error, r.gates))
+    """The circuit of lowest error; of those equal up to rounding the one with the fewest two-qubit gates, then gates.
+
+    Raises:
+        ValueError: no circuits.
+    """
+    results = list(front)
+    lowest = min(r.error for r in results)
+    equal = [r for r in results if r.error <= lowest + rounding(r.energy)]
+    return min(equal, key=lambda r: (r.two_qubit_gates, r.gates, r.error))
 
 
 def envelope(front: Iterable[Result]) -> list[Result]:
     """The two-dimensional front, error against two-qubit gates: of each count the best, where it beats all fewer."""
-    kept: list[Result] = []
-    best_of: dict[int, Result] = {}
+    counts: dict[int, list[Result]] = {}
     for result in front:
-        held = best_of.get(result.two_qubit_gates)
-        if held is None or (result.error, result.gates) < (held.error, held.gates):
-            best_of[result.two_qubit_gates] = result
-    for two in sorted(best_of):
-        if not kept or best_of[two].error < kept[-1].error:
-            kept.append(best_of[two])
+        counts.setdefault(result.two_qubit_gates, []).append(result)
+    kept: list[Result] = []
+    for two in sorted(counts):
+        best = lowest_error(counts[two])
+        if not kept or best.error < kept[-1].error - rounding(best.energy):
+            kept.append(best)
     return kept
 
 
@@ -248,6 +262,8 @@ class Run:
         evaluations: calls of the objective; a gradient counts as one.
         architectures: circuits whose angles were optimized.
         seconds: time spent searching.
+        tidying: calls of the objective that went into tidying the front after the search, beyond `evaluations`.
+        remarks: what a reader should know about the outcome, one line each.
     """
 
     path: Path
@@ -259,10 +275,12 @@ class Run:
     evaluations: int
     architectures: int
     seconds: float
+    tidying: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def best(self) -> Result:
-        """The circuit of lowest error; of equals the smaller one.
+        """The circuit of lowest error; of equals, up to rounding, the smaller one.
 
         Raises:
             RunError: nothing was evaluated yet.
@@ -308,10 +326,13 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     folder = Path(path)
     config = read_config(folder)
-    summary: dict[str, Any] = {"status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0}
+    summary: dict[str, Any] = {
+        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
+    }  # fmt: skip
     if (folder / "summary.json").exists():
         found = read_json(folder / "summary.json", "the summary")
-        if not isinstance(found, dict) or any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
+        found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
+        if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
             raise RunError(f"the summary is damaged: {folder / 'summary.json'}")
         summary = found
     front = []
@@ -338,6 +359,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         summary["evaluations"],
         summary["architectures"],
         summary["seconds"],
+        summary["tidying"],
+        summary["remarks"],
     )
 
 

@@ -67,6 +67,10 @@ def entanglement_score(problem: BaseProblem) -> Score:
     return Score("entanglement", problem.product_state, gap, 0.9)
 
 
+SCORES = {"published": published_score, "entanglement": entanglement_score}
+"""Name -> what makes the score of a problem."""
+
+
 def load_score(name: str, problem: BaseProblem) -> Score:
     """The score ``"published"`` or ``"entanglement"`` of a problem.
 
@@ -74,7 +78,6 @@ def load_score(name: str, problem: BaseProblem) -> Score:
         UnknownNameError: another name.
         QasError: the problem has no such score.
     """
-    known = {"published": published_score, "entanglement": entanglement_score}
-    if name not in known:
-        raise UnknownNameError("score", name, known)
-    return known[name](problem)
+    if name not in SCORES:
+        raise UnknownNameError("score", name, SCORES)
+    return SCORES[name](problem)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
-from qas.errors import QasError
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
+from qas.simulators import Simulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,32 @@ class Evaluation:
     """calls of the objective this took; a gradient counts as one"""
 
 
+class CircuitEvaluator(Protocol):
+    """What environments and agents judge circuits with: an `Evaluator`, or a `qas.meter.Meter` that counts."""
+
+    @property
+    def problem(self) -> BaseProblem: ...
+    @property
+    def noise(self) -> NoiseModel | None: ...
+    @property
+    def shots(self) -> int | None: ...
+
+    def evaluate(
+        self,
+        circuit: Circuit,
+        rng: np.random.Generator,
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+    ) -> Evaluation:
+        """Optimize the angles of `circuit`, starting from its own."""
+        ...
+
+    def energy(self, circuit: Circuit) -> float:
+        """Energy of a circuit at its own angles, exact, one evaluation."""
+        ...
+
+
 @dataclass
 class Evaluator:
     """Optimizes angles and returns energies; stateless between calls, so one serves environment and agents alike.
@@ -33,8 +61,8 @@ class Evaluator:
     Args:
         problem: what is judged.
         noise: hardware noise, or None.
-        engine: simulator name, None for the fastest exact one.
-        optimizer: a name of `qas.optimizers.list_optimizers`.
+        engine: a name of `qas.simulators.list_engines`, a class or an instance; None for the fastest exact one.
+        optimizer: a name of `qas.optimizers.list_optimizers`, or a function like theirs.
         max_evaluations: most evaluations one architecture may take.
         tolerance: energy that may be left unfound, problem's unit.
         start_noise: standard deviation, in radians, of what is added to inherited angles: it leaves saddle points.
@@ -48,8 +76,9 @@ class Evaluator:
 
     problem: BaseProblem
     noise: NoiseModel | None = None
-    engine: str | None = None
-    optimizer: str = "l-bfgs"
+    _: KW_ONLY
+    engine: str | type[Simulator] | Simulator | None = None
+    optimizer: str | Callable[..., Any] = "l-bfgs"
     max_evaluations: int = 200
     tolerance: float = 1e-9
     start_noise: float = 0.1
@@ -57,10 +86,8 @@ class Evaluator:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_evaluations < 1:
-            raise QasError(f"max_evaluations is at least 1, got {self.max_evaluations}")
-        if not self.start_noise >= 0:
-            raise QasError(f"start_noise is not negative, got {self.start_noise}")
+        whole_number("max_evaluations", self.max_evaluations)
+        finite_number("start_noise", self.start_noise, least=0)
         self.simulator = self.problem.simulator(self.noise, self.engine, self.shots)
 
     def evaluate(

@@ -7,16 +7,13 @@ one, against the published ground energy.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qas.molecules import molecule
-from qas.problems import Problem
-
-FOLDER = Path(__file__).resolve().parents[1] / "qas" / "data" / "molecules"
+from qas.problems import MOLECULES, Problem
 
 H2O = "H -0.021 -0.002 0; O 0.835 0.452 0; H 1.477 -0.273 0"
 BEH2 = "H 0 0 -1.33; Be 0 0 0; H 0 0 1.33"
@@ -128,7 +125,7 @@ def make(name: str) -> Problem:
         AssertionError: an energy differs from the independent calculation by 1e-8 or from the published one by 1e-6.
     """
     recipe = RECIPES[name]
-    made = molecule(name=name, **recipe.options)
+    made = molecule(**recipe.options)
     casci, lowest = independent_casci(made)
     assert abs(made.provenance["sector_energy"] - casci) < 1e-8, (name, made.provenance["sector_energy"], casci)
     assert abs(made.exact - lowest) < 1e-8, (name, made.exact, lowest)
@@ -141,20 +138,19 @@ def make(name: str) -> Problem:
         extra["note"] = recipe.note
     space = f"{made.provenance['active_electrons']}e in {len(made.provenance['active_orbitals'])} orbitals"
     description = f"{recipe.title}, {made.provenance['basis'].upper()}, {space}, {made.provenance['mapping']}"
-    return replace(made, description=description, provenance=made.provenance | extra)
+    return replace(made, name=name, description=description, provenance=made.provenance | extra)
 
 
 def main() -> None:
     """Write the files named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*RECIPES, []], help="ids; all if none is given")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=MOLECULES, help="folder to write to")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or RECIPES:
         made = make(name)
-        path = arguments.out / f"{name}.json"
-        path.write_text(json.dumps(made.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        made.save(arguments.out / f"{name}.json")
         print(
             f"{name:12s} {made.n_qubits} qubits {len(made.hamiltonian):4d} terms  exact {made.exact:.9f}  "
             f"casci {made.provenance['casci']:.9f}  product {made.product_state:.9f}  basis {made.basis_state:.9f}"

@@ -1,12 +1,19 @@
-"""Fixtures for tests of everything that searches in the space of an encoder."""
+"""One thread for each test process, and fixtures for tests of everything that searches in the space of an encoder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pytest
+# Before anything that starts threads is imported, here and in processes that tests start: pytest-xdist has a worker on
+# every core already, and two of them with two threads each take longer than one after the other.
+for _name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
+from qas.problems.protocols import GrownByStrings
 
 
 class AdaptAgent(Agent):
@@ -34,19 +35,27 @@ class AdaptAgent(Agent):
     def __init__(self, *, choices: int = 4) -> None:
         self.choices = whole_number("choices", choices)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        from qas.adapters.problems import matrix_problem
+
+        rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(8, 8)))[0]
+        return {"problem": matrix_problem(rotation, angles=8), "evaluator": {"max_evaluations": 30}}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         problem = search.problem
-        if getattr(problem, "goal", None) not in ("fit", "gradient"):
+        if not isinstance(problem, GrownByStrings) or not problem.has_slopes:
             raise QasError(
                 f"agent adapt needs the problem adapter-target FILE or adapter-gradient FILE, got {problem.name}"
             )
-        missing = {"ry", "cx", "cz"} - set(search.table.gates)
-        if missing or search.table.coupling is not None:
+        missing = {"ry", "cx", "cz"} - set(search.alphabet.gates)
+        if missing or search.alphabet.coupling is not None:
             raise QasError("agent adapt needs the gates ry, cx and cz on all pairs of qubits")
         least = 1 + 3 * (problem.n_qubits - 1) // 2
         if search.max_gates < least:
             raise QasError(f"agent adapt needs at least {least} gates on {problem.n_qubits} qubits to turn any string")
+        self.problem: GrownByStrings = problem
         self.rng = search.rng(1)
         self.round = 0
         self.circuit = Circuit(problem.n_qubits)
@@ -58,8 +67,7 @@ class AdaptAgent(Agent):
             self._grow()
 
     def _grow(self) -> None:
-        asked = self.search.problem.angles  # type: ignore[attr-defined]
-        grown = self._longer() if self.circuit.n_angles < asked else None
+        grown = self._longer() if self.circuit.n_angles < self.problem.angles else None
         if grown is not None and len(grown) <= self.search.max_gates:
             found = self.meter.evaluate(grown, self.rng, exact_start=True)
             if found.error < self.error - 1e-12:
@@ -69,19 +77,15 @@ class AdaptAgent(Agent):
         self.circuit, self.error = Circuit(self.search.problem.n_qubits), np.inf
 
     def _longer(self) -> Circuit:
-        from qas.adapters.problems import with_string
-
-        problem, circuit = self.search.problem, self.circuit
         self.meter.spend()  # one pass through the layer, as any other gradient
-        objective = problem.objective(circuit)
-        slopes = np.abs(objective.slopes(circuit.angles))  # type: ignore[attr-defined]
+        slopes = np.abs(self.problem.string_slopes(self.circuit))
         index = np.arange(len(slopes))
         turns = np.bitwise_count(index[:, None] & index) % 2 == 1
         slopes[~turns] = -1.0  # zero up to rounding, as may be those of rotations
         order = np.argsort(slopes, axis=None)[::-1][: min(self.choices, int(turns.sum())) if self.round else 1]
         weights = 0.5 ** np.arange(len(order))
         pick = int(order[self.rng.choice(len(order), p=weights / weights.sum())])
-        return with_string(circuit, divmod(pick, len(slopes)))
+        return self.problem.with_string(self.circuit, divmod(pick, len(slopes)))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         error = None if np.isinf(self.error) else self.error

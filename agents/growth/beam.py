@@ -36,8 +36,7 @@ class BeamAgent(Agent):
         self.beam: list[tuple[float, Circuit]] = []
         self.pending: list[tuple[float, Circuit]] = []
         self.position = 0
-        table = search.table
-        gates = [table.gate(a) for a in range(len(table))]
+        gates = search.alphabet.placed
         one = [g for g in gates if len(g.qubits) == 1]
         self.extensions: list[tuple[Gate, ...]] = [(g,) for g in gates]
         self.extensions += [(t, g) for t in gates if len(t.qubits) == 2 for g in one if g.qubits[0] in t.qubits]

@@ -47,9 +47,9 @@ class EvolutionAgent(Agent):
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
-        table = search.table
-        self._one = [a for a in range(len(table)) if len(table.gate(a).qubits) == 1]
-        self._two = [a for a in range(len(table)) if len(table.gate(a).qubits) == 2]
+        placed = search.alphabet.placed
+        self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
+        self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) == 2]
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -152,7 +152,7 @@ class EvolutionAgent(Agent):
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:
-        gate = self.search.table.gate(action)
+        gate = self.search.alphabet.gate(action)
         count = gate_spec(gate.name).n_angles
         return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
 
@@ -183,7 +183,7 @@ class EvolutionAgent(Agent):
         """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
         two = self._gate(self._pick(self._two))
         circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.search.table.gate(a).qubits[0] in two.qubits]
+        near = [a for a in self._one if self.search.alphabet.gate(a).qubits[0] in two.qubits]
         if near:
             circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
             if self.rng.random() < 0.5:

@@ -1,49 +1,99 @@
-"""Random legal circuits: the baseline every agent has to beat."""
+"""Random circuits: the baseline every agent has to beat."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.pool.agent import POOL_SIZE, PoolAgent
+from qas.agents.pool.searchers import PoolSearcher, RandomSearcher
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
 
 
-class RandomAgent(Agent):
-    """Draws a length, then legal actions, then uniform angles, and optimizes."""
+class RandomAgent(PoolAgent):
+    """Draws circuits and optimizes their angles, from uniform ones.
+
+    A length, then legal gates; or, with an encoder, a pool or a screen (and on a labelled pool), one of the candidates
+    of every pool agent, none twice before all had their turn.
+
+    Args:
+        encoder, pool, pool_size, screen, screen_keep, starts: as for every pool agent; without the first, the second
+            and the fourth the others mean nothing.
+    """
 
     name: ClassVar[str] = "random"
-    about: ClassVar[str] = "random legal circuits of random length, angles optimized"
+    about: ClassVar[str] = "random legal circuits of random length, or circuits of a pool; angles optimized"
 
-    def __init__(self) -> None:
-        pass
+    def __init__(
+        self,
+        *,
+        encoder: str | None = None,
+        pool: str | None = None,
+        pool_size: int = POOL_SIZE,
+        screen: str | None = None,
+        screen_keep: float = 0.2,
+        starts: int = 1,
+    ) -> None:
+        super().__init__(
+            encoder=encoder, pool=pool, pool_size=pool_size, screen=screen, screen_keep=screen_keep, starts=starts
+        )
+        self._named = not (encoder is None and pool is None and screen is None)
+
+    @classmethod
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of an older run as they are called today: what points it had never mattered."""
+        return {name: value for name, value in options.items() if name != "features"}
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return Agent.example.__func__(cls)  # type: ignore[attr-defined]
 
     def prepare(self, search: Search) -> None:
-        super().prepare(search)
-        self.rng = search.rng(1)
+        self.from_pool = self._named or search.problem.listed
+        if self.from_pool:
+            super().prepare(search)
+        else:
+            Agent.prepare(self, search)
+            self.rng = search.rng(1)
+
+    def defaults(self, problem: Any) -> dict[str, Any]:
+        return super().defaults(problem) if self._named or problem.listed else {}
+
+    def _points(self) -> tuple[Any, np.ndarray]:
+        return None, np.zeros((len(self.rows), 1), dtype=np.float32)
+
+    def make_searcher(self, points: np.ndarray, rng: np.random.Generator) -> PoolSearcher:
+        return RandomSearcher(points, rng)
 
     def run(self) -> None:
+        if self.from_pool:
+            super().run()
         while True:
             self.search.safe_point(self)
             self.meter.evaluate(self.draw(), self.rng)
 
     def draw(self) -> Circuit:
         """One random circuit; no gate directly repeats the last one on all its qubits."""
-        table, n = self.search.table, self.search.problem.n_qubits
+        alphabet, n = self.search.alphabet, self.search.problem.n_qubits
         last = np.full(n, -1, dtype=np.int64)
         gates = []
         for _ in range(int(self.rng.integers(1, self.search.max_gates + 1))):
-            action = int(self.rng.choice(np.flatnonzero(table.legal(last))))
-            table.update(last, action)
-            gate = table.gate(action)
+            action = int(self.rng.choice(np.flatnonzero(alphabet.legal(last))))
+            alphabet.update(last, action)
+            gate = alphabet.gate(action)
             count = gate_spec(gate.name).n_angles
             gates.append(Gate(gate.name, gate.qubits, tuple(self.rng.uniform(-np.pi, np.pi, size=count).tolist())))
         return Circuit(n, gates)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        return {"rng": rng_state(self.rng)}, {}
+        return super().state() if self.from_pool else ({"rng": rng_state(self.rng)}, {})
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self.rng = restore_rng(state["rng"])
+        if self.from_pool:
+            super().restore(state, arrays)
+        else:
+            self.rng = restore_rng(state["rng"])

@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from itertools import pairwise
-from pathlib import Path
+import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.agents.base import Search, SearchEnded
 from qas.agents.pool.agent import POOL_SIZE, PoolAgent
-from qas.agents.pool.gaussian_process import GaussianProcess, log_expected_improvement, standard_units
-from qas.agents.pool.ledger import Ledger
-from qas.encoders.pools.spaces import PADDING, CircuitSpace
+from qas.agents.pool.bayesian import AcquisitionLike, BayesianSearcher, SurrogateLike
+from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Mutations
+from qas.agents.pool.ledger import HIDDEN, Ledger, without_password
+from qas.checks import whole_number
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.vqe import Evaluation
 
-PROPOSERS = ("gp", "botorch", "optuna", "dngo")
-"""Who proposes circuits of the pool."""
 MODES = ("open", "pool")
+STORAGE = "QAS_STORAGE"
+"""Environment variable with the storage of a resumed run."""
 
-_REFIT = 1.2  # growth of the observations after which hyper-parameters are fitted anew
+_PARENTS = 800
 _RADIUS = (0.05, 0.4, 2.0)  # least, first and largest, in standard deviations of the latents
 
 
 class BoAgent(PoolAgent):
-    """Bayesian optimization with an exact Gaussian process on the points of circuits.
+    """Bayesian optimization: a surrogate on the points of circuits, an acquisition that chooses batches of them.
 
     ``mode="pool"`` chooses among the candidates of the pool. ``mode="open"`` begins there and then leaves it: each step
     draws new circuits around the best ones (latents moved within a trust region and decoded under the grammar of the
-    space, and local changes of gates), adds fresh random ones, and evaluates those of the largest expected improvement.
-    The trust region grows after improvements and shrinks without them.
+    space, and local changes of gates), adds fresh random ones, and evaluates those that the acquisition chooses. The
+    trust region grows after improvements and shrinks without them.
 
     Every circuit is a trial of an Optuna study, in the run folder or in `storage`.
 
     Args:
-        mode: ``"open"`` or ``"pool"``.
-        proposer: for the pool: ``"gp"`` (own exact process), ``"botorch"`` (extra `bo`), ``"optuna"`` (its GPSampler,
-            snapped to the pool) or ``"dngo"``.
-        acquisition: of ``"gp"``: ``"log-ei"``, ``"thompson"``, ``"level-set"`` or ``"mean"``.
+        mode: ``"open"`` or ``"pool"``; default open, on a labelled pool pool.
+        surrogate: a name of `qas.agents.pool.SURROGATES`, a class, an instance, or settings with their ``name``.
+        acquisition: likewise of `qas.agents.pool.ACQUISITIONS`, such as ``{"name": "level-set", "threshold": 0.95}`` or
+            in one string ``"level-set:threshold=0.95"``. Values are minus energies.
         batch: circuits chosen together.
         initial: circuits evaluated before the first fit.
-        storage: Optuna storage URL or journal file; runs that share one learn from each other.
+        storage: Optuna storage URL or journal file; runs that share one learn from each other. A password in it is not
+            kept with the run.
         study: name of the study; default from problem, noise and number of qubits.
         encoder, pool, pool_size, screen, screen_keep, features, starts: as for every pool agent.
 
@@ -58,9 +61,9 @@ class BoAgent(PoolAgent):
     def __init__(
         self,
         *,
-        mode: str = "open",
-        proposer: str = "gp",
-        acquisition: str = "log-ei",
+        mode: str | None = None,
+        surrogate: SurrogateLike = "gp",
+        acquisition: AcquisitionLike = "log-ei",
         batch: int = 5,
         initial: int = 16,
         storage: str | None = None,
@@ -73,16 +76,6 @@ class BoAgent(PoolAgent):
         features: str | None = None,
         starts: int = 1,
     ) -> None:
-        for what, value, known in (("mode", mode, MODES), ("proposer", proposer, PROPOSERS)):
-            if value not in known:
-                raise UnknownNameError(what, value, known)
-        if mode == "open" and proposer != "gp":
-            raise QasError(f"the proposer {proposer} chooses from a pool only: add mode=pool")
-        if acquisition != "log-ei" and (mode == "open" or proposer != "gp"):
-            raise QasError(f"the acquisition {acquisition} is for the proposer gp on a pool: add mode=pool")
-        self.mode, self.acquisition = mode, acquisition
-        self.n_batch, self.n_initial = int(batch), int(initial)
-        self.searcher_name = "bo" if proposer == "gp" else proposer  # type: ignore[misc]
         super().__init__(
             encoder=encoder,
             pool=pool,
@@ -92,17 +85,48 @@ class BoAgent(PoolAgent):
             features=features,
             starts=starts,
         )
-        self.storage, self.study = storage, study
+        if mode is not None and mode not in MODES:
+            raise UnknownNameError("mode", mode, MODES)
+        self.surrogate, self.acquisition = surrogate, acquisition
+        self.initial = whole_number("initial", initial)
+        self.mode, self.storage, self.study = mode, storage, study
+        self.batch = whole_number("batch", batch)
+        self.make_searcher(np.zeros((1, 1)), np.random.default_rng())  # settings are checked before anything is slow
+
+    @classmethod
+    def todays_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of an older run as they are called today."""
+        new = dict(options)
+        if "proposer" in new:
+            new["surrogate"] = new.pop("proposer")
+        if new.get("surrogate") == "optuna":
+            raise QasError("Optuna's sampler proposes no circuits any more: the run can be read, not continued")
+        return new
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as the run folder keeps them: without the password of the storage."""
+        storage = options.get("storage")
+        return dict(options) | ({"storage": without_password(storage)} if isinstance(storage, str) else {})
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
-        if self.mode == "open" and self.encoder.model != "gvae":
-            raise QasError(
-                f"leaving the pool needs the decoder of a gvae encoder, got {self.encoder.model}: add mode=pool"
-            )
+        self.leaves = self.mode != "pool" if self.table is None else self.mode == "open"
+        """Whether it leaves the pool."""
+        if self.leaves and self.trained is None:
+            raise QasError(f"{search.problem.name} knows the circuits of its pool only: leave out mode=open")
+        self._sources: list[CandidateSource] = []
+        if self.leaves and self.trained is not None:
+            tokens = np.flatnonzero(self.rules.allowed)
+            decoder = Decoder(self.trained, self.rules.coupling)
+            self._sources = [decoder, Mutations(self.space, tokens), FixedPool(self.rows)]
+        self._model = copy.copy(self.searcher.surrogate)
+        self._model.prepare(self.points)
         self._ledger: Ledger | None = None
         self.count = 0
         """Circuits evaluated by this run."""
+        self.lowest = np.inf
+        """Lowest energy among them."""
         self.radius = _RADIUS[1]
         self.successes = self.failures = 0
         self.seen = np.zeros((0, self.space.max_gates), dtype=np.int16)
@@ -111,54 +135,57 @@ class BoAgent(PoolAgent):
         self.known_trials: set[int] = set()
         self._tried: set[bytes] = set()
         self._elsewhere: set[bytes] = set()  # being evaluated by other runs
-        self._process: GaussianProcess | None = None
-        self._blocks: list[int] = []  # observations of the process at its last fit, and after each addition since
         self._where: dict[bytes, int] = {}  # reduced form -> candidate, where a study is shared
         if self.storage is not None:
             self._where = {key: index for index, key in enumerate(self._keys(self.rows))}
             self._open_ledger()  # one that does not answer is refused before a folder is made
 
-    def searcher_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"batch": self.n_batch, "initial": self.n_initial}
-        return options | ({"acquisition": self.acquisition} if self.searcher_name == "bo" else {})
+    def make_searcher(self, points: np.ndarray, rng: np.random.Generator) -> BayesianSearcher:
+        return BayesianSearcher(
+            points, rng, surrogate=self.surrogate, acquisition=self.acquisition,
+            batch=self.batch, initial=self.initial,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ the ledger
     @property
-    def ledger(self) -> Ledger:
-        """The study; that in the run folder is opened at first use: only then is there a folder."""
-        return self._ledger or self._open_ledger()
+    def ledger(self) -> Ledger | None:
+        """The study; that in the run folder is opened at first use: only then is there a folder. None in memory."""
+        in_memory = self.storage is None and self.search.record.recorder is None
+        return None if in_memory else self._ledger or self._open_ledger()
 
     def _open_ledger(self) -> Ledger:
-        problem, noise = self.search.problem, self.search.noise
+        problem, noise, recorder, where = (
+            self.search.problem,
+            self.search.noise,
+            self.search.record.recorder,
+            self.storage,
+        )
+        if where is not None and HIDDEN in where:
+            where = os.environ.get(STORAGE)
+            if where is None:
+                raise QasError(
+                    f"the password of {self.storage} is not kept with the run: give the storage again "
+                    f"(--storage URL, or the environment variable {STORAGE})"
+                )
+        if recorder is None:
+            raise QasError("a storage is for runs in a folder: a search in memory takes none")
         name = self.study or f"{problem.name}-{noise.name if noise else 'noise-free'}-{self.space.n_qubits}q"
-        self._ledger = Ledger(self._folder, name, self.storage)
+        self._ledger = Ledger(recorder.folder, name, where, self.space)
         return self._ledger
 
-    @property
-    def _folder(self) -> Path:
-        recorder = self.search.record.recorder
-        assert recorder is not None
-        return recorder.folder
-
     def optimize(self, row: np.ndarray) -> Evaluation:
-        self.ledger.begin(self.count, self.space.circuit(row))
+        ledger = self.ledger
+        if ledger is None:
+            return super().optimize(row)
+        ledger.begin(self.count, self.space.circuit(row))
         try:
             found = super().optimize(row)
         except SearchEnded:
-            self.ledger.finish(None, {}, cut=True)
+            ledger.finish(None)
             raise
-        circuit = found.circuit
-        self.ledger.finish(
-            found,
-            {
-                "error": found.error,
-                "gates": len(circuit),
-                "two_qubit_gates": circuit.two_qubit_gates,
-                "depth": circuit.depth,
-                "evaluations": found.evaluations,
-            },
-            cut=not self.meter.may_spend,
-        )
+        # What the budget cut short counts as complete if it is the best all the same.
+        ledger.finish(found, cut=not self.meter.may_spend, best=found.energy < self.lowest)
+        self.lowest = min(self.lowest, found.energy)
         self.count += 1
         return found
 
@@ -193,9 +220,9 @@ class BoAgent(PoolAgent):
 
     # ------------------------------------------------------------------ proposals
     def propose(self) -> np.ndarray:
-        if self.ledger.shared:
+        if self.ledger is not None and self.ledger.shared:
             self._hear()
-        if self.mode == "pool" or len(self.energies) < self.n_initial:
+        if not self.leaves or len(self.energies) < self.initial:
             return super().propose()
         self.asked = self.asked[:0]
         return self._new_circuits()
@@ -215,79 +242,43 @@ class BoAgent(PoolAgent):
             self.radius, self.failures = max(0.5 * self.radius, _RADIUS[0]), 0
 
     def _new_circuits(self) -> np.ndarray:
-        """The most promising of many new circuits, one after the other, each given the expected value of the former."""
-        candidates = self._around_the_best()
-        process = self._surrogate()
-        points = self.features(candidates)
-        chosen: list[int] = []
-        best = float(-self.energies.min())
-        for _ in range(min(self.n_batch, len(candidates))):
-            mean, std = process.predict(points)
-            scores = log_expected_improvement(mean, np.maximum(std, 1e-9), best)
-            scores[chosen] = -np.inf
-            pick = int(scores.argmax())
-            chosen.append(pick)
-            process = process.condition(points[pick : pick + 1], mean[pick : pick + 1])
-            best = max(best, float(mean[pick]))
-        return candidates[chosen]
-
-    def _surrogate(self) -> GaussianProcess:
-        """The process on all observations, fitted anew when they have grown enough."""
-        size = len(self.energies)
-        if self._process is None or size >= _REFIT * self._blocks[0]:
-            points = self.features(self.seen)
-            self._process = (self._process or self._new_process()).fit(points, -self.energies)
-            self._blocks = [size]
-        elif size > self._blocks[-1]:
-            self._append(self._process, self._blocks[-1], size)
-            self._blocks.append(size)
-        return self._process
-
-    def _new_process(self) -> GaussianProcess:
-        centre, scale = standard_units(self.points)
-        return GaussianProcess("matern", centre=centre, scale=scale)
-
-    def _append(self, process: GaussianProcess, start: int, stop: int) -> None:
-        process.append(self.features(self.seen[start:stop]), -self.energies[start:stop])
+        """Those of many new circuits that the acquisition chooses."""
+        rows, values = self._around_the_best(), -self.energies
+        acquisition = self.searcher.acquisition
+        self._model.learn(_Points(self), values, self.rng, thorough=True)
+        posterior = self._model.posterior_once(self.points_of(rows))
+        target = self._model.standard(acquisition.target(values))
+        nothing = self.points[:0]
+        return rows[acquisition.choose(posterior, np.arange(len(rows)), target, self.batch, self.rng, nothing)]
 
     def _around_the_best(self) -> np.ndarray:
-        """New circuits: decoded around the best ones, changed a little, and random; no reduced form seen before."""
+        """New circuits around the best ones and from the pool; no reduced form seen before."""
         order = np.argsort(self.energies, kind="stable")[:10]
-        parents = self.seen[order[np.minimum(self.rng.geometric(0.25, size=800) - 1, len(order) - 1)]]
-        latents = self.encoder.latents(parents[:400])
-        noise = self.rng.normal(size=latents.shape).astype(np.float32) * self.encoder.module.latent_std.numpy()
-        # Some of the nodes move, so that a step can be large and still local.
-        moved = self.rng.random(latents.shape[:2]) < self.rng.uniform(0.1, 1.0, size=(len(latents), 1))
-        decoded = self.encoder.decode(
-            latents + self.radius * noise * moved[:, :, None], coupling=self.search.table.coupling
-        )
-        tokens = np.flatnonzero(self.allowed)
-        changed = mutate(parents, self.space, tokens, self.rng)
-        fresh = self.rows[self.rng.integers(len(self.rows), size=400)]
-        rows = np.concatenate([self.cut_to_fit(decoded), self.cut_to_fit(changed), fresh])
+        parents = self.seen[order[np.minimum(self.rng.geometric(0.25, size=_PARENTS) - 1, len(order) - 1)]]
+        drawn = [source.draw(parents, self.radius, self.rng) for source in self._sources]
+        rows = self.rules.cut_to_fit(np.concatenate(drawn))
         kept, taken = [], self._tried | self._elsewhere
         for index, key in enumerate(self._keys(rows)):
             if key not in taken:
                 taken.add(key)
                 kept.append(index)
-        if not kept:
-            # Everything near is known: circuits may be tried again from other angles.
-            return fresh[: self.n_batch]
-        return rows[kept]
+        # Where everything near is known, circuits may be tried again from other angles.
+        return rows[kept] if kept else rows[-self.batch :]
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         state, arrays = super().state()
-        theta = None if self._process is None or self._process.kernel is None else self._process.kernel.theta.tolist()
+        model, more = self._model.state()
         own = {
             "count": self.count,
             "radius": self.radius,
             "successes": self.successes,
             "failures": self.failures,
             "known_trials": sorted(self.known_trials),
-            "blocks": self._blocks,
-            "theta": theta,
+            "lowest": None if np.isinf(self.lowest) else self.lowest,
+            "model": model,
         }
+        arrays |= {f"model.{name}": array for name, array in more.items()}
         return state | {"bo": json.dumps(own)}, arrays | {"seen": self.seen, "energies": self.energies}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -297,60 +288,25 @@ class BoAgent(PoolAgent):
         self.successes, self.failures = int(own["successes"]), int(own["failures"])
         self.known_trials = {int(number) for number in own["known_trials"]}
         self._note(self.space.check_rows(arrays["seen"]), np.asarray(arrays["energies"], dtype=np.float64))
-        if own["theta"] is not None:
-            self._fit_again(np.array(own["theta"]), [int(size) for size in own["blocks"]])
-
-    def _fit_again(self, theta: np.ndarray, blocks: list[int]) -> None:
-        """The process as it was, step by step, because sums in another order round otherwise."""
-        first = slice(blocks[0])
-        points, values = self.features(self.seen[first]), -self.energies[first]
-        process = self._new_process()
-        process.take_units(points.astype(float), values)
-        process.set(theta, process.inputs(points), (values - process.y_mean) / process.y_std)
-        for start, stop in pairwise(blocks):
-            self._append(process, start, stop)
-        self._process, self._blocks = process, blocks
+        lowest = own.get("lowest", self.energies.min(initial=np.inf))
+        self.lowest = np.inf if lowest is None else float(lowest)
+        model = own.get("model")
+        more = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+        if model is None:  # of a run from before surrogates were options
+            first, *blocks = own["blocks"] or [0]
+            model = {"n_fit": first, "blocks": blocks}
+            more = {} if own["theta"] is None else {"theta": np.array(own["theta"])}
+        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)
 
 
-def mutate(rows: np.ndarray, space: CircuitSpace, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Circuits with one to three small changes: a gate replaced, moved, taken out or put in, or two exchanged.
+class _Points:
+    """Points of the circuits seen, made when a slice of them is asked for."""
 
-    Changes that break the depth limit of the space or cancel are drawn anew, at most ten times; then the circuit stays
-    as it is.
+    def __init__(self, agent: BoAgent) -> None:
+        self._agent = agent
 
-    Args:
-        rows: canonical, shape (size, max_gates).
-        tokens: placed gates that may be put in.
-    """
-    changed = rows.copy()
-    waiting = np.arange(len(rows))
-    for _ in range(10):
-        tried = np.full((len(waiting), space.max_gates), PADDING, dtype=np.int16)
-        for i, row in enumerate(rows[waiting]):
-            gates = _changed([token for token in row.tolist() if token != PADDING], space, tokens, rng)
-            tried[i, : len(gates)] = gates
-        tried = space.canonical(tried)
-        fine = (space.layers(tried).max(axis=1, initial=-1) < space.max_depth) & (tried != rows[waiting]).any(axis=1)
-        changed[waiting[fine]] = tried[fine]
-        waiting = waiting[~fine]
-        if not len(waiting):
-            break
-    return changed
+    def __len__(self) -> int:
+        return len(self._agent.seen)
 
-
-def _changed(gates: list[int], space: CircuitSpace, tokens: np.ndarray, rng: np.random.Generator) -> list[int]:
-    for _ in range(1 + min(2, int(rng.geometric(0.6)) - 1)):
-        kind, size = rng.random(), len(gates)
-        new = int(tokens[rng.integers(len(tokens))])
-        if size == 0 or (kind < 0.2 and size < space.max_gates):
-            gates.insert(int(rng.integers(size + 1)), new)
-        elif kind < 0.6:
-            gates[int(rng.integers(size))] = new
-        elif kind < 0.75:
-            gates.insert(int(rng.integers(size)), gates.pop(int(rng.integers(size))))
-        elif kind < 0.9 or size <= space.min_gates:
-            i, j = rng.integers(size, size=2)
-            gates[i], gates[j] = gates[j], gates[i]
-        else:
-            gates.pop(int(rng.integers(size)))
-    return gates
+    def __getitem__(self, where: slice) -> np.ndarray:
+        return self._agent.points_of(self._agent.seen[where])

@@ -1,207 +1,128 @@
-"""Pool searchers around other people's Bayesian optimization: BoTorch and Optuna's GPSampler, for comparison."""
+"""BoTorch's Gaussian process as a surrogate, for comparison (extra ``bo``)."""
 
 from __future__ import annotations
 
-import abc
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from qas.agents.pool.bayesian import DESIGNS, best_positions, spread_design
-from qas.agents.pool.gaussian_process import standard_units
-from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances, whole_number
-from qas.errors import MissingExtraError, QasError
+from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
+from qas.errors import MissingExtraError
 
-
-class _Library(PoolSearcher):
-    """A searcher whose model is made anew from the record at every ask: nothing else needs to be saved."""
-
-    def __init__(self, points: ArrayLike, rng: np.random.Generator, *, batch: int, initial: int, design: str) -> None:
-        super().__init__(points, rng)
-        if design not in DESIGNS:
-            raise QasError(f"design is one of {', '.join(DESIGNS)}, got {design!r}")
-        self.batch, self.initial, self.design = whole_number("batch", batch), whole_number("initial", initial), design
-        centre, scale = standard_units(self.points)
-        self._x = np.ascontiguousarray((self.points - centre) / scale, dtype=np.float64)
-
-    def _choose(self) -> Indices:
-        left = np.flatnonzero(self._open)
-        if self._n_seen < self.initial:
-            return spread_design(self._x, left, self.initial - self._n_seen, self.rng, self.design)
-        if len(self._told) < 2:
-            return self._random_open(self.batch)
-        if len(left) <= self.batch:
-            return left
-        return self._propose(left)
-
-    @abc.abstractmethod
-    def _propose(self, left: Indices) -> Indices:
-        """Points to ask for, among those left."""
+_CHUNK = 4096
 
 
-class BotorchSearcher(_Library):
-    """BoTorch: SingleTaskGP with its default priors, qLogExpectedImprovement, sequential greedy over a screened set.
+class BotorchPosterior(Posterior):
+    """Of a BoTorch model; batches by qLogExpectedImprovement, sequential greedy."""
+
+    def __init__(self, model: Any, surrogate: BotorchSurrogate, points: NDArray[np.floating]) -> None:
+        import torch
+
+        self._model, self._surrogate, self._x = model, surrogate, surrogate.inputs(points)
+        moments = []
+        with torch.no_grad():
+            for part in self._x.split(_CHUNK):
+                found = model.posterior(part[:, None, :])  # one point at a time: no joint covariance is made
+                moments.append(torch.stack([found.mean.flatten(), found.variance.clamp_min(1e-20).sqrt().flatten()]))
+        self._mean, self._std = torch.cat(moments, dim=1).numpy()
+
+    @property
+    def mean(self) -> Array:
+        return self._mean
+
+    @property
+    def std(self) -> Array:
+        return self._std
+
+    def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
+        import torch
+
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(int(rng.integers(2**31)))
+            return self._model.posterior(self._x[where]).rsample(torch.Size([count]))[..., 0].numpy()
+
+    def improve(
+        self,
+        where: Positions,
+        best: float,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        pending: Array,
+        samples: int | None,
+    ) -> Positions:
+        import torch
+        from botorch.acquisition import qLogExpectedImprovement
+        from botorch.optim import optimize_acqf_discrete
+        from botorch.sampling import SobolQMCNormalSampler
+
+        if len(where) <= count:
+            return where
+        sampler = SobolQMCNormalSampler(torch.Size([samples or 128]), seed=self._surrogate.seed)
+        others = self._surrogate.inputs(pending) if len(pending) else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gain = qLogExpectedImprovement(self._model, best_f=best, sampler=sampler, X_pending=others)
+            choices = self._x[where]
+            found, _ = optimize_acqf_discrete(gain, q=count, choices=choices, return_acq_values=False)
+        # BoTorch returns coordinates, and copies of a point share them.
+        chosen: list[int] = []
+        for row in found:
+            same = torch.nonzero((choices == row).all(dim=1)).flatten().tolist()
+            chosen.extend([position for position in same if position not in chosen][:1])
+        return where[chosen or [0]]
+
+
+class BotorchSurrogate(Surrogate):
+    """BoTorch's SingleTaskGP with its default priors, fitted anew on all observations.
 
     Args:
-        batch, initial, design: as in `BayesianSearcher`.
-        shortlist: points, best in single-point log expected improvement, that `optimize_acqf_discrete` sees.
-        samples: quasi-Monte Carlo samples.
         matern: Matern-5/2 with the same priors instead of BoTorch's default kernel.
 
     Raises:
         MissingExtraError: BoTorch is not installed.
     """
 
-    name: ClassVar[str] = "botorch"
-    about: ClassVar[str] = "BoTorch's SingleTaskGP and qLogEI over a screened set (extra 'bo')"
+    about = "BoTorch's SingleTaskGP (extra 'bo')"
 
-    def __init__(
-        self,
-        points: ArrayLike,
-        rng: np.random.Generator,
-        *,
-        batch: int = 5,
-        initial: int = 16,
-        design: str = "kmeans++",
-        shortlist: int = 1000,
-        samples: int = 128,
-        matern: bool = True,
-    ) -> None:
-        super().__init__(points, rng, batch=batch, initial=initial, design=design)
-        self.shortlist, self.samples = whole_number("shortlist", shortlist), whole_number("samples", samples)
+    def __init__(self, *, matern: bool = True) -> None:
         self.matern = bool(matern)
-        _import_botorch()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import botorch  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("the surrogate botorch", "bo") from None
 
-    def _propose(self, left: Indices) -> Indices:
-        _import_botorch()
+    def prepare(self, points: ArrayLike) -> None:
+        self._centre, self._scale = standard_units(np.asarray(points))
+
+    def inputs(self, points: NDArray[np.floating]) -> Any:
+        """Standardised points as a float64 tensor."""
         import torch
-        from botorch.acquisition import LogExpectedImprovement, qLogExpectedImprovement
-        from botorch.optim import optimize_acqf_discrete
-        from botorch.sampling import SobolQMCNormalSampler
 
-        told, values = self.told
-        x = torch.from_numpy(self._x)
-        seed = int(self.rng.integers(2**31))
-        # A failed fit is repeated from random hyper-parameters, drawn from torch's global generator.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
-            model = self._model(x[told], torch.from_numpy(values)[:, None])
-            best = float(values.max())
-            single = LogExpectedImprovement(model, best_f=best)
-            with torch.no_grad():
-                parts = [single(x[part][:, None, :]) for part in np.array_split(left, 1 + len(left) // 4096)]
-            short = left[best_positions(torch.cat(parts).numpy(), self.shortlist)]
-            acquisition = qLogExpectedImprovement(
-                model,
-                best_f=best,
-                sampler=SobolQMCNormalSampler(torch.Size([self.samples]), seed=seed),
-                X_pending=x[self._pending] if self._pending else None,
-            )
-            choices = x[short]
-            found, _ = optimize_acqf_discrete(acquisition, q=self.batch, choices=choices, return_acq_values=False)
-        return self._recognised(found.numpy(), short)
+        return torch.from_numpy(np.ascontiguousarray((points - self._centre) / self._scale, dtype=np.float64))
 
-    def _model(self, x: Any, y: Any) -> Any:
+    def learn(
+        self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
+    ) -> bool:
+        import torch
         from botorch.fit import fit_gpytorch_mll
         from botorch.models import SingleTaskGP
         from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
+        x, self.seed = self.inputs(points[:]), int(rng.integers(2**31))
         kernel = get_covar_module_with_dim_scaled_prior(x.shape[-1], use_rbf_kernel=False) if self.matern else None
-        model = SingleTaskGP(x, y, covar_module=kernel)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-        return model
-
-    def _recognised(self, found: np.ndarray, short: Indices) -> Indices:
-        """Indices of the points found; BoTorch returns coordinates, and copies of a point share them."""
-        chosen: list[int] = []
-        for row in found:
-            for index in short[np.flatnonzero((self._x[short] == row).all(axis=1))]:
-                if int(index) not in chosen:
-                    chosen.append(int(index))
-                    break
-        return np.array(chosen or [int(short[0])], dtype=np.int64)
-
-
-def _import_botorch() -> None:
-    try:
-        with warnings.catch_warnings():
+        # A failed fit is repeated from random hyper-parameters, drawn from torch's global generator.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import botorch  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("the searcher botorch", "bo") from None
+            torch.manual_seed(self.seed)
+            self._model = SingleTaskGP(x, torch.from_numpy(values)[:, None], covar_module=kernel)
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model))
+        return True
 
-
-class OptunaSearcher(_Library):
-    """Optuna's GPSampler proposes in the box of the embeddings; the nearest unvisited point is taken in its place.
-
-    The study is told the actual embedding of every point, not the one proposed; pending points are its running trials.
-
-    Args:
-        batch, initial, design: as in `BayesianSearcher`.
-        deterministic: fix the noise to the sampler's minimum.
-    """
-
-    name: ClassVar[str] = "optuna"
-    about: ClassVar[str] = "Optuna's GPSampler proposes in the box, the nearest unvisited point is taken"
-
-    def __init__(
-        self,
-        points: ArrayLike,
-        rng: np.random.Generator,
-        *,
-        batch: int = 1,
-        initial: int = 16,
-        design: str = "kmeans++",
-        deterministic: bool = False,
-    ) -> None:
-        super().__init__(points, rng, batch=batch, initial=initial, design=design)
-        self.deterministic = bool(deterministic)
-
-    def _propose(self, left: Indices) -> Indices:
-        import optuna
-        from optuna.distributions import FloatDistribution
-
-        low, high = self._x.min(axis=0), self._x.max(axis=0)
-        box = {f"x{j}": FloatDistribution(float(a), float(b)) for j, (a, b) in enumerate(zip(low, high, strict=True))}
-        before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                study = self._study(box)
-                chosen: list[int] = []
-                for _ in range(min(self.batch, len(left))):
-                    proposal = study.ask(fixed_distributions=box)
-                    study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-                    distance = squared_distances(self._x, np.array([proposal.params[k] for k in box]))
-                    distance[~self._open] = np.inf
-                    distance[chosen] = np.inf
-                    chosen.append(int(np.argmin(distance)))
-                    study.add_trial(self._trial(chosen[-1], box, None))
-        finally:
-            optuna.logging.set_verbosity(before)
-        return np.array(chosen, dtype=np.int64)
-
-    def _study(self, box: dict[str, Any]) -> Any:
-        import optuna
-
-        sampler = optuna.samplers.GPSampler(
-            seed=int(self.rng.integers(2**31)), n_startup_trials=1, deterministic_objective=self.deterministic
-        )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        for index, value in zip(self._told, self._values, strict=True):
-            study.add_trial(self._trial(index, box, value))
-        for index in self._pending:
-            study.add_trial(self._trial(index, box, None))
-        return study
-
-    def _trial(self, index: int, box: dict[str, Any], value: float | None) -> Any:
-        import optuna
-
-        params = {k: float(v) for k, v in zip(box, self._x[index], strict=True)}
-        state = optuna.trial.TrialState.RUNNING if value is None else optuna.trial.TrialState.COMPLETE
-        return optuna.trial.create_trial(state=state, value=value, params=params, distributions=box)
+    def posterior(self, points: NDArray[np.floating]) -> Posterior:
+        return BotorchPosterior(self._model, self, points)

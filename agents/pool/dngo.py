@@ -1,261 +1,166 @@
-"""DNGO over a pool: a small network as basis, Bayesian linear regression on it, expected improvement.
+"""DNGO: a small network as basis, Bayesian linear regression on it.
 
-Deep networks for global optimization: Snoek et al., ICML 2015. The settings, and the faults of the mode `mended=False`,
-are those of the search released with arXiv 2401.11576.
+Deep networks for global optimization: Snoek et al., ICML 2015; sizes as in the search released with arXiv 2401.11576.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize
-from scipy.special import ndtr
+from torch import Tensor
 
-from qas.agents.pool.bayesian import best_positions
-from qas.agents.pool.gaussian_process import log_expected_improvement
-from qas.agents.pool.searchers import Indices, PoolSearcher, whole_number
-from qas.errors import QasError
+from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
+from qas.checks import finite_number, whole_number
 
-Array = NDArray[np.float64]
-Single = NDArray[np.float32]
-
-_CHUNK = 8192
-_RETRIES = 20
+_BATCH = 10
 
 
-class Basis:
-    """A network d -> hidden tanh -> 1, trained by mean squared error; its hidden layer is the basis.
+@torch.no_grad()
+def train_basis(x: Tensor, y: Tensor, generator: torch.Generator, hidden: int, epochs: int, lr: float) -> Tensor:
+    """First layer of a network d -> hidden tanh -> 1, trained by Adam on the mean squared error.
+
+    In each epoch an incomplete last mini-batch of 10 is left out. The gradient is written out, and all parameters are
+    views of one vector: with so small a network, autograd and one step for each parameter take twice as long.
 
     Args:
-        x: (n, d) standardised inputs.
-        y: (n,) outputs.
-        rng: weights and order of the mini-batches.
-        hidden, epochs, batch, lr: sizes; Adam with betas (0.9, 0.999), eps 1e-8. In each epoch an incomplete last
-            mini-batch is left out.
+        x: (n, d), the last column all ones.
+        y: (n,).
+        generator: weights, uniform within 1 / sqrt of the width of their layer, and order of the mini-batches.
+
+    Returns:
+        (d, hidden).
+    """
+    d, n, batch = x.shape[1], len(y), min(_BATCH, len(y))
+    bound = torch.tensor([1 / math.sqrt(max(1, d - 1)), 1 / math.sqrt(hidden)]).repeat_interleave(
+        torch.tensor([d * hidden, hidden + 1])
+    )
+    parameters = (2 * torch.rand(len(bound), generator=generator) - 1) * bound
+    parameters.grad = torch.zeros_like(parameters)
+    weights, head, offset = parameters.split([d * hidden, hidden, 1])
+    slope, head_slope, offset_slope = parameters.grad.split([d * hidden, hidden, 1])
+    weights, slope = weights.view(d, hidden), slope.view(d, hidden)
+    optimizer = torch.optim.Adam([parameters], lr=lr, fused=True)
+    for _ in range(epochs):
+        order = torch.randperm(n, generator=generator)[: n // batch * batch]
+        for inputs, target in zip(x[order].split(batch), y[order].split(batch), strict=True):
+            h = torch.tanh(inputs @ weights)
+            error = (h @ head + offset - target) * (2 / batch)
+            torch.mv(h.T, error, out=head_slope)
+            torch.sum(error, 0, keepdim=True, out=offset_slope)
+            torch.mm(inputs.T, torch.outer(error, head) * (1 - h * h), out=slope)
+            optimizer.step()
+    return weights
+
+
+class LinearHead:
+    """Bayesian linear regression y = features w + noise, w ~ N(0, I / alpha), noise of precision beta.
+
+    Alpha and beta maximise the marginal likelihood, by Nelder-Mead from about (1, 100) as in the release; every
+    evaluation is O(k) after one eigendecomposition.
+
+    Args:
+        features: (n, k).
+        y: (n,).
     """
 
-    def __init__(
-        self,
-        x: Single,
-        y: Single,
-        rng: np.random.Generator,
-        *,
-        hidden: int = 128,
-        epochs: int = 100,
-        batch: int = 10,
-        lr: float = 0.01,
-    ) -> None:
-        d = x.shape[1]
-        self.hidden = hidden
-        sizes = [d * hidden, hidden, hidden, 1]
-        self.parameters = np.zeros(sum(sizes), dtype=np.float32)
-        self.gradient = np.zeros_like(self.parameters)
-        ends = np.cumsum(sizes)
-        bound = np.repeat([1 / math.sqrt(d), 1 / math.sqrt(hidden)], [ends[1], ends[3] - ends[1]])
-        self.parameters[:] = rng.uniform(-bound, bound)
-        # Views into one vector: Adam is then a handful of operations for the whole network.
-        self._w, self._b, self._v, self._c = self._views(self.parameters, ends, d)
-        self._gw, self._gb, self._gv, self._gc = self._views(self.gradient, ends, d)
-        self._train(x, y, rng, epochs, min(batch, len(y)), lr)
-
-    def _views(self, vector: Single, ends: NDArray[np.int64], d: int) -> tuple[Single, Single, Single, Single]:
-        w, b, v, c = np.split(vector, ends[:-1])
-        return w.reshape(d, self.hidden), b, v, c
-
-    def loss(self, x: Single, y: Single) -> float:
-        """Mean squared error of a mini-batch; leaves its gradient in `gradient`."""
-        h = x @ self._w
-        h += self._b
-        np.tanh(h, out=h)
-        error = h @ self._v
-        error += self._c
-        error -= y
-        value = float(error @ error) / len(y)
-        error *= 2.0 / len(y)
-        np.dot(error, h, out=self._gv)
-        self._gc[0] = error.sum()
-        h *= h
-        np.subtract(1.0, h, out=h)
-        h *= self._v
-        h *= error[:, None]
-        np.dot(x.T, h, out=self._gw)
-        h.sum(axis=0, out=self._gb)
-        return value
-
-    def _train(self, x: Single, y: Single, rng: np.random.Generator, epochs: int, batch: int, lr: float) -> None:
-        p, g = self.parameters, self.gradient
-        first, second, change = np.zeros_like(p), np.zeros_like(p), np.empty_like(p)
-        step = 0
-        for _ in range(epochs):
-            order = rng.permutation(len(y))
-            shuffled, target = x[order], y[order]
-            for start in range(0, len(y) - batch + 1, batch):
-                self.loss(shuffled[start : start + batch], target[start : start + batch])
-                step += 1
-                first *= 0.9
-                np.multiply(g, 0.1, out=change)
-                first += change
-                second *= 0.999
-                np.multiply(g, g, out=change)
-                change *= 0.001
-                second += change
-                np.sqrt(second, out=change)
-                change *= 1 / math.sqrt(1 - 0.999**step)
-                change += 1e-8
-                np.divide(first, change, out=change)
-                change *= lr / (1 - 0.9**step)
-                p -= change
-
-    def __call__(self, x: Single) -> Single:
-        """Features (m, hidden)."""
-        h = x @ self._w
-        h += self._b
-        return np.tanh(h, out=h)
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """Bayesian linear regression y = features w + noise, w ~ N(0, I / alpha), noise of precision beta."""
-
-    alpha: float
-    beta: float
-    mean: Array
-    """(k,) posterior mean of w"""
-    root: Array
-    """(k, k): the posterior covariance of w is root root^T"""
-
-    @classmethod
-    def fit(cls, features: ArrayLike, y: ArrayLike) -> LinearHead:
-        """Maximise the marginal likelihood by (alpha, beta) with Nelder-Mead, as the release does, from about (1, 100).
-
-        Args:
-            features: (n, k).
-            y: (n,).
-        """
-        evidence = Evidence(features, y)
+    def __init__(self, features: ArrayLike, y: ArrayLike) -> None:
+        phi, self._y = np.asarray(features, float), np.asarray(y, float)
+        values, vectors = eigh(phi.T @ phi, check_finite=False)
+        self._values = np.maximum(values, 0.0)
+        self._projected = vectors.T @ (phi.T @ self._y)
         # SciPy's own first simplex is flat where a coordinate is 0, as log 1 is, and then ends far from the optimum.
         start = np.array([[0.0, 4.6], [2.0, 4.6], [0.0, 6.6]])
         options = {"xatol": 1e-3, "fatol": 1e-5, "maxiter": 400, "initial_simplex": start}
-        found = minimize(lambda t: -evidence(t[0], t[1]), start[0], method="Nelder-Mead", options=options)
-        return evidence.head(*np.clip(found.x, -15, 20))
+        found = minimize(lambda t: -self.evidence(t[0], t[1]), start[0], method="Nelder-Mead", options=options)
+        self.alpha, self.beta = np.exp(np.clip(found.x, -15, 20))
+        precision = self.alpha + self.beta * self._values
+        self.mean = vectors @ (self.beta * self._projected / precision)
+        """(k,) posterior mean of w"""
+        self.root = vectors / np.sqrt(precision)
+        """(k, k): the posterior covariance of w is root root^T"""
 
-    def predict(self, features: NDArray[np.floating]) -> tuple[Array, Array]:
-        """Mean (m,) and variance (m,) of an observation, noise included."""
-        spread = features @ self.root.astype(features.dtype)
-        mean = features @ self.mean.astype(features.dtype)
-        variance = np.einsum("ij,ij->i", spread, spread)
-        return mean.astype(np.float64), variance.astype(np.float64) + 1 / self.beta
-
-
-class Evidence:
-    """Log marginal likelihood of the linear head, O(k) for each (log alpha, log beta) after one eigendecomposition."""
-
-    def __init__(self, features: ArrayLike, y: ArrayLike) -> None:
-        phi, self.y = np.asarray(features, float), np.asarray(y, float)
-        values, self.vectors = eigh(phi.T @ phi, check_finite=False)
-        self.values = np.maximum(values, 0.0)
-        self.projected = self.vectors.T @ (phi.T @ self.y)
-        self.square = float(self.y @ self.y)
-
-    def __call__(self, log_alpha: float, log_beta: float) -> float:
+    def evidence(self, log_alpha: float, log_beta: float) -> float:
         """Natural logarithm of p(y | features, alpha, beta); -inf far outside any sensible range."""
         if not (-15 <= log_alpha <= 20 and -15 <= log_beta <= 20):
             return -math.inf
-        alpha, beta = math.exp(log_alpha), math.exp(log_beta)
-        n, precision = len(self.y), alpha + beta * self.values
-        quadratic = beta * (self.square - beta * float((self.projected**2 / precision).sum()))
-        log_det = float(np.log(precision).sum()) - len(self.values) * log_alpha - n * log_beta
+        beta, n = math.exp(log_beta), len(self._y)
+        precision = math.exp(log_alpha) + beta * self._values
+        quadratic = beta * (float(self._y @ self._y) - beta * float((self._projected**2 / precision).sum()))
+        log_det = float(np.log(precision).sum()) - len(precision) * log_alpha - n * log_beta
         return -0.5 * (quadratic + log_det + n * math.log(2 * math.pi))
 
-    def head(self, log_alpha: float, log_beta: float) -> LinearHead:
-        alpha, beta = math.exp(log_alpha), math.exp(log_beta)
-        precision = alpha + beta * self.values
-        mean = self.vectors @ (beta * self.projected / precision)
-        return LinearHead(alpha, beta, mean, self.vectors / np.sqrt(precision))
+
+class DngoPosterior(Posterior):
+    """Moments of observations, noise included; joint draws are draws of the weights of the head."""
+
+    def __init__(self, features: NDArray[np.float32], head: LinearHead) -> None:
+        self._features, self._head = features, head
+        spread = features @ head.root.astype(np.float32)
+        self._mean = (features @ head.mean.astype(np.float32)).astype(np.float64)
+        self._std = np.sqrt(np.einsum("ij,ij->i", spread, spread).astype(np.float64) + 1 / head.beta)
+
+    @property
+    def mean(self) -> Array:
+        return self._mean
+
+    @property
+    def std(self) -> Array:
+        return self._std
+
+    def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
+        k = len(self._head.mean)
+        weights = self._head.mean + rng.standard_normal((count, k)) @ self._head.root.T
+        return weights @ self._features[where].T
 
 
-class DngoSearcher(PoolSearcher):
-    """Network and linear head trained anew for every batch; the `batch` points of largest expected improvement.
-
-    `mended`: standard deviation, incumbent = best value told, only points that may still be asked are ranked.
-    Otherwise as released: the variance stands where the standard deviation belongs, the incumbent is fixed, and the
-    batch comes from the 2 `batch` best points of the whole pool, visited ones included. Where all of these were
-    visited, the release trains again without end; here it does so 20 times and then takes the best that are left.
-
-    Neither mode makes the points of a batch differ, or models pending points: these are only not asked again.
+class DngoSurrogate(Surrogate):
+    """A small network trained anew on all observations, in standard units; a Bayesian linear head on its hidden layer.
 
     Args:
-        mended: see above.
-        batch: points per ask.
-        initial: random points of the first batch.
-        incumbent: when not mended; the release has 0.9, 0.7 for 8-qubit fidelity, 0.85 for 8-qubit VQE.
-        hidden, epochs, lr: of the network; its mini-batches hold 10.
+        hidden, epochs, lr: size, epochs and learning rate of the network.
 
     Raises:
         QasError: an option out of its range.
     """
 
-    name: ClassVar[str] = "dngo"
-    about: ClassVar[str] = "network basis with a Bayesian linear head, expected improvement (QAS-URL)"
+    about = "network basis with a Bayesian linear head (DNGO, QAS-URL)"
 
-    def __init__(
-        self,
-        points: ArrayLike,
-        rng: np.random.Generator,
-        *,
-        mended: bool = True,
-        batch: int = 5,
-        initial: int = 16,
-        incumbent: float = 0.9,
-        hidden: int = 128,
-        epochs: int = 100,
-        lr: float = 0.01,
-    ) -> None:
-        super().__init__(points, rng)
-        if not (math.isfinite(incumbent) and lr > 0):
-            raise QasError(f"incumbent is finite and lr positive, got {incumbent!r} and {lr!r}")
-        self.mended, self.incumbent, self.lr = bool(mended), float(incumbent), float(lr)
-        self.batch, self.initial = whole_number("batch", batch), whole_number("initial", initial)
+    def __init__(self, *, hidden: int = 128, epochs: int = 100, lr: float = 0.01) -> None:
         self.hidden, self.epochs = whole_number("hidden", hidden), whole_number("epochs", epochs)
+        self.lr = finite_number("lr", lr, above=0)
 
-    def _choose(self) -> Indices:
-        if self._n_seen < self.initial:
-            return self._random_open(self.initial - self._n_seen)
-        if len(self._told) < 2:
-            return self._random_open(self.batch)
-        if self.mended:
-            return best_positions(np.where(self._open, self._scores(), -np.inf), min(self.batch, self.n_open))
-        for _ in range(_RETRIES):
-            scores = self._scores()
-            best = best_positions(scores, 2 * self.batch)
-            unvisited = best[self._open[best]][: self.batch]
-            if unvisited.size:
-                return unvisited
-        return best_positions(np.where(self._open, scores, -np.inf), min(self.batch, self.n_open))
+    def prepare(self, points: ArrayLike) -> None:
+        pass
 
-    def _scores(self) -> Array:
-        """Expected improvement of every pool point (N,), or its logarithm when mended, from a model trained now."""
-        told, values = self.told
-        seen = self.points[told]
-        centre, spread = seen.mean(axis=0), seen.std(axis=0)
-        spread = np.where(spread > 1e-12, spread, 1.0)
-        basis = Basis(
-            ((seen - centre) / spread).astype(np.float32), values.astype(np.float32), self.rng,
-            hidden=self.hidden, epochs=self.epochs, lr=self.lr,
-        )  # fmt: skip
-        head = LinearHead.fit(basis(((seen - centre) / spread).astype(np.float32)), values)
-        mean, variance = np.empty(len(self)), np.empty(len(self))
-        for start in range(0, len(self), _CHUNK):
-            where = slice(start, start + _CHUNK)
-            mean[where], variance[where] = head.predict(
-                basis(((self.points[where] - centre) / spread).astype(np.float32))
-            )
-        if self.mended:
-            return log_expected_improvement(mean, np.sqrt(variance), float(values.max()))
-        u = (mean - self.incumbent) / variance
-        return variance * (u * ndtr(u) + np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi))
+    def learn(
+        self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
+    ) -> bool:
+        points = points[:]
+        self._centre, self._scale = standard_units(points)
+        self._mean, spread = float(values.mean()), float(values.std())
+        self._spread = spread if spread > 1e-12 * max(1.0, abs(self._mean)) else 1.0
+        y = (values - self._mean) / self._spread
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        target = torch.from_numpy(y.astype(np.float32))
+        self._basis = train_basis(self._inputs(points), target, generator, self.hidden, self.epochs, self.lr)
+        self._head = LinearHead(self._features(points), y)
+        return True
+
+    def _inputs(self, points: NDArray[np.floating]) -> Tensor:
+        x = np.ones((len(points), points.shape[1] + 1), dtype=np.float32)  # the last column is for the bias
+        x[:, :-1] = (points - self._centre) / self._scale
+        return torch.from_numpy(x)
+
+    def _features(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        return torch.tanh(self._inputs(points) @ self._basis).numpy()
+
+    def standard(self, value: float) -> float:
+        return (value - self._mean) / self._spread
+
+    def posterior(self, points: NDArray[np.floating]) -> Posterior:
+        return DngoPosterior(self._features(points), self._head)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from qas.circuits import Circuit
+from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
 from qas.files import disk_errors, write_atomic
 from qas.vqe import Evaluation
@@ -28,6 +29,8 @@ FILE = "study.log"
 """Journal in the run folder."""
 OWNER_FILE = "study.owner"
 """Name of the run in a shared study, in the run folder."""
+HIDDEN = "***"
+"""Stands where a password was."""
 
 
 class Entry(NamedTuple):
@@ -43,7 +46,8 @@ class Entry(NamedTuple):
 class Ledger:
     """One run's view of a study. Energies are minimized.
 
-    A trial is complete, or pruned where the run's budget cut it short. In a shared study a circuit is announced as a
+    A trial is complete, or pruned where the run's budget cut it short and it is not the best of the run. Its parameters
+    are what the architecture counts: gates of each kind, two-qubit gates, depth. In a shared study a circuit is announced as a
     running trial, so that others leave it out; in a run's own a trial is written when it is finished, all at once.
 
     Args:
@@ -51,13 +55,14 @@ class Ledger:
         study: name of the study.
         storage: an Optuna storage URL such as ``sqlite:///study.db`` or ``postgresql://…``, or the path of a journal
             file that ends in ``.log``; None: a journal in the run folder.
+        space: of the circuits.
 
     Raises:
         QasError: the storage cannot be opened or does not answer; the study is of another kind. So does every method
             when the storage stops answering.
     """
 
-    def __init__(self, folder: Path, study: str, storage: str | None) -> None:
+    def __init__(self, folder: Path, study: str, storage: str | None, space: CircuitSpace) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -87,9 +92,13 @@ class Ledger:
             told = trial.user_attrs
             own = not self.shared or told.get("owner", "") == self.owner
             kept = trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
-            if own and kept and {"number", "circuit"} <= told.keys():
+            if own and kept and "cut" not in told and {"number", "circuit"} <= told.keys():
                 self._own[told["number"], _key(told["circuit"])] = trial
+        most = {"gates": space.max_gates, "two_qubit_gates": space.max_gates, "depth": space.max_depth}
+        most |= dict.fromkeys(space.gates, space.max_gates)
+        self._distributions = {name: optuna.distributions.IntDistribution(0, high) for name, high in most.items()}
         self._about: dict[str, Any] = {}
+        self._counts: dict[str, Any] = {}
         self._started = datetime.now()
         self._trial: int | None = None
         self._entered = False
@@ -99,34 +108,43 @@ class Ledger:
         import optuna
 
         self._about = {"circuit": [circuit.n_qubits, circuit.to_list()], "number": number}
+        counts = {"gates": len(circuit), "two_qubit_gates": circuit.two_qubit_gates, "depth": circuit.depth}
+        counts |= {name: circuit.count(name) for name in self._distributions if name not in counts}
+        self._counts = {"params": counts, "distributions": self._distributions}
         self._started = datetime.now()
         known = self._own.get((number, _key(self._about["circuit"])))
         self._trial = None if known is None else known._trial_id
         self._entered = known is not None and known.state.is_finished()
         if self.shared and known is None:
             self._about["owner"] = self._name()
-            running = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=self._about)
+            state = optuna.trial.TrialState.RUNNING
+            running = optuna.trial.create_trial(state=state, user_attrs=self._about, **self._counts)
             with self._answering():
                 self._trial = self._study._storage.create_new_trial(self._study._study_id, template_trial=running)
 
-    def finish(self, found: Evaluation | None, metrics: dict[str, Any], *, cut: bool = False) -> None:
+    def finish(self, found: Evaluation | None, *, cut: bool = False, best: bool = False) -> None:
         """Enter what the circuit announced last achieved; nothing if that was entered before a resume.
 
         Args:
             found: None if the budget ended before anything was known.
-            metrics: JSON-able.
             cut: the budget cut the optimization short.
+            best: no circuit of the run is better.
         """
         import optuna
 
         if self._entered or (found is None and self._trial is None):
             return
-        state = optuna.trial.TrialState.PRUNED if cut or found is None else optuna.trial.TrialState.COMPLETE
-        about = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": metrics}
+        pruned = found is None or (cut and not best)
+        state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
+        about = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": _metrics(found)}
+        about |= {"cut": True} if cut else {}
         with self._answering():
             if self._trial is None:
                 assert found is not None
-                trial = optuna.trial.create_trial(state=state, value=found.energy, user_attrs=self._about | about)
+                attributes = self._about | about
+                trial = optuna.trial.create_trial(
+                    state=state, value=found.energy, user_attrs=attributes, **self._counts
+                )
                 trial.datetime_start = self._started
                 self._study.add_trial(trial)
             else:
@@ -150,7 +168,7 @@ class Ledger:
             if trial.number in since or told.get("owner") in (self.owner, None) or "circuit" not in told:
                 continue
             n_qubits, gates = told["circuit"]
-            if trial.state is optuna.trial.TrialState.COMPLETE:
+            if trial.state is optuna.trial.TrialState.COMPLETE and "cut" not in told:
                 assert trial.value is not None
                 entries.append(Entry(trial.number, Circuit(n_qubits, gates), float(trial.value)))
             elif trial.state is optuna.trial.TrialState.RUNNING:
@@ -176,6 +194,17 @@ class Ledger:
             told = str(error).strip().splitlines() or ["no message"]
             message = _masked(f"{type(error).__name__}: {told[0]}", self._where)
             raise QasError(f"the storage {without_password(self._where)} does not answer: {message}") from None
+
+
+def _metrics(found: Evaluation) -> dict[str, Any]:
+    circuit = found.circuit
+    return {
+        "error": found.error,
+        "gates": len(circuit),
+        "two_qubit_gates": circuit.two_qubit_gates,
+        "depth": circuit.depth,
+        "evaluations": found.evaluations,
+    }
 
 
 def _key(circuit: list[Any]) -> str:
@@ -227,5 +256,5 @@ def _masked(text: str, where: str) -> str:
     """A text without the password of a URL, as written there or decoded."""
     for secret in {m.group("secret") for pattern in _SECRETS for m in pattern.finditer(where)}:
         for form in (secret, unquote(secret)):
-            text = text.replace(form, "***")
+            text = text.replace(form, HIDDEN)
     return text

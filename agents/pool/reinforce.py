@@ -14,8 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from qas.agents.pool.agent import PoolAgent
-from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances, whole_number
+from qas.agents.pool.agent import POOL_SIZE, PoolAgent
+from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
+from qas.checks import whole_number
 from qas.errors import QasError
 from qas.vqe import Evaluation
 
@@ -76,7 +77,6 @@ class ReinforceSearcher(PoolSearcher):
     """
 
     name: ClassVar[str] = "reinforce"
-    about: ClassVar[str] = "policy gradient with an LSTM in embedding space, nearest unvisited point (QAS-URL)"
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ReinforceSearcher(PoolSearcher):
         *,
         alpha: float = 0.8,
         baseline: float = 0.5,
-        thresholds: tuple[float, float, float] = (0.5, 0.7, 0.95),
+        thresholds: tuple[float, ...] = (0.5, 0.7, 0.95),
         first_batch: int = 16,
         lr: float = 1e-2,
         hidden: int = 128,
@@ -206,16 +206,51 @@ class ReinforceSearcher(PoolSearcher):
 
 
 class ReinforceAgent(PoolAgent):
-    """The published policy-gradient search in the latent space; see `qas.agents.pool.reinforce`.
+    """The published policy-gradient search in the latent space.
 
     Its rewards lie between 0 and 1: here the share of the way from the problem's mixed energy (of a Hamiltonian that of
     the maximally mixed state) down to the exact one.
+
+    Args:
+        alpha, baseline, thresholds: as of `ReinforceSearcher`; `PAPER_SETTINGS` has those of the published searches.
+        encoder, pool, pool_size, screen, screen_keep, features, starts: as for every pool agent.
     """
 
     name: ClassVar[str] = "reinforce"
     about: ClassVar[str] = "policy gradient in the latent space of a graph autoencoder (QAS-URL)"
-    searcher_name: ClassVar[str] = "reinforce"
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.8,
+        baseline: float = 0.5,
+        thresholds: tuple[float, ...] = (0.5, 0.7, 0.95),
+        encoder: str | None = None,
+        pool: str | None = None,
+        pool_size: int = POOL_SIZE,
+        screen: str | None = None,
+        screen_keep: float = 0.2,
+        features: str | None = None,
+        starts: int = 1,
+    ) -> None:
+        super().__init__(
+            encoder=encoder,
+            pool=pool,
+            pool_size=pool_size,
+            screen=screen,
+            screen_keep=screen_keep,
+            features=features,
+            starts=starts,
+        )
+        self.alpha, self.baseline, self.thresholds = alpha, baseline, tuple(thresholds)
+        self.make_searcher(np.zeros((1, 1)), np.random.default_rng())  # settings are checked before anything is slow
+
+    def make_searcher(self, points: np.ndarray, rng: np.random.Generator) -> PoolSearcher:
+        settings = {"alpha": self.alpha, "baseline": self.baseline, "thresholds": self.thresholds}
+        return ReinforceSearcher(points, rng, **settings)
 
     def value(self, found: Evaluation) -> float:
         problem = self.search.problem
-        return max(0.0, (problem.mixed_energy - found.energy) / (problem.mixed_energy - problem.exact))
+        way = problem.mixed_energy - problem.exact
+        # Of a constant every circuit is as good as any.
+        return max(0.0, (problem.mixed_energy - found.energy) / way) if way > 0 else 1.0

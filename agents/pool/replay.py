@@ -1,4 +1,4 @@
-"""Searches on a labelled pool: look-ups instead of optimizations, so that a study of many seeds takes seconds."""
+"""Searches on labelled pools in memory: the agents of ``qas search``, look-ups instead of optimizations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from qas.agents.pool.searchers import make_searcher
-from qas.encoders.layers import whole_number
+from qas.agents.base import Agent, Search
+from qas.alphabet import Alphabet
 from qas.encoders.pools.pool import TabularProblem
-from qas.errors import QasError
+from qas.meter import Budget, Meter, SearchEnded
+from qas.record import Record
+from qas.vqe import Evaluation, Evaluator
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What one searcher found on a `TabularProblem`."""
+    """What one agent found on a `TabularProblem`."""
 
     indices: np.ndarray
     """circuits in the order of the queries, int64, shape (queries,)"""
@@ -39,35 +41,46 @@ class Replay:
         return min(1.0, float((self.values >= least - 1e-6).sum()) / min(count, len(table)))
 
 
+class _Queries(Record):
+    """Notes which circuits were looked up, and nothing else."""
+
+    def __init__(self, table: TabularProblem) -> None:
+        super().__init__(table)
+        self.table = table
+        self.indices: list[int] = []
+
+    def take(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, tidy: bool = False) -> Evaluation:
+        self.indices.append(self.table.index(found.circuit))
+        return found
+
+
 def replay(
-    table: TabularProblem, points: np.ndarray, searcher: str, *, queries: int = 1000, seed: int = 0, **options: Any
+    table: TabularProblem, agent: str | type[Agent] | Agent, *, queries: int = 1000, seed: int = 0, **options: Any
 ) -> Replay:
-    """Run a searcher on a labelled pool.
+    """Run an agent on a labelled pool; the same as ``qas search "labelled" POOL:TASK --steps QUERIES``, without a folder.
 
     Args:
         table: the pool with one task.
-        points: what the searcher looks at, shape (size of the pool, d).
-        searcher: a name of `qas.agents.pool.searchers.SEARCHERS`.
+        agent: one that chooses from a pool: a name of `qas.list_agents`, a class, or an instance.
         queries: look-ups; fewer if the pool is smaller.
-        seed: fixes the searcher.
-        options: settings of the searcher.
+        seed: fixes the search.
+        options: settings of the agent.
 
     Raises:
-        UnknownNameError: no such searcher.
-        QasError: settings that do not fit.
+        UnknownNameError: no such agent or setting.
+        QasError: settings that do not fit, or an agent that makes its own circuits.
     """
-    queries = whole_number("the number of queries", queries)
-    if len(points) != len(table):
-        raise QasError(f"a replay needs one point for each of {len(table)} circuits, got {len(points)}")
-    player = make_searcher(searcher, points, np.random.default_rng(seed), **options)
-    indices: list[int] = []
-    values: list[float] = []
-    while len(indices) < min(queries, len(table)):
-        batch = player.ask()
-        if not len(batch):
-            break
-        scores = table.look_up(batch)
-        player.tell(batch, scores)
-        indices += batch.tolist()
-        values += scores.tolist()
-    return Replay(np.array(indices[:queries]), np.array(values[:queries]), table.score.threshold)
+    from qas.agents.settings import make_agent
+
+    player, record = make_agent(agent, options), _Queries(table)
+    meter = Meter(Evaluator(table), Budget(steps=queries), record)
+    search = Search(table, Alphabet(table.n_qubits, table.search_gates), table.max_gates, seed, meter, record)
+    player.prepare(search)
+    # A longer one would go through the pool a second time.
+    meter.budget = Budget(steps=min(queries, len(table)))
+    try:
+        player.run()
+    except SearchEnded:
+        pass
+    indices = np.array(record.indices, dtype=np.int64)
+    return Replay(indices, table.values[indices], table.score.threshold)

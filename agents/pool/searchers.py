@@ -5,72 +5,24 @@ They know nothing of circuits: a pool is an array of points, larger values are b
     while len(batch := searcher.ask()):
         searcher.tell(batch, values_of(batch))
 
-A searcher owns the record of what was asked, told and excluded; a subclass only chooses. To add one: subclass
-`PoolSearcher`, give it a `name` and keyword-only options, and add it to `SEARCHERS`.
+A searcher owns the record of what was asked, told and excluded; a subclass only chooses. Most ideas are a surrogate or an
+acquisition of `qas.agents.pool.bayesian.BayesianSearcher`; for another kind subclass `PoolSearcher`, and
+`qas.agents.pool.agent.PoolAgent` to search circuits with it.
 """
 
 from __future__ import annotations
 
 import abc
-import importlib
-import inspect
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qas.agents.base import restore_rng, rng_state
-from qas.errors import QasError, UnknownNameError
-
-SEARCHERS = {
-    "random": "qas.agents.pool.searchers:RandomSearcher",
-    "knn": "qas.agents.pool.searchers:KnnSearcher",
-    "reinforce": "qas.agents.pool.reinforce:ReinforceSearcher",
-    "bo": "qas.agents.pool.bayesian:BayesianSearcher",
-    "botorch": "qas.agents.pool.botorch:BotorchSearcher",
-    "optuna": "qas.agents.pool.botorch:OptunaSearcher",
-    "dngo": "qas.agents.pool.dngo:DngoSearcher",
-}
-"""Searcher name -> where its class is; loaded on first use, because some need torch, BoTorch or Optuna."""
+from qas.checks import whole_number
+from qas.errors import QasError
 
 Indices = NDArray[np.int64]
-
-
-def load_searcher(name: str) -> type[PoolSearcher]:
-    """The class of a searcher.
-
-    Raises:
-        UnknownNameError: no such searcher; the nearest name is suggested.
-    """
-    if name not in SEARCHERS:
-        raise UnknownNameError("searcher", name, SEARCHERS)
-    module, cls = SEARCHERS[name].split(":")
-    return getattr(importlib.import_module(module), cls)
-
-
-def list_searchers() -> dict[str, str]:
-    """Searcher name -> one line about it."""
-    return {name: load_searcher(name).about for name in SEARCHERS}
-
-
-def make_searcher(name: str, points: ArrayLike, rng: np.random.Generator, **options: Any) -> PoolSearcher:
-    """A searcher by name.
-
-    Args:
-        name: one of `SEARCHERS`.
-        points: float (N, d).
-        rng: source of every random choice.
-        options: keyword options of that class.
-
-    Raises:
-        QasError: unknown name or option, or an option or point outside its range.
-    """
-    cls = load_searcher(name)
-    known = [k for k, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of the searcher {name}", option, known)
-    return cls(points, rng, **options)
 
 
 def checked_points(points: ArrayLike) -> NDArray[np.floating]:
@@ -94,17 +46,6 @@ def checked_points(points: ArrayLike) -> NDArray[np.floating]:
     return array
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int.
-
-    Raises:
-        QasError: not a whole number of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise QasError(f"{name} is a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
 def squared_distances(points: NDArray[np.floating], point: NDArray[np.floating]) -> NDArray[np.float64]:
     """Squared L2 distances (N,) from every row of `points` (N, d) to `point` (d,), without cancellation."""
     difference = points - point
@@ -123,8 +64,7 @@ class PoolSearcher(abc.ABC):
     """
 
     name: ClassVar[str]
-    about: ClassVar[str]
-    """one line for lists"""
+    """as saved states have it"""
 
     def __init__(self, points: ArrayLike, rng: np.random.Generator) -> None:
         self.points = checked_points(points)
@@ -278,7 +218,6 @@ class RandomSearcher(PoolSearcher):
     """
 
     name: ClassVar[str] = "random"
-    about: ClassVar[str] = "uniform without replacement"
 
     def __init__(self, points: ArrayLike, rng: np.random.Generator, *, batch: int = 5) -> None:
         super().__init__(points, rng)
@@ -301,7 +240,6 @@ class KnnSearcher(PoolSearcher):
     """
 
     name: ClassVar[str] = "knn"
-    about: ClassVar[str] = "nearest unvisited neighbour of the best point so far"
 
     def __init__(self, points: ArrayLike, rng: np.random.Generator, *, initial: int = 16, batch: int = 1) -> None:
         super().__init__(points, rng)

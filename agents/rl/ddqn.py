@@ -31,7 +31,7 @@ class ReplayBuffer:
     Args:
         capacity: most transitions held.
         width: most ones in a layer tensor, the longest circuit.
-        actions: size of the action table.
+        actions: how many there are.
     """
 
     def __init__(self, capacity: int, width: int, actions: int) -> None:
@@ -71,7 +71,7 @@ class QNetwork(nn.Module):
     Args:
         bits: length of the flattened layer tensor; position `bits` means "no gate".
         hidden: widths of the hidden layers.
-        actions: size of the action table.
+        actions: how many there are.
         generator: source of the initial weights.
     """
 
@@ -149,13 +149,18 @@ class DdqnAgent(Agent):
         self.epsilon_decay, self.epsilon_floor = float(epsilon_decay), float(epsilon_floor)
         self.target_every, self.learn_after = int(target_every), int(learn_after)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        small = {"hidden": [16], "batch_size": 8, "learn_after": 10, "target_every": 5, "memory": 60}
+        return super().example() | {"options": small}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.discount = 0.005 ** (1 / search.max_gates) if self.gamma is None else float(self.gamma)
         self.rng = search.rng(1)
         self.env = make_environment(search, self.halting)
         self.bits = int(np.prod(self.env.encoding.shape))
-        actions = len(search.table)
+        actions = len(search.alphabet)
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
         with torch.random.fork_rng(devices=[]):  # torch draws default weights from its global generator first
             self.online = QNetwork(self.bits, self.hidden, actions, generator)

@@ -27,8 +27,8 @@ def make_environment(search: Search, halting: str = "none") -> CircuitBuilderEnv
         search.problem,
         noise=search.noise,
         max_gates=limit,
-        gates=search.table.gates,
-        coupling=search.table.coupling,
+        gates=search.alphabet.gates,
+        coupling=search.alphabet.coupling,
         random_halting=random_halting,
         evaluator=search.meter,
     )

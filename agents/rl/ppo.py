@@ -93,6 +93,11 @@ class PpoAgent(Agent):
         self.learning_rate, self.gamma, self.gae_lambda = learning_rate, gamma, gae_lambda
         self.ent_coef, self.hidden, self.halting = ent_coef, tuple(hidden), halting
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        small = {"hidden": [16], "n_steps": 16, "batch_size": 8, "n_epochs": 2}
+        return super().example() | {"options": small}
+
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.seed = int(search.rng(1).integers(2**31))

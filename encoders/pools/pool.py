@@ -17,19 +17,36 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from qas.checks import finite_number, shortened, whole_number
 from qas.circuits import Circuit
 from qas.encoders.pools.spaces import CircuitSpace
-from qas.errors import QasError, UnknownNameError
-from qas.files import disk_errors, read_json, to_json, write_atomic
+from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.files import (
+    LOCK,
+    disk_errors,
+    hold,
+    read_bytes,
+    read_json,
+    read_versioned,
+    refuse_links,
+    sha256,
+    to_json,
+    versioned,
+    write_atomic,
+    write_json,
+)
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
-from qas.scores import Score, load_score
+from qas.scores import SCORES, Score, load_score
+from qas.simulators.base import BaseObjective, Simulator
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +55,8 @@ FORMAT = "qas-pool"
 VERSION = 1
 SHARD = 5_000
 """Circuits in one file; also the work that a killed build may repeat."""
+_PATIENCE = 600.0
+"""Seconds that a build waits for its turn to change the manifest."""
 
 
 class PoolError(QasError):
@@ -56,12 +75,9 @@ class LabelSettings:
     """energy that may be left unfound, problem's unit"""
 
     def __post_init__(self) -> None:
-        for name in ("starts", "max_evaluations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise QasError(f"{name} is a whole number of at least 1, got {value!r}")
-        if not 0 < self.tolerance < np.inf:
-            raise QasError(f"tolerance is positive, got {self.tolerance!r}")
+        whole_number("starts", self.starts)
+        whole_number("max_evaluations", self.max_evaluations)
+        finite_number("tolerance", self.tolerance, above=0)
 
 
 @dataclass(frozen=True)
@@ -114,15 +130,7 @@ class Pool:
             raise PoolError(f"no such pool folder: {self.path}")
         if not (self.path / "manifest.json").exists():
             raise PoolError(f"not a pool folder (no manifest.json): {self.path}")
-        data = read_json(self.path / "manifest.json", "the manifest of the pool")
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PoolError(f"the manifest of a pool has format {FORMAT!r}: {self.path}")
-        version = data.get("version")
-        if not isinstance(version, int) or version > VERSION:
-            raise PoolError(
-                f"the pool was written by a newer version (layout {version}, this program reads up to {VERSION}): "
-                f"{self.path}"
-            )
+        data = _read_manifest(self.path)
         self.manifest: dict[str, Any] = data
         try:
             self.space = CircuitSpace.from_json(data["space"])
@@ -217,31 +225,140 @@ class Pool:
         return found
 
     def table(self, task: str, score: str = "published") -> TabularProblem:
-        """A labelled task as a look-up benchmark; see `TabularProblem`."""
+        """A labelled task as a problem; see `TabularProblem`."""
         labels = self.labels(task)
-        return TabularProblem(self.space, self.rows, labels, load_score(score, labels.problem))
+        path = self.path.resolve()
+        return TabularProblem(
+            self.space,
+            self.rows,
+            labels,
+            load_score(score, labels.problem),
+            pool=str(path),
+            task=task,
+            name=re.sub(r"[^A-Za-z0-9._+-]", "-", f"labelled-{path.name}-{task}"),
+        )
+
+    def identity(self, task: str) -> str:
+        """What the labels of a task depend on, as one hash.
+
+        Raises:
+            UnknownNameError: the pool has no such task.
+        """
+        if task not in self._labels:
+            raise UnknownNameError("task of the pool", task, self._labels)
+        return str(self._labels[task]["identity"])
 
 
-@dataclass(frozen=True)
-class TabularProblem:
-    """A labelled pool as a look-up benchmark: a search study costs look-ups instead of optimizations."""
+class LookUp(BaseObjective):
+    """The label of one circuit; its angles are those of the label, whatever it is asked with."""
+
+    def __init__(self, circuit: Circuit, energy: float) -> None:
+        super().__init__(circuit)
+        self.energy = energy
+
+    def _value(self, angles: np.ndarray) -> float:
+        return self.energy
+
+    def _value_and_gradient(self, angles: np.ndarray) -> tuple[float, np.ndarray]:
+        return self.energy, np.zeros(self.n_angles)
+
+
+@dataclass(frozen=True, eq=False)
+class TabularProblem(BaseProblem):
+    """A labelled pool as a problem: its circuits are judged by look-up, so that a study of many seeds takes seconds.
+
+    The energy is minus the score of the best start. It is that of a whole circuit of the pool at the angles of its label;
+    other circuits cannot be judged, so only agents that choose from a pool search it, and they choose from this one.
+
+    Raises:
+        PoolError: labels that do not fit the rows.
+    """
 
     space: CircuitSpace
     rows: np.ndarray
     """int16, shape (size, max_gates)"""
     labels: Labels
     score: Score
-    _values: list[np.ndarray] = field(default_factory=list, compare=False, repr=False)
+    pool: str = ""
+    """Folder of the pool; empty where it is in memory only."""
+    task: str = ""
+    name: str = "labelled"
+    unit: str = "score"
+    threshold: float | None = None
+    """How far the score may be from that of a solved task, to count as found."""
+    description: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    whole_matrix: ClassVar[bool] = False
+    listed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.labels.energies):
+            raise PoolError(f"a labelled pool has a label for each of {len(self.rows)} circuits, got other labels")
+        task = self.task or self.labels.problem.name
+        words = f"{len(self.rows):,} circuits labelled with {task}, found by look-up"
+        object.__setattr__(self, "threshold", self.threshold or -self.exact - self.score.threshold)
+        object.__setattr__(self, "description", self.description or words)
+        super().__post_init__()
+
+    @classmethod
+    def load(cls, text: str) -> TabularProblem:
+        """The problem of ``POOL:TASK``, such as ``pools/q4:state-4-0``; ``POOL:TASK:SCORE`` for another score.
+
+        Raises:
+            UnknownNameError: no such task or score.
+            PoolError: no such pool, or one that is damaged.
+        """
+        pool, _, task = text.rpartition(":")
+        score = "published"
+        if task in SCORES:
+            score, (pool, _, task) = task, pool.rpartition(":")
+        if not pool:
+            raise QasError(f"a labelled problem is POOL:TASK, such as pools/q4:state-4-0, got {shortened(text)}")
+        return Pool(pool).table(task, score)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    # ------------------------------------------------------------------ what is known
+    @cached_property
     def values(self) -> np.ndarray:
         """Score of every circuit (best start), float64, shape (size,)."""
-        if not self._values:
-            self._values.append(self.score(self.labels.best))
-        return self._values[0]
+        return self.score(self.labels.best)
+
+    @property
+    def n_qubits(self) -> int:
+        return self.space.n_qubits
+
+    @cached_property
+    def exact(self) -> float:
+        """-1, a solved task, or less if a circuit of the pool is better."""
+        best = float(self.values.max())
+        return -best if best > 1 + 1e-9 else -1.0
+
+    @property
+    def lower_bound(self) -> float:
+        return -max(1.0, float(self.values.max()))
+
+    @property
+    def mixed_energy(self) -> float:
+        return 0.0
+
+    @property
+    def spread(self) -> float:
+        return float(np.ptp(self.values)) or 1.0
+
+    @property
+    def summary(self) -> str:
+        return f"{len(self):,} labels"
+
+    @property
+    def search_gates(self) -> tuple[str, ...]:
+        return self.space.gates
+
+    @property
+    def max_gates(self) -> int:
+        return self.space.max_gates
 
     @property
     def good(self) -> np.ndarray:
@@ -257,22 +374,68 @@ class TabularProblem:
         """Indices of the best circuits, best first; of equals the earlier one."""
         return np.argsort(-self.values, kind="stable")[:count]
 
-    def look_up(self, indices: Any) -> np.ndarray:
-        """Scores of some circuits.
-
-        Raises:
-            QasError: an index outside the pool.
-        """
-        found = np.asarray(indices)
-        if not found.size:
-            return np.zeros(found.shape)
-        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(self):
-            raise QasError(f"circuits of the pool are numbered 0..{len(self) - 1}, got {indices!r}")
-        return self.values[found]
-
     def circuit(self, index: int) -> Circuit:
         """One circuit with the angles of its best start."""
         return self.space.circuit(self.rows[index]).with_angles(self.labels.angles[index])
+
+    # ------------------------------------------------------------------ how a circuit is judged
+    @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {row.tobytes(): index for index, row in reversed(list(enumerate(self.rows)))}
+
+    def index(self, circuit: Circuit) -> int:
+        """Where the pool has this architecture.
+
+        Raises:
+            CircuitError: it does not.
+        """
+        found = self._places.get(self.space.row(circuit).tobytes())
+        if found is None:
+            raise CircuitError(f"{self.name} knows the {len(self):,} circuits of its pool only, got another one")
+        return found
+
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> LookUp:
+        return LookUp(circuit, -float(self.values[self.index(circuit)]))
+
+    def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
+        """`circuit` itself: a label is of a whole circuit of the pool."""
+        return circuit
+
+    # ------------------------------------------------------------------ files
+    def to_json(self) -> dict[str, Any]:
+        if not self.pool:
+            raise QasError("a labelled pool that is in memory only cannot be written to a file")
+        return {
+            "format": "qas-labelled-pool",
+            "version": 1,
+            "name": self.name,
+            "pool": self.pool,
+            "task": self.task,
+            "score": self.score.name,
+            "labels": Pool(self.pool).identity(self.task),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> TabularProblem:
+        """Open the pool again.
+
+        Raises:
+            QasError: not such a dict, a newer version, or no such pool with these labels.
+        """
+        try:
+            version, pool, task, score = data["version"], str(data["pool"]), str(data["task"]), str(data["score"])
+            labels = data["labels"]
+        except (KeyError, TypeError) as error:
+            raise QasError(
+                f"a labelled problem in a file has a version, pool, task, score and labels: {error}"
+            ) from None
+        if version != 1:
+            raise QasError(f"labelled problems of version 1 can be read, got version {shortened(version)}")
+        opened = Pool(pool)
+        found = opened.table(task, score)
+        if opened.identity(task) != labels:
+            raise PoolError(f"the labels of {task} have changed since the file was written: {pool}")
+        return found
 
 
 # ---------------------------------------------------------------------- building
@@ -333,43 +496,64 @@ def _task_name(problem: Problem, noise: NoiseModel | None) -> str:
 def _open_or_create(
     path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
 ) -> Pool:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise QasError(f"a pool has at least 1 circuit, got {size!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise QasError(f"a seed is a whole number of at least 0, got {seed!r}")
+    whole_number("the number of circuits", size)
+    whole_number("a seed", seed, 0)
     if path.exists() and not path.is_dir():
         raise PoolError(f"a pool is a folder, got a file: {path}")
-    if (path / "manifest.json").exists():
-        pool = Pool(path)
-        if (pool.space, pool.size, pool.seed) != (space, size, seed):
-            raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
-        return pool
+    if not (path / "manifest.json").exists():
+        _draw(path, space, size, seed, on_progress)
+    pool = Pool(path)
+    if (pool.space, pool.size, pool.seed) != (space, size, seed):
+        raise PoolError(f"the folder holds another pool ({pool!r}, seed {pool.seed}); choose another one: {path}")
+    return pool
+
+
+def _draw(
+    path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
+) -> None:
+    """Draw the circuits of a new pool and write its manifest, unless another build was faster."""
+    # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
+    own = re.compile(rf"circuits$|\.?manifest\.json|{re.escape(LOCK)}")
     with disk_errors(path):
-        # What a build leaves that was killed before it had a manifest: shards, or the temporary file of the manifest.
-        if path.exists() and any(not re.match(r"circuits$|\.manifest\.json\.", e.name) for e in path.iterdir()):
+        if path.exists() and not all(own.match(entry.name) for entry in path.iterdir()):
             raise PoolError(f"the folder of a new pool must be new or empty: {path}")
     if on_progress is not None:
         on_progress(PoolProgress("", 0, size))
     rows = space.sample_unique(size, np.random.default_rng(seed))
     with disk_errors(path):
-        (path / "circuits").mkdir(parents=True, exist_ok=True)
-    digests = []
-    for shard in range(-(-size // SHARD)):
-        part = rows[shard * SHARD : (shard + 1) * SHARD]
-        digests.append(_write_shard(_circuits_file(path, shard), _circuit_table(space, part)))
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "space": space.to_json(),
-        "placed": [[gate.name, *gate.qubits] for gate in space.placed],
-        "size": size,
-        "seed": seed,
-        "shard_size": SHARD,
-        "circuits": digests,
-        "labels": {},
-    }
-    write_atomic(path / "manifest.json", to_json(manifest, indent=1) + "\n")
-    return Pool(path)
+        path.mkdir(parents=True, exist_ok=True)
+    with hold(path, "the pool", wait=_PATIENCE):
+        if (path / "manifest.json").exists():
+            return
+        _own_folder(path, "circuits")
+        digests = []
+        for shard in range(-(-size // SHARD)):
+            part = rows[shard * SHARD : (shard + 1) * SHARD]
+            digests.append(_write_shard(_circuits_file(path, shard), _circuit_table(space, part)))
+        manifest = {
+            "space": space.to_json(),
+            "placed": [[gate.name, *gate.qubits] for gate in space.placed],
+            "size": size,
+            "seed": seed,
+            "shard_size": SHARD,
+            "circuits": digests,
+            "labels": {},
+        }
+        write_json(path / "manifest.json", versioned(FORMAT, VERSION, manifest))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    return read_versioned(path / "manifest.json", FORMAT, VERSION, "the manifest of the pool", error=PoolError)
+
+
+def _own_folder(path: Path, *names: str) -> Path:
+    """A folder inside the pool, made if missing; a link there is refused, as what is written would land outside."""
+    for name in names:
+        refuse_links(path)
+        path /= name
+        with disk_errors(path):
+            path.mkdir(exist_ok=True)
+    return path
 
 
 def _label(
@@ -381,43 +565,53 @@ def _label(
     jobs: int,
     on_progress: Callable[[PoolProgress], None] | None,
 ) -> None:
-    """Label what is missing of one task."""
-    path, count = pool.path, len(pool.manifest["circuits"])
-    described = _described(settings)
-    content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
-    identity = _identity(pool, settings, content)
-    entry = pool.manifest["labels"].get(task)
-    if entry is None:
-        folder = path / "labels" / task
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "problem.json", content + "\n")
-        entry = {"identity": identity, "settings": described, "shards": [None] * count}
-        pool.manifest["labels"][task] = entry
-    elif entry.get("identity") != identity or len(entry.get("shards", ())) != count:
-        raise PoolError(f"the pool has labels of {task} made with other settings; choose another folder: {path}")
-    done = 0
-    todo = []
-    for shard in range(count):
-        file = _labels_file(path, task, shard)
-        if entry["shards"][shard] is None:
-            # A shard is renamed into place when it is complete; a build may be killed before the manifest knows it.
-            entry["shards"][shard] = _adopt(file, identity)
-        elif not file.exists():
-            raise PoolError(f"a shard is missing: {file}")
-        if entry["shards"][shard] is None:
-            todo.append(shard)
-        else:
-            done += min(pool.shard_size, pool.size - shard * pool.shard_size)
-    write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
-    if on_progress is not None:
-        on_progress(PoolProgress(task, done, pool.size))
-    for shard, digest, rows in _work(pool, task, settings, identity, todo, jobs):
-        entry["shards"][shard] = digest
-        write_atomic(path / "manifest.json", to_json(pool.manifest, indent=1) + "\n")
-        done += rows
+    """Label what is missing of one task, as the only process that does."""
+    folder = _own_folder(pool.path, "labels", task)
+    with hold(folder, f"the labelling of {task}"):
+        content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
+        identity = _identity(pool, settings, content)
+        digests = _begin_task(pool, task, content, identity, settings)
+        todo = [shard for shard, digest in enumerate(digests) if digest is None]
+        sizes = [min(pool.shard_size, pool.size - shard * pool.shard_size) for shard in range(len(digests))]
+        done = pool.size - sum(sizes[shard] for shard in todo)
         if on_progress is not None:
             on_progress(PoolProgress(task, done, pool.size))
+        for shard, digest, rows in _work(pool, task, settings, identity, todo, jobs):
+            with _changed_manifest(pool.path) as manifest:
+                manifest["labels"][task]["shards"][shard] = digest
+            done += rows
+            if on_progress is not None:
+                on_progress(PoolProgress(task, done, pool.size))
+
+
+def _begin_task(pool: Pool, task: str, content: str, identity: str, settings: LabelSettings) -> list[str | None]:
+    """Enter a task in the manifest, or find what is there of it; returns the hashes of the shards that are labelled."""
+    path, count = pool.path, len(pool.manifest["circuits"])
+    with _changed_manifest(path) as manifest:
+        entry = manifest["labels"].get(task)
+        if entry is None:
+            write_atomic(path / "labels" / task / "problem.json", content + "\n")
+            entry = {"identity": identity, "settings": _described(settings), "shards": [None] * count}
+            manifest["labels"][task] = entry
+        elif entry.get("identity") != identity or len(entry.get("shards", ())) != count:
+            raise PoolError(f"the pool has labels of {task} made with other settings; choose another folder: {path}")
+        for shard in range(count):
+            file = _labels_file(path, task, shard)
+            if entry["shards"][shard] is None:
+                # A shard is renamed into place when it is complete; a build may be killed before the manifest knows it.
+                entry["shards"][shard] = _adopt(file, identity)
+            elif not file.exists():
+                raise PoolError(f"a shard is missing: {file}")
+    return list(entry["shards"])
+
+
+@contextmanager
+def _changed_manifest(path: Path) -> Iterator[dict[str, Any]]:
+    """The manifest as it is now, written back at the end; builds of other tasks take turns."""
+    with hold(path, "the manifest of the pool", wait=_PATIENCE):
+        manifest = _read_manifest(path)
+        yield manifest
+        write_json(path / "manifest.json", manifest)
 
 
 def _work(
@@ -513,7 +707,7 @@ def _described(settings: LabelSettings) -> dict[str, Any]:
 def _identity(pool: Pool, settings: LabelSettings, content: str) -> str:
     """What labels depend on, as one hash: settings, problem and noise, circuits, seed."""
     parts = to_json(_described(settings)) + content + to_json(pool.manifest["circuits"]) + str(pool.seed)
-    return hashlib.sha256(parts.encode()).hexdigest()
+    return sha256(parts.encode())
 
 
 def _read_task(pool: Pool, task: str, settings: LabelSettings, identity: str) -> tuple[Problem, NoiseModel | None]:
@@ -569,19 +763,14 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
     write_atomic(file, content)
-    return hashlib.sha256(content).hexdigest()
+    return sha256(content)
 
 
 def _read_shard(file: Path, digest: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise PoolError(f"a shard cannot be read: {file}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise PoolError(f"a shard is cut short or was changed (its hash is not the manifest's): {file}")
+    content = read_bytes(file, "a shard", digest, error=PoolError)
     try:
         return pq.read_table(io.BytesIO(content))
     except pa.ArrowException as error:
@@ -600,12 +789,12 @@ def _adopt(file: Path, identity: str) -> str | None:
         whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
     except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged
         return None
-    return hashlib.sha256(content).hexdigest() if whole else None
+    return sha256(content) if whole else None
 
 
 def _content(table: pa.Table) -> str:
     """A hash of names and values: a shard tells it of itself, as the manifest may not know its file."""
-    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+    return sha256(json.dumps(table.to_pydict()).encode())
 
 
 def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:
@@ -614,3 +803,23 @@ def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> n
         return flat.astype(dtype, copy=False).reshape(-1, width)
     except (KeyError, ValueError, AttributeError) as error:
         raise PoolError(f"a shard has no column {name} of width {width}: {path}: {error}") from None
+
+
+def summarize(pool: Pool, task: str) -> dict[str, Any]:
+    """What the labels of a task say: best error, mean spread between starts, evaluations; where the task has a
+    published score, its threshold and the share of circuits above it.
+
+    Raises:
+        UnknownNameError: the pool has no such task.
+    """
+    labels = pool.labels(task)
+    found: dict[str, Any] = {
+        "task": task,
+        "best_error": float(labels.problem.error(labels.best.min())),
+        "spread": float(labels.spread.mean()),
+        "evaluations": int(labels.evaluations.sum()),
+    }
+    with suppress(QasError):
+        table = pool.table(task)
+        found |= {"threshold": table.score.threshold, "share_above": table.base_rate}
+    return found

@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
-from qas.gates import gate_spec
 
 _KINDS = (
     "x",
@@ -68,10 +67,7 @@ def reduce_rows(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
     target = reduced_space(space)
     kind = np.array([_KINDS.index(name) for name in space.gates])[space.kind]
     place = np.full((len(_KINDS), space.n_qubits, space.n_qubits), PADDING, dtype=np.int16)
-    for token, gate in enumerate(target.placed):
-        place[_KINDS.index(gate.name), gate.qubits[0], gate.qubits[-1]] = token
-        if gate_spec(gate.name).symmetric:
-            place[_KINDS.index(gate.name), gate.qubits[-1], gate.qubits[0]] = token
+    place[[_KINDS.index(name) for name in target.gates]] = target.alphabet.table()
     reduced = np.full((len(rows), target.max_gates), PADDING, dtype=np.int16)
     _reduce_all(np.ascontiguousarray(rows), kind, space.first, space.last, space.n_qubits, place, reduced)
     return target.canonical(reduced)

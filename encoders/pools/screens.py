@@ -8,66 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from qas.encoders.pools.spaces import PADDING, CircuitSpace
-from qas.errors import QasError, UnknownNameError
+from qas.encoders.pools.spaces import CircuitSpace
+from qas.encoders.registries import SCREENS
+from qas.errors import QasError
 from qas.problems import BaseProblem
-
-_INT64_GATES = 80  # at most 64 Fibonacci(gates + 2) paths, which is below 2^63
 
 Screen = Callable[[np.ndarray, CircuitSpace, BaseProblem, np.random.Generator], np.ndarray]
 """(rows, space, problem, rng) -> scores, float64, shape (size,), larger is better."""
 
 
-def path_counts(rows: Any, space: CircuitSpace) -> np.ndarray:
-    """`qas.proxies.n_paths` of many circuits.
-
-    Args:
-        rows: rows of the space, whole numbers, shape (size, max_gates).
-        space: the space.
-
-    Returns:
-        Exact counts, shape (size,): int64, for spaces of more than 80 gates Python integers (dtype object).
-
-    Raises:
-        CircuitError: not rows of the space.
-    """
-    rows = space.check_rows(rows)
-    size, most = rows.shape
-    # Node 0 is START; the last node on each wire so far.
-    paths = np.zeros((size, most + 1), dtype=np.int64 if most <= _INT64_GATES else object)
-    paths[:, 0] = 1
-    tips = np.zeros((size, space.n_qubits), dtype=np.int64)
-    for position in range(most):
-        who = np.flatnonzero(rows[:, position] != PADDING)
-        token = rows[who, position]
-        first, last = space.first[token], space.last[token]
-        left, right = tips[who, first], tips[who, last]
-        paths[who, position + 1] = paths[who, left] + np.where(left != right, paths[who, right], 0)
-        tips[who, first] = tips[who, last] = position + 1
-    total = np.zeros(size, dtype=paths.dtype)
-    for qubit in range(space.n_qubits):
-        tip = tips[:, qubit]
-        new = (tip > 0) & ~(tips[:, :qubit] == tip[:, None]).any(axis=1)
-        who = np.flatnonzero(new)
-        total[who] += paths[who, tip[who]]
-    return total
-
-
-def _paths(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
-    return path_counts(rows, space).astype(np.float64)
-
-
-def _expressibility(
+def by_expressibility(
     rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator
 ) -> np.ndarray:
+    """Closeness of the states a circuit reaches to Haar-random ones."""
     from qas.proxies import expressibility
-    from qas.simulators.statevector import StatevectorSimulator  # compiled: too slow to import for the other screens
+    from qas.simulators.statevector import StatevectorSimulator  # compiled: slow to import
 
     engine = StatevectorSimulator()
     return np.array([-expressibility(space.circuit(row), rng, simulator=engine) for row in space.check_rows(rows)])
 
 
-def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
+def by_fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator) -> np.ndarray:
+    """Fluctuation of the energy over random angles, against a landscape known to be learnable."""
     from qas.proxies import relative_fluctuation
     from qas.simulators.statevector import StatevectorSimulator
 
@@ -76,19 +38,13 @@ def _fluctuation(rows: np.ndarray, space: CircuitSpace, problem: BaseProblem, rn
     return np.array([relative_fluctuation(space.circuit(row), problem, rng, simulator=engine) for row in rows])
 
 
-SCREENS: dict[str, Screen] = {"paths": _paths, "expressibility": _expressibility, "fluctuation": _fluctuation}
-"""Name -> screen. ``paths`` looks at the graph of gates only (a million circuits in seconds); ``expressibility``
-(negative, so that larger is better) and ``fluctuation`` (relative, the only one that knows the problem) simulate 200
-states of each circuit, without noise."""
-
-
 def screen(
-    name: str, rows: Any, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator, keep: float
+    score: str | Screen, rows: Any, space: CircuitSpace, problem: BaseProblem, rng: np.random.Generator, keep: float
 ) -> np.ndarray:
     """Positions of the rows with the largest scores, best first; int64. Equal scores keep their order.
 
     Args:
-        name: a name in `SCREENS`.
+        score: a name in `SCREENS`, or a `Screen`.
         rows: rows of the space, whole numbers, shape (size, max_gates).
         space: the space.
         problem: the problem the circuits are to solve.
@@ -100,13 +56,12 @@ def screen(
         QasError: `keep` out of range, or the problem has another number of qubits or not what the screen looks at.
         CircuitError: not rows of the space.
     """
-    if name not in SCREENS:
-        raise UnknownNameError("screen", name, SCREENS)
+    measure: Screen = SCREENS[score] if isinstance(score, str) else score
     if problem.n_qubits != space.n_qubits:
         raise QasError(f"the space is for {space.n_qubits} qubits, got {problem.name} of {problem.n_qubits}")
     rows = space.check_rows(rows)
     count = _count(keep, len(rows))
-    scores = SCREENS[name](rows, space, problem, rng)
+    scores = measure(rows, space, problem, rng)
     return np.argsort(-scores, kind="stable")[:count]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from qas.circuits import Circuit, Gate
-from qas.encoders.layers import split_gates, whole_number
+from qas.alphabet import Alphabet, split_gates
+from qas.checks import whole_number
+from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
-from qas.gates import POOL_GATES, gate_spec
+from qas.gates import POOL_GATES
 
 PADDING = -1
 """Fills a row behind its last gate."""
@@ -59,72 +59,22 @@ class CircuitSpace:
         self.n_qubits = n = whole_number("the number of qubits", n_qubits)
         if n > 64:
             raise QasError(f"a circuit space has at most 64 qubits, got {n}")
-        two, _ = split_gates(gates)
-        names = (gates,) if isinstance(gates, str) else tuple(gates)
-        self.gates: tuple[str, ...] = tuple(name for name in names if n > 1 or name not in two)
-        if not self.gates:
-            raise QasError(f"no gate of {', '.join(names)} fits on {n} qubit(s)")
+        two, one = split_gates(gates)
         self.max_gates = whole_number("max_gates", max_gates)
         self.min_gates = self.max_gates if min_gates is None else whole_number("min_gates", min_gates, 0)
         if self.min_gates > self.max_gates:
             raise QasError(f"min_gates is at most max_gates ({self.max_gates}), got {self.min_gates}")
         depth = -(-2 * self.max_gates // n) if max_depth is None else whole_number("max_depth", max_depth, 0)
         self.max_depth = min(depth, self.max_gates) or self.max_gates
-        self.coupling = None if coupling is None else checked_pairs(n, coupling)
         if ring is None:
-            ring = ("cx",) if self.coupling is None and "cx" in self.gates else ()
-        self.ring = tuple(name for name in ([ring] if isinstance(ring, str) else ring) if n > 1)
-        for name in self.ring:
-            if name not in two:
-                raise QasError(f"ring names two-qubit gates of the set ({', '.join(two) or 'none'}), got {name!r}")
-        self.placed: tuple[Gate, ...] = tuple(gate for name in self.gates for gate in self._places(name))
-        """Every gate on every place it may take, angles 0; a token is a position in this tuple."""
-        self._index = {(gate.name, gate.qubits): token for token, gate in enumerate(self.placed)}
-        for token, gate in enumerate(self.placed):
-            if gate_spec(gate.name).symmetric:
-                self._index[gate.name, gate.qubits[::-1]] = token
-
-    def _places(self, name: str) -> list[Gate]:
-        spec, n = gate_spec(name), self.n_qubits
-        angles = (0.0,) * spec.n_angles
-        if spec.n_qubits == 1:
-            return [Gate(name, (q,), angles) for q in range(n)]
-        pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
-        if name in self.ring:
-            pairs = [(a, b) for a, b in pairs if b == (a + 1) % n]
-        if self.coupling is not None:
-            pairs = [(a, b) for a, b in pairs if (min(a, b), max(a, b)) in self.coupling]
-        if spec.symmetric:
-            pairs = sorted({(min(a, b), max(a, b)) for a, b in pairs})
-        if not pairs:
-            raise QasError(f"no coupled pair may carry {name}; leave it out of the gates or of ring")
-        return [Gate(name, pair, angles) for pair in pairs]
-
-    # ------------------------------------------------------------------ tables over tokens
-    @property
-    def n_tokens(self) -> int:
-        """Number of placed gates."""
-        return len(self.placed)
-
-    @cached_property
-    def kind(self) -> np.ndarray:
-        """Token -> position of its gate in `gates`, int64, shape (n_tokens,)."""
-        return np.array([self.gates.index(g.name) for g in self.placed])
-
-    @cached_property
-    def first(self) -> np.ndarray:
-        """Token -> its first qubit (control), int64, shape (n_tokens,)."""
-        return np.array([g.qubits[0] for g in self.placed])
-
-    @cached_property
-    def last(self) -> np.ndarray:
-        """Token -> its last qubit (target; of a one-qubit gate the same as `first`), int64, shape (n_tokens,)."""
-        return np.array([g.qubits[-1] for g in self.placed])
-
-    @cached_property
-    def symmetric(self) -> np.ndarray:
-        """Token -> whether the two qubits may be exchanged, bool, shape (n_tokens,); False for one-qubit gates."""
-        return np.array([gate_spec(g.name).symmetric for g in self.placed])
+            ring = ("cx",) if coupling is None and "cx" in two else ()
+        kept = gates if n > 1 or not one else one
+        self.alphabet = Alphabet(n, kept, coupling, ring=ring, order="by-kind", connected=False)
+        """Gates on their places; tokens are its numbers."""
+        self.gates, self.coupling, self.ring = self.alphabet.gates, self.alphabet.coupling, self.alphabet.ring
+        self.placed, self.n_tokens = self.alphabet.placed, len(self.alphabet)
+        self.kind, self.symmetric = self.alphabet.kind, self.alphabet.symmetric
+        self.first, self.last = self.alphabet.first, self.alphabet.last
 
     # ------------------------------------------------------------------ rows
     def layers(self, rows: np.ndarray) -> np.ndarray:
@@ -176,25 +126,13 @@ class CircuitSpace:
         Raises:
             CircuitError: the space does not hold the circuit; the message says why.
         """
-        if circuit.n_qubits != self.n_qubits:
-            raise CircuitError(f"the space is for {self.n_qubits} qubits, got a circuit of {circuit.n_qubits}")
         if len(circuit) > self.max_gates:
             raise CircuitError(f"circuits of the space have at most {self.max_gates} gates, got {len(circuit)}")
         if circuit.depth > self.max_depth:
             raise CircuitError(f"circuits of the space have at most {self.max_depth} layers, got {circuit.depth}")
         row = np.full((1, self.max_gates), PADDING, dtype=np.int16)
-        for position, gate in enumerate(circuit.gates):
-            token = self._index.get((gate.name, gate.qubits))
-            if token is None:
-                raise CircuitError(self._why_not(gate))
-            row[0, position] = token
+        row[0, : len(circuit)] = self.alphabet.tokens_of(circuit)
         return self.canonical(row)[0]
-
-    def _why_not(self, gate: Gate) -> str:
-        if gate.name not in self.gates:
-            return f"the space has the gates {', '.join(self.gates)}, got {gate.name}"
-        pairs = " ".join(f"{g.qubits[0]}-{g.qubits[1]}" for g in self.placed if g.name == gate.name)
-        return f"{gate.name} may act on {pairs} in this space, got {gate.qubits[0]}-{gate.qubits[-1]}"
 
     def circuit(self, row: Any) -> Circuit:
         """The circuit of a row, angles 0."""
@@ -306,19 +244,3 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, first = np.unique(packed, return_index=True)
     return rows[np.sort(first)]
-
-
-def checked_pairs(n_qubits: int, pairs: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """A coupling as sorted pairs (low, high).
-
-    Raises:
-        QasError: no list of pairs of different qubits.
-    """
-    try:
-        found = {(min(a, b), max(a, b)) for a, b in ((int(a), int(b)) for a, b in pairs)}
-    except (TypeError, ValueError):
-        raise QasError(f"a coupling is a list of pairs of qubits, got {pairs!r}") from None
-    for a, b in found:
-        if a < 0 or b >= n_qubits or a == b:
-            raise QasError(f"a coupling pairs two different qubits of 0..{n_qubits - 1}, got {a}-{b}")
-    return tuple(sorted(found))

@@ -6,18 +6,19 @@ import base64
 import math
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.adapters.program import Program, compile_program, lower
+from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, RunError
-from qas.problems import BaseProblem
+from qas.files import check_versioned, versioned
+from qas.problems import BaseProblem, Family, load_problem
 from qas.simplify import simplify
 from qas.simulators.base import BaseObjective, Simulator
 
@@ -32,13 +33,6 @@ MAX_MATRIX = 1 << 10
 """Largest side of a matrix in a file: its numbers travel in the run folder."""
 FRAME_RANK = 8
 """Columns of the frame that a target without orthogonal columns is fitted with."""
-FAMILIES = {
-    "adapter-N": "architecture of adapter layers of N = 2^n features (n = 2 to 12): distinct tangent directions; "
-    "adapter-N-ANGLES for another number of angles",
-    "adapter-target FILE": "fit of a matrix in FILE (.npy, .csv, .safetensors)",
-    "adapter-gradient FILE": "alignment with a gradient matrix in FILE",
-}
-
 _DEPTH_SHARE = 0.005
 _ORTHOGONAL = 1e-4
 
@@ -79,18 +73,12 @@ class AdapterProblem(BaseProblem):
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n = self.qubits
-        if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_QUBITS:
-            raise QasError(f"an adapter architecture has 2 to {MAX_QUBITS} qubits, got {n!r}")
+        n = whole_number("the number of qubits of an adapter architecture", self.qubits, 2, MAX_QUBITS)
         if self.goal not in GOALS:
             raise QasError(f"the goal of an adapter problem is one of {', '.join(GOALS)}, got {self.goal!r}")
         most = (1 << n) * ((1 << n) - 1) // 2
-        angles = self.angles or min(most, 7 * n - 6)
-        if isinstance(angles, bool) or not isinstance(angles, int) or not 1 <= angles <= min(most, MAX_ANGLES):
-            rule = (
-                f"rotations of {1 << n} features have 1 to {most} independent angles, and a search at most {MAX_ANGLES}"
-            )
-            raise QasError(f"{rule}; got {self.angles!r}")
+        what = f"the number of independent angles in rotations of {1 << n} features"
+        angles = whole_number(what, self.angles or min(most, 7 * n - 6), 1, min(most, MAX_ANGLES))
         object.__setattr__(self, "angles", angles)
         if self.threshold is None:
             known = 0.5 / angles + self._depth_share
@@ -211,6 +199,19 @@ class AdapterProblem(BaseProblem):
             return _Fit(self, circuit)
         return _Directions(self, circuit)
 
+    @property
+    def has_slopes(self) -> bool:
+        """Whether rotations by strings have slopes: where a matrix is fitted or aligned with."""
+        return self.goal != "tangent"
+
+    def string_slopes(self, circuit: Circuit) -> np.ndarray:
+        """Derivatives of the energy in one more rotation by each string, at the circuit's own angles, shape (N, N)."""
+        return self.objective(circuit).slopes(circuit.angles)  # type: ignore[attr-defined]
+
+    def with_string(self, circuit: Circuit, string: tuple[int, int]) -> Circuit:
+        """The circuit with one more RY at angle 0 that turns a given string; see `carried_string`."""
+        return with_string(circuit, string)
+
     def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit:
         """A circuit of the same energy without trivially redundant gates; `circuit` itself if there are none.
 
@@ -223,17 +224,8 @@ class AdapterProblem(BaseProblem):
 
     # ------------------------------------------------------------------ files
     def to_json(self) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "n_qubits": self.qubits,
-            "goal": self.goal,
-            "angles": self.angles,
-            "threshold": self.threshold,
-            "description": self.description,
-            "provenance": self.provenance,
-        }
+        names = ("name", "n_qubits", "goal", "angles", "threshold", "description", "provenance")
+        data = versioned(FORMAT, VERSION, {name: getattr(self, name) for name in names})
         if self.matrix is not None:
             text = base64.b64encode(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()).decode()
             data["matrix"] = {"shape": list(self.matrix.shape), "float64": text}
@@ -241,11 +233,7 @@ class AdapterProblem(BaseProblem):
 
     @classmethod
     def from_json(cls, data: Any) -> AdapterProblem:
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise QasError(f"an adapter problem is a JSON object with format {FORMAT!r}")
-        version = data.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
-            raise QasError(f"adapter problems of version 1 to {VERSION} can be read, got version {version!r}")
+        data = check_versioned(data, FORMAT, VERSION, "an adapter problem")
         try:
             matrix = None
             if "matrix" in data:
@@ -476,32 +464,71 @@ def _check_target(matrix: np.ndarray, size: int) -> None:
 
 
 # ---------------------------------------------------------------------- names and files
+class Directions(Family):
+    """``adapter-N`` and ``adapter-N-ANGLES``: distinct tangent directions."""
+
+    pattern = "adapter-N"
+    about = (
+        f"architecture of adapter layers of N = 2^n features (n = 2 to {MAX_QUBITS}): distinct tangent directions; "
+        "adapter-N-ANGLES for another number of angles"
+    )
+    small = ("adapter-4", "adapter-8-9")
+    formats: ClassVar = {FORMAT: AdapterProblem}
+
+    @property
+    def rule(self) -> str:
+        sizes = f"N a power of two from 4 to {1 << MAX_QUBITS} and ANGLES at least 1"
+        return f"adapter-N or adapter-N-ANGLES with {sizes}, adapter-target FILE or adapter-gradient FILE"
+
+    def load(self, member: str) -> AdapterProblem:
+        match = re.fullmatch(r"([1-9]\d{0,5})(?:-([1-9]\d{0,6}))?", member, flags=re.ASCII)
+        size = int(match[1]) if match else 0
+        if not match or size & (size - 1) or not 4 <= size <= 1 << MAX_QUBITS:
+            raise self.wrong(member)
+        made = AdapterProblem(
+            f"adapter-{member}", size.bit_length() - 1, angles=int(match[2] or 0), provenance={"family": "adapter"}
+        )
+        about = f"architecture of adapter layers of {size} features with {made.angles} angles, distinct directions"
+        return replace(made, description=about)
+
+    def near(self, numbers: list[int]) -> tuple[str, ...]:
+        known = numbers and 4 <= numbers[0] <= 1 << MAX_QUBITS and not numbers[0] & (numbers[0] - 1)
+        return (f"adapter-{numbers[0]}",) if known else self.small
+
+
+class MatrixFile(Family):
+    """``adapter-target FILE`` or ``adapter-gradient FILE``: a matrix in a file."""
+
+    def __init__(self, word: str, goal: str, about: str) -> None:
+        self.pattern, self.about, self._goal = f"{word} FILE", about, goal
+
+    def load(self, member: str) -> AdapterProblem:
+        path = Path(member)
+        return matrix_problem(read_matrix(path), goal=self._goal, name=path.stem)
+
+    def near(self, numbers: list[int]) -> tuple[str, ...]:
+        return (self.pattern,)
+
+    def examples(self, folder: Path) -> tuple[str, ...]:
+        path = folder / "matrix.npy"
+        np.save(path, np.random.default_rng(0).normal(size=(16, 16)))
+        return (f"{self.word} {path}",)
+
+
+TARGET_FILE = MatrixFile("adapter-target", "fit", "fit of a matrix in FILE (.npy, .csv, .safetensors)")
+GRADIENT_FILE = MatrixFile("adapter-gradient", "gradient", "alignment with a gradient matrix in FILE")
+
+
 def load_adapter_problem(name: str) -> AdapterProblem:
-    """The problem of a name in `FAMILIES`, numbers and file filled in.
+    """The problem of a name such as ``adapter-64`` or ``adapter-target dW.npy``, as `qas.load_problem` finds it.
 
     Raises:
-        QasError: malformed, or a file that cannot be read.
+        QasError: malformed, a file that cannot be read, or a problem of another kind.
     """
-    word, _, rest = name.strip().partition(" ")
-    word = word.lower()
-    if word in ("adapter-target", "adapter-gradient"):
-        if not rest.strip():
-            raise QasError(f"{word} needs the file of a matrix: {word} FILE")
-        path = Path(rest.strip())
-        return matrix_problem(read_matrix(path), goal="fit" if word == "adapter-target" else "gradient", name=path.stem)
-    match = re.fullmatch(r"adapter-([1-9]\d{0,5})(?:-([1-9]\d{0,6}))?", name.strip().lower(), flags=re.ASCII)
-    size = int(match[1]) if match else 0
-    if not match or size & (size - 1) or not 4 <= size <= 1 << MAX_QUBITS:
-        raise QasError(
-            f"adapter problems are named adapter-N or adapter-N-ANGLES with N a power of two from 4 to "
-            f"{1 << MAX_QUBITS} and ANGLES at least 1, adapter-target FILE or adapter-gradient FILE; got {name[:80]!r}"
-        )
-    n = size.bit_length() - 1
-    problem = AdapterProblem(name.strip().lower(), n, angles=int(match[2] or 0), description="")
-    description = f"architecture of adapter layers of {size} features with {problem.angles} angles, distinct directions"
-    return AdapterProblem(
-        problem.name, n, angles=problem.angles, description=description, provenance={"family": "adapter"}
-    )
+    found = load_problem(name)
+    if not isinstance(found, AdapterProblem):
+        raise QasError(f"{found.name} is no adapter problem; their names begin with adapter-")
+    return found
 
 
 def matrix_problem(matrix: Any, *, goal: str = "fit", angles: int = 0, name: str = "matrix") -> AdapterProblem:

@@ -1,62 +1,54 @@
 """Optimizers for the angles of a fixed circuit.
 
-To add a method, write a function like those in `coordinate.py` and add it to `_METHODS`; its keyword-only arguments
-become the options that users may give.
+To add a method, write a function like those in `coordinate.py` and register it (`OPTIMIZERS`, or an entry point in the
+group ``qas.optimizers``), or hand it to `minimize`; its keyword-only arguments become the options that users may give.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.checks import finite_number, whole_number
+from qas.errors import CircuitError, QasError
 from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
-from qas.optimizers.coordinate import rotosolve
-from qas.optimizers.gradient import adam, lbfgs
 from qas.optimizers.shots import SampledObjective
-from qas.optimizers.stochastic import adam_spsa, spsa
-from qas.optimizers.trust_region import cobyla
+from qas.registry import Registry, options_of
+from qas.simulators.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["SampledObjective", "list_optimizers", "minimize"]
+__all__ = ["OPTIMIZERS", "SampledObjective", "list_optimizers", "minimize"]
 
 
-@dataclass(frozen=True)
-class _Method:
-    about: str
-    run: Callable[..., Outcome]
-    needs_gradient: bool = False
-    ends_unevaluated: bool = False
-    """the last iterate has not been evaluated when the method ends"""
-
-
-_METHODS = {
-    "l-bfgs": _Method("quasi-Newton with exact gradients, compiled where the engine can", lbfgs, needs_gradient=True),
-    "adam": _Method("gradient descent with adaptive steps and exact gradients", adam, needs_gradient=True),
-    "cobyla": _Method("linear models in a shrinking trust region, no gradients (CRLQAS without noise)", cobyla),
-    "rotosolve": _Method("exact minimum of one angle after the other, no gradients", rotosolve, ends_unevaluated=True),
-    "spsa": _Method("simultaneous perturbation, two evaluations a step", spsa, ends_unevaluated=True),
-    "adam-spsa": _Method("SPSA with Adam steps, one or three shot stages (CRLQAS)", adam_spsa, ends_unevaluated=True),
-}
+OPTIMIZERS = Registry(
+    "optimizers",
+    "optimizer",
+    {
+        "l-bfgs": "qas.optimizers.gradient:lbfgs",
+        "adam": "qas.optimizers.gradient:adam",
+        "cobyla": "qas.optimizers.trust_region:cobyla",
+        "rotosolve": "qas.optimizers.coordinate:rotosolve",
+        "spsa": "qas.optimizers.stochastic:spsa",
+        "adam-spsa": "qas.optimizers.stochastic:adam_spsa",
+    },
+)
+"""Name -> function; see `qas.optimizers.bookkeeping.method`."""
 
 
 def list_optimizers() -> dict[str, str]:
     """Method name -> one line about it."""
-    return {name: method.about for name, method in _METHODS.items()}
+    return {name: OPTIMIZERS.about(name) for name in OPTIMIZERS}
 
 
 def minimize(
     objective: Any,
     start: Any,
     *,
-    method: str = "l-bfgs",
+    method: str | Callable[..., Outcome] = "l-bfgs",
     max_evaluations: int | None = None,
     tolerance: float = 1e-9,
     shots: int | None = None,
@@ -67,12 +59,13 @@ def minimize(
 
     The budget is strict: `max_evaluations` is never exceeded. Without shot noise the result is the best point that was
     evaluated. With shot noise it is the last (or averaged) iterate, evaluated once more with fresh shots within the
-    budget: the smallest of many noisy values would be a lucky one.
+    budget: the smallest of many noisy values would be a lucky one. Inside `qas.simulators.interrupt.stop_when` it may
+    be stopped in between; then the result is the best point so far, or the last one measured, and the message says so.
 
     Args:
         objective: as `qas.simulators.base.BaseObjective`.
         start: angles to start from, radians, shape (n_angles,).
-        method: a name from `list_optimizers`.
+        method: a name from `list_optimizers`, or a function like theirs.
         max_evaluations: most calls of the objective, at least 1; a gradient counts as one call. None: no limit.
         tolerance: stop when roughly this much (in the objective's unit) can still be gained or was gained last.
         shots: measure every Pauli term with that many shots (see `SampledObjective`); None: exact values.
@@ -86,23 +79,21 @@ def minimize(
 
     Raises:
         UnknownNameError: no such method.
+        Interrupted: stopped before the first value.
         CircuitError: a start of the wrong shape or with values that are not finite.
         QasError: an unknown option, a budget, tolerance or number of shots out of range, or shots with a method that
             needs exact gradients.
     """
-    if method not in _METHODS:
-        raise UnknownNameError("optimizer", method, _METHODS)
-    chosen = _METHODS[method]
-    if options:
-        _check_options(method, chosen, options)
-    budget = None if max_evaluations is None else _whole("max_evaluations", max_evaluations)
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise QasError(f"tolerance is positive, got {tolerance}")
+    chosen = method if callable(method) else OPTIMIZERS[method]
+    name = getattr(method, "__name__", method)
+    _check_options(str(name), chosen, options)
+    budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
+    finite_number("tolerance", tolerance, above=0)
     if shots is not None:
-        shots = _whole("shots", shots)
-        if chosen.needs_gradient:
-            other = ", ".join(sorted(n for n, m in _METHODS.items() if not m.needs_gradient))
-            raise QasError(f"{method} needs exact gradients and takes no shots; with shots use one of {other}")
+        whole_number("shots", shots)
+        if _needs_gradient(chosen):
+            other = ", ".join(sorted(n for n in OPTIMIZERS if not _needs_gradient(OPTIMIZERS[n])))
+            raise QasError(f"{name} needs exact gradients and takes no shots; with shots use one of {other}")
     x = _checked_start(objective, start)
 
     compiled = getattr(objective, "minimize_compiled", None)
@@ -113,8 +104,12 @@ def minimize(
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)
 
 
+def _needs_gradient(method: Callable[..., Outcome]) -> bool:
+    return getattr(method, "needs_gradient", False)
+
+
 def _run(
-    method: _Method,
+    method: Callable[..., Outcome],
     objective: Any,
     sampled: SampledObjective | None,
     start: np.ndarray,
@@ -126,17 +121,21 @@ def _run(
     from scipy.optimize import OptimizeResult
 
     nfev, njev = objective.nfev, objective.njev
-    last_evaluation = sampled is not None or method.ends_unevaluated
+    last_evaluation = sampled is not None or getattr(method, "ends_unevaluated", False)
     book = Bookkeeper(objective, sampled, start, budget, reserved=1 if last_evaluation or not len(start) else 0)
-    if len(start) == 0:
-        outcome = Outcome(True, "the circuit has no angles")
-    else:
+    outcome = Outcome(True, "the circuit has no angles")
+    try:
         try:
-            outcome = method.run(book, start.copy(), tolerance, rng, **options)
+            if len(start):
+                outcome = method(book, start.copy(), tolerance, rng, **options)
         except OutOfBudget:
             outcome = Outcome(False, f"stopped: the budget of {budget} evaluations is used up")
-    if last_evaluation or len(start) == 0:
-        book.evaluate_iterate()
+        if last_evaluation or len(start) == 0:
+            book.evaluate_iterate()
+    except Interrupted:
+        if not book.has_value:
+            raise
+        outcome = Outcome(False, "stopped: interrupted")
     x, value, gradient = book.answer()
     result = OptimizeResult(
         x=x,
@@ -154,16 +153,6 @@ def _run(
     return result
 
 
-def _whole(what: str, value: Any) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = 0
-    if number < 1 or number != value:
-        raise QasError(f"{what} is a whole number of at least 1, got {value!r}")
-    return number
-
-
 def _checked_start(objective: Any, start: Any) -> np.ndarray:
     try:
         x = np.array(start, dtype=np.float64)
@@ -176,9 +165,8 @@ def _checked_start(objective: Any, start: Any) -> np.ndarray:
     return x
 
 
-def _check_options(name: str, method: _Method, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(method.run).parameters.values()
-    known = sorted(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+def _check_options(name: str, method: Callable[..., Outcome], options: dict[str, Any]) -> None:
+    known = options_of(method) if options else {}
     for option in options:
         if option not in known:
-            raise QasError(f"{name} has no option {option!r}; it takes {', '.join(known)}")
+            raise QasError(f"{name} has no option {option!r}; it takes {', '.join(sorted(known))}")

@@ -8,6 +8,7 @@ Line search: bracketing for the weak Wolfe conditions (Lewis and Overton, Math. 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,35 +16,40 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import _ptm_kernels, _sv_kernels
+from qas.simulators import _ptm_kernels, _sv_kernels, interrupt
 from qas.simulators._compile import compiled
+from qas.simulators._simd import stopped
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator
 
-CONVERGED, OUT_OF_BUDGET, NO_PROGRESS = 0, 1, 2
+CONVERGED, OUT_OF_BUDGET, NO_PROGRESS, INTERRUPTED, _RUNNING = 0, 1, 2, 3, -1
 _MESSAGES = {
     CONVERGED: "converged: the quadratic model promises less than the tolerance",
     OUT_OF_BUDGET: "stopped: the evaluation budget is used up",
     NO_PROGRESS: "converged: no further decrease is possible in floating point",
+    INTERRUPTED: "stopped: interrupted",
 }
 
 
 @compiled(inline=True)
-def _value_and_gradient(noisy, sv, ptm, x, gradient):
+def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if noisy:
         library, ops, slots, n_qubits, h_index, h_value, segment, work = ptm
         return _ptm_kernels.value_and_gradient(
-            library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient
+            library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient, stop
         )
     library, ops, slots, masks, real, imag, work = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient)
+    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
 
 
 @compiled()
-def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
+def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance, stop):
     """Minimize in place from `x`; `gradient` receives the final gradient.
 
     The engine is called at one place only, because every call site is a copy of it to compile.
+
+    Args:
+        stop: address of a flag; where it is raised the best point so far is returned (energy infinite without one).
 
     Returns:
         energy, iterations, evaluations, status
@@ -60,13 +66,18 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance):
     for i in range(n):
         trial[i] = x[i]
     while True:
-        if evaluations >= max_evaluations:
+        status = OUT_OF_BUDGET if evaluations >= max_evaluations else _RUNNING
+        new_energy = math.nan
+        if status == _RUNNING:
+            new_energy = _value_and_gradient(noisy, sv, ptm, trial, new_gradient, stop)
+            if math.isnan(new_energy) and stopped(stop):
+                status = INTERRUPTED
+        if status != _RUNNING:
             if best_step > 0.0:
                 for i in range(n):
                     x[i], gradient[i] = best[i], best_gradient[i]
                 energy = best_energy
-            return energy, iterations, evaluations, OUT_OF_BUDGET
-        new_energy = _value_and_gradient(noisy, sv, ptm, trial, new_gradient)
+            return energy, iterations, evaluations, status
         evaluations += 1
         restart = False
         if evaluations == 1:
@@ -223,6 +234,7 @@ def minimize_bfgs(
 
     Raises:
         CircuitError: sizes that do not fit, a start that is not finite, or a budget below 1.
+        Interrupted: stopped before the first energy (see `qas.simulators.interrupt`).
     """
     from scipy.optimize import OptimizeResult
 
@@ -232,7 +244,13 @@ def minimize_bfgs(
     x = np.array(check_angles(circuit, hamiltonian, start), dtype=np.float64)
     gradient = np.zeros(len(x))
     noisy, sv, ptm = simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)
-    energy, nit, nfev, status = bfgs(noisy, sv, ptm, x, gradient, limit, float(tolerance))
+    # A thread that listens is worth its start where the minimization may take a second.
+    long = 3 * len(simulator.compiled(circuit).ops) * (4 if noisy else 2) ** circuit.n_qubits * min(limit, 200) > 1e9
+    with interrupt.open_to_ctrl_c() if long else nullcontext():
+        stop = interrupt.current().address
+        energy, nit, nfev, status = bfgs(noisy, sv, ptm, x, gradient, limit, float(tolerance), stop)
+    if nfev == 0:
+        interrupt.check()
     return OptimizeResult(
         x=x,
         fun=float(energy),
@@ -241,6 +259,6 @@ def minimize_bfgs(
         nfev=nfev,
         njev=nfev,
         status=status,
-        success=status != OUT_OF_BUDGET,
+        success=status not in (OUT_OF_BUDGET, INTERRUPTED),
         message=_MESSAGES[status],
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from qas.optimizers.shots import SampledObjective
+from qas.simulators import interrupt
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class OutOfBudget(Exception):  # a signal between a method and `minimize`, not an error
@@ -21,6 +25,24 @@ class Outcome:
 
     success: bool
     message: str
+
+
+def method(
+    about: str, *, needs_gradient: bool = False, ends_unevaluated: bool = False
+) -> Callable[[Function], Function]:
+    """What lists and `minimize` know about a method: a function of (book, start, tolerance, rng) and keyword options.
+
+    Args:
+        about: one line for lists.
+        needs_gradient: it calls `Bookkeeper.value_and_gradient`, so that it takes no shots.
+        ends_unevaluated: the last iterate has not been evaluated when the method ends.
+    """
+
+    def mark(function: Function) -> Function:
+        function.__dict__.update(about=about, needs_gradient=needs_gradient, ends_unevaluated=ends_unevaluated)
+        return function
+
+    return mark
 
 
 class Bookkeeper:
@@ -46,7 +68,7 @@ class Bookkeeper:
         self._best_x = start.copy()
         self._best_value = math.inf
         self._best_gradient: np.ndarray | None = None
-        self._final_value: float | None = None
+        self._measured: tuple[np.ndarray, float] | None = None
         self.iterate = start.copy()
         self.iterations = 0
 
@@ -66,6 +88,7 @@ class Bookkeeper:
             self._sampled.shots = max(1, round(self._shots * fraction))
 
     def _spend(self) -> None:
+        interrupt.check()
         if self._left < 1:
             raise OutOfBudget
         self._left -= 1
@@ -75,10 +98,13 @@ class Bookkeeper:
 
         Raises:
             OutOfBudget: no evaluation is left.
+            Interrupted: the user or a deadline asks to stop (see `qas.simulators.interrupt`).
         """
         self._spend()
         if self._sampled is not None:
-            return self._sampled(x)
+            value = self._sampled(x)
+            self._measured = np.array(x, dtype=np.float64), value
+            return value
         value = float(self._objective(x))
         self._remember(x, value, None)
         return value
@@ -87,7 +113,7 @@ class Bookkeeper:
         """Objective and exact gradient at `x`; one evaluation.
 
         Raises:
-            OutOfBudget: no evaluation is left.
+            OutOfBudget, Interrupted: as a call.
         """
         self._spend()
         value, gradient = self._objective.value_and_gradient(x)
@@ -104,11 +130,15 @@ class Bookkeeper:
         """Spend the reserved evaluation on the iterate, with the full number of shots."""
         self._left += 1
         self.set_shots(1.0)
-        self._final_value = self(self.iterate)
+        self(self.iterate)
 
     def answer(self) -> tuple[np.ndarray, float, np.ndarray | None]:
-        """Point, value and gradient to return: the best exact point, or the iterate with its own fresh estimate."""
-        if self.exact:
-            return self._best_x, self._best_value, self._best_gradient
-        assert self._final_value is not None, "noisy runs end with an evaluation of the iterate"
-        return self.iterate.copy(), self._final_value, None
+        """Point, value and gradient to return: the best exact point, or the last point that was measured."""
+        if self._measured is not None:
+            return *self._measured, None
+        return self._best_x, self._best_value, self._best_gradient
+
+    @property
+    def has_value(self) -> bool:
+        """Whether there is a point to return."""
+        return self._measured is not None or self._best_value < math.inf

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from qas.optimizers.bookkeeping import Bookkeeper, Outcome
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, method
 
 
+@method("exact minimum of one angle after the other, no gradients", ends_unevaluated=True)
 def rotosolve(
     book: Bookkeeper,
     start: np.ndarray,

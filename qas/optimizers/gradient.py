@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from qas.optimizers.bookkeeping import Bookkeeper, Outcome
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, method
 
 _NO_LIMIT = 10**9
 
 
+@method("quasi-Newton with exact gradients, compiled where the engine can", needs_gradient=True)
 def lbfgs(
     book: Bookkeeper,
     start: np.ndarray,
@@ -51,6 +52,7 @@ def lbfgs(
     return Outcome(bool(result.success), str(result.message))
 
 
+@method("gradient descent with adaptive steps and exact gradients", needs_gradient=True)
 def adam(
     book: Bookkeeper,
     start: np.ndarray,

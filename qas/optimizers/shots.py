@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import whole_number
 from qas.errors import QasError
 
 
@@ -34,13 +35,11 @@ class SampledObjective:
     """
 
     def __init__(self, objective: Any, shots: int, rng: np.random.Generator) -> None:
-        if shots != int(shots) or shots < 1:
-            raise QasError(f"shots is a whole number of at least 1, got {shots}")
         hamiltonian = getattr(objective, "hamiltonian", None)
         if hamiltonian is None or not hasattr(objective, "terms"):
             raise QasError(f"shot noise needs an objective with single Pauli terms, got {type(objective).__name__}")
         self.objective = objective
-        self.shots = int(shots)
+        self.shots = whole_number("shots", shots)
         self.shots_used = 0
         self._rng = rng
         self._coefficients = hamiltonian.coefficients

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qas.checks import finite_number, whole_number
 from qas.errors import QasError
-from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget, method
 
 LIH4_STAGES = (1191, 357, 119)
 """Evaluations of the three shot stages that CRLQAS uses for LiH on 4 qubits."""
@@ -40,6 +41,7 @@ def _slope(book: Bookkeeper, x: np.ndarray, size: float, rng: np.random.Generato
     return (book(x + size * delta) - book(x - size * delta)) / (2 * size) * delta
 
 
+@method("simultaneous perturbation, two evaluations a step", ends_unevaluated=True)
 def spsa(
     book: Bookkeeper,
     start: np.ndarray,
@@ -67,7 +69,8 @@ def spsa(
         stability: None: a tenth of the iterations.
         average: the returned point is the mean over this last fraction of the iterates; 0 returns the last one.
     """
-    _check_positive(iterations=iterations, a=a, c=c)
+    whole_number("iterations", iterations)
+    _check_positive(a=a, c=c)
     affordable = int(min(iterations, book.left // 2))
     offset = affordable / 10 if stability is None else stability
     tail = _TailAverage(affordable, average)
@@ -81,6 +84,7 @@ def spsa(
     return Outcome(True, f"finished {iterations} iterations")
 
 
+@method("SPSA with Adam steps, one or three shot stages (CRLQAS)", ends_unevaluated=True)
 def adam_spsa(
     book: Bookkeeper,
     start: np.ndarray,
@@ -156,5 +160,4 @@ def _stage_steps(stages: Sequence[int]) -> list[int]:
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise QasError(f"{name} is positive, got {value}")
+        finite_number(name, value, above=0)

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
-from qas.errors import QasError
-from qas.optimizers.bookkeeping import Bookkeeper, Outcome
+from qas.checks import finite_number
+from qas.optimizers.bookkeeping import Bookkeeper, Outcome, method
 
 _NO_LIMIT = 10**7
 
 
+@method("linear models in a shrinking trust region, no gradients (CRLQAS without noise)")
 def cobyla(
     book: Bookkeeper,
     start: np.ndarray,
@@ -30,8 +31,7 @@ def cobyla(
     """
     from scipy.optimize import minimize
 
-    if not 0 < initial_step < math.inf:
-        raise QasError(f"initial_step is positive, got {initial_step}")
+    finite_number("initial_step", initial_step, above=0)
 
     def follow(x: np.ndarray) -> None:
         book.iterations += 1

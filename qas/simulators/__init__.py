@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-from qas.errors import UnknownNameError
+from qas.errors import QasError
 from qas.noise import NoiseModel, load_noise
+from qas.registry import Registry
 from qas.simulators.base import BaseObjective, Objective, Simulator
 
-__all__ = ["BaseObjective", "Objective", "Simulator", "list_engines", "make_simulator"]
+__all__ = ["ENGINES", "BaseObjective", "Objective", "Simulator", "list_engines", "make_simulator"]
 
-_ENGINES = {
-    "statevector": "noise-free, compiled, exact gradients, up to 20 qubits",
-    "pauli-transfer": "with noise, compiled, exact gradients, up to 12 qubits",
-    "aer": "Qiskit Aer: state vector or density matrix, gradients by parameter shift",
-}
+ENGINES = Registry(
+    "engines",
+    "engine",
+    {
+        "statevector": "qas.simulators.statevector:StatevectorSimulator",
+        "pauli-transfer": "qas.simulators.pauli_transfer:PauliTransferSimulator",
+        "aer": "qas.simulators.aer:AerSimulator",
+    },
+)
+"""Name -> class that is made with a noise model or None."""
 
 
 def list_engines() -> dict[str, str]:
     """Engine name -> one line about it."""
-    return dict(_ENGINES)
+    return {name: ENGINES.about(name) for name in ENGINES}
 
 
-def make_simulator(noise: NoiseModel | str | None = None, engine: str | None = None) -> Simulator:
+def make_simulator(
+    noise: NoiseModel | str | None = None, engine: str | type[Simulator] | Simulator | None = None
+) -> Simulator:
     """A simulator: state vector without noise, Pauli transfer with noise, or the engine named.
 
     Args:
         noise: a model, a preset name, or None.
-        engine: "statevector", "pauli-transfer" or "aer"; None picks the fastest exact one.
+        engine: a name of `list_engines`, a `Simulator` class, or an instance with its noise; None picks the fastest
+            exact one.
 
     Raises:
         UnknownNameError: unknown noise or engine.
-        QasError: a noisy model for the noise-free engine.
+        QasError: a noisy model for the noise-free engine, or beside an instance that has another one.
     """
     model = load_noise(noise)
     if engine is None:
         engine = "statevector" if model is None else "pauli-transfer"
-    if engine not in _ENGINES:
-        raise UnknownNameError("engine", engine, _ENGINES)
-    if engine == "statevector":
-        from qas.simulators.statevector import StatevectorSimulator
-
-        return StatevectorSimulator(model)
-    if engine == "pauli-transfer":
-        from qas.simulators.pauli_transfer import PauliTransferSimulator
-
-        return PauliTransferSimulator(model)
-    from qas.simulators.aer import AerSimulator
-
-    return AerSimulator(model)
+    if isinstance(engine, Simulator):
+        if model is not None and engine.noise != model:
+            raise QasError(f"this engine has its own noise, got noise {model.name!r} beside it")
+        return engine
+    if isinstance(engine, str):
+        engine = ENGINES[engine]
+    if not (isinstance(engine, type) and issubclass(engine, Simulator)):
+        raise QasError(f"the engine is a name, a Simulator class or an instance of one, got {type(engine).__name__}")
+    return engine(model)

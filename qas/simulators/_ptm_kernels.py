@@ -19,7 +19,22 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
-from qas.simulators._simd import add, address, get, get_int, load1, load4, mul, mul_add, put, store4, sub, sum4, zero4
+from qas.simulators._simd import (
+    add,
+    address,
+    get,
+    get_int,
+    load1,
+    load4,
+    mul,
+    mul_add,
+    put,
+    stopped,
+    store4,
+    sub,
+    sum4,
+    zero4,
+)
 
 
 class Library(NamedTuple):
@@ -293,8 +308,8 @@ def _tables(library):
 
 
 @compiled()
-def state(library, ops, slots, angles, n_qubits, work):
-    """Run the circuit; returns the row of `work` (shape (>= 2, 4**n)) that holds the final state."""
+def state(library, ops, slots, angles, n_qubits, work, stop):
+    """Run the circuit; returns the row of `work` (shape (>= 2, 4**n)) that holds the final state, -1 if stopped."""
     size = 1 << (2 * n_qubits)
     base, tables = address(work), _tables(library)
     kind, low, high = library.kind, library.low, library.high
@@ -303,6 +318,8 @@ def state(library, ops, slots, angles, n_qubits, work):
     here = 0
     _set_ground_state(base, n_qubits)
     for k in range(len(ops)):
+        if stopped(stop):
+            return -1
         op, slot = ops[k], slots[k]
         angle = angles[slot] if slot >= 0 else 0.0
         source, target = base + 8 * size * here, base + 8 * size * (1 - here)
@@ -313,9 +330,11 @@ def state(library, ops, slots, angles, n_qubits, work):
 
 
 @compiled()
-def value(library, ops, slots, angles, n_qubits, h_index, h_value, work):
-    """Energy: Σ h_P v_P over the strings of the observable."""
-    row = state(library, ops, slots, angles, n_qubits, work)
+def value(library, ops, slots, angles, n_qubits, h_index, h_value, work, stop):
+    """Energy: Σ h_P v_P over the strings of the observable; NaN if stopped."""
+    row = state(library, ops, slots, angles, n_qubits, work, stop)
+    if row < 0:
+        return math.nan
     total = 0.0
     for t in range(len(h_index)):
         total += h_value[t] * work[row, h_index[t]]
@@ -323,7 +342,7 @@ def value(library, ops, slots, angles, n_qubits, h_index, h_value, work):
 
 
 @compiled()
-def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, segment, work, gradient):
+def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, segment, work, gradient, stop):
     """Energy, with its gradient written to `gradient`, by one reverse sweep.
 
     The sweep needs the state before each rotation. They are kept for `segment` operations at a time; a longer circuit
@@ -331,6 +350,7 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
 
     Args:
         work: rows of 4**n: 2 scratch, 2 for the adjoint, one for each segment, then `segment` for kept states.
+        stop: address of a flag, read before each gate; where it is raised the result is NaN.
     """
     size = 1 << (2 * n_qubits)
     bytes_row = 8 * size
@@ -353,8 +373,10 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
         j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
         first, last = j * segment, min(count, (j + 1) * segment)
         here = 4 + j
-        stop = last if round_ <= 0 else last - 1  # the state after a later segment's end is known
-        for k in range(first, stop):
+        end = last if round_ <= 0 else last - 1  # the state after a later segment's end is known
+        for k in range(first, end):
+            if stopped(stop):
+                return math.nan
             place[k] = here
             if round_ < 0 and k == last - 1:
                 there = 5 + j
@@ -369,8 +391,8 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
             here = there
         if round_ < 0:
             continue
-        if stop < last:
-            place[stop] = here
+        if end < last:
+            place[end] = here
         if round_ == 0:
             start = base + bytes_row * adjoint
             for i in range(0, size, 4):
@@ -379,6 +401,8 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
                 energy += h_value[t] * work[here, h_index[t]]
                 put(start, h_index[t], h_value[t])
         for k in range(last - 1, first - 1, -1):
+            if stopped(stop):
+                return math.nan
             op, slot = ops[k], slots[k]
             angle = angles[slot] if slot >= 0 else 0.0
             source, target = base + bytes_row * adjoint, base + bytes_row * (5 - adjoint)

@@ -75,6 +75,17 @@ def get_int(typingctx, base, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def stopped(typingctx, flag):  # type: ignore[no-untyped-def]
+    """Whether the 64-bit integer at this address is not zero; other threads set it (`qas.simulators.interrupt`)."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.icmp_signed("!=", builder.load_atomic(pointer, "monotonic", 8), ir.Constant(ir.IntType(64), 0))
+
+    return types.boolean(types.intp), codegen
+
+
+@intrinsic
 def put(typingctx, base, index, value):  # type: ignore[no-untyped-def]
     """base[index] = value"""
 

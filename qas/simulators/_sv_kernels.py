@@ -26,6 +26,7 @@ from qas.simulators._simd import (
     mul_add,
     put,
     reverse4,
+    stopped,
     store4,
     sub,
     sum4,
@@ -324,42 +325,51 @@ def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
 
 
 @compiled(inline=True)
-def _run(library, ops, slots, angles, psi, size):
+def _run(library, ops, slots, angles, psi, size, stop):
+    """psi = circuit |0…0>; False if it was stopped before."""
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(0, size, 4):
         store4(psi, i, zero4())
     put(psi, 0, 1.0)
     for k in range(len(ops)):
+        if stopped(stop):
+            return False
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:
             c, s = math.cos(0.5 * angles[slot]), math.sin(0.5 * angles[slot])
         apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False)
+    return True
 
 
 @compiled()
-def run(library, ops, slots, angles, psi):
-    """psi = circuit |0…0>, float64, shape (2·2**n,)."""
-    _run(library, ops, slots, angles, address(psi), len(psi))
+def run(library, ops, slots, angles, psi, stop):
+    """psi = circuit |0…0>, float64, shape (2·2**n,); False if it was stopped before."""
+    return _run(library, ops, slots, angles, address(psi), len(psi), stop)
 
 
 @compiled()
-def value(library, ops, slots, angles, masks, real, imag, work):
-    """<H> after the circuit; `work` has 2 rows of 2·2**n."""
+def value(library, ops, slots, angles, masks, real, imag, work, stop):
+    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of 2·2**n."""
     size = work.shape[1]
     psi = address(work)
-    _run(library, ops, slots, angles, psi, size)
+    if not _run(library, ops, slots, angles, psi, size, stop):
+        return math.nan
     return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0)
 
 
 @compiled()
-def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient):
-    """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823)."""
+def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop):
+    """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
+
+    `stop` is the address of a flag, read before each gate; where it is raised the result is NaN.
+    """
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    _run(library, ops, slots, angles, ket, size)
+    if not _run(library, ops, slots, angles, ket, size, stop):
+        return math.nan
     energy = _apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
@@ -369,6 +379,8 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     while left < len(ops) and slots[left] < 0:
         left += 1
     for k in range(len(ops) - 1, left - 1, -1):
+        if stopped(stop):
+            return math.nan
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:

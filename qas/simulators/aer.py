@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
@@ -33,9 +34,10 @@ class AerSimulator(Simulator):
     """
 
     name = "aer"
+    about = "Qiskit Aer: state vector or density matrix, gradients by parameter shift"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        self.noise = noise
+        super().__init__(noise)
         self._noise_models: dict[frozenset[tuple[str, tuple[int, ...]]], Any] = {}
 
     # ------------------------------------------------------------------ exact values
@@ -136,8 +138,7 @@ class AerSimulator(Simulator):
             QasError: fewer than 2 shots.
         """
         values = self._prepared(circuit, hamiltonian, None)
-        if shots != int(shots) or shots < 2:
-            raise QasError(f"shots is a whole number of at least 2, got {shots}")
+        whole_number("shots", shots, 2)
         terms = {string: c for string, c in hamiltonian.terms.items() if set(string) != {"I"}}
         if not terms:
             return hamiltonian.identity, 0.0
@@ -147,13 +148,13 @@ class AerSimulator(Simulator):
         groups = SparsePauliOp(list(terms), list(terms.values())).group_commuting(qubit_wise=True)
         settings = [_with_measurement(circuit.with_angles(values), group.paulis.to_labels()) for group in groups]
         aer_seed = int(np.random.default_rng(seed).integers(2**31))
-        result = self._backend(circuit).run(settings, shots=int(shots), seed_simulator=aer_seed).result()
+        result = self._backend(circuit).run(settings, shots=shots, seed_simulator=aer_seed).result()
         _check_success(result)
         estimate, variance = hamiltonian.identity, 0.0
         for index, group in enumerate(groups):
             mean, spread = _group_statistics(result.get_counts(index), group.paulis.to_labels(), group.coeffs.real)
             estimate += mean
-            variance += spread / int(shots)
+            variance += spread / shots
         return float(estimate), math.sqrt(variance)
 
     # ------------------------------------------------------------------ running Aer

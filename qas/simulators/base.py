@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -70,10 +71,23 @@ class Objective(BaseObjective):
 
 
 class Simulator(abc.ABC):
-    """One engine with one noise model. All methods are deterministic and leave the simulator unchanged."""
+    """One engine with one noise model. All methods are deterministic and leave the simulator unchanged.
+
+    To add an engine: subclass, and register the class (`qas.simulators.ENGINES`, or an entry point in the group
+    ``qas.engines``), or hand it to `make_simulator`. An engine that draws shots itself has a method ``sample(circuit,
+    hamiltonian, shots, seed)`` that returns an estimate and its standard error.
+
+    Args:
+        noise: a noise model, or None for a perfect device.
+    """
 
     name: str
+    about: ClassVar[str] = ""
+    """one line for lists"""
     noise: NoiseModel | None
+
+    def __init__(self, noise: NoiseModel | None = None) -> None:
+        self.noise = noise
 
     @abc.abstractmethod
     def expectation(

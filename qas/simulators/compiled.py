@@ -1,4 +1,4 @@
-"""What the two compiled engines share: programs (circuits as arrays), cached observables, compiled minimization."""
+"""What the two compiled engines share: circuits as arrays, cached observables, compiled minimization."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
+from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
 
 
-class Program(NamedTuple):
+class CompiledCircuit(NamedTuple):
     """A circuit as arrays for the kernels."""
 
     n_qubits: int
@@ -23,11 +24,22 @@ class Program(NamedTuple):
     slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
 
 
+def finished(energy: float) -> float:
+    """What a kernel returned, if it came to its end.
+
+    Raises:
+        Interrupted: it did not.
+    """
+    if energy != energy:
+        interrupt.check()
+    return energy
+
+
 class CompiledSimulator(Simulator):
     """Base of the engines whose kernels are compiled once: gates are data, so a new circuit compiles nothing."""
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        self.noise = noise
+        super().__init__(noise)
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
@@ -53,14 +65,14 @@ class CompiledSimulator(Simulator):
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
-    def program(self, circuit: Circuit) -> Program:
+    def compiled(self, circuit: Circuit) -> CompiledCircuit:
         """The circuit as arrays. The circuit carries them along, and so do its copies with other angles.
 
         Raises:
             TooLargeError: more qubits than the engine can hold.
             CircuitError: more qubits than the noise describes, or a gate that it refuses.
         """
-        held = circuit.__dict__.get("_program")
+        held = circuit.__dict__.get("_compiled")
         if held is not None and held[0] is self:
             return held[1]
         self.check_size(circuit.n_qubits)
@@ -79,9 +91,9 @@ class CompiledSimulator(Simulator):
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
-        program = Program(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
-        circuit.__dict__["_program"] = (self, program)
-        return program
+        result = CompiledCircuit(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
+        circuit.__dict__["_compiled"] = (self, result)
+        return result
 
     def observable(self, hamiltonian: Hamiltonian) -> Any:
         """The Hamiltonian as arrays for the kernels; the last few are remembered."""

@@ -15,8 +15,9 @@ from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel, unitary_ptm
 from qas.simulators import _ptm_kernels as kernels
+from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator
+from qas.simulators.compiled import CompiledSimulator, finished
 
 MAX_QUBITS = 12
 """Largest register: one state of 12 qubits takes 134 MB, and a gradient keeps about ten."""
@@ -42,10 +43,10 @@ class PauliTransferSimulator(CompiledSimulator):
     """
 
     name = "pauli-transfer"
+    about = "with noise, compiled, exact gradients, up to 12 qubits"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
-        super().__init__()
-        self.noise = noise
+        super().__init__(noise)
         self._kind: list[int] = []
         self._low: list[int] = []
         self._high: list[int] = []
@@ -193,33 +194,33 @@ class PauliTransferSimulator(CompiledSimulator):
         return segment, self._work(4 + n_segments + segment, 4**n_qubits)
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        program = self.program(circuit)
-        segment, work = self.gradient_work(len(program.ops), circuit.n_qubits)
+        compiled = self.compiled(circuit)
+        segment, work = self.gradient_work(len(compiled.ops), circuit.n_qubits)
         index, weight = self.observable(hamiltonian)
-        arguments = (self.library, program.ops, program.slots, circuit.n_qubits, index, weight, segment, work)
+        arguments = (self.library, compiled.ops, compiled.slots, circuit.n_qubits, index, weight, segment, work)
         return True, no_sv, arguments
 
     def expectation(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> float:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        work = self._work(2, 4**circuit.n_qubits)
-        return kernels.value(self.library, program.ops, program.slots, values, circuit.n_qubits, index, weight, work)
+        work, stop = self._work(2, 4**circuit.n_qubits), interrupt.current().address
+        arguments = (values, circuit.n_qubits, index, weight, work, stop)
+        return finished(kernels.value(self.library, compiled.ops, compiled.slots, *arguments))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        segment, work = self.gradient_work(len(program.ops), circuit.n_qubits)
+        segment, work = self.gradient_work(len(compiled.ops), circuit.n_qubits)
         gradient = np.empty(circuit.n_angles)
-        energy = kernels.value_and_gradient(
-            self.library, program.ops, program.slots, values, circuit.n_qubits, index, weight, segment, work, gradient
-        )
-        return energy, gradient
+        arguments = (values, circuit.n_qubits, index, weight, segment, work, gradient, interrupt.current().address)
+        energy = kernels.value_and_gradient(self.library, compiled.ops, compiled.slots, *arguments)
+        return finished(energy), gradient
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -237,10 +238,13 @@ class PauliTransferSimulator(CompiledSimulator):
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         work = self._work(2, 4**circuit.n_qubits)
         values = circuit.angles if angles is None else angles
-        row = kernels.state(self.library, program.ops, program.slots, values, circuit.n_qubits, work)
+        stop = interrupt.current().address
+        row = kernels.state(self.library, compiled.ops, compiled.slots, values, circuit.n_qubits, work, stop)
+        if row < 0:
+            interrupt.check()
         return work[row].copy()
 
 

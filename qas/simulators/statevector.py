@@ -14,8 +14,9 @@ from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import _sv_kernels as kernels
+from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator, Program
+from qas.simulators.compiled import CompiledSimulator, finished
 
 MAX_QUBITS = 20
 """Largest register: a state of 20 qubits takes 17 MB; the Hamiltonian's diagonals take more."""
@@ -31,12 +32,12 @@ class StatevectorSimulator(CompiledSimulator):
     """
 
     name = "statevector"
+    about = "noise-free, compiled, exact gradients, up to 20 qubits"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__()
         if noise is not None:
             raise QasError(f"the statevector engine is noise-free, got noise {noise.name!r}; use pauli-transfer or aer")
-        self.noise = None
         self._entries: list[tuple[int, int, int, np.ndarray, int, int]] = []
         self._library: kernels.Library | None = None
         self._local = threading.local()
@@ -105,11 +106,11 @@ class StatevectorSimulator(CompiledSimulator):
         return buffer
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         arguments = (
             self.library,
-            program.ops,
-            program.slots,
+            compiled.ops,
+            compiled.slots,
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
         )
@@ -119,33 +120,37 @@ class StatevectorSimulator(CompiledSimulator):
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> float:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         observable = self.observable(hamiltonian)
-        return kernels.value(self.library, program.ops, program.slots, values, *observable, self.work(circuit.n_qubits))
+        work, stop = self.work(circuit.n_qubits), interrupt.current().address
+        return finished(kernels.value(self.library, compiled.ops, compiled.slots, values, *observable, work, stop))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.program(circuit)
+        compiled = self.compiled(circuit)
         gradient = np.empty(circuit.n_angles)
         energy = kernels.value_and_gradient(
             self.library,
-            program.ops,
-            program.slots,
+            compiled.ops,
+            compiled.slots,
             values,
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
             gradient,
+            interrupt.current().address,
         )
-        return energy, gradient
+        return finished(energy), gradient
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, complex128, shape (2**n,)."""
-        program: Program = self.program(circuit)
+        compiled = self.compiled(circuit)
         psi = np.empty(1 << circuit.n_qubits, dtype=np.complex128)
         values = circuit.angles if angles is None else angles
-        kernels.run(self.library, program.ops, program.slots, values, psi.view(np.float64))
+        stop = interrupt.current().address
+        if not kernels.run(self.library, compiled.ops, compiled.slots, values, psi.view(np.float64), stop):
+            interrupt.check()
         return psi
 
     def term_expectations(

@@ -17,10 +17,28 @@ from qas.testing.random import random_circuit, random_hamiltonian
 
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
+    from qas.testing.encodings import EncodingContract
+    from qas.testing.problems import ProblemContract
+    from qas.testing.searchers import SearcherContract
+    from qas.testing.simulators import SimulatorContract
 
-_CONTRACTS = {"AgentContract": "agents"}
+_CONTRACTS = {
+    "AgentContract": "agents",
+    "EncodingContract": "encodings",
+    "ProblemContract": "problems",
+    "SearcherContract": "searchers",
+    "SimulatorContract": "simulators",
+}
 
-__all__ = ["AgentContract", "random_circuit", "random_hamiltonian"]
+__all__ = [
+    "AgentContract",
+    "EncodingContract",
+    "ProblemContract",
+    "SearcherContract",
+    "SimulatorContract",
+    "random_circuit",
+    "random_hamiltonian",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qas.circuits import Circuit
-from qas.encoders.autoencoder import (
-    MODELS,
-    Batch,
-    GinLayer,
-    Grammar,
-    RelationalLayer,
-    UrlV1,
-    build_model,
-    kl_divergence,
-)
+from qas.encoders import MODELS
+from qas.encoders.autoencoder import Batch, Grammar, RelationalLayer, build_model, kl_divergence
 from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
+from qas.encoders.published import GinLayer, UrlV1
 from qas.errors import QasError, UnknownNameError
 
 SPACES = {

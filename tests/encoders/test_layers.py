@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qas.alphabet import split_gates
 from qas.circuits import Circuit, Gate
-from qas.encoders import LayerEncoding, split_gates
+from qas.encoders import LayerEncoding
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import GATES, SEARCH_GATES
 from qas.testing import random_circuit

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 import qas.encoders
 from qas.circuits import Circuit
-from qas.encoders.autoencoder import Parts, build_model
+from qas.encoders.autoencoder import build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
-from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder, read_parts
+from qas.encoders.published import Parts, read_parts
+from qas.encoders.trained import TrainedEncoder, list_encoders, load_encoder
 from qas.errors import CircuitError, QasError, UnknownNameError
 
 SPACE = CircuitSpace(3, max_gates=5, min_gates=2)
@@ -47,7 +48,7 @@ def test_latents_and_embeddings(model: str) -> None:
     circuits = [SPACE.circuit(row) for row in rows()]
     np.testing.assert_allclose(encoder.embed_circuits(circuits), encoder.embed(rows()), atol=1e-6)
     assert encoder.embed_circuits([]).shape == (0, 4)
-    with pytest.raises(CircuitError, match="the space has the gates"):
+    with pytest.raises(CircuitError, match="the gates are"):
         encoder.embed_circuits([Circuit(3, [("t", 0)])])
 
 
@@ -184,14 +185,14 @@ def cut(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "weights.safetensors").unlink(), "the weights of the encoder are missing"),
+        (lambda f: (f / "weights.safetensors").unlink(), "the file of weights of the encoder is missing"),
         (lambda f: (f / "encoder.json").unlink(), "the description of the encoder is missing"),
-        (cut("weights.safetensors"), "the weights of the encoder are damaged or cut short"),
+        (cut("weights.safetensors"), "the file of weights of the encoder is cut short or was changed"),
         (cut("encoder.json"), "the description of the encoder is damaged or cut short"),
-        (lambda f: (f / "encoder.json").write_text("[]"), "a file of format qas-encoder"),
-        (edit(lambda a: a.update(format="other")), "a file of format qas-encoder"),
-        (edit(lambda a: a.update(version=2)), "read up to format version 1, got 2"),
-        (edit(lambda a: a.update(version="x")), "read up to format version 1, got x"),
+        (lambda f: (f / "encoder.json").write_text("[]"), "a JSON object of format 'qas-encoder'"),
+        (edit(lambda a: a.update(format="other")), "a JSON object of format 'qas-encoder'"),
+        (edit(lambda a: a.update(version=2)), "newer version"),
+        (edit(lambda a: a.update(version="x")), "a whole number from 1 to 1, got 'x'"),
         (edit(lambda a: a.pop("sizes")), "the description of the encoder lacks sizes"),
         (edit(lambda a: a["space"].pop("gates")), "a circuit space is described by"),
         (edit(lambda a: a.update(encoding="port")), "unknown encoding 'port'"),
@@ -201,10 +202,10 @@ def cut(name: str) -> Callable[[Path], None]:
         (edit(lambda a: a.update(model=3)), "unknown model '3'"),
         (edit(lambda a: a.update(sizes={"colour": 1})), "the sizes do not fit the model gvae"),
         (edit(lambda a: a.update(sizes=[1])), "the sizes do not fit the model gvae"),
-        (edit(lambda a: a.update(sizes={"d": "4"})), "d is a whole number, got '4'"),
-        (edit(lambda a: a.update(sizes={"d": 10**9})), "sizes of a model are at most 100000, got d = 1000000000"),
-        (edit(lambda a: a["sizes"].update(beta="much")), "beta is a number from 0, got 'much'"),
-        (edit(lambda a: a.update(weights_sha256="00")), "have sha256 00…, got "),
+        (edit(lambda a: a.update(sizes={"d": "4"})), "d is a whole number from 1 to 100000, got '4'"),
+        (edit(lambda a: a.update(sizes={"d": 10**9})), "d is a whole number from 1 to 100000, got 1000000000"),
+        (edit(lambda a: a["sizes"].update(beta="much")), "beta is a finite number of at least 0, got 'much'"),
+        (edit(lambda a: a.update(weights_sha256="00")), "noted 00…"),
         (reweigh(lambda t: t.pop("mu.weight")), r"the tensor mu.weight has shape \(4, 16\), got none"),
         (
             reweigh(lambda t: t.update(more=np.zeros(2))),

@@ -77,25 +77,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_gymnasium_check_env(variant: str) -> None:
     from gymnasium.utils.env_checker import check_env
 
-    check_env(make(**VARIANTS[variant]))
+    check_env(make(**VARIANTS[variant], max_gates=8))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["plain", "halting", "one qubit"])
 def test_stable_baselines_check_env(variant: str) -> None:
     from stable_baselines3.common.env_checker import check_env
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(make(**VARIANTS[variant], render_mode="ansi"), warn=True, skip_render_check=False)
+        check_env(make(**VARIANTS[variant], max_gates=8, render_mode="ansi"), warn=True, skip_render_check=False)
 
 
 def test_stable_baselines_ppo_trains_unchanged() -> None:
     from stable_baselines3 import PPO
 
     env = gymnasium.make(qas.envs.ENV_ID, problem="tfim-2", max_gates=6)
-    model = PPO("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=0, device="cpu")
-    model.learn(256)
-    assert model.num_timesteps == 256
+    model = PPO("MultiInputPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    model.learn(64)
+    assert model.num_timesteps == 64
 
 
 def test_maskable_ppo_takes_only_legal_actions() -> None:
@@ -189,7 +189,7 @@ def test_states_that_do_not_fit() -> None:
         ({"max_gates": 5}, "max_gates"),
         ({"order": "legacy_lag"}, "order"),
         ({"actions": {}}, "actions"),
-        ({"circuit": [["h", [0], []]]}, "has no h"),
+        ({"circuit": [["h", [0], []]]}, "got h"),
         ({"circuit": 3}, "malformed"),
         ({"circuit": [["rx", [0], [0.1]]] * 5}, "5 gates"),
         ({"curriculum": {"kind": "FixedThreshold"}}, "not the state"),
@@ -447,7 +447,7 @@ def test_actions_outside_the_space() -> None:
         ({"coupling": [(0, 1)]}, "no path"),
         ({"reward": "incremental_with_fixed_end"}, "incremental_with_fixed_ends"),
         ({"curriculum": "mt"}, "unknown curriculum"),
-        ({"curriculum": -1.0}, "positive"),
+        ({"curriculum": -1.0}, "finite number above 0"),
         ({"random_halting": {"successes": 0}}, "successes"),
         ({"random_halting": {"p": 0.5}}, "probability"),
         ({"random_halting": True}, "mapping"),

@@ -81,6 +81,9 @@ def test_defaults_for_a_problem() -> None:
     assert isinstance(moving, MovingThreshold)
     assert moving.target == molecule.exact and moving.threshold == pytest.approx(3 * 1.6e-3)
     assert load_curriculum("fixed", molecule).threshold == molecule.threshold
+    assert load_curriculum(FixedThreshold, molecule).to_state() == load_curriculum("fixed", molecule).to_state()
+    with pytest.raises(QasError, match="give an instance"):
+        load_curriculum(Curriculum, molecule)
     assert load_curriculum(0.25, molecule).threshold == 0.25
     copied = load_curriculum(moving, molecule)
     assert copied is not moving and copied.to_state() == moving.to_state()

@@ -236,3 +236,19 @@ def test_a_used_circuit_pickles_and_copies() -> None:
         assert simulator.expectation(again, hamiltonian) == energy
     turned = circuit.with_angles([1.0])
     assert simulator.expectation(turned, hamiltonian) == simulator.expectation(Circuit(2, turned.gates), hamiltonian)
+
+
+@pytest.mark.parametrize("angles", [(0.4, 1e15, 0.7), (-2e14, 0.3, 1e15), (1.0, -1e17, 1e16 + 2)])
+def test_u_is_unitary_and_the_product_of_its_rotations_at_huge_angles(angles: tuple[float, float, float]) -> None:
+    matrix = GATES["u"].matrix(*angles)
+    np.testing.assert_allclose(matrix @ matrix.conj().T, np.eye(2), atol=1e-14)
+    theta, phi, lam = angles
+    rotations = [GATES[name].matrix(angle) for name, angle in (("rz", phi), ("ry", theta), ("rz", lam))]
+    product = rotations[0] @ rotations[1] @ rotations[2]
+    assert abs(np.trace(product.conj().T @ matrix)) == pytest.approx(2.0, abs=1e-12)
+    for engine in ("statevector", "pauli-transfer"):  # whose kernels take u as these rotations
+        values = [
+            make_simulator(engine=engine).expectation(Circuit(1, gates), Hamiltonian({"X": 0.4, "Y": 0.3, "Z": 1.0}))
+            for gates in ([("h", 0), ("u", 0, *angles)], [("h", 0), ("rz", 0, lam), ("ry", 0, theta), ("rz", 0, phi)])
+        ]
+        assert values[0] == pytest.approx(values[1], abs=1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 
 import qas
-from qas.agents.base import Progress
-from qas.cli import _clock, _sparkline, _Watch, main
+from qas.agents import AGENTS
+from qas.cli import main
+from qas.cli.progress import Watch, bar, sparkline, watched
+from qas.cli.show import clock
+from qas.record import Progress
+from qas.registry import options_of
 from qas.runs import VERSION, Run, load_run
 
 Capture = pytest.CaptureFixture[str]
@@ -60,58 +66,107 @@ def _fails(capsys: Capture, *words: str) -> str:
 
 
 # ---------------------------------------------------------------------- start
-def _loaded_after(code: str) -> set[str]:
-    code += "\nimport sys; print('\\n'.join(sys.modules))"
+HEAVY = {"torch", "qiskit", "numba", "matplotlib", "rich"}
+
+
+def _loaded_after(*calls: str) -> set[str]:
+    """Modules that a process has imported after commands were called one after the other."""
+    code = "import qas, sys\nfrom qas.cli import main\n" if calls else "import qas, sys\n"
+    code += f"for words in {calls!r}: main(words.split())\nprint('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return set(done.stdout.split())
 
 
 def test_import_is_light() -> None:
-    assert not _loaded_after("import qas") & {"torch", "qiskit", "numba", "numpy", "scipy", "matplotlib"}
+    assert not _loaded_after() & {*HEAVY, "numpy"}
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["problems"], ["noise"], ["search", "--help"], ["serch"]])
-def test_light_commands(words: list[str]) -> None:
-    loaded = _loaded_after(f"from qas.cli import main\nmain({words!r})")
-    assert not loaded & {"torch", "qiskit", "numba", "matplotlib", "rich"}
+def test_light_commands() -> None:
+    calls = ("--version", "--help", "problems", "noise", "search --help", "completion bash --words search --agent e")
+    assert not _loaded_after(*calls) & HEAVY
+
+
+def test_a_wrong_word_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """What takes a second or two to import would make a typing error wait for it."""
+    wrong = (
+        "serch", "search lih4", "search lih-4 --agent evolutoin", "search lih-4 --agnet ddqn", "search no.json",
+        "search lih-4 --noise ibm-x", "search lih-4 --engine stat", "search lih-4 --optimizer lbfgs", "inspect nowhere",
+        "search lih-4 --gates rx,cxx", "search --resume nowhere",
+        "evaluate no.qasm", "evaluate nowhere", "pool show nowhere", "pool build --qubits 2", "finetune --task nothing",
+        "finetune --task digits --method lara", "encoder train p --out o --model gvea", "backbone list --jsn",
+    )  # fmt: skip
+    assert not _loaded_after(*wrong) & HEAVY
 
 
 def test_console_script() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "qas.cli", "--version"], capture_output=True, text=True, check=True, timeout=120
-    )
+    words = [sys.executable, "-m", "qas.cli", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == f"qas {qas.__version__}\n"
 
 
 def test_output_nobody_reads() -> None:
     reader, writer = os.pipe()
     os.close(reader)
+    words = [sys.executable, "-m", "qas.cli", "problems"]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "qas.cli", "problems"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
-        )
+        done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     finally:
         os.close(writer)
     assert done.returncode == 141 and done.stderr == ""
 
 
-def test_help_and_version(capsys: Capture) -> None:
+def test_help_and_lists(capsys: Capture) -> None:
     assert main([]) == 0
-    assert "COMMAND" in capsys.readouterr().out
-    for command in ("problems", "noise", "agents", "search", "inspect", "evaluate", "pool", "encoder"):
+    commands = re.findall(r"^    (\w+)", capsys.readouterr().out, flags=re.M)
+    assert {"problems", "agents", "search", "inspect", "evaluate", "pool", "finetune", "completion"} <= set(commands)
+    for command in commands:
         assert main([command, "--help"]) == 0
         assert f"qas {command}" in capsys.readouterr().out
+    for command, known in (("problems", qas.list_problems()), ("noise", qas.list_noise())):
+        assert main([command]) == 0
+        assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == list(known)
+        assert main([command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == known
 
 
-@pytest.mark.parametrize(
-    ("command", "known"), [("problems", qas.list_problems), ("noise", qas.list_noise), ("agents", qas.list_agents)]
-)
-def test_lists(capsys: Capture, command: str, known: Any) -> None:
-    assert main([command]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == list(known())
-    assert main([command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == known()
+def test_agents_with_their_settings(capsys: Capture) -> None:
+    assert main(["agents"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert main(["agents", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {name: agent["about"] for name, agent in told.items()} == qas.list_agents()
+    for name, agent in told.items():
+        assert list(agent["options"]) == list(options_of(AGENTS[name])) and agent["about"] in text
+        assert all(f"{key}=" in text for key in agent["options"])
+    assert told["ddqn"]["options"]["n_step"] == 5 and "hidden=[128, 128]" in text
+
+
+def test_completion(capsys: Capture) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        assert "qas completion" in capsys.readouterr().out
+    for words, offered in (
+        (["se"], ["search"]),
+        (["search", "lih"], ["lih-4", "lih-6"]),
+        (["search", "lih-4", "--no"], ["--no-report", "--noise"]),
+        (["search", "lih-4", "--agent", "e"], ["evolution"]),
+        (["search", "--seconds", ""], []),
+        (["encoder", ""], ["list", "train"]),
+        (["evaluate", "run", "--bac"], []),
+    ):
+        assert main(["completion", "bash", "--words", *words]) == 0
+        assert capsys.readouterr().out.split() == offered, words
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_bash(tmp_path: Path) -> None:
+    (tmp_path / "qas").write_text(f'#!/bin/sh\nexec {sys.executable} -m qas.cli "$@"\n')
+    (tmp_path / "qas").chmod(0o755)
+    script = 'eval "$(qas completion bash)"; COMP_WORDS=(qas search lih-4 --agent evo); COMP_CWORD=4; _qas; '
+    script += 'echo "${COMPREPLY[@]}"'
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.stdout == "evolution\n" and done.stderr == ""
 
 
 # ---------------------------------------------------------------------- search
@@ -124,34 +179,16 @@ def test_search(capsys: Capture, tmp_path: Path) -> None:
     found = qas.load_run(folder)
     assert found.architectures == 20 and found.seed == 3
     assert found.config["options"] == {"population": 2} and found.config["max_gates"] == 9
-    for text in (
-        str(folder),
-        "report.html",
-        "exact",
-        "noisy",
-        "noise-free",
-        "product state",
-        "front",
-        "--resume",
-        "q0",
-    ):
+    shown = (str(folder), "report.html", "exact", "noisy", "noise-free", "product state", "front", "--resume", "q0")
+    for text in (*shown, *found.remarks):
         assert text in out
     assert f"{found.best.energy:.8f}" in out and f"{found.problem.exact:.8f}" in out
 
 
 def test_search_settings(capsys: Capture, tmp_path: Path) -> None:
     words = ["search", "h2-3", "--agent", "random", "--evaluations", "200", "--gates", "rx,ry,cz"]
-    words += [
-        "--coupling",
-        "0-1,1-2",
-        "--optimizer",
-        "rotosolve",
-        "--evaluator",
-        "max_evaluations=30",
-        "--engine",
-        "statevector",
-        "--no-report",
-    ]
+    words += ["--coupling", "0-1,1-2", "--optimizer", "rotosolve", "--evaluator", "max_evaluations=30"]
+    words += ["--engine", "statevector", "--no-report"]
     assert main([*words, "--out", str(tmp_path / "run"), "--json", "--quiet"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["evaluations"] == 200
@@ -170,6 +207,51 @@ def test_search_with_shots(capsys: Capture, tmp_path: Path) -> None:
     assert "as measured" in capsys.readouterr().out
 
 
+def test_problems_and_noise_in_files(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python can build, the command line can read."""
+    monkeypatch.chdir(tmp_path)
+    Path("terms.json").write_text(json.dumps({"ZZ": 1.0, "XI": 0.5}))
+    Path("problem.json").write_text(json.dumps(qas.maxcut(nx.cycle_graph(3), name="triangle").to_json()))
+    Path("model.json").write_text(json.dumps(qas.NoiseModel.depolarizing(1e-3, 1e-2).to_json()))
+    few = ["--agent", "random", "--steps", "2", "--quiet", "--json", "--no-report"]
+    for words, name, qubits in (
+        (["terms.json"], "terms", 2),
+        (["--hamiltonian", "terms.json"], "terms", 2),
+        (["problem.json", "--noise", "model.json"], "triangle", 3),
+    ):
+        assert main(["search", *words, *few, "--out", f"run{len(os.listdir())}"]) == 0
+        found = load_run(json.loads(capsys.readouterr().out)["path"])
+        assert (found.problem.name, found.problem.n_qubits) == (name, qubits)
+    assert found.noise == qas.load_noise("model.json")
+    assert main(["evaluate", str(found.path / "best.qasm"), "--problem", "problem.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["noise"] is None
+
+
+def test_a_molecule_from_words(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def molecule(geometry: str, **settings: Any) -> Any:
+        told.update(settings, geometry=geometry)
+        return qas.load_problem("h2-2")
+
+    monkeypatch.setattr("qas.molecules.molecule", molecule)
+    words = ["search", "--geometry", "H 0 0 0; H 0 0 1.4", "--basis", "6-31g", "--active", "2,2", "--charge", "0"]
+    words += ["--mapping", "parity", "--agent", "random", "--steps", "1", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert told == {
+        "geometry": "H 0 0 0; H 0 0 1.4", "basis": "6-31g", "active": (2, 2), "charge": 0, "mapping": "parity"
+    }  # fmt: skip
+
+
+def test_target_and_what_an_energy_costs(capsys: Capture, tmp_path: Path) -> None:
+    words = ["search", "h2-2", "--agent", "evolution", "--target", "1e-3", "--steps", "500", "--no-report"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    err = capsys.readouterr().err
+    assert "evaluation of" in err.splitlines()[0]
+    found = load_run(tmp_path / "run")
+    assert found.best.error <= 1e-3 and found.architectures < 500 and found.config["budget"]["target"] == 1e-3
+
+
 def test_resume_with_a_larger_budget(capsys: Capture, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     words = ["search", "h2-2", "--agent", "evolution", "--quiet", "--no-report", "--out"]
@@ -184,14 +266,14 @@ def test_resume_with_a_larger_budget(capsys: Capture, tmp_path: Path) -> None:
 def test_interrupt_keeps_everything(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     words = ["search", "h2-3", "--agent", "evolution", "--steps", "20000", "--no-report", "--out"]
-    original = _Watch.plain
+    original = Watch.plain
 
-    def interrupted(self: _Watch, progress: Progress) -> None:
+    def interrupted(self: Watch, progress: Progress) -> None:
         original(self, progress)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Watch, "plain", interrupted)
+        patch.setattr(Watch, "plain", interrupted)
         assert main([*words, str(parts)]) == 130
     out = capsys.readouterr().out
     assert f"qas search --resume {parts}" in out and "interrupted" in out
@@ -215,7 +297,7 @@ def test_interrupt_before_the_search(capsys: Capture, tmp_path: Path, monkeypatc
 
 
 def test_progress_lines(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = _Watch("h2-2, agent random", "Ha", {"seconds": 60})
+    watch = Watch("h2-2, agent random", "Ha")
     watch.explain_start()
     assert "compiled" in capsys.readouterr().err
     watch.plain(Progress(1.0, 100, 10, 0.5, 3, 1, 0.1, 2, "note"))
@@ -228,26 +310,22 @@ def test_progress_lines(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> Non
         assert text in line
 
 
-def test_live_display() -> None:
-    from rich.console import Console
-
-    watch = _Watch("h2-2, agent [random]", "Ha", {"steps": 60})
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(watch.renderable())
-    assert "preparing" in capture.get()
+def test_live_display(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch("h2-2, agent [random]", "Ha")
     for k in range(600):
-        watch.note(Progress(k / 5, 100 * k, 10 * k, 10.0**-k if k < 300 else 0.0, 3, 1, k / 600, 2, "[note]"))
-    with console.capture() as capture:
-        console.print(watch.renderable())
-    for text in ("[random]", "500 evaluations/s", "50 architectures/s", "[note]", "Ctrl-C", "█"):
-        assert text in capture.get()
+        text = watch.live(Progress(k / 5, 100 * k, 10 * k, 10.0**-k if k < 300 else 0.0, 3, 1, k / 600, 2, "[note]"))
+    for part in ("[random]", "500 evaluations/s", "50 architectures/s", "[note]", "Ctrl-C", "█"):
+        assert part in text
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with watched("h2-2, agent [random]", "Ha") as show, bar(False) as done:
+        show(Progress(1.0, 100, 10, 0.5, 3, 1, 0.1, 2, "[note]"))
+        done("[labelling]", 3, 4)
 
 
 def test_small_formats() -> None:
-    assert (_clock(0), _clock(59.6), _clock(3661)) == ("0:00", "1:00", "1:01:01")
-    assert _sparkline([]) == "" and set(_sparkline([1.0, 1.0])) == {"▁"}
-    falling = _sparkline([1.0, 0.1, 0.01, float("inf"), -1.0])
+    assert (clock(0), clock(59.6), clock(3661)) == ("0:00", "1:00", "1:01:01")
+    assert sparkline([]) == "" and set(sparkline([1.0, 1.0])) == {"▁"}
+    falling = sparkline([1.0, 0.1, 0.01, float("inf"), -1.0])
     assert falling[0] == "█" and falling[-1] == "▁"
 
 
@@ -267,7 +345,7 @@ def test_inspect(capsys: Capture, run: Run, tmp_path: Path) -> None:
     assert json.loads(capsys.readouterr().out)["error"] == run.front[0].error
     assert main(["inspect", path, "--qasm"]) == 0
     assert qas.Circuit.from_qasm(capsys.readouterr().out) == run.best.circuit
-    for name in ("c.png", "c.svg", "c.qasm"):
+    for name in ("c.png", "c.svg", "c.pdf", "c.tex", "c.qasm"):
         assert main(["inspect", path, "--save", str(tmp_path / name)]) == 0
         assert (tmp_path / name).stat().st_size > 50
     assert qas.Circuit.from_qasm((tmp_path / "c.qasm").read_text()) == run.best.circuit
@@ -298,7 +376,9 @@ def test_evaluate(capsys: Capture, run: Run, tmp_path: Path) -> None:
     assert data["noise"] is None and data["energy"] == pytest.approx(run.front[0].noise_free_energy, abs=1e-10)
     file = str(run.path / "best.qasm")
     assert main(["evaluate", file, "--problem", "h2-2", "--backend", "aer", "--noise", "ibm-mumbai", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
+    assert "--engine" in err and err.count("\n") == 1
     assert main(["evaluate", file, "--problem", "h2-2"]) == 0
     assert "no noise" in capsys.readouterr().out
 
@@ -366,20 +446,19 @@ def test_encoder_train_and_search(capsys: Capture, pool: Path, tmp_path: Path, m
     assert "new or empty" in _fails(capsys, "encoder", "train", str(pool), "--out", "encoders/mine")
     assert _snapshot(Path("encoders")) == before
     for agent in ("bo", "knn", "reinforce", "random"):
-        words = ["search", "h2-2", "--agent", agent, "--encoder", "mine", "--pool", str(pool), "--screen", "paths"]
-        words += [
-            "--noise",
-            "ibm-mumbai",
-            "--steps",
-            "6",
-            "--seed",
-            "0",
-            "--out",
+        words = [
+            "search",
+            "h2-2",
+            "--agent",
             agent,
-            "--json",
-            "--quiet",
-            "--no-report",
+            "--encoder",
+            "mine",
+            "--pool",
+            str(pool),
+            "--screen",
+            "expressibility",
         ]
+        words += ["--noise", "ibm-mumbai", "--steps", "6", "--out", agent, "--json", "--quiet", "--no-report"]
         assert main([*words, *(["--storage", "sqlite:///shared.db"] if agent == "bo" else [])]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["agent"] == agent and found["architectures"] == 6
@@ -423,11 +502,11 @@ def test_wrong_words_about_pools_and_encoders(
         (f"encoder train {pool} --out e --task h2-3", "h2-2"),
         (f"encoder train {pool} --out e --epoch 3", "did you mean '--epochs'"),
         (f"encoder train {pool} --out {pool}", "new or empty"),
-        ("search h2-2 --encoder q4", "--encoder is for the agents bo, reinforce, knn, random, got agent ddqn"),
-        ("search h2-2 --agent knn --storage sqlite:///x.db", "--storage is for the agents bo, got agent knn"),
-        ("search h2-2 --agent random --storage sqlite:///x.db", "--storage is for"),
-        ("search h2-2 --agent evolution --screen paths", "--screen is for"),
-        ("search h2-2 --agent ppo --pool p", "--pool is for"),
+        ("search h2-2 --encoder q4", "agent ddqn 'encoder'"),
+        ("search h2-2 --agent knn --storage sqlite:///x.db", "agent knn 'storage'"),
+        ("search h2-2 --agent random --storage sqlite:///x.db", "storage"),
+        ("search h2-2 --agent evolution --screen expressibility", "screen"),
+        ("search h2-2 --agent ppo --pool p", "pool"),
         ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
         ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
         ("search --resume r --storage sqlite:///x.db", "leave out --storage"),
@@ -467,59 +546,64 @@ def test_a_report_tells_no_password(encoders: Path, tmp_path: Path, monkeypatch:
 
 
 # ---------------------------------------------------------------------- input that does not fit
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("serch h2-2", "did you mean 'search'"),
-        ("search", "a problem"),
-        ("search h2-2 --agnet ddqn", "did you mean '--agent'"),
-        ("search h2-2 extra", "unexpected argument 'extra'"),
-        ("search h2-2 --seconds", "--seconds"),
-        ("search h2-2 --seconds -3", "positive number"),
-        ("search h2-2 --seconds nan", "positive number"),
-        ("search h2-2 --seconds inf", "positive number"),
-        ("search h2-2 --evaluations 0", "whole number of at least 1"),
-        ("search h2-2 --steps 1.5", "whole number of at least 1"),
-        ("search h2-2 --seed -1", "whole number of at least 0"),
-        ("search h2-2 --max-gates 0", "whole number of at least 1"),
-        ("search h2-2 --coupling 0,1", "pairs of qubits"),
-        ("search h2-2 --coupling 0-1-2", "pairs of qubits"),
-        ("search h2-2 --coupling 0-7 --agent random", "0..1"),
-        ("search h2-2 -o population", "key=value"),
-        ("search h22", "did you mean 'h2-2'"),
-        ("search tfim-99", "2 to 20"),
-        ("search h2-2 --noise ibm-mumbay", "did you mean 'ibm-mumbai'"),
-        ("search h2-2 --agent ddqm", "did you mean 'ddqn'"),
-        ("search h2-2 --agent random --gates rx,cxx", "did you mean 'cx'"),
-        ("search h2-2 --agent random --gates ,", "gate"),
-        ("search h2-2 --agent random --engine state", "did you mean 'statevector'"),
-        ("search h2-2 --agent random --optimizer lbfgs", "did you mean 'l-bfgs'"),
-        ("search h2-2 --agent random --shots 10", "shots"),
-        ("search h2-2 --agent random -o depth=3", "no settings"),
-        ("search h2-2 --agent evolution -o populations=3", "did you mean 'population'"),
-        ("search h2-2 --agent evolution -o population=abc", "must be int"),
-        ("search h2-2 --agent evolution -o population=0", "at least 1"),
-        ("search h2-2 --agent random --evaluator tolerance=[]", "must be float"),
-        ("search h2-2 --agent random --evaluator tolerances=1", "did you mean 'tolerance'"),
-        ("search h2-2 --agent random --evaluator engine=[1]", "must be"),
-        ("search tfim-14 --noise ibm-mumbai --agent evolution", "at most 12 noisy qubits"),
-        ("search lih-6 --noise ibm-ourense --agent random", "qubits"),
-        ("search h2-2 --resume somewhere", "leave out PROBLEM"),
-        ("search --resume somewhere --agent ddqn", "leave out --agent"),
-        ("search --resume somewhere", "no such run folder"),
-        ("inspect", "RUN"),
-        ("inspect somewhere", "no such run folder"),
-        ("inspect .", "not a run folder"),
-        ("evaluate somewhere", "no such run folder"),
-        ("evaluate some.qasm --problem h2-2", "does not exist"),
-        ("evaluate some.qasm", "--problem"),
-    ],
-)
-def test_wrong_words(
-    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
-) -> None:
+WRONG = [
+    ("serch h2-2", "did you mean 'search'"),
+    ("search", "a problem"),
+    ("search h2-2 --agnet ddqn", "did you mean '--agent'"),
+    ("search h2-2 extra", "h2-2"),
+    ("search h2-2 --seconds", "--seconds"),
+    ("search h2-2 --seconds -3", "positive number"),
+    ("search h2-2 --seconds nan", "positive number"),
+    ("search h2-2 --seconds inf", "positive number"),
+    ("search h2-2 --evaluations 0", "whole number of at least 1"),
+    ("search h2-2 --steps 1.5", "whole number of at least 1"),
+    ("search h2-2 --seed -1", "whole number of at least 0"),
+    ("search h2-2 --max-gates 0", "whole number of at least 1"),
+    ("search h2-2 --coupling 0,1", "pairs of qubits"),
+    ("search h2-2 --coupling 0-1-2", "pairs of qubits"),
+    ("search h2-2 --coupling 0-7 --agent random", "0..1"),
+    ("search h2-2 -o population", "key=value"),
+    ("search h22", "did you mean 'h2-2'"),
+    ("search tfim-99", "2 to 20"),
+    ("search h2-2 --noise ibm-mumbay", "did you mean 'ibm-mumbai'"),
+    ("search h2-2 --agent ddqm", "did you mean 'ddqn'"),
+    ("search h2-2 --agent random --gates rx,cxx", "did you mean 'cx'"),
+    ("search h2-2 --agent random --gates ,", "gate"),
+    ("search h2-2 --agent random --engine state", "did you mean 'statevector'"),
+    ("search h2-2 --agent random --optimizer lbfgs", "did you mean 'l-bfgs'"),
+    ("search h2-2 --agent random --shots 10", "shots"),
+    ("search h2-2 --agent random -o depth=3", "no settings"),
+    ("search h2-2 --agent evolution -o populations=3", "did you mean 'population'"),
+    ("search h2-2 --agent evolution -o population=abc", "must be int"),
+    ("search h2-2 --agent evolution -o population=0", "at least 1"),
+    ("search h2-2 --agent random --evaluator tolerance=[]", "must be float"),
+    ("search h2-2 --agent random --evaluator tolerances=1", "did you mean 'tolerance'"),
+    ("search h2-2 --agent random --evaluator engine=[1]", "must be"),
+    ("search tfim-14 --noise ibm-mumbai --agent evolution", "at most 12 noisy qubits"),
+    ("search lih-6 --noise ibm-ourense --agent random", "qubits"),
+    ("search h2-2 --resume somewhere", "leave out PROBLEM"),
+    ("search --resume somewhere --agent ddqn", "leave out --agent"),
+    ("search --resume somewhere", "no such run folder"),
+    ("inspect", "RUN"),
+    ("inspect somewhere", "no such run folder"),
+    ("inspect .", "not a run folder"),
+    ("evaluate somewhere", "no such run folder"),
+    ("evaluate some.qasm --problem h2-2", "does not exist"),
+    ("search h2-2 --hamiltonian h.json", "only one of them"),
+    ("search --hamiltonian h.json", "h.json"),
+    ("search nothing.json", "no such problem file"),
+    ("search h2-2 --basis sto-3g", "goes with --geometry"),
+    ("search --geometry H --active 2", "electrons and orbitals"),
+    ("search h2-2 --noise model.json", "model.json"),
+    ("search h2-2 --target 0", "positive number"),
+    ("completion csh", "unknown shell"),
+]
+
+
+def test_wrong_words(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in _fails(capsys, *words.split())
+    for words, message in WRONG:
+        assert message in _fails(capsys, *words.split()), words
     assert list(tmp_path.iterdir()) == []
 
 
@@ -530,11 +614,12 @@ def test_wrong_words_about_a_run(capsys: Capture, run: Run, tmp_path: Path) -> N
         (["inspect", path, "--circuit", "99"], "a number from 0"),
         (["inspect", path, "--circuit", "-1"], "a number from 0"),
         (["inspect", path, "--circuit", "x"], "a number from 0"),
-        (["inspect", path, "--save", str(tmp_path / "c.pdf")], ".png, .svg or .qasm"),
+        (["inspect", path, "--save", str(tmp_path / "c.gif")], ".qasm"),
         (["inspect", path, "--save", str(tmp_path / "no" / "c.png")], "does not exist"),
         (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "cannot write"),
         (["evaluate", path, "--problem", "lih-4"], "2 qubits, but problem lih-4 needs 4"),
         (["evaluate", path, "--shots", "0"], "whole number"),
+        (["evaluate", path + "/best.qasm"], "--problem"),
         (["evaluate", path, "--engine", "statevector"], "statevector"),
         (["evaluate", path + "/best.qasm", "--circuit", "1", "--problem", "h2-2"], "--circuit"),
         (["search", "h2-2", "--agent", "random", "--out", path], "new or empty"),
@@ -619,7 +704,8 @@ def _no_space(*arguments: Any, **options: Any) -> None:
 
 def test_full_disk_at_the_start(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qas.files.os.fsync", _no_space)
-    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(tmp_path / "run"))
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    line = _fails(capsys, *words)
     assert "no space left" in line
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -633,7 +719,7 @@ def test_full_disk_while_searching(capsys: Capture, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Recorder, "_open", full)
     folder = tmp_path / "run"
-    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(folder)]
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(folder)]
     assert "no space left" in _fails(capsys, *words)
     monkeypatch.undo()
     assert main(["inspect", str(folder)]) == 0
@@ -644,7 +730,7 @@ def test_full_disk_on_resume(capsys: Capture, resumable: Path, tmp_path: Path, m
     before = _snapshot(folder)
     monkeypatch.setattr("qas.files.os.fsync", _no_space)
     steps = str(load_run(folder).architectures + 10)
-    assert "no space left" in _fails(capsys, "search", "--resume", str(folder), "--steps", steps)
+    assert "no space left" in _fails(capsys, "search", "--resume", str(folder), "--steps", steps, "--quiet")
     monkeypatch.undo()
     after = _snapshot(folder)
     assert {k: v for k, v in after.items() if k != "history.csv"} == {
@@ -687,7 +773,8 @@ def test_no_permission(capsys: Capture, tmp_path: Path, monkeypatch: pytest.Monk
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
 
     monkeypatch.setattr("qas.runs.Path.mkdir", refuse)
-    line = _fails(capsys, "search", "h2-2", "--agent", "random", "--steps", "3", "--out", str(tmp_path / "run"))
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    line = _fails(capsys, *words)
     assert "Permission denied" in line
 
 

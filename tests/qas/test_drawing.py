@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qas.circuits import Circuit
-from qas.drawing import _columns, draw_figure, draw_text, save_figure
+from qas.drawing import _columns, draw_figure, draw_latex, draw_text, save_circuit, save_figure
 from qas.errors import CircuitError, QasError, RunError
 from qas.testing import random_circuit
 
@@ -94,19 +95,77 @@ def test_figures_leave_pyplot_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
-def test_saved_figures_are_complete_files(tmp_path, suffix, start):
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [
+        (".png", b"\x89PNG"),
+        (".svg", b"<?xml"),
+        (".PDF", b"%PDF"),
+        (".tex", b"\\documentclass"),
+        (".qasm", b"OPENQASM 3"),
+    ],
+)
+def test_saved_circuits_are_complete_files(tmp_path, suffix, start):
     path = tmp_path / f"circuit{suffix}"
     path.write_bytes(b"old")
     circuit = Circuit(3, [("h", 0), ("cx", (0, 2)), ("u", 1, 0.1, 0.2, 0.3)])
-    save_figure(draw_figure(circuit, title="a title longer than the circuit"), path)
-    assert path.read_bytes().startswith(start)
-    assert os.listdir(tmp_path) == [path.name]
+    save_circuit(circuit, path)
+    first = path.read_bytes()
+    assert first.startswith(start) and os.listdir(tmp_path) == [path.name]
+    save_circuit(circuit, path)
+    assert suffix in (".png", ".svg") or path.read_bytes() == first
+    with pytest.raises(RunError, match="does not exist"):
+        save_circuit(circuit, tmp_path / "no" / path.name)
+    with pytest.raises(QasError, match=r"\.png, \.svg, \.pdf, \.tex or \.qasm, got 'a\.gif'"):
+        save_circuit(circuit, tmp_path / "a.gif")
+
+
+def test_known_latex():
+    gates = [("rx", 0, -0.30004), ("cx", (2, 0)), ("sdg", 1), ("rzz", (0, 1), 1e-5), ("swap", (1, 2)), ("cz", (1, 2))]
+    text = draw_latex(Circuit(3, [*gates, ("u", 0, 0.1, 0.2, -0.0), ("sx", 2)]))
+    rows = re.search(r"\\begin\{quantikz\}\n(.*)\n\\end\{quantikz\}", text, re.DOTALL)[1].split(" \\\\\n")
+    cells = [row.replace(r"\gate", "").split(" & ") for row in rows]
+    assert cells == [
+        [r"\lstick{$q_{0}$}", "{R_{X}(-0.3)}", r"\targ{}\vqw{2}", r"{R_{ZZ}(1 \cdot 10^{-5})}\vqw{1}",
+         "{U(0.1, 0.2, 0)}",
+         r"\qw", r"\qw", r"\qw"],
+        [r"\lstick{$q_{1}$}", r"{S^\dagger}", r"\qw", r"{R_{ZZ}(1 \cdot 10^{-5})}", r"\swap{1}",
+         r"\ctrl{1}", r"\qw", r"\qw"],
+        [r"\lstick{$q_{2}$}", r"\qw", r"\control{}", r"\qw", r"\targX{}", r"\control{}", r"{\sqrt{X}}", r"\qw"],
+    ]  # fmt: skip
+
+
+@given(SEEDS)
+@settings(max_examples=25, deadline=None)
+def test_latex_has_every_gate_in_blocks_of_equal_rows(seed):
+    rng = np.random.default_rng(seed)
+    circuit = random_circuit(int(rng.integers(1, 9)), int(rng.integers(0, 80)), rng)
+    text = draw_latex(circuit)
+    counts = circuit.counts
+    assert text.count(r"\targ{}") == counts.get("cx", 0)
+    assert text.count(r"\targX{}") == text.count(r"\swap{") == counts.get("swap", 0)
+    assert text.count(r"\control{}") + text.count(r"\ctrl{") == counts.get("cx", 0) + 2 * counts.get("cz", 0)
+    assert text.count(r"\gate{") == sum(len(g.qubits) for g in circuit if g.name not in ("cx", "cz", "swap"))
+    assert sum(text.count(line) for line in (r"\vqw{", r"\ctrl{", r"\swap{")) == circuit.two_qubit_gates
+    for block in re.findall(r"\\begin\{quantikz\}\n(.*?)\n\\end\{quantikz\}", text, re.DOTALL):
+        rows = block.split(" \\\\\n")
+        assert len(rows) == circuit.n_qubits and len({row.count(" & ") for row in rows}) == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_latex_compiles(tmp_path):
+    style = subprocess.run(["kpsewhich", "tikzlibraryquantikz.code.tex"], capture_output=True, check=False)
+    if style.returncode:
+        pytest.skip("the package quantikz is not installed")
+    save_circuit(random_circuit(4, 70, np.random.default_rng(3)), tmp_path / "c.tex")
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "c.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
 def test_saving_refuses_in_one_line(tmp_path):
     circuit = Circuit(1, [("x", 0)])
-    with pytest.raises(QasError, match=r"\.png or \.svg"):
+    with pytest.raises(QasError, match=r"\.png, \.svg or \.pdf"):
         save_figure(draw_figure(circuit), tmp_path / "circuit.gif")
     with pytest.raises(RunError, match="does not exist"):
         save_figure(draw_figure(circuit), tmp_path / "no" / "circuit.png")

@@ -7,15 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import qas
-from qas.agents.base import SearchEnded
 from qas.agents.launch import resume
-from qas.agents.pool.agent import PoolAgent
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.encoders import CircuitSpace
@@ -24,13 +22,15 @@ from qas.encoders.pools.screens import screen
 from qas.envs import MovingThreshold, load_curriculum
 from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import CircuitError, QasError, TooLargeError, UnknownNameError
+from qas.files import check_versioned, versioned
 from qas.optimizers import minimize
-from qas.problems import PROBLEM_FORMATS, BaseProblem, Problem, list_problems, load_problem, problem_from_json
+from qas.problems import PROBLEMS, BaseProblem, Family, Problem, list_problems, load_problem, problem_from_json
 from qas.proxies import landscape_fluctuation
 from qas.report import product_state
 from qas.runs import Run, load_run
 from qas.scores import load_score
 from qas.simulators import BaseObjective, Simulator
+from qas.testing import ProblemContract
 from qas.vqe import Evaluator
 
 Capture = pytest.CaptureFixture[str]
@@ -94,21 +94,38 @@ class Alignment(BaseProblem):
 
     def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> AlignmentObjective:
         foreign = set(circuit.counts) - set(self.search_gates)
+        if circuit.n_qubits != self.n_qubits:
+            raise CircuitError(f"{self.name} is about circuits of {self.n_qubits} qubits, got {circuit.n_qubits}")
         if foreign:
             raise CircuitError(f"an orthogonal matrix is made of ry and cx, got {min(foreign)}")
         return AlignmentObjective(circuit, np.array(self.target))
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "name": self.name, "target": self.target}
+        data = {"name": self.name, "threshold": self.threshold, "target": [list(row) for row in self.target]}
+        return versioned(FORMAT, 1, data)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Alignment:
-        return cls(data["name"], tuple(tuple(row) for row in data["target"]))
+        check_versioned(data, FORMAT, 1, "an alignment")
+        return cls(data["name"], tuple(tuple(row) for row in data["target"]), threshold=data["threshold"])
+
+
+class Alignments(Family):
+    pattern = "alignment-N"
+    about = "fit of an orthogonal matrix on N qubits"
+    small = ("alignment-2",)
+    formats: ClassVar = {FORMAT: Alignment}
+
+    def load(self, member: str) -> Alignment:
+        if member != "2":
+            raise self.wrong(member)
+        return made()
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROBLEM_FORMATS, FORMAT, f"{__name__}:Alignment")
+    monkeypatch.setattr(PROBLEMS, "_things", dict(PROBLEMS._things))
+    PROBLEMS.register("alignment", Alignments)
 
 
 def made(name: str = "alignment-2") -> Alignment:
@@ -126,13 +143,17 @@ def fails(capsys: Capture, *words: str) -> str:
 
 
 # ---------------------------------------------------------------------- the problem itself
+class TestAlignment(ProblemContract):
+    name = "alignment-2"
+
+
 def test_common_fields_are_checked() -> None:
     target = made().target
     for change, words in (
         ({"name": "a b"}, "a problem name"),
         ({"unit": 3}, "the unit"),
         ({"description": None}, "the description"),
-        ({"threshold": 0.0}, "positive"),
+        ({"threshold": 0.0}, "above 0"),
         ({"threshold": None}, "finite number"),
         ({"provenance": {"a": object()}}, "JSON-able"),
     ):
@@ -147,25 +168,12 @@ def test_what_a_problem_may_lack() -> None:
     assert problem.error(0.25) == 0.25 and problem.solved(0.005) and not problem.solved(0.02)
 
 
-def test_energy_is_the_objective_at_the_own_angles() -> None:
-    problem = made()
-    circuit = Circuit(2, [("ry", 0, 0.4), ("cx", (0, 1)), ("ry", 1, 1.3)])
-    overlap = np.trace(np.array(problem.target).T @ circuit.to_matrix().real) / 4
-    assert problem.energy(circuit) == pytest.approx(1 - abs(overlap), abs=1e-14)
-    objective = problem.objective(circuit)
-    value, gradient = objective.value_and_gradient(circuit.angles)
-    assert (objective.nfev, objective.njev) == (1, 1) and value == pytest.approx(1 - abs(overlap), abs=1e-14)
-    step = 1e-6 * np.eye(2)
-    slopes = [(objective(circuit.angles + s) - objective(circuit.angles - s)) / 2e-6 for s in step]
-    assert gradient == pytest.approx(slopes, abs=1e-8)
-
-
-@pytest.mark.parametrize("method", ["l-bfgs", "adam", "cobyla"])
-def test_optimizers_take_its_objective(method: str) -> None:
+def test_optimizers_take_its_objective() -> None:
     problem = made()
     circuit = Circuit(2, [("cx", (0, 1)), ("ry", 0, 0.6), ("ry", 1, -1.0), ("cx", (1, 0)), ("ry", 0, 1.9)])
-    found = minimize(problem.objective(circuit), circuit.angles, method=method, rng=0, tolerance=1e-12)
-    assert found.fun == pytest.approx(0.0, abs=1e-6)
+    for method in ("l-bfgs", "adam", "cobyla"):
+        found = minimize(problem.objective(circuit), circuit.angles, method=method, rng=0, tolerance=1e-12)
+        assert found.fun == pytest.approx(0.0, abs=1e-6)
 
 
 def test_gates_that_do_nothing_to_the_state_stay() -> None:
@@ -180,7 +188,7 @@ def test_formats_are_told_apart() -> None:
     assert problem_from_json(json.loads(json.dumps(made().to_json()))) == made()
     assert problem_from_json(load_problem("h2-2").to_json()) == load_problem("h2-2")
     for data in (None, {}, {"format": "other"}, {"format": ["x"]}):
-        with pytest.raises(QasError, match="a problem file is a JSON object with format 'qas-problem'"):
+        with pytest.raises(QasError, match="a problem file is a JSON object of format 'qas-problem'"):
             problem_from_json(data)
 
 
@@ -201,15 +209,14 @@ def test_hooks_of_a_hamiltonian() -> None:
 
 
 # ---------------------------------------------------------------------- environment
-@pytest.mark.parametrize("curriculum", ["moving", "moving-lower-bound", "fixed"])
-def test_environment(curriculum: str) -> None:
+def test_environment() -> None:
     from gymnasium.utils.env_checker import check_env
 
-    env = CircuitBuilderEnv(made(), max_gates=6, curriculum=curriculum)
+    env = CircuitBuilderEnv("alignment-2", max_gates=6)
     assert env.actions.gates == ("ry", "cx")
     check_env(env, skip_render_check=True)
     rng = np.random.default_rng(0)
-    for _ in range(15):
+    for _ in range(5):
         env.reset(seed=int(rng.integers(100)))
         done = False
         while not done:
@@ -230,12 +237,10 @@ def test_curricula() -> None:
 # ---------------------------------------------------------------------- searches
 OPTIONS: dict[str, dict[str, Any]] = {
     "ddqn": {"hidden": [16], "batch_size": 8, "learn_after": 10, "target_every": 5, "memory": 60},
-    "ppo": {"hidden": [16], "n_steps": 16, "batch_size": 8, "n_epochs": 2},
     "evolution": {"population": 3},
-    "beam": {"width": 2},
     "random": {},
 }
-EVALUATIONS = 400
+EVALUATIONS = 200
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +273,7 @@ def test_a_run_goes_on(agent: str, finished: Any, tmp_path: Path) -> None:
     def settings(out: str, evaluations: int) -> dict[str, Any]:
         return {"agent": agent, "options": OPTIONS[agent], "out": tmp_path / out, "evaluations": evaluations}
 
-    qas.search(made(), **settings("broken", 150), report=False)
+    qas.search(made(), **settings("broken", 90), report=False)
     again = resume(tmp_path / "broken", evaluations=EVALUATIONS, report=False)
     whole = finished(agent)
     assert again.evaluations == EVALUATIONS
@@ -276,36 +281,16 @@ def test_a_run_goes_on(agent: str, finished: Any, tmp_path: Path) -> None:
 
 
 def test_evolution_finds_the_target(tmp_path: Path) -> None:
-    run = qas.search(made(), agent="evolution", evaluations=6000, out=tmp_path / "run", report=False)
-    assert run.best.error < 1e-6
+    run = qas.search(made(), agent="evolution", evaluations=6000, target=1e-6, out=tmp_path / "run", report=False)
+    assert run.best.error <= 1e-6
 
 
-@pytest.mark.parametrize("agent", ["knn", "reinforce", "bo"])
-def test_agents_of_pools(agent: str, encoders: Path, tmp_path: Path) -> None:
+def test_agents_of_pools(encoders: Path, tmp_path: Path) -> None:
     settings = {"gates": ["ry", "cx"], "options": {"pool_size": 60}, "steps": 40, "report": False}
-    run = qas.search(made(), agent=agent, out=tmp_path / "run", **settings)
+    run = qas.search("alignment-2", agent="knn", out=tmp_path / "run", **settings)
     assert run.architectures == 40
     for result in run.front:
         assert made().energy(result.circuit) == pytest.approx(result.energy, abs=1e-9)
-
-
-def test_pools_keep_circuits_that_make_equal_states(
-    encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools = []
-
-    def watch(agent: PoolAgent) -> None:
-        pools.append((agent.rows, agent.forms(agent.rows), agent.features.name))
-        raise SearchEnded
-
-    monkeypatch.setattr(PoolAgent, "run", watch)
-    for problem in (made(), load_problem("h2-2")):
-        settings = {"gates": ["ry", "cx"], "options": {"pool_size": 60}, "steps": 1, "report": False}
-        qas.search(problem, agent="knn", out=tmp_path / problem.name, **settings)
-    (rows, forms, features), (fewer, reduced, _) = pools
-    assert len(rows) > len(fewer) and features == "latent"
-    assert np.array_equal(forms, rows) and not np.array_equal(reduced, fewer)
-    assert len(np.unique(rows, axis=0)) == len(rows)
 
 
 # ---------------------------------------------------------------------- what it refuses
@@ -339,7 +324,6 @@ def test_what_needs_a_hamiltonian_says_so(tmp_path: Path) -> None:
         landscape_fluctuation(Circuit(2, [("ry", 0, 0.3)]), made(), rng)
     with pytest.raises(QasError, match=needs):
         screen("fluctuation", rows, space, made(), rng, 0.5)
-    assert len(screen("paths", rows, space, made(), rng, 2)) == 2
     for score in ("published", "entanglement"):
         with pytest.raises(QasError, match=needs):
             load_score(score, made())
@@ -384,21 +368,13 @@ def test_continue_on_the_command_line(capsys: Capture, tmp_path: Path) -> None:
     assert load_run(folder).architectures == 9 and "alignment-2" in capsys.readouterr().out
 
 
-def test_a_problem_with_a_file(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load_adapter_problem(name: str) -> Alignment:
-        asked.append(name)
-        return made("adapter-target-dw")
-
-    monkeypatch.setattr("qas.adapters.problems.load_adapter_problem", load_adapter_problem)
+def test_a_problem_with_a_file(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "My dW.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(4, 4)))
     words = ["--agent", "random", "--steps", "3", "--quiet", "--no-report", "--out"]
-    assert main(["search", "adapter-target", "Folder/dW.npy", *words, str(tmp_path / "run")]) == 0
-    assert asked == ["adapter-target Folder/dW.npy"]
-    assert "adapter-target-dw" in capsys.readouterr().out
-    load_problem(" Adapter-Gradient My File.csv ")
-    load_problem("adapter-4-12")
-    assert asked[1:] == ["adapter-gradient My File.csv", "adapter-4-12"]
+    assert main(["search", "adapter-gradient", str(path), *words, str(tmp_path / "run")]) == 0
+    assert "adapter-gradient-My-dW" in capsys.readouterr().out
+    assert load_problem(f" Adapter-Gradient  {path} ") == load_run(tmp_path / "run").problem
 
 
 @pytest.mark.parametrize(

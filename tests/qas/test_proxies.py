@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
-import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
@@ -19,7 +15,6 @@ from qas.proxies import (
     expressibility,
     haar_divergence,
     landscape_fluctuation,
-    n_paths,
     relative_fluctuation,
 )
 from qas.simulators.dense import circuit_matrix
@@ -28,38 +23,6 @@ from qas.testing import random_circuit
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-# ---------------------------------------------------------------------- paths
-def paths_by_enumeration(circuit: Circuit) -> int:
-    graph = nx.DiGraph()
-    graph.add_nodes_from(["START", "END"])
-    for wire in range(circuit.n_qubits):
-        stops = ["START", *(i for i, g in enumerate(circuit.gates) if wire in g.qubits), "END"]
-        if len(stops) > 2:
-            graph.add_edges_from(itertools.pairwise(stops))
-    return sum(1 for _ in nx.all_simple_paths(graph, "START", "END"))
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.integers(1, 5), st.integers(0, 14), st.integers(0, 2**32))
-def test_paths_against_enumeration(n: int, size: int, seed: int) -> None:
-    circuit = random_circuit(n, size, rng(seed))
-    assert n_paths(circuit) == paths_by_enumeration(circuit)
-
-
-def test_paths_by_hand() -> None:
-    assert n_paths(Circuit(3)) == 0
-    assert n_paths(Circuit(3, [("x", 0)])) == 1
-    assert n_paths(Circuit(3, [("x", q) for q in range(3)])) == 3
-    assert n_paths(Circuit(2, [("cx", (0, 1))])) == 1
-    assert n_paths(Circuit(2, [("cx", (0, 1)), ("cx", (1, 0))])) == 1, "one edge between two gates"
-    assert n_paths(Circuit(2, [("cx", (0, 1)), ("x", 0), ("cx", (0, 1))])) == 2
-
-
-def test_paths_are_exact_beyond_64_bits() -> None:
-    block = [("cx", (0, 1)), ("x", 0), ("cx", (0, 1))]
-    assert n_paths(Circuit(2, block * 100)) == 2**100
 
 
 # ---------------------------------------------------------------------- expressibility

@@ -99,6 +99,34 @@ def test_errors_of_zero_and_below(run: Run, tmp_path: Path) -> None:
         assert 0 < low <= FLOOR < high
 
 
+def test_the_convergence_line_ends_at_the_headline(run: Run, tmp_path: Path) -> None:
+    """Redundant gates are taken out before a circuit joins the front: its error is not in the column of errors."""
+    rows = ["1,0.1,-1,0.5,3,1,2,0.4", "2,0.1,-1,0.086,3,1,2,0.0613", "3,0.1,-1,0.3,3,1,2,0.0613"]
+    (tmp_path / "history.csv").write_text("\n".join([",".join(HISTORY_COLUMNS), *rows]) + "\n")
+    for best in (0.0613, 0.05):  # tidied at the end
+        front = [Result(Circuit(2, [("cx", (0, 1))]), -1.0, best, -1.0, best, 2)]
+        figure = convergence_figure(replace(run, path=tmp_path, front=front))
+        line = next(line for line in figure.axes[0].lines if line.get_label() == "best so far")
+        assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == [0.4, 0.0613, best]
+
+
+def test_the_legend_covers_nothing(run: Run) -> None:
+    for figure in (front_figure(run), convergence_figure(run)):
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert figure.axes[0].get_legend() is None
+        axes, below = figure.axes[0].get_tightbbox(), legend.get_window_extent()
+        assert axes is not None and not axes.overlaps(below) and below.x0 >= 0 and below.x1 <= figure.bbox.width
+
+
+def test_without_a_unit_and_on_a_narrow_screen(run: Run, tmp_path: Path) -> None:
+    target = qas.problem({"XX": 1.0, "ZI": -0.5}, name="mine")
+    text = _checked(qas.search(target, agent="random", steps=3, out=tmp_path / "run").path / "report.html")
+    assert "()" not in text and "<span>energy</span>" in text and not re.search(r"[^\S\n]</(b|td|span)>", text)
+    heads = re.findall(r"<th>(.*?)</th>", text[text.index("<thead>") : text.index("</thead>")])
+    assert heads == ["two-qubit gates", "error", "gates", "depth", "angles", "energy"]
+
+
 def test_names_are_escaped(run: Run, tmp_path: Path) -> None:
     problem = qas.problem({"XX": 1.0, "ZI": -0.5}, name="mine", description="<b>&\"'</b> $x_1$")
     found = qas.search(problem, agent="random", steps=3, out=tmp_path / "run")
@@ -126,8 +154,8 @@ def test_save_figure(run: Run, tmp_path: Path) -> None:
     for name, start in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
         save_figure(front_figure(run, "h2-2 $"), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
-    with pytest.raises(QasError, match=r"\.png or \.svg"):
-        save_figure(front_figure(run), tmp_path / "a.pdf")
+    with pytest.raises(QasError, match=r"\.png, \.svg or \.pdf"):
+        save_figure(front_figure(run), tmp_path / "a.gif")
     with pytest.raises(RunError):
         save_figure(front_figure(run), tmp_path / "no" / "a.png")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import qas
 from qas.circuits import Circuit
 from qas.errors import RunError
-from qas.files import load_checkpoint, read_json, save_checkpoint, to_json, write_atomic
-from qas.runs import HISTORY_COLUMNS, VERSION, Front, Recorder, Result, Run, envelope, load_run
+from qas.files import to_json
+from qas.runs import HISTORY_COLUMNS, VERSION, Front, Recorder, Result, Run, envelope, load_run, lowest_error
 
 
 def _circuit(two: int, one: int) -> Circuit:
@@ -94,69 +94,22 @@ def test_envelope_against_brute_force(offers: list[tuple[int, int, float]]) -> N
     for two in range(13):
         below = [r.error for r in results if r.two_qubit_gates <= two]
         found = [r.error for r in kept if r.two_qubit_gates <= two]
-        assert min(below, default=None) == min(found, default=None)
+        assert not below or min(below) <= min(found) <= min(below) + 1e-11
 
 
-# ---------------------------------------------------------------------- files
-def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    write_atomic(path, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("qas.files.os.fsync", full)
-    with pytest.raises(RunError, match="no space left"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_energies_equal_up_to_rounding_the_smaller_circuit_wins(order: tuple[int, int]) -> None:
+    """9 gates, 6 of them on two qubits, at -2.2e-16 are no better than 6 gates, 3 on two qubits, at +2.2e-16."""
+    large, small = (6, 3, -2.2e-16), (3, 3, 2.2e-16)
+    offers = [(large, small)[i] for i in order]
+    front = _filled(offers, margin=1e-3)
+    assert len(front) == 1 and front.best is not None and front.best[2].two_qubit_gates == 3
+    results = [Result(_circuit(two, one), e - 100.0, e, e, e, 0) for two, one, e in offers]
+    assert lowest_error(results).gates == 6
+    assert [r.gates for r in envelope(results)] == [6]
 
 
-def test_write_into_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot write"):
-        write_atomic(tmp_path / "no" / "a.txt", "x")
-
-
-def test_json_has_no_nan() -> None:
-    data = {"a": np.float64("nan"), "b": [np.int64(3), np.array([1.0, np.inf])]}
-    assert to_json(data) == '{"a": null, "b": [3, [1.0, null]]}'
-
-
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
-def test_damaged_json(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(RunError):
-        read_json(path, "the file")
-
-
-def test_checkpoints_replace_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "checkpoint"
-    assert load_checkpoint(folder) is None
-    for count in range(3):
-        save_checkpoint(folder, {"count": count}, {"w": np.full(2, float(count))})
-    found = load_checkpoint(folder)
-    assert found is not None and found[0] == {"count": 2} and (found[1]["w"] == 2.0).all()
-    assert sorted(p.name for p in folder.iterdir()) == ["2", "CURRENT"]
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("qas.files.os.fsync", full)
-    with pytest.raises(RunError, match="no space left"):
-        save_checkpoint(folder, {"count": 3}, {"w": np.zeros(2)})
-    found = load_checkpoint(folder)
-    assert found is not None and found[0] == {"count": 2}
-
-
-@pytest.mark.parametrize("pointer", ["", "../elsewhere", "x", "²"])
-def test_damaged_checkpoint_pointer(tmp_path: Path, pointer: str) -> None:
-    save_checkpoint(tmp_path / "c", {"a": 1}, {})
-    (tmp_path / "c" / "CURRENT").write_text(pointer)
-    with pytest.raises(RunError, match="pointer"):
-        load_checkpoint(tmp_path / "c")
-
-
+# ---------------------------------------------------------------------- writing a run
 def test_recorder_wants_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="new or empty"):

@@ -11,31 +11,33 @@ import numpy as np
 import pytest
 
 import qas
-from qas.agents.base import Search
-from qas.agents.pool.agent import encoder_for, one_of_each, translate
+from qas.agents.pool.candidates import Rules, encoder_for, one_of_each, translate
 from qas.circuits import Circuit
 from qas.encoders import CircuitSpace, load_encoder
 from qas.encoders.pools.pool import build_pool
 from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.spaces import PADDING
 from qas.errors import QasError, UnknownNameError
+from qas.meter import Meter
 from qas.runs import Run
 
-SMALL = {"pool_size": 60, "features": "reduced"}
+PLAIN = {"pool_size": 60}
+SMALL = PLAIN | {"features": "reduced"}
 PLAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bo-open": ("bo", {**SMALL, "initial": 6}),
     "bo-pool": ("bo", {**SMALL, "initial": 6, "mode": "pool"}),
     "reinforce": ("reinforce", SMALL),
     "knn": ("knn", SMALL),
-    "random": ("random", {**SMALL, "encoder": "q2"}),
+    "random": ("random", {**PLAIN, "encoder": "q2"}),
 }
 every_player = pytest.mark.parametrize("player", PLAYERS)
 
 
-def run(player: str, out: Path, problem: str = "h2-2", *, extra: Any = None, **settings: Any) -> Run:
+def run(player: str, out: Path, problem: Any = "h2-2", *, extra: Any = None, **settings: Any) -> Run:
     agent, options = PLAYERS[player]
     if agent == "random":
-        options = options | {"encoder": f"q{qas.load_problem(problem).n_qubits}"}
+        n_qubits = (qas.load_problem(problem) if isinstance(problem, str) else problem).n_qubits
+        options = options | {"encoder": f"q{n_qubits}"}
     settings = {"report": False} | settings
     return qas.search(problem, agent=agent, options=options | (extra or {}), out=out, **settings)
 
@@ -44,13 +46,13 @@ def run(player: str, out: Path, problem: str = "h2-2", *, extra: Any = None, **s
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Circuit]:
     """Every circuit that is evaluated from here on."""
     circuits: list[Circuit] = []
-    original = Search.evaluate
+    original = Meter.evaluate
 
-    def watch(self: Search, circuit: Circuit, *args: Any, **kwargs: Any) -> Any:
+    def watch(self: Meter, circuit: Circuit, *args: Any, **kwargs: Any) -> Any:
         circuits.append(circuit)
         return original(self, circuit, *args, **kwargs)
 
-    monkeypatch.setattr(Search, "evaluate", watch)
+    monkeypatch.setattr(Meter, "evaluate", watch)
     return circuits
 
 
@@ -221,7 +223,7 @@ def test_several_starts_count_the_best(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_rewards_of_reinforce_are_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qas.agents.pool.agent import ReinforceAgent
+    from qas.agents.pool.reinforce import ReinforceAgent
 
     values = []
     original = ReinforceAgent.value
@@ -236,6 +238,12 @@ def test_rewards_of_reinforce_are_shares(tmp_path: Path, monkeypatch: pytest.Mon
         mixed = problem.hamiltonian.identity
         assert 0 <= value <= 1 + 1e-9
         assert value == pytest.approx(max(0.0, (energy - mixed) / (problem.exact - mixed)))
+
+
+def test_reinforce_on_a_constant(tmp_path: Path) -> None:
+    """Every circuit has the exact energy, and the way down from the mixed state is none."""
+    found = run("reinforce", tmp_path / "run", qas.problem({"II": 0.5}, name="constant"), steps=20)
+    assert found.architectures == 20 and found.best.error == pytest.approx(0)
 
 
 # ---------------------------------------------------------------------- under noise
@@ -276,14 +284,14 @@ def test_a_resumed_run_needs_its_pool_and_encoder(tmp_path: Path, tiny_encoders:
 def _checkpoint_now(out: Path, extra: dict[str, Any]) -> None:
     """A run interrupted after a few circuits."""
     with pytest.MonkeyPatch.context() as patch:
-        original = Search.evaluate
+        original = Meter.evaluate
 
-        def evaluate(self: Search, *args: Any, **kwargs: Any) -> Any:
+        def evaluate(self: Meter, *args: Any, **kwargs: Any) -> Any:
             if self.architectures == 5:
                 signal.raise_signal(signal.SIGINT)
             return original(self, *args, **kwargs)
 
-        patch.setattr(Search, "evaluate", evaluate)
+        patch.setattr(Meter, "evaluate", evaluate)
         assert run("knn", out, steps=30, extra=extra).status == "interrupted"
 
 
@@ -341,12 +349,10 @@ def test_decoded_circuits_are_cut_to_a_narrower_search(
     limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The decoder only knows the encoder's own lengths and gates; what it proposes must still be of use."""
-    from qas.agents.pool.bo import BoAgent
-
     kept: list[np.ndarray] = []
-    original = BoAgent.cut_to_fit
+    original = Rules.cut_to_fit
 
-    def watch(self: BoAgent, rows: np.ndarray) -> np.ndarray:
+    def watch(self: Rules, rows: np.ndarray) -> np.ndarray:
         found = original(self, rows)
         assert self.permitted(found).all()
         for row, cut in zip(rows[:50], found[:50], strict=True):
@@ -356,7 +362,7 @@ def test_decoded_circuits_are_cut_to_a_narrower_search(
         kept.append(found)
         return found
 
-    monkeypatch.setattr(BoAgent, "cut_to_fit", watch)
+    monkeypatch.setattr(Rules, "cut_to_fit", watch)
     run("bo-open", tmp_path / "run", steps=20, max_gates=limit, gates=["ry", "rz", "cx"])
     assert kept and max((rows != PADDING).sum(axis=1).max() for rows in kept) == limit
 

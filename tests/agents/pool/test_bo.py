@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,14 @@ from hypothesis import strategies as st
 import qas
 from qas.agents import launch
 from qas.agents.base import Search
-from qas.agents.pool.bo import BoAgent, mutate
+from qas.agents.pool import ACQUISITIONS, SURROGATES
+from qas.agents.pool.bo import STORAGE, BoAgent
+from qas.agents.pool.candidates import Mutations
 from qas.agents.pool.ledger import FILE
 from qas.circuits import Circuit
 from qas.encoders import CircuitSpace
 from qas.errors import QasError
+from qas.meter import Meter
 from qas.runs import HISTORY_COLUMNS, Run
 from qas.simulators import make_simulator
 
@@ -70,15 +74,15 @@ def check_ledger(found: Run, where: Path | str | None = None) -> None:
 
 def call_at(count: int, action: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
     """Do something right after the given number of architectures."""
-    original = Search.evaluate
+    original = Meter.evaluate
 
-    def evaluate(self: Search, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self: Meter, *args: Any, **kwargs: Any) -> Any:
         found = original(self, *args, **kwargs)
         if self.architectures == count:
             action()
         return found
 
-    patch.setattr(Search, "evaluate", evaluate)
+    patch.setattr(Meter, "evaluate", evaluate)
 
 
 class Killed(BaseException):
@@ -112,8 +116,8 @@ def test_changed_circuits_are_of_the_space(space: CircuitSpace, seed: int, data:
     rows = space.sample(6, np.random.default_rng(seed))
     some = st.sets(st.integers(0, space.n_tokens - 1), min_size=1)
     tokens = np.array(sorted(data.draw(some)))
-    changed = mutate(rows, space, tokens, np.random.default_rng(seed))
-    again = mutate(rows, space, tokens, np.random.default_rng(seed))
+    changed = Mutations(space, tokens).draw(rows, 1.0, np.random.default_rng(seed))
+    again = Mutations(space, tokens).draw(rows, 1.0, np.random.default_rng(seed))
     assert np.array_equal(changed, again)
     assert np.array_equal(changed, space.canonical(changed))
     allowed = set(tokens.tolist())
@@ -128,7 +132,7 @@ def test_changed_circuits_are_of_the_space(space: CircuitSpace, seed: int, data:
 def test_changed_circuits_differ(space: CircuitSpace) -> None:
     rows = space.sample(300, np.random.default_rng(1))
     before = rows.copy()
-    changed = mutate(rows, space, np.arange(space.n_tokens), np.random.default_rng(0))
+    changed = Mutations(space, np.arange(space.n_tokens)).draw(rows, 1.0, np.random.default_rng(0))
     assert (changed != rows).any(axis=1).all()
     assert np.array_equal(rows, before), "the parents stay as they are"
     sizes = (changed >= 0).sum(1) - (rows >= 0).sum(1)
@@ -138,8 +142,8 @@ def test_changed_circuits_differ(space: CircuitSpace) -> None:
 def test_a_circuit_without_neighbours_stays() -> None:
     space = CircuitSpace(1, ("x",), max_gates=2, min_gates=2)
     rows = space.sample(3, np.random.default_rng(0))
-    assert np.array_equal(mutate(rows, space, np.array([0]), np.random.default_rng(0)), rows)
-    assert mutate(rows[:0], space, np.array([0]), np.random.default_rng(0)).shape == (0, 2)
+    assert np.array_equal(Mutations(space, np.array([0])).draw(rows, 1.0, np.random.default_rng(0)), rows)
+    assert Mutations(space, np.array([0])).draw(rows[:0], 1.0, np.random.default_rng(0)).shape == (0, 2)
 
 
 # ---------------------------------------------------------------------- ledger and resume
@@ -189,7 +193,7 @@ def test_trials_newer_than_the_checkpoint_are_used(
     """The checkpoint is of circuit 10, the ledger knows 20: the second time nothing is entered twice."""
     monkeypatch.setattr(launch, "Search", functools.partial(Search, checkpoint_every=0.0))
     original = Search.checkpoint
-    monkeypatch.setattr(Search, "checkpoint", lambda s, a: original(s, a) if s.architectures <= 10 else None)
+    monkeypatch.setattr(Search, "checkpoint", lambda s, a: original(s, a) if s.meter.architectures <= 10 else None)
     call_at(20, die, monkeypatch)
     with pytest.raises(Killed):
         run(tmp_path / "run", extra={"mode": mode})
@@ -213,24 +217,23 @@ def test_many_interrupts_change_nothing(finished: Any, tmp_path: Path) -> None:
     check_ledger(found)
 
 
-@pytest.mark.parametrize("starts", [1, 2])
-def test_what_the_budget_cuts_short_is_a_pruned_trial(starts: int, tmp_path: Path) -> None:
-    extra = {"starts": starts}
-    whole = run(tmp_path / "whole", evaluations=400, extra=extra)
-    part = run(tmp_path / "part", evaluations=211, extra=extra)
-    first = trials(part.path / FILE)
-    assert all(t.state is State.COMPLETE for t in first[:-1])
-    last = first[-1].state
-    assert last is State.PRUNED or starts == 2
-    longer = qas.agents.resume(part.path, evaluations=400, report=False)
-    assert record(longer) == record(whole)
-
-    def complete(found: Run) -> list[Any]:
-        known = [t for t in trials(found.path / FILE) if t.state is State.COMPLETE]
-        return [(t.user_attrs["number"], t.value, t.user_attrs["metrics"]["evaluations"]) for t in known]
-
-    assert complete(longer) == complete(whole)
-    assert len(trials(longer.path / FILE)) == len(trials(whole.path / FILE)) + (last is State.PRUNED)
+def test_what_the_budget_cuts_short_is_pruned_unless_it_is_the_best(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", evaluations=400)
+    states = set()
+    for evaluations in (211, 3):
+        part = run(tmp_path / f"part{evaluations}", evaluations=evaluations)
+        *first, last = trials(part.path / FILE)
+        assert all(t.state is State.COMPLETE for t in first)
+        best = part.history()["energy"].min()
+        assert (last.state is State.COMPLETE) == (last.value == pytest.approx(best, rel=1e-11))
+        assert min(t.value for t in (*first, last) if t.state is State.COMPLETE) == pytest.approx(best, rel=1e-11)
+        states.add(last.state)
+        longer = qas.agents.resume(part.path, evaluations=400, report=False)
+        assert record(longer) == record(whole)
+        known = [t for t in trials(longer.path / FILE) if t.state is State.COMPLETE and "cut" not in t.user_attrs]
+        wanted = [t for t in trials(whole.path / FILE) if t.state is State.COMPLETE and "cut" not in t.user_attrs]
+        assert [t.value for t in known] == [t.value for t in wanted]
+    assert State.COMPLETE in states
 
 
 # ---------------------------------------------------------------------- inside
@@ -249,8 +252,8 @@ def agent(tmp_path: Path, **options: Any) -> BoAgent:
         "evaluator": {},
     }
     (tmp_path / "run").mkdir()
-    player = launch._build(config, Recorder(tmp_path / "run"), None)[1]
-    assert isinstance(player, BoAgent)
+    player = BoAgent(**config["options"])
+    launch._build(config, player, Recorder(tmp_path / "run"), None)
     return player
 
 
@@ -277,7 +280,7 @@ def test_new_circuits_are_new(tmp_path: Path) -> None:
     batch = player._new_circuits()
     keys = player._keys(batch)
     assert len(batch) == 4 == len(set(keys)) and not set(keys) & player._tried
-    assert player.permitted(batch).all()
+    assert player.rules.permitted(batch).all()
 
 
 def test_when_every_reduced_form_is_known_the_search_goes_on(tmp_path: Path) -> None:
@@ -287,14 +290,51 @@ def test_when_every_reduced_form_is_known_the_search_goes_on(tmp_path: Path) -> 
     check_ledger(found)
 
 
-@pytest.mark.parametrize("proposer", ["botorch", "optuna", "dngo"])
-def test_other_proposers_choose_from_the_pool(proposer: str, tmp_path: Path) -> None:
-    if proposer == "botorch":
-        pytest.importorskip("botorch")
-    found = run(tmp_path / "run", extra={"proposer": proposer, "mode": "pool", "initial": 4}, steps=7)
-    check_ledger(found)
-    energies = {round(float(e), 9) for e in found.history()["energy"]}
-    assert len(energies) > 1
+@pytest.mark.parametrize("mode", MODES)
+def test_every_surrogate_and_acquisition_searches(mode: str, tmp_path: Path) -> None:
+    settings = [{"surrogate": name} for name in SURROGATES] + [{"acquisition": name} for name in ACQUISITIONS]
+    for number, extra in enumerate(settings):
+        if extra.get("surrogate") == "botorch" and importlib.util.find_spec("botorch") is None:
+            continue
+        found = run(tmp_path / str(number), extra=extra | {"mode": mode, "initial": 4}, steps=10)
+        check_ledger(found)
+
+
+def test_an_instance_can_be_handed_over(tmp_path: Path) -> None:
+    from qas.agents.pool.acquisitions import LevelSet
+
+    named = run(tmp_path / "a", extra={"acquisition": "level-set:threshold=0.95"}, steps=12)
+    options: dict[str, Any] = SMALL | {"acquisition": LevelSet(threshold=0.95)}
+    player = BoAgent(**options)
+    for name in ("b", "c"):  # and to several searches
+        found = qas.search("h2-2", agent=player, out=tmp_path / name, steps=12, report=False)
+        assert record(found) == record(named)
+
+
+def test_a_password_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qas.agents.pool import ledger
+
+    real = f"sqlite:///{tmp_path}/shared.db"
+    opened: list[str] = []
+    monkeypatch.setattr(
+        ledger, "_open_storage", lambda where: opened.append(where) or optuna.storages.get_storage(real)
+    )
+    where = "postgresql://me:s3cr3t@host/db"
+    found = run(tmp_path / "run", extra={"storage": where}, steps=4)
+    assert all("s3cr3t" not in p.read_text() for p in found.path.rglob("*.json"))
+    with pytest.raises(QasError, match="is not kept with the run: give the storage again") as caught:
+        qas.agents.resume(found.path, steps=6, report=False)
+    assert "\n" not in str(caught.value)
+    assert qas.agents.resume(found.path, steps=6, options={"storage": where}, report=False).architectures == 6
+    monkeypatch.setenv(STORAGE, where)
+    assert qas.agents.resume(found.path, steps=8, report=False).architectures == 8
+    assert set(opened) == {where} and "s3cr3t" not in (found.path / "config.json").read_text()
+
+
+def test_options_of_older_runs_are_understood(tmp_path: Path) -> None:
+    assert BoAgent.todays_options({"proposer": "dngo", "mode": "pool"}) == {"surrogate": "dngo", "mode": "pool"}
+    with pytest.raises(QasError, match="Optuna's sampler"):
+        BoAgent.todays_options({"proposer": "optuna"})
 
 
 def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
@@ -302,7 +342,7 @@ def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
     errors: dict[str, list[float]] = {"bo": [], "random": []}
     for seed in range(3):
         for name in errors:
-            options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60, "features": "reduced"}
+            options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60}
             found = qas.search(
                 "tfim-4", agent=name, options=options | {"encoder": "q4"}, out=tmp_path / f"{name}{seed}", seed=seed,
                 steps=60, report=False,
@@ -427,9 +467,9 @@ def test_a_study_of_another_space_is_no_obstacle(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- input
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"mode": "opne"}, "did you mean 'open'"),
-    ({"proposer": "botorhc"}, "did you mean 'botorch'"),
-    ({"proposer": "dngo"}, "mode=pool"),
-    ({"acquisition": "thompson"}, "mode=pool"),
+    ({"surrogate": "botorhc"}, "did you mean 'botorch'"),
+    ({"surrogate": 3}, "must be"),
+    ({"acquisition": "level-set:treshold=0.95"}, "did you mean 'threshold'"),
     ({"acquisition": "ei", "mode": "pool"}, "log-ei"),
     ({"batch": 0}, "batch"),
     ({"batch": 2.5}, "must be int"),

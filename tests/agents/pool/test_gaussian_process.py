@@ -13,17 +13,14 @@ from scipy.integrate import quad
 from scipy.optimize import check_grad
 from scipy.special import ndtr
 
+from qas.agents.pool.acquisitions import log_expected_improvement, log_probability_above
 from qas.agents.pool.gaussian_process import (
-    KERNELS,
     MIN_NOISE,
     GaussianProcess,
-    Inputs,
-    Kernel,
+    NewPosterior,
     PoolPosterior,
     fit_parameters,
-    log_expected_improvement,
     log_posterior,
-    log_probability_above,
     pool_moments,
     safe_cholesky,
     start_parameters,
@@ -31,79 +28,51 @@ from qas.agents.pool.gaussian_process import (
 from qas.errors import QasError
 
 
-def data(n: int, d: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def data(n: int, d: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d))
-    return (
-        x,
-        np.sin(2 * x[:, 0]) + 0.3 * x[:, 1] + 0.1 * rng.normal(size=n),
-        rng.integers(0, 5, size=(n, 7)).astype(float),
-    )
+    return x, np.sin(2 * x[:, 0]) + 0.3 * x[:, 1] + 0.1 * rng.normal(size=n)
 
 
-def dense_kernel(kind: str, theta: np.ndarray, a: Inputs, b: Inputs) -> np.ndarray:
-    """Entry by entry, from the formulas in the module's docstring."""
-    d = a.x.shape[1]
-    tail = 2 if kind == "sum" else 1
-    lengths = np.broadcast_to(np.exp(theta[: len(theta) - tail]), (d,)) if kind != "fingerprint" else np.ones(d)
-    share = {"matern": 1.0, "fingerprint": 0.0}.get(kind, 1 / (1 + math.exp(-theta[-1])))
-    out = np.empty((len(a), len(b)))
-    for i in range(len(a)):
-        for j in range(len(b)):
-            r = math.sqrt(sum(((p - q) / w) ** 2 for p, q, w in zip(a.x[i], b.x[j], lengths, strict=True)))
-            s = math.sqrt(5) * r
-            matern = (1 + s + s * s / 3) * math.exp(-s)
-            tanimoto = 0.0
-            if a.counts is not None and b.counts is not None:
-                p, q = a.counts[i], b.counts[j]
-                both = float(p @ q)
-                tanimoto = both / (float(p @ p) + float(q @ q) - both)
-            out[i, j] = share * matern + (1 - share) * tanimoto
-    return out
+def dense_kernel(theta: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """From the formula of Matern-5/2."""
+    difference = (a[:, None, :] - b[None, :, :]) / np.broadcast_to(np.exp(theta[:-1]), a.shape[1:])
+    s = math.sqrt(5) * np.sqrt((difference**2).sum(axis=2))
+    return (1 + s + s * s / 3) * np.exp(-s)
 
 
-def parameters(kind: str, d: int, ard: bool, seed: int = 1) -> np.ndarray:
-    start = start_parameters(kind, d, ard)
+def parameters(d: int, ard: bool, seed: int = 1) -> np.ndarray:
+    start = start_parameters(d, ard)
     return start + 0.3 * np.random.default_rng(seed).normal(size=len(start))
 
 
-@pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("ard", [True, False])
-def test_posterior_matches_the_dense_formula(kind: str, ard: bool) -> None:
-    x, y, counts = data(25)
-    new, _, new_counts = data(9, seed=5)
-    theta = parameters(kind, 3, ard)
-    process = GaussianProcess(kind, ard=ard)
-    process.take_units(x, y)
-    inputs = process.inputs(x, counts)
-    process.set(theta, inputs, (y - process.y_mean) / process.y_std)
-    mean, std = process.predict(new, new_counts)
-    at = process.inputs(new, new_counts)
-    noise = np.exp(theta[-2] if kind == "sum" else theta[-1])
-    k = dense_kernel(kind, theta, inputs, inputs) + noise * np.eye(25)
-    across = dense_kernel(kind, theta, at, inputs)
+def test_posteriors_match_the_dense_formula(ard: bool) -> None:
+    x, y = data(25)
+    theta, new = parameters(3, ard), data(9, seed=5)[0]
+    process = GaussianProcess(ard=ard).set(theta, x, y)
+    at = process.inputs(new)
+    k = dense_kernel(theta, process.x, process.x) + np.exp(theta[-1]) * np.eye(25)
+    across = dense_kernel(theta, at, process.x)
     unit = (y - y.mean()) / y.std(ddof=1)
-    covariance = dense_kernel(kind, theta, at, at) - across @ np.linalg.solve(k, across.T)
+    covariance = dense_kernel(theta, at, at) - across @ np.linalg.solve(k, across.T)
+    mean, std = process.predict(new)
     assert mean == pytest.approx(y.mean() + y.std(ddof=1) * across @ np.linalg.solve(k, unit), abs=1e-10)
     assert std == pytest.approx(y.std(ddof=1) * np.sqrt(np.diag(covariance)), abs=1e-8)
-    joint = process.joint(new, new_counts)
-    assert joint[1] == pytest.approx(y.var(ddof=1) * covariance, abs=1e-9)
-    samples = process.sample(new, 40_000, np.random.default_rng(0), new_counts)
-    assert samples.mean(axis=0) == pytest.approx(mean, abs=0.02)
-    assert np.cov(samples.T) == pytest.approx(joint[1], abs=0.03)
+    assert process.joint(at)[1] == pytest.approx(covariance, abs=1e-9)
+    for posterior in (NewPosterior(process, new), PoolPosterior(process, at)):
+        samples = posterior.sample(np.arange(9), 40_000, np.random.default_rng(0))
+        assert samples.mean(axis=0) == pytest.approx(posterior.mean, abs=0.02)
+        assert np.cov(samples.T) == pytest.approx(covariance, abs=0.03)
 
 
-@pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("ard", [True, False])
-def test_gradient_of_the_log_posterior(kind: str, ard: bool) -> None:
-    x, y, counts = data(20)
-    inputs = Inputs(x, None if kind == "matern" else counts)
+def test_gradient_of_the_log_posterior(ard: bool) -> None:
+    x, y = data(20)
     for seed in range(3):
-        theta = parameters(kind, 3, ard, seed)
-        error = check_grad(
-            lambda t: log_posterior(kind, t, inputs, y)[0], lambda t: log_posterior(kind, t, inputs, y)[1], theta
-        )
-        assert error < 2e-4 * np.linalg.norm(log_posterior(kind, theta, inputs, y)[1]) + 1e-5
+        theta = parameters(3, ard, seed)
+        error = check_grad(lambda t: log_posterior(t, x, y)[0], lambda t: log_posterior(t, x, y)[1], theta)
+        assert error < 2e-4 * np.linalg.norm(log_posterior(theta, x, y)[1]) + 1e-5
 
 
 def test_fits_find_the_dimension_that_matters_and_the_noise() -> None:
@@ -114,45 +83,41 @@ def test_fits_find_the_dimension_that_matters_and_the_noise() -> None:
     assert process.kernel is not None
     assert int(np.argmin(process.kernel.lengths)) == 1
     assert math.sqrt(process.kernel.noise) * process.y_std == pytest.approx(0.2, rel=0.25)
-    start = log_posterior("matern", start_parameters("matern", 4, True), process.data, process.y)[0]
-    end, gradient = log_posterior("matern", process.kernel.theta, process.data, process.y)
+    start = log_posterior(start_parameters(4, True), process.x, process.y)[0]
+    end, gradient = log_posterior(process.kernel.theta, process.x, process.y)
     assert end > start + 10 and np.abs(gradient).max() < 1.0
-    again = fit_parameters("matern", process.data, process.y, warm=process.kernel.theta)
-    assert log_posterior("matern", again, process.data, process.y)[0] >= end - 1e-6
+    again = fit_parameters(process.x, process.y, warm=process.kernel.theta)
+    assert log_posterior(again, process.x, process.y)[0] >= end - 1e-6
 
 
 @settings(deadline=None, max_examples=20)
-@given(
-    blocks=st.lists(st.integers(1, 9), min_size=1, max_size=5), kind=st.sampled_from(KERNELS), seed=st.integers(0, 99)
-)
-def test_appended_observations_equal_a_fresh_factorisation(blocks: list[int], kind: str, seed: int) -> None:
+@given(blocks=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_appended_observations_equal_a_fresh_factorisation(blocks: list[int], seed: int) -> None:
     total = 5 + sum(blocks)
-    x, y, counts = data(total, seed=seed)
-    grown, theta = GaussianProcess(kind), parameters(kind, 3, True)
-    grown.take_units(x, y)
-    inputs, unit = grown.inputs(x, counts), (y - grown.y_mean) / grown.y_std
-    grown.set(theta, inputs.take(slice(0, 5)), unit[:5])
-    pool = grown.inputs(*(data(40, seed=seed + 1)[i] for i in (0, 2)))
+    x, y = data(total, seed=seed)
+    theta = parameters(3, True)
+    grown = GaussianProcess(centre=np.zeros(3), scale=np.ones(3)).set(theta, x[:5], y[:5])
+    pool = data(40, seed=seed + 1)[0]
     posterior = PoolPosterior(grown, pool)
     done = 5
     for size in blocks:
-        grown.append(x[done : done + size], y[done : done + size], counts[done : done + size])
+        grown.append(x[done : done + size], y[done : done + size])
         posterior.update()
         done += size
-    fresh = GaussianProcess(kind, centre=grown.centre, scale=grown.scale)
-    fresh.take_units(x, y)
-    fresh.set(theta, inputs, unit)
+    fresh = GaussianProcess(centre=np.zeros(3), scale=np.ones(3)).set(theta, x, y)
+    fresh.y_mean, fresh.y_std = grown.y_mean, grown.y_std
+    fresh._set(theta, x, (y - grown.y_mean) / grown.y_std)
     assert grown.factor == pytest.approx(fresh.factor, abs=1e-9)
     assert grown.weights == pytest.approx(fresh.weights, abs=1e-7)
-    mean, std = pool_moments(fresh, pool)
+    mean, std = pool_moments(fresh, pool.astype(np.float32))
     assert posterior.mean == pytest.approx(mean, abs=1e-3) and posterior.std == pytest.approx(std, abs=1e-3)
 
 
 def test_a_conditioned_copy_leaves_the_original_alone() -> None:
-    x, y, _ = data(20)
+    x, y = data(20)
     process = GaussianProcess(ard=False).fit(x[:15], y[:15])
     before = process.predict(x)
-    other = process.condition(x[15:], y[15:])
+    other = process.condition(process.inputs(x[15:]), (y[15:] - process.y_mean) / process.y_std)
     assert len(other) == 20 and len(process) == 15
     assert np.array_equal(before[0], process.predict(x)[0])
     assert (other.predict(x[15:])[1] < process.predict(x[15:])[1]).all()
@@ -166,17 +131,14 @@ def test_float32_over_a_pool_is_accurate_enough_also_with_copies_and_little_nois
     x = rng.normal(size=(300, 8))
     x[150:200] = x[:50]
     y = np.sin(x[:, 0]) + x[:, 1] ** 2
-    process = GaussianProcess(ard=False)
-    process.take_units(x, y)
-    theta = np.log([3.0, MIN_NOISE])
-    process.set(theta, process.inputs(x), (y - process.y_mean) / process.y_std)
+    process = GaussianProcess(ard=False).set(np.log([3.0, MIN_NOISE]), x, y)
     points = np.concatenate([x[:50], x[50:100] + 0.01, rng.normal(size=(200, 8))])
     exact_mean, exact_std = process.predict(points)
-    for mean, std in (pool_moments(process, process.inputs(points)), _moments(process, points)):
+    for mean, std in (pool_moments(process, process.inputs(points).astype(np.float32)), _moments(process, points)):
         assert mean * process.y_std + process.y_mean == pytest.approx(exact_mean, abs=2e-3 * process.y_std)
         assert std * process.y_std == pytest.approx(exact_std, rel=0.02, abs=1e-3 * process.y_std)
-    few_mean, few_std = pool_moments(process, process.inputs(points), most=60)
-    assert few_mean == pytest.approx(pool_moments(process, process.inputs(points))[0], abs=1e-5)
+    few_mean, few_std = pool_moments(process, process.inputs(points).astype(np.float32), most=60)
+    assert few_mean == pytest.approx(pool_moments(process, process.inputs(points).astype(np.float32))[0], abs=1e-5)
     assert (few_std * process.y_std > exact_std - 1e-3).all(), "an upper bound"
 
 
@@ -196,14 +158,14 @@ def test_agrees_with_botorch_at_equal_parameters() -> None:
     from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
-    x, y, _ = data(30)
+    x, y = data(30)
     new = data(12, seed=8)[0]
     process = GaussianProcess().fit(x, y)
     assert process.kernel is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = SingleTaskGP(
-            torch.from_numpy(process.data.x),
+            torch.from_numpy(process.x),
             torch.from_numpy(y)[:, None],
             covar_module=get_covar_module_with_dim_scaled_prior(3, use_rbf_kernel=False),
         )
@@ -214,13 +176,13 @@ def test_agrees_with_botorch_at_equal_parameters() -> None:
         model.train()
         value = float(mll(model(*model.train_inputs), model.train_targets)) * 30
         model.eval()
-        at = torch.from_numpy(process.inputs(new).x)
+        at = torch.from_numpy(process.inputs(new))
         posterior = model.posterior(at)
         improvement = LogExpectedImprovement(model, best_f=1.0)(at[:, None, :]).detach().numpy()
     mean, std = process.predict(new)
     assert mean == pytest.approx(posterior.mean.detach().numpy()[:, 0], abs=1e-5)
     assert std == pytest.approx(posterior.variance.detach().numpy()[:, 0] ** 0.5, abs=1e-5)
-    assert log_posterior("matern", process.kernel.theta, process.data, process.y)[0] == pytest.approx(value, abs=1e-3)
+    assert log_posterior(process.kernel.theta, process.x, process.y)[0] == pytest.approx(value, abs=1e-3)
     assert log_expected_improvement(mean, std, 1.0) == pytest.approx(improvement, abs=1e-3)
 
 
@@ -258,30 +220,14 @@ def test_probability_above_a_threshold() -> None:
     assert log_probability_above([1.0, 0.0], 0.0, 0.5).tolist() == [0.0, -np.inf]
 
 
-def test_kernels_are_unit_symmetric_and_positive() -> None:
-    x, _, counts = data(30)
-    counts[0] = counts[1] = 0.0
-    for kind in KERNELS:
-        inputs = Inputs(x, counts)
-        k = Kernel(kind, start_parameters(kind, 3, True), 3)(inputs, inputs)
-        assert np.diag(k) == pytest.approx(np.ones(30), abs=1e-7)
-        assert np.linalg.eigvalsh(k).min() > -1e-8 and k == pytest.approx(k.T)
-
-
 def test_what_a_process_refuses() -> None:
-    x, y, counts = data(6)
-    with pytest.raises(QasError, match="a kernel is one of"):
-        GaussianProcess("rbf")
+    x, y = data(6)
     with pytest.raises(QasError, match="after a fit"):
         GaussianProcess().predict(x)
     with pytest.raises(QasError, match="n values"):
         GaussianProcess().fit(x, y[:-1])
     with pytest.raises(QasError, match="finite"):
         GaussianProcess().fit(x, np.where(y > y.min(), y, np.nan))
-    with pytest.raises(QasError, match="needs fingerprints"):
-        GaussianProcess("sum").fit(x, y)
-    with pytest.raises(QasError, match="non-negative counts"):
-        GaussianProcess("sum").fit(x, y, -counts - 1)
 
 
 def test_one_observation_and_equal_observations_are_enough() -> None:

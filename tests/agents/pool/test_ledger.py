@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 
 from qas.agents.pool.ledger import FILE, Entry, Ledger, without_password
 from qas.circuits import Circuit
+from qas.encoders import CircuitSpace
 from qas.errors import QasError
 from qas.vqe import Evaluation
 
 ONE = Circuit(2, [("ry", (0,), (0.0,)), ("cx", (0, 1))])
 TWO = Circuit(2, [("rx", (1,), (0.0,))])
 State = optuna.trial.TrialState
+open_ledger = partial(Ledger, space=CircuitSpace(2, ("rx", "ry", "cx"), max_gates=4, max_depth=0))
 
 
 def evaluated(circuit: Circuit, energy: float = -1.0) -> Evaluation:
@@ -43,13 +46,14 @@ every_kind = pytest.mark.parametrize("kind", ["own", "journal", "sqlite"])
 
 @every_kind
 def test_one_trial_for_one_circuit(kind: str, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "s", storage_of(kind, tmp_path))
+    ledger = open_ledger(tmp_path, "s", storage_of(kind, tmp_path))
     ledger.begin(0, ONE)
     assert [t.state for t in trials(file_of(kind, tmp_path))] == ([] if kind == "own" else [State.RUNNING])
-    ledger.finish(evaluated(ONE, -1.25), {"gates": 2})
+    ledger.finish(evaluated(ONE, -1.25))
     (trial,) = trials(file_of(kind, tmp_path))
     assert trial.state is State.COMPLETE and trial.value == -1.25
-    assert trial.user_attrs["metrics"] == {"gates": 2} and trial.user_attrs["number"] == 0
+    assert trial.params == {"gates": 2, "two_qubit_gates": 1, "depth": 2, "rx": 0, "ry": 1, "cx": 1}
+    assert trial.user_attrs["metrics"]["gates"] == 2 and trial.user_attrs["number"] == 0
     assert Circuit.from_qasm(trial.user_attrs["qasm"]) == evaluated(ONE).circuit
     assert Circuit(*trial.user_attrs["circuit"]) == ONE
     assert trial.datetime_complete >= trial.datetime_start
@@ -59,15 +63,15 @@ def test_one_trial_for_one_circuit(kind: str, tmp_path: Path) -> None:
 def test_a_resumed_run_finds_its_trials(kind: str, tmp_path: Path) -> None:
     """Number 0 was entered, 1 was in flight, 2 is another circuit than before."""
     where = storage_of(kind, tmp_path)
-    ledger = Ledger(tmp_path, "s", where)
+    ledger = open_ledger(tmp_path, "s", where)
     for number, circuit in enumerate((ONE, ONE, TWO)):
         ledger.begin(number, circuit)
         if number != 1:
-            ledger.finish(evaluated(circuit, -number), {})
-    again = Ledger(tmp_path, "s", where)
+            ledger.finish(evaluated(circuit, -number))
+    again = open_ledger(tmp_path, "s", where)
     for number, circuit in enumerate((ONE, ONE, ONE)):
         again.begin(number, circuit)
-        again.finish(evaluated(circuit, -10.0), {})
+        again.finish(evaluated(circuit, -10.0))
     found = trials(file_of(kind, tmp_path))
     assert all(trial.state is State.COMPLETE for trial in found)
     assert sorted((t.user_attrs["number"], t.value) for t in found) == [(0, 0), (1, -10), (2, -10), (2, -2)]
@@ -76,16 +80,16 @@ def test_a_resumed_run_finds_its_trials(kind: str, tmp_path: Path) -> None:
 @every_kind
 def test_what_a_budget_cut_short_is_entered_anew(kind: str, tmp_path: Path) -> None:
     where = storage_of(kind, tmp_path)
-    ledger = Ledger(tmp_path, "s", where)
+    ledger = open_ledger(tmp_path, "s", where)
     ledger.begin(0, ONE)
-    ledger.finish(evaluated(ONE, -0.5), {}, cut=True)
+    ledger.finish(evaluated(ONE, -0.5), cut=True)
     ledger.begin(1, TWO)
-    ledger.finish(None, {}, cut=True)
+    ledger.finish(None, cut=True)
     first = trials(file_of(kind, tmp_path))
     assert [(t.state, t.value) for t in first] == [(State.PRUNED, -0.5), (State.PRUNED, None)][: 1 + (kind != "own")]
-    again = Ledger(tmp_path, "s", where)
+    again = open_ledger(tmp_path, "s", where)
     again.begin(0, ONE)
-    again.finish(evaluated(ONE, -0.75), {})
+    again.finish(evaluated(ONE, -0.75))
     assert [t.value for t in trials(file_of(kind, tmp_path)) if t.state is State.COMPLETE] == [-0.75]
 
 
@@ -95,49 +99,49 @@ def test_runs_hear_of_each_other(kind: str, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
-    a, b = (Ledger(folder, "s", where) for folder in folders)
+    a, b = (open_ledger(folder, "s", where) for folder in folders)
     a.begin(0, ONE)
     assert b.others(set()) == [Entry(0, ONE, None)] and a.others(set()) == []
-    a.finish(evaluated(ONE, -2.0), {})
+    a.finish(evaluated(ONE, -2.0))
     b.begin(0, TWO)
-    b.finish(evaluated(TWO, -3.0), {}, cut=True)
+    b.finish(evaluated(TWO, -3.0), cut=True)
     assert b.others(set()) == [Entry(0, ONE, -2.0)], "the same number of another run is another circuit"
     assert b.others({0}) == []
     assert a.others(set()) == [], "a value that the budget cut short is none"
     os.rename(folders[0], tmp_path / "moved")
-    moved = Ledger(tmp_path / "moved", "s", where)
+    moved = open_ledger(tmp_path / "moved", "s", where)
     assert moved.others(set()) == [] and len(b.others(set())) == 1, "a run keeps its name when its folder moves"
     folders[0].mkdir()
-    fresh = Ledger(folders[0], "s", where)
+    fresh = open_ledger(folders[0], "s", where)
     fresh.begin(0, ONE)
     assert fresh.others(set()) == [Entry(0, ONE, -2.0)], "a new run in an old place is another run"
 
 
 def test_a_moved_run_with_a_ledger_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    ledger = Ledger(tmp_path / "a", "s", None)
+    ledger = open_ledger(tmp_path / "a", "s", None)
     ledger.begin(0, ONE)
-    ledger.finish(evaluated(ONE), {})
+    ledger.finish(evaluated(ONE))
     os.rename(tmp_path / "a", tmp_path / "b")
-    again = Ledger(tmp_path / "b", "s", None)
+    again = open_ledger(tmp_path / "b", "s", None)
     again.begin(0, ONE)
-    again.finish(evaluated(ONE), {})
+    again.finish(evaluated(ONE))
     assert len(trials(tmp_path / "b" / FILE)) == 1 and again.others(set()) == []
 
 
 @pytest.mark.parametrize("left", [1, 20, 200])
 def test_half_a_line_is_dropped(left: int, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "s", None)
+    ledger = open_ledger(tmp_path, "s", None)
     for number, circuit in enumerate((ONE, TWO)):
         ledger.begin(number, circuit)
-        ledger.finish(evaluated(circuit), {})
+        ledger.finish(evaluated(circuit))
     path = tmp_path / FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:left])
-    again = Ledger(tmp_path, "s", None)
+    again = open_ledger(tmp_path, "s", None)
     for number, circuit in enumerate((ONE, TWO)):
         again.begin(number, circuit)
-        again.finish(evaluated(circuit), {})
+        again.finish(evaluated(circuit))
     assert [t.user_attrs["number"] for t in trials(path)] == [0, 1]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
@@ -149,11 +153,25 @@ def test_strange_trials_are_left_alone(tmp_path: Path) -> None:
     study.add_trial(optuna.trial.create_trial(value=1.0))
     study.tell(study.ask(), state=State.FAIL)
     study.ask()
-    ledger = Ledger(tmp_path, "s", where)
+    ledger = open_ledger(tmp_path, "s", where)
     assert ledger.others(set()) == []
     ledger.begin(0, ONE)
-    ledger.finish(evaluated(ONE), {})
+    ledger.finish(evaluated(ONE))
     assert len(trials(where)) == 4
+
+
+@every_kind
+def test_what_the_budget_cut_short_counts_if_it_is_the_best(kind: str, tmp_path: Path) -> None:
+    where = storage_of(kind, tmp_path)
+    ledger = open_ledger(tmp_path, "s", where)
+    ledger.begin(0, ONE)
+    ledger.finish(evaluated(ONE, -2.0), cut=True, best=True)
+    (trial,) = trials(file_of(kind, tmp_path))
+    assert trial.state is State.COMPLETE and trial.value == -2.0
+    again = open_ledger(tmp_path, "s", where)
+    again.begin(0, ONE)
+    again.finish(evaluated(ONE, -2.5))
+    assert [t.value for t in trials(file_of(kind, tmp_path))] == [-2.0, -2.5], "with a larger budget it is entered anew"
 
 
 # ---------------------------------------------------------------------- storages that do not answer
@@ -181,7 +199,7 @@ SECRET = "s3cr3t"
 )
 def test_a_storage_that_does_not_answer(where: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(QasError, match=words) as caught:
-        Ledger(tmp_path, "s", where)
+        open_ledger(tmp_path, "s", where)
     assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None, "its text may hold the password"
     assert list(tmp_path.iterdir()) == []
@@ -193,7 +211,7 @@ def test_files_that_are_no_storage(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
     for where in (tmp_path / "folder.log", tmp_path / "text.log", f"sqlite:///{tmp_path}/text.db"):
         with pytest.raises(QasError, match="does not answer") as caught:
-            Ledger(tmp_path, "s", str(where))
+            open_ledger(tmp_path, "s", str(where))
         assert "\n" not in str(caught.value)
 
 
@@ -202,11 +220,11 @@ def test_a_study_of_another_kind(directions: list[str], tmp_path: Path) -> None:
     where = f"sqlite:///{tmp_path}/x.db"
     optuna.create_study(storage=where, study_name="s", directions=directions)
     with pytest.raises(QasError, match="does not minimize"):
-        Ledger(tmp_path, "s", where)
+        open_ledger(tmp_path, "s", where)
 
 
 def test_a_storage_that_stops_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = Ledger(tmp_path, "s", str(tmp_path / "x.log"))
+    ledger = open_ledger(tmp_path, "s", str(tmp_path / "x.log"))
     ledger.begin(0, ONE)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -215,7 +233,7 @@ def test_a_storage_that_stops_answering(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", refuse)
     monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.read_logs", refuse)
     for act in (
-        lambda: ledger.finish(evaluated(ONE), {}),
+        lambda: ledger.finish(evaluated(ONE)),
         lambda: ledger.begin(1, TWO),
         lambda: ledger.others(set()),
     ):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from qas.circuits import Circuit
+from qas.encoders.pools import POINTS
 from qas.encoders.pools.fingerprints import fingerprints
-from qas.encoders.pools.points import FEATURES, CircuitFeatures
+from qas.encoders.pools.points import CircuitFeatures, Points
 from qas.encoders.pools.reduction import reduce_rows, reduced_space
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.encoders.trained import TrainedEncoder
@@ -160,8 +161,21 @@ def test_latents_stand_beside_counts() -> None:
     assert everything.shape == (500, 8) and everything.dtype == np.float32
 
 
+def test_points_of_another_package_are_a_class() -> None:
+    class Lengths(Points):
+        """How many gates."""
+
+        name = "lengths"
+
+        def __call__(self, rows: np.ndarray) -> np.ndarray:
+            return (rows != PADDING).sum(axis=1, keepdims=True).astype(np.float32)
+
+    points = CircuitFeatures(Lengths, SPACE).fit(ROWS)(ROWS)
+    assert points.tolist() == [[float((row != PADDING).sum())] for row in ROWS]
+    assert all(POINTS.about(name).endswith(".") for name in POINTS)
+
+
 def test_errors() -> None:
-    assert set(FEATURES) == {"structure", "reduced", "profile", "latent", "all"}
     with pytest.raises(UnknownNameError, match="did you mean 'latent'"):
         CircuitFeatures("latents", SPACE)
     for name in ("latent", "all"):
@@ -169,7 +183,7 @@ def test_errors() -> None:
             CircuitFeatures(name, SPACE)
         with pytest.raises(QasError, match="another circuit space"):
             CircuitFeatures(name, CircuitSpace(4, max_gates=10), STUB)
-    with pytest.raises(QasError, match="at least 1 dimension, got 0"):
+    with pytest.raises(QasError, match="dimensions is a whole number of at least 1, got 0"):
         CircuitFeatures("reduced", SPACE, dimensions=0)
     for name in ("structure", "reduced", "profile", "all"):
         with pytest.raises(QasError, match="fitted on a pool before"):

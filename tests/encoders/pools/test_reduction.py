@@ -74,7 +74,7 @@ def state(circuit: Circuit) -> np.ndarray:
     return circuit_matrix(circuit)[:, 0]
 
 
-def infidelity(circuit: Circuit, target: Hamiltonian, rng: np.random.Generator, starts: int = 60) -> float:
+def infidelity(circuit: Circuit, target: Hamiltonian, rng: np.random.Generator, starts: int = 80) -> float:
     """What is left when the circuit's angles are optimized towards -|ψ><ψ|."""
     objective = SIMULATOR.objective(circuit, target)
     best = math.inf
@@ -91,31 +91,31 @@ def turned(circuit: Circuit, rng: np.random.Generator) -> Circuit:
 
 
 # ---------------------------------------------------------------------- the claim
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", SETS)
-def test_reduced_forms_prepare_the_same_states_and_no_others(name: str, n: int) -> None:
-    space = free(n, SETS[name], 6 + 2 * n)
-    rng = np.random.default_rng([n, len(SETS[name])])
-    rows = space.sample(25, rng)
+def test_reduced_forms_prepare_the_same_states_and_no_others(name: str) -> None:
     removed = 0
-    for row, short in zip(rows, reduce_rows(rows, space), strict=True):
-        circuit, form = space.circuit(row), reduced_space(space).circuit(short)
-        removed += len(circuit) - len(form)
-        for one, other in ((circuit, form), (form, circuit)):
-            psi = state(turned(one, rng))
-            target = Hamiltonian.from_matrix(-np.outer(psi, psi.conj()), tolerance=1e-14)
-            assert infidelity(other, target, rng) < 1e-6, (one is circuit, names(circuit), names(form))
-    assert removed > 10, "the instances must have something to remove"
+    for n, count in ((1, 6), (2, 12), (3, 8), (4, 1)):
+        space = free(n, SETS[name], 6 + 2 * n)
+        rng = np.random.default_rng([n, len(SETS[name])])
+        rows = space.sample(count, rng)
+        for row, short in zip(rows, reduce_rows(rows, space), strict=True):
+            circuit, form = space.circuit(row), reduced_space(space).circuit(short)
+            removed += len(circuit) - len(form)
+            for one, other in ((circuit, form), (form, circuit)):
+                psi = state(turned(one, rng))
+                target = Hamiltonian.from_matrix(-np.outer(psi, psi.conj()), tolerance=1e-14)
+                assert infidelity(other, target, rng) < 1e-6, (one is circuit, names(circuit), names(form))
+    assert removed > 20, "the instances must have something to remove"
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_fixed_gates_prepare_exactly_the_same_state(n: int) -> None:
+def test_fixed_gates_prepare_exactly_the_same_state() -> None:
     """No angles, no optimizer: overlap 1, so no exchange of qubits is left over."""
-    space = free(n, FIXED, 24)
-    rows = space.sample(200, np.random.default_rng(n))
-    for row, short in zip(rows, reduce_rows(rows, space), strict=True):
-        circuit, form = space.circuit(row), reduced_space(space).circuit(short)
-        assert abs(np.vdot(state(circuit), state(form))) == pytest.approx(1.0, abs=1e-12), names(circuit)
+    for n, count in ((1, 60), (2, 100), (3, 100), (4, 30)):
+        space = free(n, FIXED, 24)
+        rows = space.sample(count, np.random.default_rng(n))
+        for row, short in zip(rows, reduce_rows(rows, space), strict=True):
+            circuit, form = space.circuit(row), reduced_space(space).circuit(short)
+            assert abs(np.vdot(state(circuit), state(form))) == pytest.approx(1.0, abs=1e-12), names(circuit)
 
 
 def test_swaps_exchange_no_qubits_of_the_result() -> None:
@@ -313,16 +313,16 @@ def test_rules_by_hand(rule: str) -> None:
 
 
 # ---------------------------------------------------------------------- shape of the result
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", WITHOUT_T)
-def test_a_reduced_form_is_its_own_reduced_form(name: str, n: int) -> None:
-    space = free(n, SETS[name], 14)
-    target = reduced_space(space)
-    forms = reduce_rows(space.sample(400, np.random.default_rng(n)), space)
-    again = reduce_rows(forms, target)
-    assert reduced_space(target).gates == target.gates
-    np.testing.assert_array_equal(again[:, : target.max_gates], forms)
-    assert (again[:, target.max_gates :] == PADDING).all()
+def test_a_reduced_form_is_its_own_reduced_form(name: str) -> None:
+    for n in (1, 2, 3, 5):
+        space = free(n, SETS[name], 14)
+        target = reduced_space(space)
+        forms = reduce_rows(space.sample(400, np.random.default_rng(n)), space)
+        again = reduce_rows(forms, target)
+        assert reduced_space(target).gates == target.gates
+        np.testing.assert_array_equal(again[:, : target.max_gates], forms)
+        assert (again[:, target.max_gates :] == PADDING).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
@@ -338,11 +338,11 @@ def test_with_t_gates_a_form_can_be_reduced_further_but_never_grows(n: int) -> N
 def test_rows_are_canonical_rows_of_the_reduced_space(name: str) -> None:
     space = free(3, SETS[name], 12)
     target = reduced_space(space)
-    rows = space.sample(300, np.random.default_rng(0))
+    rows = space.sample(100, np.random.default_rng(0))
     kept = rows.copy()
     forms = reduce_rows(rows, space)
     np.testing.assert_array_equal(rows, kept)
-    assert forms.dtype == np.int16 and forms.shape == (300, target.max_gates)
+    assert forms.dtype == np.int16 and forms.shape == (100, target.max_gates)
     np.testing.assert_array_equal(target.canonical(forms), forms)
     assert not {"y", "z", "swap"} & set(target.gates) and {"x", "u"} <= set(target.gates)
     for form in forms:

@@ -108,15 +108,15 @@ def test_rows_of_circuits(space: CircuitSpace) -> None:
 def test_row_says_why_not() -> None:
     space = CircuitSpace(4, max_gates=10)
     for circuit, why in [
-        (Circuit(5), "the space is for 4 qubits, got a circuit of 5"),
+        (Circuit(5), "the gates are on 4 qubits, got a circuit of 5"),
         (Circuit(4, [("x", q % 4) for q in range(11)]), "at most 10 gates, got 11"),
         (Circuit(4, [("x", 0)] * 6), "at most 5 layers, got 6"),
-        (Circuit(4, [("s", 0)]), "the space has the gates x, y, .*, got s"),
-        (Circuit(4, [("cx", (1, 0))]), "cx may act on 0-1 1-2 2-3 3-0 in this space, got 1-0"),
+        (Circuit(4, [("s", 0)]), "the gates are x, y, .*, got s"),
+        (Circuit(4, [("cx", (1, 0))]), "cx may act on 0-1 1-2 2-3 3-0, got 1-0"),
     ]:
         with pytest.raises(CircuitError, match=why):
             space.row(circuit)
-    with pytest.raises(CircuitError, match="swap may act on 0-1 1-2 2-3 3-4 in this space, got 0-2"):
+    with pytest.raises(CircuitError, match="swap may act on 0-1 1-2 2-3 3-4, got 0-2"):
         COUPLED.row(Circuit(5, [("swap", (0, 2))]))
 
 
@@ -220,7 +220,7 @@ def test_errors() -> None:
     wrong: list[tuple[str, dict[str, object]]] = [
         ("at most 64 qubits", {"n_qubits": 65}),
         ("number of qubits", {"n_qubits": 0}),
-        ("max_gates is at least 1", {"max_gates": 0}),
+        ("max_gates is a whole number of at least 1", {"max_gates": 0}),
         ("max_gates is a whole number", {"max_gates": 2.5}),
         ("min_gates is at most max_gates", {"min_gates": 11}),
         ("no gate of cx", {"n_qubits": 1, "gates": ("cx",)}),

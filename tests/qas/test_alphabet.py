@@ -1,4 +1,4 @@
-"""The action table: numbering, round trips, and the rule for illegal actions."""
+"""The alphabet: numbering, round trips, and the rule for illegal actions."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
-from qas.envs import ActionTable
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import GATES, SEARCH_GATES
 
 STAR = [(0, 1), (1, 2), (1, 3)]
 TABLES = [
-    ActionTable(1),
-    ActionTable(2),
-    ActionTable(4),
-    ActionTable(4, coupling=STAR),
-    ActionTable(4, ("cz", "rx", "cx", "u"), coupling=STAR),
-    ActionTable(3, tuple(GATES)),
-    ActionTable(3, ("swap",)),
+    Alphabet(1),
+    Alphabet(2),
+    Alphabet(4),
+    Alphabet(4, coupling=STAR),
+    Alphabet(4, ("cz", "rx", "cx", "u"), coupling=STAR),
+    Alphabet(3, tuple(GATES)),
+    Alphabet(3, ("swap",)),
 ]
 
 
 @pytest.mark.parametrize(("n", "count"), [(2, 8), (3, 15), (4, 24), (6, 48), (8, 80), (10, 120)])
 def test_published_counts_and_numbers(n: int, count: int) -> None:
-    table = ActionTable(n)
+    table = Alphabet(n)
     assert len(table) == count
     for control in range(n):
         for x in range(1, n):
@@ -40,7 +40,7 @@ def test_published_counts_and_numbers(n: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=repr)
-def test_round_trips(table: ActionTable) -> None:
+def test_round_trips(table: Alphabet) -> None:
     for action in range(len(table)):
         gate = table.gate(action)
         assert table.index(gate) == action
@@ -50,20 +50,20 @@ def test_round_trips(table: ActionTable) -> None:
         if len(gate.qubits) == 2 and GATES[gate.name].symmetric:
             assert table.index(Gate(gate.name, gate.qubits[::-1], gate.angles)) == action
     assert len({(table.gate(a).name, table.gate(a).qubits) for a in range(len(table))}) == len(table)
-    again = ActionTable.from_json(json.loads(json.dumps(table.to_json())))
+    again = Alphabet.from_json(json.loads(json.dumps(table.to_json())))
     assert again == table and hash(again) == hash(table)
 
 
 def test_coupling() -> None:
-    table = ActionTable(4, coupling=[(1, 0), (1, 2), (3, 1), (0, 1)])
+    table = Alphabet(4, coupling=[(1, 0), (1, 2), (3, 1), (0, 1)])
     pairs = [table.gate(a).qubits for a in range(len(table)) if table.gate(a).name == "cx"]
     assert pairs == [(0, 1), (1, 2), (1, 3), (1, 0), (2, 1), (3, 1)]
     assert len(table) == 18
-    assert len(ActionTable(4, ("cz", "rx"), coupling=STAR)) == 3 + 4
-    assert table != ActionTable(4)
+    assert len(Alphabet(4, ("cz", "rx"), coupling=STAR)) == 3 + 4
+    assert table != Alphabet(4)
 
 
-def _slow_illegal(table: ActionTable, gates: list[Gate]) -> list[bool]:
+def _slow_illegal(table: Alphabet, gates: list[Gate]) -> list[bool]:
     """The rule, word for word."""
     illegal = []
     for action in range(len(table)):
@@ -77,7 +77,7 @@ def _slow_illegal(table: ActionTable, gates: list[Gate]) -> list[bool]:
 
 
 @given(st.sampled_from(TABLES), st.integers(0, 2**32), st.integers(1, 30))
-def test_legal_is_the_rule(table: ActionTable, seed: int, steps: int) -> None:
+def test_legal_is_the_rule(table: Alphabet, seed: int, steps: int) -> None:
     rng = np.random.default_rng(seed)
     gates: list[Gate] = []
     last = table.last_of(Circuit(table.n_qubits))
@@ -93,7 +93,7 @@ def test_legal_is_the_rule(table: ActionTable, seed: int, steps: int) -> None:
 
 
 def test_legal_by_hand() -> None:
-    table = ActionTable(3)
+    table = Alphabet(3)
 
     def legal(*gates: tuple) -> set[str]:
         mask = table.legal(table.last_of(Circuit(3, gates)))
@@ -108,7 +108,7 @@ def test_legal_by_hand() -> None:
 
 
 def test_things_outside_the_table() -> None:
-    table = ActionTable(4, coupling=STAR)
+    table = Alphabet(4, coupling=STAR)
     for gate in [Gate("h", (0,)), Gate("cx", (0, 2)), Gate("rx", (4,), (0.0,))]:
         with pytest.raises(CircuitError, match=gate.name):
             table.index(gate)
@@ -139,12 +139,33 @@ def test_things_outside_the_table() -> None:
 )
 def test_malformed_tables(n: int, gates: tuple[str, ...], coupling: object, message: str) -> None:
     with pytest.raises(QasError, match=message) as caught:
-        ActionTable(n, gates, coupling)  # type: ignore[arg-type]
+        Alphabet(n, gates, coupling)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_gate() -> None:
     with pytest.raises(UnknownNameError, match="cx"):
-        ActionTable(2, ("cxx",))
+        Alphabet(2, ("cxx",))
     with pytest.raises(QasError):
-        ActionTable.from_json({"n_qubits": 2})
+        Alphabet.from_json({"n_qubits": 2})
+
+
+def test_the_two_numberings_and_what_one_alphabet_has_of_another() -> None:
+    by_kind = Alphabet(4, ("cx", "rx", "cz"), ring=("cx",), order="by-kind")
+    assert [str(g.qubits) for g in by_kind.placed[:5]] == ["(0, 1)", "(1, 2)", "(2, 3)", "(3, 0)", "(0,)"]
+    star = Alphabet(4, ("rx", "cx"), coupling=STAR)
+    tokens = by_kind.tokens_in(star)
+    held = [by_kind.placed[token] for token in np.flatnonzero(tokens >= 0)]
+    assert [star.placed[token] for token in tokens[tokens >= 0]] == held
+    assert {g.qubits for g in held} == {(0, 1), (1, 2), (0,), (1,), (2,), (3,)}
+    assert [g.qubits for g, kept in zip(by_kind.placed, by_kind.coupled([(1, 0)]), strict=True) if kept] == [
+        (0, 1), (0,), (1,), (2,), (3,), (0, 1),
+    ]  # fmt: skip
+    table = by_kind.table()
+    for token, gate in enumerate(by_kind.placed):
+        assert table[by_kind.gates.index(gate.name), gate.qubits[0], gate.qubits[-1]] == token
+    assert table[0, 1, 0] == -1 and table[2, 1, 0] == table[2, 0, 1] >= 0
+    assert by_kind.table(either_order=True)[0, 1, 0] == table[0, 0, 1]
+    assert Alphabet.from_json(by_kind.to_json()) == by_kind != Alphabet(4, ("cx", "rx", "cz"))
+    with pytest.raises(UnknownNameError, match="by-kind"):
+        Alphabet(2, order="by-kinds")

@@ -1,0 +1,257 @@
+"""Where the circuits come from that an agent chooses among: a pool, or sources of new ones.
+
+All are rows of one `CircuitSpace`, and obey the gates, coupling and length of a search (`Rules`).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qas.alphabet import NONE, Alphabet
+from qas.encoders.pools.reduction import reduce_rows
+from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
+from qas.errors import CircuitError, QasError
+
+if TYPE_CHECKING:
+    from qas.encoders.trained import TrainedEncoder
+
+
+def encoder_for(name: str | None, n_qubits: int) -> TrainedEncoder:
+    """The encoder of that name, or the shipped one for so many qubits.
+
+    Raises:
+        QasError: there is none, or it is for another number of qubits.
+    """
+    from qas.encoders import trained
+
+    if name is None:
+        name = f"q{n_qubits}"
+        if name not in trained.list_encoders():
+            raise QasError(
+                f"encoders come with the package for 4 and 8 qubits, the problem has {n_qubits}; train one with qas "
+                "pool build and qas encoder train, and name its folder with --encoder"
+            )
+        shipped = trained.SHIPPED / name  # goes before a folder of that name which happens to be here
+        name = str(shipped) if shipped.is_dir() else name
+    encoder = trained.load_encoder(name)
+    if encoder.space.n_qubits != n_qubits:
+        raise QasError(f"encoder {name} is for {encoder.space.n_qubits} qubits, the problem has {n_qubits}")
+    return encoder
+
+
+# ---------------------------------------------------------------------- what a search permits
+class Rules:
+    """Which circuits of a space a search permits.
+
+    Args:
+        space: the circuits' space.
+        alphabet: gates and coupling of the search.
+        max_gates: longest circuit.
+
+    Raises:
+        QasError: gates that the space does not have.
+    """
+
+    def __init__(
+        self,
+        space: CircuitSpace,
+        alphabet: Alphabet,
+        max_gates: int,
+    ) -> None:
+        foreign = [name for name in alphabet.gates if name not in space.gates]
+        if foreign:
+            raise QasError(f"the encoder knows the gates {', '.join(space.gates)}, got {foreign[0]}")
+        self.space, self.max_gates = space, max_gates
+        self.gates, self.coupling = alphabet.gates, alphabet.coupling
+        self.allowed = space.alphabet.tokens_in(alphabet) != NONE
+        """Which placed gates of the space may be used, (n_tokens,)."""
+
+    def permitted(self, rows: np.ndarray) -> np.ndarray:
+        """Which circuits obey the search's gates, coupling and length, bool, shape (size,)."""
+        fine = np.append(self.allowed, True)[rows].all(axis=1)  # -1, the padding, reads the last entry
+        return fine & ((rows != PADDING).sum(axis=1) <= self.max_gates)
+
+    def cut_to_fit(self, rows: np.ndarray) -> np.ndarray:
+        """Circuits without the gates that the search does not allow, ended at its longest length; canonical rows."""
+        fine = np.append(self.allowed, False)[rows]
+        fine &= np.cumsum(fine, axis=1) <= self.max_gates
+        order = np.argsort(~fine, axis=1, kind="stable")
+        return self.space.canonical(np.take_along_axis(np.where(fine, rows, PADDING), order, axis=1))
+
+    def draw(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """At most `size` different circuits of the space; a small space may hold fewer.
+
+        Raises:
+            QasError: the coupling leaves no place for any gate.
+        """
+        space, most = self.space, min(self.space.max_gates, self.max_gates)
+        gates = {space.placed[token].name for token in np.flatnonzero(self.allowed)}
+        if not gates:
+            raise QasError(f"the coupling leaves no place for {', '.join(self.gates)} in the encoder")
+        coupling = self.coupling
+        if coupling is not None and space.coupling is not None:
+            coupling = tuple(pair for pair in coupling if pair in space.coupling)
+        narrow = space
+        if coupling is not None or len(gates) < len(space.gates) or most < space.max_gates:
+            narrow = CircuitSpace(
+                space.n_qubits,
+                [name for name in space.gates if name in gates],
+                max_gates=most,
+                min_gates=min(space.min_gates, most),
+                max_depth=space.max_depth,
+                ring=[name for name in space.ring if name in gates],
+                coupling=coupling if coupling is not None else space.coupling,
+            )
+        return translate(distinct(narrow.sample(size, rng)), narrow, space)
+
+    def of_pool(self, folder: str) -> np.ndarray:
+        """The circuits of a pool folder that the search permits.
+
+        Raises:
+            QasError: the pool does not fit the space, or has fewer than two such circuits.
+        """
+        from qas.encoders.pools.pool import Pool
+
+        found = Pool(folder)
+        rows = translate(found.rows, found.space, self.space)
+        rows = rows[self.permitted(rows)]
+        if len(rows) < 2:
+            raise QasError("the pool has fewer than 2 circuits with the gates, coupling and length of the search")
+        return rows
+
+
+def translate(rows: np.ndarray, source: CircuitSpace, target: CircuitSpace) -> np.ndarray:
+    """Rows of one space as canonical rows of another.
+
+    Raises:
+        QasError: the target space does not hold the circuits; the message says what differs.
+    """
+    if source == target:
+        return rows
+    if source.n_qubits != target.n_qubits:
+        raise QasError(f"the pool is for {source.n_qubits} qubits, the encoder for {target.n_qubits}")
+    if source.max_gates > target.max_gates:
+        raise QasError(f"the pool has circuits of {source.max_gates} gates, the encoder holds {target.max_gates}")
+    if source.max_depth > target.max_depth:
+        raise QasError(f"the pool has circuits of {source.max_depth} layers, the encoder holds {target.max_depth}")
+    tokens = source.alphabet.tokens_in(target.alphabet)
+    for token in np.flatnonzero(tokens == NONE):
+        try:
+            target.alphabet.index(source.placed[token])
+        except CircuitError as error:
+            raise QasError(f"the pool does not fit the encoder: {error}") from None
+    wide = np.full((len(rows), target.max_gates), PADDING, dtype=np.int16)
+    wide[:, : source.max_gates] = np.append(tokens, PADDING)[rows]
+    return target.canonical(wide)
+
+
+def one_of_each(rows: np.ndarray, space: CircuitSpace, *, noisy: bool = False) -> np.ndarray:
+    """Indices, in order, of one circuit for every reduced form: the one with the fewest gates, of equals the first.
+
+    Args:
+        noisy: two-qubit gates count first, as they cost most on a device.
+    """
+    used = rows != PADDING
+    gates = used.sum(axis=1)
+    two = (used & (space.first[rows] != space.last[rows])).sum(axis=1)
+    order = np.lexsort((gates, two)) if noisy else np.argsort(gates, kind="stable")
+    _, first = np.unique(reduce_rows(rows, space)[order], axis=0, return_index=True)
+    return np.sort(order[first])
+
+
+# ---------------------------------------------------------------------- sources of new circuits
+class CandidateSource(abc.ABC):
+    """Proposes circuits around good ones; what the search does not permit of them is cut off afterwards."""
+
+    @abc.abstractmethod
+    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+        """New rows, about as many as there are parents.
+
+        Args:
+            parents: rows of the best circuits, the best ones more often.
+            radius: how far to go, in standard deviations of the latents.
+            rng: source of every random choice.
+        """
+
+
+class FixedPool(CandidateSource):
+    """Circuits of a pool, half as many as there are parents, whatever these are."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+        return self.rows[rng.integers(len(self.rows), size=len(parents) // 2)]
+
+
+class Decoder(CandidateSource):
+    """Latents of half the parents, moved at some of their nodes and decoded under the grammar of the space.
+
+    Raises:
+        QasError: an encoder whose latents cannot be decoded.
+    """
+
+    def __init__(self, encoder: TrainedEncoder, coupling: Sequence[tuple[int, int]] | None) -> None:
+        if encoder.model != "gvae":
+            raise QasError(f"leaving the pool needs the decoder of a gvae encoder, got {encoder.model}: add mode=pool")
+        self.encoder, self.coupling = encoder, coupling
+
+    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+        latents = self.encoder.latents(parents[: len(parents) // 2])
+        noise = rng.normal(size=latents.shape).astype(np.float32) * self.encoder.module.latent_std.numpy()
+        # Some of the nodes move, so that a step can be large and still local.
+        moved = rng.random(latents.shape[:2]) < rng.uniform(0.1, 1.0, size=(len(latents), 1))
+        return self.encoder.decode(latents + radius * noise * moved[:, :, None], coupling=self.coupling)
+
+
+class Mutations(CandidateSource):
+    """One to three small changes of each parent: a gate replaced, moved, taken out or put in, or two exchanged.
+
+    Changes that break the depth limit of the space or cancel are drawn anew, at most ten times; then the circuit stays
+    as it is.
+
+    Args:
+        space: the circuits' space.
+        tokens: placed gates that may be put in.
+    """
+
+    def __init__(self, space: CircuitSpace, tokens: np.ndarray) -> None:
+        self.space, self.tokens = space, tokens
+
+    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+        space, changed = self.space, parents.copy()
+        waiting = np.arange(len(parents))
+        for _ in range(10):
+            tried = np.full((len(waiting), space.max_gates), PADDING, dtype=np.int16)
+            for i, row in enumerate(parents[waiting]):
+                gates = self._changed([token for token in row.tolist() if token != PADDING], rng)
+                tried[i, : len(gates)] = gates
+            tried = space.canonical(tried)
+            fine = space.layers(tried).max(axis=1, initial=-1) < space.max_depth
+            fine &= (tried != parents[waiting]).any(axis=1)
+            changed[waiting[fine]] = tried[fine]
+            waiting = waiting[~fine]
+            if not len(waiting):
+                break
+        return changed
+
+    def _changed(self, gates: list[int], rng: np.random.Generator) -> list[int]:
+        for _ in range(1 + min(2, int(rng.geometric(0.6)) - 1)):
+            kind, size = rng.random(), len(gates)
+            new = int(self.tokens[rng.integers(len(self.tokens))])
+            if size == 0 or (kind < 0.2 and size < self.space.max_gates):
+                gates.insert(int(rng.integers(size + 1)), new)
+            elif kind < 0.6:
+                gates[int(rng.integers(size))] = new
+            elif kind < 0.75:
+                gates.insert(int(rng.integers(size)), gates.pop(int(rng.integers(size))))
+            elif kind < 0.9 or size <= self.space.min_gates:
+                i, j = rng.integers(size, size=2)
+                gates[i], gates[j] = gates[j], gates[i]
+            else:
+                gates.pop(int(rng.integers(size)))
+        return gates

@@ -1,0 +1,1 @@
+"""An agent and a problem family in a package of their own."""

@@ -1,0 +1,301 @@
+"""The alphabet: the one place that says which number stands for which gate on which qubits, and which may follow."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from qas.checks import shortened, whole_number
+from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.gates import SEARCH_GATES, gate_spec
+
+NONE = -1
+"""Stands for no gate: a qubit without one in `last_of`, a token that another alphabet does not have."""
+
+ORDERS = ("by-place", "by-kind")
+"""The two numberings of tokens; checkpoints hold the first, pools and encoders the second."""
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+class Alphabet:
+    """Gates on the qubits they may act on, numbered: the letters that circuits are written in. Immutable, hashable.
+
+    A number is a *token*; angles are no part of it. Symmetric gates have one token for each pair, and pairs that may
+    not carry a gate have none. Environments call a token an action.
+
+    Args:
+        n_qubits: number of qubits, at least 1.
+        gates: names from the gate table; two-qubit gates are left out on one qubit.
+        coupling: undirected pairs that may carry two-qubit gates; None: all.
+        ring: two-qubit gates that act from qubit q to q+1 (mod n) only.
+        order: ``"by-place"``: for each two-qubit kind, for each first qubit (control) c, for x = 1 .. n-1 the pair
+            (c, (c+x) mod n), so that with one kind and no coupling CNOT has the number c(n-1) + (x-1); then for each
+            qubit, for each one-qubit kind. ``"by-kind"``: for each kind its qubits, or its sorted pairs. Kinds keep the
+            order of `gates`.
+        connected: whether the coupling must connect all qubits.
+
+    Raises:
+        UnknownNameError: a name outside the gate table, or no such order.
+        QasError: a malformed gate set, ring or coupling, a coupling that is not connected, or a gate without a place.
+
+    References:
+        Patel et al., "Curriculum reinforcement learning for quantum architecture search under hardware errors",
+        ICLR 2024, arXiv:2402.03500 (by place); Sun et al., arXiv:2401.11576 (by kind, ring).
+    """
+
+    def __init__(
+        self,
+        n_qubits: int,
+        gates: Sequence[str] = SEARCH_GATES,
+        coupling: Iterable[Sequence[int]] | None = None,
+        *,
+        ring: Sequence[str] = (),
+        order: str = "by-place",
+        connected: bool = True,
+    ) -> None:
+        self.n_qubits = n = whole_number("the number of qubits", n_qubits)
+        two, one = split_gates(gates)
+        self.gates: tuple[str, ...] = (gates,) if isinstance(gates, str) else tuple(gates)
+        """The gate set, in the order given."""
+        if order not in ORDERS:
+            raise UnknownNameError("order of tokens", order, ORDERS)
+        self.order = order
+        self.coupling = None if coupling is None else checked_coupling(n, coupling, connected=connected)
+        """Sorted pairs (low, high), or None for all."""
+        self.ring: tuple[str, ...] = tuple(name for name in ([ring] if isinstance(ring, str) else ring) if n > 1)
+        for name in self.ring:
+            if name not in two:
+                raise QasError(f"ring names two-qubit gates of the set ({', '.join(two) or 'none'}), got {name!r}")
+        fitting = two if n > 1 else ()
+        if not fitting and not one:
+            raise QasError(f"no gate of {', '.join(self.gates)} fits on {n} qubit(s)")
+        places: list[tuple[str, tuple[int, ...]]]
+        if order == "by-place":
+            places = [(name, pair) for name in fitting for pair in self._pairs(name)]
+            places += [(name, (q,)) for q in range(n) for name in one]
+        else:
+            known = [name for name in self.gates if name in one or name in fitting]
+            alone = [(q,) for q in range(n)]
+            places = [(k, p) for k in known for p in (alone if k in one else sorted(self._pairs(k)))]
+        self.placed: tuple[Gate, ...] = tuple(Gate(k, qubits, (0.0,) * gate_spec(k).n_angles) for k, qubits in places)
+        """Every gate on every place it may take, angles 0; a token is a position in this tuple."""
+        self._token = {key: token for token, key in enumerate(places)}
+        self._token |= {(k, q[::-1]): t for (k, q), t in tuple(self._token.items()) if gate_spec(k).symmetric}
+        self.first = np.array([g.qubits[0] for g in self.placed], dtype=np.intp)
+        """Token -> its first qubit (control), int64, shape (len(self),)."""
+        self.last = np.array([g.qubits[-1] for g in self.placed], dtype=np.intp)
+        """Token -> its last qubit (target; of a one-qubit gate the same as `first`), int64, shape (len(self),)."""
+        self._numbers = np.arange(len(self.placed))
+
+    def _pairs(self, name: str) -> list[tuple[int, int]]:
+        """Where a two-qubit gate may act, by control."""
+        n = self.n_qubits
+        pairs = [(c, (c + x) % n) for c in range(n) for x in range(1, 2 if name in self.ring else n)]
+        if self.coupling is not None:
+            pairs = [(a, b) for a, b in pairs if (min(a, b), max(a, b)) in self.coupling]
+        if gate_spec(name).symmetric:
+            pairs = list(dict.fromkeys((min(a, b), max(a, b)) for a, b in pairs))
+        if not pairs:
+            raise QasError(f"no coupled pair may carry {name}; leave it out of the gates or of ring")
+        return pairs
+
+    @cached_property
+    def kind(self) -> np.ndarray:
+        """Token -> position of its gate in `gates`, int64, shape (len(self),)."""
+        return np.array([self.gates.index(g.name) for g in self.placed])
+
+    @cached_property
+    def symmetric(self) -> np.ndarray:
+        """Token -> whether its two qubits may be exchanged, bool, shape (len(self),); False for one-qubit gates."""
+        return np.array([gate_spec(g.name).symmetric for g in self.placed])
+
+    # ------------------------------------------------------------------ tokens and gates
+    def __len__(self) -> int:
+        return len(self.placed)
+
+    def check(self, token: Any) -> int:
+        """`token` as an int.
+
+        Raises:
+            QasError: not a whole number from 0 to ``len(self) - 1``.
+        """
+        try:
+            number = operator.index(token)
+        except TypeError:
+            raise QasError(f"an action is a whole number, got {shortened(token)}") from None
+        if not 0 <= number < len(self.placed):
+            raise QasError(f"actions are numbered 0..{len(self.placed) - 1}, got {number}")
+        return number
+
+    def gate(self, token: SupportsIndex, angles: Sequence[float] | None = None) -> Gate:
+        """The gate of a token, with these angles in radians (None: zeros).
+
+        Raises:
+            QasError: no such token, or the wrong number of angles.
+        """
+        gate = self.placed[self.check(token)]
+        return gate if angles is None else Gate(gate.name, gate.qubits, tuple(float(a) for a in angles))
+
+    def index(self, gate: Gate) -> int:
+        """The token of a gate, whatever its angles.
+
+        Raises:
+            CircuitError: the alphabet has no such gate; the message says why.
+        """
+        try:
+            return self._token[gate.name, gate.qubits]
+        except KeyError:
+            raise CircuitError(self._why_not(gate)) from None
+
+    def _why_not(self, gate: Gate) -> str:
+        if gate.name not in self.gates:
+            return f"the gates are {', '.join(self.gates)}, got {gate.name}"
+        if max(gate.qubits) >= self.n_qubits:
+            return f"qubits are 0..{self.n_qubits - 1}, got {gate.name} on {','.join(map(str, gate.qubits))}"
+        pairs = " ".join(f"{g.qubits[0]}-{g.qubits[1]}" for g in self.placed if g.name == gate.name)
+        return f"{gate.name} may act on {pairs}, got {gate.qubits[0]}-{gate.qubits[-1]}"
+
+    def tokens_of(self, circuit: Circuit) -> list[int]:
+        """The tokens of a circuit's gates, in their order.
+
+        Raises:
+            CircuitError: another number of qubits, or a gate outside the alphabet.
+        """
+        if circuit.n_qubits != self.n_qubits:
+            raise CircuitError(f"the gates are on {self.n_qubits} qubits, got a circuit of {circuit.n_qubits}")
+        return [self.index(gate) for gate in circuit.gates]
+
+    def tokens_in(self, other: Alphabet) -> np.ndarray:
+        """Token -> the token of the same gate in another alphabet, int64, shape (len(self),); -1 where it has none."""
+        return np.array([other._token.get((g.name, g.qubits), NONE) for g in self.placed], dtype=np.int64)
+
+    def coupled(self, pairs: Iterable[Sequence[int]]) -> np.ndarray:
+        """Which tokens are left where only these pairs may carry two-qubit gates, bool, shape (len(self),).
+
+        Raises:
+            QasError: no list of pairs of different qubits.
+        """
+        held = set(checked_coupling(self.n_qubits, pairs, connected=False))
+        ends = zip(self.first.tolist(), self.last.tolist(), strict=True)
+        return np.array([a == b or (min(a, b), max(a, b)) in held for a, b in ends])
+
+    def table(self, allowed: np.ndarray | None = None, *, either_order: bool = False) -> np.ndarray:
+        """(kind, first qubit, last qubit) -> token, -1 where there is none; int64, shape (gates, n_qubits, n_qubits).
+
+        Args:
+            allowed: which tokens to enter, bool, shape (len(self),); None: all.
+            either_order: a pair in the order that has no token stands for the other order.
+        """
+        found = np.full((len(self.gates), self.n_qubits, self.n_qubits), NONE, dtype=np.int64)
+        tokens = self._numbers if allowed is None else np.flatnonzero(allowed)
+        turned = tokens[self.symmetric[tokens] | either_order]
+        found[self.kind[turned], self.last[turned], self.first[turned]] = turned
+        found[self.kind[tokens], self.first[tokens], self.last[tokens]] = tokens
+        return found
+
+    # ------------------------------------------------------------------ which tokens are redundant
+    def last_of(self, circuit: Circuit) -> np.ndarray:
+        """The token of the most recent gate on each qubit, int64, shape (n_qubits,); -1 where there is none.
+
+        Raises:
+            CircuitError: another number of qubits, or a gate outside the alphabet.
+        """
+        last = np.full(self.n_qubits, NONE, dtype=np.int64)
+        for token in self.tokens_of(circuit):
+            self.update(last, token)
+        return last
+
+    def update(self, last: np.ndarray, token: int) -> None:
+        """Note in `last`, in place, that `token` was appended."""
+        last[self.first[token]] = token
+        last[self.last[token]] = token
+
+    def legal(self, last: np.ndarray) -> np.ndarray:
+        """Which tokens may follow, bool, shape (len(self),).
+
+        A token is illegal exactly when the most recent gate on every qubit it touches is that token itself: a second
+        CNOT undoes the first, a second rotation about the same axis only adds its angle.
+
+        Args:
+            last: as from `last_of`, shape (n_qubits,).
+        """
+        return (last[self.first] != self._numbers) | (last[self.last] != self._numbers)
+
+    # ------------------------------------------------------------------ comparing, JSON
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alphabet) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.n_qubits, self.gates, self.coupling, self.ring, self.order))
+
+    def __repr__(self) -> str:
+        coupling = "" if self.coupling is None else ", coupling " + " ".join(f"{a}-{b}" for a, b in self.coupling)
+        return f"Alphabet({self.n_qubits} qubits, {', '.join(self.gates)}{coupling}: {len(self)} placed gates)"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able description; `from_json` reads it back. A ring and the order by kind are told where there are."""
+        coupling = None if self.coupling is None else [list(pair) for pair in self.coupling]
+        told: dict[str, Any] = {"n_qubits": self.n_qubits, "gates": list(self.gates), "coupling": coupling}
+        told |= {"ring": list(self.ring)} if self.ring else {}
+        return told | ({"order": self.order} if self.order != ORDERS[0] else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Alphabet:
+        """Read what `to_json` wrote.
+
+        Raises:
+            QasError: malformed data.
+        """
+        try:
+            more = {name: data[name] for name in ("ring", "order") if name in data}
+            return cls(data["n_qubits"], data["gates"], data["coupling"], connected=False, **more)
+        except (KeyError, TypeError):
+            raise QasError("an alphabet is described by n_qubits, gates and coupling") from None
+
+
+def split_gates(gates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names on two qubits and the names on one qubit, both in the order given.
+
+    Raises:
+        UnknownNameError: a name outside the gate table.
+        QasError: no name, or one given twice.
+    """
+    names = (gates,) if isinstance(gates, str) else tuple(gates)
+    sizes = {name: gate_spec(name).n_qubits for name in names}
+    if not names:
+        raise QasError("a gate set has at least one gate, got none")
+    if len(sizes) < len(names):
+        raise QasError(f"a gate set names every gate once, got {', '.join(names)}")
+    return tuple(n for n in names if sizes[n] == 2), tuple(n for n in names if sizes[n] == 1)
+
+
+def checked_coupling(n_qubits: int, pairs: Iterable[Sequence[int]], *, connected: bool) -> Pairs:
+    """A coupling as sorted pairs (low, high).
+
+    Raises:
+        QasError: no list of pairs of different qubits, or, if asked for, pairs that do not connect all qubits.
+    """
+    found = set()
+    try:
+        for pair in pairs:
+            a, b = (operator.index(qubit) for qubit in pair)
+            found.add((min(a, b), max(a, b)))
+    except (TypeError, ValueError):
+        raise QasError(f"a coupling is a list of pairs of qubits, got {shortened(pairs)}") from None
+    for a, b in found:
+        if a < 0 or b >= n_qubits or a == b:
+            raise QasError(f"a coupling pairs two different qubits of 0..{n_qubits - 1}, got {a}-{b}")
+    if connected:
+        reached = {0}
+        for _ in range(n_qubits):
+            reached |= {q for pair in found if reached & set(pair) for q in pair}
+        if len(reached) < n_qubits:
+            missing = min(set(range(n_qubits)) - reached)
+            raise QasError(f"a coupling connects all qubits, got no path from qubit 0 to qubit {missing}")
+    return tuple(sorted(found))

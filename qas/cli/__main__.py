@@ -1,0 +1,7 @@
+"""``python -m qas.cli``."""
+
+import sys
+
+from qas.cli import main
+
+sys.exit(main())

@@ -1,0 +1,91 @@
+"""``qas finetune``: adapt a neural network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qas.cli import parser as read
+from qas.cli.progress import bar
+from qas.cli.show import answer, clock, listing
+from qas.errors import QasError
+
+_SETTINGS = ("bits", "rank", "layers", "size", "targets", "epochs", "learning_rate", "scale", "seed")
+_WORDS = ("task", "backbone", "model", "data", "method", "examples", "out")
+
+
+def add(commands: Any) -> None:
+    about = "Adapts a frozen model to a task; writes a folder with metrics, adapter files and a picture. "
+    about += "qas backbone list names tasks, methods and models."
+    what = "adapt a neural network, with found circuits or their rivals"
+    parser = read.command(commands, "finetune", what, about, run)
+    option = parser.option
+    option("circuit", "RUN|FILE.qasm", "circuit for the methods searched and searched-rotation", nargs="?")
+    option("--task", "NAME", "a task that comes with the package", kind="tasks")
+    option("--backbone", "NAME", "a name or a folder of qas backbone train (default: by task)")
+    option("--model", "DIR", "instead: a local Hugging Face model with its tokenizer")
+    option("--data", "FILE", "with --model: .txt, or .csv or .jsonl with the columns text and label")
+    option("--method", "NAME", "how (default searched with a RUN, else quantum-peft)", kind="methods")
+    option("--bits", "B", "bits of an angle or a weight, 1 to 8 (default: not quantized)", read.count)
+    option("--rank", "K", "columns of frames, or width of the bottleneck (default 8)", read.count)
+    option("--layers", "L", "of quantum-peft; intrinsic rank of taylor (default 1)", read.count)
+    option("--size", "P", "parameters of each random subspace (default 64)", read.count)
+    option("--targets", "A,B", "linear layers to adapt (default: queries and values)", lambda t: tuple(read.names(t)))
+    option("--epochs", "N", "passes over the training examples (default 30)", read.count)
+    option("--learning-rate", "X", "of adapters", read.positive)
+    option("--scale", "X", "of adapters", read.positive)
+    option("--gradient", "FILE", "only write the gradient of the task, for qas search adapter-gradient FILE")
+    option("--examples", "N", "of a task, training and validation (default 1000)", read.count)
+    option("--seed", "N", "fixes data, start and order (default 0)", read.natural)
+    option("--out", "DIR", "folder, new or empty (default results/finetune-TASK-METHOD-TIME)")
+    parser.output(progress=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = read.given(arguments, *_SETTINGS)
+    if arguments.gradient is not None:
+        return _gradient(arguments, settings)
+    with bar(arguments.quiet) as shown:
+        from qas.finetuning.folders import finetune_to_folder
+
+        done = finetune_to_folder(
+            arguments.circuit,
+            **read.given(arguments, *_WORDS),
+            on_progress=lambda p: shown(f"loss {p.loss:.4g}, validation {p.validation:.4g}", p.epoch, p.epochs),
+            **settings,
+        )
+    outcome = done.outcome
+    name = outcome.metric.replace("_", " ")
+    factor, form = (100, "{:.2f} %") if outcome.metric == "accuracy" else (1, "{:.4f}")
+    rows = {
+        f"test {name}": form.format(factor * outcome.test),
+        f"validation {name}": form.format(factor * outcome.validation),
+        "chance": form.format(factor * outcome.chance),
+        "trainable parameters": f"{outcome.trainable:,} (head apart: {outcome.head_parameters:,})",
+        "adapter bits": f"{outcome.adapter_bits:,}",
+        "adapter file": f"{done.file_bytes:,} bytes",
+        "training": f"{clock(outcome.seconds)}, {outcome.epochs} epochs",
+        "folder": str(done.folder),
+    }
+    data = {"path": str(done.folder.resolve()), "file_bytes": done.file_bytes} | vars(outcome)
+    return answer(arguments, data, f"{done.task}, {done.method}", *listing(rows, "  "))
+
+
+def _gradient(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+    alone = "circuit model data method bits rank layers size learning_rate scale out"
+    for name in alone.split():
+        if getattr(arguments, name) is not None:
+            shown = "RUN" if name == "circuit" else "--" + name.replace("_", "-")
+            raise QasError(f"--gradient belongs to a task alone: leave out {shown}")
+    from qas.finetuning.folders import save_task_gradient
+
+    path = Path(arguments.gradient)
+    matrix = save_task_gradient(path, **read.given(arguments, "task", "backbone", "examples"), **settings)
+    return answer(
+        arguments,
+        {"path": str(path.resolve()), "shape": list(matrix.shape)},
+        f"{arguments.task}: gradient of {matrix.shape[0]} x {matrix.shape[1]} in {path}",
+        f"find a circuit  qas search adapter-gradient {path} --agent adapt --evaluations 200",
+        f"and use it      qas finetune RUN --task {arguments.task} --method searched-rotation",
+    )

@@ -1,0 +1,148 @@
+"""How results are shown on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qas.circuits import Circuit
+    from qas.evaluation import EvaluationReport
+    from qas.problems import BaseProblem
+    from qas.runs import Result, Run
+
+
+def answer(arguments: argparse.Namespace, data: Any, *lines: str) -> int:
+    """Print what was found: for other programs if they asked for it, else for readers; returns the exit code."""
+    from qas.files import to_json
+
+    print(to_json(data, indent=1) if arguments.json else "\n".join(lines))
+    return 0
+
+
+def listing(known: Mapping[str, str], indent: str = "") -> list[str]:
+    """Names with a line about each."""
+    width = max(map(len, known), default=0)
+    return [f"{indent}{name:{width}}  {about}" for name, about in known.items()]
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells under each other, ranged right; the first row is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def clock(seconds: float) -> str:
+    whole = int(seconds + 0.5)
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    return f"{whole // 60}:{whole % 60:02}"
+
+
+def quantity(value: float, unit: str) -> str:
+    return f"{value + 0.0:.3g} {unit}".strip()
+
+
+def drawing(circuit: Circuit, title: str) -> list[str]:
+    from qas.drawing import draw_text
+
+    counts = ", ".join(f"{count} {name}" for name, count in circuit.counts.items())
+    size = f"{len(circuit)} gates" + (f" ({counts})" if counts else "") + f", depth {circuit.depth}"
+    width = max(40, min(shutil.get_terminal_size((100, 24)).columns, 160))
+    return [f"{title}: {size}", "", draw_text(circuit, width)]
+
+
+def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str, noise: Any) -> list[str]:
+    """A circuit's energies under each other, and whether the threshold is reached.
+
+    Args:
+        problem: what the circuit is judged on.
+        found: its energies.
+        measured: how they were measured, if not exactly; else empty.
+        noise: whether the device was noisy.
+    """
+    from qas.problems import CHEMICAL_ACCURACY
+    from qas.report import product_state, short_unit
+
+    rows = [("exact", problem.exact, 0.0), (f"this circuit{measured and ', '}{measured}", found.energy, found.error)]
+    if measured:
+        rows.append(("this circuit, noise-free", found.noise_free_energy, found.noise_free_error))
+    product = product_state(problem)
+    if product is not None:
+        rows.append(("product state, noise-free" if noise else "product state", product, problem.error(product)))
+    unit = short_unit(problem.unit)
+    suffix = f" ({unit})" if unit else ""
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"{'':{width}}  {'energy' + suffix:>18}  {'error' + suffix:>14}"]
+    lines += [f"{name:{width}}  {energy:18.8f}  {part + 0.0:14.3g}" for name, energy, part in rows]
+    threshold = problem.threshold
+    assert threshold is not None
+    goal = "chemical accuracy" if unit == "Ha" and threshold == CHEMICAL_ACCURACY else "threshold"
+    ratio = found.error / threshold
+    reached = "reached" if ratio <= 1 else f"not reached, the error is {ratio:.3g} times as large"
+    return [*lines, f"{goal} ({quantity(threshold, unit)}): {reached}"]
+
+
+# ---------------------------------------------------------------------- runs
+def label(problem: str, agent: str, noise: Any) -> str:
+    return f"{problem}, agent {agent}, " + (f"noise {noise.name}" if noise else "no noise")
+
+
+def heading(run: Run) -> list[str]:
+    about = f"{run.problem.name}: {run.problem.description}" if run.problem.description else run.problem.name
+    state = "still running, or killed," if run.status == "running" else run.status
+    return [
+        about,
+        f"{label(run.problem.name, run.agent, run.noise)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
+        f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
+    ]
+
+
+def described(run: Run, result: Result, title: str) -> list[str]:
+    """One circuit of a run."""
+    shots = run.config.get("evaluator", {}).get("shots")
+    measured = "noisy" if run.noise else "as measured" if shots else ""
+    return [*drawing(result.circuit, title), "", *judged(run.problem, result, measured, run.noise)]
+
+
+def front(run: Run, results: Sequence[Result]) -> list[str]:
+    """One row for each circuit; the first column is its number for --circuit."""
+    from qas.report import short_unit
+
+    unit = short_unit(run.problem.unit)
+    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error", "noise-free"]]
+    index = {id(r): k for k, r in enumerate(run.front)}
+    for r in results:
+        sizes = (index[id(r)], r.two_qubit_gates, r.gates, r.circuit.depth)
+        rows.append([*map(str, sizes), f"{r.error + 0.0:.3g}", f"{r.noise_free_error + 0.0:.3g}"])
+    return table(rows if run.noise else [row[:-1] for row in rows])
+
+
+def summary(run: Run) -> list[str]:
+    """All that a user wants to know after a search."""
+    from qas.runs import envelope
+
+    found = ["no circuit yet"]
+    if run.front:
+        found = [*described(run, run.best, "best circuit"), "", "front (error against two-qubit gates)"]
+        found += front(run, envelope(run.front))
+    remarks = [*run.remarks, ""] if run.remarks else []
+    return [*heading(run), "", *found, "", *remarks, *places(run)]
+
+
+def places(run: Run) -> list[str]:
+    """Where everything is, and what to do next."""
+    import shlex
+
+    path = shlex.quote(str(run.path))
+    lines = [f"run folder   {run.path}"]
+    if (run.path / "report.html").exists():
+        lines.append(f"report       {run.path / 'report.html'}")
+    budget, more = run.config["budget"], ""
+    if run.status == "finished":
+        name = next(k for k in ("seconds", "evaluations", "steps") if budget.get(k))
+        more = f" --{name} {2 * budget[name]:g}" if name == "seconds" else f" --{name} {2 * budget[name]}"
+    lines += [f"continue     qas search --resume {path}{more}", f"look again   qas inspect {path}"]
+    return lines + ([f"cross-check  qas evaluate {path} --engine aer"] if run.problem.simulated else [])

@@ -1,0 +1,200 @@
+"""What every agent keeps to: it can be repeated, stopped, resumed and paid for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import qas
+from qas.agents.base import Agent, Search
+from qas.agents.launch import resume
+from qas.agents.settings import make_agent
+from qas.meter import Meter
+from qas.registry import settings_of
+from qas.runs import HISTORY_COLUMNS, Run
+from qas.simulators.base import BaseObjective
+
+
+_WHOLE: dict[Any, Run] = {}
+
+
+class AgentContract:
+    """Tests of one agent, on the search that its `Agent.example` describes.
+
+    Subclass it and set `agent`; override `settings` for another search, and the fixture `given` for several agents.
+    """
+
+    agent: ClassVar[Any] = None
+    """a registered name, a class or an instance"""
+    settings: ClassVar[dict[str, Any]] = {}
+    """arguments of `qas.search` that replace those of the example"""
+    evaluations: ClassVar[int] = 600
+    """budget of the searches"""
+
+    @pytest.fixture
+    def given(self) -> Any:
+        """What is tested."""
+        return self.agent
+
+    @pytest.fixture
+    def search(self, given: Any) -> Any:
+        """Make a search in a folder; its settings can be overridden."""
+        kind = qas.agents.AGENTS[given] if isinstance(given, str) else given
+        usual = {"agent": given, "evaluations": self.evaluations, "report": False}
+        return functools.partial(_search, usual | kind.example() | self.settings)
+
+    @pytest.fixture
+    def whole(self, given: Any, search: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """The search, unbroken; made once, in whatever order the tests come."""
+        key = type(self), given
+        if key not in _WHOLE:
+            _WHOLE[key] = search(tmp_path_factory.mktemp("contract") / "whole")
+        return _WHOLE[key]
+
+    def test_it_says_what_it_is(self, given: Any) -> None:
+        kind = type(make_agent(given))
+        assert kind.about and "\n" not in kind.about
+
+    def test_a_seed_fixes_the_search(self, search: Any, whole: Run, tmp_path: Path) -> None:
+        assert found(search(tmp_path / "same")) == found(whole)
+        assert found(search(tmp_path / "other", seed=1)) != found(whole)
+
+    def test_every_evaluation_is_counted_and_every_architecture_in_the_history(
+        self, given: Any, search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Calls of the objective as the objectives themselves count them, and what is spent by `Meter.spend`."""
+        made: list[BaseObjective] = []
+        spent: list[int] = []
+        init, spend = BaseObjective.__init__, Meter.spend
+        kind = type(make_agent(given))
+
+        def watched(method: Any) -> Any:
+            def run(self: Agent, *arguments: Any) -> Any:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(
+                        BaseObjective, "__init__", lambda me, circuit: (made.append(me), init(me, circuit))[-1]
+                    )
+                    return method(self, *arguments)
+
+            return run
+
+        monkeypatch.setattr(Meter, "spend", lambda me, count=1: (spend(me, count), spent.append(count))[0])
+        monkeypatch.setattr(kind, "run", watched(kind.run))
+        monkeypatch.setattr(kind, "prepare", watched(kind.prepare))
+        run = search(tmp_path / "run")
+        history = run.history()
+        assert sum(objective.nfev for objective in made) + sum(spent) == run.evaluations == self.evaluations
+        assert len(history) == run.architectures > 0
+        assert (np.diff(history["evaluations"]) >= 1).all() and history["evaluations"][-1] <= run.evaluations
+        assert history["best_error"] == pytest.approx(np.minimum.accumulate(history["error"]), rel=1e-5, abs=1e-14)
+
+    @pytest.mark.parametrize("evaluations", [2, 37])
+    def test_a_budget_of_evaluations_is_kept(self, search: Any, evaluations: int, tmp_path: Path) -> None:
+        run = search(tmp_path / "run", evaluations=evaluations)
+        assert run.status == "finished" and run.evaluations == evaluations
+        assert len(run.history()) == run.architectures
+
+    def test_other_budgets_are_kept(self, search: Any, whole: Run, tmp_path: Path) -> None:
+        steps = search(tmp_path / "steps", evaluations=None, steps=7)
+        assert steps.architectures == 7 == len(steps.history())
+        seconds = search(tmp_path / "seconds", evaluations=None, seconds=0.3)
+        assert seconds.status == "finished" and 0.3 <= seconds.seconds < 2.0
+        history = whole.history()
+        target = float(np.median(history["best_error"]))
+        if target > 0:
+            reached = search(tmp_path / "target", target=target).history()
+            assert reached["best_error"][-1] <= target * (1 + 1e-5)
+            assert (reached["best_error"][:-1] > target * (1 - 1e-5)).all(), "and goes no further"
+
+    def test_its_state_is_plain(self, search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+        checkpoint = Search.checkpoint
+        monkeypatch.setattr(Search, "checkpoint_every", 0.0)
+        monkeypatch.setattr(Search, "checkpoint", lambda me, agent: (seen.append(agent.state()), checkpoint(me, agent)))
+        search(tmp_path / "run")
+        assert seen
+        for state, arrays in seen:
+            json.dumps(state, allow_nan=False)
+            assert all(isinstance(name, str) for name in arrays)
+            assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays.values())
+
+    @pytest.mark.parametrize("after", [0.1, 0.6])
+    def test_a_stopped_search_resumes_as_if_unbroken(
+        self, given: Any, search: Any, whole: Run, after: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C takes effect where the agent's state is complete."""
+        call_at(max(1, int(after * whole.architectures)), lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+        part = search(tmp_path / "run")
+        monkeypatch.undo()
+        if part.status == "finished":
+            pytest.skip("the last safe point had passed")
+        assert part.status == "interrupted" and part.evaluations < self.evaluations
+        assert found(resume(part.path, agent=_class_or_none(given), report=False)) == found(whole)
+
+    def test_a_killed_search_resumes_from_its_checkpoint(
+        self, given: Any, search: Any, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            pass
+
+        def die() -> None:
+            raise Killed
+
+        monkeypatch.setattr(Search, "checkpoint_every", 0.0)
+        call_at(max(2, whole.architectures * 2 // 3), die, monkeypatch)
+        with pytest.raises(Killed):
+            search(tmp_path / "run")
+        monkeypatch.undo()
+        assert found(resume(tmp_path / "run", agent=_class_or_none(given), report=False)) == found(whole)
+
+    def test_a_finished_search_goes_on_with_a_larger_budget(
+        self, given: Any, search: Any, whole: Run, tmp_path: Path
+    ) -> None:
+        """Also where the first budget ended in the middle of an architecture: the longer run has no such seam."""
+        first = search(tmp_path / "run", evaluations=self.evaluations // 2 + 3)
+        longer = resume(first.path, evaluations=self.evaluations, agent=_class_or_none(given), report=False)
+        assert found(longer) == found(whole)
+
+    def test_one_instance_serves_two_searches(self, given: Any, search: Any, whole: Run, tmp_path: Path) -> None:
+        options = search.args[0].get("options", {})
+        player = given if isinstance(given, Agent) else make_agent(given, options)
+        settings = settings_of(player)
+        for name in ("first", "second"):
+            run = search(tmp_path / name, agent=player, options=None)
+            assert found(run) == found(whole)
+        assert settings_of(player) == settings
+
+
+def _search(usual: dict[str, Any], out: Path, **settings: Any) -> Run:
+    arguments = usual | settings
+    return qas.search(arguments.pop("problem"), out=out, **arguments)
+
+
+def _class_or_none(given: Any) -> Any:
+    return None if isinstance(given, str) else given
+
+
+def found(run: Run) -> tuple[Any, ...]:
+    """Everything a run found, except times."""
+    front = [(r.circuit.to_list(), r.energy, r.error, r.noise_free_energy, r.evaluations) for r in run.front]
+    columns = [name for name in HISTORY_COLUMNS if name != "seconds"]
+    return front, run.evaluations, run.architectures, run.tidying, run.history()[columns].tolist()
+
+
+def call_at(count: int, action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something right after the given number of architectures."""
+    evaluate = Meter.evaluate
+
+    def watched(self: Meter, *arguments: Any, **settings: Any) -> Any:
+        result = evaluate(self, *arguments, **settings)
+        if self.architectures == count:
+            action()
+        return result
+
+    monkeypatch.setattr(Meter, "evaluate", watched)
