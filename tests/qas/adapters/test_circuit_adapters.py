@@ -28,7 +28,7 @@ from qas.adapters.circuit import (
     share_frames,
     start_offsets,
 )
-from qas.errors import CircuitError, QasError
+from qas.errors import QasError
 
 CIRCUIT = qas.Circuit(5, [("ry", q, 0.0) for q in range(5)] + [("cx", (0, 3)), ("cz", (1, 4)), ("ry", 3, 0.0)])
 COMPLEX = qas.Circuit(4, [("rx", q, 0.0) for q in range(4)] + [("cx", (0, 3)), ("rz", 3, 0.0), ("ryy", (1, 2), 0.0)])
@@ -644,7 +644,7 @@ def test_frames_of_a_circuit_without_angles_are_fixed() -> None:
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: CircuitAdapter(16, 16, rank=17), "rank is a whole number from 1 to 16, got 17"),
     (lambda: CircuitAdapter(16, 8, rank=9), "rank is a whole number from 1 to 8, got 9"),
-    (lambda: CircuitAdapter(16, 16, rank=0), "rank is a whole number of at least 1, got 0"),
+    (lambda: CircuitAdapter(16, 16, rank=0), "rank is a whole number from 1 to 16, got 0"),
     (lambda: CircuitAdapter(16, 16, rank=2.0), "got 2.0"),  # type: ignore[arg-type]
     (lambda: CircuitAdapter(16, 16, bits=0), "bits is a whole number from 1 to 8, got 0"),
     (lambda: CircuitAdapter(16, 16, bits=9), "got 9"),
@@ -681,9 +681,9 @@ def test_the_architecture_of_a_layer_is_described_once() -> None:
     assert isinstance(adapter, DeltaAdapter)
 
 
-def test_a_large_odd_axis_with_complex_gates_is_refused() -> None:
-    with pytest.raises(CircuitError):
-        CircuitAdapter(96, 96, COMPLEX)
+def test_complex_gates_are_padded_where_real_ones_get_an_odd_axis() -> None:
+    adapter = CircuitAdapter(96, 96, COMPLEX)
+    assert (adapter.architecture.size, adapter.architecture.odd) == (128, 1)
 
 
 def test_offsets_leave_an_architecture_alone_that_needs_none() -> None:
