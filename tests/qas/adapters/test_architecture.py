@@ -52,7 +52,7 @@ def test_an_exact_layout_is_the_largest_that_fits(features: int) -> None:
 
 @pytest.mark.parametrize("features", [1, 0, -4, 2.0, True, "8", None])
 def test_a_layer_has_at_least_two_features(features: Any) -> None:
-    with pytest.raises(QasError, match="at least 2 features"):
+    with pytest.raises(QasError, match="a whole number of at least 2"):
         layout(features)
 
 
@@ -213,9 +213,9 @@ def test_the_hash_is_that_of_the_gates() -> None:
 
 DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"format": "else"}, "JSON object of format"),
-    ({"version": VERSION + 1}, "version 1 to 1 can be read, got version 2"),
-    ({"version": True}, "got version True"),
-    ({"version": "1"}, "got version '1'"),
+    ({"version": VERSION + 1}, "newer version of this program"),
+    ({"version": True}, "got True"),
+    ({"version": "1"}, "got '1'"),
     ({"hash": "0" * 32}, "have hash .*, but it says"),
     ({"hash": None}, "have hash"),
     ({"n_qubits": 4}, "have hash"),

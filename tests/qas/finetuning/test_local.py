@@ -268,6 +268,9 @@ def test_a_small_circuit_fits_layers_of_other_widths(home: Path, tmp_path: Path,
 
 
 # ---------------------------------------------------------------------- what must never run
+CODE = ("mine.LlamaConfig", "mine.LlamaForCausalLM")
+
+
 def test_code_of_a_model_folder_is_never_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even after a yes on the standard input, which transformers would ask for."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
