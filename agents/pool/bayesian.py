@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qas.agents.pool import ACQUISITIONS, SURROGATES
-from qas.agents.pool.acquisitions import Acquisition
+from qas.agents.pool.acquisitions import Acquisition, Choice
 from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
 from qas.agents.pool.surrogates import Array, Posterior, Surrogate, best_positions, standard_units
 from qas.checks import whole_number
@@ -95,8 +95,8 @@ class BayesianSearcher(PoolSearcher):
             self._choose_candidates(target)
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
-        pending = self.points[self._pending]
-        return self._candidates[self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)]
+        among = Choice(self._posterior, where, target, self.batch, self.rng, self.points[self._pending])
+        return self._candidates[self.acquisition.choose(among)]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
         return self.points[self._told], np.array(self._values)
