@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from qas.alphabet import Alphabet
-from qas.circuits import Circuit
+from qas.circuits import Circuit, Gate
 from qas.meter import Budget
 from qas.vqe import Evaluator
 
@@ -18,7 +18,8 @@ _LONGEST = 0.1
 def short_circuit(alphabet: Alphabet) -> Circuit:
     """One gate of each kind, on as few qubits as they fit: enough to compile all kernels, cheap on any register."""
     first = {gate.name: gate for gate in reversed(alphabet.placed)}
-    return Circuit(alphabet.n_qubits, sorted(first.values(), key=lambda gate: len(gate.qubits)))
+    by_size: list[Gate] = sorted(first.values(), key=lambda gate: len(gate.qubits))
+    return Circuit(alphabet.n_qubits, by_size)
 
 
 def warm_up(evaluator: Evaluator, circuit: Circuit) -> None:

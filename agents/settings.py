@@ -83,7 +83,7 @@ def agent_of_run(
         raise RunError(
             f"the run's agent {name} is not registered here: give its class, as in resume(path, agent=MyAgent)"
         )
-    agent = AGENTS[name] if given is None else given
+    agent: type[Agent] | Agent = AGENTS[name] if given is None else given
     if name_of(agent) != name:
         raise RunError(f"the run was made by agent {name}, got {name_of(agent)}")
     if isinstance(agent, type):

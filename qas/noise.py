@@ -344,12 +344,13 @@ class NoiseModel:
         """A few lines: size, coupling, how much the commonest gates lose, how often readout errs."""
         pairs = "every pair coupled" if self.coupling is None else f"{len(self.coupling)} coupled pairs"
         lines = [f"noise {self.name}: {self.n_qubits or 'any number of'} qubits, {pairs}, {len(self.rules)} rules"]
-        everywhere = {"rx": [(0,)], "cx": [(0, 1)] if self.coupling is None else sorted(self.coupling)[:1]}
+        everywhere: dict[str, list[tuple[int, ...]]] = {"rx": [(0,)], "cx": [(0, 1)]}
+        if self.coupling is not None:
+            everywhere["cx"] = [*sorted(self.coupling)[:1]]
         for gate, default in everywhere.items():
             places = {place for rule in self.rules if gate in rule.gates for place in rule.qubits or default}
-            losses = [
-                _infidelity(self.channel(gate, place)) for place in places if max(place) < (self.n_qubits or 2**31)
-            ]
+            held = [place for place in places if self.n_qubits is None or max(place) < self.n_qubits]
+            losses = [_infidelity(self.channel(gate, place)) for place in held]
             lines.append(f"  {gate}: {_range(losses)} average gate infidelity" if losses else f"  {gate}: no noise")
         flips = np.array([*self.readout.values()])
         lines.append(f"  readout: {_range(flips.ravel())} flipped" if len(flips) else "  readout: no flips")

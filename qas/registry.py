@@ -27,7 +27,7 @@ from qas.checks import shortened
 from qas.errors import QasError, UnknownNameError
 
 REGISTRIES: dict[str, Registry] = {}
-"""Kind, as in the entry-point group ``qas.<kind>`` -> its registry; filled as the modules that own them are imported."""
+"""Kind, as in the entry-point group ``qas.<kind>`` -> its registry; filled as the owners are imported."""
 
 OWNERS = {
     "agents": "qas.agents",

@@ -32,7 +32,7 @@ def room(module: str) -> str:
 
 
 def imports(tree: ast.AST, *, lazy: bool) -> Iterator[str]:
-    """Modules of `qas` that a file imports: at once, or with `lazy` inside functions too; never those for types only."""
+    """Modules of `qas` that a file imports at once, or with `lazy` inside functions too; not those for types only."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qas"):
             assert node.module is not None

@@ -87,7 +87,9 @@ class PoolAgent(Agent):
         self.trained: TrainedEncoder | None = None
         if self.table is None or self.encoder is not None or self.features in ("latent", "all"):
             self.trained = encoder_for(self.encoder, problem.n_qubits)
-        self.space = problem.space if isinstance(problem, TabularProblem) else self.trained.space
+        known = problem if isinstance(problem, TabularProblem) else self.trained
+        assert known is not None
+        self.space = known.space
         self.rules = Rules(self.space, alphabet, search.max_gates)
         self.rows = self._screened(self._rows())
         self._digest = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()

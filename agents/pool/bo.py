@@ -121,6 +121,7 @@ class BoAgent(PoolAgent):
             tokens = np.flatnonzero(self.rules.allowed)
             decoder = Decoder(self.trained, self.rules.coupling)
             self._sources = [decoder, Mutations(self.space, tokens), FixedPool(self.rows)]
+        assert isinstance(self.searcher, BayesianSearcher)
         self._model = copy.copy(self.searcher.surrogate)
         self._model.prepare(self.points)
         self._ledger: Ledger | None = None
@@ -192,8 +193,10 @@ class BoAgent(PoolAgent):
 
     def _hear(self) -> None:
         """Take in what runs that share the study have found."""
+        ledger = self.ledger
+        assert ledger is not None
         self._elsewhere.clear()
-        for number, circuit, energy in self.ledger.others(self.known_trials):
+        for number, circuit, energy in ledger.others(self.known_trials):
             try:
                 row = self.space.row(circuit)
             except CircuitError:  # of another space
@@ -245,8 +248,9 @@ class BoAgent(PoolAgent):
     def _new_circuits(self) -> np.ndarray:
         """Those of many new circuits that the acquisition chooses."""
         rows, values = self._around_the_best(), -self.energies
+        assert isinstance(self.searcher, BayesianSearcher)
         acquisition = self.searcher.acquisition
-        self._model.learn(_Points(self), values, self.rng, thorough=True)
+        self._model.learn(_Points(self), values, self.rng, thorough=True)  # type: ignore[arg-type]
         posterior = self._model.posterior_once(self.points_of(rows))
         target = self._model.standard(acquisition.target(values))
         among = Choice(posterior, np.arange(len(rows)), target, self.batch, self.rng, self.points[:0])
@@ -297,7 +301,7 @@ class BoAgent(PoolAgent):
             first, *blocks = own["blocks"] or [0]
             model = {"n_fit": first, "blocks": blocks}
             more = {} if own["theta"] is None else {"theta": np.array(own["theta"])}
-        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)
+        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)  # type: ignore[arg-type]
 
 
 class _Points:

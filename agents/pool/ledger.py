@@ -137,7 +137,7 @@ class Ledger:
             return
         pruned = found is None or (cut and not best)
         state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-        about = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": _metrics(found)}
+        about: dict[str, Any] = {} if found is None else {"qasm": found.circuit.to_qasm(), "metrics": _metrics(found)}
         about |= {"cut": True} if cut else {}
         with self._answering():
             if self._trial is None:

@@ -246,8 +246,7 @@ class ReinforceAgent(PoolAgent):
         self.make_searcher(np.zeros((1, 1)), np.random.default_rng())  # settings are checked before anything is slow
 
     def make_searcher(self, points: np.ndarray, rng: np.random.Generator) -> PoolSearcher:
-        settings = {"alpha": self.alpha, "baseline": self.baseline, "thresholds": self.thresholds}
-        return ReinforceSearcher(points, rng, **settings)
+        return ReinforceSearcher(points, rng, alpha=self.alpha, baseline=self.baseline, thresholds=self.thresholds)
 
     def value(self, found: Evaluation) -> float:
         problem = self.search.problem

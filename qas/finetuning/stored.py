@@ -90,6 +90,9 @@ class Form(abc.ABC):
 class Halves(Form):
     """float16."""
 
+    def __repr__(self) -> str:
+        return "Halves()"
+
     def rounded(self, values: Tensor) -> Tensor:
         return to_half(values)
 
@@ -187,7 +190,7 @@ class Values(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The parameter itself, as it is trained."""
-        return self._place[0].original
+        return self._place[0].original  # type: ignore[union-attr]
 
     def forward(self, weight: Tensor) -> Tensor:
         # Casting a whole model to bfloat16 casts adapters too.

@@ -222,8 +222,10 @@ def _sprite_split(draw: Drawing, n_classes: int, size: int, rng: np.random.Gener
 def sprites(*, seed: int, train: int, test: int | None) -> Task:
     """how many sprites there are, 1 to 8"""
     sizes = zip(_sizes(train, test or 2000), _PARTS, strict=True)
-    parts = [_sprite_split(draw_counts, _MAX_COUNT, n, _stream(seed, "sprites-count", part)) for n, part in sizes]
-    return Task("sprites", "image", *parts, _MAX_COUNT, "accuracy", "sprites-tiny")
+    learn, check, judge = (
+        _sprite_split(draw_counts, _MAX_COUNT, n, _stream(seed, "sprites-count", part)) for n, part in sizes
+    )
+    return Task("sprites", "image", learn, check, judge, _MAX_COUNT, "accuracy", "sprites-tiny")
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -392,7 +394,8 @@ def _digit_task(name: str, view: Drawn, seed: int, train: int, test: int | None)
         mine = rows[end - size : end]
         grey = view(images[mine], _stream(seed, name, part))
         splits.append(Split(2.0 * grey.clip(0.0, 1.0) - 1.0, labels[mine]))
-    return Task(name, "image", *splits, 10, "accuracy", "digits-tiny")
+    learn, check, judge = splits
+    return Task(name, "image", learn, check, judge, 10, "accuracy", "digits-tiny")
 
 
 def digits(*, seed: int, train: int, test: int | None) -> Task:

@@ -8,7 +8,6 @@ Line search: bracketing for the weak Wolfe conditions (Lewis and Overton, Math. 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -244,11 +243,16 @@ def minimize_bfgs(
     x = np.array(check_angles(circuit, hamiltonian, start), dtype=np.float64)
     gradient = np.zeros(len(x))
     noisy, sv, ptm = simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)
+
+    def run() -> tuple[float, int, int, int]:
+        return bfgs(noisy, sv, ptm, x, gradient, limit, float(tolerance), interrupt.current().address)
+
     # A thread that listens is worth its start where the minimization may take a second.
-    long = 3 * len(simulator.compiled(circuit).ops) * (4 if noisy else 2) ** circuit.n_qubits * min(limit, 200) > 1e9
-    with interrupt.open_to_ctrl_c() if long else nullcontext():
-        stop = interrupt.current().address
-        energy, nit, nfev, status = bfgs(noisy, sv, ptm, x, gradient, limit, float(tolerance), stop)
+    if len(circuit) * min(limit, 200) << (2 if noisy else 1) * circuit.n_qubits > 300_000_000:
+        with interrupt.open_to_ctrl_c():
+            energy, nit, nfev, status = run()
+    else:
+        energy, nit, nfev, status = run()
     if nfev == 0:
         interrupt.check()
     return OptimizeResult(

@@ -52,7 +52,7 @@ class BaseProblem(abc.ABC):
     simulated: ClassVar[bool] = False
     """Simulators judge it, so that noise, engines and shots mean something."""
     listed: ClassVar[bool] = False
-    """Judges the circuits of a list only, such as a labelled pool: agents that make circuits of their own are refused."""
+    """Judges the circuits of a list only, such as a labelled pool; agents that make their own are refused."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):

@@ -94,7 +94,7 @@ def _random_maxcut(n: int, seed: int) -> Problem:
 
 
 def _published_maxcut(n: int, pairs: str) -> Problem:
-    made = maxcut(_graph(n, [(int(a), int(b)) for a, b in pairs.split()]), name=f"maxcut-{n}-url")
+    made = maxcut(_graph(n, [(int(pair[0]), int(pair[1])) for pair in pairs.split()]), name=f"maxcut-{n}-url")
     return replace(made, description=f"{made.description}, the graph of arXiv:2401.11576")
 
 

@@ -36,6 +36,9 @@ from qas.simulators._simd import (
     zero4,
 )
 
+SHORT = 1 << 12
+"""States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
+
 
 class Library(NamedTuple):
     """Tables of all operations one simulator has met; the first axis counts operations."""
@@ -318,7 +321,7 @@ def state(library, ops, slots, angles, n_qubits, work, stop):
     here = 0
     _set_ground_state(base, n_qubits)
     for k in range(len(ops)):
-        if stopped(stop):
+        if (k == 0 or size > SHORT) and stopped(stop):
             return -1
         op, slot = ops[k], slots[k]
         angle = angles[slot] if slot >= 0 else 0.0
@@ -350,7 +353,7 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
 
     Args:
         work: rows of 4**n: 2 scratch, 2 for the adjoint, one for each segment, then `segment` for kept states.
-        stop: address of a flag, read before each gate; where it is raised the result is NaN.
+        stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
     size = 1 << (2 * n_qubits)
     bytes_row = 8 * size
@@ -375,7 +378,7 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
         here = 4 + j
         end = last if round_ <= 0 else last - 1  # the state after a later segment's end is known
         for k in range(first, end):
-            if stopped(stop):
+            if (k == 0 or size > SHORT) and stopped(stop):
                 return math.nan
             place[k] = here
             if round_ < 0 and k == last - 1:
@@ -401,7 +404,7 @@ def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, 
                 energy += h_value[t] * work[here, h_index[t]]
                 put(start, h_index[t], h_value[t])
         for k in range(last - 1, first - 1, -1):
-            if stopped(stop):
+            if size > SHORT and stopped(stop):
                 return math.nan
             op, slot = ops[k], slots[k]
             angle = angles[slot] if slot >= 0 else 0.0

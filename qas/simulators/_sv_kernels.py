@@ -35,6 +35,9 @@ from qas.simulators._simd import (
     zero4,
 )
 
+SHORT = 1 << 12
+"""States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
+
 
 class Library(NamedTuple):
     """Tables of all operations; the first axis counts operations."""
@@ -333,7 +336,7 @@ def _run(library, ops, slots, angles, psi, size, stop):
         store4(psi, i, zero4())
     put(psi, 0, 1.0)
     for k in range(len(ops)):
-        if stopped(stop):
+        if (k == 0 or size > SHORT) and stopped(stop):
             return False
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
@@ -363,7 +366,7 @@ def value(library, ops, slots, angles, masks, real, imag, work, stop):
 def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop):
     """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
 
-    `stop` is the address of a flag, read before each gate; where it is raised the result is NaN.
+    `stop` is the address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
     size = work.shape[1]
     ket = address(work)
@@ -379,7 +382,7 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     while left < len(ops) and slots[left] < 0:
         left += 1
     for k in range(len(ops) - 1, left - 1, -1):
-        if stopped(stop):
+        if size > SHORT and stopped(stop):
             return math.nan
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0

@@ -190,8 +190,13 @@ class PauliTransferSimulator(CompiledSimulator):
 
     def gradient_work(self, n_ops: int, n_qubits: int) -> tuple[int, np.ndarray]:
         segment = self.segment_length(n_ops, n_qubits)
-        n_segments = max(1, -(-n_ops // segment))
-        return segment, self._work(4 + n_segments + segment, 4**n_qubits)
+        rows = 4 + max(1, -(-n_ops // segment)) + segment
+        if rows * 4**n_qubits * 8 > _memory_limit():
+            raise TooLargeError(
+                f"the gradient of {n_ops} operations on {n_qubits} noisy qubits keeps "
+                f"{rows * 4**n_qubits * 8 / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+            )
+        return segment, self._work(rows, 4**n_qubits)
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         compiled = self.compiled(circuit)

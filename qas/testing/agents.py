@@ -15,10 +15,13 @@ import qas
 from qas.agents.base import Agent, Search
 from qas.agents.launch import resume
 from qas.agents.settings import make_agent
+from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.registry import settings_of
 from qas.runs import HISTORY_COLUMNS, Run
 from qas.simulators.base import BaseObjective
+
+_WHOLE: dict[Any, Run] = {}
 
 
 class AgentContract:
@@ -34,21 +37,25 @@ class AgentContract:
     evaluations: ClassVar[int] = 600
     """budget of the searches"""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def given(self) -> Any:
         """What is tested."""
         return self.agent
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def search(self, given: Any) -> Any:
         """Make a search in a folder; its settings can be overridden."""
         kind = qas.agents.AGENTS[given] if isinstance(given, str) else given
-        return functools.partial(_search, given, kind.example() | self.settings, self.evaluations)
+        usual = {"agent": given, "evaluations": self.evaluations, "report": False}
+        return functools.partial(_search, usual | kind.example() | self.settings)
 
-    @pytest.fixture(scope="class")
-    def whole(self, search: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        """The search, unbroken."""
-        return search(tmp_path_factory.mktemp("contract") / "whole")
+    @pytest.fixture
+    def whole(self, given: Any, search: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        """The search, unbroken; made once, in whatever order the tests come."""
+        key = type(self), given
+        if key not in _WHOLE:
+            _WHOLE[key] = search(tmp_path_factory.mktemp("contract") / "whole")
+        return _WHOLE[key]
 
     def test_it_says_what_it_is(self, given: Any) -> None:
         kind = type(make_agent(given))
@@ -67,17 +74,23 @@ class AgentContract:
         init, spend = BaseObjective.__init__, Meter.spend
         kind = type(make_agent(given))
 
+        def noted(me: BaseObjective, circuit: Circuit) -> None:
+            made.append(me)
+            init(me, circuit)
+
+        def counted(me: Meter, count: int = 1) -> None:
+            spend(me, count)
+            spent.append(count)
+
         def watched(method: Any) -> Any:
             def run(self: Agent, *arguments: Any) -> Any:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(
-                        BaseObjective, "__init__", lambda me, circuit: (made.append(me), init(me, circuit))[-1]
-                    )
+                    patch.setattr(BaseObjective, "__init__", noted)
                     return method(self, *arguments)
 
             return run
 
-        monkeypatch.setattr(Meter, "spend", lambda me, count=1: (spend(me, count), spent.append(count))[0])
+        monkeypatch.setattr(Meter, "spend", counted)
         monkeypatch.setattr(kind, "run", watched(kind.run))
         monkeypatch.setattr(kind, "prepare", watched(kind.prepare))
         run = search(tmp_path / "run")
@@ -109,8 +122,13 @@ class AgentContract:
         seen = []
         checkpoint = Search.checkpoint
         monkeypatch.setattr(Search, "checkpoint_every", 0.0)
-        monkeypatch.setattr(Search, "checkpoint", lambda me, agent: (seen.append(agent.state()), checkpoint(me, agent)))
-        search(tmp_path / "run", evaluations=60)
+
+        def watched(me: Search, agent: Agent) -> None:
+            seen.append(agent.state())
+            checkpoint(me, agent)
+
+        monkeypatch.setattr(Search, "checkpoint", watched)
+        search(tmp_path / "run")
         assert seen
         for state, arrays in seen:
             json.dumps(state, allow_nan=False)
@@ -155,7 +173,7 @@ class AgentContract:
         assert found(longer) == found(whole)
 
     def test_one_instance_serves_two_searches(self, given: Any, search: Any, whole: Run, tmp_path: Path) -> None:
-        options = search.args[1].get("options", {})
+        options = search.args[0].get("options", {})
         player = given if isinstance(given, Agent) else make_agent(given, options)
         settings = settings_of(player)
         for name in ("first", "second"):
@@ -164,8 +182,8 @@ class AgentContract:
         assert settings_of(player) == settings
 
 
-def _search(given: Any, example: dict[str, Any], evaluations: int, out: Path, **settings: Any) -> Run:
-    arguments = {"agent": given, "evaluations": evaluations, "report": False} | example | settings
+def _search(usual: dict[str, Any], out: Path, **settings: Any) -> Run:
+    arguments = usual | settings
     return qas.search(arguments.pop("problem"), out=out, **arguments)
 
 

@@ -66,7 +66,7 @@ class SearcherContract:
 
     def test_a_seed_fixes_the_choices_and_a_saved_state_goes_on(self, make: Make) -> None:
         points, values = smooth_pool()
-        before = np.random.get_state()[1].tolist()  # noqa: NPY002 - that it is not touched is the point
+        before = np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002 - that it is not touched is the point
         whole = make(points, np.random.default_rng(1))
         assert ask_and_tell(whole, values, 3) == ask_and_tell(make(points, np.random.default_rng(1)), values, 3)
         batch = whole.ask()
@@ -82,7 +82,7 @@ class SearcherContract:
             searcher.tell(batch[1:], values[batch[1:]])
             rest.append(ask_and_tell(searcher, values, 3))
         assert rest[0] == rest[1]
-        assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+        assert np.random.get_state(legacy=False)["state"]["key"].tolist() == before  # noqa: NPY002
 
     def test_a_pool_of_one_point_and_one_of_copies(self, make: Make) -> None:
         searcher = make(smooth_pool(1)[0], np.random.default_rng(1))

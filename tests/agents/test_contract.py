@@ -11,8 +11,6 @@ from qas.testing import AgentContract
 
 
 class TestAgents(AgentContract):
-    @pytest.fixture(scope="class", params=list(AGENTS))
-    def given(self, request: pytest.FixtureRequest, tiny_encoders: Any) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("qas.encoders.trained.SHIPPED", tiny_encoders)
-            yield request.param
+    @pytest.fixture(params=list(AGENTS))
+    def given(self, request: pytest.FixtureRequest) -> Any:
+        return request.param

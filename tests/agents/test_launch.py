@@ -29,6 +29,7 @@ class _Mine(RandomAgent):
     name = "mine-alone"
 
     def __init__(self, *, share: float = 0.5) -> None:
+        super().__init__()
         self.share = share
 
 
@@ -86,7 +87,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent": "beam", "options": {"width": 0}}, "at least 1"),
     ({"agent": "beam", "options": {"width": 1.5}}, "width of the agent beam must be int"),
     ({"agent": "evolution", "options": {"changes": -1.0}}, "changes"),
-    ({"agent": "random", "options": {"width": 2}}, "no settings"),
+    ({"agent": "random", "options": {"width": 2}}, "unknown setting of the agent random"),
     ({"agent": "ddqn", "options": {"gamma": 1.5}}, "gamma"),
     ({"agent": "ddqn", "options": {"hidden": []}}, "hidden"),
     ({"agent": "ddqn", "options": {"halting": "rando"}}, "random"),
@@ -151,17 +152,14 @@ def test_a_clock_ends_an_optimization_inside_and_its_best_is_recorded(tmp_path: 
 
 def test_ctrl_c_ends_an_optimization_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qas.agents.launch._GRACE", 0.2)
-    begun = threading.Event()
 
-    def press(progress: Any) -> None:
-        if not begun.is_set():
-            begun.set()
-            threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    def press(line: str) -> None:
+        threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
 
     begin = time.perf_counter()
     run = small(
         tmp_path / "run", problem="heisenberg-10", agent="evolution", noise="ibm-mumbai", evaluations=10**6,
-        max_gates=60, on_progress=press,
+        max_gates=60, on_start=press,
     )  # fmt: skip
     assert run.status == "interrupted" and run.front
     assert run.seconds < 4.0 and time.perf_counter() - begin < 60

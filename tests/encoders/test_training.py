@@ -34,7 +34,7 @@ def few_prior_samples() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def encoder(few_prior_samples: None) -> TrainedEncoder:
-    return train(pool(size=1600), SMALL, epochs=6, batch_size=32, seed=1, sizes={"width": 32, "d": 8})
+    return train(pool(size=2000), SMALL, epochs=6, batch_size=32, seed=1, sizes={"width": 32, "d": 8})
 
 
 # ---------------------------------------------------------------------- the functional profile
@@ -72,7 +72,7 @@ def test_a_few_seconds_teach_a_small_space(encoder: TrainedEncoder) -> None:
     assert same_rows(encoder.decode(encoder.latents(rows)), rows).mean() > 0.95
     assert encoder.metrics["exact_match"] > 0.95
     assert encoder.metrics["validity"] == 1.0
-    assert encoder.settings["trained_on"] == 1440
+    assert encoder.settings["trained_on"] == 1800
     assert encoder.settings["interrupted"] is False
     assert [line["epoch"] for line in encoder.settings["history"]] == [1, 2, 3, 4, 5, 6]
     assert encoder.module.n_profile == 0

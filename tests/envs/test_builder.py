@@ -447,7 +447,7 @@ def test_actions_outside_the_space() -> None:
         ({"coupling": [(0, 1)]}, "no path"),
         ({"reward": "incremental_with_fixed_end"}, "incremental_with_fixed_ends"),
         ({"curriculum": "mt"}, "unknown curriculum"),
-        ({"curriculum": -1.0}, "positive"),
+        ({"curriculum": -1.0}, "finite number above 0"),
         ({"random_halting": {"successes": 0}}, "successes"),
         ({"random_halting": {"p": 0.5}}, "probability"),
         ({"random_halting": True}, "mapping"),

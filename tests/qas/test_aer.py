@@ -11,7 +11,7 @@ import pytest
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel, list_noise, load_noise
+from qas.noise import NoiseModel, load_noise
 from qas.simulators.aer import AerSimulator
 from qas.simulators.dense import dense_expectation
 from qas.testing import random_circuit, random_hamiltonian
@@ -25,26 +25,6 @@ def noisy_readout() -> NoiseModel:
     for qubit in range(4):
         model = model.add_readout(0.01 + 0.03 * qubit, 0.08 - 0.01 * qubit, [qubit])
     return model
-
-
-def cases() -> list[NoiseModel | None]:
-    return [None, noisy_readout(), *(load_noise(name) for name in list_noise() if name != "ibm-ourense")]
-
-
-@pytest.mark.parametrize("noise", cases(), ids=lambda m: "none" if m is None else m.name)
-@pytest.mark.parametrize("n_qubits", [1, 2, 3])
-def test_expectation_and_terms_agree_with_dense_matrices(noise: NoiseModel | None, n_qubits: int) -> None:
-    rng = np.random.default_rng(SEED + n_qubits)
-    simulator = AerSimulator(noise)
-    for _ in range(3):
-        circuit = random_circuit(n_qubits, 8, rng)
-        hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 12), rng)
-        exact = dense_expectation(circuit, hamiltonian, noise)
-        assert simulator.expectation(circuit, hamiltonian) == pytest.approx(exact, abs=1e-10)
-        terms = simulator.term_expectations(circuit, hamiltonian)
-        assert terms @ hamiltonian.coefficients == pytest.approx(exact, abs=1e-10)
-        single = Hamiltonian({hamiltonian.strings[-1]: 1.0})
-        assert terms[-1] == pytest.approx(dense_expectation(circuit, single, noise), abs=1e-10)
 
 
 def test_every_parametrized_gate_has_the_exact_gradient() -> None:

@@ -78,14 +78,13 @@ def assert_agreement(noise: NoiseModel, n_qubits: int, repeats: int, rng: np.ran
     assert noticed > 1e-4, "the noise must be seen"
 
 
-@pytest.mark.parametrize("n_qubits", [2, 3, 4, 5, 6])
-@pytest.mark.parametrize("preset", list_noise())
+@pytest.mark.parametrize("n_qubits", [2, 4, 6])
+@pytest.mark.parametrize("preset", ["ibm-mumbai-max", "ibm-ourense", "depolarizing"])
 def test_presets(preset: str, n_qubits: int) -> None:
     noise = load_noise(preset)
     assert noise is not None
-    if noise.n_qubits is not None and n_qubits > noise.n_qubits:
-        pytest.skip(f"{preset} describes {noise.n_qubits} qubits")
-    assert_agreement(noise, n_qubits, 3, np.random.default_rng([SEED, n_qubits]))
+    n_qubits = min(n_qubits, noise.n_qubits or n_qubits)
+    assert_agreement(noise, n_qubits, 2, np.random.default_rng([SEED, n_qubits]))
 
 
 # ---------------------------------------------------------------------- device snapshots
@@ -111,9 +110,9 @@ def connected_qubits(backend: Any, count: int, rng: np.random.Generator) -> list
 def test_devices(name: str) -> None:
     backend = device(name)
     rng = np.random.default_rng([SEED, 100 + DEVICES.index(name)])
-    for n_qubits in (2, 3, 5) if backend.num_qubits == 5 else (2, 4, 6):
+    for n_qubits in (3, 5):
         noise = NoiseModel.from_backend(backend, qubits=connected_qubits(backend, n_qubits, rng))
-        assert_agreement(noise, n_qubits, 2, rng)
+        assert_agreement(noise, n_qubits, 1, rng)
 
 
 @pytest.mark.ibm
@@ -182,7 +181,7 @@ def measured(rho: np.ndarray, hamiltonian: Hamiltonian, flips: np.ndarray | None
     return total
 
 
-@pytest.mark.parametrize("n_qubits", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("n_qubits", [3, 5])
 def test_a_model_built_by_hand_in_aer(n_qubits: int) -> None:
     """Depolarizing and thermal relaxation, different on each qubit, attached with qiskit-aer's own functions."""
     from qiskit_aer.noise import NoiseModel as AerNoiseModel
@@ -283,7 +282,7 @@ def test_presets_built_by_hand_in_aer(preset: str) -> None:
     pairs = None if noise.coupling is None else sorted(noise.coupling)
     rng = np.random.default_rng([SEED, 300, *preset.encode()])
     simulator = PauliTransferSimulator(noise)
-    for _ in range(4):
+    for _ in range(2):
         circuit = circuit_on(pairs, 4, 30, rng)
         hamiltonian = random_hamiltonian(4, 30, rng)
         rho = aer_density_matrix(circuit, theirs)

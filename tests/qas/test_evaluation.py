@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import qas
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, TooLargeError, UnknownNameError
 from qas.evaluation import EvaluationReport, evaluate
+from qas.simulators.aer import AerSimulator
 
 CIRCUIT = Circuit(2, [("ry", 0, 0.4), ("cx", (0, 1)), ("rx", 1, -0.7), ("cx", (1, 0)), ("rz", 0, 0.2)])
 
@@ -31,22 +33,28 @@ def test_exact_values() -> None:
 
 @pytest.mark.parametrize("noise", [None, "ibm-mumbai"])
 def test_aer_agrees(noise: str | None) -> None:
-    ours, theirs = evaluate(CIRCUIT, "h2-2", noise=noise), evaluate(CIRCUIT, "h2-2", noise=noise, backend="aer")
+    ours, theirs = evaluate(CIRCUIT, "h2-2", noise=noise), evaluate(CIRCUIT, "h2-2", noise=noise, engine="aer")
+    with pytest.warns(DeprecationWarning, match="engine"):
+        assert evaluate(CIRCUIT, "h2-2", noise=noise, backend="aer") == theirs
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for engine in (AerSimulator, AerSimulator(qas.load_noise(noise))):
+            assert evaluate(CIRCUIT, "h2-2", noise=noise, engine=engine) == theirs
     assert theirs.engine == "aer"
     assert theirs.energy == pytest.approx(ours.energy, abs=1e-10)
     assert theirs.noise_free_energy == pytest.approx(ours.noise_free_energy, abs=1e-10)
 
 
-@pytest.mark.parametrize(("backend", "count"), [(None, 400), ("aer", 12)])
+@pytest.mark.parametrize(("engine", "count"), [(None, 400), ("aer", 12)])
 @pytest.mark.parametrize("noise", [None, "ibm-mumbai"])
-def test_shots_scatter_by_the_standard_error(backend: str | None, count: int, noise: str | None) -> None:
+def test_shots_scatter_by_the_standard_error(engine: str | None, count: int, noise: str | None) -> None:
     exact = evaluate(CIRCUIT, "h2-2", noise=noise).energy
-    reports = [evaluate(CIRCUIT, "h2-2", noise=noise, shots=500, backend=backend, seed=s) for s in range(count)]
+    reports = [evaluate(CIRCUIT, "h2-2", noise=noise, shots=500, engine=engine, seed=s) for s in range(count)]
     errors = np.array([r.standard_error for r in reports], dtype=float)
     deviations = (np.array([r.energy for r in reports]) - exact) / errors
     assert abs(deviations.mean()) < 4.5 / np.sqrt(count)
     assert deviations.std() == pytest.approx(1.0, abs=4.5 / np.sqrt(2 * count))
-    assert reports[0] == evaluate(CIRCUIT, "h2-2", noise=noise, shots=500, backend=backend, seed=0)
+    assert reports[0] == evaluate(CIRCUIT, "h2-2", noise=noise, shots=500, engine=engine, seed=0)
     assert reports[0].noise_free_energy == pytest.approx(evaluate(CIRCUIT, "h2-2").energy, abs=1e-10)
 
 
@@ -68,14 +76,14 @@ def test_a_solution_is_solved() -> None:
     [
         ({"problem": "h2-22"}, UnknownNameError, "h2-2"),
         ({"noise": "ibm-mumbay"}, UnknownNameError, "ibm-mumbai"),
-        ({"backend": "areo"}, UnknownNameError, "aer"),
+        ({"engine": "areo"}, UnknownNameError, "aer"),
         ({"problem": "lih-4"}, CircuitError, "2 qubits, but problem lih-4 needs 4"),
         ({"shots": 0}, QasError, "shots"),
         ({"shots": 1.5}, QasError, "shots"),
         ({"seed": -1}, QasError, "seed"),
         ({"problem": 3}, QasError, "problem"),
         ({"circuit": "x"}, QasError, "Circuit"),
-        ({"noise": "ibm-mumbai", "backend": "statevector"}, QasError, "statevector"),
+        ({"noise": "ibm-mumbai", "engine": "statevector"}, QasError, "statevector"),
         ({"noise": "ibm-mumbai", "problem": "tfim-14", "circuit": Circuit(14, [("h", 3)])}, TooLargeError, "GB"),
     ],
 )

@@ -249,6 +249,7 @@ def test_other_objects_are_refused():
         ("OPENQASM 3.0;\nqubit[2] q;\n$%&;", "line 3"),
         (HEAD + "x q[0];\nfoo q[0];\nx q[1];", "line 5: gate 'foo' is not defined"),
         (HEAD + "rx q[0];", "line 4: wrong number of angles"),
+        (HEAD2 + "x q[0];\nrx q[0];", "line 6: wrong number of angles"),
         (HEAD + "x q[0];\nx q[7];", "line 5: qubit index out of range"),
         (HEAD + "cx q[0], q[0];", "line 4: duplicate"),
         (HEAD + "rx(1/0) q[0];", "line 4: division by zero"),

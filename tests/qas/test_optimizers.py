@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from hypothesis import strategies as st
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel
-from qas.optimizers import SampledObjective, list_optimizers, minimize
-from qas.simulators.base import Objective, Simulator, check_angles
-from qas.simulators.dense import density_matrix, measured_matrix
+from qas.optimizers import OPTIMIZERS, SampledObjective, list_optimizers, minimize
+from qas.optimizers.bookkeeping import Outcome
+from qas.optimizers.gradient import adam
+from qas.simulators import Objective, make_simulator
 
 METHODS = sorted(list_optimizers())
 SAMPLED = [m for m in METHODS if m not in ("l-bfgs", "adam")]
@@ -27,43 +26,11 @@ ISING = Hamiltonian({"ZZ": -1.0, "XI": -0.5, "IX": -0.5, "II": 3.0})
 ANSATZ = Circuit(2, [("ry", 0, 0.4), ("ry", 1, -0.3), ("cx", (0, 1)), ("ry", 0, 0.2), ("ry", 1, 0.5)])
 
 
-class DenseSimulator(Simulator):
-    """Dense matrices and parameter shift."""
-
-    name = "dense"
-
-    def __init__(self, noise: NoiseModel | None = None) -> None:
-        self.noise = noise
-
-    def expectation(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> float:
-        rho = density_matrix(circuit.with_angles(check_angles(circuit, hamiltonian, angles)), self.noise)
-        return float(np.trace(measured_matrix(hamiltonian, self.noise) @ rho).real)
-
-    def expectation_and_gradient(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> tuple[float, np.ndarray]:
-        values = check_angles(circuit, hamiltonian, angles)
-        gradient = np.zeros(len(values))
-        for k, shift in enumerate(math.pi / 2 * np.eye(len(values))):
-            up, down = (self.expectation(circuit, hamiltonian, values + s * shift) for s in (1, -1))
-            gradient[k] = (up - down) / 2
-        return self.expectation(circuit, hamiltonian, values), gradient
-
-    def term_expectations(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> np.ndarray:
-        rho = density_matrix(circuit.with_angles(check_angles(circuit, hamiltonian, angles)), self.noise)
-        matrices = [measured_matrix(Hamiltonian({s: 1.0}), self.noise) for s in hamiltonian.strings]
-        return np.array([np.trace(m @ rho).real for m in matrices])
-
-
 class Witness(Objective):
     """Counts calls on its own, apart from the objective's counters, and remembers the values it gave."""
 
     def __init__(self, circuit: Circuit = ANSATZ, hamiltonian: Hamiltonian = ISING) -> None:
-        super().__init__(DenseSimulator(), circuit, hamiltonian)
+        super().__init__(make_simulator(), circuit, hamiltonian)
         self.calls: list[np.ndarray] = []
         self.values: list[float] = []
         self.gradients = 0
@@ -320,6 +287,25 @@ def test_a_compiled_objective_is_used_for_plain_lbfgs_only() -> None:
     assert (budget, tolerance) == (9, 1e-5)
     assert minimize(Compiled(), ANSATZ.angles, memory=5).success
     assert minimize(Compiled(), ANSATZ.angles, method="adam").success
+
+
+OUTCOME = Outcome(True, "done")
+
+
+def test_a_function_is_a_method_like_any_other() -> None:
+    by_name, by_function = (
+        minimize(Witness(), ANSATZ.angles, method=method, learning_rate=0.1) for method in ("adam", adam)
+    )
+    assert by_name.fun == by_function.fun
+    assert OPTIMIZERS["adam"] is adam and OPTIMIZERS.name_of(adam) == "adam"
+
+    def once(book: Any, start: np.ndarray, tolerance: float, rng: np.random.Generator) -> Any:
+        book(start)
+        return OUTCOME
+
+    assert minimize(Witness(), ANSATZ.angles, method=once).message == "done"
+    with pytest.raises(QasError, match="once has no option"):
+        minimize(Witness(), ANSATZ.angles, method=once, memory=3)
 
 
 def test_importing_the_optimizers_does_not_import_scipy() -> None:

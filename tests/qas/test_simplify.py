@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qas.circuits import Circuit, Gate
 from qas.gates import GATES
-from qas.simplify import simplify
+from qas.simplify import merge_runs, simplify, without_small_rotations, wrap_angles
 
 # Angles at and around the special ones, so that cancellations happen, and any other.
 ANGLES = st.one_of(
@@ -145,3 +145,61 @@ def test_the_tolerance_of_angles() -> None:
 def test_diagonal_gates_count_once_the_qubit_has_left_zero() -> None:
     circuit = Circuit(2, [("h", 0), ("rz", 0, 0.5), ("h", 0), ("swap", (0, 1)), ("rz", 1, 0.4)])
     assert len(simplify(circuit)) == 5
+
+
+# ---------------------------------------------------------------------- angles and runs
+SETS = [
+    ("rx", "ry", "rz"), ("ry", "rz"), ("rz", "rx"), ("ry",), ("h", "ry"), ("u", "rx"), ("h", "t", "sx", "x"),
+    ("rz", "x", "sx"), ("x", "y", "z", "h", "rx", "ry", "rz", "u"),
+]  # fmt: skip
+LONGEST = {SETS[0]: (2, 3), SETS[1]: (2, 3), SETS[2]: (2, 3), SETS[3]: (1, 1), SETS[5]: (1, 1), SETS[8]: (1, 1)}
+"""What a run of any length comes down to: at the beginning, and elsewhere."""
+
+
+@st.composite
+def run_circuits(draw: st.DrawFn) -> tuple[tuple[str, ...], Circuit]:
+    names, n_qubits = draw(st.sampled_from(SETS)), draw(st.integers(1, 3))
+    gates = []
+    for _ in range(draw(st.integers(0, 12))):
+        if n_qubits > 1 and draw(st.integers(0, 4)) == 0:
+            gates.append(Gate("cx", tuple(draw(st.permutations(range(n_qubits)))[:2])))
+            continue
+        spec = GATES[draw(st.sampled_from(names))]
+        angles = tuple(draw(ANGLES) for _ in range(spec.n_angles))
+        gates.append(Gate(spec.name, (draw(st.integers(0, n_qubits - 1)),), angles))
+    return names, Circuit(n_qubits, gates)
+
+
+@settings(max_examples=300, deadline=None)
+@given(run_circuits(), st.booleans())
+def test_merged_runs_and_wrapped_angles_make_the_same(given: tuple[tuple[str, ...], Circuit], whole: bool) -> None:
+    names, circuit = given
+    short = merge_runs(circuit, (*names, "cx"), whole=whole)
+    wrapped = wrap_angles(short)
+    assert len(short) <= len(circuit) and short.two_qubit_gates == circuit.two_qubit_gates
+    assert {g.name for g in short} <= {*names, "cx"}
+    assert all(-math.pi < angle <= math.pi for angle in wrapped.angles)
+    if whole:
+        difference = circuit.to_matrix() @ wrapped.to_matrix().conj().T
+        assert np.abs(difference - difference[0, 0] * np.eye(len(difference))).max() < 1e-8
+    else:
+        assert overlap(circuit, wrapped) == pytest.approx(1.0, abs=1e-12)
+    before, after = short.to_matrix(), wrapped.to_matrix()
+    assert min(np.abs(before - after).max(), np.abs(before + after).max()) < 1e-12
+    if circuit.n_qubits == 1 and names in LONGEST:
+        assert len(short) <= LONGEST[names][whole]
+
+
+def test_the_runs_of_published_circuits_are_one_gate() -> None:
+    """Y·U·Y·RY on one qubit, behind a two-qubit gate."""
+    gates: list[Any] = [("h", 0), ("cx", (0, 1)), ("y", 1), ("u", 1, 0.3, 1.2, -2.0), ("y", 1), ("ry", 1, 9.42)]
+    short = merge_runs(Circuit(2, gates), ("h", "y", "u", "ry", "cx"))
+    assert [g.name for g in short] == ["h", "cx", "u"]
+    circuit = Circuit(2, gates[:2])
+    assert merge_runs(circuit, ("h", "cx", "u")) is circuit
+
+
+def test_small_rotations_go_together_then_one_by_one() -> None:
+    circuit = Circuit(2, [("rz", 0, 1.9e-5), ("rx", 0, 6.2832), ("ry", 1, 0.5), ("cx", (0, 1))])
+    assert [len(c) for c in without_small_rotations(circuit, 1e-3)] == [2, 3, 3]
+    assert without_small_rotations(Circuit(1, [("ry", 0, 0.5)]), 1e-3) == []

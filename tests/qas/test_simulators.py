@@ -257,6 +257,15 @@ def test_any_length_of_segment_gives_the_same_gradient(monkeypatch: pytest.Monke
     assert other_gradient == pytest.approx(gradient, abs=1e-13)
 
 
+def test_a_gradient_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauli_transfer, "_memory_limit", lambda: 8 * 4**8 * 8)
+    circuit, hamiltonian = random_circuit(8, 200, np.random.default_rng(0)), Hamiltonian({"Z" * 8: 1.0})
+    simulator = make_simulator("depolarizing")
+    with pytest.raises(TooLargeError, match=r"operations on 8 noisy qubits keeps .* GB") as caught:
+        simulator.expectation_and_gradient(circuit, hamiltonian)
+    assert "\n" not in str(caught.value)
+
+
 def test_pauli_expectations_are_all_single_string_energies() -> None:
     rng = np.random.default_rng([SEED, 97])
     noise = asymmetric_noise()

@@ -28,7 +28,7 @@ from qas.adapters.circuit import (
     share_frames,
     start_offsets,
 )
-from qas.errors import CircuitError, QasError
+from qas.errors import QasError
 
 CIRCUIT = qas.Circuit(5, [("ry", q, 0.0) for q in range(5)] + [("cx", (0, 3)), ("cz", (1, 4)), ("ry", 3, 0.0)])
 COMPLEX = qas.Circuit(4, [("rx", q, 0.0) for q in range(4)] + [("cx", (0, 3)), ("rz", 3, 0.0), ("ryy", (1, 2), 0.0)])
@@ -45,7 +45,7 @@ MAKERS: dict[str, Callable[..., Adapter]] = {
     "rotation-complex": lambda **k: RotationAdapter(32, 20, COMPLEX, **k),
 }
 EVERY = pytest.mark.parametrize("name", list(MAKERS))
-BITS = pytest.mark.parametrize("bits", [None, 1, 3, 8])
+BITS = pytest.mark.parametrize("bits", [None, 3])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -264,7 +264,7 @@ def test_merging_keeps_the_dtype_and_float64_weights_lose_nothing(name: str) -> 
 
 # ---------------------------------------------------------------------- storing
 @EVERY
-@pytest.mark.parametrize("bits", [None, *range(1, 9)])
+@pytest.mark.parametrize("bits", [None, 1, 3, 8])
 def test_storing_and_reading_change_no_output(name: str, bits: int | None) -> None:
     adapter = moved(MAKERS[name](bits=bits))
     base, x = linear(adapter), normal(4, adapter.in_features)
@@ -550,7 +550,7 @@ def test_copies_and_pickles_compute_the_same_for_themselves(name: str, bits: int
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_layers_of_other_precision_are_adapted_in_theirs(name: str, dtype: torch.dtype) -> None:
     adapter = moved(MAKERS[name]())
     base, x = linear(adapter, dtype), normal(3, adapter.in_features).to(dtype)
@@ -563,8 +563,8 @@ def test_layers_of_other_precision_are_adapted_in_theirs(name: str, dtype: torch
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_adapters_cast_to_few_bits_still_make_orthogonal_maps_and_store_exactly(name: str, dtype: torch.dtype) -> None:
+def test_adapters_cast_to_few_bits_still_make_orthogonal_maps_and_store_exactly(name: str) -> None:
+    dtype = torch.bfloat16
     adapter = moved(MAKERS[name]()).to(dtype)
     base, x = linear(adapter, dtype), normal(3, adapter.in_features).to(dtype)
     before = adapter(x, base)
@@ -590,9 +590,8 @@ def test_autocast_leaves_frames_in_full_precision() -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("bits", [None, 4])
-def test_training_mode_changes_nothing(name: str, bits: int | None) -> None:
-    adapter = moved(MAKERS[name](bits=bits))
+def test_training_mode_changes_nothing(name: str) -> None:
+    adapter = moved(MAKERS[name](bits=4))
     base, x = linear(adapter), normal(3, adapter.in_features)
     assert adapter.train()(x, base).equal(adapter.eval()(x, base))
     with torch.inference_mode():
@@ -643,28 +642,28 @@ def test_frames_of_a_circuit_without_angles_are_fixed() -> None:
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
-    (lambda: CircuitAdapter(16, 16, rank=17), "rank is at most .* 16, got 17"),
-    (lambda: CircuitAdapter(16, 8, rank=9), "rank is at most .* 8, got 9"),
-    (lambda: CircuitAdapter(16, 16, rank=0), "rank is a whole number of at least 1, got 0"),
+    (lambda: CircuitAdapter(16, 16, rank=17), "rank is a whole number from 1 to 16, got 17"),
+    (lambda: CircuitAdapter(16, 8, rank=9), "rank is a whole number from 1 to 8, got 9"),
+    (lambda: CircuitAdapter(16, 16, rank=0), "rank is a whole number from 1 to 16, got 0"),
     (lambda: CircuitAdapter(16, 16, rank=2.0), "got 2.0"),  # type: ignore[arg-type]
     (lambda: CircuitAdapter(16, 16, bits=0), "bits is a whole number from 1 to 8, got 0"),
     (lambda: CircuitAdapter(16, 16, bits=9), "got 9"),
     (lambda: RotationAdapter(16, 16, bits=16), "got 16"),
     (lambda: CircuitAdapter(16, 16, scale=0.0), "scale is a finite number other than 0"),
     (lambda: CircuitAdapter(16, 16, scale=math.nan), "scale is a finite number"),
-    (lambda: CircuitAdapter(1, 16), "at least 2 features"),
-    (lambda: CircuitAdapter(16, 0), "at least 2 features"),
-    (lambda: CircuitAdapter(16.0, 16), "at least 2 features"),  # type: ignore[arg-type]
-    (lambda: CircuitAdapter(16, 16, CIRCUIT), "5 qubits fits layers of 17 to 32 features.*got 16"),
+    (lambda: CircuitAdapter(1, 16), "a whole number of at least 2"),
+    (lambda: CircuitAdapter(16, 0), "a whole number of at least 2"),
+    (lambda: CircuitAdapter(16.0, 16), "a whole number of at least 2"),  # type: ignore[arg-type]
+    (lambda: CircuitAdapter(16, 16, CIRCUIT), "5 qubits fits layers of at least 17 features, got 16"),
     (lambda: CircuitAdapter(16, 16, layers=-1), "layers is a whole number"),
     (lambda: CircuitAdapter(16, 16, "taylor"), "taylor has gates for each size"),
     (lambda: CircuitAdapter(16, 16, "quantum"), "unknown adapter architecture"),
-    (lambda: TaylorAdapter(16, 16, intrinsic_rank=17), "intrinsic rank is at most"),
-    (lambda: TaylorAdapter(16, 16, rank=17), "rank is at most"),
+    (lambda: TaylorAdapter(16, 16, intrinsic_rank=17), "intrinsic rank is a whole number from 1 to 16"),
+    (lambda: TaylorAdapter(16, 16, rank=17), "rank is a whole number from 1 to 16"),
     (lambda: RotationAdapter(16, 16, side="left"), "'input' or 'output', got 'left'"),
-    (lambda: RotationAdapter(16, 16, CIRCUIT), "fits layers of 32 features.*got 16"),
-    (lambda: RotationAdapter(1, 16), "at least 2 features"),
-    (lambda: RotationAdapter(24, 24, COMPLEX), "fits layers of 32 features"),
+    (lambda: RotationAdapter(16, 16, CIRCUIT), "fits layers of at least 32 features, got 16"),
+    (lambda: RotationAdapter(1, 16), "a whole number of at least 2"),
+    (lambda: RotationAdapter(24, 24, COMPLEX), "fits layers of at least 32 features, got 24"),
 ]
 
 
@@ -682,9 +681,9 @@ def test_the_architecture_of_a_layer_is_described_once() -> None:
     assert isinstance(adapter, DeltaAdapter)
 
 
-def test_a_large_odd_axis_with_complex_gates_is_refused() -> None:
-    with pytest.raises(CircuitError):
-        CircuitAdapter(96, 96, COMPLEX)
+def test_complex_gates_are_padded_where_real_ones_get_an_odd_axis() -> None:
+    adapter = CircuitAdapter(96, 96, COMPLEX)
+    assert (adapter.architecture.size, adapter.architecture.odd) == (128, 1)
 
 
 def test_offsets_leave_an_architecture_alone_that_needs_none() -> None:

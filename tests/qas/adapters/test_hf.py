@@ -301,7 +301,7 @@ def test_gradients_are_the_same_under_checkpointing(settings: dict[str, Any], re
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["frames", "3 bits", "taylor", "rotation", "output rotation"])
+@pytest.mark.parametrize("name", ["3 bits", "taylor", "output rotation"])
 def test_angles_stay_float32_on_a_base_of_half_precision(name: str, dtype: torch.dtype) -> None:
     settings = SETTINGS[name]
     model = adapted(llama().to(dtype), **settings)
@@ -351,8 +351,7 @@ def test_saved_and_loaded_the_model_computes_exactly_the_same(settings: dict[str
     assert (tmp_path / "again" / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
 
 
-@pytest.mark.parametrize("bits", [None, *range(1, MAX_BITS + 1)])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("bits", "layers"), [(None, 1), (1, 1), (3, 2), (MAX_BITS, 2)])
 def test_the_file_holds_the_predicted_bits_and_a_header(bits: int | None, layers: int, tmp_path: Path) -> None:
     model = adapted(bits=bits, layers=layers)
     model.save_pretrained(str(tmp_path))
@@ -437,7 +436,7 @@ def test_injection_follows_the_keys_of_a_state_dict() -> None:
     assert len(adapters(bare)) == 2
     base = llama()
     before = weights(base)
-    with pytest.raises(QasError, match=r"model.layers.0.self_attn.q_proj .*rank is at most"):
+    with pytest.raises(QasError, match=r"model.layers.0.self_attn.q_proj .*rank is a whole number from 1 to 32"):
         peft.inject_adapter_in_model(settings_of(rank=33), base, state_dict=only_q)
     assert_untouched(base, before)
 
@@ -522,7 +521,7 @@ def test_a_copied_or_pickled_model_computes_the_same(settings: dict[str, Any], t
 
 
 # ---------------------------------------------------------------------- merging
-@pytest.mark.parametrize("make, safe", [(llama, False), (llama, True), (gpt2, False)], ids=["linear", "safe", "conv1d"])
+@pytest.mark.parametrize("make, safe", [(llama, True), (gpt2, False)], ids=["linear", "conv1d"])
 @every_setting
 def test_merged_and_unmerged_agree_and_the_base_comes_back(
     settings: dict[str, Any], make: Callable[[], Any], safe: bool
@@ -710,7 +709,7 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"circuit": "taylor", "form": "rotation"}, "a rotation needs a circuit"),
         ({"circuit": SEARCHED | {"hash": "0" * 32}}, "have hash"),
         ({"circuit": SEARCHED | {"gates": SEARCHED["gates"][1:]}}, "have hash"),
-        ({"circuit": SEARCHED | {"version": 2}}, "version 1 to 1 can be read, got version 2"),
+        ({"circuit": SEARCHED | {"version": 2}}, "newer version of this program"),
         ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 2"),
         ({"layers_pattern": "layers"}, "give both"),
         ({"layers_to_transform": [1], "target_modules": "all-linear"}, "as a list of names, got the text 'all-linear'"),
@@ -729,35 +728,25 @@ COMPLEX = Architecture(4, (("rx", (0,)), ("ry", (1,)))).to_json()
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"rank": 17}, r"v_proj \(32 to 16 features\): rank is at most the smaller side of the layer, 16, got 17"),
+        ({"rank": 17}, r"v_proj \(32 to 16 features\): rank is a whole number from 1 to 16, got 17"),
         ({"rank": 40, "target_modules": "all-linear"}, r"q_proj .*32, got 40"),
         ({"rank": 17, "target_modules": "all-linear"}, r"k_proj .*16, got 17"),
-        ({"circuit": SEARCHED}, r"v_proj \(32 to 16 features\): a circuit of 5 qubits fits layers of 17 to 32"),
+        ({"circuit": SEARCHED}, r"v_proj \(32 to 16 features\): a circuit of 5 qubits fits layers of at least 17"),
         ({"circuit": COMPLEX, "target_modules": ["k_proj"]}, "k_proj .*complex gates, two real features"),
-        ({"circuit": COMPLEX, "target_modules": ["down_proj"], "form": "rotation"}, "down_proj .*got 48"),
-        ({"scale": float("nan")}, "scale is a finite number other than 0, got nan"),
+        ({"scale": float("nan")}, "scale is a finite number, got nan"),
         ({"form": "rotation", "side": "left"}, "acts on the side 'input' or 'output', got 'left'"),
-        ({"circuit": "taylor", "layers": 20}, "rank is at most"),
+        ({"circuit": "taylor", "layers": 20}, "intrinsic rank is a whole number from 1 to 16"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "model.embed_tokens: .*got Embedding"),
         ({"target_modules": ["self_attn"]}, "self_attn: .*got LlamaAttention"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-@pytest.mark.parametrize("way", ["get_peft_model", "inject", "add_adapter", "transformers"])
+@pytest.mark.parametrize("way", ["inject", "transformers"])
 def test_a_layer_that_does_not_fit_leaves_the_model_as_it_was(settings: dict[str, Any], message: str, way: str) -> None:
     base = llama()
     before = weights(base)
     config = settings_of(**settings)
-    if way == "add_adapter":
-        model = adapted(base, target_modules=["o_proj"])
-        before, layers = weights(model), len(layers_of(model))
-        with pytest.raises(QasError, match=message):
-            model.add_adapter("second", config)
-        assert weights(model).keys() == before.keys() and len(layers_of(model)) == layers
-        assert model.peft_config.keys() == {"default"} and not adapters(model, "second")
-        return
     calls: dict[str, Callable[[], Any]] = {
-        "get_peft_model": lambda: get_peft_model(base, config),
         "inject": lambda: peft.inject_adapter_in_model(config, base),
         "transformers": lambda: base.add_adapter(config),
     }
@@ -765,8 +754,15 @@ def test_a_layer_that_does_not_fit_leaves_the_model_as_it_was(settings: dict[str
         calls[way]()
     assert "\n" not in str(caught.value)
     assert_untouched(base, before)
-    if way == "get_peft_model":
-        assert len(layers_of(get_peft_model(base, settings_of()))) == 4
+
+
+def test_a_second_adapter_that_does_not_fit_leaves_the_first_as_it_was() -> None:
+    model = adapted(llama(), target_modules=["o_proj"])
+    before, layers = weights(model), len(layers_of(model))
+    with pytest.raises(QasError, match="rank is a whole number"):
+        model.add_adapter("second", settings_of(rank=17))
+    assert weights(model).keys() == before.keys() and len(layers_of(model)) == layers
+    assert model.peft_config.keys() == {"default"} and not adapters(model, "second")
 
 
 def test_a_second_injection_that_fails_leaves_no_settings_behind() -> None:
@@ -857,9 +853,8 @@ DAMAGES: dict[str, tuple[int | None, Damage, str]] = {
 
 
 @pytest.mark.parametrize("bits, damage, message", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("low", [False, True])
 def test_a_damaged_file_is_refused_and_the_base_model_untouched(
-    bits: int | None, damage: Damage, message: str, low: bool, tmp_path: Path
+    bits: int | None, damage: Damage, message: str, tmp_path: Path
 ) -> None:
     adapted(bits=bits).save_pretrained(str(tmp_path))
     tensors = load_file(tmp_path / FILE)
@@ -867,7 +862,7 @@ def test_a_damaged_file_is_refused_and_the_base_model_untouched(
     base = llama()
     before = weights(base)
     with pytest.raises(QasError, match=message) as caught:
-        PeftModel.from_pretrained(base, str(tmp_path), low_cpu_mem_usage=low)
+        PeftModel.from_pretrained(base, str(tmp_path), low_cpu_mem_usage=bits is None)
     assert "\n" not in str(caught.value)
     assert_untouched(base, before)
 
@@ -887,7 +882,19 @@ def test_a_damaged_file_is_refused_and_the_base_model_untouched(
     assert torch.equal(logits(model), wanted)
 
 
-@pytest.mark.parametrize("left", [0, 4, 500, -1])
+def test_a_pickle_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    adapted().save_pretrained(str(tmp_path))
+    torch.save(load_file(tmp_path / FILE), tmp_path / "adapter_model.bin")
+    (tmp_path / FILE).unlink()
+    base = llama()
+    before = weights(base)
+    with pytest.raises(QasError, match="never from a pickle, got adapter_model.bin in") as caught:
+        PeftModel.from_pretrained(base, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert_untouched(base, before)
+
+
+@pytest.mark.parametrize("left", [4, -1])
 def test_a_truncated_file_is_refused_and_the_base_model_untouched(left: int, tmp_path: Path) -> None:
     adapted().save_pretrained(str(tmp_path))
     content = (tmp_path / FILE).read_bytes()
@@ -907,7 +914,7 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
         ({"schema_version": 2}, "version 2"),
         ({"circuit": config["circuit"] | {"gates": config["circuit"]["gates"][::-1]}}, "have hash"),
         ({"bits": 11}, "got 11"),
-        ({"rank": 64}, "rank is at most"),
+        ({"rank": 64}, "rank is a whole number from 1 to 32"),
     ):
         path.write_text(json.dumps(config | change))
         base = llama()

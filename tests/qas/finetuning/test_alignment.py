@@ -76,8 +76,8 @@ def test_an_aligned_circuit_turns_the_strings_that_carry_most(n: int, angles: in
 def test_the_gradient_of_a_task_is_that_of_the_loss_in_a_rotation() -> None:
     task = small_task()
     model = VisionTransformer(16, 8, 16, 1, 2, 3, seed=1)
-    settings = Settings("linear-probe", epochs=2, batch=8, targets=("q",), seed=0)
-    gradient = task_gradient(model, task, settings)
+    settings = Settings("linear-probe", epochs=2, batch=8, seed=0)
+    gradient = task_gradient(model, task, settings, ("q",))
     assert gradient.shape == (16, 16)
     coefficients = string_coefficients(gradient)
 
@@ -100,8 +100,8 @@ def test_the_gradient_of_a_task_is_that_of_the_loss_in_a_rotation() -> None:
 
 def test_targets_that_match_nothing_are_refused() -> None:
     model = VisionTransformer(16, 8, 16, 1, 2, 3, seed=1)
-    with pytest.raises(QasError, match="no linear layer is named nothing"):
-        task_gradient(model, small_task(), Settings("linear-probe", epochs=1, targets=("nothing",)))
+    with pytest.raises(QasError, match="no linear layer to adapt is named nothing"):
+        task_gradient(model, small_task(), Settings("linear-probe", epochs=1), ("nothing",))
 
 
 def test_the_command_line_writes_a_gradient_that_a_search_reads(

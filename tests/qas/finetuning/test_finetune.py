@@ -408,7 +408,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"method": "bi-lora", "bits": 9}, "bits is a whole number from 1 to 8, got 9"),
     ({"method": "lora", "bits": 4}, "setting of the method lora 'bits'"),
     ({"method": "linear-probe", "rank": 4}, "the method linear-probe has no settings, got 'rank'"),
-    ({"method": "lora", "rank": 1.5}, "rank is a whole number"),
+    ({"method": "lora", "rank": 1.5}, "rank of the method lora must be int, got 1.5"),
     ({"method": "lora", "epochs": 0}, "epochs is a whole number of at least 1"),
     ({"method": "lora", "batch": True}, "batch is a whole number of at least 1"),
     ({"method": "taylor", "layers": -1}, "layers is a whole number of at least 0"),
@@ -589,8 +589,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--task", "digits", given=("--backbone", "wide", "--examples", "40")), "images have the shape"),
     (calls(given=()), "give either --task NAME or --model DIR --data FILE"),
     (calls("--task", "digits", given=("--model", "small", "--data", "data.csv")), "give either --task"),
-    (calls("--model", "small", given=()), "--model and --data go together"),
-    (calls("--data", "data.csv", given=()), "--model and --data go together"),
+    (calls("--model", "small", given=()), "a model and its data go together"),
+    (calls("--data", "data.csv", given=()), "a model and its data go together"),
     (calls("--model", "a", "--data", "b", given=("--backbone", "small")), "--backbone goes with --task"),
     (calls("--model", "a", "--data", "b", given=("--examples", "50")), "--examples goes with --task"),
     (("backbone", "train", "digits-tny", "--out", "new"), "did you mean 'digits-tiny'"),
@@ -664,7 +664,7 @@ def test_the_answer_for_people_names_figures_and_folder(at_home: Path, tmp_path:
     told, err = capsys.readouterr()
     for words in ("digits, lora", "test accuracy", "64 (head apart: 170)", "1,024", str(out)):
         assert words in told
-    assert "validation accuracy" in err
+    assert "validation 0." in err
 
 
 def test_the_same_seed_gives_the_same_metrics(at_home: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -268,22 +268,29 @@ def test_a_small_circuit_fits_layers_of_other_widths(home: Path, tmp_path: Path,
 
 
 # ---------------------------------------------------------------------- what must never run
+CODE = ("mine.LlamaConfig", "mine.LlamaForCausalLM")
+
+
 def test_code_of_a_model_folder_is_never_run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even after a yes on the standard input, which transformers would ask for."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "model"
     shutil.copytree(home / "llama", folder)
-    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import LlamaConfig as Config, LlamaForCausalLM as Model\n"
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
     (folder / "mine.py").write_text(code)
     about = json.loads((folder / "config.json").read_text())
-    about |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    about |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.LlamaConfig", "AutoModelForCausalLM": "mine.LlamaForCausalLM"},
+    }
     (folder / "config.json").write_text(json.dumps(about))
     with pytest.raises(RunError, match="cannot be loaded"):
         load_local(folder, home / "lines.txt")
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_model.bin"])
 def test_pickles_are_never_loaded(name: str, home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
