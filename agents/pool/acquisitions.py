@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import abc
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +29,24 @@ from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an acquisition chooses among."""
+
+    posterior: Posterior
+    """of all points"""
+    where: Positions
+    """those that may be chosen"""
+    target: float
+    """in standardised output"""
+    count: int
+    """size of the batch"""
+    rng: np.random.Generator
+    """source of every random choice"""
+    pending: Array
+    """(p, d), points that are being evaluated"""
 
 
 class Acquisition(abc.ABC):
@@ -46,29 +65,15 @@ class Acquisition(abc.ABC):
     def score(self, mean: Array, std: Array, target: float) -> Array:
         """What single points are ranked by; all arguments in standardised output."""
 
-    def choose(
-        self,
-        posterior: Posterior,
-        where: Positions,
-        target: float,
-        count: int,
-        rng: np.random.Generator,
-        pending: Array,
-    ) -> Positions:
-        """A batch: up to `count` of the points `where`; unless overridden those of the largest scores.
+    def choose(self, among: Choice) -> Positions:
+        """A batch of at most `among.count` positions; unless overridden those of the largest scores."""
+        return self.best(among, among.count)
 
-        Args:
-            posterior: of all points.
-            where: positions of those that may be chosen.
-            target: in standardised output.
-            count: size of the batch.
-            rng: source of every random choice.
-            pending: (p, d), points that are being evaluated.
-        """
-        return self._best(posterior, where, target, count)
-
-    def _best(self, posterior: Posterior, where: Positions, target: float, count: int) -> Positions:
-        return where[best_positions(self.score(posterior.mean[where], posterior.std[where], target), count)]
+    def best(self, among: Choice, count: int) -> Positions:
+        """Positions of the largest scores, largest first."""
+        posterior, where = among.posterior, among.where
+        scores = self.score(posterior.mean[where], posterior.std[where], among.target)
+        return where[best_positions(scores, count)]
 
 
 class LogExpectedImprovement(Acquisition):
@@ -88,17 +93,11 @@ class LogExpectedImprovement(Acquisition):
     def score(self, mean: Array, std: Array, target: float) -> Array:
         return log_expected_improvement(mean, std, target)
 
-    def choose(
-        self,
-        posterior: Posterior,
-        where: Positions,
-        target: float,
-        count: int,
-        rng: np.random.Generator,
-        pending: Array,
-    ) -> Positions:
-        short = self._best(posterior, where, target, self.shortlist)
-        return posterior.improve(short, target, count, rng, pending=pending, samples=self.samples)
+    def choose(self, among: Choice) -> Positions:
+        short = self.best(among, self.shortlist)
+        return among.posterior.improve(
+            short, among.target, among.count, among.rng, pending=among.pending, samples=self.samples
+        )
 
 
 class Thompson(Acquisition):
@@ -116,18 +115,10 @@ class Thompson(Acquisition):
     def score(self, mean: Array, std: Array, target: float) -> Array:
         return log_expected_improvement(mean, std, target)
 
-    def choose(
-        self,
-        posterior: Posterior,
-        where: Positions,
-        target: float,
-        count: int,
-        rng: np.random.Generator,
-        pending: Array,
-    ) -> Positions:
-        short = self._best(posterior, where, target, self.shortlist)
+    def choose(self, among: Choice) -> Positions:
+        short = self.best(among, self.shortlist)
         chosen: list[int] = []
-        for sample in posterior.sample(short, min(count, len(short)), rng):
+        for sample in among.posterior.sample(short, min(among.count, len(short)), among.rng):
             sample[chosen] = -np.inf
             chosen.append(int(np.argmax(sample)))
         return short[chosen]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qas.agents.pool import ACQUISITIONS, SURROGATES
-from qas.agents.pool.acquisitions import Acquisition
+from qas.agents.pool.acquisitions import Acquisition, Choice
 from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
 from qas.agents.pool.surrogates import Array, Posterior, Surrogate, best_positions, standard_units
 from qas.checks import whole_number
@@ -95,9 +95,8 @@ class BayesianSearcher(PoolSearcher):
             self._choose_candidates(target)
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
-        pending = np.asarray(self.points[self._pending])
-        chosen = self.acquisition.choose(self._posterior, where, target, self.batch, self.rng, pending)
-        return self._candidates[chosen]
+        among = Choice(self._posterior, where, target, self.batch, self.rng, self.points[self._pending])
+        return self._candidates[self.acquisition.choose(among)]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
         return self.points[self._told], np.array(self._values)
@@ -107,7 +106,7 @@ class BayesianSearcher(PoolSearcher):
             return False
         left = np.count_nonzero(self._open[self._candidates])
         few = left < min(self.n_open, self.acquisition.shortlist + self.batch)
-        return bool(few) or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
+        return few or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
 
     def _choose_candidates(self, target: float) -> None:
         most = self.surrogate.candidates

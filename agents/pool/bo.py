@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Search, SearchEnded
+from qas.agents.pool.acquisitions import Choice
 from qas.agents.pool.agent import POOL_SIZE, PoolAgent
 from qas.agents.pool.bayesian import AcquisitionLike, BayesianSearcher, SurrogateLike
 from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Mutations
@@ -252,8 +253,8 @@ class BoAgent(PoolAgent):
         self._model.learn(_Points(self), values, self.rng, thorough=True)  # type: ignore[arg-type]
         posterior = self._model.posterior_once(self.points_of(rows))
         target = self._model.standard(acquisition.target(values))
-        nothing = self.points[:0]
-        return rows[acquisition.choose(posterior, np.arange(len(rows)), target, self.batch, self.rng, nothing)]
+        among = Choice(posterior, np.arange(len(rows)), target, self.batch, self.rng, self.points[:0])
+        return rows[acquisition.choose(among)]
 
     def _around_the_best(self) -> np.ndarray:
         """New circuits around the best ones and from the pool; no reduced form seen before."""

@@ -26,15 +26,7 @@ class BotorchPosterior(Posterior):
             for part in self._x.split(_CHUNK):
                 found = model.posterior(part[:, None, :])  # one point at a time: no joint covariance is made
                 moments.append(torch.stack([found.mean.flatten(), found.variance.clamp_min(1e-20).sqrt().flatten()]))
-        self._mean, self._std = torch.cat(moments, dim=1).numpy()
-
-    @property
-    def mean(self) -> Array:
-        return self._mean
-
-    @property
-    def std(self) -> Array:
-        return self._std
+        self.mean, self.std = torch.cat(moments, dim=1).numpy()
 
     def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
         import torch

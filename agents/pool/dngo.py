@@ -101,16 +101,8 @@ class DngoPosterior(Posterior):
     def __init__(self, features: NDArray[np.float32], head: LinearHead) -> None:
         self._features, self._head = features, head
         spread = features @ head.root.astype(np.float32)
-        self._mean = (features @ head.mean.astype(np.float32)).astype(np.float64)
-        self._std = np.sqrt(np.einsum("ij,ij->i", spread, spread).astype(np.float64) + 1 / head.beta)
-
-    @property
-    def mean(self) -> Array:
-        return self._mean
-
-    @property
-    def std(self) -> Array:
-        return self._std
+        self.mean = (features @ head.mean.astype(np.float32)).astype(np.float64)
+        self.std = np.sqrt(np.einsum("ij,ij->i", spread, spread).astype(np.float64) + 1 / head.beta)
 
     def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
         k = len(self._head.mean)

@@ -391,20 +391,16 @@ class PoolPosterior(Posterior):
         self.points = points.astype(np.float32, copy=False)
         n, m = len(process), len(points)
         self._v = np.empty((n + 64, m), dtype=np.float32)
-        self._mean, self.variance = np.empty(m), np.empty(m)
+        self.mean, self.variance = np.empty(m), np.empty(m)
         self._n = n
         weights = process.weights.astype(np.float32)
         for where, v in _projected(process, self.points):
             self._v[:n, where] = v
-            self._mean[where] = weights @ v
+            self.mean[where] = weights @ v
             self.variance[where] = 1.0 - np.einsum("ij,ij->j", v, v)
 
     @property
-    def mean(self) -> Array:
-        return self._mean
-
-    @property
-    def std(self) -> Array:
+    def std(self) -> Array:  # type: ignore[override]
         return np.sqrt(np.maximum(self.variance, 1e-8))
 
     def update(self) -> None:
@@ -422,7 +418,7 @@ class PoolPosterior(Posterior):
         corner = process.factor[n:total, n:total].astype(np.float32)
         rows = solve_triangular(corner, rows, lower=True, check_finite=False)
         self._v[n:total] = rows
-        self._mean += process.weights[n:total] @ rows
+        self.mean += process.weights[n:total] @ rows
         self.variance -= np.einsum("ij,ij->j", rows, rows)
         self._n = total
 
@@ -550,15 +546,8 @@ class NewPosterior(Posterior):
 
     def __init__(self, process: GaussianProcess, points: ArrayLike) -> None:
         self.process, self.points = process, process.inputs(points)
-        self._mean, self._std = process.standard(self.points)
-
-    @property
-    def mean(self) -> Array:
-        return self._mean
-
-    @property
-    def std(self) -> Array:
-        return np.maximum(self._std, 1e-9)
+        self.mean, std = process.standard(self.points)
+        self.std = np.maximum(std, 1e-9)
 
     def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
         mean, covariance = self.process.joint(self.points[where])

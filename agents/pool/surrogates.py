@@ -40,15 +40,10 @@ def best_positions(scores: Array, count: int) -> Positions:
 class Posterior(abc.ABC):
     """What a surrogate believes of m points."""
 
-    @property
-    @abc.abstractmethod
-    def mean(self) -> Array:
-        """(m,)"""
-
-    @property
-    @abc.abstractmethod
-    def std(self) -> Array:
-        """(m,), positive"""
+    mean: Array
+    """(m,)"""
+    std: Array
+    """(m,), positive"""
 
     @abc.abstractmethod
     def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
