@@ -18,7 +18,8 @@ _LONGEST = 0.1
 def short_circuit(alphabet: Alphabet) -> Circuit:
     """One gate of each kind, on as few qubits as they fit: enough to compile all kernels, cheap on any register."""
     first = {gate.name: gate for gate in reversed(alphabet.placed)}
-    return Circuit(alphabet.n_qubits, sorted(first.values(), key=lambda gate: len(gate.qubits)))
+    gates = sorted(first.values(), key=lambda gate: len(gate.qubits))
+    return Circuit(alphabet.n_qubits, gates)
 
 
 def warm_up(evaluator: Evaluator, circuit: Circuit) -> None:

@@ -229,9 +229,9 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
     try:
         state.start_clock()
         with _interrupts(state):
-            with stop_when(None if limit is None else max(0.0, meter.seconds_left), grace=_GRACE):
-                with suppress(SearchEnded, Interrupted):
-                    player.run()
+            left = None if limit is None else max(0.0, meter.seconds_left)
+            with stop_when(left, grace=_GRACE), suppress(SearchEnded, Interrupted):
+                player.run()
             # No checkpoint here: the budget ends anywhere, and one is only taken where the agent's state is complete.
             recorder.flush()
             status = "interrupted" if state.stop_requested else "finished"

@@ -15,11 +15,11 @@ import qas
 from qas.agents.base import Agent, Search
 from qas.agents.launch import resume
 from qas.agents.settings import make_agent
+from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.registry import settings_of
 from qas.runs import HISTORY_COLUMNS, Run
 from qas.simulators.base import BaseObjective
-
 
 _WHOLE: dict[Any, Run] = {}
 
@@ -77,14 +77,20 @@ class AgentContract:
         def watched(method: Any) -> Any:
             def run(self: Agent, *arguments: Any) -> Any:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(
-                        BaseObjective, "__init__", lambda me, circuit: (made.append(me), init(me, circuit))[-1]
-                    )
+                    patch.setattr(BaseObjective, "__init__", make)
                     return method(self, *arguments)
 
             return run
 
-        monkeypatch.setattr(Meter, "spend", lambda me, count=1: (spend(me, count), spent.append(count))[0])
+        def make(self: BaseObjective, circuit: Circuit) -> None:
+            made.append(self)
+            init(self, circuit)
+
+        def count(self: Meter, evaluations: int = 1) -> None:
+            spend(self, evaluations)
+            spent.append(evaluations)
+
+        monkeypatch.setattr(Meter, "spend", count)
         monkeypatch.setattr(kind, "run", watched(kind.run))
         monkeypatch.setattr(kind, "prepare", watched(kind.prepare))
         run = search(tmp_path / "run")
@@ -115,8 +121,13 @@ class AgentContract:
     def test_its_state_is_plain(self, search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
         checkpoint = Search.checkpoint
+
+        def look(self: Search, agent: Agent) -> None:
+            seen.append(agent.state())
+            checkpoint(self, agent)
+
         monkeypatch.setattr(Search, "checkpoint_every", 0.0)
-        monkeypatch.setattr(Search, "checkpoint", lambda me, agent: (seen.append(agent.state()), checkpoint(me, agent)))
+        monkeypatch.setattr(Search, "checkpoint", look)
         search(tmp_path / "run")
         assert seen
         for state, arrays in seen:
