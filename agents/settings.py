@@ -86,10 +86,11 @@ def agent_of_run(
     agent: type[Agent] | Agent = AGENTS[name] if given is None else given
     if name_of(agent) != name:
         raise RunError(f"the run was made by agent {name}, got {name_of(agent)}")
-    if isinstance(agent, type):
-        return make_agent(agent, agent.todays_options(options) | dict(more or {}))
+    kept = agent.todays_options(options)
+    if not isinstance(agent, Agent):
+        return make_agent(agent, kept | dict(more or {}))
     own = recorded(settings_of(agent))
-    if own not in (options, recorded(settings_of(make_agent(type(agent), options)))):
+    if own != options and own != recorded(settings_of(make_agent(type(agent), kept))):
         raise RunError(f"the run's agent has the options {shortened(options)}, got {shortened(own)}")
     return agent
 
