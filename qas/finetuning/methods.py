@@ -128,7 +128,7 @@ class _Circuit(Method):
 
     def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
         own = {name: value for name, value in vars(self).items() if name != "targets"}
-        given = {} if circuit is None else {"circuit": circuit}
+        given: dict[str, Any] = {} if circuit is None else {"circuit": circuit}
         return CircuitAdapterConfig(**self.fixed, **given, **own, target_modules=targets)
 
     def start(self, layer: Any, config: PeftConfig, seed: int) -> Part:
@@ -313,7 +313,7 @@ class Peft(Method):
 
     @property
     def name(self) -> str:
-        return str(self._config.peft_type.value)
+        return str(getattr(self._config.peft_type, "value", self._config.peft_type))
 
     def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
         return replace(self._config, target_modules=targets)  # type: ignore[call-arg]

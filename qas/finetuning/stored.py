@@ -10,7 +10,7 @@ import abc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -187,7 +187,7 @@ class Values(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The parameter itself, as it is trained."""
-        return self._place[0].original
+        return cast(Tensor, cast(Any, self._place[0]).original)
 
     def forward(self, weight: Tensor) -> Tensor:
         # Casting a whole model to bfloat16 casts adapters too.
