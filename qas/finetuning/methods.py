@@ -313,7 +313,7 @@ class Peft(Method):
 
     @property
     def name(self) -> str:
-        return str(self._config.peft_type.value)  # type: ignore[union-attr]
+        return str(getattr(self._config.peft_type, "value", self._config.peft_type))
 
     def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
         return replace(self._config, target_modules=targets)  # type: ignore[call-arg]

@@ -10,7 +10,7 @@ import abc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -89,9 +89,6 @@ class Form(abc.ABC):
 
 class Halves(Form):
     """float16."""
-
-    def __repr__(self) -> str:
-        return "Halves()"
 
     def rounded(self, values: Tensor) -> Tensor:
         return to_half(values)
@@ -190,7 +187,7 @@ class Values(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The parameter itself, as it is trained."""
-        return self._place[0].original  # type: ignore[union-attr]
+        return cast(Tensor, cast(Any, self._place[0]).original)
 
     def forward(self, weight: Tensor) -> Tensor:
         # Casting a whole model to bfloat16 casts adapters too.

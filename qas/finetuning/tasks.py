@@ -159,6 +159,11 @@ def _sizes(train: int, test: int) -> tuple[int, int, int]:
     return train - train // 5, train // 5, test
 
 
+def _image_task(name: str, splits: list[Split], n_classes: int, backbone: str) -> Task:
+    train, validation, test = splits
+    return Task(name, "image", train, validation, test, n_classes, "accuracy", backbone)
+
+
 def _stream(seed: int, name: str, part: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(f"{name}/{part}".encode())])
 
@@ -222,10 +227,8 @@ def _sprite_split(draw: Drawing, n_classes: int, size: int, rng: np.random.Gener
 def sprites(*, seed: int, train: int, test: int | None) -> Task:
     """how many sprites there are, 1 to 8"""
     sizes = zip(_sizes(train, test or 2000), _PARTS, strict=True)
-    learn, check, judge = (
-        _sprite_split(draw_counts, _MAX_COUNT, n, _stream(seed, "sprites-count", part)) for n, part in sizes
-    )
-    return Task("sprites", "image", learn, check, judge, _MAX_COUNT, "accuracy", "sprites-tiny")
+    splits = [_sprite_split(draw_counts, _MAX_COUNT, n, _stream(seed, "sprites-count", part)) for n, part in sizes]
+    return _image_task("sprites", splits, _MAX_COUNT, "sprites-tiny")
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -394,8 +397,7 @@ def _digit_task(name: str, view: Drawn, seed: int, train: int, test: int | None)
         mine = rows[end - size : end]
         grey = view(images[mine], _stream(seed, name, part))
         splits.append(Split(2.0 * grey.clip(0.0, 1.0) - 1.0, labels[mine]))
-    learn, check, judge = splits
-    return Task(name, "image", learn, check, judge, 10, "accuracy", "digits-tiny")
+    return _image_task(name, splits, 10, "digits-tiny")
 
 
 def digits(*, seed: int, train: int, test: int | None) -> Task:
