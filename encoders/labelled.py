@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from qas.problems import BaseProblem, Family
@@ -21,3 +22,11 @@ class LabelledPools(Family):
 
     def near(self, numbers: list[int]) -> tuple[str, ...]:
         return (self.pattern,)
+
+    def examples(self, folder: Path) -> tuple[str, ...]:
+        from qas.encoders.pools.pool import LabelSettings, build_pool
+        from qas.encoders.pools.spaces import CircuitSpace
+
+        space = CircuitSpace(2, ("rx", "ry", "cx"), max_gates=3, min_gates=1)
+        build_pool(folder / "labelled", space, 30, tasks=["tfim-2"], settings=LabelSettings(starts=2), jobs=1)
+        return (f"labelled {folder / 'labelled'}:tfim-2",)

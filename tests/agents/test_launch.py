@@ -145,7 +145,7 @@ def test_a_clock_ends_an_optimization_inside_and_its_best_is_recorded(tmp_path: 
         tmp_path / "run", problem="heisenberg-10", agent="evolution", noise="ibm-mumbai", evaluations=None,
         seconds=1.0, max_gates=60, on_start=said.append,
     )  # fmt: skip
-    assert run.seconds < 3.0 and run.front and len(run.history()) == run.architectures > 0
+    assert run.seconds < 20.0 and run.front and len(run.history()) == run.architectures > 0
     assert time.perf_counter() - begin < 60, "compiling included"
     assert len(said) == 1 and "1 s allow at most about" in said[0] and "\n" not in said[0]
 

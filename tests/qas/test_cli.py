@@ -536,13 +536,13 @@ def test_a_storage_that_does_not_answer_leaves_no_run(
 
 
 def test_a_report_tells_no_password(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The storage stands in config.json alone, from where the run is resumed."""
+    """Nor does any other file of the run: to resume it, the storage is given again."""
     where = f"sqlite:///{tmp_path}/x.db?password=s3cr3t"
     monkeypatch.setattr("qas.agents.pool.ledger._open_storage", lambda where: f"sqlite:///{tmp_path}/x.db")
     words = ["search", "h2-2", "--agent", "bo", "-o", "pool_size=20", "--steps", "3", "--storage", where]
     assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     leaks = {name for name, data in _snapshot(tmp_path / "run").items() if b"s3cr3t" in data}
-    assert (tmp_path / "run" / "report.html").exists() and leaks == {"config.json"}
+    assert (tmp_path / "run" / "report.html").exists() and not leaks
 
 
 # ---------------------------------------------------------------------- input that does not fit
@@ -572,7 +572,7 @@ WRONG = [
     ("search h2-2 --agent random --engine state", "did you mean 'statevector'"),
     ("search h2-2 --agent random --optimizer lbfgs", "did you mean 'l-bfgs'"),
     ("search h2-2 --agent random --shots 10", "shots"),
-    ("search h2-2 --agent random -o depth=3", "no settings"),
+    ("search h2-2 --agent random -o depth=3", "unknown setting of the agent random"),
     ("search h2-2 --agent evolution -o populations=3", "did you mean 'population'"),
     ("search h2-2 --agent evolution -o population=abc", "must be int"),
     ("search h2-2 --agent evolution -o population=0", "at least 1"),
@@ -616,7 +616,7 @@ def test_wrong_words_about_a_run(capsys: Capture, run: Run, tmp_path: Path) -> N
         (["inspect", path, "--circuit", "x"], "a number from 0"),
         (["inspect", path, "--save", str(tmp_path / "c.gif")], ".qasm"),
         (["inspect", path, "--save", str(tmp_path / "no" / "c.png")], "does not exist"),
-        (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "cannot write"),
+        (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "does not exist"),
         (["evaluate", path, "--problem", "lih-4"], "2 qubits, but problem lih-4 needs 4"),
         (["evaluate", path, "--shots", "0"], "whole number"),
         (["evaluate", path + "/best.qasm"], "--problem"),
@@ -707,7 +707,7 @@ def test_full_disk_at_the_start(capsys: Capture, tmp_path: Path, monkeypatch: py
     words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
     line = _fails(capsys, *words)
     assert "no space left" in line
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_full_disk_while_searching(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -615,6 +615,12 @@ class TestRegistered(ProblemContract):
     def problem(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BaseProblem:
         return example(request.param, tmp_path_factory.getbasetemp())
 
+    @pytest.fixture
+    def circuits(self, problem: BaseProblem) -> list[Circuit]:
+        if problem.listed:
+            return [problem.circuit(index) for index in range(4)]  # type: ignore[attr-defined]
+        return super().circuits.__wrapped__(self, problem)  # type: ignore[attr-defined]
+
 
 def test_families_say_what_they_are(tmp_path: Path) -> None:
     listed = list_problems()

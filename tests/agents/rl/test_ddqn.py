@@ -102,7 +102,7 @@ class FixedValues:
 
 def test_greedy_actions_are_legal(ddqn: Any) -> None:
     ddqn.epsilon = 0.0
-    actions = len(ddqn.search.table)
+    actions = len(ddqn.search.alphabet)
     observation, info = ddqn.env.reset(seed=0)
     values = np.arange(actions, dtype=float)
     ddqn.online = FixedValues(values.tolist())
@@ -127,7 +127,7 @@ def test_the_target_is_double_masked_and_discounted(
     """The online network chooses among legal actions, the target network values the choice."""
     import torch
 
-    actions = len(ddqn.search.table)
+    actions = len(ddqn.search.alphabet)
     rising = list(range(actions))
     ddqn.target = FixedValues([10.0 * (a + 1) for a in rising])
     online = ddqn.online

@@ -363,7 +363,7 @@ def test_tensors_that_need_a_gradient_are_refused_and_others_are_matrices() -> N
 
 @pytest.mark.parametrize("angles", [-1, 7, 1.5, True, "3"])
 def test_angles_out_of_range_are_refused(angles: Any) -> None:
-    with pytest.raises(QasError, match="1 to 6 independent angles"):
+    with pytest.raises(QasError, match="number of independent angles .* from 1 to 6"):
         AdapterProblem("p", 2, angles=angles)
 
 
