@@ -321,6 +321,15 @@ class TabularProblem(BaseProblem):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other has the same circuits with the same scores."""
+        if not isinstance(other, TabularProblem) or self.space != other.space:
+            return False
+        return np.array_equal(self.rows, other.rows) and np.array_equal(self.values, other.values)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.space, len(self)))
+
     # ------------------------------------------------------------------ what is known
     @cached_property
     def values(self) -> np.ndarray:
