@@ -95,7 +95,7 @@ class BayesianSearcher(PoolSearcher):
             self._choose_candidates(target)
         assert self._posterior is not None
         where = np.flatnonzero(self._open[self._candidates])
-        among = Choice(self._posterior, where, target, self.batch, self.rng, self.points[self._pending])
+        among = Choice(self._posterior, where, target, self.batch, self.rng, np.asarray(self.points[self._pending]))
         return self._candidates[self.acquisition.choose(among)]
 
     def _observations(self) -> tuple[NDArray[np.floating], Array]:
@@ -106,7 +106,7 @@ class BayesianSearcher(PoolSearcher):
             return False
         left = np.count_nonzero(self._open[self._candidates])
         few = left < min(self.n_open, self.acquisition.shortlist + self.batch)
-        return few or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
+        return bool(few) or len(self._told) >= self.surrogate.candidates_growth * self._n_screen
 
     def _choose_candidates(self, target: float) -> None:
         most = self.surrogate.candidates

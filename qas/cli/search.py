@@ -13,7 +13,7 @@ from qas.cli.progress import tell, watched
 from qas.errors import QasError
 
 _BUDGET = ("seconds", "evaluations", "steps")
-_ANY_TIME = (*_BUDGET, "target", "resume", "no_report", "json", "quiet", "run")
+_ANY_TIME = (*_BUDGET, "target", "storage", "resume", "no_report", "json", "quiet", "run")
 """Options that a resumed run takes too; all others it has already."""
 
 
@@ -85,7 +85,8 @@ def _resumed(arguments: argparse.Namespace) -> Any:
     with _watched(arguments, before.problem, before.agent, before.noise) as keywords:
         from qas.agents.launch import resume
 
-        return resume(arguments.resume, **keywords)
+        options = read.given(arguments, "storage")  # what a run folder keeps without its password
+        return resume(arguments.resume, options=options, **keywords)
 
 
 def _started(arguments: argparse.Namespace) -> Any:
