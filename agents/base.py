@@ -63,10 +63,10 @@ class Search:
         Raises:
             SearchEnded: the user asked to stop, or nothing is left to spend.
         """
+        self.meter.left()  # first: what the clock or a signal has cut short is no state to go on from
         if self.stop_requested:
             self.checkpoint(agent)
             raise SearchEnded
-        self.meter.left()
         if time.perf_counter() - self._last_checkpoint > self.checkpoint_every:
             self.checkpoint(agent)
 

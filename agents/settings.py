@@ -89,8 +89,13 @@ def agent_of_run(
     kept = agent.todays_options(options)
     if not isinstance(agent, Agent):
         return make_agent(agent, kept | dict(more or {}))
-    own = recorded(settings_of(agent))
-    if own != options and own != recorded(settings_of(make_agent(type(agent), kept))):
+    if more:
+        raise QasError("an agent that is an instance has its options already: leave out options")
+    own = agent.kept_options(recorded(settings_of(agent)))
+    if own not in (
+        agent.kept_options(options),
+        agent.kept_options(recorded(settings_of(make_agent(type(agent), kept)))),
+    ):
         raise RunError(f"the run's agent has the options {shortened(options)}, got {shortened(own)}")
     return agent
 

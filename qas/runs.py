@@ -409,8 +409,16 @@ class Recorder:
         Raises:
             RunError: another process writes it, links lie in it, or it cannot be written.
         """
-        refuse_links(folder)
-        return cls(folder, hold(folder, "the run"))
+        held = hold(folder, "the run")
+        try:
+            with disk_errors(folder):
+                # Optuna's lock of the study is a link; who left it is gone, since the folder is held here.
+                (folder / "study.log.lock").unlink(missing_ok=True)
+            refuse_links(folder)
+        except BaseException:
+            held.release()
+            raise
+        return cls(folder, held)
 
     def create(self, config: dict[str, Any]) -> None:
         """Begin a run in a new folder.
@@ -449,6 +457,7 @@ class Recorder:
         assert self._stream is not None
         with disk_errors(self.folder / "history.csv"):
             self._stream.flush()
+            os.fsync(self._stream.fileno())  # a checkpoint never tells of more than there is
             return os.fstat(self._stream.fileno()).st_size
 
     def write(self, front: list[Result], summary: dict[str, Any]) -> None:

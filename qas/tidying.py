@@ -58,7 +58,7 @@ class Tidier:
             for tidy, value in self._versions(circuit, energy):
                 wrapped = wrap_angles(tidy)
                 found.append((wrapped, value, error if value == energy else problem.error(value), count))
-        tidied = Front(front.margin)
+        tidied = Front(0.0)  # what the search kept is not lost to its margin
         for wrapped, value, error, count in sorted(found, key=lambda point: (point[0].two_qubit_gates, len(point[0]))):
             tidied.add(wrapped, value, error, count)
         return tidied

@@ -18,6 +18,7 @@ from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Muta
 from qas.agents.pool.ledger import HIDDEN, Ledger, without_password
 from qas.checks import whole_number
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.simulators.interrupt import current
 from qas.vqe import Evaluation
 
 MODES = ("open", "pool")
@@ -186,7 +187,7 @@ class BoAgent(PoolAgent):
             ledger.finish(None)
             raise
         # What the budget cut short counts as complete if it is the best all the same.
-        ledger.finish(found, cut=not self.meter.may_spend, best=found.energy < self.lowest)
+        ledger.finish(found, cut=not self.meter.may_spend or bool(current()), best=found.energy < self.lowest)
         self.lowest = min(self.lowest, found.energy)
         self.count += 1
         return found

@@ -241,10 +241,10 @@ def _open_storage(where: str) -> Any:
 
 
 _SECRETS = (
-    re.compile(r"^[\w+.-]+:/+[^:/@]*:(?P<secret>.+)@", re.DOTALL),
+    re.compile(r"^[\w+.-]+:/+[^:/]*:(?P<secret>.+)@", re.DOTALL),  # the user may hold an @
     re.compile(r"^[^:/@]+:(?P<secret>[^/].*)@", re.DOTALL),  # the scheme was forgotten
     re.compile(r"^[\w+.-]+://[^:/@]*:(?P<secret>[^/@]*[^/@\d][^/@]*)(?:/|$)"),  # the host was forgotten
-    re.compile(r"(?i)[?&](?:password|passwd|pwd)=(?P<secret>[^&]+)"),
+    re.compile(r"(?i)[?&]\w*(?:password|passwd|pwd|secret|token|odbc_connect)=(?P<secret>[^&]+)"),
 )
 
 

@@ -90,6 +90,9 @@ class Form(abc.ABC):
 class Halves(Form):
     """float16."""
 
+    def __repr__(self) -> str:
+        return "Halves()"
+
     def rounded(self, values: Tensor) -> Tensor:
         return to_half(values)
 

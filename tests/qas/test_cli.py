@@ -509,7 +509,7 @@ def test_wrong_words_about_pools_and_encoders(
         ("search h2-2 --agent ppo --pool p", "pool"),
         ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
         ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
-        ("search --resume r --storage sqlite:///x.db", "leave out --storage"),
+        ("search --resume r --storage sqlite:///x.db", "no such run folder"),
         ("search --resume r --encoder q4", "leave out --encoder"),
     ]:
         assert message in _fails(capsys, *words.split()), words
