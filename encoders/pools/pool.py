@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +31,7 @@ from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.files import (
     LOCK,
+    check_versioned,
     disk_errors,
     hold,
     read_bytes,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = "qas-pool"
+LABELLED = "qas-labelled-pool"
 VERSION = 1
 SHARD = 5_000
 """Circuits in one file; also the work that a killed build may repeat."""
@@ -415,15 +417,9 @@ class TabularProblem(BaseProblem):
     def to_json(self) -> dict[str, Any]:
         if not self.pool:
             raise QasError("a labelled pool that is in memory only cannot be written to a file")
-        return {
-            "format": "qas-labelled-pool",
-            "version": 1,
-            "name": self.name,
-            "pool": self.pool,
-            "task": self.task,
-            "score": self.score.name,
-            "labels": Pool(self.pool).identity(self.task),
-        }
+        told = {name: getattr(self, name) for name in ("name", "threshold", "pool", "task")}
+        labels = Pool(self.pool).identity(self.task)
+        return versioned(LABELLED, 1, told | {"score": self.score.name, "labels": labels})
 
     @classmethod
     def from_json(cls, data: Any) -> TabularProblem:
@@ -432,17 +428,16 @@ class TabularProblem(BaseProblem):
         Raises:
             QasError: not such a dict, a newer version, or no such pool with these labels.
         """
+        held = check_versioned(data, LABELLED, 1, "a labelled problem")
         try:
-            version, pool, task, score = data["version"], str(data["pool"]), str(data["task"]), str(data["score"])
-            labels = data["labels"]
-        except (KeyError, TypeError) as error:
+            name, threshold = held["name"], held["threshold"]
+            pool, task, score, labels = (str(held[key]) for key in ("pool", "task", "score", "labels"))
+        except KeyError as error:
             raise QasError(
-                f"a labelled problem in a file has a version, pool, task, score and labels: {error}"
+                f"a labelled problem has name, threshold, pool, task, score and labels, not {error}"
             ) from None
-        if version != 1:
-            raise QasError(f"labelled problems of version 1 can be read, got version {shortened(version)}")
         opened = Pool(pool)
-        found = opened.table(task, score)
+        found = replace(opened.table(task, score), name=name, threshold=threshold)
         if opened.identity(task) != labels:
             raise PoolError(f"the labels of {task} have changed since the file was written: {pool}")
         return found
