@@ -15,7 +15,8 @@ import pytest
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian
-from qas.optimizers import list_optimizers, minimize
+from qas.optimizers import OPTIMIZERS, list_optimizers, minimize
+from qas.registry import options_of
 from qas.simulators import interrupt, make_simulator
 from qas.simulators.interrupt import Interrupted, stop_when
 from qas.testing import random_circuit, random_hamiltonian
@@ -43,7 +44,7 @@ def test_a_deadline_ends_a_minimization_that_is_one_compiled_call() -> None:
         except Interrupted:
             pass  # not one energy was finished
     assert stop.reason == "deadline"
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 20.0, "without a deadline it takes minutes"
 
 
 @pytest.mark.parametrize("method", sorted(list_optimizers()))
@@ -53,8 +54,10 @@ def test_an_interrupted_minimization_returns_the_best_point_it_knows(method: str
     circuit, hamiltonian = random_circuit(4, 40, rng), random_hamiltonian(4, 30, rng)
     simulator = make_simulator(engine=engine)
     objective = simulator.objective(circuit, hamiltonian)
+    known = options_of(OPTIMIZERS[method])
+    endless = {name: 10**7 for name in ("max_iterations", "iterations") if name in known}
     with stop_when(0.2):
-        result = minimize(objective, circuit.angles, method=method, tolerance=1e-300, rng=0)
+        result = minimize(objective, circuit.angles, method=method, tolerance=1e-300, rng=0, **endless)
     assert result.fun <= simulator.expectation(circuit, hamiltonian) + 1e-12
     assert result.fun == pytest.approx(simulator.expectation(circuit, hamiltonian, result.x), abs=1e-12)
     if not result.success:
@@ -151,7 +154,7 @@ def test_ctrl_c_stops_a_program_in_the_middle_of_a_minimization(program: str) ->
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
         assert b"KeyboardInterrupt" in process.stderr.read()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 20.0
 
 
 def test_times_that_are_no_numbers_are_refused() -> None:
