@@ -17,36 +17,17 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import erfcx, log_ndtr, ndtr
 
-from qas.agents.pool.surrogates import Array, Positions, Posterior, best_positions
+from qas.agents.pool.surrogates import Array, Choice, Positions, best_positions
 from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What an acquisition chooses among."""
-
-    posterior: Posterior
-    """of all points"""
-    where: Positions
-    """those that may be chosen"""
-    target: float
-    """in standardised output"""
-    count: int
-    """size of the batch"""
-    rng: np.random.Generator
-    """source of every random choice"""
-    pending: Array
-    """(p, d), points that are being evaluated"""
 
 
 class Acquisition(abc.ABC):
@@ -94,10 +75,7 @@ class LogExpectedImprovement(Acquisition):
         return log_expected_improvement(mean, std, target)
 
     def choose(self, among: Choice) -> Positions:
-        short = self.best(among, self.shortlist)
-        return among.posterior.improve(
-            short, among.target, among.count, among.rng, pending=among.pending, samples=self.samples
-        )
+        return among.posterior.improve(self.best(among, self.shortlist), among, self.samples)
 
 
 class Thompson(Acquisition):

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qas.agents.pool import ACQUISITIONS, SURROGATES
-from qas.agents.pool.acquisitions import Acquisition, Choice
+from qas.agents.pool.acquisitions import Acquisition
 from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
-from qas.agents.pool.surrogates import Array, Posterior, Surrogate, best_positions, standard_units
+from qas.agents.pool.surrogates import Array, Choice, Posterior, Surrogate, best_positions, standard_units
 from qas.checks import whole_number
 
 SurrogateLike = str | dict[str, Any] | type[Surrogate] | Surrogate

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Search, SearchEnded
-from qas.agents.pool.acquisitions import Choice
 from qas.agents.pool.agent import POOL_SIZE, PoolAgent
 from qas.agents.pool.bayesian import AcquisitionLike, BayesianSearcher, SurrogateLike
 from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Mutations
 from qas.agents.pool.ledger import HIDDEN, Ledger, without_password
+from qas.agents.pool.surrogates import Choice
 from qas.checks import whole_number
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.simulators.interrupt import current

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
+from qas.agents.pool.surrogates import Array, Choice, Positions, Posterior, Surrogate, standard_units
 from qas.errors import MissingExtraError
 
 _CHUNK = 4096
@@ -35,36 +35,27 @@ class BotorchPosterior(Posterior):
             torch.manual_seed(int(rng.integers(2**31)))
             return self._model.posterior(self._x[where]).rsample(torch.Size([count]))[..., 0].numpy()
 
-    def improve(
-        self,
-        where: Positions,
-        best: float,
-        count: int,
-        rng: np.random.Generator,
-        *,
-        pending: Array,
-        samples: int | None,
-    ) -> Positions:
+    def improve(self, short: Positions, among: Choice, samples: int | None) -> Positions:
         import torch
         from botorch.acquisition import qLogExpectedImprovement
         from botorch.optim import optimize_acqf_discrete
         from botorch.sampling import SobolQMCNormalSampler
 
-        if len(where) <= count:
-            return where
+        if len(short) <= among.count:
+            return short
         sampler = SobolQMCNormalSampler(torch.Size([samples or 128]), seed=self._surrogate.seed)
-        others = self._surrogate.inputs(pending) if len(pending) else None
+        pending = self._surrogate.inputs(among.pending) if len(among.pending) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            gain = qLogExpectedImprovement(self._model, best_f=best, sampler=sampler, X_pending=others)
-            choices = self._x[where]
-            found, _ = optimize_acqf_discrete(gain, q=count, choices=choices, return_acq_values=False)
+            gain = qLogExpectedImprovement(self._model, best_f=among.target, sampler=sampler, X_pending=pending)
+            choices = self._x[short]
+            found, _ = optimize_acqf_discrete(gain, q=among.count, choices=choices, return_acq_values=False)
         # BoTorch returns coordinates, and copies of a point share them.
         chosen: list[int] = []
         for row in found:
             same = torch.nonzero((choices == row).all(dim=1)).flatten().tolist()
             chosen.extend([position for position in same if position not in chosen][:1])
-        return where[chosen or [0]]
+        return short[chosen or [0]]
 
 
 class BotorchSurrogate(Surrogate):

@@ -24,7 +24,7 @@ from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from qas.agents.pool.acquisitions import log_expected_improvement
-from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
+from qas.agents.pool.surrogates import Array, Choice, Positions, Posterior, Surrogate, standard_units
 from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
@@ -446,21 +446,13 @@ class PoolPosterior(Posterior):
         factor = safe_cholesky(self.joint_covariance(where))
         return self.mean[where] + rng.standard_normal((count, len(where))) @ factor.T
 
-    def improve(
-        self,
-        where: Positions,
-        best: float,
-        count: int,
-        rng: np.random.Generator,
-        *,
-        pending: Array,
-        samples: int | None,
-    ) -> Positions:
+    def improve(self, short: Positions, among: Choice, samples: int | None) -> Positions:
         samples = samples or _SAMPLES
-        half = rng.standard_normal(((samples + 1) // 2, len(pending) + count))
+        half = among.rng.standard_normal(((samples + 1) // 2, len(among.pending) + among.count))
         draws = np.concatenate([half, -half])[:samples]
-        others = self.process.inputs(pending) if len(pending) else np.empty((0, self.points.shape[1]))
-        return np.array(GreedyImprovement(self, where, best, draws, others).pick(count), dtype=np.intp)
+        pending = self.process.inputs(among.pending) if len(among.pending) else np.empty((0, self.points.shape[1]))
+        greedy = GreedyImprovement(self, short, among.target, draws, pending)
+        return np.array(greedy.pick(among.count), dtype=np.intp)
 
 
 class GreedyImprovement:
@@ -553,20 +545,11 @@ class NewPosterior(Posterior):
         mean, covariance = self.process.joint(self.points[where])
         return mean + rng.standard_normal((count, len(where))) @ safe_cholesky(covariance).T
 
-    def improve(
-        self,
-        where: Positions,
-        best: float,
-        count: int,
-        rng: np.random.Generator,
-        *,
-        pending: Array,
-        samples: int | None,
-    ) -> Positions:
-        process, x = self.process, self.points[where]
-        mean, std = self.mean[where], self.std[where]
+    def improve(self, short: Positions, among: Choice, samples: int | None) -> Positions:
+        process, x, best = self.process, self.points[short], among.target
+        mean, std = self.mean[short], self.std[short]
         chosen: list[int] = []
-        while len(chosen) < min(count, len(where)):
+        while len(chosen) < min(among.count, len(short)):
             scores = log_expected_improvement(mean, std, best)
             scores[chosen] = -np.inf
             pick = int(scores.argmax())
@@ -575,7 +558,7 @@ class NewPosterior(Posterior):
             process = process.condition(x[pick : pick + 1], mean[pick : pick + 1])
             mean, std = process.standard(x)
             std = np.maximum(std, 1e-9)
-        return where[chosen]
+        return short[chosen]
 
 
 # ---------------------------------------------------------------------- as a surrogate

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,29 +50,35 @@ class Posterior(abc.ABC):
     def sample(self, where: Positions, count: int, rng: np.random.Generator) -> Array:
         """Joint draws of the values of some points, (count, len(where))."""
 
-    def improve(
-        self,
-        where: Positions,
-        best: float,
-        count: int,
-        rng: np.random.Generator,
-        *,
-        pending: Array,
-        samples: int | None,
-    ) -> Positions:
-        """Up to `count` of the points `where` that together promise the largest improvement over `best`.
+    def improve(self, short: Positions, among: Choice, samples: int | None) -> Positions:
+        """Up to `among.count` points that together promise the largest improvement over the target.
 
         Args:
-            where: positions, those of the largest expected improvement first.
-            best: in standardised output.
-            count: size of the batch.
-            rng: source of draws.
-            pending: (p, d), points that are being evaluated, as they were given to the surrogate.
-            samples: draws of their values, where draws are needed; None: as many as are usual for the surrogate.
+            short: positions to choose from, those of the largest expected improvement first.
+            among: target, size of the batch, pending points, source of draws.
+            samples: draws of values, where draws are needed; None: as many as are usual for the surrogate.
 
         A posterior that knows nothing of how points hang together takes the first ones.
         """
-        return where[:count]
+        return short[: among.count]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What an acquisition chooses among."""
+
+    posterior: Posterior
+    """of all points"""
+    where: Positions
+    """those that may be chosen"""
+    target: float
+    """in standardised output"""
+    count: int
+    """size of the batch"""
+    rng: np.random.Generator
+    """source of every random choice"""
+    pending: Array
+    """(p, d), points that are being evaluated, as they were given to the surrogate"""
 
 
 class Surrogate(abc.ABC):
