@@ -19,7 +19,7 @@ from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.noise import NoiseModel, load_noise
-from qas.problems import BaseProblem, load_problem, problem_from_json
+from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
 from qas.runs import Recorder, Run, load_run, read_config
@@ -123,7 +123,8 @@ def search(
         "versions": versions(),
     }
     with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
-        state = _build(config | {"evaluator": settings["evaluator"]}, player, recorder, on_progress, on_start)
+        asked = config | {"evaluator": settings["evaluator"]}
+        state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
         return _conduct(state, player, report)
 
@@ -165,7 +166,7 @@ def resume(
     player = agent_of_run(agent, config, options)
     config["options"] = player.kept_options(config["options"])
     with Recorder.take_over(run.path) as recorder:
-        state = _build(config, player, recorder, on_progress, on_start)
+        state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
         state.restore(player, run.path)
         if config != run.config:
             write_json(run.path / "config.json", config)
@@ -188,14 +189,14 @@ def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
 
 def _build(
     config: dict[str, Any],
+    problem: BaseProblem,
+    noise: NoiseModel | None,
     player: Agent,
     recorder: Recorder | None,
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Search:
     """The search that a config describes, ready to begin; nothing is written yet."""
-    problem = problem_from_json(config["problem"])
-    noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     if noise is not None:
         noise.check_register(problem.n_qubits)
     coupling = config.get("coupling")

@@ -154,7 +154,7 @@ class Record:
 
     def write(self, meter: Meter, status: str) -> None:
         """Replace front, best circuit and summary in the run folder."""
-        self._write(meter, status, self.front)
+        self._write(meter, status, self.front, self.results(meter))
 
     def finish(self, meter: Meter, status: str, gates: Iterable[str], seconds: float | None) -> None:
         """Write the outcome of the search, its front tidied; see `qas.tidying`.
@@ -170,10 +170,11 @@ class Record:
         self.write(meter, status)  # what comes now can be cut short
         tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds)
         front = tidier(self.front)
-        remarks = remarks_on(self.results(meter, front), self.problem, meter.noise, self.recorder.folder)
-        self._write(meter, status, front, tidying=tidier.evaluations, remarks=remarks)
+        results = self.results(meter, front)
+        remarks = remarks_on(results, self.problem, meter.noise, self.recorder.folder)
+        self._write(meter, status, front, results, tidying=tidier.evaluations, remarks=remarks)
 
-    def _write(self, meter: Meter, status: str, front: Front, **more: Any) -> None:
+    def _write(self, meter: Meter, status: str, front: Front, results: list[Result], **more: Any) -> None:
         if self.recorder is None:
             return
         best = front.best
@@ -184,7 +185,7 @@ class Record:
             "seconds": round(meter.seconds, 3),
             "best_error": best[0] if best else None,
         }
-        self.recorder.write(self.results(meter, front), summary | more)
+        self.recorder.write(results, summary | more)
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:

@@ -237,10 +237,13 @@ def check_settings(kind: Callable[..., Any], settings: Mapping[str, Any], what: 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
     """Types of the parameters; none where a name in them cannot be resolved at run time."""
-    try:
-        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)  # type: ignore[misc]
-    except NameError:
-        return {}
+    found: dict[str, Any] = {}
+    for function in _takers(kind):
+        try:
+            found = get_type_hints(function) | found
+        except NameError:
+            continue
+    return found
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -264,9 +267,29 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def options_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword options of a class or function: keyword-only parameters, in their order."""
-    parameters = inspect.signature(kind).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    """The keyword options of a class or function: keyword-only parameters, in their order.
+
+    Where a constructor ends in ``**options`` those of the class it extends follow.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for function in _takers(kind):
+        parameters = inspect.signature(function).parameters.values()
+        found |= {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in found}
+    return found
+
+
+def _takers(kind: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function; or the constructor of a class and those that it hands further keywords on to."""
+    if not isinstance(kind, type):
+        yield kind
+        return
+    for base in kind.__mro__:
+        constructor = vars(base).get("__init__")
+        if constructor is not None:
+            yield constructor
+            parameters = inspect.signature(constructor).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return
 
 
 def settings_of(thing: Any) -> dict[str, Any]:

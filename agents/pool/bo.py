@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Search, SearchEnded
-from qas.agents.pool.agent import POOL_SIZE, PoolAgent
+from qas.agents.pool.agent import PoolAgent
 from qas.agents.pool.bayesian import AcquisitionLike, BayesianSearcher, SurrogateLike
 from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Mutations
 from qas.agents.pool.ledger import HIDDEN, Ledger, without_password
@@ -49,7 +49,7 @@ class BoAgent(PoolAgent):
         storage: Optuna storage URL or journal file; runs that share one learn from each other. A password in it is not
             kept with the run.
         study: name of the study; default from problem, noise and number of qubits.
-        encoder, pool, pool_size, screen, screen_keep, features, starts: as for every pool agent.
+        candidates: encoder, pool, pool_size, screen, screen_keep, features, starts, as for every pool agent.
 
     References:
         Eriksson et al., "Scalable global optimization via local Bayesian optimization", NeurIPS 2019 (trust region).
@@ -70,23 +70,9 @@ class BoAgent(PoolAgent):
         initial: int = 16,
         storage: str | None = None,
         study: str | None = None,
-        encoder: str | None = None,
-        pool: str | None = None,
-        pool_size: int = POOL_SIZE,
-        screen: str | None = None,
-        screen_keep: float = 0.2,
-        features: str | None = None,
-        starts: int = 1,
+        **candidates: Any,
     ) -> None:
-        super().__init__(
-            encoder=encoder,
-            pool=pool,
-            pool_size=pool_size,
-            screen=screen,
-            screen_keep=screen_keep,
-            features=features,
-            starts=starts,
-        )
+        super().__init__(**candidates)
         if mode is not None and mode not in MODES:
             raise UnknownNameError("mode", mode, MODES)
         self.surrogate, self.acquisition = surrogate, acquisition
@@ -251,7 +237,7 @@ class BoAgent(PoolAgent):
         rows, values = self._around_the_best(), -self.energies
         assert isinstance(self.searcher, BayesianSearcher)
         acquisition = self.searcher.acquisition
-        self._model.learn(_Points(self), values, self.rng, thorough=True)  # type: ignore[arg-type]
+        self._model.learn(_Points(self), values, self.rng, thorough=True)
         posterior = self._model.posterior_once(self.points_of(rows))
         target = self._model.standard(acquisition.target(values))
         among = Choice(posterior, np.arange(len(rows)), target, self.batch, self.rng, self.points[:0])
@@ -302,7 +288,7 @@ class BoAgent(PoolAgent):
             first, *blocks = own["blocks"] or [0]
             model = {"n_fit": first, "blocks": blocks}
             more = {} if own["theta"] is None else {"theta": np.array(own["theta"])}
-        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)  # type: ignore[arg-type]
+        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)
 
 
 class _Points:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qas.agents.pool.surrogates import Array, Choice, Positions, Posterior, Surrogate, standard_units
+from qas.agents.pool.surrogates import Array, Choice, Observed, Positions, Posterior, Surrogate, standard_units
 from qas.errors import MissingExtraError
 
 _CHUNK = 4096
@@ -88,9 +88,7 @@ class BotorchSurrogate(Surrogate):
 
         return torch.from_numpy(np.ascontiguousarray((points - self._centre) / self._scale, dtype=np.float64))
 
-    def learn(
-        self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
-    ) -> bool:
+    def learn(self, points: Observed, values: Array, rng: np.random.Generator, *, thorough: bool = False) -> bool:
         import torch
         from botorch.fit import fit_gpytorch_mll
         from botorch.models import SingleTaskGP

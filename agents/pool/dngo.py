@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize
 from torch import Tensor
 
-from qas.agents.pool.surrogates import Array, Positions, Posterior, Surrogate, standard_units
+from qas.agents.pool.surrogates import Array, Observed, Positions, Posterior, Surrogate, standard_units
 from qas.checks import finite_number, whole_number
 
 _BATCH = 10
@@ -129,9 +129,7 @@ class DngoSurrogate(Surrogate):
     def prepare(self, points: ArrayLike) -> None:
         pass
 
-    def learn(
-        self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
-    ) -> bool:
+    def learn(self, points: Observed, values: Array, rng: np.random.Generator, *, thorough: bool = False) -> bool:
         points = points[:]
         self._centre, self._scale = standard_units(points)
         self._mean, spread = float(values.mean()), float(values.std())

@@ -24,7 +24,7 @@ from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from qas.agents.pool.acquisitions import log_expected_improvement
-from qas.agents.pool.surrogates import Array, Choice, Positions, Posterior, Surrogate, standard_units
+from qas.agents.pool.surrogates import Array, Choice, Observed, Positions, Posterior, Surrogate, standard_units
 from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
@@ -609,7 +609,7 @@ class GaussianProcessSurrogate(Surrogate):
     def standard(self, value: float) -> float:
         return (value - self.process.y_mean) / self.process.y_std
 
-    def learn(self, points: Points, values: Array, rng: np.random.Generator, *, thorough: bool = False) -> bool:
+    def learn(self, points: Observed, values: Array, rng: np.random.Generator, *, thorough: bool = False) -> bool:
         n, growth = len(values), self.refit_growth or (1.2 if thorough else 1.25)
         if self._process is not None and n < growth * self._n_fit:
             if n > len(self._process):
@@ -620,7 +620,7 @@ class GaussianProcessSurrogate(Surrogate):
         self._n_fit, self._blocks, self._kept = n, [], None
         return True
 
-    def _append(self, points: Points, values: Array, end: int) -> None:
+    def _append(self, points: Observed, values: Array, end: int) -> None:
         new = slice(len(self.process), end)
         self.process.append(points[new], values[new])
         self._blocks.append(end)
@@ -655,7 +655,7 @@ class GaussianProcessSurrogate(Surrogate):
         self,
         state: dict[str, Any],
         arrays: dict[str, np.ndarray],
-        points: Points,
+        points: Observed,
         values: Array,
         after: Callable[[int], None],
     ) -> None:

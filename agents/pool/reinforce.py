@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from qas.agents.pool.agent import POOL_SIZE, PoolAgent
+from qas.agents.pool.agent import PoolAgent
 from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
 from qas.checks import whole_number
 from qas.errors import QasError
@@ -213,7 +213,7 @@ class ReinforceAgent(PoolAgent):
 
     Args:
         alpha, baseline, thresholds: as of `ReinforceSearcher`; `PAPER_SETTINGS` has those of the published searches.
-        encoder, pool, pool_size, screen, screen_keep, features, starts: as for every pool agent.
+        candidates: encoder, pool, pool_size, screen, screen_keep, features, starts, as for every pool agent.
     """
 
     name: ClassVar[str] = "reinforce"
@@ -225,23 +225,9 @@ class ReinforceAgent(PoolAgent):
         alpha: float = 0.8,
         baseline: float = 0.5,
         thresholds: tuple[float, ...] = (0.5, 0.7, 0.95),
-        encoder: str | None = None,
-        pool: str | None = None,
-        pool_size: int = POOL_SIZE,
-        screen: str | None = None,
-        screen_keep: float = 0.2,
-        features: str | None = None,
-        starts: int = 1,
+        **candidates: Any,
     ) -> None:
-        super().__init__(
-            encoder=encoder,
-            pool=pool,
-            pool_size=pool_size,
-            screen=screen,
-            screen_keep=screen_keep,
-            features=features,
-            starts=starts,
-        )
+        super().__init__(**candidates)
         self.alpha, self.baseline, self.thresholds = alpha, baseline, tuple(thresholds)
         self.make_searcher(np.zeros((1, 1)), np.random.default_rng())  # settings are checked before anything is slow
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,14 @@ def best_positions(scores: Array, count: int) -> Positions:
         return np.empty(0, dtype=np.intp)
     among = np.argpartition(-scores, count - 1)[:count]
     return among[np.lexsort((among, -scores[among]))]
+
+
+class Observed(Protocol):
+    """Points told so far: an array, or what gives arrays where a slice is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice, /) -> NDArray[np.floating]: ...
 
 
 class Posterior(abc.ABC):
@@ -99,13 +107,11 @@ class Surrogate(abc.ABC):
         """Forget everything; the points (N, d) of the pool set the units."""
 
     @abc.abstractmethod
-    def learn(
-        self, points: NDArray[np.floating], values: Array, rng: np.random.Generator, *, thorough: bool = False
-    ) -> bool:
+    def learn(self, points: Observed, values: Array, rng: np.random.Generator, *, thorough: bool = False) -> bool:
         """Take in what was told.
 
         Args:
-            points: (n, d), n at least 2; slices give arrays, it may be no array itself.
+            points: (n, d), n at least 2.
             values: (n,), larger is better.
             rng: source of every random choice.
             thorough: fits may take longer, as where every circuit that is proposed is new.
@@ -139,7 +145,7 @@ class Surrogate(abc.ABC):
         self,
         state: dict[str, Any],
         arrays: dict[str, np.ndarray],
-        points: NDArray[np.floating],
+        points: Observed,
         values: Array,
         after: Callable[[int], None],
     ) -> None:

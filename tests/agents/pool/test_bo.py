@@ -240,12 +240,11 @@ def test_what_the_budget_cuts_short_is_pruned_unless_it_is_the_best(tmp_path: Pa
 def agent(tmp_path: Path, **options: Any) -> BoAgent:
     from qas.runs import Recorder
 
+    problem = qas.load_problem("h2-2")
     config = {
         "agent": "bo",
         "options": SMALL | options,
         "seed": 3,
-        "problem": qas.load_problem("h2-2").to_json(),
-        "noise": None,
         "budget": {"evaluations": 1000},
         "max_gates": 6,
         "gates": ["rx", "ry", "rz", "cx"],
@@ -253,7 +252,7 @@ def agent(tmp_path: Path, **options: Any) -> BoAgent:
     }
     (tmp_path / "run").mkdir()
     player = BoAgent(**config["options"])
-    launch._build(config, player, Recorder(tmp_path / "run"), None)
+    launch._build(config, problem, None, player, Recorder(tmp_path / "run"))
     return player
 
 

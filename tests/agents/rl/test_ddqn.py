@@ -22,15 +22,13 @@ def ddqn(tmp_path: Path) -> Any:
         "agent": "ddqn",
         "options": {"gamma": 0.5, "n_step": 3, "hidden": [8], "batch_size": 4, "learn_after": 1, "memory": 8},
         "seed": 3,
-        "problem": qas.load_problem("h2-2").to_json(),
-        "noise": None,
         "budget": {"evaluations": 1000},
         "max_gates": 5,
         "gates": ["rx", "ry", "rz", "cx"],
         "evaluator": {},
     }
     agent = make_agent("ddqn", config["options"])
-    launch._build(config, agent, Recorder(tmp_path / "run"))
+    launch._build(config, qas.load_problem("h2-2"), None, agent, Recorder(tmp_path / "run"))
     return agent
 
 
