@@ -20,6 +20,7 @@ import numpy as np
 
 from qas.simulators._compile import compiled
 from qas.simulators._simd import (
+    SHORT,
     add,
     address,
     get,
@@ -35,9 +36,6 @@ from qas.simulators._simd import (
     sum4,
     zero4,
 )
-
-SHORT = 1 << 12
-"""States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
 
 
 class Library(NamedTuple):

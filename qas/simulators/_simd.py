@@ -74,6 +74,10 @@ def get_int(typingctx, base, index):  # type: ignore[no-untyped-def]
     return types.intp(types.intp, types.intp), codegen
 
 
+SHORT = 1 << 12
+"""States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
+
+
 @intrinsic
 def stopped(typingctx, flag):  # type: ignore[no-untyped-def]
     """Whether the 64-bit integer at this address is not zero; other threads set it (`qas.simulators.interrupt`)."""

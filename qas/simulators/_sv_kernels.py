@@ -16,6 +16,7 @@ import numpy as np
 
 from qas.simulators._compile import compiled
 from qas.simulators._simd import (
+    SHORT,
     address,
     get,
     load2_twice,
@@ -34,9 +35,6 @@ from qas.simulators._simd import (
     swap_parts,
     zero4,
 )
-
-SHORT = 1 << 12
-"""States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
 
 
 class Library(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ KEPT_BYTES = 1 << 28
 _AXIS_PAIR = {"X": (2, 3), "Y": (3, 1), "Z": (1, 2)}
 
 
+@functools.cache  # asked for at every gradient
 def _memory_limit() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
