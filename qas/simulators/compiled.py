@@ -65,7 +65,11 @@ class CompiledSimulator(Simulator):
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
-    def compiled(self, circuit: Circuit) -> CompiledCircuit:
+    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> Any:
+        """What the kernels take for a circuit."""
+        return CompiledCircuit(n_qubits, ops, slots)
+
+    def compiled(self, circuit: Circuit) -> Any:
         """The circuit as arrays. The circuit carries them along, and so do its copies with other angles.
 
         Raises:
@@ -91,7 +95,7 @@ class CompiledSimulator(Simulator):
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
-        result = CompiledCircuit(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
+        result = self._assembled(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
         circuit.__dict__["_compiled"] = (self, result)
         return result
 
