@@ -37,12 +37,13 @@ from qas.simulators._lanes import (
 
 TILE = 16
 """Numbers of each row in one tile: the two lowest digits that the block does not touch."""
-CHUNK = 8
-"""Tiles that go through the buffer at once."""
-LINE = TILE * CHUNK
-BUFFER = 2 * 16 * LINE
-"""Numbers in the scratch memory of one thread: two buffers of 16 rows."""
-FORWARD, UNDO, ADJOINT = 0, 1, 2
+CHUNK = 4
+"""Tiles that go through the buffers at once: they fit into the nearest cache."""
+NEAR = 8
+"""Tiles of two vectors that fit into the nearest cache."""
+LINE = TILE * CHUNK + 8
+BUFFER = 3 * 16 * LINE
+"""Numbers in the scratch memory of one thread: three buffers of 16 rows."""
 SHIFT, DENSE = 0, 1
 """Kinds of one-qubit map: 1 everywhere but for Z += g·I (the rest of it is in the factors of the core), or any."""
 NOWHERE = 30
@@ -173,16 +174,6 @@ def _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants
         _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, True)
 
 
-@compiled(inline=True)
-def _mixed(direction, source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
-    if direction == FORWARD:
-        _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
-    elif direction == UNDO:
-        _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
-    else:
-        _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
-
-
 @compiled()
 def _dense(source, target, columns, rows, matrix):
     """target = M source for the 16 rows of a buffer; `matrix` row by row."""
@@ -217,10 +208,10 @@ def _tile_digits(low, high):
 
 @compiled()
 def gather(source, buffer, first, last, low, high):
-    """Turn tiles of a block whose lower digit is 0 or 1 into rows of `LINE` numbers, row = letter + 4 · higher letter."""
+    """Turn tiles into rows of `LINE` numbers; the row is the letter of the lower digit + 4 · that of the higher one."""
     p, q = _tile_digits(low, high)
     lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
+    by_row, by_lane, inner, step = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low), 1 << (2 * low)
     for tile in range(first, last):
         start, column = place(tile, p, q), TILE * (tile - first)
         for b in range(4):
@@ -231,7 +222,7 @@ def gather(source, buffer, first, last, low, high):
                     transpose4(here, inner, there, LINE)
                 else:
                     for a in range(4):
-                        copy4(at(here, 4 * a), at(there, a * LINE))
+                        copy4(at(here, a * step), at(there, a * LINE))
 
 
 @compiled()
@@ -239,7 +230,7 @@ def scatter(buffer, target, first, last, low, high):
     """The way back of `gather`."""
     p, q = _tile_digits(low, high)
     lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
+    by_row, by_lane, inner, step = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low), 1 << (2 * low)
     for tile in range(first, last):
         start, column = place(tile, p, q), TILE * (tile - first)
         for b in range(4):
@@ -250,7 +241,7 @@ def scatter(buffer, target, first, last, low, high):
                     transpose4(here, LINE, there, inner)
                 else:
                     for a in range(4):
-                        copy4(at(here, a * LINE), at(there, 4 * a))
+                        copy4(at(here, a * LINE), at(there, a * step))
 
 
 @compiled(inline=True)
@@ -267,14 +258,12 @@ def _core_rows(rows, core, low_step, high_step):
 
 
 @compiled()
-def apply(
-    direction, source, target, first, last, low, high, core, dense, constants, low_kind, high_kind, rows, buffer
-):
-    """One block, or its inverse or transpose, on tiles `first` to `last` of a vector of at least 4**4 numbers.
+def forward(source, target, first, last, low, high, core, dense, constants, low_kind, high_kind, rows, buffer):
+    """One block on tiles `first` to `last` of a vector of at least 4**4 numbers.
 
     Args:
         core: for each local string the one it comes from; -1 in front: the core is `dense`.
-        dense: the core as 16x16 map, row by row (for the inverse or the transpose of the block: of the core).
+        dense: 16x16 map, row by row.
         rows: scratch for 32 integers.
         buffer: scratch for `BUFFER` numbers.
     """
@@ -283,64 +272,36 @@ def apply(
     if low >= 2 and not is_dense:
         _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
         _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
-        _mixed(direction, source, target, first, last, low, high, rows_in, rows_out, constants, low_kind, high_kind)
+        _mix_forward(source, target, first, last, low, high, turned, straight, constants, low_kind, high_kind)
         return
     _straight_rows(straight, LINE, 4 * LINE)
     if is_dense:
         _straight_rows(turned, LINE, 4 * LINE)
     else:
         _core_rows(turned, core, LINE, 4 * LINE)
-    rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
     other = at(buffer, 16 * LINE)
     for tile in range(first, last, CHUNK):
         end = min(last, tile + CHUNK)
         count = end - tile
-        if low >= 2:
-            _gather_straight(source, buffer, tile, end, low, high)
-        else:
-            gather(source, buffer, tile, end, low, high)
-        here, there = buffer, other
-        if is_dense and direction == FORWARD:
+        gather(source, buffer, tile, end, low, high)
+        here = buffer
+        if is_dense:
             _dense(buffer, other, TILE * count, straight, dense)
             here = other
-        _mixed(direction, here, there, 0, count, NOWHERE, NOWHERE, rows_in, rows_out, constants, low_kind, high_kind)
-        if is_dense and direction != FORWARD:
-            _dense(other, buffer, TILE * count, straight, dense)
-            there = buffer
-        if low >= 2:
-            _scatter_straight(there, target, tile, end, low, high)
-        else:
-            scatter(there, target, tile, end, low, high)
+        _mix_forward(here, other, 0, count, NOWHERE, NOWHERE, turned, straight, constants, low_kind, high_kind)
+        scatter(other, target, tile, end, low, high)
 
 
 @compiled()
-def _gather_straight(source, buffer, first, last, low, high):
-    for tile in range(first, last):
-        start, column = place(tile, low, high), TILE * (tile - first)
-        for row in range(16):
-            here = at(source, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
-            for i in range(0, TILE, 4):
-                copy4(at(here, i), at(buffer, row * LINE + column + i))
+def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, sums):
+    """sums[4 (i-1) + j] += bra[i] ket[j], register by register, over the letters i > 0, j of one digit.
 
-
-@compiled()
-def _scatter_straight(buffer, target, first, last, low, high):
-    for tile in range(first, last):
-        start, column = place(tile, low, high), TILE * (tile - first)
-        for row in range(16):
-            there = at(target, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
-            for i in range(0, TILE, 4):
-                copy4(at(buffer, row * LINE + column + i), at(there, i))
-
-
-@compiled()
-def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, out):
-    """out[4 (i-1) + j] += Σ bra[i] ket[j] over the letters i > 0, j of one digit; `inner`, `outer` step through rows."""
+    `inner` and `outer` step through the rows.
+    """
     lanes = width(bra)
-    s10, s11, s12, s13 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
-    s20, s21, s22, s23 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
-    s30, s31, s32, s33 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+    s10, s11, s12, s13 = load(sums, 0), load(sums, TILE), load(sums, 2 * TILE), load(sums, 3 * TILE)
+    s20, s21, s22, s23 = load(sums, 4 * TILE), load(sums, 5 * TILE), load(sums, 6 * TILE), load(sums, 7 * TILE)
+    s30, s31, s32, s33 = load(sums, 8 * TILE), load(sums, 9 * TILE), load(sums, 10 * TILE), load(sums, 11 * TILE)
     for tile in range(first, last):
         start = place(tile, p, q)
         for i in range(start, start + TILE, lanes):
@@ -357,45 +318,95 @@ def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, out):
                 y = load(bra, r3)
                 s30, s31 = times_plus(y, x0, s30), times_plus(y, x1, s31)
                 s32, s33 = times_plus(y, x2, s32), times_plus(y, x3, s33)
-    write(out, 0, read(out, 0) + total(s10))
-    write(out, 1, read(out, 1) + total(s11))
-    write(out, 2, read(out, 2) + total(s12))
-    write(out, 3, read(out, 3) + total(s13))
-    write(out, 4, read(out, 4) + total(s20))
-    write(out, 5, read(out, 5) + total(s21))
-    write(out, 6, read(out, 6) + total(s22))
-    write(out, 7, read(out, 7) + total(s23))
-    write(out, 8, read(out, 8) + total(s30))
-    write(out, 9, read(out, 9) + total(s31))
-    write(out, 10, read(out, 10) + total(s32))
-    write(out, 11, read(out, 11) + total(s33))
+    store(sums, 0, s10)
+    store(sums, TILE, s11)
+    store(sums, 2 * TILE, s12)
+    store(sums, 3 * TILE, s13)
+    store(sums, 4 * TILE, s20)
+    store(sums, 5 * TILE, s21)
+    store(sums, 6 * TILE, s22)
+    store(sums, 7 * TILE, s23)
+    store(sums, 8 * TILE, s30)
+    store(sums, 9 * TILE, s31)
+    store(sums, 10 * TILE, s32)
+    store(sums, 11 * TILE, s33)
+
+
+@compiled(inline=True)
+def clear_sums(sums):
+    for k in range(24):
+        store(sums, k * TILE, nothing(sums))
+
+
+@compiled(inline=True)
+def read_sums(sums, products):
+    """The registers of `sums`, each added up: float64."""
+    for k in range(24):
+        write(products, k, total(load(sums, k * TILE)))
 
 
 @compiled()
-def overlaps(bra, ket, first, last, low, high, want_low, want_high, out, rows, buffer):
-    """Reduced products of two vectors: out[4 (i-1) + j] += Σ bra[i…] ket[j…], letters of one digit, i > 0.
+def backward(
+    bra, ket, undo, first, last, low, high, core, dense, constants, low_kind, high_kind, want_low, want_high, sums,
+    rows, buffer,
+):  # fmt: skip
+    """One block of the reverse sweep: products of the vectors after it, then the vectors before it.
+
+    A few tiles at a time, so that what follows finds them in the nearest cache.
 
     Args:
-        want_low, want_high: whether the digit `low` (into out[0:12]) or `high` (into out[12:24]) is wanted.
-        out: float64.
+        bra: adjoint after the block; in the end before it.
+        ket: state after the block; in the end before it, if `undo`.
+        constants: of the block's adjoint, then of its inverse.
+        dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
+        want_low, want_high: whether Σ bra[i…] ket[j…] over one letter of the qubit is added to `sums`, 12 registers.
     """
-    if low >= 2:
-        _straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
-        if want_low:
-            _overlaps(bra, ket, first, last, low, high, rows, 1, 4, out)
-        if want_high:
-            _overlaps(bra, ket, first, last, low, high, rows, 4, 1, at(out, 12))
+    straight, turned = rows, at(rows, 16)
+    inverse = at(constants, CONSTANTS)
+    is_dense = read(core, 0) < 0
+    high_sums = at(sums, 12 * TILE)
+    if low >= 2 and not is_dense:
+        _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
+        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        for tile in range(first, last, NEAR):
+            end = min(last, tile + NEAR)
+            if want_low:
+                _overlaps(bra, ket, tile, end, low, high, straight, 1, 4, sums)
+            if want_high:
+                _overlaps(bra, ket, tile, end, low, high, straight, 4, 1, high_sums)
+            _mix_adjoint(bra, bra, tile, end, low, high, straight, turned, constants, low_kind, high_kind)
+            if undo:
+                _mix_undo(ket, ket, tile, end, low, high, straight, turned, inverse, low_kind, high_kind)
         return
-    _straight_rows(rows, LINE, 4 * LINE)
-    other = at(buffer, 16 * LINE)
+    _straight_rows(straight, LINE, 4 * LINE)
+    if is_dense:
+        _straight_rows(turned, LINE, 4 * LINE)
+    else:
+        _core_rows(turned, core, LINE, 4 * LINE)
+    others, mixed = at(buffer, 16 * LINE), at(buffer, 32 * LINE)
     for tile in range(first, last, CHUNK):
         end = min(last, tile + CHUNK)
+        count = end - tile
         gather(bra, buffer, tile, end, low, high)
-        gather(ket, other, tile, end, low, high)
+        if undo or want_low or want_high:
+            gather(ket, others, tile, end, low, high)
         if want_low:
-            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 1, 4, out)
+            _overlaps(buffer, others, 0, count, NOWHERE, NOWHERE, straight, 1, 4, sums)
         if want_high:
-            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 4, 1, at(out, 12))
+            _overlaps(buffer, others, 0, count, NOWHERE, NOWHERE, straight, 4, 1, high_sums)
+        _mix_adjoint(buffer, mixed, 0, count, NOWHERE, NOWHERE, straight, turned, constants, low_kind, high_kind)
+        there = mixed
+        if is_dense:
+            _dense(mixed, buffer, TILE * count, straight, at(dense, 512))
+            there = buffer
+        scatter(there, bra, tile, end, low, high)
+        if undo:
+            _mix_undo(others, mixed, 0, count, NOWHERE, NOWHERE, straight, turned, inverse, low_kind, high_kind)
+            there = mixed
+            if is_dense:
+                _dense(mixed, others, TILE * count, straight, at(dense, 256))
+                there = others
+            scatter(there, ket, tile, end, low, high)
 
 
 @compiled()

@@ -24,7 +24,7 @@ import numpy as np
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators._compile import compiled
 from qas.simulators._lanes import at, pointer, read, write
-from qas.simulators._ptm_kernels import ADJOINT, CONSTANTS, DENSE, FORWARD, SHIFT, UNDO
+from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
 from qas.simulators._simd import SHORT, stopped
 
 # Columns of Library.whole and Library.real.
@@ -76,7 +76,9 @@ class Work(NamedTuple):
     maps: np.ndarray  # float64 (n_steps + 2, 24): the one-qubit maps of each block, then scratch
 
 
-VECTORS = CONSTANTS + 24 + kernels.BUFFER
+SUMS = 2 * CONSTANTS
+BUFFERS = SUMS + 24 * TILE + 48
+VECTORS = BUFFERS + kernels.BUFFER
 """Where the vectors start in `Work.state`."""
 TABLES = 32
 
@@ -329,6 +331,18 @@ def _invert(m, kind):
 
 
 @compiled(inline=True)
+def _set_inverse(constants, low_map, high_map, low_kind, high_kind):
+    """The constants of the inverse, behind those of the block; the maps are used up."""
+    _invert(low_map, low_kind)
+    _invert(high_map, high_kind)
+    for k in range(12):
+        write(constants, CONSTANTS + k, read(low_map, k))
+        write(constants, CONSTANTS + 12 + k, read(high_map, k))
+    for k in range(kernels.FACTORS, CONSTANTS):
+        write(constants, CONSTANTS + k, 1.0 / read(constants, k))
+
+
+@compiled(inline=True)
 def _tiles(digits):
     return 1 << (2 * max(digits, 4) - 8)
 
@@ -348,7 +362,7 @@ def run(library, program, angles, work, keep, stop):
     steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
     real, pool = pointer(library.real), pointer(library.pool)
     constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
+    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
     straight = at(rows, TABLES)
     tables = at(straight, 16)
     maps = pointer(work.maps)
@@ -379,8 +393,8 @@ def run(library, program, angles, work, keep, stop):
         _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
         source = at(vectors, read(step, KET if keep else HOME))
         dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        kernels.apply(
-            FORWARD, source, target, 0, _tiles(digits), read(step, BLOCK_LOW), read(step, BLOCK_HIGH),
+        kernels.forward(
+            source, target, 0, _tiles(digits), read(step, BLOCK_LOW), read(step, BLOCK_HIGH),
             _core(whole, straight, op), dense, constants, low_kind, high_kind, rows, buffer,
         )  # fmt: skip
     return True
@@ -424,14 +438,14 @@ def value_and_gradient(library, program, angles, h_index, h_value, work, gradien
     steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
     real, pool = pointer(library.real), pointer(library.pool)
     constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
+    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
     bras = at(vectors, read(steps, KET_SIZE))
     straight = at(rows, TABLES)
     tables = at(straight, 16)
     maps = pointer(work.maps)
     slopes = pointer(gradient)
     count = read(steps, N_STEPS)
-    products = at(maps, 24 * (count + 1))
+    products, sums = at(maps, 24 * (count + 1)), at(constants, SUMS)
 
     bra = at(bras, read(steps, LAST_HOME))
     ket = at(vectors, read(steps, LAST_KET))
@@ -463,36 +477,24 @@ def value_and_gradient(library, program, angles, h_index, h_value, work, gradien
             )  # fmt: skip
             continue
         high_map = at(low_map, 12)
-        low, high = read(step, BLOCK_LOW), read(step, BLOCK_HIGH)
-        tiles = _tiles(digits)
-        if read(step, WANTED) or read(step, WANTED + 1):
-            for i in range(24):
-                write(products, i, 0.0)
-            kernels.overlaps(
-                bra, ket, 0, tiles, low, high, read(step, WANTED) != 0, read(step, WANTED + 1) != 0, products, rows,
-                buffer,
-            )  # fmt: skip
+        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
+        factor = at(real, REAL_COLUMNS * op + FACTOR)
+        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
+        undo = read(step, KET) == read(step, NEW_KET)
+        if undo:
+            _set_inverse(constants, low_map, high_map, low_kind, high_kind)
+        want_low, want_high = read(step, WANTED) != 0, read(step, WANTED + 1) != 0
+        kernels.clear_sums(sums)
+        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
+        kernels.backward(
+            bra, ket, undo, 0, _tiles(digits), read(step, BLOCK_LOW), read(step, BLOCK_HIGH),
+            _core(whole, straight, op), dense, constants, low_kind, high_kind, want_low, want_high, sums, rows, buffer,
+        )  # fmt: skip
+        if want_low or want_high:
+            kernels.read_sums(sums, products)
             for side in range(2):
                 if read(step, WANTED + side):
                     first, last = read(step, FACTORS + 2 * side), read(step, FACTORS + 2 * side + 1)
                     r = at(products, 12 * side)
                     _chain_gradient(whole, real, factors, first, last, angles_at, r, slopes)
-        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
-        factor, core = at(real, REAL_COLUMNS * op + FACTOR), _core(whole, straight, op)
-        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
-        kernels.apply(
-            ADJOINT, bra, bra, 0, tiles, low, high, core, at(dense, 512), constants, low_kind, high_kind, rows, buffer
-        )
-        if read(step, KET) == read(step, NEW_KET):
-            _invert(low_map, low_kind)
-            _invert(high_map, high_kind)
-            for i in range(12):
-                write(constants, i, read(low_map, i))
-                write(constants, 12 + i, read(high_map, i))
-            for row in range(kernels.FACTORS, kernels.FACTORS + 16):
-                write(constants, row, 1.0 / read(constants, row))
-            kernels.apply(
-                UNDO, ket, ket, 0, tiles, low, high, core, at(dense, 256), constants, low_kind, high_kind, rows, buffer
-            )
     return energy
