@@ -34,7 +34,7 @@ _MESSAGES = {
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if noisy:
         library, program, h_index, h_value, work = ptm
-        return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
+        return _ptm_program.value_and_gradient(library, program, h_index, h_value, work, x, gradient, stop)
     library, ops, slots, masks, real, imag, work = sv
     return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
 
@@ -192,7 +192,7 @@ _NO_SV = (
 )
 _NO_PTM = (
     _ptm_program.Library(np.zeros((0, 24), np.int64), np.zeros((0, 49)), np.zeros((0, 3, 256))),
-    _ptm_program.Program(np.zeros((0, 16), np.int64), np.zeros((0, 2), np.int64)),
+    _ptm_program.Program(np.zeros((0, 24), np.int64), np.zeros((0, 2), np.int64)),
     np.zeros(0, np.int64),
     np.zeros(0),
     _ptm_program.Work(np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 24))),

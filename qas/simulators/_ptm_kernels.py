@@ -1,13 +1,14 @@
 """Compiled kernels of the Pauli-transfer engine: a local map in one pass over the memory.
 
-A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 digit p being the letter of the
-p-th qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
+A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 each digit being the
+letter of one qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
 permutation of the 16 local strings with a factor for each: a Clifford gate and Pauli noise; or any 16x16 map), then one
 4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the vector
 that belong to its local strings once, works in registers, and writes them once.
 
-Rows are read in tiles of 16 x 16 numbers. Where the digits of the block are the lowest ones, a tile is turned on its way
-through a small buffer, so that the numbers of one register never mix.
+Rows are read in tiles of 16 x 16 numbers. Where a digit of the block is one of the two lowest, a tile is turned on its
+way through a small buffer, so that the numbers of one register never mix, and is written turned: the block's qubits move
+up to higher digits, and two others take the lowest ones.
 
 Only what a block can do is compiled; which blocks a circuit consists of is data (`_ptm_program.py`).
 """
@@ -23,8 +24,6 @@ from qas.simulators._lanes import (
     load,
     nothing,
     read,
-    scale4,
-    share4,
     splat,
     store,
     times,
@@ -42,8 +41,8 @@ CHUNK = 4
 NEAR = 8
 """Tiles of two vectors that fit into the nearest cache."""
 LINE = TILE * CHUNK + 8
-BUFFER = 3 * 16 * LINE
-"""Numbers in the scratch memory of one thread: three buffers of 16 rows."""
+BUFFER = 2 * 16 * LINE
+"""Numbers in the scratch memory of one thread: two buffers of 16 rows."""
 SHIFT, DENSE = 0, 1
 """Kinds of one-qubit map: 1 everywhere but for Z += g·I (the rest of it is in the factors of the core), or any."""
 NOWHERE = 30
@@ -61,6 +60,12 @@ def place(tile, first, second):
     i = (i & below) | ((i & ~below) << 2)
     below = (1 << (2 * second)) - 1
     return (i & below) | ((i & ~below) << 2)
+
+
+@compiled(inline=True)
+def idle(digits):
+    """Digits below those of a small vector: with two or three qubits it has room for four."""
+    return 4 - digits if 1 < digits < 4 else 0
 
 
 @compiled(inline=True)
@@ -104,14 +109,17 @@ def _put4(base, r0, r1, r2, r3, rows, factors, a, scaled, x0, x1, x2, x3):
 
 
 @compiled(inline=True)
-def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind, backward, transposed):
+def _mix(
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
+    transposed,
+):  # fmt: skip
     """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them."""
     factors, low, high = at(constants, FACTORS), at(constants, LOW), at(constants, HIGH)
     lanes = width(source)
     for tile in range(first, last):
-        start = place(tile, p, q)
-        for i in range(start, start + TILE, lanes):
-            base, out = at(source, i), at(target, i)
+        start, end = place(tile, p, q), place(tile, p_out, q_out)
+        for i in range(0, TILE, lanes):
+            base, out = at(source, start + i), at(target, end + i)
             x00, x10, x20, x30 = _four(base, rows_in, factors, 0, not backward)
             x00, x10, x20, x30 = _map(low, low_kind, transposed, x00, x10, x20, x30)
             x01, x11, x21, x31 = _four(base, rows_in, factors, 1, not backward)
@@ -135,43 +143,43 @@ def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, low_ki
 
 
 @compiled()
-def _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     # Constants are spelled out so that the loops hold no branches.
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, False, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, False, False)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, False, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, False, False)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, False, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, False, False)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, False, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, False, False)
 
 
 @compiled()
-def _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, False)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, False)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, False)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, False)
 
 
 @compiled()
-def _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, True)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, True)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, True)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, True)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, True)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, True)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, True)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, True)
 
 
 @compiled()
@@ -185,63 +193,36 @@ def _dense(source, target, columns, rows, matrix):
             store(target, i + read(rows, row), value)
 
 
-@compiled(inline=True)
-def _lanes_of(low, high):
-    """The two lowest digits that are neither of two."""
-    if low >= 2:
-        return 0, 1
-    if high == 1:
-        return 2, 3
-    return 1 - low, 2 if high > 2 else 3
-
-
-@compiled(inline=True)
-def _tile_digits(low, high):
-    """Two ascending positions at which the number of a tile gets a zero digit (see `place`)."""
-    if low >= 2:
-        return low, high
-    if high == 1:
-        return 2, 3
-    other = 2 if high > 2 else 3
-    return min(other, high), max(other, high)
-
-
 @compiled()
-def gather(source, buffer, first, last, low, high):
-    """Turn tiles into rows of `LINE` numbers; the row is the letter of the lower digit + 4 · that of the higher one."""
-    p, q = _tile_digits(low, high)
-    lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner, step = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low), 1 << (2 * low)
+def _gather(source, buffer, first, last, p, q, low, high, lane, other_lane, back):
+    """Tiles as rows of `LINE` numbers, the row being the lower qubit's letter + 4 · the higher one's; or the way back.
+
+    Args:
+        p, q: where a tile starts (see `place`).
+        low, high: digits of the block's qubits.
+        lane, other_lane: digits that run along a row.
+    """
+    near, far = min(low, high), max(low, high)
+    near_row, far_row = (LINE, 4 * LINE) if low < high else (4 * LINE, LINE)
+    near_step, far_step = 1 << (2 * near), 1 << (2 * far)
+    lane_step, other_step = 1 << (2 * lane), 1 << (2 * other_lane)
     for tile in range(first, last):
         start, column = place(tile, p, q), TILE * (tile - first)
-        for b in range(4):
+        for far_letter in range(4):
             for r in range(4):
-                here = at(source, start + b * by_row + r * by_lane)
-                there = at(buffer, 4 * b * LINE + column + 4 * r)
-                if low == 0:
-                    transpose4(here, inner, there, LINE)
+                here = at(source, start + far_letter * far_step + r * other_step)
+                there = at(buffer, far_letter * far_row + column + 4 * r)
+                if near == 0:
+                    if back:
+                        transpose4(there, near_row, here, lane_step)
+                    else:
+                        transpose4(here, lane_step, there, near_row)
                 else:
-                    for a in range(4):
-                        copy4(at(here, a * step), at(there, a * LINE))
-
-
-@compiled()
-def scatter(buffer, target, first, last, low, high):
-    """The way back of `gather`."""
-    p, q = _tile_digits(low, high)
-    lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner, step = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low), 1 << (2 * low)
-    for tile in range(first, last):
-        start, column = place(tile, p, q), TILE * (tile - first)
-        for b in range(4):
-            for r in range(4):
-                here = at(buffer, 4 * b * LINE + column + 4 * r)
-                there = at(target, start + b * by_row + r * by_lane)
-                if low == 0:
-                    transpose4(here, LINE, there, inner)
-                else:
-                    for a in range(4):
-                        copy4(at(here, a * LINE), at(there, a * step))
+                    for letter in range(4):
+                        if back:
+                            copy4(at(there, letter * near_row), at(here, letter * near_step))
+                        else:
+                            copy4(at(here, letter * near_step), at(there, letter * near_row))
 
 
 @compiled(inline=True)
@@ -258,38 +239,48 @@ def _core_rows(rows, core, low_step, high_step):
 
 
 @compiled()
-def forward(source, target, first, last, low, high, core, dense, constants, low_kind, high_kind, rows, buffer):
+def forward(
+    source, target, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    high_kind, rows, buffer,
+):  # fmt: skip
     """One block on tiles `first` to `last` of a vector of at least 4**4 numbers.
 
+    A block that has one of the two lowest digits moves its qubits up: `lane` and `other_lane` become the lowest digits.
+
     Args:
+        low, high: digits of the lower and the higher qubit.
+        lane, other_lane: the two other digits of a tile; 0 and 1 where nothing moves.
+        new_low, new_high: digits after the block, at least 2.
         core: for each local string the one it comes from; -1 in front: the core is `dense`.
         dense: 16x16 map, row by row.
-        rows: scratch for 32 integers.
+        rows: scratch for 48 integers.
         buffer: scratch for `BUFFER` numbers.
     """
     straight, turned = rows, at(rows, 16)
     is_dense = read(core, 0) < 0
-    if low >= 2 and not is_dense:
-        _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
+    p, q = min(new_low, new_high), max(new_low, new_high)
+    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    if low == new_low and high == new_high and not is_dense:
         _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        _mix_forward(source, target, first, last, low, high, turned, straight, constants, low_kind, high_kind)
+        _mix_forward(source, target, first, last, p, q, p, q, turned, straight, constants, low_kind, high_kind)
         return
-    _straight_rows(straight, LINE, 4 * LINE)
+    near = at(rows, 32)
+    _straight_rows(near, LINE, 4 * LINE)
     if is_dense:
         _straight_rows(turned, LINE, 4 * LINE)
     else:
         _core_rows(turned, core, LINE, 4 * LINE)
-    other = at(buffer, 16 * LINE)
     for tile in range(first, last, CHUNK):
         end = min(last, tile + CHUNK)
-        count = end - tile
-        gather(source, buffer, tile, end, low, high)
+        _gather(source, buffer, tile, end, p, q, low, high, lane, other_lane, False)
         here = buffer
         if is_dense:
-            _dense(buffer, other, TILE * count, straight, dense)
-            here = other
-        _mix_forward(here, other, 0, count, NOWHERE, NOWHERE, turned, straight, constants, low_kind, high_kind)
-        scatter(other, target, tile, end, low, high)
+            here = at(buffer, 16 * LINE)
+            _dense(buffer, here, TILE * (end - tile), near, dense)
+        here = at(here, -TILE * tile)
+        _mix_forward(
+            here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind
+        )
 
 
 @compiled()
@@ -347,8 +338,8 @@ def read_sums(sums, products):
 
 @compiled()
 def backward(
-    bra, ket, undo, first, last, low, high, core, dense, constants, low_kind, high_kind, want_low, want_high, sums,
-    rows, buffer,
+    bra, ket, undo, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    high_kind, want_low, want_high, sums, rows, buffer,
 ):  # fmt: skip
     """One block of the reverse sweep: products of the vectors after it, then the vectors before it.
 
@@ -360,123 +351,94 @@ def backward(
         constants: of the block's adjoint, then of its inverse.
         dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
         want_low, want_high: whether Σ bra[i…] ket[j…] over one letter of the qubit is added to `sums`, 12 registers.
+        others: as in `forward`.
     """
-    straight, turned = rows, at(rows, 16)
-    inverse = at(constants, CONSTANTS)
+    straight, turned, near = rows, at(rows, 16), at(rows, 32)
+    inverse, high_sums = at(constants, CONSTANTS), at(sums, 12 * TILE)
     is_dense = read(core, 0) < 0
-    high_sums = at(sums, 12 * TILE)
-    if low >= 2 and not is_dense:
-        _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
-        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        for tile in range(first, last, NEAR):
-            end = min(last, tile + NEAR)
-            if want_low:
-                _overlaps(bra, ket, tile, end, low, high, straight, 1, 4, sums)
-            if want_high:
-                _overlaps(bra, ket, tile, end, low, high, straight, 4, 1, high_sums)
-            _mix_adjoint(bra, bra, tile, end, low, high, straight, turned, constants, low_kind, high_kind)
-            if undo:
-                _mix_undo(ket, ket, tile, end, low, high, straight, turned, inverse, low_kind, high_kind)
-        return
-    _straight_rows(straight, LINE, 4 * LINE)
+    moves = low != new_low or high != new_high or is_dense
+    p, q = min(new_low, new_high), max(new_low, new_high)
+    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    _straight_rows(near, LINE, 4 * LINE)
     if is_dense:
         _straight_rows(turned, LINE, 4 * LINE)
-    else:
+    elif moves:
         _core_rows(turned, core, LINE, 4 * LINE)
-    others, mixed = at(buffer, 16 * LINE), at(buffer, 32 * LINE)
-    for tile in range(first, last, CHUNK):
-        end = min(last, tile + CHUNK)
-        count = end - tile
-        gather(bra, buffer, tile, end, low, high)
-        if undo or want_low or want_high:
-            gather(ket, others, tile, end, low, high)
+    else:
+        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+    chunk = CHUNK if moves else NEAR
+    for tile in range(first, last, chunk):
+        end = min(last, tile + chunk)
         if want_low:
-            _overlaps(buffer, others, 0, count, NOWHERE, NOWHERE, straight, 1, 4, sums)
+            _overlaps(bra, ket, tile, end, p, q, straight, 1, 4, sums)
         if want_high:
-            _overlaps(buffer, others, 0, count, NOWHERE, NOWHERE, straight, 4, 1, high_sums)
-        _mix_adjoint(buffer, mixed, 0, count, NOWHERE, NOWHERE, straight, turned, constants, low_kind, high_kind)
-        there = mixed
-        if is_dense:
-            _dense(mixed, buffer, TILE * count, straight, at(dense, 512))
-            there = buffer
-        scatter(there, bra, tile, end, low, high)
-        if undo:
-            _mix_undo(others, mixed, 0, count, NOWHERE, NOWHERE, straight, turned, inverse, low_kind, high_kind)
-            there = mixed
-            if is_dense:
-                _dense(mixed, others, TILE * count, straight, at(dense, 256))
-                there = others
-            scatter(there, ket, tile, end, low, high)
+            _overlaps(bra, ket, tile, end, p, q, straight, 4, 1, high_sums)
+        for side in range(2 if undo else 1):
+            vector, ours = (ket, inverse) if side else (bra, constants)
+            out, p_out, q_out = vector, p, q
+            if moves:
+                out, p_out, q_out = at(buffer, -TILE * tile), NOWHERE, NOWHERE
+            if side:
+                _mix_undo(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
+                )
+            else:
+                _mix_adjoint(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
+                )
+            if moves:
+                there = buffer
+                if is_dense:
+                    there = at(buffer, 16 * LINE)
+                    _dense(buffer, there, TILE * (end - tile), near, at(dense, 256 if side else 512))
+                _gather(vector, there, tile, end, p, q, low, high, lane, other_lane, True)
 
 
 @compiled()
-def _spread(table, digits, member, first_digit):
-    """For each number of `digits` digits, starting at `first_digit`, where its digits in `member` stand together."""
-    write(table, 0, 0)
-    filled, step = 1, 1
-    for d in range(first_digit):
-        if (member >> d) & 1:
-            step *= 4
-    for d in range(first_digit, first_digit + digits):
-        inside = (member >> d) & 1
-        for letter in range(1, 4):
-            for i in range(filled):
-                write(table, letter * filled + i, read(table, i) + (letter * step if inside else 0))
-        filled *= 4
-        if inside:
-            step *= 4
+def join(first, second, target, first_digits, second_digits):
+    """target = second ⊗ first, the digits of `first` being the lower ones.
 
-
-@compiled(inline=True)
-def _join_tables(tables, m, member):
-    """Tables for the digits 1 to h and those above: of the first part, then of the second."""
-    lower = (m - 1) // 2
-    upper = m - 1 - lower
-    quarter = 1 << (2 * upper)
-    others = ~member
-    _spread(tables, lower, member, 1)
-    _spread(at(tables, quarter), upper, member, 1 + lower)
-    _spread(at(tables, 2 * quarter), lower, others, 1)
-    _spread(at(tables, 3 * quarter), upper, others, 1 + lower)
-    return 1 << (2 * lower), quarter
-
-
-@compiled()
-def join(first, second, target, m, member, tables):
-    """target = first ⊗ second on m digits; bit p of `member` says that digit p is one of `first`.
-
-    Args:
-        tables: scratch for 4 · 4**(m // 2) integers.
+    Vectors of 2 or 3 digits stand at their highest four (`idle` ones below them are always 0).
     """
-    if m < 4:
+    unused = idle(first_digits + second_digits)
+    first_step, second_step, step = 2 * idle(first_digits), 2 * idle(second_digits), 2 * unused
+    count = 1 << (2 * first_digits)
+    if unused:
         for i in range(256):
             write(target, i, 0.0)
-    lower, quarter = _join_tables(tables, m, member)
-    for upper in range(quarter):
-        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
-        for i in range(lower):
-            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
-            out = at(target, 4 * (upper * lower + i))
-            if member & 1:
-                scale4(at(first, a), at(second, b), out)
-            else:
-                scale4(at(second, b), at(first, a), out)
+    for b in range(1 << (2 * second_digits)):
+        factor = at(second, b << second_step)
+        if first_digits >= 4:
+            for a in range(0, count, width(target)):
+                store(target, b * count + a, times(splat(factor, 0), load(first, a)))
+        else:
+            for a in range(count):
+                write(target, (b * count + a) << step, read(factor, 0) * read(first, a << first_step))
 
 
 @compiled()
-def join_adjoint(outer, first, second, bra_first, bra_second, m, member, size_first, size_second, tables):
-    """bra_first = outer contracted with second, and the other way round."""
-    for i in range(size_first):
+def join_adjoint(outer, first, second, bra_first, bra_second, first_digits, second_digits):
+    """bra_first = outer contracted with second, and the other way round; `outer` as the target of `join`."""
+    first_step, second_step = 2 * idle(first_digits), 2 * idle(second_digits)
+    step = 2 * idle(first_digits + second_digits)
+    count = 1 << (2 * first_digits)
+    for i in range(count << first_step):
         write(bra_first, i, 0.0)
-    for i in range(size_second):
+    for i in range(1 << (2 * second_digits + second_step)):
         write(bra_second, i, 0.0)
-    lower, quarter = _join_tables(tables, m, member)
-    for upper in range(quarter):
-        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
-        for i in range(lower):
-            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
-            here = at(outer, 4 * (upper * lower + i))
-            if member & 1:
-                share4(here, at(first, a), at(second, b), at(bra_first, a), at(bra_second, b))
-            else:
-                share4(here, at(second, b), at(first, a), at(bra_second, b), at(bra_first, a))
+    for b in range(1 << (2 * second_digits)):
+        factor = at(second, b << second_step)
+        value = 0.0
+        if first_digits >= 4:
+            sums = nothing(outer)
+            for a in range(0, count, width(outer)):
+                x = load(outer, b * count + a)
+                sums = times_plus(x, load(first, a), sums)
+                store(bra_first, a, times_plus(splat(factor, 0), x, load(bra_first, a)))
+            value = total(sums)
+        else:
+            for a in range(count):
+                x = read(outer, (b * count + a) << step)
+                value += x * read(first, a << first_step)
+                write(bra_first, a << first_step, read(bra_first, a << first_step) + x * read(factor, 0))
+        write(bra_second, b << second_step, value)
