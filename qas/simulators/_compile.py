@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-_FILES = ("_simd.py", "_sv_kernels.py", "_lanes.py", "_ptm_kernels.py", "_ptm_program.py", "../optimizers/bfgs.py", "../adapters/_kernels.py")
+_FILES = (
+    "_simd.py",
+    "_lanes.py",
+    "_sv_kernels.py",
+    "_ptm_kernels.py",
+    "_ptm_program.py",
+    "../optimizers/bfgs.py",
+    "../adapters/_kernels.py",
+)
 
 
 def _stamp() -> tuple[tuple[int, int], ...]:
@@ -17,6 +26,18 @@ def _stamp() -> tuple[tuple[int, int], ...]:
 
 
 _STAMP = _stamp()
+
+
+def _or_nothing(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:
+    """An index that names types of an older version cannot be read, and holds nothing of use."""
+
+    def load_index() -> dict[Any, Any]:
+        try:
+            return load()
+        except (AttributeError, ImportError, pickle.UnpicklingError, EOFError):
+            return {}
+
+    return load_index
 
 
 def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -34,6 +55,7 @@ def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
         cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if cache_file is not None:
             cache_file._source_stamp = _STAMP
+            cache_file._load_index = _or_nothing(cache_file._load_index)
         return dispatcher
 
     return decorate

@@ -1,14 +1,14 @@
 """Compiled kernels of the Pauli-transfer engine: a local map in one pass over the memory.
 
-A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 each digit being the
-letter of one qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
-permutation of the 16 local strings with a factor for each: a Clifford gate and Pauli noise; or any 16x16 map), then one
-4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the vector
-that belong to its local strings once, works in registers, and writes them once.
+A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, each base-4 digit being the letter of one
+qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
+permutation of the 16 local strings with a factor for each, which is a Clifford gate and Pauli noise; or any 16x16 map),
+then one 4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the
+vector that belong to its local strings once, works in registers, and writes them once.
 
 Rows are read in tiles of 16 x 16 numbers. Where a digit of the block is one of the two lowest, a tile is turned on its
-way through a small buffer, so that the numbers of one register never mix, and is written turned: the block's qubits move
-up to higher digits, and two others take the lowest ones.
+way through a small buffer, so that the numbers of one register never mix, and is written turned: the block's qubits
+move up to higher digits, and two others take the lowest ones.
 
 Only what a block can do is compiled; which blocks a circuit consists of is data (`_ptm_program.py`).
 """
@@ -278,9 +278,7 @@ def forward(
             here = at(buffer, 16 * LINE)
             _dense(buffer, here, TILE * (end - tile), near, dense)
         here = at(here, -TILE * tile)
-        _mix_forward(
-            here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind
-        )
+        _mix_forward(here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind)
 
 
 @compiled()
@@ -379,13 +377,9 @@ def backward(
             if moves:
                 out, p_out, q_out = at(buffer, -TILE * tile), NOWHERE, NOWHERE
             if side:
-                _mix_undo(
-                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
-                )
+                _mix_undo(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
             else:
-                _mix_adjoint(
-                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
-                )
+                _mix_adjoint(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
             if moves:
                 there = buffer
                 if is_dense:

@@ -5,8 +5,8 @@ them, so that a circuit costs one pass over the memory for each two-qubit gate. 
 yet are groups of their own; a state is the product of its groups' vectors, and groups are joined when a gate needs it.
 
 The reverse sweep takes the state back block by block. Where undoing a block would cost accuracy (noise shrinks strings,
-so undoing it enlarges rounding errors), or where states are small, the block writes to new memory instead, and the state
-before it is still there.
+so undoing it enlarges rounding errors), or where states are small, the block writes to new memory instead, and the
+state before it is still there.
 
 Kinds of operation:
     0  one-qubit map     1  one-qubit rotation, then noise     2  signed permutation with factors     3  two-qubit map

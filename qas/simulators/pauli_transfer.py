@@ -100,7 +100,11 @@ class PauliTransferSimulator(CompiledSimulator):
             (qubit,) = gate.qubits
             if gate.name == "u":
                 # U(θ, φ, λ) is RZ(φ) RY(θ) RZ(λ) up to a phase.
-                return [*self._rotation("Z", qubit, 2), *self._rotation("Y", qubit, 0), *self._rotation("Z", qubit, 1, noise)]
+                return [
+                    *self._rotation("Z", qubit, 2),
+                    *self._rotation("Y", qubit, 0),
+                    *self._rotation("Z", qubit, 1, noise),
+                ]
             if spec.axis:
                 return self._rotation(spec.axis, qubit, 0, noise)
             ptm = unitary_ptm(spec.matrix())
@@ -125,7 +129,9 @@ class PauliTransferSimulator(CompiledSimulator):
         both = np.kron(noise, np.eye(4)) if qubit == high else np.kron(np.eye(4), noise)
         return self._core(low, high, np.eye(16), both)
 
-    def _two(self, qubits: tuple[int, ...], clifford: np.ndarray, noise: np.ndarray | None = None) -> list[tuple[int, int]]:
+    def _two(
+        self, qubits: tuple[int, ...], clifford: np.ndarray, noise: np.ndarray | None = None
+    ) -> list[tuple[int, int]]:
         if qubits[0] > qubits[1]:
             clifford, noise = exchange_qubits(clifford), None if noise is None else exchange_qubits(noise)
         return self._core(min(qubits), max(qubits), clifford, np.eye(16) if noise is None else noise)
@@ -232,8 +238,8 @@ class PauliTransferSimulator(CompiledSimulator):
         dtype = np.dtype(PRECISIONS[self.precision])
         if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
-                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits needs {size * dtype.itemsize / 1e9:.1f} "
-                f"GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {size * dtype.itemsize / 1e9:.1f} GB"
+                f" of states, this machine has {_memory_limit() / 1e9:.1f} GB"
             )
         self._local.work = None  # the old memory is given back first
         maps = np.empty((len(program.steps) + 33, 24))
@@ -262,7 +268,9 @@ class PauliTransferSimulator(CompiledSimulator):
         values = check_angles(circuit, hamiltonian, angles)
         arguments = self._arguments(circuit, hamiltonian, gradient=True)
         gradient = np.empty(circuit.n_angles)
-        return finished(programs.value_and_gradient(*arguments, values, gradient, interrupt.current().address)), gradient
+        return finished(
+            programs.value_and_gradient(*arguments, values, gradient, interrupt.current().address)
+        ), gradient
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None

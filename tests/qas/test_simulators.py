@@ -13,12 +13,18 @@ import pytest
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel
+from qas.noise import (
+    ONE_QUBIT_GATES,
+    TWO_QUBIT_GATES,
+    NoiseModel,
+    depolarizing,
+    thermal_relaxation,
+)
 from qas.optimizers import bfgs, minimize
 from qas.simulators import (
     ENGINES,
     Simulator,
-    _ptm_kernels,
+    _ptm_program,
     _sv_kernels,
     list_engines,
     make_simulator,
@@ -29,7 +35,7 @@ from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.dense import dense_expectation, density_matrix
 from qas.simulators.pauli_transfer import PauliTransferSimulator
 from qas.testing import SimulatorContract, random_circuit, random_hamiltonian
-from qas.testing.simulators import asymmetric_noise, covering_circuit, shifted_gradient
+from qas.testing.simulators import asymmetric_noise, covering_circuit, random_kraus, shifted_gradient
 
 SEED = 402_118_377
 
@@ -209,7 +215,7 @@ def test_the_default_engine_follows_the_noise() -> None:
 
 
 def test_fourteen_noisy_qubits_name_the_memory_and_the_limit() -> None:
-    with pytest.raises(TooLargeError, match=r"at most 12 .*got 14.* 2\.1 GB"):
+    with pytest.raises(TooLargeError, match=r"at most 13 .*got 14.* 2\.1 GB"):
         make_simulator("depolarizing").expectation(Circuit(14), Hamiltonian({"Z" * 14: 1.0}))
 
 
@@ -229,39 +235,76 @@ def test_pauli_transfer_without_noise_is_the_state_vector(n_qubits: int) -> None
         assert np.abs(terms[0] - terms[1]).max() < 1e-11
 
 
-@pytest.mark.parametrize("kept", [0, 1, 4**3 * 8, 4**3 * 8 * 7])
-@pytest.mark.parametrize("n_gates", [0, 1, 7, 17])
-def test_recomputed_segments_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch, kept: int, n_gates: int) -> None:
-    rng = np.random.default_rng([SEED, 90, n_gates])
-    noise = asymmetric_noise()
-    circuit, hamiltonian = random_circuit(3, n_gates, rng), random_hamiltonian(3, 30, rng)
-    energy, gradient = PauliTransferSimulator(noise).expectation_and_gradient(circuit, hamiltonian)
-    monkeypatch.setattr(pauli_transfer, "KEPT_BYTES", kept)
-    simulator = PauliTransferSimulator(noise)
-    n_ops = len(simulator.compiled(circuit).ops)
-    if n_ops > max(2, kept // (4**3 * 8)):
-        assert simulator.segment_length(n_ops, 3) < n_ops, "the instance must be cut"
-    other, other_gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
-    assert other == pytest.approx(energy, abs=1e-14)
-    assert other_gradient == pytest.approx(gradient, abs=1e-13)
+def _noises(rng: np.random.Generator) -> list[NoiseModel]:
+    """Noise of every shape: products, factors before and after, no product, and noise that cannot be undone."""
+    mixed = random_kraus(2, 0.2, rng)
+    thermal = thermal_relaxation(50e-6, 70e-6, 2e-6)
+    both = NoiseModel("both orders").add(depolarizing(0.02, 2), TWO_QUBIT_GATES).add(thermal, TWO_QUBIT_GATES)
+    return [
+        both.add(thermal, ONE_QUBIT_GATES),
+        NoiseModel("relaxed first").add(thermal, TWO_QUBIT_GATES).add(depolarizing(0.02, 2), TWO_QUBIT_GATES),
+        NoiseModel("no product").add(mixed, TWO_QUBIT_GATES).add(random_kraus(1, 0.1, rng), ONE_QUBIT_GATES),
+        NoiseModel.depolarizing(0.3, 0.5),
+        NoiseModel.depolarizing(1.0, 1.0),
+        NoiseModel("reset").add(thermal_relaxation(1.0, 1.0, 1e3), ("rx", "h", "cx", "rzz")),
+        asymmetric_noise(),
+    ]
 
 
-@pytest.mark.parametrize("segment", [1, 5, 13])
-def test_any_length_of_segment_gives_the_same_gradient(monkeypatch: pytest.MonkeyPatch, segment: int) -> None:
-    rng = np.random.default_rng([SEED, 95])
-    circuit, hamiltonian = random_circuit(2, 12, rng, gates=["rx", "ry", "cx", "h"]), random_hamiltonian(2, 15, rng)
-    energy, gradient = PauliTransferSimulator(asymmetric_noise()).expectation_and_gradient(circuit, hamiltonian)
-    monkeypatch.setattr(PauliTransferSimulator, "segment_length", lambda self, n_ops, n_qubits: segment)
-    other, other_gradient = PauliTransferSimulator(asymmetric_noise()).expectation_and_gradient(circuit, hamiltonian)
-    assert other == pytest.approx(energy, abs=1e-14)
-    assert other_gradient == pytest.approx(gradient, abs=1e-13)
+@pytest.mark.parametrize("stored", [0, 3, 6])
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 5])
+def test_states_that_are_kept_or_undone_give_the_dense_gradient(
+    monkeypatch: pytest.MonkeyPatch, n_qubits: int, stored: int
+) -> None:
+    monkeypatch.setattr(pauli_transfer, "STORED_QUBITS", stored)
+    rng = np.random.default_rng([SEED, 90, n_qubits])
+    for noise in _noises(rng):
+        simulator = PauliTransferSimulator(noise)
+        for n_gates in (0, 1, 25):
+            circuit = random_circuit(n_qubits, n_gates, rng)
+            hamiltonian = random_hamiltonian(n_qubits, min(20, 4**n_qubits), rng)
+            energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
+            exact = dense_expectation(circuit, hamiltonian, noise)
+            assert abs(energy - exact) < 1e-11, noise.name
+            assert abs(simulator.expectation(circuit, hamiltonian) - exact) < 1e-11, noise.name
+            if circuit.n_angles:
+                assert np.abs(gradient - shifted_gradient(simulator, circuit, hamiltonian)).max() < 1e-11, noise.name
+
+
+def test_undone_states_of_larger_registers_give_the_gradient_of_kept_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng([SEED, 91])
+    for noise in (*_noises(rng)[:5], NoiseModel.depolarizing(0.1, 0.2)):
+        circuit, hamiltonian = random_circuit(7, 120, rng), random_hamiltonian(7, 60, rng)
+        found = []
+        for stored in (12, 0):
+            monkeypatch.setattr(pauli_transfer, "STORED_QUBITS", stored)
+            found.append(PauliTransferSimulator(noise).expectation_and_gradient(circuit, hamiltonian))
+        assert found[1][0] == pytest.approx(found[0][0], abs=1e-13)
+        assert np.abs(found[1][1] - found[0][1]).max() < 1e-10, noise.name
+
+
+def test_long_chains_of_lossy_gates_on_one_qubit() -> None:
+    noise = NoiseModel.depolarizing(0.6, 0.0)
+    circuit = Circuit(2, [("ry", 0, 0.2)] + [("ry", 0, 0.01), ("rx", 0, 0.02)] * 12 + [("cx", (0, 1))])
+    simulator, hamiltonian = PauliTransferSimulator(noise), Hamiltonian({"ZZ": 1e8, "XI": 1.0})
+    gradient = simulator.expectation_and_gradient(circuit, hamiltonian)[1]
+    exact = shifted_gradient(simulator, circuit, hamiltonian)
+    assert gradient == pytest.approx(exact, rel=1e-9, abs=1e-11)
+
+
+@pytest.mark.parametrize(("n_qubits", "megabytes"), [(10, 150), (12, 1500)])
+def test_a_gradient_needs_little_memory(n_qubits: int, megabytes: int) -> None:
+    circuit = random_circuit(n_qubits, 200, np.random.default_rng(3))
+    noise = NoiseModel.depolarizing(0.001, 0.01)
+    header = PauliTransferSimulator(noise).compiled(circuit).program.steps[0]
+    assert 8 * (header[_ptm_program.HOME_SIZE] + header[_ptm_program.KET_SIZE]) < 1e6 * megabytes
 
 
 def test_a_gradient_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pauli_transfer, "_memory_limit", lambda: 8 * 4**8 * 8)
     circuit, hamiltonian = random_circuit(8, 200, np.random.default_rng(0)), Hamiltonian({"Z" * 8: 1.0})
-    simulator = make_simulator("depolarizing")
-    with pytest.raises(TooLargeError, match=r"operations on 8 noisy qubits keeps .* GB") as caught:
+    simulator = make_simulator(NoiseModel.depolarizing(0.1, 1.0))  # nothing of it can be undone
+    with pytest.raises(TooLargeError, match=r"8 noisy qubits keeps .* GB of states, this machine has") as caught:
         simulator.expectation_and_gradient(circuit, hamiltonian)
     assert "\n" not in str(caught.value)
 
@@ -291,7 +334,7 @@ def test_new_architectures_compile_nothing(noise: NoiseModel | None) -> None:
     rng = np.random.default_rng([SEED, 98])
     simulator = make_simulator(noise)
     assert isinstance(simulator, CompiledSimulator)
-    module = _sv_kernels if noise is None else _ptm_kernels
+    module = _sv_kernels if noise is None else _ptm_program
     kernels: list[Callable] = [value for value in vars(module).values() if hasattr(value, "signatures")]
     kernels.append(bfgs.bfgs)
 
@@ -316,7 +359,13 @@ _RACE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from qas.noise import NoiseModel
+from qas.noise import (
+    ONE_QUBIT_GATES,
+    TWO_QUBIT_GATES,
+    NoiseModel,
+    depolarizing,
+    thermal_relaxation,
+)
 from qas.simulators import make_simulator
 from qas.testing import random_circuit, random_hamiltonian
 
