@@ -95,6 +95,12 @@ class CompiledSimulator(Simulator):
         circuit.__dict__["_compiled"] = (self, result)
         return result
 
+    def gate_starts(self, circuit: Circuit) -> np.ndarray:
+        """First operation of each gate, and the number of operations, int64, shape (len(circuit) + 1,)."""
+        self.compiled(circuit)
+        counts = [len(self._rows[gate.name, gate.qubits]) for gate in circuit.gates]
+        return np.cumsum([0, *counts], dtype=np.int64)
+
     def observable(self, hamiltonian: Hamiltonian) -> Any:
         """The Hamiltonian as arrays for the kernels; the last few are remembered."""
         found = self._observables.get(id(hamiltonian))

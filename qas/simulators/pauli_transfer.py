@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from qas.errors import TooLargeError
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel, unitary_ptm
+from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.insertions import Curves, Generators
 
 MAX_QUBITS = 12
 """Largest register: one state of 12 qubits takes 134 MB, and a gradient keeps about ten."""
@@ -242,6 +245,43 @@ class PauliTransferSimulator(CompiledSimulator):
         for k, row in enumerate(letters):
             result[k] = _measured_term(vector, row, flips)
         return result
+
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        compiled = self.compiled(circuit)
+        gates = max(len(circuit), 1)
+        # One kept state for each gate of a segment, and one for each segment.
+        segment = gates if gates * 4**circuit.n_qubits * 8 <= KEPT_BYTES else math.ceil(math.sqrt(gates))
+        rows = 4 + -(-gates // segment) + segment
+        values = np.empty((len(circuit) + 1, len(generators.strings)))
+        energy = insertion_kernels.ptm_sweep(
+            self.library,
+            compiled.ops,
+            compiled.slots,
+            angles,
+            circuit.n_qubits,
+            *self.observable(hamiltonian),
+            self._work(rows, 4**circuit.n_qubits),
+            self.gate_starts(circuit),
+            segment,
+            generators.tables,
+            values,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return values
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        state = self.pauli_expectations(circuit, angles)
+        index, weight = self.observable(hamiltonian)
+        adjoint = np.zeros(len(state))
+        adjoint[index] = weight
+        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        insertion_kernels.ptm_append(state, adjoint, index, weight, generators.tables, *curves)
+        return curves
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""

@@ -13,10 +13,12 @@ from qas.errors import QasError, TooLargeError
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
+from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.insertions import Curves, Generators, group_strings
 
 MAX_QUBITS = 20
 """Largest register: a state of 20 qubits takes 17 MB; the Hamiltonian's diagonals take more."""
@@ -164,6 +166,47 @@ class StatevectorSimulator(CompiledSimulator):
             phase = (1j) ** (int(x & z).bit_count() % 4) * (1.0 - 2.0 * (np.bitwise_count(index & z) & 1))
             result[k] = np.vdot(psi[index ^ x], phase * psi).real
         return result
+
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        compiled = self.compiled(circuit)
+        values = np.empty((len(circuit) + 1, len(generators.strings)))
+        energy = insertion_kernels.sv_sweep(
+            self.library,
+            compiled.ops,
+            compiled.slots,
+            angles,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+            self.gate_starts(circuit),
+            generators.tables,
+            values,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return values
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        compiled = self.compiled(circuit)
+        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        energy = insertion_kernels.sv_append(
+            self.library,
+            compiled.ops,
+            compiled.slots,
+            angles,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+            generators.tables,
+            group_strings(hamiltonian.strings, range(len(hamiltonian))),
+            hamiltonian.coefficients,
+            *curves,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return curves
 
 
 def _projector(masks: np.ndarray, diagonals: np.ndarray) -> tuple[np.ndarray | None, float]:
