@@ -15,7 +15,7 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import _ptm_kernels, _sv_kernels, interrupt
+from qas.simulators import _ptm_program, _sv_kernels, interrupt
 from qas.simulators._compile import compiled
 from qas.simulators._simd import stopped
 from qas.simulators.base import check_angles
@@ -33,10 +33,8 @@ _MESSAGES = {
 @compiled(inline=True)
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if noisy:
-        library, ops, slots, n_qubits, h_index, h_value, segment, work = ptm
-        return _ptm_kernels.value_and_gradient(
-            library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient, stop
-        )
+        library, program, h_index, h_value, work = ptm
+        return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
     library, ops, slots, masks, real, imag, work = sv
     return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
 
@@ -193,23 +191,11 @@ _NO_SV = (
     np.zeros((0, 0)),
 )
 _NO_PTM = (
-    _ptm_kernels.Library(
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 16)),
-        np.zeros((0, 4, 2), np.int64),
-        np.zeros((0, 2, 17), np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 4)),
-    ),
-    np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
-    1,
+    _ptm_program.Library(np.zeros((0, 24), np.int64), np.zeros((0, 49)), np.zeros((0, 3, 256))),
+    _ptm_program.Program(np.zeros((0, 16), np.int64), np.zeros((0, 2), np.int64)),
     np.zeros(0, np.int64),
     np.zeros(0),
-    1,
-    np.zeros((0, 0)),
+    _ptm_program.Work(np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 24))),
 )
 
 

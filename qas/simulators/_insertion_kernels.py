@@ -5,8 +5,7 @@ does not touch keeps its value, so after each gate only strings that touch its q
 and two qubits come in blocks: one pass over both vectors gives all nine strings of a pair. Wider strings are grouped by
 their X-mask: the products of one group are formed once, and a Walsh-Hadamard transform sums them with all signs.
 
-The first half works on complex states (see `_sv_kernels`), the second on vectors of Pauli expectation values (see
-`_ptm_kernels`). Vectors are named by their addresses.
+Here for complex states (see `_sv_kernels`), named by their addresses; for noisy states see `_insertion_ptm`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qas.simulators import _ptm_kernels, _sv_kernels
+from qas.simulators import _sv_kernels
 from qas.simulators._compile import compiled
 from qas.simulators._simd import (
     SHORT,
@@ -235,73 +234,71 @@ def sv_values(bra, ket, size, strings, touched, row, scratch):
         _sv_groups(bra, ket, size, strings.wide, touched, False, row, scratch)
 
 
+@compiled(inline=True)
+def _undo(library, op, angle, ket, bra, size):
+    kind, bit, other = library.kind[op], library.first[op], library.second[op]
+    x, z, matrix = library.x_mask[op], library.z_mask[op], address(library.matrix)
+    c, s = math.cos(0.5 * angle), -math.sin(0.5 * angle)
+    for side in range(2):
+        _sv_kernels.apply(bra if side else ket, size, kind, bit, other, x, z, matrix, op, c, s, True)
+
+
 @compiled()
-def sv_sweep(library, ops, slots, angles, masks, real, imag, work, starts, strings, values, stop):
+def sweep(library, gates, angles, masks, real, imag, work, strings, values, stop):
     """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
 
     Args:
-        starts: int64 (gates + 1,): first operation of each gate, and their number.
+        gates: `GateOperations`.
+        masks, real, imag: the Hamiltonian, and `work`: memory, as for `_sv_kernels.value`.
         values: float64 (gates + 1, strings), receives the result.
     """
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels._run(library, ops, slots, angles, ket, size, stop):
+    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
         return math.nan
     energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
-    kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
-    matrix = address(library.matrix)
     products = np.empty(size >> 1)
     scratch = address(products)
     row = np.zeros(values.shape[1])
     sv_values(bra, ket, size, strings, -1, row, scratch)
-    gates = len(starts) - 1
-    values[gates] = row
-    for gate in range(gates - 1, -1, -1):
+    n_gates = len(gates.masks)
+    values[n_gates] = row
+    for gate in range(n_gates - 1, -1, -1):
         if size > SHORT and stopped(stop):
             return math.nan
-        touched = 0
-        for k in range(starts[gate + 1] - 1, starts[gate] - 1, -1):
-            op, slot = ops[k], slots[k]
-            c, s = 1.0, 0.0
-            if slot >= 0:
-                c, s = math.cos(0.5 * angles[slot]), -math.sin(0.5 * angles[slot])
-            touched |= first[op] | second[op]
-            for side in range(2):
-                psi = bra if side else ket
-                _sv_kernels.apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True)
-        sv_values(bra, ket, size, strings, touched, row, scratch)
+        for k in range(gates.starts[gate + 1] - 1, gates.starts[gate] - 1, -1):
+            slot = gates.slots[k]
+            _undo(library, gates.ops[k], angles[slot] if slot >= 0 else 0.0, ket, bra, size)
+        sv_values(bra, ket, size, strings, gates.masks[gate], row, scratch)
         values[gate] = row
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return energy
 
 
 @compiled()
-def sv_append(
-    library, ops, slots, angles, masks, real, imag, work, strings, terms, weight, gradient, falls, stop
-):
-    """Slopes of all strings at the end, and half of how far the energy falls at θ = π; returns the energy.
+def append(library, gates, angles, masks, real, imag, work, strings, terms, weight, slopes, falls, stop):
+    """What all strings bring after the last gate; returns the energy, NaN if stopped. Arguments as for `sweep`.
 
     Args:
-        terms: `Groups` of the Hamiltonian's terms, `column` their place in `weight`, their coefficients.
-        gradient: float64 (strings,), receives the slopes at θ = 0.
+        terms: `Groups` of the Hamiltonian's terms; `column` is their place in `weight`, their coefficients.
+        slopes: float64 (strings,), receives the slopes at θ = 0.
         falls: float64 (strings,), receives (E(0) - E(π)) / 2.
     """
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels._run(library, ops, slots, angles, ket, size, stop):
+    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
         return math.nan
     energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
     products = np.empty(size >> 1)
     scratch = address(products)
-    sv_values(bra, ket, size, strings, -1, gradient, scratch)
-    parts = np.empty(len(weight))
-    _sv_groups(ket, ket, size, terms, -1, True, parts, scratch)
-    ordered = np.empty(len(weight))
+    sv_values(bra, ket, size, strings, -1, slopes, scratch)
+    expectations, parts = np.empty(len(weight)), np.empty(len(weight))
+    _sv_groups(ket, ket, size, terms, -1, True, expectations, scratch)
     for r in range(len(weight)):
-        ordered[r] = weight[terms.column[r]] * parts[terms.column[r]]
-    sum_of_anticommuting(terms.index, ordered, strings, falls)
+        parts[r] = weight[terms.column[r]] * expectations[terms.column[r]]
+    sum_of_anticommuting(terms.index, parts, strings, falls)
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return energy
 
@@ -358,261 +355,3 @@ _LOW_BITS = 0x5555555555555555
 def _anticommute(p, q):
     """Whether two strings in base 4 anticommute."""
     return odd(((p & (q >> 1)) ^ ((p >> 1) & q)) & _LOW_BITS)
-
-
-# ---------------------------------------------------------------------- vectors of Pauli expectation values
-# A rotation about P turns each string Q that anticommutes with P: with Q P = i s R (R is the bitwise xor of their base-4
-# digits, s = 1 or -1), dv_Q/dθ = s v_R, so the derivative of Σ λ_Q v_Q is the sum of s (λ_Q v_R - λ_R v_Q) over the
-# unordered pairs {Q, R}. On one qubit Z·X = iY, X·Y = iZ, Y·Z = iX.
-@compiled(inline=True)
-def _turned(bra, ket, i, q, r, total):
-    """total + λ_Q v_R - λ_R v_Q"""
-    return sub(mul_add(load4(bra, i + q), load4(ket, i + r), total), mul(load4(bra, i + r), load4(ket, i + q)))
-
-
-@compiled(inline=True)
-def _turned_pair(bra, ket, i, la, a0, a1, lb, b0, b1, total):
-    """The four pairs of strings turned by a rotation about two letters la and lb (all as offsets).
-
-    a0·la = i a1 on the first qubit, b0·lb = i b1 on the second.
-    """
-    total = _turned(bra, ket, i, a0, a1 + lb, total)
-    total = _turned(bra, ket, i, a0 + lb, a1, total)
-    total = _turned(bra, ket, i, b0, la + b1, total)
-    return _turned(bra, ket, i, la + b0, b1, total)
-
-
-@compiled(inline=True)
-def _ptm_single(bra, ket, size, qubit, row, columns, block):
-    x, y, z = zero4(), zero4(), zero4()
-    if qubit == 0:
-        for i in range(0, size, 4):
-            l, k = load4(bra, i), load4(ket, i)
-            x = mul_add(l, swap_parts(k), x)
-            y = mul_add(l, swap_halves(k), y)
-            z = mul_add(l, reverse4(k), z)
-        x = mul(make4(0.0, 0.0, -1.0, 1.0), x)
-        y = mul(make4(0.0, 1.0, 0.0, -1.0), y)
-        z = mul(make4(0.0, -1.0, 1.0, 0.0), z)
-    else:
-        one = 1 << (2 * qubit)
-        two, three = 2 * one, 3 * one
-        for start in range(0, size, 4 * one):
-            for i in range(start, start + one, 4):
-                x = _turned(bra, ket, i, three, two, x)
-                y = _turned(bra, ket, i, one, three, y)
-                z = _turned(bra, ket, i, two, one, z)
-    _keep(row, columns, block, 1, sum4(x))
-    _keep(row, columns, block, 2, sum4(y))
-    _keep(row, columns, block, 3, sum4(z))
-
-
-@compiled(inline=True)
-def _ptm_pair(bra, ket, size, low, high, row, columns, block):
-    """All nine strings of two qubits, low > 0, in one pass."""
-    xx, yx, zx, xy, yy, zy = zero4(), zero4(), zero4(), zero4(), zero4(), zero4()
-    xz, yz, zz = zero4(), zero4(), zero4()
-    a, b = 1 << (2 * low), 1 << (2 * high)
-    a2, a3, b2, b3 = 2 * a, 3 * a, 2 * b, 3 * b
-    for start in range(0, size, 4 * b):
-        for middle in range(start, start + b, 4 * a):
-            for i in range(middle, middle + a, 4):
-                xx = _turned_pair(bra, ket, i, a, a3, a2, b, b3, b2, xx)
-                yx = _turned_pair(bra, ket, i, a2, a, a3, b, b3, b2, yx)
-                zx = _turned_pair(bra, ket, i, a3, a2, a, b, b3, b2, zx)
-                xy = _turned_pair(bra, ket, i, a, a3, a2, b2, b, b3, xy)
-                yy = _turned_pair(bra, ket, i, a2, a, a3, b2, b, b3, yy)
-                zy = _turned_pair(bra, ket, i, a3, a2, a, b2, b, b3, zy)
-                xz = _turned_pair(bra, ket, i, a, a3, a2, b3, b2, b, xz)
-                yz = _turned_pair(bra, ket, i, a2, a, a3, b3, b2, b, yz)
-                zz = _turned_pair(bra, ket, i, a3, a2, a, b3, b2, b, zz)
-    _keep(row, columns, block, 5, sum4(xx))
-    _keep(row, columns, block, 6, sum4(yx))
-    _keep(row, columns, block, 7, sum4(zx))
-    _keep(row, columns, block, 9, sum4(xy))
-    _keep(row, columns, block, 10, sum4(yy))
-    _keep(row, columns, block, 11, sum4(zy))
-    _keep(row, columns, block, 13, sum4(xz))
-    _keep(row, columns, block, 14, sum4(yz))
-    _keep(row, columns, block, 15, sum4(zz))
-
-
-@compiled(inline=True)
-def _ptm_letter_with_lanes(bra, ket, size, high, m, c, d, row, columns, block, letter):
-    """The three strings of qubit 0 with one letter of another qubit: m its offset, c·m = i d.
-
-    The letters of qubit 0 are the lanes: a letter on it permutes them. `free` sums where the other qubit's letter
-    commutes with m, so that the lane must not; `bound` the other way round.
-    """
-    x_free, y_free, z_free = zero4(), zero4(), zero4()
-    x_bound, y_bound, z_bound = zero4(), zero4(), zero4()
-    for start in range(0, size, 4 * high):
-        for i in range(start, start + high, 4):
-            li, lm, lc, ld = load4(bra, i), load4(bra, i + m), load4(bra, i + c), load4(bra, i + d)
-            ki, km, kc, kd = load4(ket, i), load4(ket, i + m), load4(ket, i + c), load4(ket, i + d)
-            x_free = mul_add(li, swap_parts(km), mul_add(lm, swap_parts(ki), x_free))
-            y_free = mul_add(li, swap_halves(km), mul_add(lm, swap_halves(ki), y_free))
-            z_free = mul_add(li, reverse4(km), mul_add(lm, reverse4(ki), z_free))
-            x_bound = sub(mul_add(lc, swap_parts(kd), x_bound), mul(ld, swap_parts(kc)))
-            y_bound = sub(mul_add(lc, swap_halves(kd), y_bound), mul(ld, swap_halves(kc)))
-            z_bound = sub(mul_add(lc, reverse4(kd), z_bound), mul(ld, reverse4(kc)))
-    x = mul_add(make4(0.0, 0.0, -1.0, 1.0), x_free, mul(make4(1.0, 1.0, 0.0, 0.0), x_bound))
-    y = mul_add(make4(0.0, 1.0, 0.0, -1.0), y_free, mul(make4(1.0, 0.0, 1.0, 0.0), y_bound))
-    z = mul_add(make4(0.0, -1.0, 1.0, 0.0), z_free, mul(make4(1.0, 0.0, 0.0, 1.0), z_bound))
-    _keep(row, columns, block, 4 * letter + 1, sum4(x))
-    _keep(row, columns, block, 4 * letter + 2, sum4(y))
-    _keep(row, columns, block, 4 * letter + 3, sum4(z))
-
-
-@compiled()
-def _ptm_pair_with_lanes(bra, ket, size, high, row, columns, block):
-    """As `_ptm_pair` where the lower qubit is qubit 0; `high` is the stride of the other one."""
-    two, three = 2 * high, 3 * high
-    _ptm_letter_with_lanes(bra, ket, size, high, high, three, two, row, columns, block, 1)
-    _ptm_letter_with_lanes(bra, ket, size, high, two, high, three, row, columns, block, 2)
-    _ptm_letter_with_lanes(bra, ket, size, high, three, two, high, row, columns, block, 3)
-
-
-@compiled()
-def _ptm_string(bra, ket, size, p):
-    """The value of any one string, given in base 4."""
-    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
-    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
-    total = 0.0
-    for q in range(size):
-        if _anticommute(p, q):
-            q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
-            q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
-            # A product of n digits that anticommute is i^n up to a sign for each of X·Z, Y·X, Z·Y; n is odd, s is real.
-            negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
-            count = 0
-            bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
-            while bits:
-                count += 1
-                bits &= bits - 1
-            if negative != (count & 3 == 3):
-                total -= get(bra, q) * get(ket, q ^ p)
-            else:
-                total += get(bra, q) * get(ket, q ^ p)
-    return total
-
-
-@compiled()
-def ptm_values(bra, ket, size, strings, touched, row):
-    """row[column of P] = derivative of Σ bra_Q ket_Q for all strings that touch a qubit of the bit mask `touched`.
-
-    Args:
-        bra: address of a vector of 4**n coefficients, `ket` of one of 4**n expectation values.
-        size: 4**n.
-        row: float64 (strings,); values of other strings stay.
-    """
-    for s in range(len(strings.qubit)):
-        qubit = strings.qubit[s]
-        if (1 << qubit) & touched:
-            _ptm_single(bra, ket, size, qubit, row, strings.single, s)
-    for p in range(len(strings.low)):
-        low, high = strings.low[p], strings.high[p]
-        if ((1 << low) | (1 << high)) & touched:
-            if low == 0:
-                _ptm_pair_with_lanes(bra, ket, size, 1 << (2 * high), row, strings.pair, p)
-            else:
-                _ptm_pair(bra, ket, size, low, high, row, strings.pair, p)
-    wide = strings.wide
-    for r in range(len(wide.index)):
-        if wide.support[r] & touched:
-            row[wide.column[r]] = _ptm_string(bra, ket, size, wide.index[r])
-
-
-@compiled()
-def ptm_sweep(library, ops, slots, angles, n_qubits, h_index, h_value, work, starts, segment, strings, values, stop):
-    """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
-
-    The state at every position is needed. One is kept at the start of each `segment` gates, and on the way back each
-    segment is run again.
-
-    Args:
-        work: rows of 4**n: 2 scratch, 2 for the adjoint, one for each segment, then segment + 1 for kept states.
-        starts: int64 (gates + 1,): first operation of each gate, and their number.
-        values: float64 (gates + 1, strings), receives the result.
-    """
-    size = 1 << (2 * n_qubits)
-    row_bytes = 8 * size
-    gates = len(starts) - 1
-    n_segments = max(1, (gates + segment - 1) // segment)
-    base, tables = address(work), _ptm_kernels._tables(library)
-    kind, low, high = library.kind, library.low, library.high
-    scratch = np.empty(32)
-    matrix = address(scratch)
-    row = np.zeros(values.shape[1])
-    adjoint, kept = 2, 4 + n_segments
-    energy = 0.0
-    _ptm_kernels._set_ground_state(base + 4 * row_bytes, n_qubits)
-    for round_ in range(1 - n_segments, n_segments):
-        # Negative rounds run forward through every segment but the last; then each one is run and undone, last first.
-        j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
-        first, last = j * segment, min(gates, (j + 1) * segment)
-        here = 4 + j
-        for gate in range(first, last):
-            if stopped(stop):
-                return math.nan
-            for k in range(starts[gate], starts[gate + 1]):
-                there = 1 if here == 0 else 0
-                if k == starts[gate + 1] - 1:
-                    if round_ >= 0:
-                        there = kept + gate - first
-                    elif gate == last - 1:
-                        there = 5 + j
-                op, slot = ops[k], slots[k]
-                angle = angles[slot] if slot >= 0 else 0.0
-                source, target = base + row_bytes * here, base + row_bytes * there
-                _ptm_kernels._step(tables, op, kind[op], low[op], high[op], angle, False, source, target, size, matrix)
-                here = there
-        if round_ < 0:
-            continue
-        if round_ == 0:
-            start = base + row_bytes * adjoint
-            for i in range(0, size, 4):
-                store4(start, i, zero4())
-            for t in range(len(h_index)):
-                energy += h_value[t] * work[here, h_index[t]]
-                put(start, h_index[t], h_value[t])
-            ptm_values(start, base + row_bytes * here, size, strings, -1, row)
-            values[gates] = row
-        for gate in range(last - 1, first - 1, -1):
-            if stopped(stop):
-                return math.nan
-            touched = 0
-            for k in range(starts[gate + 1] - 1, starts[gate] - 1, -1):
-                op, slot = ops[k], slots[k]
-                angle = angles[slot] if slot >= 0 else 0.0
-                touched |= 1 << low[op]
-                if high[op] >= 0:
-                    touched |= 1 << high[op]
-                source, target = base + row_bytes * adjoint, base + row_bytes * (5 - adjoint)
-                _ptm_kernels._step(tables, op, kind[op], low[op], high[op], angle, True, source, target, size, matrix)
-                adjoint = 5 - adjoint
-            before = kept + gate - 1 - first if gate > first else 4 + j
-            ptm_values(base + row_bytes * adjoint, base + row_bytes * before, size, strings, touched, row)
-            values[gate] = row
-    scratch[0] = 0.0  # its address was in use until here; a last mention keeps it alive
-    return energy
-
-
-@compiled()
-def ptm_append(state, adjoint, h_index, h_value, strings, gradient, falls):
-    """Slopes of all strings after `state`, float64 (4**n,), and half of how far the energy falls at θ = π.
-
-    Args:
-        adjoint: float64 (4**n,), the observable.
-        h_index: int64 (terms,), where the observable is not zero; `h_value` its values there.
-    """
-    ptm_values(address(adjoint), address(state), len(state), strings, -1, gradient)
-    parts = np.empty(len(h_index))
-    energy = 0.0
-    for t in range(len(h_index)):
-        parts[t] = h_value[t] * state[h_index[t]]
-        energy += parts[t]
-    sum_of_anticommuting(h_index, parts, strings, falls)
-    state[0] = 1.0  # the addresses were in use until here; a last mention keeps the arrays alive
-    adjoint[0] = adjoint[0]
-    return energy

@@ -24,6 +24,15 @@ class CompiledCircuit(NamedTuple):
     slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
 
 
+class GateOperations(NamedTuple):
+    """A circuit as operations of the kernels, gate by gate."""
+
+    ops: np.ndarray  # int64 (n_ops,): rows of the simulator's library
+    slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
+    starts: np.ndarray  # int64 (n_gates + 1,): first operation of each gate, and their number
+    masks: np.ndarray  # int64 (n_gates,): bit mask of each gate's qubits
+
+
 def finished(energy: float) -> float:
     """What a kernel returned, if it came to its end.
 
@@ -65,7 +74,11 @@ class CompiledSimulator(Simulator):
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
-    def compiled(self, circuit: Circuit) -> CompiledCircuit:
+    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> Any:
+        """What the kernels take for a circuit."""
+        return CompiledCircuit(n_qubits, ops, slots)
+
+    def compiled(self, circuit: Circuit) -> Any:
         """The circuit as arrays. The circuit carries them along, and so do its copies with other angles.
 
         Raises:
@@ -91,15 +104,34 @@ class CompiledSimulator(Simulator):
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
-        result = CompiledCircuit(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
+        result = self._assembled(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
         circuit.__dict__["_compiled"] = (self, result)
         return result
 
-    def gate_starts(self, circuit: Circuit) -> np.ndarray:
-        """First operation of each gate, and the number of operations, int64, shape (len(circuit) + 1,)."""
+    def gate_operations(self, circuit: Circuit) -> GateOperations:
+        """The circuit as operations, gate by gate. The circuit carries them along, and so do its copies.
+
+        Raises:
+            TooLargeError, CircuitError: as `compiled`.
+        """
+        held = circuit.__dict__.get("_gate_operations")
+        if held is not None and held[0] is self:
+            return held[1]
         self.compiled(circuit)
-        counts = [len(self._rows[gate.name, gate.qubits]) for gate in circuit.gates]
-        return np.cumsum([0, *counts], dtype=np.int64)
+        ops: list[int] = []
+        slots: list[int] = []
+        starts = [0]
+        position = 0
+        for gate in circuit.gates:
+            for op, which in self._rows[gate.name, gate.qubits]:
+                ops.append(op)
+                slots.append(position + which if which >= 0 else -1)
+            position += len(gate.angles)
+            starts.append(len(ops))
+        masks = [sum(1 << q for q in gate.qubits) for gate in circuit.gates]
+        result = GateOperations(*(np.array(part, dtype=np.int64) for part in (ops, slots, starts, masks)))
+        circuit.__dict__["_gate_operations"] = (self, result)
+        return result
 
     def observable(self, hamiltonian: Hamiltonian) -> Any:
         """The Hamiltonian as arrays for the kernels; the last few are remembered."""

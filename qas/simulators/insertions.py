@@ -174,6 +174,14 @@ def group_strings(strings: Sequence[str], columns: Sequence[int]) -> Groups:
     return Groups(*columns_of, start, *copies, sign.astype(np.float64), np.ascontiguousarray(column))
 
 
+def term_groups(hamiltonian: Hamiltonian) -> Groups:
+    """`group_strings` of all terms; the Hamiltonian carries them along."""
+    held = hamiltonian.__dict__.get("_groups")
+    if held is None:
+        held = hamiltonian.__dict__["_groups"] = group_strings(hamiltonian.strings, range(len(hamiltonian)))
+    return held
+
+
 class Curves(NamedTuple):
     """Energies E(θ) = E(0) - fall (1 - cos θ) + slope sin θ of rotations appended to a circuit."""
 

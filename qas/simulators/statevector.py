@@ -18,7 +18,7 @@ from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators, group_strings
+from qas.simulators.insertions import Curves, Generators, term_groups
 
 MAX_QUBITS = 20
 """Largest register: a state of 20 qubits takes 17 MB; the Hamiltonian's diagonals take more."""
@@ -170,16 +170,14 @@ class StatevectorSimulator(CompiledSimulator):
     def _insertion_slopes(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
     ) -> np.ndarray:
-        compiled = self.compiled(circuit)
         values = np.empty((len(circuit) + 1, len(generators.strings)))
-        energy = insertion_kernels.sv_sweep(
+        gates = self.gate_operations(circuit)
+        energy = insertion_kernels.sweep(
             self.library,
-            compiled.ops,
-            compiled.slots,
+            gates,
             angles,
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
-            self.gate_starts(circuit),
             generators.tables,
             values,
             interrupt.current().address,
@@ -190,17 +188,16 @@ class StatevectorSimulator(CompiledSimulator):
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
     ) -> Curves:
-        compiled = self.compiled(circuit)
         curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
-        energy = insertion_kernels.sv_append(
+        gates = self.gate_operations(circuit)
+        energy = insertion_kernels.append(
             self.library,
-            compiled.ops,
-            compiled.slots,
+            gates,
             angles,
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
             generators.tables,
-            group_strings(hamiltonian.strings, range(len(hamiltonian))),
+            term_groups(hamiltonian),
             hamiltonian.coefficients,
             *curves,
             interrupt.current().address,
