@@ -37,8 +37,8 @@ def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
         return _ptm_kernels.value_and_gradient(
             library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient, stop
         )
-    library, ops, slots, masks, real, imag, work = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
+    library, ops, slots, masks, real, imag, work, parts = sv
+    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
 
 
 @compiled()
@@ -191,6 +191,7 @@ _NO_SV = (
     np.zeros(0),
     np.zeros(0),
     np.zeros((0, 0)),
+    2,
 )
 _NO_PTM = (
     _ptm_kernels.Library(
