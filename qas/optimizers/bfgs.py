@@ -35,8 +35,8 @@ def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if noisy:
         library, program, h_index, h_value, work = ptm
         return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
-    library, ops, slots, masks, real, imag, work = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
+    library, ops, slots, masks, real, imag, work, parts = sv
+    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
 
 
 @compiled()
@@ -189,6 +189,7 @@ _NO_SV = (
     np.zeros(0),
     np.zeros(0),
     np.zeros((0, 0)),
+    2,
 )
 _NO_PTM = (
     _ptm_program.Library(np.zeros((0, 24), np.int64), np.zeros((0, 49)), np.zeros((0, 3, 256))),

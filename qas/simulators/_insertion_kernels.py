@@ -235,12 +235,12 @@ def sv_values(bra, ket, size, strings, touched, row, scratch):
 
 
 @compiled(inline=True)
-def _undo(library, op, angle, ket, bra, size):
+def _undo(library, op, angle, ket, size):
+    """Undo an operation on two states that lie beside each other; `size` counts the floats of both."""
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
     x, z, matrix = library.x_mask[op], library.z_mask[op], address(library.matrix)
     c, s = math.cos(0.5 * angle), -math.sin(0.5 * angle)
-    for side in range(2):
-        _sv_kernels.apply(bra if side else ket, size, kind, bit, other, x, z, matrix, op, c, s, True)
+    _sv_kernels.apply(ket, size, kind, bit, other, x, z, matrix, op, c, s, True)
 
 
 @compiled()
@@ -269,7 +269,7 @@ def sweep(library, gates, angles, masks, real, imag, work, strings, values, stop
             return math.nan
         for k in range(gates.starts[gate + 1] - 1, gates.starts[gate] - 1, -1):
             slot = gates.slots[k]
-            _undo(library, gates.ops[k], angles[slot] if slot >= 0 else 0.0, ket, bra, size)
+            _undo(library, gates.ops[k], angles[slot] if slot >= 0 else 0.0, ket, 2 * size)
         sv_values(bra, ket, size, strings, gates.masks[gate], row, scratch)
         values[gate] = row
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+import os
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -14,6 +16,15 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
+
+
+@functools.cache
+def memory_limit() -> int:
+    """Bytes of memory in this machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 34
 
 
 class CompiledCircuit(NamedTuple):
