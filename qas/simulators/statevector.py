@@ -128,10 +128,10 @@ class StatevectorSimulator(CompiledSimulator):
             parts: 2 for complex amplitudes, 1 for real ones.
         """
         buffers = self._local.__dict__
-        buffer = buffers.get("buffer")
+        buffer = buffers.get(parts)
         size = parts * max(kernels.LANES, 1 << n_qubits)
         if buffer is None or buffer.shape[1] != size:
-            buffer = buffers["buffer"] = np.empty((2, size))
+            buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
