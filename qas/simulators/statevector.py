@@ -106,7 +106,7 @@ class StatevectorSimulator(CompiledSimulator):
         """Three arrays for the kernels, in one of three forms.
 
         Projectors ±|v><v|: no masks; v, interleaved; the sign. A target state fills the whole matrix, but is applied in
-        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, an even number; real and, where
+        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4; real and, where
         there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see `_by_terms`.
         """
         masks = np.unique(hamiltonian.masks[0])
@@ -214,7 +214,7 @@ def parts_of(circuit: Circuit) -> int:
 def _by_diagonals(hamiltonian: Hamiltonian, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     xs, zs = hamiltonian.masks
     masks, where = np.unique(xs, return_inverse=True)
-    masks = np.concatenate([masks, masks[:0] if len(masks) % 2 == 0 else np.zeros(1, dtype=np.int64)])
+    masks = np.concatenate([masks, np.zeros(-len(masks) % kernels.MASKS, dtype=np.int64)])
     factors = hamiltonian.coefficients * (-1j) ** (np.bitwise_count(xs & zs) % 4)
     parts = []
     for coefficients in (factors.real, factors.imag):
