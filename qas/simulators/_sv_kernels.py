@@ -737,9 +737,7 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     _cos_sin(angles, table, sines)
     if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
         return math.nan
-    energy = _apply_hamiltonian(
-        ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts
-    )
+    energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(len(gradient)):

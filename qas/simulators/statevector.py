@@ -57,8 +57,8 @@ class StatevectorSimulator(CompiledSimulator):
             )
         if 32 << n_qubits > memory_limit():
             raise TooLargeError(
-                f"{n_qubits} qubits need {(32 << n_qubits) / 1e9:.1f} GB for two states, this machine has "
-                f"{memory_limit() / 1e9:.1f} GB"
+                f"{n_qubits} qubits need {(32 << n_qubits) / 1e9:.2g} GB for two states, this machine has "
+                f"{memory_limit() / 1e9:.2g} GB"
             )
 
     def _add(self, kind: int, first: int, second: int, matrix: np.ndarray | None = None, x: int = 0, z: int = 0) -> int:
