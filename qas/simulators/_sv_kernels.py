@@ -40,6 +40,8 @@ from qas.simulators._simd8 import (
 )
 
 LANES = 8
+MASKS = 4
+"""Permuted diagonals are taken so many at a time: sums of their own, since each addition waits for the one before."""
 BLOCK = 1 << 9
 """Amplitudes for which the diagonals of a Hamiltonian given by its terms are formed at once: they stay in cache."""
 
@@ -105,59 +107,62 @@ def _sign(bits):
 
 
 # ---------------------------------------------------------------------- angles
-_TURN = 2.0 / math.pi
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to a whole number
 _Q1, _Q2, _Q3 = (float.fromhex(part) for part in ("0x1.921fb544p+0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69"))
 _LARGE = 1e5
-_S3, _S5, _S7, _S9, _S11, _S13, _S15 = (
-    -1 / 6,
-    1 / 120,
-    -1 / 5040,
-    1 / 362880,
-    -1 / 39916800,
-    1 / 6227020800,
-    -1 / 1307674368000,
-)
-_C2, _C4, _C6, _C8, _C10, _C12, _C14, _C16 = (
-    -1 / 2,
-    1 / 24,
-    -1 / 720,
-    1 / 40320,
-    -1 / 3628800,
-    1 / 479001600,
-    -1 / 87178291200,
-    1 / 20922789888000,
-)
+_S3, _S5, _S7, _S9, _S11, _S13, _S15 = ((-1) ** k / math.factorial(2 * k + 1) for k in range(1, 8))
+_C2, _C4, _C6, _C8, _C10, _C12, _C14, _C16 = ((-1) ** k / math.factorial(2 * k) for k in range(1, 9))
 
 
 @compiled(inline=True)
-def _cos_sin(angles, table):
-    """table[2 i], table[2 i + 1] = cos, sin of half of angles[i], to 2e-16.
+def _table_size(n_angles):
+    return (n_angles + LANES - 1) // LANES * LANES + LANES
 
-    Taylor series on [-π/4, π/4] without branches, which LLVM turns into vector code; π/2 is subtracted in three parts.
+
+@compiled(inline=True)
+def _nearest(x):
+    return sub8(add8(x, splat8(_ROUND)), splat8(_ROUND))
+
+
+@compiled(inline=True)
+def _cos_sin(angles, table, size):
+    """table[i], table[size + i] = cos, sin of half of angles[i], to 3e-16; `size` from `_table_size`.
+
+    Taylor series between -π/4 and π/4, without branches; multiples of π/2 are subtracted in three parts, the first two
+    of 33 bits, so that their products are exact.
     """
-    large = 0.0
+    largest = 0.0
     for i in range(len(angles)):
-        large = max(large, abs(angles[i]))
-    if large > _LARGE:
+        largest = max(largest, abs(angles[i]))
+        put(table, i, angles[i])
+    if largest > _LARGE:
         for i in range(len(angles)):
-            put(table, 2 * i, math.cos(0.5 * angles[i]))
-            put(table, 2 * i + 1, math.sin(0.5 * angles[i]))
+            put(table, i, math.cos(0.5 * angles[i]))
+            put(table, size + i, math.sin(0.5 * angles[i]))
         return
-    for i in range(len(angles)):
-        half = 0.5 * angles[i]
-        turns = (half * _TURN + _ROUND) - _ROUND
-        r = ((half - turns * _Q1) - turns * _Q2) - turns * _Q3
-        q = r * r
-        s = _S7 + q * (_S9 + q * (_S11 + q * (_S13 + q * _S15)))
-        s = r + r * q * (_S3 + q * (_S5 + q * s))
-        c = _C8 + q * (_C10 + q * (_C12 + q * (_C14 + q * _C16)))
-        c = 1.0 + q * (_C2 + q * (_C4 + q * (_C6 + q * c)))
-        quadrant = np.int64(turns)
-        odd = quadrant & 1
-        cos, sin = (s, c) if odd else (c, s)
-        put(table, 2 * i, -cos if (quadrant + 1) & 2 else cos)
-        put(table, 2 * i + 1, -sin if quadrant & 2 else sin)
+    for i in range(len(angles), size):
+        put(table, i, 0.0)
+    one = splat8(1.0)
+    for i in range(0, len(angles), LANES):
+        half = mul8(splat8(0.5), load8(table, i))
+        turns = _nearest(mul8(splat8(2.0 / math.pi), half))
+        r = mul_add8(splat8(-_Q1), turns, half)
+        r = mul_add8(splat8(-_Q3), turns, mul_add8(splat8(-_Q2), turns, r))
+        q = mul8(r, r)
+        s = mul_add8(q, mul_add8(q, splat8(_S15), splat8(_S13)), splat8(_S11))
+        s = mul_add8(q, mul_add8(q, mul_add8(q, s, splat8(_S9)), splat8(_S7)), splat8(_S5))
+        s = mul_add8(mul8(r, q), mul_add8(q, s, splat8(_S3)), r)
+        c = mul_add8(q, mul_add8(q, splat8(_C16), splat8(_C14)), splat8(_C12))
+        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C10)), splat8(_C8)), splat8(_C6))
+        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C4)), splat8(_C2)), one)
+        # Quarter turns: odd ones exchange cos and sin; all factors are whole, so nothing is rounded.
+        odd = mul_add8(splat8(-2.0), _nearest(mul8(splat8(0.5), turns)), turns)
+        quarter = mul_add8(splat8(-4.0), _nearest(mul8(splat8(0.25), turns)), turns)
+        odd = mul8(odd, odd)
+        straight = mul8(sub8(one, odd), mul_add8(mul8(splat8(-0.5), quarter), quarter, one))
+        crossed = mul8(odd, quarter)
+        store8(table, i, sub8(mul8(straight, c), mul8(crossed, s)))
+        store8(table, size + i, mul_add8(straight, s, mul8(crossed, c)))
 
 
 # ---------------------------------------------------------------------- gates
@@ -518,39 +523,50 @@ def _apply_projector(psi, out, size, vector, sign, parts):
 
 
 @compiled(inline=True)
+def _real_row(psi, i, x, real, place, total):
+    moved = _flip_amplitudes(load8(psi, i ^ (x & -8)), x, 1)
+    return mul_add8(load8(real, place), moved, total)
+
+
+@compiled(inline=True)
 def _apply_diagonals_real(psi, out, size, masks, real):
     energy = zero8()
     for i in range(0, size, LANES):
-        a, b, row = zero8(), zero8(), i * len(masks)
-        for m in range(0, len(masks), 2):
-            x, y = masks[m], masks[m + 1]
-            v = _flip_amplitudes(load8(psi, i ^ (x & -8)), x, 1)
-            w = _flip_amplitudes(load8(psi, i ^ (y & -8)), y, 1)
-            a = mul_add8(load8(real, row + 8 * m), v, a)
-            b = mul_add8(load8(real, row + 8 * m + 8), w, b)
-        a = add8(a, b)
+        a, b, c, d = zero8(), zero8(), zero8(), zero8()
+        for m in range(0, len(masks), MASKS):
+            place = i * len(masks) + 8 * m
+            a = _real_row(psi, i, masks[m], real, place, a)
+            b = _real_row(psi, i, masks[m + 1], real, place + 8, b)
+            c = _real_row(psi, i, masks[m + 2], real, place + 16, c)
+            d = _real_row(psi, i, masks[m + 3], real, place + 24, d)
+        a = add8(add8(a, b), add8(c, d))
         store8(out, i, a)
         energy = mul_add8(load8(psi, i), a, energy)
     return sum8(energy)
 
 
 @compiled(inline=True)
+def _complex_row(psi, i, x, real, imag, place, complex_matrix, low, high):
+    j = 2 * (i ^ (x & -4))
+    v, w, d = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2), load8(real, place)
+    low, high = mul_add8(twice_low(d), v, low), mul_add8(twice_high(d), w, high)
+    if complex_matrix:
+        turn, d = blend1(splat8(-1.0), splat8(1.0)), load8(imag, place)
+        low = mul_add8(mul8(turn, twice_low(d)), flip1(v), low)
+        high = mul_add8(mul8(turn, twice_high(d)), flip1(w), high)
+    return low, high
+
+
+@compiled(inline=True)
 def _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix):
     energy = zero8()
-    turn = blend1(splat8(-1.0), splat8(1.0))
     for i in range(0, size >> 1, LANES):
-        a, b, row = zero8(), zero8(), i * len(masks)
-        for m in range(len(masks)):
-            x = masks[m]
-            j = 2 * (i ^ (x & -4))
-            v, w = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2)
-            d = load8(real, row + 8 * m)
-            a = mul_add8(twice_low(d), v, a)
-            b = mul_add8(twice_high(d), w, b)
-            if complex_matrix:
-                d = load8(imag, row + 8 * m)
-                a = mul_add8(mul8(turn, twice_low(d)), flip1(v), a)
-                b = mul_add8(mul8(turn, twice_high(d)), flip1(w), b)
+        a, b, c, d = zero8(), zero8(), zero8(), zero8()
+        for m in range(0, len(masks), 2):
+            place = i * len(masks) + 8 * m
+            a, b = _complex_row(psi, i, masks[m], real, imag, place, complex_matrix, a, b)
+            c, d = _complex_row(psi, i, masks[m + 1], real, imag, place + 8, complex_matrix, c, d)
+        a, b = add8(a, c), add8(b, d)
         store8(out, 2 * i, a)
         store8(out, 2 * i + 8, b)
         energy = mul_add8(load8(psi, 2 * i), a, energy)
@@ -656,8 +672,8 @@ def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=
 
 # ---------------------------------------------------------------------- whole circuits
 @compiled(inline=True)
-def _forward(library, ops, slots, table, psi, size, stop, parts):
-    """psi = circuit |0…0>; False if it was stopped before. `table` as `_cos_sin` writes it."""
+def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
+    """psi = circuit |0…0>; False if it was stopped before. `table` as `_cos_sin` writes it, sines from `sines` on."""
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(0, size, LANES):
@@ -675,7 +691,7 @@ def _forward(library, ops, slots, table, psi, size, stop, parts):
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:
-            c, s = get(table, 2 * slot), get(table, 2 * slot + 1)
+            c, s = get(table, slot), get(table, sines + slot)
         apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False, parts)
     return True
 
@@ -683,9 +699,10 @@ def _forward(library, ops, slots, table, psi, size, stop, parts):
 @compiled(inline=True)
 def _run(library, ops, slots, angles, psi, size, stop, parts=2):
     """psi = circuit |0…0>; False if it was stopped before."""
-    table = np.empty(2 * len(angles) + 2)
-    _cos_sin(angles, address(table))
-    result = _forward(library, ops, slots, address(table), psi, size, stop, parts)
+    sines = _table_size(len(angles))
+    table = np.empty(2 * sines)
+    _cos_sin(angles, address(table), sines)
+    result = _forward(library, ops, slots, address(table), sines, psi, size, stop, parts)
     table[0] = 0.0  # it lives to here
     return result
 
@@ -714,14 +731,13 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     """
     size = work.shape[1]
     ket = address(work)
-    angle_table = np.empty(2 * len(angles) + 2)
+    sines = _table_size(len(angles))
+    angle_table = np.empty(2 * sines)
     table = address(angle_table)
-    _cos_sin(angles, table)
-    if not _forward(library, ops, slots, table, ket, size, stop, parts):
+    _cos_sin(angles, table, sines)
+    if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
         return math.nan
-    energy = _apply_hamiltonian(
-        ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts
-    )
+    energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(len(gradient)):
@@ -734,7 +750,7 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
             return math.nan
         op, slot = ops[k], slots[k]
         if slot >= 0:
-            c, s = get(table, 2 * slot), -get(table, 2 * slot + 1)
+            c, s = get(table, slot), -get(table, sines + slot)
             gradient[slot] += _undo_rotation(ket, size, kind[op], first[op], x[op], z[op], c, s, parts)
         else:
             c, s = 1.0, 0.0

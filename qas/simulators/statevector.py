@@ -59,8 +59,8 @@ class StatevectorSimulator(CompiledSimulator):
             )
         if 32 << n_qubits > memory_limit():
             raise TooLargeError(
-                f"{n_qubits} qubits need {(32 << n_qubits) / 1e9:.1f} GB for two states, this machine has "
-                f"{memory_limit() / 1e9:.1f} GB"
+                f"{n_qubits} qubits need {(32 << n_qubits) / 1e9:.2g} GB for two states, this machine has "
+                f"{memory_limit() / 1e9:.2g} GB"
             )
 
     def _add(self, kind: int, first: int, second: int, matrix: np.ndarray | None = None, x: int = 0, z: int = 0) -> int:
@@ -108,7 +108,7 @@ class StatevectorSimulator(CompiledSimulator):
         """Three arrays for the kernels, in one of three forms.
 
         Projectors ±|v><v|: no masks; v, interleaved; the sign. A target state fills the whole matrix, but is applied in
-        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, an even number; real and, where
+        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4; real and, where
         there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see `_by_terms`.
         """
         masks = np.unique(hamiltonian.masks[0])
@@ -130,10 +130,10 @@ class StatevectorSimulator(CompiledSimulator):
             parts: 2 for complex amplitudes, 1 for real ones.
         """
         buffers = self._local.__dict__
-        buffer = buffers.get("buffer")
+        buffer = buffers.get(parts)
         size = parts * max(kernels.LANES, 1 << n_qubits)
         if buffer is None or buffer.shape[1] != size:
-            buffer = buffers["buffer"] = np.empty((2, size))
+            buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
@@ -254,7 +254,7 @@ def parts_of(circuit: Circuit) -> int:
 def _by_diagonals(hamiltonian: Hamiltonian, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     xs, zs = hamiltonian.masks
     masks, where = np.unique(xs, return_inverse=True)
-    masks = np.concatenate([masks, masks[:0] if len(masks) % 2 == 0 else np.zeros(1, dtype=np.int64)])
+    masks = np.concatenate([masks, np.zeros(-len(masks) % kernels.MASKS, dtype=np.int64)])
     factors = hamiltonian.coefficients * (-1j) ** (np.bitwise_count(xs & zs) % 4)
     parts = []
     for coefficients in (factors.real, factors.imag):

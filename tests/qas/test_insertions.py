@@ -314,3 +314,19 @@ def test_prices_from_a_given_inverse_hessian() -> None:
     for bad in (np.eye(3), np.zeros((2, 2)), np.full((2, 2), np.nan)):
         with pytest.raises(CircuitError, match="inverse Hessian"):
             engine().deletion_costs(circuit, hamiltonian, x, bad)
+
+
+def test_the_minimizer_hands_out_its_inverse_hessian() -> None:
+    rng = np.random.default_rng(SEED)
+    hamiltonian = random_hamiltonian(3, 12, rng)
+    circuit = Circuit(3, [("ry", 0, 0.0), ("rx", 1, 0.0), ("cx", (0, 1)), ("ry", 2, 0.0), ("cx", (1, 2)), ("ry", 1, 0.0)])
+    for noise in NOISES[0], asymmetric_noise(3):
+        simulator = engine(noise)
+        start = rng.uniform(-2, 2, size=4)
+        assert np.array_equal(minimize_bfgs(simulator, circuit, hamiltonian, start, 1).hess_inv, np.eye(4))
+        found = minimize_bfgs(simulator, circuit, hamiltonian, start, tolerance=1e-15)
+        inverse = found.hess_inv
+        np.testing.assert_allclose(inverse, inverse.T, rtol=1e-9, atol=1e-12)
+        assert np.linalg.eigvalsh(inverse)[0] > 0.0
+        exact = simulator.deletion_costs(circuit, hamiltonian, found.x)
+        np.testing.assert_allclose(simulator.deletion_costs(circuit, hamiltonian, found.x, inverse), exact, rtol=0.3)
