@@ -32,6 +32,7 @@ _MESSAGES = {
 }
 
 
+# One of sv and ptm is None, and Numba leaves its branch out.
 @compiled(inline=True)
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if ptm is not None:
@@ -39,8 +40,10 @@ def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
         return _ptm_kernels.value_and_gradient(
             library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient, stop
         )
-    library, ops, slots, masks, real, imag, work, parts = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
+    if sv is not None:
+        library, ops, slots, masks, real, imag, work, parts = sv
+        return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
+    return math.nan
 
 
 @compiled(inline=True)
@@ -214,7 +217,7 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance, stop):
         low, high = 0.0, math.inf
         _combine(step, direction, here, trial, size)
 
-    if best_step > 0.0 and (status == OUT_OF_BUDGET or status == INTERRUPTED):
+    if best_step > 0.0 and status in (OUT_OF_BUDGET, INTERRUPTED):
         here, slopes, energy = best, best_gradient, best_energy
     for i in range(n):
         x[i], gradient[i] = get(here, i), get(slopes, i)

@@ -106,8 +106,9 @@ class StatevectorSimulator(CompiledSimulator):
         """Three arrays for the kernels, in one of three forms.
 
         Projectors ±|v><v|: no masks; v, interleaved; the sign. A target state fills the whole matrix, but is applied in
-        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4; real and, where
-        there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see `_by_terms`.
+        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4;
+        real and, where there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see
+        `_by_terms`.
         """
         masks = np.unique(hamiltonian.masks[0])
         rows = max(kernels.LANES, 1 << hamiltonian.n_qubits)
@@ -127,7 +128,7 @@ class StatevectorSimulator(CompiledSimulator):
         Args:
             parts: 2 for complex amplitudes, 1 for real ones.
         """
-        buffers = self._local.__dict__
+        buffers: dict[int, np.ndarray] = self._local.__dict__.setdefault("buffers", {})
         buffer = buffers.get(parts)
         size = parts * max(kernels.LANES, 1 << n_qubits)
         if buffer is None or buffer.shape[1] != size:
