@@ -21,7 +21,7 @@ from qas.simulators.compiled import CompiledSimulator, finished, memory_limit
 MAX_QUBITS = 24
 """Largest register: a gradient of 24 qubits takes two states of 268 MB, half of that with real amplitudes."""
 
-STORED_BYTES = 1 << 24
+STORED_BYTES = 1 << 26
 """A Hamiltonian keeps its permuted diagonals up to this size; a larger one is applied from its terms, block by block:
 beyond the cache forming them anew costs no more than reading them."""
 
