@@ -144,7 +144,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         t = {name: f"{1e6 * value:.1f} µs" for name, value in row["seconds"].items()}
         lines.append(
             f"| {row['label']}, {row['n_gates']} gates | {t['energy']} | {t['qulacs_energy']} "
-            f"| {row['energy_faster']:.1f}× | {t['gradient']} | {t['qulacs_gradient']} | {row['gradient_faster']:.1f}× |"
+            f"| {row['energy_faster']:.1f}× "
+            f"| {t['gradient']} | {t['qulacs_gradient']} | {row['gradient_faster']:.1f}× |"
         )
     return "\n".join(lines)
 

@@ -32,13 +32,12 @@ _MESSAGES = {
 }
 
 
+# One of sv and ptm is None, and Numba leaves its branch out.
 @compiled(inline=True)
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if ptm is not None:
         library, program, h_index, h_value, work = ptm
         return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
-    library, ops, slots, masks, real, imag, work, parts = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
 
 
 @compiled(inline=True)
@@ -213,7 +212,7 @@ def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop)
         low, high = 0.0, math.inf
         _combine(step, direction, here, trial, size)
 
-    if best_step > 0.0 and (status == OUT_OF_BUDGET or status == INTERRUPTED):
+    if best_step > 0.0 and status in (OUT_OF_BUDGET, INTERRUPTED):
         here, slopes, energy = best, best_gradient, best_energy
     for i in range(n):
         x[i], gradient[i] = get(here, i), get(slopes, i)

@@ -23,7 +23,7 @@ from qas.simulators.insertions import Curves, Generators, term_groups
 MAX_QUBITS = 24
 """Largest register: a gradient of 24 qubits takes two states of 268 MB, half of that with real amplitudes."""
 
-STORED_BYTES = 1 << 24
+STORED_BYTES = 1 << 26
 """A Hamiltonian keeps its permuted diagonals up to this size; a larger one is applied from its terms, block by block:
 beyond the cache forming them anew costs no more than reading them."""
 
@@ -108,8 +108,9 @@ class StatevectorSimulator(CompiledSimulator):
         """Three arrays for the kernels, in one of three forms.
 
         Projectors ±|v><v|: no masks; v, interleaved; the sign. A target state fills the whole matrix, but is applied in
-        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4; real and, where
-        there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see `_by_terms`.
+        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4;
+        real and, where there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see
+        `_by_terms`.
         """
         masks = np.unique(hamiltonian.masks[0])
         rows = max(kernels.LANES, 1 << hamiltonian.n_qubits)
@@ -129,7 +130,7 @@ class StatevectorSimulator(CompiledSimulator):
         Args:
             parts: 2 for complex amplitudes, 1 for real ones.
         """
-        buffers = self._local.__dict__
+        buffers: dict[int, np.ndarray] = self._local.__dict__.setdefault("buffers", {})
         buffer = buffers.get(parts)
         size = parts * max(kernels.LANES, 1 << n_qubits)
         if buffer is None or buffer.shape[1] != size:
