@@ -37,7 +37,11 @@ _MESSAGES = {
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
     if ptm is not None:
         library, program, h_index, h_value, work = ptm
-        return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
+        return _ptm_program.value_and_gradient(library, program, h_index, h_value, work, x, gradient, stop)
+    if sv is not None:
+        library, ops, slots, masks, real, imag, work, parts = sv
+        return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
+    return math.nan
 
 
 @compiled(inline=True)

@@ -1,13 +1,14 @@
 """Compiled kernels of the Pauli-transfer engine: a local map in one pass over the memory.
 
-A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 digit p being the letter of the
-p-th qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
+A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 each digit being the
+letter of one qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
 permutation of the 16 local strings with a factor for each: a Clifford gate and Pauli noise; or any 16x16 map), then one
 4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the vector
 that belong to its local strings once, works in registers, and writes them once.
 
-Rows are read in tiles of 16 x 16 numbers. Where the digits of the block are the lowest ones, a tile is turned on its way
-through a small buffer, so that the numbers of one register never mix.
+Rows are read in tiles of 16 x 16 numbers. Where a digit of the block is one of the two lowest, a tile is turned on its
+way through a small buffer, so that the numbers of one register never mix, and is written turned: the block's qubits move
+up to higher digits, and two others take the lowest ones.
 
 Only what a block can do is compiled; which blocks a circuit consists of is data (`_ptm_program.py`).
 """
@@ -23,8 +24,6 @@ from qas.simulators._lanes import (
     load,
     nothing,
     read,
-    scale4,
-    share4,
     splat,
     store,
     times,
@@ -37,12 +36,13 @@ from qas.simulators._lanes import (
 
 TILE = 16
 """Numbers of each row in one tile: the two lowest digits that the block does not touch."""
-CHUNK = 8
-"""Tiles that go through the buffer at once."""
-LINE = TILE * CHUNK
+CHUNK = 4
+"""Tiles that go through the buffers at once: they fit into the nearest cache."""
+NEAR = 8
+"""Tiles of two vectors that fit into the nearest cache."""
+LINE = TILE * CHUNK + 8
 BUFFER = 2 * 16 * LINE
 """Numbers in the scratch memory of one thread: two buffers of 16 rows."""
-FORWARD, UNDO, ADJOINT = 0, 1, 2
 SHIFT, DENSE = 0, 1
 """Kinds of one-qubit map: 1 everywhere but for Z += g·I (the rest of it is in the factors of the core), or any."""
 NOWHERE = 30
@@ -60,6 +60,12 @@ def place(tile, first, second):
     i = (i & below) | ((i & ~below) << 2)
     below = (1 << (2 * second)) - 1
     return (i & below) | ((i & ~below) << 2)
+
+
+@compiled(inline=True)
+def idle(digits):
+    """Digits below those of a small vector: with two or three qubits it has room for four."""
+    return 4 - digits if 1 < digits < 4 else 0
 
 
 @compiled(inline=True)
@@ -103,14 +109,17 @@ def _put4(base, r0, r1, r2, r3, rows, factors, a, scaled, x0, x1, x2, x3):
 
 
 @compiled(inline=True)
-def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind, backward, transposed):
+def _mix(
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
+    transposed,
+):  # fmt: skip
     """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them."""
     factors, low, high = at(constants, FACTORS), at(constants, LOW), at(constants, HIGH)
     lanes = width(source)
     for tile in range(first, last):
-        start = place(tile, p, q)
-        for i in range(start, start + TILE, lanes):
-            base, out = at(source, i), at(target, i)
+        start, end = place(tile, p, q), place(tile, p_out, q_out)
+        for i in range(0, TILE, lanes):
+            base, out = at(source, start + i), at(target, end + i)
             x00, x10, x20, x30 = _four(base, rows_in, factors, 0, not backward)
             x00, x10, x20, x30 = _map(low, low_kind, transposed, x00, x10, x20, x30)
             x01, x11, x21, x31 = _four(base, rows_in, factors, 1, not backward)
@@ -134,53 +143,43 @@ def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, low_ki
 
 
 @compiled()
-def _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     # Constants are spelled out so that the loops hold no branches.
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, False, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, False, False)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, False, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, False, False)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, False, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, False, False)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, False, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, False, False)
 
 
 @compiled()
-def _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, False)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, False)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, False)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, False)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, False)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, False)
 
 
 @compiled()
-def _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+def _mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, True)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, True)
         else:
-            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, True)
+            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, True)
     elif high_kind == 0:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, True)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, True)
     else:
-        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, True)
-
-
-@compiled(inline=True)
-def _mixed(direction, source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
-    if direction == FORWARD:
-        _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
-    elif direction == UNDO:
-        _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
-    else:
-        _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
+        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, True)
 
 
 @compiled()
@@ -194,63 +193,36 @@ def _dense(source, target, columns, rows, matrix):
             store(target, i + read(rows, row), value)
 
 
-@compiled(inline=True)
-def _lanes_of(low, high):
-    """The two lowest digits that are neither of two."""
-    if low >= 2:
-        return 0, 1
-    if high == 1:
-        return 2, 3
-    return 1 - low, 2 if high > 2 else 3
-
-
-@compiled(inline=True)
-def _tile_digits(low, high):
-    """Two ascending positions at which the number of a tile gets a zero digit (see `place`)."""
-    if low >= 2:
-        return low, high
-    if high == 1:
-        return 2, 3
-    other = 2 if high > 2 else 3
-    return min(other, high), max(other, high)
-
-
 @compiled()
-def gather(source, buffer, first, last, low, high):
-    """Turn tiles of a block whose lower digit is 0 or 1 into rows of `LINE` numbers, row = letter + 4 · higher letter."""
-    p, q = _tile_digits(low, high)
-    lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
+def _gather(source, buffer, first, last, p, q, low, high, lane, other_lane, back):
+    """Tiles as rows of `LINE` numbers, the row being the lower qubit's letter + 4 · the higher one's; or the way back.
+
+    Args:
+        p, q: where a tile starts (see `place`).
+        low, high: digits of the block's qubits.
+        lane, other_lane: digits that run along a row.
+    """
+    near, far = min(low, high), max(low, high)
+    near_row, far_row = (LINE, 4 * LINE) if low < high else (4 * LINE, LINE)
+    near_step, far_step = 1 << (2 * near), 1 << (2 * far)
+    lane_step, other_step = 1 << (2 * lane), 1 << (2 * other_lane)
     for tile in range(first, last):
         start, column = place(tile, p, q), TILE * (tile - first)
-        for b in range(4):
+        for far_letter in range(4):
             for r in range(4):
-                here = at(source, start + b * by_row + r * by_lane)
-                there = at(buffer, 4 * b * LINE + column + 4 * r)
-                if low == 0:
-                    transpose4(here, inner, there, LINE)
+                here = at(source, start + far_letter * far_step + r * other_step)
+                there = at(buffer, far_letter * far_row + column + 4 * r)
+                if near == 0:
+                    if back:
+                        transpose4(there, near_row, here, lane_step)
+                    else:
+                        transpose4(here, lane_step, there, near_row)
                 else:
-                    for a in range(4):
-                        copy4(at(here, 4 * a), at(there, a * LINE))
-
-
-@compiled()
-def scatter(buffer, target, first, last, low, high):
-    """The way back of `gather`."""
-    p, q = _tile_digits(low, high)
-    lane_low, lane_high = _lanes_of(low, high)
-    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
-    for tile in range(first, last):
-        start, column = place(tile, p, q), TILE * (tile - first)
-        for b in range(4):
-            for r in range(4):
-                here = at(buffer, 4 * b * LINE + column + 4 * r)
-                there = at(target, start + b * by_row + r * by_lane)
-                if low == 0:
-                    transpose4(here, LINE, there, inner)
-                else:
-                    for a in range(4):
-                        copy4(at(here, a * LINE), at(there, 4 * a))
+                    for letter in range(4):
+                        if back:
+                            copy4(at(there, letter * near_row), at(here, letter * near_step))
+                        else:
+                            copy4(at(here, letter * near_step), at(there, letter * near_row))
 
 
 @compiled(inline=True)
@@ -267,80 +239,60 @@ def _core_rows(rows, core, low_step, high_step):
 
 
 @compiled()
-def apply(
-    direction, source, target, first, last, low, high, core, dense, constants, low_kind, high_kind, rows, buffer
-):
-    """One block, or its inverse or transpose, on tiles `first` to `last` of a vector of at least 4**4 numbers.
+def forward(
+    source, target, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    high_kind, rows, buffer,
+):  # fmt: skip
+    """One block on tiles `first` to `last` of a vector of at least 4**4 numbers.
+
+    A block that has one of the two lowest digits moves its qubits up: `lane` and `other_lane` become the lowest digits.
 
     Args:
+        low, high: digits of the lower and the higher qubit.
+        lane, other_lane: the two other digits of a tile; 0 and 1 where nothing moves.
+        new_low, new_high: digits after the block, at least 2.
         core: for each local string the one it comes from; -1 in front: the core is `dense`.
-        dense: the core as 16x16 map, row by row (for the inverse or the transpose of the block: of the core).
-        rows: scratch for 32 integers.
+        dense: 16x16 map, row by row.
+        rows: scratch for 48 integers.
         buffer: scratch for `BUFFER` numbers.
     """
     straight, turned = rows, at(rows, 16)
     is_dense = read(core, 0) < 0
-    if low >= 2 and not is_dense:
-        _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
+    p, q = min(new_low, new_high), max(new_low, new_high)
+    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    if low == new_low and high == new_high and not is_dense:
         _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
-        _mixed(direction, source, target, first, last, low, high, rows_in, rows_out, constants, low_kind, high_kind)
+        _mix_forward(source, target, first, last, p, q, p, q, turned, straight, constants, low_kind, high_kind)
         return
-    _straight_rows(straight, LINE, 4 * LINE)
+    near = at(rows, 32)
+    _straight_rows(near, LINE, 4 * LINE)
     if is_dense:
         _straight_rows(turned, LINE, 4 * LINE)
     else:
         _core_rows(turned, core, LINE, 4 * LINE)
-    rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
-    other = at(buffer, 16 * LINE)
     for tile in range(first, last, CHUNK):
         end = min(last, tile + CHUNK)
-        count = end - tile
-        if low >= 2:
-            _gather_straight(source, buffer, tile, end, low, high)
-        else:
-            gather(source, buffer, tile, end, low, high)
-        here, there = buffer, other
-        if is_dense and direction == FORWARD:
-            _dense(buffer, other, TILE * count, straight, dense)
-            here = other
-        _mixed(direction, here, there, 0, count, NOWHERE, NOWHERE, rows_in, rows_out, constants, low_kind, high_kind)
-        if is_dense and direction != FORWARD:
-            _dense(other, buffer, TILE * count, straight, dense)
-            there = buffer
-        if low >= 2:
-            _scatter_straight(there, target, tile, end, low, high)
-        else:
-            scatter(there, target, tile, end, low, high)
+        _gather(source, buffer, tile, end, p, q, low, high, lane, other_lane, False)
+        here = buffer
+        if is_dense:
+            here = at(buffer, 16 * LINE)
+            _dense(buffer, here, TILE * (end - tile), near, dense)
+        here = at(here, -TILE * tile)
+        _mix_forward(
+            here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind
+        )
 
 
 @compiled()
-def _gather_straight(source, buffer, first, last, low, high):
-    for tile in range(first, last):
-        start, column = place(tile, low, high), TILE * (tile - first)
-        for row in range(16):
-            here = at(source, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
-            for i in range(0, TILE, 4):
-                copy4(at(here, i), at(buffer, row * LINE + column + i))
+def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, sums):
+    """sums[4 (i-1) + j] += bra[i] ket[j], register by register, over the letters i > 0, j of one digit.
 
-
-@compiled()
-def _scatter_straight(buffer, target, first, last, low, high):
-    for tile in range(first, last):
-        start, column = place(tile, low, high), TILE * (tile - first)
-        for row in range(16):
-            there = at(target, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
-            for i in range(0, TILE, 4):
-                copy4(at(buffer, row * LINE + column + i), at(there, i))
-
-
-@compiled()
-def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, out):
-    """out[4 (i-1) + j] += Σ bra[i] ket[j] over the letters i > 0, j of one digit; `inner`, `outer` step through rows."""
+    `inner` and `outer` step through the rows.
+    """
     lanes = width(bra)
-    s10, s11, s12, s13 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
-    s20, s21, s22, s23 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
-    s30, s31, s32, s33 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+    s10, s11, s12, s13 = load(sums, 0), load(sums, TILE), load(sums, 2 * TILE), load(sums, 3 * TILE)
+    s20, s21, s22, s23 = load(sums, 4 * TILE), load(sums, 5 * TILE), load(sums, 6 * TILE), load(sums, 7 * TILE)
+    s30, s31, s32, s33 = load(sums, 8 * TILE), load(sums, 9 * TILE), load(sums, 10 * TILE), load(sums, 11 * TILE)
     for tile in range(first, last):
         start = place(tile, p, q)
         for i in range(start, start + TILE, lanes):
@@ -357,115 +309,136 @@ def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, out):
                 y = load(bra, r3)
                 s30, s31 = times_plus(y, x0, s30), times_plus(y, x1, s31)
                 s32, s33 = times_plus(y, x2, s32), times_plus(y, x3, s33)
-    write(out, 0, read(out, 0) + total(s10))
-    write(out, 1, read(out, 1) + total(s11))
-    write(out, 2, read(out, 2) + total(s12))
-    write(out, 3, read(out, 3) + total(s13))
-    write(out, 4, read(out, 4) + total(s20))
-    write(out, 5, read(out, 5) + total(s21))
-    write(out, 6, read(out, 6) + total(s22))
-    write(out, 7, read(out, 7) + total(s23))
-    write(out, 8, read(out, 8) + total(s30))
-    write(out, 9, read(out, 9) + total(s31))
-    write(out, 10, read(out, 10) + total(s32))
-    write(out, 11, read(out, 11) + total(s33))
-
-
-@compiled()
-def overlaps(bra, ket, first, last, low, high, want_low, want_high, out, rows, buffer):
-    """Reduced products of two vectors: out[4 (i-1) + j] += Σ bra[i…] ket[j…], letters of one digit, i > 0.
-
-    Args:
-        want_low, want_high: whether the digit `low` (into out[0:12]) or `high` (into out[12:24]) is wanted.
-        out: float64.
-    """
-    if low >= 2:
-        _straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
-        if want_low:
-            _overlaps(bra, ket, first, last, low, high, rows, 1, 4, out)
-        if want_high:
-            _overlaps(bra, ket, first, last, low, high, rows, 4, 1, at(out, 12))
-        return
-    _straight_rows(rows, LINE, 4 * LINE)
-    other = at(buffer, 16 * LINE)
-    for tile in range(first, last, CHUNK):
-        end = min(last, tile + CHUNK)
-        gather(bra, buffer, tile, end, low, high)
-        gather(ket, other, tile, end, low, high)
-        if want_low:
-            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 1, 4, out)
-        if want_high:
-            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 4, 1, at(out, 12))
-
-
-@compiled()
-def _spread(table, digits, member, first_digit):
-    """For each number of `digits` digits, starting at `first_digit`, where its digits in `member` stand together."""
-    write(table, 0, 0)
-    filled, step = 1, 1
-    for d in range(first_digit):
-        if (member >> d) & 1:
-            step *= 4
-    for d in range(first_digit, first_digit + digits):
-        inside = (member >> d) & 1
-        for letter in range(1, 4):
-            for i in range(filled):
-                write(table, letter * filled + i, read(table, i) + (letter * step if inside else 0))
-        filled *= 4
-        if inside:
-            step *= 4
+    store(sums, 0, s10)
+    store(sums, TILE, s11)
+    store(sums, 2 * TILE, s12)
+    store(sums, 3 * TILE, s13)
+    store(sums, 4 * TILE, s20)
+    store(sums, 5 * TILE, s21)
+    store(sums, 6 * TILE, s22)
+    store(sums, 7 * TILE, s23)
+    store(sums, 8 * TILE, s30)
+    store(sums, 9 * TILE, s31)
+    store(sums, 10 * TILE, s32)
+    store(sums, 11 * TILE, s33)
 
 
 @compiled(inline=True)
-def _join_tables(tables, m, member):
-    """Tables for the digits 1 to h and those above: of the first part, then of the second."""
-    lower = (m - 1) // 2
-    upper = m - 1 - lower
-    quarter = 1 << (2 * upper)
-    others = ~member
-    _spread(tables, lower, member, 1)
-    _spread(at(tables, quarter), upper, member, 1 + lower)
-    _spread(at(tables, 2 * quarter), lower, others, 1)
-    _spread(at(tables, 3 * quarter), upper, others, 1 + lower)
-    return 1 << (2 * lower), quarter
+def clear_sums(sums):
+    for k in range(24):
+        store(sums, k * TILE, nothing(sums))
+
+
+@compiled(inline=True)
+def read_sums(sums, products):
+    """The registers of `sums`, each added up: float64."""
+    for k in range(24):
+        write(products, k, total(load(sums, k * TILE)))
 
 
 @compiled()
-def join(first, second, target, m, member, tables):
-    """target = first ⊗ second on m digits; bit p of `member` says that digit p is one of `first`.
+def backward(
+    bra, ket, undo, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    high_kind, want_low, want_high, sums, rows, buffer,
+):  # fmt: skip
+    """One block of the reverse sweep: products of the vectors after it, then the vectors before it.
+
+    A few tiles at a time, so that what follows finds them in the nearest cache.
 
     Args:
-        tables: scratch for 4 · 4**(m // 2) integers.
+        bra: adjoint after the block; in the end before it.
+        ket: state after the block; in the end before it, if `undo`.
+        constants: of the block's adjoint, then of its inverse.
+        dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
+        want_low, want_high: whether Σ bra[i…] ket[j…] over one letter of the qubit is added to `sums`, 12 registers.
+        others: as in `forward`.
     """
-    if m < 4:
-        for i in range(256):
-            write(target, i, 0.0)
-    lower, quarter = _join_tables(tables, m, member)
-    for upper in range(quarter):
-        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
-        for i in range(lower):
-            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
-            out = at(target, 4 * (upper * lower + i))
-            if member & 1:
-                scale4(at(first, a), at(second, b), out)
+    straight, turned, near = rows, at(rows, 16), at(rows, 32)
+    inverse, high_sums = at(constants, CONSTANTS), at(sums, 12 * TILE)
+    is_dense = read(core, 0) < 0
+    moves = low != new_low or high != new_high or is_dense
+    p, q = min(new_low, new_high), max(new_low, new_high)
+    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    _straight_rows(near, LINE, 4 * LINE)
+    if is_dense:
+        _straight_rows(turned, LINE, 4 * LINE)
+    elif moves:
+        _core_rows(turned, core, LINE, 4 * LINE)
+    else:
+        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+    chunk = CHUNK if moves else NEAR
+    for tile in range(first, last, chunk):
+        end = min(last, tile + chunk)
+        if want_low:
+            _overlaps(bra, ket, tile, end, p, q, straight, 1, 4, sums)
+        if want_high:
+            _overlaps(bra, ket, tile, end, p, q, straight, 4, 1, high_sums)
+        for side in range(2 if undo else 1):
+            vector, ours = (ket, inverse) if side else (bra, constants)
+            out, p_out, q_out = vector, p, q
+            if moves:
+                out, p_out, q_out = at(buffer, -TILE * tile), NOWHERE, NOWHERE
+            if side:
+                _mix_undo(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
+                )
             else:
-                scale4(at(second, b), at(first, a), out)
+                _mix_adjoint(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind
+                )
+            if moves:
+                there = buffer
+                if is_dense:
+                    there = at(buffer, 16 * LINE)
+                    _dense(buffer, there, TILE * (end - tile), near, at(dense, 256 if side else 512))
+                _gather(vector, there, tile, end, p, q, low, high, lane, other_lane, True)
 
 
 @compiled()
-def join_adjoint(outer, first, second, bra_first, bra_second, m, member, size_first, size_second, tables):
-    """bra_first = outer contracted with second, and the other way round."""
-    for i in range(size_first):
+def join(first, second, target, first_digits, second_digits):
+    """target = second ⊗ first, the digits of `first` being the lower ones.
+
+    Vectors of 2 or 3 digits stand at their highest four (`idle` ones below them are always 0).
+    """
+    unused = idle(first_digits + second_digits)
+    first_step, second_step, step = 2 * idle(first_digits), 2 * idle(second_digits), 2 * unused
+    count = 1 << (2 * first_digits)
+    if unused:
+        for i in range(256):
+            write(target, i, 0.0)
+    for b in range(1 << (2 * second_digits)):
+        factor = at(second, b << second_step)
+        if first_digits >= 4:
+            for a in range(0, count, width(target)):
+                store(target, b * count + a, times(splat(factor, 0), load(first, a)))
+        else:
+            for a in range(count):
+                write(target, (b * count + a) << step, read(factor, 0) * read(first, a << first_step))
+
+
+@compiled()
+def join_adjoint(outer, first, second, bra_first, bra_second, first_digits, second_digits):
+    """bra_first = outer contracted with second, and the other way round; `outer` as the target of `join`."""
+    first_step, second_step = 2 * idle(first_digits), 2 * idle(second_digits)
+    step = 2 * idle(first_digits + second_digits)
+    count = 1 << (2 * first_digits)
+    for i in range(count << first_step):
         write(bra_first, i, 0.0)
-    for i in range(size_second):
+    for i in range(1 << (2 * second_digits + second_step)):
         write(bra_second, i, 0.0)
-    lower, quarter = _join_tables(tables, m, member)
-    for upper in range(quarter):
-        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
-        for i in range(lower):
-            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
-            here = at(outer, 4 * (upper * lower + i))
-            if member & 1:
-                share4(here, at(first, a), at(second, b), at(bra_first, a), at(bra_second, b))
-            else:
-                share4(here, at(second, b), at(first, a), at(bra_second, b), at(bra_first, a))
+    for b in range(1 << (2 * second_digits)):
+        factor = at(second, b << second_step)
+        value = 0.0
+        if first_digits >= 4:
+            sums = nothing(outer)
+            for a in range(0, count, width(outer)):
+                x = load(outer, b * count + a)
+                sums = times_plus(x, load(first, a), sums)
+                store(bra_first, a, times_plus(splat(factor, 0), x, load(bra_first, a)))
+            value = total(sums)
+        else:
+            for a in range(count):
+                x = read(outer, (b * count + a) << step)
+                value += x * read(first, a << first_step)
+                write(bra_first, a << first_step, read(bra_first, a << first_step) + x * read(factor, 0))
+        write(bra_second, b << second_step, value)

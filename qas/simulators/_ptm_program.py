@@ -24,7 +24,7 @@ import numpy as np
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators._compile import compiled
 from qas.simulators._lanes import at, pointer, read, write
-from qas.simulators._ptm_kernels import ADJOINT, CONSTANTS, DENSE, FORWARD, SHIFT, UNDO
+from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
 from qas.simulators._simd import SHORT, stopped
 
 # Columns of Library.whole and Library.real.
@@ -36,10 +36,11 @@ REAL_COLUMNS = 49
 # Columns of a program's steps. The first row is the header.
 TYPE, HOME, KET, NEW_KET, DIGITS = 0, 1, 2, 3, 4
 INIT, JOIN, BLOCK = 0, 1, 2
-BLOCK_LOW, BLOCK_HIGH, OPERATION, FACTORS, KINDS, WANTED = 5, 6, 7, 8, 12, 14
-FIRST_HOME, SECOND_HOME, MEMBER, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5, 6, 7, 8, 9, 10, 11
-COLUMNS = 16
-N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS, LARGEST = 0, 1, 2, 3, 4, 5, 6
+OPERATION, FACTORS, KINDS, WANTED = 7, 8, 12, 14
+AT_LOW, AT_HIGH, LANE, OTHER_LANE, TO_LOW, TO_HIGH = 16, 17, 18, 19, 20, 21
+FIRST_HOME, SECOND_HOME, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5, 6, 8, 9, 10, 11
+COLUMNS = 24
+N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS = 0, 1, 2, 3, 4, 5
 
 LOSS_LIMIT = 1e4
 """How much undoing may enlarge rounding errors before a state is kept."""
@@ -64,7 +65,7 @@ class Library(NamedTuple):
 class Program(NamedTuple):
     """A circuit as steps; see the columns above."""
 
-    steps: np.ndarray  # int64 (1 + n_steps, 16)
+    steps: np.ndarray  # int64 (1 + n_steps, 24)
     factors: np.ndarray  # int64 (n_factors, 2): one-qubit operations and their angles (or -1), block by block
 
 
@@ -72,13 +73,14 @@ class Work(NamedTuple):
     """Memory of one calculation."""
 
     state: np.ndarray  # float64 or float32: constants, buffers, then the vectors
-    whole: np.ndarray  # int64: rows, then tables for joining
+    whole: np.ndarray  # int64 (64,): rows
     maps: np.ndarray  # float64 (n_steps + 2, 24): the one-qubit maps of each block, then scratch
 
 
-VECTORS = CONSTANTS + 24 + kernels.BUFFER
+SUMS = 2 * CONSTANTS
+BUFFERS = SUMS + 24 * TILE + 48
+VECTORS = BUFFERS + kernels.BUFFER
 """Where the vectors start in `Work.state`."""
-TABLES = 32
 
 
 @compiled(inline=True)
@@ -87,47 +89,91 @@ def _room(digits):
 
 
 @compiled(inline=True)
-def _digit(members, qubit):
-    """Place of a qubit among the members of its group."""
-    below, count = members & ((1 << qubit) - 1), 0
-    while below:
-        below &= below - 1
-        count += 1
-    return count
-
-
-@compiled(inline=True)
-def _joined(steps, count, group, members, digits, home, first, second, n_qubits, free):
-    """Append the step that joins two groups; their number becomes that of the first."""
+def _joined(steps, count, group, digits, home, place, first, second, free):
+    """Append the step that joins the groups of two qubits, the larger one below; their number becomes that of it."""
     a, b = group[first], group[second]
+    if digits[a] < digits[b]:
+        a, b = b, a
     step = steps[count]
     step[TYPE], step[FIRST_HOME], step[SECOND_HOME] = JOIN, home[a], home[b]
     step[FIRST_DIGITS], step[SECOND_DIGITS] = digits[a], digits[b]
     step[KET], step[NEW_KET] = a, b
-    both = members[a] | members[b]
-    member = place = 0
-    for q in range(n_qubits):
-        if (both >> q) & 1:
-            if (members[a] >> q) & 1:
-                member |= 1 << place
-            place += 1
-    step[MEMBER], step[HOME], step[DIGITS] = member, free, digits[a] + digits[b]
-    members[a], digits[a], home[a] = both, digits[a] + digits[b], free
-    for q in range(n_qubits):
-        if group[q] == b:
+    both = digits[a] + digits[b]
+    step[HOME], step[DIGITS] = free, both
+    idle = kernels.idle(both)
+    for q in range(len(group)):
+        if group[q] == a:
+            place[q] += idle - kernels.idle(digits[a])
+        elif group[q] == b:
+            place[q] += idle - kernels.idle(digits[b]) + digits[a]
             group[q] = a
-    return free + _room(digits[a])
+    digits[a], home[a] = both, free
+    return free + _room(both)
+
+
+@compiled(inline=True)
+def _next_use(whole, ops, after, qubit):
+    for i in range(after + 1, len(ops)):
+        op = ops[i]
+        if whole[op, KIND] >= 2 and (whole[op, LOW] == qubit or whole[op, HIGH] == qubit):
+            return i
+    return len(ops)
+
+
+@compiled(inline=True)
+def _latest(whole, ops, after, group, g, place, not_here, nor_here):
+    """The qubit of a group, at digit 2 or above, that is used last; -1 - digit for an unused digit."""
+    best, latest = -1, -1
+    for q in range(len(group)):
+        if group[q] == g and place[q] >= 2 and place[q] != not_here and place[q] != nor_here:
+            use = _next_use(whole, ops, after, q)
+            if use > latest:
+                best, latest = q, use
+    return best
+
+
+@compiled(inline=True)
+def _at(group, g, place, digit):
+    """The qubit of a group at a digit, or -1."""
+    for q in range(len(group)):
+        if group[q] == g and place[q] == digit:
+            return q
+    return -1
+
+
+@compiled(inline=True)
+def _move(whole, ops, i, group, g, place, low, high, step):
+    """Write where a block finds its qubits and leaves them, and move the qubits that change places."""
+    step[AT_LOW], step[AT_HIGH] = place[low], place[high]
+    near, far = (low, high) if place[low] < place[high] else (high, low)
+    lane, other = 0, 1
+    if place[near] == 0 and place[far] == 1:
+        one = _latest(whole, ops, i, group, g, place, -1, -1)
+        two = _latest(whole, ops, i, group, g, place, place[one], -1)
+        lane, other = place[one], place[two]
+        place[one], place[two], place[near], place[far] = 0, 1, lane, other
+    elif place[near] < 2:
+        one = _latest(whole, ops, i, group, g, place, place[far], -1)
+        other = place[one]
+        lane = 1 - place[near]
+        if lane == 1:
+            beside = _at(group, g, place, 1)
+            if beside >= 0:
+                place[beside] = 0
+        place[one], place[near] = 1, other
+    step[LANE], step[OTHER_LANE], step[TO_LOW], step[TO_HIGH] = lane, other, place[low], place[high]
 
 
 @compiled()
-def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
-    """Fill `steps` and `factors`.
+def plan(library, ops, slots, n_qubits, stored_digits, steps, factors, place):
+    """Fill `steps`, `factors` and `place`.
 
     Args:
         n_qubits: at least 2.
         stored_digits: vectors of at most so many qubits are kept, not undone.
-        steps: int64, shape (1 + 2 n_qubits + n_ops, 16).
+        steps: int64, shape (1 + 2 n_qubits + n_ops, 24).
         factors: int64, shape (n_ops, 2).
+        place: int64, shape (n_qubits,): digit of each qubit in the final vector.
     """
     whole, real = library.whole, library.real
     n_ops = len(ops)
@@ -136,10 +182,10 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
     sizes, plain, wanted = np.zeros(n_chains + 1, np.int64), np.ones(n_chains, np.int64), np.zeros(n_chains, np.int64)
     losses = np.ones(n_chains)
     group, sink = np.arange(n_qubits), np.arange(n_qubits)
-    members, digits, home = np.empty(n_qubits, np.int64), np.ones(n_qubits, np.int64), np.empty(n_qubits, np.int64)
+    digits, home = np.ones(n_qubits, np.int64), np.empty(n_qubits, np.int64)
     free, count, chains = 0, 1, n_qubits
     for q in range(n_qubits):
-        members[q], home[q] = 1 << q, free
+        home[q], place[q] = free, 0
         steps[count, TYPE], steps[count, HOME], steps[count, DIGITS], steps[count, KET] = INIT, free, 1, q
         steps[count, FACTORS] = q
         free += _room(1)
@@ -155,11 +201,11 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
                 low, high, op = min(low, partner), max(low, partner), IDENTITY
         if not one or op == IDENTITY:
             if group[low] != group[high]:
-                free = _joined(steps, count, group, members, digits, home, low, high, n_qubits, free)
+                free = _joined(steps, count, group, digits, home, place, low, high, free)
                 count += 1
             g, step = group[low], steps[count]
             step[TYPE], step[HOME], step[DIGITS], step[KET], step[OPERATION] = BLOCK, home[g], digits[g], g, op
-            step[BLOCK_LOW], step[BLOCK_HIGH] = _digit(members[g], low), _digit(members[g], high)
+            _move(whole, ops, i, group, g, place, low, high, step)
             step[FACTORS], step[FACTORS + 2] = chains, chains + 1
             sink[low], sink[high] = chains, chains + 1
             chains += 2
@@ -176,7 +222,7 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
                 plain[chain] = 0
     for q in range(1, n_qubits):
         if group[q] != group[0]:
-            free = _joined(steps, count, group, members, digits, home, 0, q, n_qubits, free)
+            free = _joined(steps, count, group, digits, home, place, 0, q, free)
             count += 1
     starts = np.zeros(n_chains + 1, np.int64)
     for chain in range(n_chains):
@@ -187,14 +233,12 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
             factors[filled[chain_of[i]], 0], factors[filled[chain_of[i]], 1] = ops[i], slots[i]
             filled[chain_of[i]] += 1
     kets = 0
-    largest = 1
     ket, enlarged = np.zeros(n_qubits, np.int64), np.ones(n_qubits)
     for k in range(1, count):
         step = steps[k]
         g = step[KET]
         if step[TYPE] == JOIN:
             step[FIRST_KET], step[SECOND_KET] = ket[g], ket[step[NEW_KET]]
-            largest = max(largest, step[DIGITS])
         else:
             for side in range(1 if step[TYPE] == INIT else 2):
                 chain = step[FACTORS + 2 * side]
@@ -216,7 +260,7 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
         kets += _room(step[DIGITS])
     steps[0, N_STEPS], steps[0, HOME_SIZE], steps[0, KET_SIZE] = count - 1, free, kets
     steps[0, LAST_HOME], steps[0, LAST_KET] = home[group[0]], ket[group[0]]
-    steps[0, N_DIGITS], steps[0, LARGEST] = n_qubits, largest
+    steps[0, N_DIGITS] = n_qubits
 
 
 @compiled(inline=True)
@@ -329,6 +373,18 @@ def _invert(m, kind):
 
 
 @compiled(inline=True)
+def _set_inverse(constants, low_map, high_map, low_kind, high_kind):
+    """The constants of the inverse, behind those of the block; the maps are used up."""
+    _invert(low_map, low_kind)
+    _invert(high_map, high_kind)
+    for k in range(12):
+        write(constants, CONSTANTS + k, read(low_map, k))
+        write(constants, CONSTANTS + 12 + k, read(high_map, k))
+    for k in range(kernels.FACTORS, CONSTANTS):
+        write(constants, CONSTANTS + k, 1.0 / read(constants, k))
+
+
+@compiled(inline=True)
 def _tiles(digits):
     return 1 << (2 * max(digits, 4) - 8)
 
@@ -348,9 +404,8 @@ def run(library, program, angles, work, keep, stop):
     steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
     real, pool = pointer(library.real), pointer(library.pool)
     constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
-    straight = at(rows, TABLES)
-    tables = at(straight, 16)
+    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
+    straight = at(rows, 48)
     maps = pointer(work.maps)
     for row in range(16):
         write(straight, row, row)
@@ -369,7 +424,7 @@ def run(library, program, angles, work, keep, stop):
         if read(step, TYPE) == JOIN:
             first = at(vectors, read(step, FIRST_KET if keep else FIRST_HOME))
             second = at(vectors, read(step, SECOND_KET if keep else SECOND_HOME))
-            kernels.join(first, second, target, digits, read(step, MEMBER), tables)
+            kernels.join(first, second, target, read(step, FIRST_DIGITS), read(step, SECOND_DIGITS))
             continue
         high_map = at(low_map, 12)
         _chain(whole, real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles_at, low_map)
@@ -379,27 +434,38 @@ def run(library, program, angles, work, keep, stop):
         _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
         source = at(vectors, read(step, KET if keep else HOME))
         dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        kernels.apply(
-            FORWARD, source, target, 0, _tiles(digits), read(step, BLOCK_LOW), read(step, BLOCK_HIGH),
+        kernels.forward(
+            source, target, 0, _tiles(digits), read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE),
+            read(step, OTHER_LANE), read(step, TO_LOW), read(step, TO_HIGH),
             _core(whole, straight, op), dense, constants, low_kind, high_kind, rows, buffer,
         )  # fmt: skip
     return True
 
 
 @compiled()
-def state(library, program, angles, work, out, stop):
-    """out = Tr(P ρ) of all 4**n strings; False if it was stopped."""
+def located(index, place):
+    """Where strings stand in a vector whose qubit q is digit place[q]; `index` has qubit q at digit q."""
+    out = np.zeros(len(index), np.int64)
+    for q in range(len(place)):
+        for t in range(len(index)):
+            out[t] |= ((index[t] >> (2 * q)) & 3) << (2 * place[q])
+    return out
+
+
+@compiled()
+def state(library, program, angles, work, places, out, stop):
+    """out = Tr(P ρ) of the strings at `places` of the final vector; False if it was stopped."""
     if not run(library, program, angles, work, False, stop):
         return False
     start = VECTORS + program.steps[0, LAST_HOME]
     for i in range(len(out)):
-        out[i] = work.state[start + i]
+        out[i] = work.state[start + places[i]]
     return True
 
 
 @compiled()
-def value(library, program, angles, h_index, h_value, work, stop):
-    """Energy: Σ h_P v_P over the strings of the observable; NaN if stopped."""
+def value(library, program, h_index, h_value, work, angles, stop):
+    """Energy: Σ h_P v_P over the strings of the observable, `located` in the final vector; NaN if stopped."""
     if not run(library, program, angles, work, False, stop):
         return math.nan
     start = VECTORS + program.steps[0, LAST_HOME]
@@ -410,7 +476,7 @@ def value(library, program, angles, h_index, h_value, work, stop):
 
 
 @compiled()
-def value_and_gradient(library, program, angles, h_index, h_value, work, gradient, stop):
+def value_and_gradient(library, program, h_index, h_value, work, angles, gradient, stop):
     """Energy, with its gradient written to `gradient`, by one reverse sweep; NaN if stopped.
 
     Args:
@@ -424,14 +490,13 @@ def value_and_gradient(library, program, angles, h_index, h_value, work, gradien
     steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
     real, pool = pointer(library.real), pointer(library.pool)
     constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
+    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
     bras = at(vectors, read(steps, KET_SIZE))
-    straight = at(rows, TABLES)
-    tables = at(straight, 16)
+    straight = at(rows, 48)
     maps = pointer(work.maps)
     slopes = pointer(gradient)
     count = read(steps, N_STEPS)
-    products = at(maps, 24 * (count + 1))
+    products, sums = at(maps, 24 * (count + 1)), at(constants, SUMS)
 
     bra = at(bras, read(steps, LAST_HOME))
     ket = at(vectors, read(steps, LAST_KET))
@@ -458,41 +523,30 @@ def value_and_gradient(library, program, angles, h_index, h_value, work, gradien
         if read(step, TYPE) == JOIN:
             first, second = at(vectors, read(step, FIRST_KET)), at(vectors, read(step, SECOND_KET))
             kernels.join_adjoint(
-                bra, first, second, at(bras, read(step, FIRST_HOME)), at(bras, read(step, SECOND_HOME)), digits,
-                read(step, MEMBER), _room(read(step, FIRST_DIGITS)), _room(read(step, SECOND_DIGITS)), tables,
+                bra, first, second, at(bras, read(step, FIRST_HOME)), at(bras, read(step, SECOND_HOME)),
+                read(step, FIRST_DIGITS), read(step, SECOND_DIGITS),
             )  # fmt: skip
             continue
         high_map = at(low_map, 12)
-        low, high = read(step, BLOCK_LOW), read(step, BLOCK_HIGH)
-        tiles = _tiles(digits)
-        if read(step, WANTED) or read(step, WANTED + 1):
-            for i in range(24):
-                write(products, i, 0.0)
-            kernels.overlaps(
-                bra, ket, 0, tiles, low, high, read(step, WANTED) != 0, read(step, WANTED + 1) != 0, products, rows,
-                buffer,
-            )  # fmt: skip
+        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
+        factor = at(real, REAL_COLUMNS * op + FACTOR)
+        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
+        undo = read(step, KET) == read(step, NEW_KET)
+        if undo:
+            _set_inverse(constants, low_map, high_map, low_kind, high_kind)
+        want_low, want_high = read(step, WANTED) != 0, read(step, WANTED + 1) != 0
+        kernels.clear_sums(sums)
+        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
+        kernels.backward(
+            bra, ket, undo, 0, _tiles(digits), read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE),
+            read(step, OTHER_LANE), read(step, TO_LOW), read(step, TO_HIGH),
+            _core(whole, straight, op), dense, constants, low_kind, high_kind, want_low, want_high, sums, rows, buffer,
+        )  # fmt: skip
+        if want_low or want_high:
+            kernels.read_sums(sums, products)
             for side in range(2):
                 if read(step, WANTED + side):
                     first, last = read(step, FACTORS + 2 * side), read(step, FACTORS + 2 * side + 1)
                     r = at(products, 12 * side)
                     _chain_gradient(whole, real, factors, first, last, angles_at, r, slopes)
-        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
-        factor, core = at(real, REAL_COLUMNS * op + FACTOR), _core(whole, straight, op)
-        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
-        kernels.apply(
-            ADJOINT, bra, bra, 0, tiles, low, high, core, at(dense, 512), constants, low_kind, high_kind, rows, buffer
-        )
-        if read(step, KET) == read(step, NEW_KET):
-            _invert(low_map, low_kind)
-            _invert(high_map, high_kind)
-            for i in range(12):
-                write(constants, i, read(low_map, i))
-                write(constants, 12 + i, read(high_map, i))
-            for row in range(kernels.FACTORS, kernels.FACTORS + 16):
-                write(constants, row, 1.0 / read(constants, row))
-            kernels.apply(
-                UNDO, ket, ket, 0, tiles, low, high, core, at(dense, 256), constants, low_kind, high_kind, rows, buffer
-            )
     return energy

@@ -48,6 +48,22 @@ def _memory_limit() -> int:
         return 1 << 34
 
 
+class _Assembled:
+    """A circuit as the kernels take it."""
+
+    def __init__(self, program: programs.Program, places: np.ndarray) -> None:
+        self.program = program
+        self.places = places
+        self._located: tuple[np.ndarray, np.ndarray] | None = None
+
+    def located(self, index: np.ndarray) -> np.ndarray:
+        """Where the strings of an observable stand in the final vector; the last answer is remembered."""
+        held = self._located
+        if held is None or held[0] is not index:
+            held = self._located = (index, programs.located(index, self.places))
+        return held[1]
+
+
 class PauliTransferSimulator(CompiledSimulator):
     """Exact energies and gradients of noisy circuits, up to 13 qubits.
 
@@ -183,12 +199,12 @@ class PauliTransferSimulator(CompiledSimulator):
                 )
             return self._library
 
-    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> programs.Program:
+    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> _Assembled:
         n_qubits = max(n_qubits, 2)
         steps = np.zeros((1 + 2 * n_qubits + len(ops), programs.COLUMNS), np.int64)
-        factors = np.zeros((len(ops), 2), np.int64)
-        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, steps, factors)
-        return programs.Program(steps, factors)
+        factors, places = np.zeros((len(ops), 2), np.int64), np.zeros(n_qubits, np.int64)
+        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, steps, factors, places)
+        return _Assembled(programs.Program(steps, factors), places)
 
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:
@@ -217,46 +233,42 @@ class PauliTransferSimulator(CompiledSimulator):
         if gradient:
             size += int(header[programs.KET_SIZE])
         held = getattr(self._local, "work", None)
-        if held is not None and len(held.state) >= size and len(held.maps) >= len(program.steps) + 1:
-            if len(held.whole) >= programs.TABLES + 16 + 4 * 4 ** (int(header[programs.N_DIGITS]) // 2):
-                return held
+        if held is not None and len(held.state) >= size and len(held.maps) > len(program.steps):
+            return held
         dtype = np.dtype(PRECISIONS[self.precision])
         if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
-                f"the gradient of this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps "
-                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits needs {size * dtype.itemsize / 1e9:.1f} "
+                f"GB, this machine has {_memory_limit() / 1e9:.1f} GB"
             )
-        tables = programs.TABLES + 16 + 4 * 4 ** (int(header[programs.N_DIGITS]) // 2)
-        if held is not None:
-            tables = max(tables, len(held.whole))
         self._local.work = None  # the old memory is given back first
-        work = programs.Work(_aligned(size, dtype), np.empty(tables, np.int64), np.empty((len(program.steps) + 33, 24)))
-        self._local.work = work
+        maps = np.empty((len(program.steps) + 33, 24))
+        work = self._local.work = programs.Work(_aligned(size, dtype), np.empty(64, np.int64), maps)
         return work
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        program = self.compiled(circuit)
+        return True, no_sv, self._arguments(circuit, hamiltonian, gradient=True)
+
+    def _arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool) -> tuple[Any, ...]:
+        assembled = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        return True, no_sv, (self.library, program, index, weight, self._work(program, gradient=True))
+        work = self._work(assembled.program, gradient=gradient)
+        return self.library, assembled.program, assembled.located(index), weight, work
 
     def expectation(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> float:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.compiled(circuit)
-        index, weight = self.observable(hamiltonian)
-        work, stop = self._work(program, gradient=False), interrupt.current().address
-        return finished(programs.value(self.library, program, values, index, weight, work, stop))
+        arguments = self._arguments(circuit, hamiltonian, gradient=False)
+        return finished(programs.value(*arguments, values, interrupt.current().address))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         values = check_angles(circuit, hamiltonian, angles)
-        program = self.compiled(circuit)
-        index, weight = self.observable(hamiltonian)
+        arguments = self._arguments(circuit, hamiltonian, gradient=True)
         gradient = np.empty(circuit.n_angles)
-        arguments = (values, index, weight, self._work(program, gradient=True), gradient, interrupt.current().address)
-        return finished(programs.value_and_gradient(self.library, program, *arguments)), gradient
+        return finished(programs.value_and_gradient(*arguments, values, gradient, interrupt.current().address)), gradient
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -322,10 +334,12 @@ class PauliTransferSimulator(CompiledSimulator):
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
-        program = self.compiled(circuit)
+        assembled = self.compiled(circuit)
         values = circuit.angles if angles is None else angles
-        vector, work = np.empty(4**circuit.n_qubits), self._work(program, gradient=False)
-        if not programs.state(self.library, program, values, work, vector, interrupt.current().address):
+        places = programs.located(np.arange(4**circuit.n_qubits), assembled.places)
+        vector, work = np.empty(len(places)), self._work(assembled.program, gradient=False)
+        stop = interrupt.current().address
+        if not programs.state(self.library, assembled.program, values, work, places, vector, stop):
             interrupt.check()
         return vector
 
