@@ -188,6 +188,17 @@ def times_plus(typingctx, a, b, c):
 
 
 @intrinsic
+def times_minus(typingctx, a, b, c):
+    """c - a * b, fused where the processor can"""
+
+    def codegen(context, builder, signature, args):
+        product = builder.fmul(args[0], args[1], flags=("contract",))
+        return builder.fsub(args[2], product, flags=("contract",))
+
+    return a(a, a, a), codegen
+
+
+@intrinsic
 def nothing(typingctx, base):
     """zero in every lane"""
     _need(_is_pointer(base))

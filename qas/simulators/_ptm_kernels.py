@@ -1,7 +1,7 @@
 """Compiled kernels of the Pauli-transfer engine: a local map in one pass over the memory.
 
-A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, each base-4 digit being the letter of one
-qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
+A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, each base-4 digit being the letter of
+one qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
 permutation of the 16 local strings with a factor for each, which is a Clifford gate and Pauli noise; or any 16x16 map),
 then one 4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the
 vector that belong to its local strings once, works in registers, and writes them once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -15,16 +16,21 @@ from qas.errors import QasError, TooLargeError
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
+from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.insertions import Curves, Generators
 
 MAX_QUBITS = 13
 """Largest register: one state of 13 qubits takes 0.5 GB, and a gradient keeps about three."""
 
 STORED_QUBITS = 6
 """States of at most so many qubits are kept for the gradient: reading them again is cheaper than undoing blocks."""
+
+KEPT_BYTES = 1 << 28
+"""Memory for states that insertion gradients keep; beyond it the circuit is run again segment by segment."""
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
 SINGLE_RESOLUTION = 1e-5
@@ -238,8 +244,8 @@ class PauliTransferSimulator(CompiledSimulator):
         dtype = np.dtype(PRECISIONS[self.precision])
         if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
-                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {size * dtype.itemsize / 1e9:.1f} GB"
-                f" of states, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {size * dtype.itemsize / 1e9:.1f} "
+                f"GB of states, this machine has {_memory_limit() / 1e9:.1f} GB"
             )
         self._local.work = None  # the old memory is given back first
         maps = np.empty((len(program.steps) + 33, 24))
@@ -285,6 +291,54 @@ class PauliTransferSimulator(CompiledSimulator):
         for k, row in enumerate(letters):
             result[k] = _measured_term(vector, row, flips)
         return result
+
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        gates = self.gate_operations(circuit)
+        n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
+        room = 4 ** max(n_qubits, 4)
+        dtype = np.dtype(PRECISIONS[self.precision])
+        segment = max(n_gates, 1)
+        if n_gates * room * dtype.itemsize > KEPT_BYTES:
+            segment = math.ceil(math.sqrt(n_gates))
+        size = programs.VECTORS + (2 + -(-n_gates // segment) + segment) * room
+        if size * dtype.itemsize > _memory_limit():
+            raise TooLargeError(
+                f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
+                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+            )
+        values = np.empty((n_gates + 1, len(generators.strings)))
+        energy = insertion_kernels.sweep(
+            self.library,
+            gates,
+            angles,
+            n_qubits,
+            *self.observable(hamiltonian),
+            _aligned(size, dtype),
+            segment,
+            generators.tables,
+            values,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return values
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        n_qubits = max(circuit.n_qubits, 2)
+        vectors = _aligned(programs.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
+        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        insertion_kernels.append(
+            self.pauli_expectations(circuit, angles),
+            n_qubits,
+            *self.observable(hamiltonian),
+            vectors,
+            generators.tables,
+            *curves,
+        )
+        return curves
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
