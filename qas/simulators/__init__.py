@@ -19,6 +19,7 @@ ENGINES = Registry(
         "statevector": "qas.simulators.statevector:StatevectorSimulator",
         "pauli-transfer": "qas.simulators.pauli_transfer:PauliTransferSimulator",
         "aer": "qas.simulators.aer:AerSimulator",
+        "torch": "qas.simulators.torch_engine:TorchSimulator",
     },
 )
 """Name -> class that is made with a noise model or None."""
