@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from qas.circuits import Circuit
-from qas.errors import TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import interrupt
@@ -143,7 +142,9 @@ class Program:
     def _layers(self, high: Tensor, low: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, ...]:
         """Maps of all layers, each of shape (batch, d², d²)."""
         count, batch, size, _ = high.shape
-        both = (high[:, :, :, None, :, None] * low[:, :, None, :, None, :]).reshape(count, batch, size**2, size**2)
+        # As products of vectors, because their gradients are then matrix products too.
+        outer = high.reshape(count * batch, size**2, 1) @ low.reshape(count * batch, 1, size**2)
+        both = outer.view(count * batch, size, size, size, size).transpose(2, 3).reshape(count, batch, size**2, size**2)
         parts = both[: self.n_fixed].reshape(self.n_fixed, batch * size**2, size**2) @ self.fixed
         found = parts.view(self.n_fixed, batch, size**2, size**2).unbind(0)
         if len(self.turned):
@@ -267,15 +268,15 @@ class AmplitudeObservables:
         self.groups: list[tuple[Tensor, Tensor, Tensor]] = []
         self.gathered = 0
         size = 1 << observables[0].n_qubits
-        for columns, flips in groups.items():
+        for held, flips in groups.items():
             together = max(1, GATHERED // size)
             for k in range(0, len(flips), together):
                 part = flips[k : k + together]
                 gather = np.arange(size) ^ np.array(part)[:, None]
                 self.gathered = max(self.gathered, gather.size)
-                diagonal = np.array([[rows[x][column] for column in columns] for x in part])
-                matrix = diagonal.transpose(0, 2, 1).reshape(len(part) * size, len(columns))
-                self.groups.append((place.indices(gather.ravel()), place.state(matrix), place.indices(columns)))
+                diagonal = np.array([[rows[x][column] for column in held] for x in part])
+                matrix = diagonal.transpose(0, 2, 1).reshape(len(part) * size, len(held))
+                self.groups.append((place.indices(gather.ravel()), place.state(matrix), place.indices(held)))
         self.constant = torch.as_tensor([o.identity for o in observables], dtype=torch.float64, device=place.device)
 
     def values(self, state: Tensor) -> Tensor:
@@ -355,13 +356,3 @@ def _adjoint_sweep(
             found[number] = before.conj() @ after.mT
             adjoint = program.put_back(number, map_.conj() @ after)
     return found
-
-
-def check_fits(needed: float, limit: float, what: str, where: str) -> None:
-    """Refuse what the memory does not hold.
-
-    Raises:
-        TooLargeError: it does not.
-    """
-    if needed > limit:
-        raise TooLargeError(f"{what} needs {needed / 1e9:.3g} GB, {where} has {limit / 1e9:.3g} GB")

@@ -33,6 +33,9 @@ CPU_BUDGET = 1 << 30
 CPU_PORTION = 1 << 21
 """Bytes of states that the CPU works on at a time: about what its caches hold."""
 
+CPU_TAPE = 1 << 26
+"""Bytes that the CPU records at a time where the gradient follows at once."""
+
 
 class TorchSimulator(Simulator):
     """Expectation values of many angle vectors at once, as differentiable torch functions of the angles.
@@ -126,7 +129,7 @@ class TorchSimulator(Simulator):
         """As `expectation_batch`, for several observables in one sweep: shape (batch, n_observables)."""
         import torch
 
-        given = angles if isinstance(angles, torch.Tensor) else torch.as_tensor(np.asarray(angles, dtype=np.float64))
+        given = angles if isinstance(angles, torch.Tensor) else torch.tensor(np.asarray(angles, dtype=np.float64))
         if given.ndim != 2 or given.shape[1] != circuit.n_angles or not given.is_floating_point():
             raise CircuitError(
                 f"a batch of angles is real and of shape (batch, {circuit.n_angles}), got {given.dtype} of shape "
@@ -141,13 +144,19 @@ class TorchSimulator(Simulator):
         """Energies, float64, shape (batch,), and gradients, shape (batch, n_angles), at angles of that shape."""
         import torch
 
+        found = []
         with torch.inference_mode(False), torch.enable_grad():
-            points = torch.tensor(np.asarray(angles, dtype=np.float64), requires_grad=True)
-            energies = self.expectation_batch(circuit, hamiltonian, points)
-            gradients = torch.zeros_like(points)
-            if energies.requires_grad and points.numel():
-                (gradients,) = torch.autograd.grad(energies.sum(), points)
-        return energies.detach().cpu().numpy(), gradients.numpy()
+            for part in torch.tensor(np.asarray(angles, dtype=np.float64)).split(
+                self._recordable(circuit, hamiltonian)
+            ):
+                points = part.clone().requires_grad_()
+                energies = self.expectation_batch(circuit, hamiltonian, points)
+                gradients = torch.zeros_like(points)
+                if energies.requires_grad and points.numel():
+                    (gradients,) = torch.autograd.grad(energies.sum(), points)
+                found.append((energies.detach().cpu().numpy(), gradients.numpy()))
+        energies, gradients = zip(*found, strict=True)
+        return np.concatenate(energies), np.concatenate(gradients)
 
     def layer(
         self, circuit: Circuit, observables: Hamiltonian | Sequence[Hamiltonian], *, inputs: Iterable[int] = ()
@@ -189,33 +198,41 @@ class TorchSimulator(Simulator):
         import torch
         from torch.utils.checkpoint import checkpoint
 
-        gradient = torch.is_grad_enabled() and angles.requires_grad
-        item = torch.empty(0, dtype=self._place.dtype).element_size()
-        size = self._place.size**program.n_qubits
-        kept, small = program.numbers()
-        each = item * (3 * size + small + 3 * measured.gathered)
-        portion = self._portion(each, item * size)
-        if not gradient:
-            return torch.cat([_plain(program, measured, part) for part in angles.split(portion)])
-        each = item * (kept + 5 * size + 3 * small + 3 * measured.gathered)
+        state = self._item() * self._place.size**program.n_qubits
+        portion = max(1, CPU_PORTION // state) if self._place.device.type == "cpu" else len(angles)
         budget = self._budget()
-        stride = 1 if each <= budget else math.isqrt(max(1, len(program.steps) - 1)) + 1
-        if stride > 1:
-            from qas.simulators._torch_sweep import check_fits
-
-            needed = item * size * (2 * stride + 5)
-            check_fits(needed, self._memory(), f"the gradient of {program.n_qubits} qubits", self.device)
+        if not (torch.is_grad_enabled() and angles.requires_grad):
+            portion = max(1, min(portion, budget // self._each(program, measured, recorded=False)))
+            return torch.cat([_plain(program, measured, part) for part in angles.split(portion)])
+        each = self._each(program, measured, recorded=True)
+        stride = 1
+        if each > budget:
+            stride = math.isqrt(max(1, len(program.steps) - 1)) + 1
+            needed = state * (2 * stride + 5)
+            if needed > self._memory():
+                raise TooLargeError(
+                    f"the gradient of {len(program.steps)} blocks on {program.n_qubits} qubits keeps "
+                    f"{needed / 1e9:.3g} GB, {self.device} has {self._memory() / 1e9:.3g} GB"
+                )
         run = functools.partial(_recorded, program, measured, stride)
         if each * len(angles) <= budget:
             return torch.cat([run(part) for part in angles.split(portion)])
-        portion = max(1, min(portion, int(budget // each)))
-        parts = [checkpoint(run, part, use_reentrant=False) for part in angles.split(portion)]
-        return torch.cat(parts)
+        portion = max(1, min(portion, budget // each))
+        return torch.cat([checkpoint(run, part, use_reentrant=False) for part in angles.split(portion)])
 
-    def _portion(self, each: int, state: int) -> int:
-        if self._place.device.type == "cpu":
-            return max(1, min(CPU_PORTION // state, CPU_BUDGET // each))
-        return max(1, int(self._budget() // each))
+    def _recordable(self, circuit: Circuit, hamiltonian: Hamiltonian) -> int:
+        """Number of circuits whose gradients fit in memory at once, or on the CPU in a part of it that is fast."""
+        each = self._each(self._program(circuit), self._observable([hamiltonian]), recorded=True)
+        return int(max(1, min(self._budget(), CPU_TAPE if self._place.device.type == "cpu" else math.inf) // each))
+
+    def _each(self, program: Program, measured: Observables, *, recorded: bool) -> int:
+        """Bytes that one circuit of a batch takes, with what its gradient keeps."""
+        kept, small = program.numbers()
+        numbers = 3 * (self._place.size**program.n_qubits + measured.gathered) + small
+        return self._item() * (2 * numbers + small + kept if recorded else numbers)
+
+    def _item(self) -> int:
+        return (8 if self.noise is not None else 16) // (2 if self.precision == "single" else 1)
 
     def _budget(self) -> int:
         """Bytes that one batch may take."""
@@ -248,8 +265,7 @@ class TorchSimulator(Simulator):
         Raises:
             TooLargeError: with the memory it would need (three states) and the limit.
         """
-        item = (8 if self.noise is not None else 16) // (2 if self.precision == "single" else 1)
-        needed = 3.0 * item * float(self._place.size) ** n_qubits
+        needed = 3.0 * self._item() * float(self._place.size) ** n_qubits
         if needed > self._memory():
             kind = "noisy" if self.noise is not None else "pure"
             raise TooLargeError(

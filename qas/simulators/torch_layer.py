@@ -36,6 +36,8 @@ class CircuitLayer(nn.Module):
         QasError: no observables, or inputs that are not different positions among the angles.
     """
 
+    order: Tensor
+
     def __init__(
         self,
         simulator: TorchSimulator,
