@@ -30,11 +30,11 @@ SINGLE_RESOLUTION = 1e-5
 CPU_BUDGET = 1 << 30
 """Most bytes that a batch may keep for its gradient on the CPU; beyond it parts of the batch are computed again."""
 
-CPU_PORTION = 1 << 21
-"""Bytes of states that the CPU works on at a time: about what its caches hold."""
+CPU_PORTION = 1 << 24
+"""Bytes of states and small matrices that the CPU works on at a time; more would leave its caches."""
 
 CPU_TAPE = 1 << 26
-"""Bytes that the CPU records at a time where the gradient follows at once."""
+"""The same with what is kept for the gradient."""
 
 
 class TorchSimulator(Simulator):
@@ -145,10 +145,10 @@ class TorchSimulator(Simulator):
         import torch
 
         found = []
+        rows = torch.tensor(np.asarray(angles, dtype=np.float64))
         with torch.inference_mode(False), torch.enable_grad():
-            for part in torch.tensor(np.asarray(angles, dtype=np.float64)).split(
-                self._recordable(circuit, hamiltonian)
-            ):
+            each = self._each(self._program(circuit), self._observable([hamiltonian]), recorded=True)
+            for part in rows.split(self._recordable(each)):
                 points = part.clone().requires_grad_()
                 energies = self.expectation_batch(circuit, hamiltonian, points)
                 gradients = torch.zeros_like(points)
@@ -199,10 +199,10 @@ class TorchSimulator(Simulator):
         from torch.utils.checkpoint import checkpoint
 
         state = self._item() * self._place.size**program.n_qubits
-        portion = max(1, CPU_PORTION // state) if self._place.device.type == "cpu" else len(angles)
         budget = self._budget()
         if not (torch.is_grad_enabled() and angles.requires_grad):
-            portion = max(1, min(portion, budget // self._each(program, measured, recorded=False)))
+            fast = CPU_PORTION if self._place.device.type == "cpu" else math.inf
+            portion = int(max(1, min(fast, budget) // self._each(program, measured, recorded=False)))
             return torch.cat([_plain(program, measured, part) for part in angles.split(portion)])
         each = self._each(program, measured, recorded=True)
         stride = 1
@@ -215,15 +215,15 @@ class TorchSimulator(Simulator):
                     f"{needed / 1e9:.3g} GB, {self.device} has {self._memory() / 1e9:.3g} GB"
                 )
         run = functools.partial(_recorded, program, measured, stride)
+        parts = angles.split(self._recordable(each))
         if each * len(angles) <= budget:
-            return torch.cat([run(part) for part in angles.split(portion)])
-        portion = max(1, min(portion, budget // each))
-        return torch.cat([checkpoint(run, part, use_reentrant=False) for part in angles.split(portion)])
+            return torch.cat([run(part) for part in parts])
+        return torch.cat([checkpoint(run, part, use_reentrant=False) for part in parts])
 
-    def _recordable(self, circuit: Circuit, hamiltonian: Hamiltonian) -> int:
-        """Number of circuits whose gradients fit in memory at once, or on the CPU in a part of it that is fast."""
-        each = self._each(self._program(circuit), self._observable([hamiltonian]), recorded=True)
-        return int(max(1, min(self._budget(), CPU_TAPE if self._place.device.type == "cpu" else math.inf) // each))
+    def _recordable(self, each: int) -> int:
+        """Number of circuits recorded at once, where one takes `each` bytes: as memory holds, or the CPU's caches."""
+        fast = CPU_TAPE if self._place.device.type == "cpu" else math.inf
+        return int(max(1, min(fast, self._budget()) // each))
 
     def _each(self, program: Program, measured: Observables, *, recorded: bool) -> int:
         """Bytes that one circuit of a batch takes, with what its gradient keeps."""
