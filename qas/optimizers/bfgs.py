@@ -15,12 +15,14 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import _ptm_kernels, _sv_kernels, interrupt
+from qas.simulators import _ptm_program, _sv_kernels, interrupt
 from qas.simulators._compile import compiled
-from qas.simulators._simd import stopped
+from qas.simulators._simd import address, get, put, stopped
+from qas.simulators._simd8 import load8, mul8, mul_add8, splat8, store8, sum8, zero8
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator
 
+LANES = 8
 CONVERGED, OUT_OF_BUDGET, NO_PROGRESS, INTERRUPTED, _RUNNING = 0, 1, 2, 3, -1
 _MESSAGES = {
     CONVERGED: "converged: the quadratic model promises less than the tolerance",
@@ -32,67 +34,107 @@ _MESSAGES = {
 
 @compiled(inline=True)
 def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
-    if noisy:
-        library, ops, slots, n_qubits, h_index, h_value, segment, work = ptm
-        return _ptm_kernels.value_and_gradient(
-            library, ops, slots, x, n_qubits, h_index, h_value, segment, work, gradient, stop
-        )
-    library, ops, slots, masks, real, imag, work = sv
-    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop)
+    if ptm is not None:
+        library, program, h_index, h_value, work = ptm
+        return _ptm_program.value_and_gradient(library, program, x, h_index, h_value, work, gradient, stop)
+    library, ops, slots, masks, real, imag, work, parts = sv
+    return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
+
+
+@compiled(inline=True)
+def _dot(a, b, size):
+    total = zero8()
+    for i in range(0, size, LANES):
+        total = mul_add8(load8(a, i), load8(b, i), total)
+    return sum8(total)
+
+
+@compiled(inline=True)
+def _combine(a, x, y, target, size):
+    """target = a·x + y"""
+    aa = splat8(a)
+    for i in range(0, size, LANES):
+        store8(target, i, mul_add8(aa, load8(x, i), load8(y, i)))
+
+
+@compiled(inline=True)
+def _scale(a, x, target, size):
+    """target = a·x"""
+    aa = splat8(a)
+    for i in range(0, size, LANES):
+        store8(target, i, mul8(aa, load8(x, i)))
+
+
+@compiled(inline=True)
+def _multiply(inverse, rows, size, move, image, factor, share, vector, product):
+    """inverse += factor·s sᵀ - share·(p sᵀ + s pᵀ), with s `move` and p `image`; product = inverse · vector.
+
+    One pass over the matrix, which is symmetric, `rows` x `size`.
+    """
+    for j in range(0, size, LANES):
+        s, p, total = load8(move, j), load8(image, j), zero8()
+        column, ahead = mul_add8(splat8(factor), s, mul8(splat8(-share), p)), mul8(splat8(-share), s)
+        for i in range(rows):
+            row = load8(inverse, i * size + j)
+            row = mul_add8(splat8(get(image, i)), ahead, mul_add8(splat8(get(move, i)), column, row))
+            store8(inverse, i * size + j, row)
+            total = mul_add8(row, splat8(get(vector, i)), total)
+        store8(product, j, total)
 
 
 @compiled()
-def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance, stop):
-    """Minimize in place from `x`; `gradient` receives the final gradient.
+def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop):
+    """Minimize in place from `x`; `gradient` receives the final gradient, `hessian` the inverse Hessian.
 
-    The engine is called at one place only, because every call site is a copy of it to compile.
+    The engine is called at one place only, because every call site is a copy of it to compile. The update of the
+    inverse Hessian waits until its next product with a vector, so an iteration reads the matrix once: H(g' - g) is
+    Hg' plus the direction -Hg just followed, and the next direction follows from it by the update's two vectors.
 
     Args:
+        hessian: float64, shape (n, n), or (0, 0) where it is not asked for.
         stop: address of a flag; where it is raised the best point so far is returned (energy infinite without one).
 
     Returns:
         energy, iterations, evaluations, status
     """
     n = len(x)
-    inverse = np.zeros((n, n))
-    direction, trial, new_gradient = np.empty(n), np.empty(n), np.empty(n)
-    change, product = np.empty(n), np.empty(n)
-    best, best_gradient = np.empty(n), np.empty(n)
+    size = max((n + LANES - 1) // LANES, 1) * LANES
+    rows = np.zeros((11 + n, size))
+    memory = address(rows)
+    trial_array, gradient_array = rows[0, :n], rows[1, :n]
+    row = 8 * size
+    trial, new_gradient, here, slopes = memory, memory + row, memory + 2 * row, memory + 3 * row
+    best, best_gradient, direction = memory + 4 * row, memory + 5 * row, memory + 6 * row
+    move, image, change, product = memory + 7 * row, memory + 8 * row, memory + 9 * row, memory + 10 * row
+    inverse = memory + 11 * row
     energy = best_energy = math.inf
-    step = best_step = low = high = slope = 0.0
+    step = best_step = low = high = slope = factor = share = 0.0
     iterations = evaluations = small_steps = 0
-    fresh = False
+    fresh = True  # the inverse Hessian is the identity
+    status = _RUNNING
     for i in range(n):
-        trial[i] = x[i]
+        trial_array[i] = x[i]
+        put(here, i, x[i])
     while True:
-        status = OUT_OF_BUDGET if evaluations >= max_evaluations else _RUNNING
-        new_energy = math.nan
-        if status == _RUNNING:
-            new_energy = _value_and_gradient(noisy, sv, ptm, trial, new_gradient, stop)
-            if math.isnan(new_energy) and stopped(stop):
-                status = INTERRUPTED
-        if status != _RUNNING:
-            if best_step > 0.0:
-                for i in range(n):
-                    x[i], gradient[i] = best[i], best_gradient[i]
-                energy = best_energy
-            return energy, iterations, evaluations, status
+        if evaluations >= max_evaluations:
+            status = OUT_OF_BUDGET
+            break
+        new_energy = _value_and_gradient(noisy, sv, ptm, trial_array, gradient_array, stop)
+        if math.isnan(new_energy) and stopped(stop):
+            status = INTERRUPTED
+            break
         evaluations += 1
-        restart = False
         if evaluations == 1:
             energy = new_energy
-            for i in range(n):
-                gradient[i] = new_gradient[i]
-            restart = True
+            _scale(1.0, new_gradient, slopes, size)
+            _scale(-1.0, slopes, direction, size)
         else:
             # Line search: bracket a step with enough decrease and a flatter slope (weak Wolfe conditions).
-            new_slope = 0.0
-            for i in range(n):
-                new_slope += new_gradient[i] * direction[i]
+            new_slope = _dot(new_gradient, direction, size)
             if new_energy < best_energy:
                 best_energy, best_step = new_energy, step
-                for i in range(n):
-                    best[i], best_gradient[i] = trial[i], new_gradient[i]
+                _scale(1.0, trial, best, size)
+                _scale(1.0, new_gradient, best_gradient, size)
             found, guess = False, 0.0
             if new_energy > energy + 1e-4 * step * slope:
                 high = step
@@ -109,108 +151,83 @@ def bfgs(noisy, sv, ptm, x, gradient, max_evaluations, tolerance, stop):
                 else:
                     margin = 0.1 * (high - low)
                     step = guess if low + margin < guess < high - margin else 0.5 * (low + high)
-                for i in range(n):
-                    trial[i] = x[i] + step * direction[i]
+                _combine(step, direction, here, trial, size)
                 continue
             if best_step == 0.0:
                 if fresh:
-                    return energy, iterations, evaluations, NO_PROGRESS
-                restart = True
+                    status = NO_PROGRESS
+                    break
+                fresh = True
+                _scale(-1.0, slopes, direction, size)
             else:
-                curvature = yy = 0.0
-                for i in range(n):
-                    change[i] = best_gradient[i] - gradient[i]
-                    yy += change[i] * change[i]
-                    trial[i] = best[i] - x[i]
-                    curvature += change[i] * trial[i]
-                if curvature > 1e-12 * math.sqrt(yy):
-                    if fresh:
-                        for i in range(n):
-                            inverse[i, i] = curvature / yy
-                    quadratic = 0.0
+                _combine(-1.0, slopes, best_gradient, change, size)
+                _combine(-1.0, here, best, trial, size)  # the step; the old one still waits in `move`
+                curvature, yy = _dot(change, trial, size), _dot(change, change, size)
+                curved = curvature > 1e-12 * math.sqrt(yy)
+                if not fresh:
+                    _multiply(inverse, n, size, move, image, factor, share, best_gradient, product)
+                    _combine(1.0, product, direction, image, size)
+                elif curved:
+                    _scale(curvature / yy, best_gradient, product, size)
+                    _scale(curvature / yy, change, image, size)
                     for i in range(n):
-                        total = 0.0
-                        for j in range(n):
-                            total += inverse[i, j] * change[j]
-                        product[i] = total
-                        quadratic += change[i] * total
-                    factor, share = (1.0 + quadratic / curvature) / curvature, 1.0 / curvature
-                    for i in range(n):
-                        left, right = factor * trial[i] - share * product[i], share * trial[i]
-                        for j in range(n):
-                            inverse[i, j] += left * trial[j] - right * product[j]
+                        for j in range(0, size, LANES):
+                            store8(inverse, i * size + j, zero8())
+                        put(inverse, i * size + i, curvature / yy)
+                else:
+                    _scale(1.0, best_gradient, product, size)
+                _scale(-1.0, product, direction, size)
+                factor = share = 0.0
+                if curved:
                     fresh = False
-                for i in range(n):
-                    x[i], gradient[i] = best[i], best_gradient[i]
+                    _scale(1.0, trial, move, size)
+                    share = 1.0 / curvature
+                    factor = (1.0 + _dot(change, image, size) * share) * share
+                    along, across = _dot(move, best_gradient, size), _dot(image, best_gradient, size)
+                    _combine(share * across - factor * along, move, direction, direction, size)
+                    _combine(share * along, image, direction, direction, size)
+                _scale(1.0, best, here, size)
+                _scale(1.0, best_gradient, slopes, size)
                 # The model can also promise too much; three steps in a row that gain nothing settle it.
                 small_steps = small_steps + 1 if energy - best_energy < 0.01 * tolerance else 0
                 energy = best_energy
                 iterations += 1
                 if small_steps >= 3:
-                    return energy, iterations, evaluations, CONVERGED
+                    status = CONVERGED
 
-        while True:
-            if restart:
-                for i in range(n):
-                    for j in range(n):
-                        inverse[i, j] = 1.0 if i == j else 0.0
-                fresh = True
-            slope = largest = 0.0
-            for i in range(n):
-                total = 0.0
-                for j in range(n):
-                    total -= inverse[i, j] * gradient[j]
-                direction[i] = total
-                slope += total * gradient[i]
-                largest = max(largest, abs(total))
-            if slope < 0.0 or fresh:
-                break
-            restart = True
+        slope = _dot(direction, slopes, size)
+        if slope >= 0.0 and not fresh:
+            fresh = True
+            _scale(-1.0, slopes, direction, size)
+            slope = _dot(direction, slopes, size)
+        best_energy, best_step = energy, 0.0
         if -0.5 * slope < 0.01 * tolerance:  # in flat directions the model promises too little
-            return energy, iterations, evaluations, CONVERGED
+            status = CONVERGED
+        if status == CONVERGED:
+            break
+        largest = 0.0
+        for i in range(n):
+            largest = max(largest, abs(get(direction, i)))
         # No angle moves by more than half a turn in the first trial of a step.
         step = min(1.0, math.pi / largest)
         low, high = 0.0, math.inf
-        best_energy, best_step = energy, 0.0
-        for i in range(n):
-            trial[i] = x[i] + step * direction[i]
+        _combine(step, direction, here, trial, size)
+
+    if best_step > 0.0 and (status == OUT_OF_BUDGET or status == INTERRUPTED):
+        here, slopes, energy = best, best_gradient, best_energy
+    for i in range(n):
+        x[i], gradient[i] = get(here, i), get(slopes, i)
+    if len(hessian) > 0 and not fresh:
+        _multiply(inverse, n, size, move, image, factor, share, slopes, product)
+    for i in range(len(hessian)):
+        for j in range(len(hessian)):
+            hessian[i, j] = get(inverse, i * size + j) if not fresh else 1.0 if i == j else 0.0
+    rows[0, 0] = 0.0  # named by its address above, it lives to here
+    return energy, iterations, evaluations, status
 
 
-_NO_SV = (
-    _sv_kernels.Library(
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 2, 8)),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-    ),
-    np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
-    np.zeros(0),
-    np.zeros(0),
-    np.zeros((0, 0)),
-)
-_NO_PTM = (
-    _ptm_kernels.Library(
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 16)),
-        np.zeros((0, 4, 2), np.int64),
-        np.zeros((0, 2, 17), np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 4)),
-    ),
-    np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
-    1,
-    np.zeros(0, np.int64),
-    np.zeros(0),
-    1,
-    np.zeros((0, 0)),
-)
+# What stands for the engine that is not there: each engine gets a compiled minimizer of its own.
+_NO_SV = _NO_PTM = None
 
 
 def minimize_bfgs(
@@ -229,7 +246,9 @@ def minimize_bfgs(
         tolerance: stop when less than about this much energy can still be gained.
 
     Returns:
-        `scipy.optimize.OptimizeResult` with x, fun, jac, nit, nfev, njev, status, success, message.
+        `scipy.optimize.OptimizeResult` with x, fun, jac, nit, nfev, njev, status, success, message, and hess_inv, the
+        estimated inverse Hessian, shape (n_angles, n_angles): the unit matrix where no step has taught anything of the
+        curvature (yet), else right in the directions of the steps and on their scale in the others.
 
     Raises:
         CircuitError: sizes that do not fit, a start that is not finite, or a budget below 1.
@@ -241,11 +260,11 @@ def minimize_bfgs(
     if limit < 1:
         raise CircuitError(f"max_evaluations is at least 1, got {max_evaluations}")
     x = np.array(check_angles(circuit, hamiltonian, start), dtype=np.float64)
-    gradient = np.zeros(len(x))
+    gradient, hessian = np.zeros(len(x)), np.empty((len(x), len(x)))
     noisy, sv, ptm = simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)
 
     def run() -> tuple[float, int, int, int]:
-        return bfgs(noisy, sv, ptm, x, gradient, limit, float(tolerance), interrupt.current().address)
+        return bfgs(noisy, sv, ptm, x, gradient, hessian, limit, float(tolerance), interrupt.current().address)
 
     # A thread that listens is worth its start where the minimization may take a second.
     if len(circuit) * min(limit, 200) << (2 if noisy else 1) * circuit.n_qubits > 300_000_000:
@@ -259,6 +278,7 @@ def minimize_bfgs(
         x=x,
         fun=float(energy),
         jac=gradient,
+        hess_inv=hessian,
         nit=nit,
         nfev=nfev,
         njev=nfev,

@@ -8,7 +8,18 @@ from typing import Any
 
 from numba import njit
 
-_FILES = ("_simd.py", "_sv_kernels.py", "_ptm_kernels.py", "../optimizers/bfgs.py", "../adapters/_kernels.py")
+_FILES = (
+    "_simd.py",
+    "_simd8.py",
+    "_lanes.py",
+    "_sv_kernels.py",
+    "_ptm_kernels.py",
+    "_ptm_program.py",
+    "_insertion_kernels.py",
+    "_insertion_ptm.py",
+    "../optimizers/bfgs.py",
+    "../adapters/_kernels.py",
+)
 
 
 def _stamp() -> tuple[tuple[int, int], ...]:

@@ -1,421 +1,471 @@
-"""Compiled kernels of the Pauli-transfer engine.
+"""Compiled kernels of the Pauli-transfer engine: a local map in one pass over the memory.
 
-A state is the real vector v_P = Tr(P ρ) over all 4**n Pauli strings, base-4 digit q being the letter of qubit q. A gate
-and the noise after it are one local map; the 4**n x 4**n matrix is never formed. Gates are data: an operation is a row
-in the tables of `Library`, so a new architecture compiles nothing.
+A state is the real vector v_P = Tr(P ρ) over all 4**m Pauli strings of m qubits, base-4 digit p being the letter of the
+p-th qubit. A *block* is everything that happens to two qubits from one two-qubit gate to the next: a *core* (a signed
+permutation of the 16 local strings with a factor for each: a Clifford gate and Pauli noise; or any 16x16 map), then one
+4x4 map on each of the two qubits (further noise, rotations, one-qubit gates). A block reads the 16 rows of the vector
+that belong to its local strings once, works in registers, and writes them once.
 
-Kinds of operation:
-    0  one-qubit map                    `matrix` is the map
-    1  one-qubit rotation, then noise   `matrix` is the noise; `pair` the two Paulis that the rotation mixes
-    2  two-qubit map, sparse            rows of (source offset, coefficients)
-    3  two-qubit rotation               four `pairs` of local strings that the rotation mixes
+Rows are read in tiles of 16 x 16 numbers. Where the digits of the block are the lowest ones, a tile is turned on its way
+through a small buffer, so that the numbers of one register never mix.
+
+Only what a block can do is compiled; which blocks a circuit consists of is data (`_ptm_program.py`).
 """
+
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
-import numpy as np
-
 from qas.simulators._compile import compiled
-from qas.simulators._simd import (
-    SHORT,
-    add,
-    address,
-    get,
-    get_int,
-    load1,
-    load4,
-    mul,
-    mul_add,
-    put,
-    stopped,
-    store4,
-    sub,
-    sum4,
-    zero4,
+from qas.simulators._lanes import (
+    at,
+    copy4,
+    load,
+    nothing,
+    read,
+    scale4,
+    share4,
+    splat,
+    store,
+    times,
+    times_plus,
+    total,
+    transpose4,
+    width,
+    write,
 )
 
-
-class Library(NamedTuple):
-    """Tables of all operations one simulator has met; the first axis counts operations."""
-
-    kind: np.ndarray  # int64 (ops,)
-    low: np.ndarray  # int64 (ops,): the lower qubit, or the only one
-    high: np.ndarray  # int64 (ops,): the higher qubit, or -1
-    matrix: np.ndarray  # float64 (ops, 16): 4x4 map, column by column
-    pairs: np.ndarray  # int64 (ops, 4, 2): local strings (A, B) with A -> cos A + sin B; as element offsets
-    pointer: np.ndarray  # int64 (ops, 2, 17): row starts in the pool; [0] forward, [1] transposed
-    offset: np.ndarray  # int64 (pool,): source element, relative to the block
-    coefficient: np.ndarray  # float64 (pool, 4)
-
-
-@compiled()
-def _map_qubit0(source, target, size, c0, c1, c2, c3):
-    for i in range(0, size, 4):
-        a = mul(c0, load1(source, i))
-        b = mul(c1, load1(source, i + 1))
-        a = mul_add(c2, load1(source, i + 2), a)
-        b = mul_add(c3, load1(source, i + 3), b)
-        store4(target, i, add(a, b))
-
-
-@compiled()
-def apply_one(source, target, size, qubit, matrix):
-    """target = M source on one qubit; M trace preserving (its first row is 1 0 0 0)."""
-    if qubit == 0:
-        _map_qubit0(source, target, size, load4(matrix, 0), load4(matrix, 4), load4(matrix, 8), load4(matrix, 12))
-        return
-    stride = 1 << (2 * qubit)
-    m10, m11, m12, m13 = load1(matrix, 1), load1(matrix, 5), load1(matrix, 9), load1(matrix, 13)
-    m20, m21, m22, m23 = load1(matrix, 2), load1(matrix, 6), load1(matrix, 10), load1(matrix, 14)
-    m30, m31, m32, m33 = load1(matrix, 3), load1(matrix, 7), load1(matrix, 11), load1(matrix, 15)
-    for start in range(0, size, 4 * stride):
-        for i in range(start, start + stride, 4):
-            x0, x1 = load4(source, i), load4(source, i + stride)
-            x2, x3 = load4(source, i + 2 * stride), load4(source, i + 3 * stride)
-            store4(target, i, x0)
-            store4(target, i + stride, mul_add(m10, x0, mul_add(m11, x1, mul_add(m12, x2, mul(m13, x3)))))
-            store4(target, i + 2 * stride, mul_add(m20, x0, mul_add(m21, x1, mul_add(m22, x2, mul(m23, x3)))))
-            store4(target, i + 3 * stride, mul_add(m30, x0, mul_add(m31, x1, mul_add(m32, x2, mul(m33, x3)))))
-
-
-@compiled()
-def apply_one_transposed(source, target, size, qubit, matrix, scratch):
-    """target = Mᵀ source on one qubit; M trace preserving."""
-    if qubit == 0:
-        for i in range(4):
-            for j in range(4):
-                put(scratch, 4 * i + j, get(matrix, 4 * j + i))
-        _map_qubit0(
-            source, target, size, load4(scratch, 0), load4(scratch, 4), load4(scratch, 8),
-            load4(scratch, 12),
-        )  # fmt: skip
-        return
-    stride = 1 << (2 * qubit)
-    m10, m11, m12, m13 = load1(matrix, 1), load1(matrix, 5), load1(matrix, 9), load1(matrix, 13)
-    m20, m21, m22, m23 = load1(matrix, 2), load1(matrix, 6), load1(matrix, 10), load1(matrix, 14)
-    m30, m31, m32, m33 = load1(matrix, 3), load1(matrix, 7), load1(matrix, 11), load1(matrix, 15)
-    for start in range(0, size, 4 * stride):
-        for i in range(start, start + stride, 4):
-            x0, x1 = load4(source, i), load4(source, i + stride)
-            x2, x3 = load4(source, i + 2 * stride), load4(source, i + 3 * stride)
-            store4(target, i, add(x0, mul_add(m10, x1, mul_add(m20, x2, mul(m30, x3)))))
-            store4(target, i + stride, mul_add(m11, x1, mul_add(m21, x2, mul(m31, x3))))
-            store4(target, i + 2 * stride, mul_add(m12, x1, mul_add(m22, x2, mul(m32, x3))))
-            store4(target, i + 3 * stride, mul_add(m13, x1, mul_add(m23, x2, mul(m33, x3))))
+TILE = 16
+"""Numbers of each row in one tile: the two lowest digits that the block does not touch."""
+CHUNK = 8
+"""Tiles that go through the buffer at once."""
+LINE = TILE * CHUNK
+BUFFER = 2 * 16 * LINE
+"""Numbers in the scratch memory of one thread: two buffers of 16 rows."""
+FORWARD, UNDO, ADJOINT = 0, 1, 2
+SHIFT, DENSE = 0, 1
+"""Kinds of one-qubit map: 1 everywhere but for Z += g·I (the rest of it is in the factors of the core), or any."""
+NOWHERE = 30
+"""A digit beyond every register: nothing is inserted there."""
+LOW, HIGH, FACTORS = 0, 12, 24
+CONSTANTS = 40
+"""The numbers of a block: rows 1 to 3 of the map on the lower qubit, of the higher one, and the core's 16 factors."""
 
 
 @compiled(inline=True)
-def _source(base, index, single):
-    return load1(base, index) if single else load4(base, index)
+def place(tile, first, second):
+    """Where a tile starts: two zero digits below, one at each of two ascending positions."""
+    i = tile << 4
+    below = (1 << (2 * first)) - 1
+    i = (i & below) | ((i & ~below) << 2)
+    below = (1 << (2 * second)) - 1
+    return (i & below) | ((i & ~below) << 2)
 
 
 @compiled(inline=True)
-def _add_terms(source, target, count, low_mask, high_mask, out, first, terms, more, single, offset, coefficient):
-    """Add 1, 2 or 4 terms of one row to `target` over the whole vector, their coefficients in registers."""
-    c0, o0 = load4(coefficient, 4 * first), get_int(offset, first)
-    k1, k2, k3 = min(1, terms - 1), min(2, terms - 1), min(3, terms - 1)
-    c1, o1 = load4(coefficient, 4 * (first + k1)), get_int(offset, first + k1)
-    c2, o2 = load4(coefficient, 4 * (first + k2)), get_int(offset, first + k2)
-    c3, o3 = load4(coefficient, 4 * (first + k3)), get_int(offset, first + k3)
-    for t in range(count):
-        # Spread the counter over the index: a zero digit is inserted at each of the two qubits.
-        i = t + 3 * (t & low_mask)
-        i = 4 * (i + 3 * (i & high_mask))
-        total = mul(c0, _source(source, i + o0, single))
-        if terms >= 2:
-            total = mul_add(c1, _source(source, i + o1, single), total)
-        if terms == 4:
-            total = mul_add(c2, _source(source, i + o2, single), total)
-            total = mul_add(c3, _source(source, i + o3, single), total)
-        if more:
-            total = add(total, load4(target, i + out))
-        store4(target, i + out, total)
-
-
-@compiled()
-def _terms_single(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
-    """`_add_terms` where sources are single elements; constants are spelled out so that the loops hold no branches."""
-    if terms == 4:
-        if more:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, True, True, offset, coefficient)
-        else:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, False, True, offset, coefficient)
-    elif terms == 2:
-        if more:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, True, True, offset, coefficient)
-        else:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, False, True, offset, coefficient)
-    elif more:
-        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, True, True, offset, coefficient)
-    else:
-        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, True, offset, coefficient)
-
-
-@compiled()
-def _terms_four(source, target, count, low_mask, high_mask, out, first, terms, more, offset, coefficient):
-    """`_add_terms` where sources are groups of four; constants are spelled out so that the loops hold no branches."""
-    if terms == 4:
-        if more:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, True, False, offset, coefficient)
-        else:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 4, False, False, offset, coefficient)
-    elif terms == 2:
-        if more:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, True, False, offset, coefficient)
-        else:
-            _add_terms(source, target, count, low_mask, high_mask, out, first, 2, False, False, offset, coefficient)
-    elif more:
-        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, True, False, offset, coefficient)
-    else:
-        _add_terms(source, target, count, low_mask, high_mask, out, first, 1, False, False, offset, coefficient)
-
-
-@compiled()
-def apply_two(source, target, size, low, high, pointer, row0, offset, coefficient):
-    """target = M source on two qubits; M sparse, in rows of (offset, coefficients).
-
-    Row by row over the whole vector: all rows at once would compete for the same few lines of the cache, because they
-    lie a power of two apart.
-    """
-    single = low == 0
-    rows = 4 if single else 16
-    count = size // (4 * rows)
-    high_mask = -(1 << (2 * high - 2))
-    low_mask = 0 if single else -(1 << (2 * low - 2))
-    for row in range(rows):
-        out = row << (2 * high) if single else ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high))
-        k, last = get_int(pointer, row0 + row), get_int(pointer, row0 + row + 1)
-        more = False
-        if k == last:
-            for t in range(count):
-                i = t + 3 * (t & low_mask)
-                store4(target, 4 * (i + 3 * (i & high_mask)) + out, zero4())
-        while k < last:
-            terms = 4 if last - k >= 4 else (2 if last - k >= 2 else 1)
-            if single:
-                _terms_single(source, target, count, low_mask, high_mask, out, k, terms, more, offset, coefficient)
-            else:
-                _terms_four(source, target, count, low_mask, high_mask, out, k, terms, more, offset, coefficient)
-            more = True
-            k += terms
-
-
-@compiled()
-def rotate_two(source, target, size, low, high, pairs, first, c, s):
-    """target = source with each pair (A, B) of local strings turned by the angle with cosine c and sine s."""
-    for i in range(0, size, 4):
-        store4(target, i, load4(source, i))
-    low_stride, high_stride = 1 << (2 * low), 1 << (2 * high)
-    for start in range(0, size, 4 * high_stride):
-        for middle in range(start, start + high_stride, 4 * low_stride):
-            for p in range(first, first + 8, 2):
-                left, right = get_int(pairs, p), get_int(pairs, p + 1)
-                for i in range(middle, middle + low_stride):
-                    a, b = get(source, i + left), get(source, i + right)
-                    put(target, i + left, c * a - s * b)
-                    put(target, i + right, s * a + c * b)
-
-
-@compiled()
-def overlap_one(bra, ket, size, qubit, a, b):
-    """Σ (bra_B ket_A - bra_A ket_B): derivative of an energy in the angle that turns Pauli A into B on one qubit."""
-    if qubit == 0:
-        value = 0.0
-        for i in range(0, size, 4):
-            value += get(bra, i + b) * get(ket, i + a) - get(bra, i + a) * get(ket, i + b)
-        return value
-    stride = 1 << (2 * qubit)
-    plus, minus = zero4(), zero4()
-    for start in range(0, size, 4 * stride):
-        for i in range(start, start + stride, 4):
-            plus = mul_add(load4(bra, i + b * stride), load4(ket, i + a * stride), plus)
-            minus = mul_add(load4(bra, i + a * stride), load4(ket, i + b * stride), minus)
-    return sum4(sub(plus, minus))
-
-
-@compiled()
-def overlap_two(bra, ket, size, low, high, pairs, first):
-    """As `overlap_one`, summed over the four pairs of a two-qubit rotation."""
-    value = 0.0
-    low_stride, high_stride = 1 << (2 * low), 1 << (2 * high)
-    for start in range(0, size, 4 * high_stride):
-        for middle in range(start, start + high_stride, 4 * low_stride):
-            for p in range(first, first + 8, 2):
-                a, b = middle + get_int(pairs, p), middle + get_int(pairs, p + 1)
-                for i in range(low_stride):
-                    value += get(bra, i + b) * get(ket, i + a) - get(bra, i + a) * get(ket, i + b)
-    return value
+def _four(base, rows, factors, b, scaled):
+    x0, x1 = load(base, read(rows, 4 * b)), load(base, read(rows, 4 * b + 1))
+    x2, x3 = load(base, read(rows, 4 * b + 2)), load(base, read(rows, 4 * b + 3))
+    if scaled:
+        x0, x1 = times(splat(factors, 4 * b), x0), times(splat(factors, 4 * b + 1), x1)
+        x2, x3 = times(splat(factors, 4 * b + 2), x2), times(splat(factors, 4 * b + 3), x3)
+    return x0, x1, x2, x3
 
 
 @compiled(inline=True)
-def _rotated(noise, op, a, b, c, s, matrix):
-    """matrix = noise · rotation, column by column; a and b are the Paulis the rotation mixes."""
-    for i in range(0, 16, 4):
-        store4(matrix, i, load4(noise, 16 * op + i))
-    for i in range(4):
-        x, y = get(noise, 16 * op + 4 * a + i), get(noise, 16 * op + 4 * b + i)
-        put(matrix, 4 * a + i, c * x + s * y)
-        put(matrix, 4 * b + i, c * y - s * x)
-
-
-@compiled(inline=True)
-def _step(tables, op, kind, low, high, angle, transposed, source, target, size, matrix):
-    """target = map source, or its transpose; all memory by address, `matrix` is 32 floats of scratch."""
-    noise, pairs, pointer, offset, coefficient = tables
-    c, s = 1.0, 0.0
-    if kind == 1 or kind == 3:
-        c, s = math.cos(angle), math.sin(angle)
-    if kind < 2:
-        local = noise + 128 * op
-        if kind == 1:
-            _rotated(noise, op, get_int(pairs, 8 * op), get_int(pairs, 8 * op + 1), c, s, matrix)
-            local = matrix
+def _map(m, kind, transposed, x0, x1, x2, x3):
+    """A trace-preserving map (its first row is 1 0 0 0), or its transpose, on four registers."""
+    if kind == 0:
         if transposed:
-            apply_one_transposed(source, target, size, low, local, matrix + 128)
+            return times_plus(splat(m, 8), x3, x0), x1, x2, x3
+        return x0, x1, x2, times_plus(splat(m, 8), x0, x3)
+    if transposed:
+        y0 = times_plus(splat(m, 0), x1, times_plus(splat(m, 4), x2, times_plus(splat(m, 8), x3, x0)))
+        y1 = times_plus(splat(m, 1), x1, times_plus(splat(m, 5), x2, times(splat(m, 9), x3)))
+        y2 = times_plus(splat(m, 2), x1, times_plus(splat(m, 6), x2, times(splat(m, 10), x3)))
+        y3 = times_plus(splat(m, 3), x1, times_plus(splat(m, 7), x2, times(splat(m, 11), x3)))
+        return y0, y1, y2, y3
+    y1 = times_plus(splat(m, 0), x0, times_plus(splat(m, 1), x1, times_plus(splat(m, 2), x2, times(splat(m, 3), x3))))
+    y2 = times_plus(splat(m, 4), x0, times_plus(splat(m, 5), x1, times_plus(splat(m, 6), x2, times(splat(m, 7), x3))))
+    y3 = times_plus(splat(m, 8), x0, times_plus(splat(m, 9), x1, times_plus(splat(m, 10), x2, times(splat(m, 11), x3))))
+    return x0, y1, y2, y3
+
+
+@compiled(inline=True)
+def _put4(base, r0, r1, r2, r3, rows, factors, a, scaled, x0, x1, x2, x3):
+    if scaled:
+        x0, x1 = times(splat(factors, a), x0), times(splat(factors, a + 4), x1)
+        x2, x3 = times(splat(factors, a + 8), x2), times(splat(factors, a + 12), x3)
+    store(base, r0, x0)
+    store(base, r1, x1)
+    store(base, r2, x2)
+    store(base, r3, x3)
+
+
+@compiled(inline=True)
+def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind, backward, transposed):
+    """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them."""
+    factors, low, high = at(constants, FACTORS), at(constants, LOW), at(constants, HIGH)
+    lanes = width(source)
+    for tile in range(first, last):
+        start = place(tile, p, q)
+        for i in range(start, start + TILE, lanes):
+            base, out = at(source, i), at(target, i)
+            x00, x10, x20, x30 = _four(base, rows_in, factors, 0, not backward)
+            x00, x10, x20, x30 = _map(low, low_kind, transposed, x00, x10, x20, x30)
+            x01, x11, x21, x31 = _four(base, rows_in, factors, 1, not backward)
+            x01, x11, x21, x31 = _map(low, low_kind, transposed, x01, x11, x21, x31)
+            x02, x12, x22, x32 = _four(base, rows_in, factors, 2, not backward)
+            x02, x12, x22, x32 = _map(low, low_kind, transposed, x02, x12, x22, x32)
+            x03, x13, x23, x33 = _four(base, rows_in, factors, 3, not backward)
+            x03, x13, x23, x33 = _map(low, low_kind, transposed, x03, x13, x23, x33)
+            x00, x01, x02, x03 = _map(high, high_kind, transposed, x00, x01, x02, x03)
+            x10, x11, x12, x13 = _map(high, high_kind, transposed, x10, x11, x12, x13)
+            x20, x21, x22, x23 = _map(high, high_kind, transposed, x20, x21, x22, x23)
+            x30, x31, x32, x33 = _map(high, high_kind, transposed, x30, x31, x32, x33)
+            r0, r4, r8, r12 = read(rows_out, 0), read(rows_out, 4), read(rows_out, 8), read(rows_out, 12)
+            _put4(out, r0, r4, r8, r12, rows_out, factors, 0, backward, x00, x01, x02, x03)
+            r1, r5, r9, r13 = read(rows_out, 1), read(rows_out, 5), read(rows_out, 9), read(rows_out, 13)
+            _put4(out, r1, r5, r9, r13, rows_out, factors, 1, backward, x10, x11, x12, x13)
+            r2, r6, r10, r14 = read(rows_out, 2), read(rows_out, 6), read(rows_out, 10), read(rows_out, 14)
+            _put4(out, r2, r6, r10, r14, rows_out, factors, 2, backward, x20, x21, x22, x23)
+            r3, r7, r11, r15 = read(rows_out, 3), read(rows_out, 7), read(rows_out, 11), read(rows_out, 15)
+            _put4(out, r3, r7, r11, r15, rows_out, factors, 3, backward, x30, x31, x32, x33)
+
+
+@compiled()
+def _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+    # Constants are spelled out so that the loops hold no branches.
+    if low_kind == 0:
+        if high_kind == 0:
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, False, False)
         else:
-            apply_one(source, target, size, low, local)
-    elif kind == 2:
-        row0 = 34 * op + (17 if transposed else 0)
-        apply_two(source, target, size, low, high, pointer, row0, offset, coefficient)
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, False, False)
+    elif high_kind == 0:
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, False, False)
     else:
-        rotate_two(source, target, size, low, high, pairs, 8 * op, c, -s if transposed else s)
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, False, False)
+
+
+@compiled()
+def _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+    if low_kind == 0:
+        if high_kind == 0:
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, False)
+        else:
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, False)
+    elif high_kind == 0:
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, False)
+    else:
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, False)
+
+
+@compiled()
+def _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+    if low_kind == 0:
+        if high_kind == 0:
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 0, True, True)
+        else:
+            _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 0, 1, True, True)
+    elif high_kind == 0:
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 0, True, True)
+    else:
+        _mix(source, target, first, last, p, q, rows_in, rows_out, constants, 1, 1, True, True)
 
 
 @compiled(inline=True)
-def _set_ground_state(vector, n_qubits):
-    """vector = |0…0><0…0|: 1 on every string of I and Z."""
-    put(vector, 0, 1.0)
-    filled = 1
-    for _ in range(n_qubits):
-        for i in range(filled):
-            put(vector, filled + i, 0.0)
-            put(vector, 2 * filled + i, 0.0)
-            put(vector, 3 * filled + i, get(vector, i))
-        filled *= 4
+def _mixed(direction, source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind):
+    if direction == FORWARD:
+        _mix_forward(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
+    elif direction == UNDO:
+        _mix_undo(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
+    else:
+        _mix_adjoint(source, target, first, last, p, q, rows_in, rows_out, constants, low_kind, high_kind)
+
+
+@compiled()
+def _dense(source, target, columns, rows, matrix):
+    """target = M source for the 16 rows of a buffer; `matrix` row by row."""
+    for i in range(0, columns, width(source)):
+        for row in range(16):
+            value = times(splat(matrix, 16 * row), load(source, i + read(rows, 0)))
+            for k in range(1, 16):
+                value = times_plus(splat(matrix, 16 * row + k), load(source, i + read(rows, k)), value)
+            store(target, i + read(rows, row), value)
 
 
 @compiled(inline=True)
-def _tables(library):
-    return (
-        address(library.matrix),
-        address(library.pairs),
-        address(library.pointer),
-        address(library.offset),
-        address(library.coefficient),
-    )
+def _lanes_of(low, high):
+    """The two lowest digits that are neither of two."""
+    if low >= 2:
+        return 0, 1
+    if high == 1:
+        return 2, 3
+    return 1 - low, 2 if high > 2 else 3
+
+
+@compiled(inline=True)
+def _tile_digits(low, high):
+    """Two ascending positions at which the number of a tile gets a zero digit (see `place`)."""
+    if low >= 2:
+        return low, high
+    if high == 1:
+        return 2, 3
+    other = 2 if high > 2 else 3
+    return min(other, high), max(other, high)
 
 
 @compiled()
-def state(library, ops, slots, angles, n_qubits, work, stop):
-    """Run the circuit; returns the row of `work` (shape (>= 2, 4**n)) that holds the final state, -1 if stopped."""
-    size = 1 << (2 * n_qubits)
-    base, tables = address(work), _tables(library)
-    kind, low, high = library.kind, library.low, library.high
-    scratch = np.empty(32)
-    matrix = address(scratch)
-    here = 0
-    _set_ground_state(base, n_qubits)
-    for k in range(len(ops)):
-        if (k == 0 or size > SHORT) and stopped(stop):
-            return -1
-        op, slot = ops[k], slots[k]
-        angle = angles[slot] if slot >= 0 else 0.0
-        source, target = base + 8 * size * here, base + 8 * size * (1 - here)
-        _step(tables, op, kind[op], low[op], high[op], angle, False, source, target, size, matrix)
-        here = 1 - here
-    scratch[0] = 0.0  # its address was in use until here; a last mention keeps it alive
-    return here
+def gather(source, buffer, first, last, low, high):
+    """Turn tiles of a block whose lower digit is 0 or 1 into rows of `LINE` numbers, row = letter + 4 · higher letter."""
+    p, q = _tile_digits(low, high)
+    lane_low, lane_high = _lanes_of(low, high)
+    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
+    for tile in range(first, last):
+        start, column = place(tile, p, q), TILE * (tile - first)
+        for b in range(4):
+            for r in range(4):
+                here = at(source, start + b * by_row + r * by_lane)
+                there = at(buffer, 4 * b * LINE + column + 4 * r)
+                if low == 0:
+                    transpose4(here, inner, there, LINE)
+                else:
+                    for a in range(4):
+                        copy4(at(here, 4 * a), at(there, a * LINE))
 
 
 @compiled()
-def value(library, ops, slots, angles, n_qubits, h_index, h_value, work, stop):
-    """Energy: Σ h_P v_P over the strings of the observable; NaN if stopped."""
-    row = state(library, ops, slots, angles, n_qubits, work, stop)
-    if row < 0:
-        return math.nan
-    total = 0.0
-    for t in range(len(h_index)):
-        total += h_value[t] * work[row, h_index[t]]
-    return total
+def scatter(buffer, target, first, last, low, high):
+    """The way back of `gather`."""
+    p, q = _tile_digits(low, high)
+    lane_low, lane_high = _lanes_of(low, high)
+    by_row, by_lane, inner = 1 << (2 * high), 1 << (2 * lane_high), 1 << (2 * lane_low)
+    for tile in range(first, last):
+        start, column = place(tile, p, q), TILE * (tile - first)
+        for b in range(4):
+            for r in range(4):
+                here = at(buffer, 4 * b * LINE + column + 4 * r)
+                there = at(target, start + b * by_row + r * by_lane)
+                if low == 0:
+                    transpose4(here, LINE, there, inner)
+                else:
+                    for a in range(4):
+                        copy4(at(here, a * LINE), at(there, 4 * a))
+
+
+@compiled(inline=True)
+def _straight_rows(rows, low_step, high_step):
+    for row in range(16):
+        write(rows, row, (row & 3) * low_step + (row >> 2) * high_step)
+
+
+@compiled(inline=True)
+def _core_rows(rows, core, low_step, high_step):
+    for row in range(16):
+        from_ = read(core, row)
+        write(rows, row, (from_ & 3) * low_step + (from_ >> 2) * high_step)
 
 
 @compiled()
-def value_and_gradient(library, ops, slots, angles, n_qubits, h_index, h_value, segment, work, gradient, stop):
-    """Energy, with its gradient written to `gradient`, by one reverse sweep.
-
-    The sweep needs the state before each rotation. They are kept for `segment` operations at a time; a longer circuit
-    keeps one state at the start of each segment and runs forward again from there.
+def apply(
+    direction, source, target, first, last, low, high, core, dense, constants, low_kind, high_kind, rows, buffer
+):
+    """One block, or its inverse or transpose, on tiles `first` to `last` of a vector of at least 4**4 numbers.
 
     Args:
-        work: rows of 4**n: 2 scratch, 2 for the adjoint, one for each segment, then `segment` for kept states.
-        stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
+        core: for each local string the one it comes from; -1 in front: the core is `dense`.
+        dense: the core as 16x16 map, row by row (for the inverse or the transpose of the block: of the core).
+        rows: scratch for 32 integers.
+        buffer: scratch for `BUFFER` numbers.
     """
-    size = 1 << (2 * n_qubits)
-    bytes_row = 8 * size
-    count = len(ops)
-    n_segments = max(1, (count + segment - 1) // segment)
-    kept = 4 + n_segments
-    base, tables = address(work), _tables(library)
-    kind, low, high = library.kind, library.low, library.high
-    scratch = np.empty(32)
-    matrix = address(scratch)
-    place = np.zeros(max(count, 1), dtype=np.int64)
-    for i in range(len(gradient)):
-        gradient[i] = 0.0
-    energy = 0.0
-    adjoint = 2
+    straight, turned = rows, at(rows, 16)
+    is_dense = read(core, 0) < 0
+    if low >= 2 and not is_dense:
+        _straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
+        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
+        _mixed(direction, source, target, first, last, low, high, rows_in, rows_out, constants, low_kind, high_kind)
+        return
+    _straight_rows(straight, LINE, 4 * LINE)
+    if is_dense:
+        _straight_rows(turned, LINE, 4 * LINE)
+    else:
+        _core_rows(turned, core, LINE, 4 * LINE)
+    rows_in, rows_out = (turned, straight) if direction == FORWARD else (straight, turned)
+    other = at(buffer, 16 * LINE)
+    for tile in range(first, last, CHUNK):
+        end = min(last, tile + CHUNK)
+        count = end - tile
+        if low >= 2:
+            _gather_straight(source, buffer, tile, end, low, high)
+        else:
+            gather(source, buffer, tile, end, low, high)
+        here, there = buffer, other
+        if is_dense and direction == FORWARD:
+            _dense(buffer, other, TILE * count, straight, dense)
+            here = other
+        _mixed(direction, here, there, 0, count, NOWHERE, NOWHERE, rows_in, rows_out, constants, low_kind, high_kind)
+        if is_dense and direction != FORWARD:
+            _dense(other, buffer, TILE * count, straight, dense)
+            there = buffer
+        if low >= 2:
+            _scatter_straight(there, target, tile, end, low, high)
+        else:
+            scatter(there, target, tile, end, low, high)
 
-    _set_ground_state(base + 4 * bytes_row, n_qubits)
-    # Forward through every segment but the last, then backward segment by segment; `round` < 0 is the first part.
-    for round_ in range(-(n_segments - 1), n_segments):
-        j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
-        first, last = j * segment, min(count, (j + 1) * segment)
-        here = 4 + j
-        end = last if round_ <= 0 else last - 1  # the state after a later segment's end is known
-        for k in range(first, end):
-            if (k == 0 or size > SHORT) and stopped(stop):
-                return math.nan
-            place[k] = here
-            if round_ < 0 and k == last - 1:
-                there = 5 + j
-            elif round_ >= 0 and k + 1 < last and slots[k + 1] >= 0:
-                there = kept + k - first
+
+@compiled()
+def _gather_straight(source, buffer, first, last, low, high):
+    for tile in range(first, last):
+        start, column = place(tile, low, high), TILE * (tile - first)
+        for row in range(16):
+            here = at(source, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
+            for i in range(0, TILE, 4):
+                copy4(at(here, i), at(buffer, row * LINE + column + i))
+
+
+@compiled()
+def _scatter_straight(buffer, target, first, last, low, high):
+    for tile in range(first, last):
+        start, column = place(tile, low, high), TILE * (tile - first)
+        for row in range(16):
+            there = at(target, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
+            for i in range(0, TILE, 4):
+                copy4(at(buffer, row * LINE + column + i), at(there, i))
+
+
+@compiled()
+def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, out):
+    """out[4 (i-1) + j] += Σ bra[i] ket[j] over the letters i > 0, j of one digit; `inner`, `outer` step through rows."""
+    lanes = width(bra)
+    s10, s11, s12, s13 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+    s20, s21, s22, s23 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+    s30, s31, s32, s33 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+    for tile in range(first, last):
+        start = place(tile, p, q)
+        for i in range(start, start + TILE, lanes):
+            for b in range(4):
+                r0, r1 = i + read(rows, outer * b), i + read(rows, outer * b + inner)
+                r2, r3 = i + read(rows, outer * b + 2 * inner), i + read(rows, outer * b + 3 * inner)
+                x0, x1, x2, x3 = load(ket, r0), load(ket, r1), load(ket, r2), load(ket, r3)
+                y = load(bra, r1)
+                s10, s11 = times_plus(y, x0, s10), times_plus(y, x1, s11)
+                s12, s13 = times_plus(y, x2, s12), times_plus(y, x3, s13)
+                y = load(bra, r2)
+                s20, s21 = times_plus(y, x0, s20), times_plus(y, x1, s21)
+                s22, s23 = times_plus(y, x2, s22), times_plus(y, x3, s23)
+                y = load(bra, r3)
+                s30, s31 = times_plus(y, x0, s30), times_plus(y, x1, s31)
+                s32, s33 = times_plus(y, x2, s32), times_plus(y, x3, s33)
+    write(out, 0, read(out, 0) + total(s10))
+    write(out, 1, read(out, 1) + total(s11))
+    write(out, 2, read(out, 2) + total(s12))
+    write(out, 3, read(out, 3) + total(s13))
+    write(out, 4, read(out, 4) + total(s20))
+    write(out, 5, read(out, 5) + total(s21))
+    write(out, 6, read(out, 6) + total(s22))
+    write(out, 7, read(out, 7) + total(s23))
+    write(out, 8, read(out, 8) + total(s30))
+    write(out, 9, read(out, 9) + total(s31))
+    write(out, 10, read(out, 10) + total(s32))
+    write(out, 11, read(out, 11) + total(s33))
+
+
+@compiled()
+def overlaps(bra, ket, first, last, low, high, want_low, want_high, out, rows, buffer):
+    """Reduced products of two vectors: out[4 (i-1) + j] += Σ bra[i…] ket[j…], letters of one digit, i > 0.
+
+    Args:
+        want_low, want_high: whether the digit `low` (into out[0:12]) or `high` (into out[12:24]) is wanted.
+        out: float64.
+    """
+    if low >= 2:
+        _straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
+        if want_low:
+            _overlaps(bra, ket, first, last, low, high, rows, 1, 4, out)
+        if want_high:
+            _overlaps(bra, ket, first, last, low, high, rows, 4, 1, at(out, 12))
+        return
+    _straight_rows(rows, LINE, 4 * LINE)
+    other = at(buffer, 16 * LINE)
+    for tile in range(first, last, CHUNK):
+        end = min(last, tile + CHUNK)
+        gather(bra, buffer, tile, end, low, high)
+        gather(ket, other, tile, end, low, high)
+        if want_low:
+            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 1, 4, out)
+        if want_high:
+            _overlaps(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, 4, 1, at(out, 12))
+
+
+@compiled()
+def _spread(table, digits, member, first_digit):
+    """For each number of `digits` digits, starting at `first_digit`, where its digits in `member` stand together."""
+    write(table, 0, 0)
+    filled, step = 1, 1
+    for d in range(first_digit):
+        if (member >> d) & 1:
+            step *= 4
+    for d in range(first_digit, first_digit + digits):
+        inside = (member >> d) & 1
+        for letter in range(1, 4):
+            for i in range(filled):
+                write(table, letter * filled + i, read(table, i) + (letter * step if inside else 0))
+        filled *= 4
+        if inside:
+            step *= 4
+
+
+@compiled(inline=True)
+def _join_tables(tables, m, member):
+    """Tables for the digits 1 to h and those above: of the first part, then of the second."""
+    lower = (m - 1) // 2
+    upper = m - 1 - lower
+    quarter = 1 << (2 * upper)
+    others = ~member
+    _spread(tables, lower, member, 1)
+    _spread(at(tables, quarter), upper, member, 1 + lower)
+    _spread(at(tables, 2 * quarter), lower, others, 1)
+    _spread(at(tables, 3 * quarter), upper, others, 1 + lower)
+    return 1 << (2 * lower), quarter
+
+
+@compiled()
+def join(first, second, target, m, member, tables):
+    """target = first ⊗ second on m digits; bit p of `member` says that digit p is one of `first`.
+
+    Args:
+        tables: scratch for 4 · 4**(m // 2) integers.
+    """
+    if m < 4:
+        for i in range(256):
+            write(target, i, 0.0)
+    lower, quarter = _join_tables(tables, m, member)
+    for upper in range(quarter):
+        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
+        for i in range(lower):
+            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
+            out = at(target, 4 * (upper * lower + i))
+            if member & 1:
+                scale4(at(first, a), at(second, b), out)
             else:
-                there = 1 if here == 0 else 0
-            op, slot = ops[k], slots[k]
-            angle = angles[slot] if slot >= 0 else 0.0
-            source, target = base + bytes_row * here, base + bytes_row * there
-            _step(tables, op, kind[op], low[op], high[op], angle, False, source, target, size, matrix)
-            here = there
-        if round_ < 0:
-            continue
-        if end < last:
-            place[end] = here
-        if round_ == 0:
-            start = base + bytes_row * adjoint
-            for i in range(0, size, 4):
-                store4(start, i, zero4())
-            for t in range(len(h_index)):
-                energy += h_value[t] * work[here, h_index[t]]
-                put(start, h_index[t], h_value[t])
-        for k in range(last - 1, first - 1, -1):
-            if size > SHORT and stopped(stop):
-                return math.nan
-            op, slot = ops[k], slots[k]
-            angle = angles[slot] if slot >= 0 else 0.0
-            source, target = base + bytes_row * adjoint, base + bytes_row * (5 - adjoint)
-            _step(tables, op, kind[op], low[op], high[op], angle, True, source, target, size, matrix)
-            adjoint = 5 - adjoint
-            if slot >= 0:
-                before = base + bytes_row * place[k]
-                if kind[op] == 1:
-                    a, b = library.pairs[op, 0, 0], library.pairs[op, 0, 1]
-                    gradient[slot] += overlap_one(target, before, size, low[op], a, b)
-                else:
-                    pairs = address(library.pairs)
-                    gradient[slot] += overlap_two(target, before, size, low[op], high[op], pairs, 8 * op)
-    scratch[0] = 0.0  # its address was in use until here; a last mention keeps it alive
-    return energy
+                scale4(at(second, b), at(first, a), out)
+
+
+@compiled()
+def join_adjoint(outer, first, second, bra_first, bra_second, m, member, size_first, size_second, tables):
+    """bra_first = outer contracted with second, and the other way round."""
+    for i in range(size_first):
+        write(bra_first, i, 0.0)
+    for i in range(size_second):
+        write(bra_second, i, 0.0)
+    lower, quarter = _join_tables(tables, m, member)
+    for upper in range(quarter):
+        a_upper, b_upper = read(tables, quarter + upper), read(tables, 3 * quarter + upper)
+        for i in range(lower):
+            a, b = a_upper + read(tables, i), b_upper + read(tables, 2 * quarter + i)
+            here = at(outer, 4 * (upper * lower + i))
+            if member & 1:
+                share4(here, at(first, a), at(second, b), at(bra_first, a), at(bra_second, b))
+            else:
+                share4(here, at(second, b), at(first, a), at(bra_second, b), at(bra_first, a))

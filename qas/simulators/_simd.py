@@ -74,6 +74,16 @@ def get_int(typingctx, base, index):  # type: ignore[no-untyped-def]
     return types.intp(types.intp, types.intp), codegen
 
 
+@intrinsic
+def odd(typingctx, value):  # type: ignore[no-untyped-def]
+    """whether the number of bits set in a 64-bit integer is odd"""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.trunc(builder.ctpop(args[0]), ir.IntType(1))
+
+    return types.boolean(types.intp), codegen
+
+
 SHORT = 1 << 12
 """States of at most so many numbers take a microsecond a gate: the flag is read once in a circuit, not at each gate."""
 

@@ -1,10 +1,13 @@
 """Compiled kernels of the state-vector engine. Gates are data; the reverse sweep un-applies them, so nothing is stored.
 
-A state is a float64 vector of 2·2**n numbers, real and imaginary parts interleaved; four lanes hold the two amplitudes
-that differ in qubit 0. Each leaf works on such pairs: on one of them for qubit 0, on two at a distance otherwise.
+A state is a float64 vector of `parts`·2**n numbers: with two parts real and imaginary parts are interleaved, with one
+the amplitudes are real, as they stay in a circuit of real gates. Qubit q then is bit q + parts - 1 of the number's
+index, and most gates are the same linear map of that vector either way. Kernels read eight numbers at a time, so states
+are padded to at least three qubits; those that are not there rest in |0>.
 
 Kinds of operation:
-    0 rx   1 ry   2 rz   3 one-qubit unitary   4 cx   5 cz   6 swap   7 two-qubit Pauli rotation
+    0 rx   1 ry   2 rz   3 one-qubit unitary   4 cx   5 cz   6 swap   7 Pauli rotation   8 real one-qubit unitary   9 x
+Real amplitudes: 1, 4, 5, 6, 8 and 9.
 """
 
 from __future__ import annotations
@@ -15,26 +18,32 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
-from qas.simulators._simd import (
-    SHORT,
-    address,
-    get,
-    load2_twice,
-    load4,
-    low_high,
-    make4,
-    mul,
-    mul_add,
-    put,
-    reverse4,
-    stopped,
-    store4,
-    sub,
-    sum4,
-    swap_halves,
-    swap_parts,
-    zero4,
+from qas.simulators._simd import SHORT, address, get, put, stopped
+from qas.simulators._simd8 import (
+    add8,
+    blend1,
+    blend2,
+    blend4,
+    flip1,
+    flip2,
+    flip4,
+    load8,
+    mul8,
+    mul_add8,
+    splat8,
+    store8,
+    sub8,
+    sum8,
+    twice_high,
+    twice_low,
+    zero8,
 )
+
+LANES = 8
+MASKS = 4
+"""Permuted diagonals are taken so many at a time: sums of their own, since each addition waits for the one before."""
+BLOCK = 1 << 9
+"""Amplitudes for which the diagonals of a Hamiltonian given by its terms are formed at once: they stay in cache."""
 
 
 class Library(NamedTuple):
@@ -48,249 +57,460 @@ class Library(NamedTuple):
     z_mask: np.ndarray  # int64 (ops,)
 
 
+# ---------------------------------------------------------------------- lanes
 @compiled(inline=True)
-def _rx(psi, size, bit, c, s):
-    cc, ss = make4(c, c, c, c), make4(s, -s, s, -s)
-    if bit == 1:
-        for i in range(0, size, 4):
-            v = load4(psi, i)
-            store4(psi, i, mul_add(ss, reverse4(v), mul(cc, v)))
-        return
-    step = 2 * bit
-    for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            a, b = load4(psi, i), load4(psi, i + step)
-            store4(psi, i, mul_add(ss, swap_parts(b), mul(cc, a)))
-            store4(psi, i + step, mul_add(ss, swap_parts(a), mul(cc, b)))
+def _flip(v, step):
+    """Lanes exchanged with those at distance `step`, 1, 2 or 4."""
+    if step == 1:
+        return flip1(v)
+    if step == 2:
+        return flip2(v)
+    return flip4(v)
 
 
 @compiled(inline=True)
-def _ry(psi, size, bit, c, s):
-    cc = make4(c, c, c, c)
-    if bit == 1:
-        ss = make4(-s, -s, s, s)
-        for i in range(0, size, 4):
-            v = load4(psi, i)
-            store4(psi, i, mul_add(ss, swap_halves(v), mul(cc, v)))
-        return
-    plus, minus = make4(s, s, s, s), make4(-s, -s, -s, -s)
-    step = 2 * bit
-    for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            a, b = load4(psi, i), load4(psi, i + step)
-            store4(psi, i, mul_add(minus, b, mul(cc, a)))
-            store4(psi, i + step, mul_add(plus, a, mul(cc, b)))
+def _blend(a, b, step):
+    """Lanes of a where bit `step` of their number is 0, of b where it is 1."""
+    if step == 1:
+        return blend1(a, b)
+    if step == 2:
+        return blend2(a, b)
+    return blend4(a, b)
 
 
 @compiled(inline=True)
-def _rz(psi, size, bit, c, s):
-    cc = make4(c, c, c, c)
-    if bit == 1:
-        ss = make4(s, -s, -s, s)
-        for i in range(0, size, 4):
-            v = load4(psi, i)
-            store4(psi, i, mul_add(ss, swap_parts(v), mul(cc, v)))
-        return
-    plus, minus = make4(s, -s, s, -s), make4(-s, s, -s, s)
-    step = 2 * bit
-    for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            a, b = load4(psi, i), load4(psi, i + step)
-            store4(psi, i, mul_add(plus, swap_parts(a), mul(cc, a)))
-            store4(psi, i + step, mul_add(minus, swap_parts(b), mul(cc, b)))
+def _flip_amplitudes(v, x, parts):
+    """Lanes moved from amplitude j ^ x to j, for the amplitudes that share a register."""
+    if parts == 2:
+        if x & 1:
+            v = flip2(v)
+        if x & 2:
+            v = flip4(v)
+        return v
+    if x & 1:
+        v = flip1(v)
+    if x & 2:
+        v = flip2(v)
+    if x & 4:
+        v = flip4(v)
+    return v
 
 
 @compiled(inline=True)
-def _one_qubit(psi, size, bit, table, row):
-    r00, i00, r01, i01 = get(table, row), get(table, row + 1), get(table, row + 2), get(table, row + 3)
-    r10, i10, r11, i11 = get(table, row + 4), get(table, row + 5), get(table, row + 6), get(table, row + 7)
-    if bit == 1:
-        own, own_turned = make4(r00, r00, r11, r11), make4(-i00, i00, -i11, i11)
-        other, other_turned = make4(r01, r01, r10, r10), make4(-i01, i01, -i10, i10)
-        for i in range(0, size, 4):
-            v = load4(psi, i)
-            total = mul_add(own_turned, swap_parts(v), mul(own, v))
-            total = mul_add(other, swap_halves(v), total)
-            store4(psi, i, mul_add(other_turned, reverse4(v), total))
-        return
-    a_r, a_i = make4(r00, r00, r00, r00), make4(-i00, i00, -i00, i00)
-    b_r, b_i = make4(r01, r01, r01, r01), make4(-i01, i01, -i01, i01)
-    c_r, c_i = make4(r10, r10, r10, r10), make4(-i10, i10, -i10, i10)
-    d_r, d_i = make4(r11, r11, r11, r11), make4(-i11, i11, -i11, i11)
-    step = 2 * bit
-    for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            a, b = load4(psi, i), load4(psi, i + step)
-            ta, tb = swap_parts(a), swap_parts(b)
-            store4(psi, i, mul_add(a_i, ta, mul_add(b_r, b, mul_add(b_i, tb, mul(a_r, a)))))
-            store4(psi, i + step, mul_add(c_i, ta, mul_add(d_r, b, mul_add(d_i, tb, mul(c_r, a)))))
-
-
-@compiled(inline=True)
-def _cx(psi, size, control, target):
-    if control == 1:
-        step = 2 * target
-        for start in range(0, size, 2 * step):
-            for i in range(start, start + step, 4):
-                a, b = load4(psi, i), load4(psi, i + step)
-                store4(psi, i, low_high(a, b))
-                store4(psi, i + step, low_high(b, a))
-    elif target == 1:
-        step = 2 * control
-        for start in range(step, size, 2 * step):
-            for i in range(start, start + step, 4):
-                store4(psi, i, swap_halves(load4(psi, i)))
-    else:
-        low, high, move = 2 * min(control, target), 2 * max(control, target), 2 * target
-        for start in range(0, size, 2 * high):
-            for middle in range(start, start + high, 2 * low):
-                first = middle + 2 * control
-                for i in range(first, first + low, 4):
-                    a = load4(psi, i)
-                    store4(psi, i, load4(psi, i + move))
-                    store4(psi, i + move, a)
-
-
-@compiled(inline=True)
-def _cz(psi, size, first, second):
-    low, high = 2 * min(first, second), 2 * max(first, second)
-    for start in range(high, size, 2 * high):
-        for middle in range(start + low, start + high, 2 * low):
-            for i in range(middle, middle + low):
-                put(psi, i, -get(psi, i))
-
-
-@compiled(inline=True)
-def _swap(psi, size, first, second):
-    low, high = 2 * min(first, second), 2 * max(first, second)
-    for start in range(0, size, 2 * high):
-        for middle in range(start, start + high, 2 * low):
-            for i in range(middle, middle + low):
-                a = get(psi, i + low)
-                put(psi, i + low, get(psi, i + high))
-                put(psi, i + high, a)
-
-
-@compiled(inline=True)
-def _phase(x_mask, z_mask, i):
-    """(re, im) of f in P|i> = f |i ^ x>, for at most two letters Y."""
-    both, bits = x_mask & z_mask, i & z_mask
+def _sign(bits):
+    """-1 for an odd number of bits, else 1."""
     sign = 1.0
     while bits:
         sign = -sign
         bits &= bits - 1
-    if both == 0:
-        return sign, 0.0
-    if both & (both - 1) == 0:
-        return 0.0, sign
-    return -sign, 0.0
+    return sign
+
+
+# ---------------------------------------------------------------------- angles
+_ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to a whole number
+_Q1, _Q2, _Q3 = (float.fromhex(part) for part in ("0x1.921fb544p+0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69"))
+_LARGE = 1e5
+_S3, _S5, _S7, _S9, _S11, _S13, _S15 = ((-1) ** k / math.factorial(2 * k + 1) for k in range(1, 8))
+_C2, _C4, _C6, _C8, _C10, _C12, _C14, _C16 = ((-1) ** k / math.factorial(2 * k) for k in range(1, 9))
+
+
+@compiled(inline=True)
+def _table_size(n_angles):
+    return (n_angles + LANES - 1) // LANES * LANES + LANES
+
+
+@compiled(inline=True)
+def _nearest(x):
+    return sub8(add8(x, splat8(_ROUND)), splat8(_ROUND))
+
+
+@compiled(inline=True)
+def _cos_sin(angles, table, size):
+    """table[i], table[size + i] = cos, sin of half of angles[i], to 3e-16; `size` from `_table_size`.
+
+    Taylor series between -π/4 and π/4, without branches; multiples of π/2 are subtracted in three parts, the first two
+    of 33 bits, so that their products are exact.
+    """
+    largest = 0.0
+    for i in range(len(angles)):
+        largest = max(largest, abs(angles[i]))
+        put(table, i, angles[i])
+    if largest > _LARGE:
+        for i in range(len(angles)):
+            put(table, i, math.cos(0.5 * angles[i]))
+            put(table, size + i, math.sin(0.5 * angles[i]))
+        return
+    for i in range(len(angles), size):
+        put(table, i, 0.0)
+    one = splat8(1.0)
+    for i in range(0, len(angles), LANES):
+        half = mul8(splat8(0.5), load8(table, i))
+        turns = _nearest(mul8(splat8(2.0 / math.pi), half))
+        r = mul_add8(splat8(-_Q1), turns, half)
+        r = mul_add8(splat8(-_Q3), turns, mul_add8(splat8(-_Q2), turns, r))
+        q = mul8(r, r)
+        s = mul_add8(q, mul_add8(q, splat8(_S15), splat8(_S13)), splat8(_S11))
+        s = mul_add8(q, mul_add8(q, mul_add8(q, s, splat8(_S9)), splat8(_S7)), splat8(_S5))
+        s = mul_add8(mul8(r, q), mul_add8(q, s, splat8(_S3)), r)
+        c = mul_add8(q, mul_add8(q, splat8(_C16), splat8(_C14)), splat8(_C12))
+        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C10)), splat8(_C8)), splat8(_C6))
+        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C4)), splat8(_C2)), one)
+        # Quarter turns: odd ones exchange cos and sin; all factors are whole, so nothing is rounded.
+        odd = mul_add8(splat8(-2.0), _nearest(mul8(splat8(0.5), turns)), turns)
+        quarter = mul_add8(splat8(-4.0), _nearest(mul8(splat8(0.25), turns)), turns)
+        odd = mul8(odd, odd)
+        straight = mul8(sub8(one, odd), mul_add8(mul8(splat8(-0.5), quarter), quarter, one))
+        crossed = mul8(odd, quarter)
+        store8(table, i, sub8(mul8(straight, c), mul8(crossed, s)))
+        store8(table, size + i, mul_add8(straight, s, mul8(crossed, c)))
+
+
+# ---------------------------------------------------------------------- gates
+@compiled(inline=True)
+def _rx(psi, size, step, c, s):
+    cc, ss = splat8(c), blend1(splat8(s), splat8(-s))
+    if step < LANES:
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            store8(psi, i, mul_add8(ss, flip1(_flip(v, step)), mul8(cc, v)))
+        return
+    for start in range(0, size, 2 * step):
+        for i in range(start, start + step, LANES):
+            a, b = load8(psi, i), load8(psi, i + step)
+            store8(psi, i, mul_add8(ss, flip1(b), mul8(cc, a)))
+            store8(psi, i + step, mul_add8(ss, flip1(a), mul8(cc, b)))
+
+
+@compiled(inline=True)
+def _rz(psi, size, step, c, s):
+    cc, ss = splat8(c), blend1(splat8(s), splat8(-s))
+    minus = blend1(splat8(-s), splat8(s))
+    if step < LANES:
+        ss = _blend(ss, minus, step)
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            store8(psi, i, mul_add8(ss, flip1(v), mul8(cc, v)))
+        return
+    for start in range(0, size, 2 * step):
+        for i in range(start, start + step, LANES):
+            a, b = load8(psi, i), load8(psi, i + step)
+            store8(psi, i, mul_add8(ss, flip1(a), mul8(cc, a)))
+            store8(psi, i + step, mul_add8(minus, flip1(b), mul8(cc, b)))
+
+
+@compiled(inline=True)
+def _real_one_qubit(psi, size, step, m00, m01, m10, m11):
+    a0, a1, b0, b1 = splat8(m00), splat8(m01), splat8(m10), splat8(m11)
+    if step < LANES:
+        own, other = _blend(a0, b1, step), _blend(a1, b0, step)
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            store8(psi, i, mul_add8(other, _flip(v, step), mul8(own, v)))
+        return
+    for start in range(0, size, 2 * step):
+        for i in range(start, start + step, LANES):
+            a, b = load8(psi, i), load8(psi, i + step)
+            store8(psi, i, mul_add8(a1, b, mul8(a0, a)))
+            store8(psi, i + step, mul_add8(b1, b, mul8(b0, a)))
+
+
+@compiled(inline=True)
+def _one_qubit(psi, size, step, table, row):
+    r00, r01, r10, r11 = (
+        splat8(get(table, row)),
+        splat8(get(table, row + 2)),
+        splat8(get(table, row + 4)),
+        splat8(get(table, row + 6)),
+    )
+    i00 = blend1(splat8(-get(table, row + 1)), splat8(get(table, row + 1)))
+    i01 = blend1(splat8(-get(table, row + 3)), splat8(get(table, row + 3)))
+    i10 = blend1(splat8(-get(table, row + 5)), splat8(get(table, row + 5)))
+    i11 = blend1(splat8(-get(table, row + 7)), splat8(get(table, row + 7)))
+    if step < LANES:
+        own, own_turned = _blend(r00, r11, step), _blend(i00, i11, step)
+        other, other_turned = _blend(r01, r10, step), _blend(i01, i10, step)
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            w = _flip(v, step)
+            total = mul_add8(own_turned, flip1(v), mul8(own, v))
+            store8(psi, i, mul_add8(other_turned, flip1(w), mul_add8(other, w, total)))
+        return
+    for start in range(0, size, 2 * step):
+        for i in range(start, start + step, LANES):
+            a, b = load8(psi, i), load8(psi, i + step)
+            ta, tb = flip1(a), flip1(b)
+            store8(psi, i, mul_add8(i00, ta, mul_add8(r01, b, mul_add8(i01, tb, mul8(r00, a)))))
+            store8(psi, i + step, mul_add8(i10, ta, mul_add8(r11, b, mul_add8(i11, tb, mul8(r10, a)))))
+
+
+@compiled(inline=True)
+def _cx(psi, size, control, target):
+    if control < LANES and target < LANES:
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            store8(psi, i, _blend(v, _flip(v, target), control))
+    elif control < LANES:
+        for start in range(0, size, 2 * target):
+            for i in range(start, start + target, LANES):
+                a, b = load8(psi, i), load8(psi, i + target)
+                store8(psi, i, _blend(a, b, control))
+                store8(psi, i + target, _blend(b, a, control))
+    elif target < LANES:
+        for start in range(control, size, 2 * control):
+            for i in range(start, start + control, LANES):
+                store8(psi, i, _flip(load8(psi, i), target))
+    else:
+        low, high = min(control, target), max(control, target)
+        for start in range(control, size, 2 * high):
+            for middle in range(start, start + high, 2 * low):
+                for i in range(middle, middle + low, LANES):
+                    a = load8(psi, i)
+                    store8(psi, i, load8(psi, i + target))
+                    store8(psi, i + target, a)
+
+
+@compiled(inline=True)
+def _cz(psi, size, first, second):
+    low, high = min(first, second), max(first, second)
+    one, signs = splat8(1.0), splat8(-1.0)
+    if low < LANES:
+        signs = _blend(one, signs, low)
+    if high < LANES:
+        signs = _blend(one, signs, high)
+        for i in range(0, size, LANES):
+            store8(psi, i, mul8(signs, load8(psi, i)))
+        return
+    width = high if low < LANES else low
+    skipped = 0 if low < LANES else low
+    for start in range(high, size, 2 * high):
+        for middle in range(start + skipped, start + high, 2 * width):
+            for i in range(middle, middle + width, LANES):
+                store8(psi, i, mul8(signs, load8(psi, i)))
+
+
+@compiled(inline=True)
+def _swap(psi, size, first, second):
+    low, high = min(first, second), max(first, second)
+    if high < LANES:
+        for i in range(0, size, LANES):
+            v = load8(psi, i)
+            both = _flip(_flip(v, low), high)
+            store8(psi, i, _blend(_blend(v, both, low), _blend(both, v, low), high))
+    elif low < LANES:
+        for start in range(0, size, 2 * high):
+            for i in range(start, start + high, LANES):
+                a, b = load8(psi, i), load8(psi, i + high)
+                store8(psi, i, _blend(a, _flip(b, low), low))
+                store8(psi, i + high, _blend(_flip(a, low), b, low))
+    else:
+        for start in range(0, size, 2 * high):
+            for middle in range(start, start + high, 2 * low):
+                for i in range(middle, middle + low, LANES):
+                    a = load8(psi, i + low)
+                    store8(psi, i + low, load8(psi, i + high))
+                    store8(psi, i + high, a)
+
+
+@compiled(inline=True)
+def _pauli_signs(x, z, scale):
+    """(signs, turned) with -i·scale·P psi = ± signs · (parts of psi[j ^ x], exchanged if turned), ± by the high bits.
+
+    P|j> = i^k (-1)^(z·j) |j ^ x> with k letters Y; so (P psi)[i] = (-i)^k (-1)^(z·i) psi[i ^ x].
+    """
+    letters = 0
+    both = x & z
+    while both:
+        letters += 1
+        both &= both - 1
+    turned = letters & 1 == 0
+    if (letters + 1) & 2:  # (-i)^k is -i or -1
+        scale = -scale
+    signs = blend1(splat8(scale), splat8(-scale)) if turned else splat8(scale)
+    if z & 1:
+        signs = blend2(signs, sub8(zero8(), signs))
+    if z & 2:
+        signs = blend4(signs, sub8(zero8(), signs))
+    return signs, turned
 
 
 @compiled(inline=True)
 def _pauli_rotation(psi, size, x, z, c, s):
-    for i in range(size >> 1):
-        j = i ^ x
+    signs, turned = _pauli_signs(x, z, s)
+    cc = splat8(c)
+    z_high, x_high = 2 * (z & -4), 2 * (x & -4)
+    for i in range(0, size, LANES):
+        j = i ^ x_high
         if j < i:
             continue
-        ar, ai, br, bi = get(psi, 2 * i), get(psi, 2 * i + 1), get(psi, 2 * j), get(psi, 2 * j + 1)
-        # ψ' = c ψ - i s P ψ, and (P ψ)[i] = f(j) ψ[j].
-        fr, fi = _phase(x, z, j)
-        put(psi, 2 * i, c * ar + s * (fr * bi + fi * br))
-        put(psi, 2 * i + 1, c * ai - s * (fr * br - fi * bi))
-        if j != i:
-            fr, fi = _phase(x, z, i)
-            put(psi, 2 * j, c * br + s * (fr * ai + fi * ar))
-            put(psi, 2 * j + 1, c * bi - s * (fr * ar - fi * ai))
+        a, b = load8(psi, i), load8(psi, j)
+        moved_a, moved_b = _flip_amplitudes(a, x, 2), _flip_amplitudes(b, x, 2)
+        if turned:
+            moved_a, moved_b = flip1(moved_a), flip1(moved_b)
+        store8(psi, j, mul_add8(mul8(splat8(_sign(j & z_high)), signs), moved_a, mul8(cc, b)))
+        store8(psi, i, mul_add8(mul8(splat8(_sign(i & z_high)), signs), moved_b, mul8(cc, a)))
 
 
 @compiled(inline=True)
-def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse):
+def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
 
-    `psi` and `matrix` are addresses; `size` counts floats, 2·2**n.
+    `psi` and `matrix` are addresses; `size` counts floats, parts·2**n. Two states beside each other count as one of
+    twice the size.
     """
+    step, other_step = bit * parts, other * parts
     if kind == 1:
-        _ry(psi, size, bit, c, s)
+        _real_one_qubit(psi, size, step, c, -s, s, c)
     elif kind == 4:
-        _cx(psi, size, bit, other)
-    elif kind == 0:
-        _rx(psi, size, bit, c, s)
-    elif kind == 2:
-        _rz(psi, size, bit, c, s)
-    elif kind == 3:
-        _one_qubit(psi, size, bit, matrix, 16 * op + (8 if inverse else 0))
+        _cx(psi, size, step, other_step)
+    elif kind >= 8:
+        row = 16 * op + (8 if inverse else 0)
+        m00, m01, m10, m11 = get(matrix, row), get(matrix, row + 2), get(matrix, row + 4), get(matrix, row + 6)
+        _real_one_qubit(psi, size, step, m00, m01, m10, m11)
     elif kind == 5:
-        _cz(psi, size, bit, other)
+        _cz(psi, size, step, other_step)
     elif kind == 6:
-        _swap(psi, size, bit, other)
+        _swap(psi, size, step, other_step)
+    elif parts == 1:
+        return
+    elif kind == 0:
+        _rx(psi, size, step, c, s)
+    elif kind == 2:
+        _rz(psi, size, step, c, s)
+    elif kind == 3:
+        _one_qubit(psi, size, step, matrix, 16 * op + (8 if inverse else 0))
     else:
         _pauli_rotation(psi, size, x, z, c, s)
 
 
+# ---------------------------------------------------------------------- undoing rotations, both states in one pass
 @compiled(inline=True)
-def _overlap_rx(bra, ket, size, bit):
-    total, step = zero4(), 2 * bit
-    if bit == 1:
-        for i in range(0, size, 4):
-            total = mul_add(load4(bra, i), reverse4(load4(ket, i)), total)
+def _undo_rx(bra, ket, size, step, c, s):
+    cc, ss, total = splat8(c), blend1(splat8(s), splat8(-s)), zero8()
+    if step < LANES:
+        for i in range(0, size, LANES):
+            p, q = load8(bra, i), load8(ket, i)
+            moved = flip1(_flip(q, step))
+            total = mul_add8(p, moved, total)
+            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
+            store8(bra, i, mul_add8(ss, flip1(_flip(p, step)), mul8(cc, p)))
     else:
         for start in range(0, size, 2 * step):
-            for i in range(start, start + step, 4):
-                total = mul_add(load4(bra, i), swap_parts(load4(ket, i + step)), total)
-                total = mul_add(load4(bra, i + step), swap_parts(load4(ket, i)), total)
-    return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), total))
+            for i in range(start, start + step, LANES):
+                pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
+                ta, tb = flip1(qa), flip1(qb)
+                total = mul_add8(pb, ta, mul_add8(pa, tb, total))
+                store8(ket, i, mul_add8(ss, tb, mul8(cc, qa)))
+                store8(ket, i + step, mul_add8(ss, ta, mul8(cc, qb)))
+                store8(bra, i, mul_add8(ss, flip1(pb), mul8(cc, pa)))
+                store8(bra, i + step, mul_add8(ss, flip1(pa), mul8(cc, pb)))
+    return sum8(mul8(blend1(splat8(1.0), splat8(-1.0)), total))
 
 
 @compiled(inline=True)
-def _overlap_ry(bra, ket, size, bit):
-    total, minus, step = zero4(), zero4(), 2 * bit
-    if bit == 1:
-        for i in range(0, size, 4):
-            total = mul_add(load4(bra, i), swap_halves(load4(ket, i)), total)
-        return sum4(mul(make4(-1.0, -1.0, 1.0, 1.0), total))
+def _undo_ry(bra, ket, size, step, c, s):
+    cc, plus, minus = splat8(c), splat8(s), splat8(-s)
+    total, other = zero8(), zero8()
+    if step < LANES:
+        ss = _blend(minus, plus, step)
+        for i in range(0, size, LANES):
+            p, q = load8(bra, i), load8(ket, i)
+            moved = _flip(q, step)
+            total = mul_add8(p, moved, total)
+            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
+            store8(bra, i, mul_add8(ss, _flip(p, step), mul8(cc, p)))
+        return sum8(mul8(_blend(splat8(-1.0), splat8(1.0), step), total))
     for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            total = mul_add(load4(bra, i + step), load4(ket, i), total)
-            minus = mul_add(load4(bra, i), load4(ket, i + step), minus)
-    return sum4(sub(total, minus))
+        for i in range(start, start + step, LANES):
+            pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
+            total = mul_add8(pb, qa, total)
+            other = mul_add8(pa, qb, other)
+            store8(ket, i, mul_add8(minus, qb, mul8(cc, qa)))
+            store8(ket, i + step, mul_add8(plus, qa, mul8(cc, qb)))
+            store8(bra, i, mul_add8(minus, pb, mul8(cc, pa)))
+            store8(bra, i + step, mul_add8(plus, pa, mul8(cc, pb)))
+    return sum8(sub8(total, other))
 
 
 @compiled(inline=True)
-def _overlap_rz(bra, ket, size, bit):
-    total, minus, step = zero4(), zero4(), 2 * bit
-    if bit == 1:
-        for i in range(0, size, 4):
-            total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
-        return sum4(mul(make4(1.0, -1.0, -1.0, 1.0), total))
+def _undo_rz(bra, ket, size, step, c, s):
+    cc, plus, minus = splat8(c), blend1(splat8(s), splat8(-s)), blend1(splat8(-s), splat8(s))
+    turn, total, other = blend1(splat8(1.0), splat8(-1.0)), zero8(), zero8()
+    if step < LANES:
+        ss = _blend(plus, minus, step)
+        for i in range(0, size, LANES):
+            p, q = load8(bra, i), load8(ket, i)
+            moved = flip1(q)
+            total = mul_add8(p, moved, total)
+            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
+            store8(bra, i, mul_add8(ss, flip1(p), mul8(cc, p)))
+        return sum8(mul8(_blend(turn, sub8(zero8(), turn), step), total))
     for start in range(0, size, 2 * step):
-        for i in range(start, start + step, 4):
-            total = mul_add(load4(bra, i), swap_parts(load4(ket, i)), total)
-            minus = mul_add(load4(bra, i + step), swap_parts(load4(ket, i + step)), minus)
-    return sum4(mul(make4(1.0, -1.0, 1.0, -1.0), sub(total, minus)))
+        for i in range(start, start + step, LANES):
+            pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
+            ta, tb = flip1(qa), flip1(qb)
+            total = mul_add8(pa, ta, total)
+            other = mul_add8(pb, tb, other)
+            store8(ket, i, mul_add8(plus, ta, mul8(cc, qa)))
+            store8(ket, i + step, mul_add8(minus, tb, mul8(cc, qb)))
+            store8(bra, i, mul_add8(plus, flip1(pa), mul8(cc, pa)))
+            store8(bra, i + step, mul_add8(minus, flip1(pb), mul8(cc, pb)))
+    return sum8(mul8(turn, sub8(total, other)))
+
+
+@compiled(inline=True)
+def _overlap_pauli(bra, ket, size, x, z):
+    signs, turned = _pauli_signs(x, z, 1.0)
+    total = zero8()
+    z_high, x_high = 2 * (z & -4), 2 * (x & -4)
+    for i in range(0, size, LANES):
+        moved = _flip_amplitudes(load8(ket, i ^ x_high), x, 2)
+        if turned:
+            moved = flip1(moved)
+        total = mul_add8(mul8(splat8(_sign(i & z_high)), load8(bra, i)), moved, total)
+    return sum8(mul8(signs, total))
 
 
 @compiled(inline=True)
 def overlap(bra, ket, size, kind, bit, x, z):
-    """Im <bra| P |ket> for the Pauli P of a rotation: the derivative of the energy in its angle."""
-    if kind == 1:
-        return _overlap_ry(bra, ket, size, bit)
+    """Im <bra| P |ket> for the Pauli P of a rotation: the derivative of the energy in its angle. Complex amplitudes."""
     if kind == 0:
-        return _overlap_rx(bra, ket, size, bit)
+        return _overlap_pauli(bra, ket, size, bit, 0)
+    if kind == 1:
+        return _overlap_pauli(bra, ket, size, bit, bit)
     if kind == 2:
-        return _overlap_rz(bra, ket, size, bit)
-    value = 0.0
-    for i in range(size >> 1):
-        j = i ^ x
-        fr, fi = _phase(x, z, i)
-        kr, ki = get(ket, 2 * i), get(ket, 2 * i + 1)
-        value += get(bra, 2 * j) * (fr * ki + fi * kr) - get(bra, 2 * j + 1) * (fr * kr - fi * ki)
-    return value
+        return _overlap_pauli(bra, ket, size, 0, bit)
+    return _overlap_pauli(bra, ket, size, x, z)
 
 
 @compiled(inline=True)
-def _apply_projector(psi, out, size, vector, sign):
-    """out = sign |v><v|psi>; returns sign |<v|psi>|²."""
+def _undo_rotation(ket, size, kind, bit, x, z, c, s, parts):
+    """Undo a rotation on ket and on bra, which lies behind it; returns Im <bra| P |ket>, the same before and after."""
+    bra, step = ket + 8 * size, bit * parts
+    if kind == 1:
+        return _undo_ry(bra, ket, size, step, c, s)
+    if parts == 1:
+        return 0.0
+    if kind == 0:
+        return _undo_rx(bra, ket, size, step, c, s)
+    if kind == 2:
+        return _undo_rz(bra, ket, size, step, c, s)
+    result = _overlap_pauli(bra, ket, size, x, z)
+    _pauli_rotation(ket, 2 * size, x, z, c, s)
+    return result
+
+
+# ---------------------------------------------------------------------- Hamiltonians
+@compiled(inline=True)
+def _apply_projector(psi, out, size, vector, sign, parts):
+    """out = sign |v><v|psi>; returns sign |<v|psi>|². For real amplitudes the real part of that operator."""
     re, im = 0.0, 0.0
+    if parts == 1:
+        for i in range(size):
+            re += get(vector, 2 * i) * get(psi, i)
+            im += get(vector, 2 * i + 1) * get(psi, i)
+        for i in range(size):
+            put(out, i, sign * (get(vector, 2 * i) * re + get(vector, 2 * i + 1) * im))
+        return sign * (re * re + im * im)
     for i in range(0, size, 2):
         vr, vi, pr, pi = get(vector, i), get(vector, i + 1), get(psi, i), get(psi, i + 1)
         re += vr * pr + vi * pi
@@ -303,75 +523,221 @@ def _apply_projector(psi, out, size, vector, sign):
 
 
 @compiled(inline=True)
-def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix):
-    """out = H psi from H's permuted diagonals (without masks: H is ± a projector); returns <psi|H|psi>."""
-    if len(masks) == 0:
-        return _apply_projector(psi, out, size, real, get(imag, 0))
-    turn = make4(-1.0, 1.0, -1.0, 1.0)
-    dimension = size >> 1
-    energy = zero4()
-    for i in range(0, dimension, 2):
-        total = zero4()
-        for m in range(len(masks)):
-            x = masks[m]
-            v = load4(psi, 2 * (i ^ (x & -2)))
-            if x & 1:
-                v = swap_halves(v)
-            total = mul_add(load2_twice(real, m * dimension + i), v, total)
-            if complex_matrix:
-                total = mul_add(mul(turn, load2_twice(imag, m * dimension + i)), swap_parts(v), total)
-        store4(out, 2 * i, total)
-        energy = mul_add(load4(psi, 2 * i), total, energy)
-    return sum4(energy)
+def _real_row(psi, i, x, real, place, total):
+    moved = _flip_amplitudes(load8(psi, i ^ (x & -8)), x, 1)
+    return mul_add8(load8(real, place), moved, total)
 
 
 @compiled(inline=True)
-def _run(library, ops, slots, angles, psi, size, stop):
-    """psi = circuit |0…0>; False if it was stopped before."""
+def _apply_diagonals_real(psi, out, size, masks, real):
+    energy = zero8()
+    for i in range(0, size, LANES):
+        a, b, c, d = zero8(), zero8(), zero8(), zero8()
+        for m in range(0, len(masks), MASKS):
+            place = i * len(masks) + 8 * m
+            a = _real_row(psi, i, masks[m], real, place, a)
+            b = _real_row(psi, i, masks[m + 1], real, place + 8, b)
+            c = _real_row(psi, i, masks[m + 2], real, place + 16, c)
+            d = _real_row(psi, i, masks[m + 3], real, place + 24, d)
+        a = add8(add8(a, b), add8(c, d))
+        store8(out, i, a)
+        energy = mul_add8(load8(psi, i), a, energy)
+    return sum8(energy)
+
+
+@compiled(inline=True)
+def _complex_row(psi, i, x, real, imag, place, complex_matrix, low, high):
+    j = 2 * (i ^ (x & -4))
+    v, w, d = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2), load8(real, place)
+    low, high = mul_add8(twice_low(d), v, low), mul_add8(twice_high(d), w, high)
+    if complex_matrix:
+        turn, d = blend1(splat8(-1.0), splat8(1.0)), load8(imag, place)
+        low = mul_add8(mul8(turn, twice_low(d)), flip1(v), low)
+        high = mul_add8(mul8(turn, twice_high(d)), flip1(w), high)
+    return low, high
+
+
+@compiled(inline=True)
+def _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix):
+    energy = zero8()
+    for i in range(0, size >> 1, LANES):
+        a, b, c, d = zero8(), zero8(), zero8(), zero8()
+        for m in range(0, len(masks), 2):
+            place = i * len(masks) + 8 * m
+            a, b = _complex_row(psi, i, masks[m], real, imag, place, complex_matrix, a, b)
+            c, d = _complex_row(psi, i, masks[m + 1], real, imag, place + 8, complex_matrix, c, d)
+        a, b = add8(a, c), add8(b, d)
+        store8(out, 2 * i, a)
+        store8(out, 2 * i + 8, b)
+        energy = mul_add8(load8(psi, 2 * i), a, energy)
+        energy = mul_add8(load8(psi, 2 * i + 8), b, energy)
+    return sum8(energy)
+
+
+@compiled(inline=True)
+def _walsh_hadamard(array, size):
+    one = splat8(1.0)
+    minus = splat8(-1.0)
+    for i in range(0, size, LANES):
+        v = load8(array, i)
+        v = mul_add8(blend1(one, minus), v, flip1(v))
+        v = mul_add8(blend2(one, minus), v, flip2(v))
+        store8(array, i, mul_add8(blend4(one, minus), v, flip4(v)))
+    step = LANES
+    while step < size:
+        for start in range(0, size, 2 * step):
+            for i in range(start, start + step, LANES):
+                a, b = load8(array, i), load8(array, i + step)
+                store8(array, i, add8(a, b))
+                store8(array, i + step, sub8(a, b))
+        step *= 2
+
+
+@compiled(inline=True)
+def _diagonal(terms, coefficients, first, last, start, diagonal, block):
+    """diagonal[i] = Σ c (-1)^(z·(start + i)) over the terms of one group, by a Walsh-Hadamard transform in cache."""
+    for i in range(0, block, LANES):
+        store8(diagonal, i, zero8())
+    varies = False
+    for t in range(first, last):
+        z = terms[t]
+        low = z & (block - 1)
+        varies |= low != 0
+        put(diagonal, low, get(diagonal, low) + _sign(z & start) * get(coefficients, t))
+    if varies:
+        _walsh_hadamard(diagonal, block)
+        return
+    same = splat8(get(diagonal, 0))
+    for i in range(0, block, LANES):
+        store8(diagonal, i, same)
+
+
+@compiled(inline=True)
+def _add_product(psi, out, start, block, x, diagonal, imaginary, parts):
+    """out[start…] += diagonal · psi[(start…) ^ x], the diagonal times i if imaginary."""
+    if parts == 1:
+        for i in range(0, block, LANES):
+            v = _flip_amplitudes(load8(psi, (start + i) ^ (x & -8)), x, 1)
+            store8(out, start + i, mul_add8(load8(diagonal, i), v, load8(out, start + i)))
+        return
+    turn = blend1(splat8(-1.0), splat8(1.0))
+    for i in range(0, block, LANES):
+        k, j = 2 * (start + i), 2 * ((start + i) ^ (x & -4))
+        v, w, d = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2), load8(diagonal, i)
+        low, high = twice_low(d), twice_high(d)
+        if imaginary:
+            v, w, low, high = flip1(v), flip1(w), mul8(turn, low), mul8(turn, high)
+        store8(out, k, mul_add8(low, v, load8(out, k)))
+        store8(out, k + 8, mul_add8(high, w, load8(out, k + 8)))
+
+
+@compiled(inline=True)
+def _apply_terms(psi, out, size, masks, coefficients, parts):
+    """out = H psi from H's terms, block by block: no diagonal is ever stored. Layout of `masks`: see `observables`."""
+    groups = masks[1]
+    terms = masks[2 + 4 * groups :]
+    dimension = size // parts
+    block = min(BLOCK, dimension)
+    buffer = np.empty(BLOCK)
+    diagonal = address(buffer)
+    energy = zero8()
+    for start in range(0, dimension, block):
+        for i in range(parts * start, parts * (start + block), LANES):
+            store8(out, i, zero8())
+        for g in range(groups):
+            x, first, middle, last = masks[2 + 4 * g], masks[3 + 4 * g], masks[4 + 4 * g], masks[5 + 4 * g]
+            if middle > first:
+                _diagonal(terms, coefficients, first, middle, start, diagonal, block)
+                _add_product(psi, out, start, block, x, diagonal, False, parts)
+            if last > middle and parts == 2:
+                _diagonal(terms, coefficients, middle, last, start, diagonal, block)
+                _add_product(psi, out, start, block, x, diagonal, True, parts)
+        for i in range(parts * start, parts * (start + block), LANES):
+            energy = mul_add8(load8(psi, i), load8(out, i), energy)
+    buffer[0] = 0.0  # it lives to here
+    return sum8(energy)
+
+
+@compiled(inline=True)
+def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=2):
+    """out = H psi, or Re(H) psi for real amplitudes; returns <psi|H|psi>. For the arrays see `observables`."""
+    if len(masks) == 0:
+        return _apply_projector(psi, out, size, real, get(imag, 0), parts)
+    if masks[0] < 0:
+        return _apply_terms(psi, out, size, masks, real, parts)
+    if parts == 1:
+        return _apply_diagonals_real(psi, out, size, masks, real)
+    return _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix)
+
+
+# ---------------------------------------------------------------------- whole circuits
+@compiled(inline=True)
+def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
+    """psi = circuit |0…0>; False if it was stopped before. `table` as `_cos_sin` writes it, sines from `sines` on."""
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
-    for i in range(0, size, 4):
-        store4(psi, i, zero4())
-    put(psi, 0, 1.0)
-    for k in range(len(ops)):
-        if (k == 0 or size > SHORT) and stopped(stop):
+    for i in range(0, size, LANES):
+        store8(psi, i, zero8())
+    begin = basis = 0
+    while begin < len(ops) and kind[ops[begin]] == 9:  # X gates at the start choose the basis state to start from
+        basis ^= first[ops[begin]]
+        begin += 1
+    put(psi, parts * basis, 1.0)
+    if stopped(stop):
+        return False
+    for k in range(begin, len(ops)):
+        if size > SHORT and stopped(stop):
             return False
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:
-            c, s = math.cos(0.5 * angles[slot]), math.sin(0.5 * angles[slot])
-        apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False)
+            c, s = get(table, slot), get(table, sines + slot)
+        apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False, parts)
     return True
 
 
-@compiled()
-def run(library, ops, slots, angles, psi, stop):
-    """psi = circuit |0…0>, float64, shape (2·2**n,); False if it was stopped before."""
-    return _run(library, ops, slots, angles, address(psi), len(psi), stop)
+@compiled(inline=True)
+def _run(library, ops, slots, angles, psi, size, stop, parts=2):
+    """psi = circuit |0…0>; False if it was stopped before."""
+    sines = _table_size(len(angles))
+    table = np.empty(2 * sines)
+    _cos_sin(angles, address(table), sines)
+    result = _forward(library, ops, slots, address(table), sines, psi, size, stop, parts)
+    table[0] = 0.0  # it lives to here
+    return result
 
 
 @compiled()
-def value(library, ops, slots, angles, masks, real, imag, work, stop):
-    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of 2·2**n."""
+def run(library, ops, slots, angles, psi, stop, parts=2):
+    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
+    return _run(library, ops, slots, angles, address(psi), len(psi), stop, parts)
+
+
+@compiled()
+def value(library, ops, slots, angles, masks, real, imag, work, stop, parts=2):
+    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of parts·2**n, at least 8·parts."""
     size = work.shape[1]
     psi = address(work)
-    if not _run(library, ops, slots, angles, psi, size, stop):
+    if not _run(library, ops, slots, angles, psi, size, stop, parts):
         return math.nan
-    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0)
+    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
 
 
 @compiled()
-def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop):
+def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop, parts=2):
     """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
 
     `stop` is the address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
     size = work.shape[1]
     ket = address(work)
-    bra = ket + 8 * size
-    if not _run(library, ops, slots, angles, ket, size, stop):
+    sines = _table_size(len(angles))
+    angle_table = np.empty(2 * sines)
+    table = address(angle_table)
+    _cos_sin(angles, table, sines)
+    if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
         return math.nan
-    energy = _apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(len(gradient)):
@@ -383,12 +749,11 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
         if size > SHORT and stopped(stop):
             return math.nan
         op, slot = ops[k], slots[k]
-        c, s = 1.0, 0.0
         if slot >= 0:
-            gradient[slot] += overlap(bra, ket, size, kind[op], first[op], x[op], z[op])
-            c, s = math.cos(0.5 * angles[slot]), -math.sin(0.5 * angles[slot])
-        if k > left:
-            for side in range(2):
-                psi = bra if side else ket
-                apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True)
+            c, s = get(table, slot), -get(table, sines + slot)
+            gradient[slot] += _undo_rotation(ket, size, kind[op], first[op], x[op], z[op], c, s, parts)
+        else:
+            c, s = 1.0, 0.0
+            apply(ket, 2 * size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True, parts)
+    angle_table[0] = 0.0  # it lives to here
     return energy

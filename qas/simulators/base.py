@@ -5,14 +5,17 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from qas.circuits import Circuit
-from qas.errors import CircuitError
+from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
+
+if TYPE_CHECKING:
+    from qas.simulators.insertions import Curves, Generators
 
 
 class BaseObjective(abc.ABC):
@@ -135,6 +138,131 @@ class Simulator(abc.ABC):
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Objective:
         """The energy of `circuit` as a function of its angles."""
         return Objective(self, circuit, hamiltonian)
+
+    # ------------------------------------------------------------------ what inserting and deleting would bring
+    def insertion_gradients(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
+
+        Args:
+            generators: Pauli strings, and Hamiltonians for sums of them; None: all one- and two-qubit strings, in the
+                order of `qas.simulators.insertions.pauli_generators`.
+            angles: as in `expectation`.
+
+        Returns:
+            float64, shape (len(circuit) + 1, n_generators); row k belongs to a place before gate k.
+
+        Raises:
+            QasError: generators that are none; for an engine without kernels of its own also strings on more than two
+                qubits, and noise.
+            CircuitError, TooLargeError: as `expectation`.
+        """
+        from qas.simulators.insertions import read_generators
+
+        values = check_angles(circuit, hamiltonian, angles)
+        read = read_generators(circuit.n_qubits, generators)
+        return read.sums(self._insertion_slopes(circuit, hamiltonian, read, values))
+
+    def append_gains(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How far one appended rotation exp(-iθP/2) can lower the energy, the other angles held, in closed form.
+
+        Args:
+            generators: as in `insertion_gradients`, but each one Pauli string up to its sign, so that its square is 1.
+            angles: as in `expectation`.
+
+        Returns:
+            gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
+
+        Raises:
+            QasError: as `insertion_gradients`; also a generator whose square is not 1.
+            CircuitError, TooLargeError: as `expectation`.
+        """
+        from qas.simulators.insertions import Curves, read_generators
+
+        values = check_angles(circuit, hamiltonian, angles)
+        read = read_generators(circuit.n_qubits, generators)
+        signs = read.signs()
+        slope, fall = self._append_curves(circuit, hamiltonian, read, values)
+        if not read.plain:
+            slope, fall = signs * slope[read.term], fall[read.term]
+        return Curves(slope, fall).best()
+
+    def deletion_costs(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        angles: Sequence[float] | np.ndarray | None = None,
+        inverse_hessian: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Rise of the energy when one angle is held at 0 and all others are optimized again, in the quadratic model.
+
+        Lagrange's condition gives θᵢ² / 2(H⁻¹)ᵢᵢ, with θᵢ modulo full turns between -π and π (the optimal brain
+        surgeon's saliency; Hassibi and Stork, NIPS 1992). It holds at a minimum, and is exact where the energy is
+        quadratic up to the new minimum. A gate with several angles gets one price for each of them.
+
+        Args:
+            angles: where the minimum lies; None: the circuit's own angles.
+            inverse_hessian: shape (n_angles, n_angles), such as ``hess_inv`` of a compiled minimization, which knows
+                only the directions it went; None, and the unit matrix that a minimization without a step returns: exact
+                second derivatives, for 2 n_angles gradients. Flat directions and those that lead down cost next to
+                nothing.
+
+        Returns:
+            float64, shape (n_angles,), in the energy's unit.
+
+        Raises:
+            CircuitError: an inverse Hessian of the wrong shape, or whose diagonal is not positive and finite.
+            CircuitError, TooLargeError: as `expectation`.
+        """
+        from qas.simulators.insertions import checked_inverse, exact_hessian, inverse_diagonal, wrapped
+
+        values = check_angles(circuit, hamiltonian, angles)
+        diagonal = None if inverse_hessian is None else checked_inverse(inverse_hessian, len(values))
+        if diagonal is None:
+
+            def gradient(at: np.ndarray) -> np.ndarray:
+                return self.expectation_and_gradient(circuit, hamiltonian, at)[1]
+
+            diagonal = inverse_diagonal(exact_hessian(gradient, values))
+        return wrapped(values) ** 2 / (2.0 * diagonal)
+
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        """Slopes of the strings of `generators` at all positions, float64, shape (len(circuit) + 1, strings)."""
+        rows = [self._shifted(circuit, hamiltonian, k, generators, angles).slope for k in range(len(circuit) + 1)]
+        return np.array(rows)
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        """Energies of appended rotations about the strings of `generators`."""
+        return self._shifted(circuit, hamiltonian, len(circuit), generators, angles)
+
+    def _shifted(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, position: int, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        from qas.simulators.insertions import shifted_curves
+
+        if self.noise is not None:
+            raise QasError(f"the {self.name} engine really inserts gates, with their noise; use pauli-transfer")
+        return shifted_curves(
+            lambda changed: self.expectation(changed, hamiltonian),
+            circuit.with_angles(angles),
+            position,
+            generators.strings,
+        )
 
     def check_size(self, n_qubits: int) -> None:  # noqa: B027
         """Refuse registers that do not fit; an engine without a limit of its own refuses none.

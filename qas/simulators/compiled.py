@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+import os
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -16,12 +18,30 @@ from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
 
 
+@functools.cache
+def memory_limit() -> int:
+    """Bytes of memory in this machine."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 34
+
+
 class CompiledCircuit(NamedTuple):
     """A circuit as arrays for the kernels."""
 
     n_qubits: int
     ops: np.ndarray  # int64 (n_ops,): rows of the simulator's library
     slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
+
+
+class GateOperations(NamedTuple):
+    """A circuit as operations of the kernels, gate by gate."""
+
+    ops: np.ndarray  # int64 (n_ops,): rows of the simulator's library
+    slots: np.ndarray  # int64 (n_ops,): index of the angle, or -1
+    starts: np.ndarray  # int64 (n_gates + 1,): first operation of each gate, and their number
+    masks: np.ndarray  # int64 (n_gates,): bit mask of each gate's qubits
 
 
 def finished(energy: float) -> float:
@@ -65,7 +85,11 @@ class CompiledSimulator(Simulator):
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
 
-    def compiled(self, circuit: Circuit) -> CompiledCircuit:
+    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> Any:
+        """What the kernels take for a circuit."""
+        return CompiledCircuit(n_qubits, ops, slots)
+
+    def compiled(self, circuit: Circuit) -> Any:
         """The circuit as arrays. The circuit carries them along, and so do its copies with other angles.
 
         Raises:
@@ -91,8 +115,33 @@ class CompiledSimulator(Simulator):
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
-        result = CompiledCircuit(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
+        result = self._assembled(circuit.n_qubits, np.array(ops, dtype=np.int64), np.array(slots, dtype=np.int64))
         circuit.__dict__["_compiled"] = (self, result)
+        return result
+
+    def gate_operations(self, circuit: Circuit) -> GateOperations:
+        """The circuit as operations, gate by gate. The circuit carries them along, and so do its copies.
+
+        Raises:
+            TooLargeError, CircuitError: as `compiled`.
+        """
+        held = circuit.__dict__.get("_gate_operations")
+        if held is not None and held[0] is self:
+            return held[1]
+        self.compiled(circuit)
+        ops: list[int] = []
+        slots: list[int] = []
+        starts = [0]
+        position = 0
+        for gate in circuit.gates:
+            for op, which in self._rows[gate.name, gate.qubits]:
+                ops.append(op)
+                slots.append(position + which if which >= 0 else -1)
+            position += len(gate.angles)
+            starts.append(len(ops))
+        masks = [sum(1 << q for q in gate.qubits) for gate in circuit.gates]
+        result = GateOperations(*(np.array(part, dtype=np.int64) for part in (ops, slots, starts, masks)))
+        circuit.__dict__["_gate_operations"] = (self, result)
         return result
 
     def observable(self, hamiltonian: Hamiltonian) -> Any:

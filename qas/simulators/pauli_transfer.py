@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -11,22 +12,32 @@ from typing import Any
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.errors import TooLargeError
+from qas.errors import QasError, TooLargeError
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel, unitary_ptm
-from qas.simulators import _ptm_kernels as kernels
+from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
+from qas.simulators import _insertion_ptm as insertion_kernels
+from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.insertions import Curves, Generators
 
-MAX_QUBITS = 12
-"""Largest register: one state of 12 qubits takes 134 MB, and a gradient keeps about ten."""
+MAX_QUBITS = 13
+"""Largest register: one state of 13 qubits takes 0.5 GB, and a gradient keeps about three."""
+
+STORED_QUBITS = 6
+"""States of at most so many qubits are kept for the gradient: reading them again is cheaper than undoing blocks."""
 
 KEPT_BYTES = 1 << 28
-"""Memory for states kept by a gradient; beyond it the sweep recomputes segment by segment."""
+"""Memory for states that insertion gradients keep; beyond it the circuit is run again segment by segment."""
 
-_AXIS_PAIR = {"X": (2, 3), "Y": (3, 1), "Z": (1, 2)}
+PRECISIONS = {"double": np.float64, "single": np.float32}
+SINGLE_RESOLUTION = 1e-5
+"""Error of single precision, relative to the sum of the Hamiltonian's coefficients."""
+
+_TURNED = {"X": (2, 3), "Y": (3, 1), "Z": (1, 2)}
+_DENSE_CORE = np.full(16, -1)
 
 
 @functools.cache  # asked for at every gradient
@@ -38,27 +49,37 @@ def _memory_limit() -> int:
 
 
 class PauliTransferSimulator(CompiledSimulator):
-    """Exact energies and gradients of noisy circuits, up to 12 qubits.
+    """Exact energies and gradients of noisy circuits, up to 13 qubits.
 
     Each gate, with its noise, acts as a local real map on the vector of Pauli expectation values (the Liouville-space
-    form of Jones and Gacon, arXiv:2009.02823, for the gradient).
+    form of Jones and Gacon, arXiv:2009.02823, for the gradient). The gradient takes the state back gate by gate and
+    keeps states only where noise makes that inaccurate; its error stays below 1e-11 of the Hamiltonian's scale.
+
+    Args:
+        noise: a noise model, or None for a perfect device.
+        precision: "double", or "single" for half the memory; see `SINGLE_RESOLUTION`.
+
+    Raises:
+        QasError: another precision.
     """
 
     name = "pauli-transfer"
-    about = "with noise, compiled, exact gradients, up to 12 qubits"
+    about = "with noise, compiled, exact gradients, up to 13 qubits"
 
-    def __init__(self, noise: NoiseModel | None = None) -> None:
+    def __init__(self, noise: NoiseModel | None = None, *, precision: str = "double") -> None:
         super().__init__(noise)
-        self._kind: list[int] = []
-        self._low: list[int] = []
-        self._high: list[int] = []
-        self._matrix: list[np.ndarray] = []
-        self._pairs: list[np.ndarray] = []
-        self._pointer: list[np.ndarray] = []
-        self._offset: list[int] = []
-        self._coefficient: list[np.ndarray] = []
-        self._library: kernels.Library | None = None
+        if precision not in PRECISIONS:
+            raise QasError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.precision = precision
+        self.resolution = SINGLE_RESOLUTION if precision == "single" else 0.0
+        self._whole: list[np.ndarray] = []
+        self._real: list[np.ndarray] = []
+        self._pool: list[np.ndarray] = [np.zeros((3, 256))]
+        self._library: programs.Library | None = None
         self._local = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(type(self), precision=self.precision), (self.noise,)
 
     # ------------------------------------------------------------------ operations
     def _operations(self, gate: Gate) -> list[tuple[int, int]]:
@@ -67,108 +88,119 @@ class PauliTransferSimulator(CompiledSimulator):
         noise = None if self.noise is None else self.noise.channel(gate.name, gate.qubits)
         if spec.n_qubits == 1:
             (qubit,) = gate.qubits
-            after = np.eye(4) if noise is None else noise
             if gate.name == "u":
                 # U(θ, φ, λ) is RZ(φ) RY(θ) RZ(λ) up to a phase.
-                return [
-                    (self._add_rotation("Z", qubit, np.eye(4)), 2),
-                    (self._add_rotation("Y", qubit, np.eye(4)), 0),
-                    (self._add_rotation("Z", qubit, after), 1),
-                ]
+                return [*self._rotation("Z", qubit, 2), *self._rotation("Y", qubit, 0), *self._rotation("Z", qubit, 1, noise)]
             if spec.axis:
-                return [(self._add_rotation(spec.axis, qubit, after), 0)]
-            return [(self._add(0, qubit, -1, matrix=after @ unitary_ptm(spec.matrix())), -1)]
+                return self._rotation(spec.axis, qubit, 0, noise)
+            ptm = unitary_ptm(spec.matrix())
+            if noise is None or _loss(noise) <= programs.CHAIN_LIMIT:
+                return [(self._add_one(qubit, ptm if noise is None else noise @ ptm), -1)]
+            return [(self._add_one(qubit, ptm), -1), *self._lossy(qubit, noise)]
         if spec.axis:
-            rows = [(self._add_two_rotation(gate), 0)]
-            return rows if noise is None else [*rows, (self._add_two(gate.qubits, noise), -1)]
-        ptm = unitary_ptm(spec.matrix())
-        return [(self._add_two(gate.qubits, ptm if noise is None else noise @ ptm), -1)]
+            # A Clifford gate that turns the axis into Z on the second qubit, and its inverse.
+            turn = _clifford_of(spec.axis)
+            rotation = self._rotation("Z", gate.qubits[1], 0)
+            return [*self._two(gate.qubits, turn), *rotation, *self._two(gate.qubits, turn.T, noise)]
+        return self._two(gate.qubits, unitary_ptm(spec.matrix()), noise)
 
-    def _add(
-        self,
-        kind: int,
-        low: int,
-        high: int,
-        *,
-        matrix: np.ndarray | None = None,
-        pairs: np.ndarray | None = None,
-        pointer: np.ndarray | None = None,
-    ) -> int:
-        self._kind.append(kind)
-        self._low.append(low)
-        self._high.append(high)
-        self._matrix.append(np.zeros(16) if matrix is None else matrix.ravel(order="F"))
-        self._pairs.append(np.zeros((4, 2), dtype=np.int64) if pairs is None else pairs)
-        self._pointer.append(np.zeros((2, 17), dtype=np.int64) if pointer is None else pointer)
-        self._library = None
-        return len(self._kind) - 1
+    def _rotation(self, axis: str, qubit: int, which: int, noise: np.ndarray | None = None) -> list[tuple[int, int]]:
+        if noise is not None and _loss(noise) > programs.CHAIN_LIMIT:
+            return [*self._rotation(axis, qubit, which), *self._lossy(qubit, noise)]
+        return [(self._add_one(qubit, np.eye(4) if noise is None else noise, turned=_TURNED[axis]), which)]
 
-    def _add_rotation(self, axis: str, qubit: int, after: np.ndarray) -> int:
-        pairs = np.zeros((4, 2), dtype=np.int64)
-        pairs[0] = _AXIS_PAIR[axis]
-        return self._add(1, qubit, -1, matrix=after, pairs=pairs)
+    def _lossy(self, qubit: int, noise: np.ndarray) -> list[tuple[int, int]]:
+        """One-qubit noise that cannot be undone, as a core beside any other qubit."""
+        low, high = (qubit - 1, qubit) if qubit else (0, 1)
+        both = np.kron(noise, np.eye(4)) if qubit == high else np.kron(np.eye(4), noise)
+        return self._core(low, high, np.eye(16), both)
 
-    def _add_two_rotation(self, gate: Gate) -> int:
-        low, high = sorted(gate.qubits)
-        quarter = unitary_ptm(gate_spec(gate.name).matrix(np.pi / 2))
-        turned = [(a, b) for b, a in np.argwhere(quarter > 0.5) if a != b]
-        pairs = [[((i & 3) << (2 * low)) + ((i >> 2) << (2 * high)) for i in pair] for pair in turned]
-        return self._add(3, low, high, pairs=np.array(pairs, dtype=np.int64))
-
-    def _add_two(self, qubits: tuple[int, ...], ptm: np.ndarray) -> int:
-        low, high = sorted(qubits)
+    def _two(self, qubits: tuple[int, ...], clifford: np.ndarray, noise: np.ndarray | None = None) -> list[tuple[int, int]]:
         if qubits[0] > qubits[1]:
-            ptm = ptm.reshape(4, 4, 4, 4).transpose(1, 0, 3, 2).reshape(16, 16)
-        pointer = np.zeros((2, 17), dtype=np.int64)
-        for side, matrix in enumerate((ptm, ptm.T)):
-            if low == 0:
-                # Lanes are the letters of qubit 0: a row is one letter of the other qubit, a source is one element.
-                blocks = matrix.reshape(4, 4, 16).transpose(0, 2, 1)
-                self._fill(
-                    pointer[side], [[(j, lanes) for j, lanes in enumerate(block)] for block in blocks], low, high
-                )
-            else:
-                rows = [[(j, np.full(4, entry)) for j, entry in enumerate(row)] for row in matrix]
-                self._fill(pointer[side], rows, low, high)
-        return self._add(2, low, high, pointer=pointer)
+            clifford, noise = exchange_qubits(clifford), None if noise is None else exchange_qubits(noise)
+        return self._core(min(qubits), max(qubits), clifford, np.eye(16) if noise is None else noise)
 
-    def _fill(self, pointer: np.ndarray, rows: list[list[tuple[int, np.ndarray]]], low: int, high: int) -> None:
-        pointer[0] = len(self._offset)
-        for r, row in enumerate(rows):
-            for j, lanes in row:
-                if np.any(lanes != 0.0):
-                    self._offset.append(((j & 3) << (2 * low)) + ((j >> 2) << (2 * high)))
-                    self._coefficient.append(lanes)
-            pointer[r + 1 :] = len(self._offset)
+    def _core(self, low: int, high: int, clifford: np.ndarray, noise: np.ndarray) -> list[tuple[int, int]]:
+        """A two-qubit Clifford gate and noise, lower qubit first, as a core and one-qubit maps where it can be."""
+        parts = _parts(noise)
+        if parts is None:
+            return [(self._add_dense(low, high, noise @ clifford), -1)]
+        before, one, other, after = parts
+        rows = [(self._add_core(low, high, clifford, before), -1)]
+        for qubit, local in ((low, one), (high, other)):
+            if np.any(local != np.eye(4)):
+                rows.append((self._add_one(qubit, local), -1))
+        if np.any(after != 1.0):
+            rows.append((self._add_core(low, high, np.eye(16), after), -1))
+        return rows
+
+    def _add(self, kind: int, low: int, high: int, loss: float) -> int:
+        whole, real = np.zeros(programs.WHOLE_COLUMNS, np.int64), np.zeros(programs.REAL_COLUMNS)
+        whole[programs.KIND], whole[programs.LOW], whole[programs.HIGH] = kind, low, high
+        real[programs.LOSS] = loss
+        self._whole.append(whole)
+        self._real.append(real)
+        self._library = None
+        return len(self._whole) - 1
+
+    def _add_one(self, qubit: int, matrix: np.ndarray, turned: tuple[int, int] | None = None) -> int:
+        op = self._add(0 if turned is None else 1, qubit, -1, _loss(matrix))
+        whole, real = self._whole[op], self._real[op]
+        whole[programs.PLAIN] = _plain(matrix)
+        if turned is not None:
+            whole[programs.TURNED], whole[programs.TURNED_TO] = turned
+        real[programs.MATRIX : programs.MATRIX + 16] = matrix.ravel()
+        real[programs.INVERSE : programs.INVERSE + 16] = np.linalg.inv(matrix).ravel()
+        return op
+
+    def _add_core(self, low: int, high: int, clifford: np.ndarray, factors: np.ndarray) -> int:
+        source = np.abs(clifford).argmax(axis=1)
+        factors = factors * np.sign(clifford[np.arange(16), source])
+        smallest = float(np.abs(factors).min())
+        op = self._add(2, low, high, 1.0 / smallest if smallest > 0.0 else np.inf)
+        self._whole[op][programs.CORE :] = source
+        self._real[op][programs.FACTOR : programs.FACTOR + 16] = factors
+        return op
+
+    def _add_dense(self, low: int, high: int, matrix: np.ndarray) -> int:
+        loss = _loss(matrix)
+        op = self._add(3, low, high, loss)
+        self._whole[op][programs.POOL] = len(self._pool)
+        self._whole[op][programs.CORE :] = _DENSE_CORE
+        self._real[op][programs.FACTOR : programs.FACTOR + 16] = 1.0
+        inverse = np.linalg.inv(matrix) if loss < programs.LOSS_LIMIT else np.zeros((16, 16))
+        self._pool.append(np.array([matrix.ravel(), inverse.ravel(), matrix.T.ravel()]))
+        return op
 
     @property
-    def library(self) -> kernels.Library:
+    def library(self) -> programs.Library:
         with self._lock:  # another thread may be adding an operation
             if self._library is None:
-                self._library = kernels.Library(
-                    np.array(self._kind, dtype=np.int64),
-                    np.array(self._low, dtype=np.int64),
-                    np.array(self._high, dtype=np.int64),
-                    np.array(self._matrix, dtype=np.float64).reshape(-1, 16),
-                    np.array(self._pairs, dtype=np.int64).reshape(-1, 4, 2),
-                    np.array(self._pointer, dtype=np.int64).reshape(-1, 2, 17),
-                    np.array(self._offset, dtype=np.int64),
-                    np.array(self._coefficient, dtype=np.float64).reshape(-1, 4),
+                self._library = programs.Library(
+                    np.array(self._whole, np.int64).reshape(-1, programs.WHOLE_COLUMNS),
+                    np.array(self._real).reshape(-1, programs.REAL_COLUMNS),
+                    np.array(self._pool, dtype=PRECISIONS[self.precision]),
                 )
             return self._library
 
+    def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> programs.Program:
+        n_qubits = max(n_qubits, 2)
+        steps = np.zeros((1 + 2 * n_qubits + len(ops), programs.COLUMNS), np.int64)
+        factors = np.zeros((len(ops), 2), np.int64)
+        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, steps, factors)
+        return programs.Program(steps, factors)
+
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:
+        size = 4**n_qubits * np.dtype(PRECISIONS[self.precision]).itemsize
         if n_qubits > MAX_QUBITS:
-            need = 4**n_qubits * 8
             raise TooLargeError(
                 f"the pauli-transfer engine holds at most {MAX_QUBITS} noisy qubits, got {n_qubits}: one state would "
-                f"take {need / 1e9:.1f} GB, a gradient about {12 * need / 1e9:.0f} GB"
+                f"take {size / 1e9:.1f} GB, a gradient about {3 * size / 1e9:.0f} GB"
             )
-        if 4 * 4**n_qubits * 8 > _memory_limit():
+        if 3 * size > _memory_limit():
             raise TooLargeError(
-                f"{n_qubits} noisy qubits need {4 * 4**n_qubits * 8 / 1e9:.1f} GB, this machine has "
-                f"{_memory_limit() / 1e9:.1f} GB"
+                f"{n_qubits} noisy qubits need {3 * size / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
             )
 
     def _observable(self, hamiltonian: Hamiltonian) -> tuple[np.ndarray, np.ndarray]:
@@ -178,56 +210,53 @@ class PauliTransferSimulator(CompiledSimulator):
         index = np.flatnonzero(vector)
         return index, vector[index]
 
-    def _work(self, rows: int, size: int) -> np.ndarray:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < rows * size:
-            buffer = self._local.buffer = np.empty(rows * size)
-        return buffer[: rows * size].reshape(rows, size)
-
-    def segment_length(self, n_ops: int, n_qubits: int) -> int:
-        """How many operations the reverse sweep keeps states for at a time."""
-        if n_ops * 4**n_qubits * 8 <= KEPT_BYTES:
-            return max(n_ops, 1)
-        return max(1, int(np.ceil(np.sqrt(n_ops))))
-
-    def gradient_work(self, n_ops: int, n_qubits: int) -> tuple[int, np.ndarray]:
-        segment = self.segment_length(n_ops, n_qubits)
-        rows = 4 + max(1, -(-n_ops // segment)) + segment
-        if rows * 4**n_qubits * 8 > _memory_limit():
+    def _work(self, program: programs.Program, *, gradient: bool) -> programs.Work:
+        """Memory of this thread, at least as large as the program needs."""
+        header = program.steps[0]
+        size = programs.VECTORS + int(header[programs.HOME_SIZE])
+        if gradient:
+            size += int(header[programs.KET_SIZE])
+        held = getattr(self._local, "work", None)
+        if held is not None and len(held.state) >= size and len(held.maps) >= len(program.steps) + 1:
+            if len(held.whole) >= programs.TABLES + 16 + 4 * 4 ** (int(header[programs.N_DIGITS]) // 2):
+                return held
+        dtype = np.dtype(PRECISIONS[self.precision])
+        if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
-                f"the gradient of {n_ops} operations on {n_qubits} noisy qubits keeps "
-                f"{rows * 4**n_qubits * 8 / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"the gradient of this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps "
+                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
             )
-        return segment, self._work(rows, 4**n_qubits)
+        tables = programs.TABLES + 16 + 4 * 4 ** (int(header[programs.N_DIGITS]) // 2)
+        if held is not None:
+            tables = max(tables, len(held.whole))
+        self._local.work = None  # the old memory is given back first
+        work = programs.Work(_aligned(size, dtype), np.empty(tables, np.int64), np.empty((len(program.steps) + 33, 24)))
+        self._local.work = work
+        return work
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        compiled = self.compiled(circuit)
-        segment, work = self.gradient_work(len(compiled.ops), circuit.n_qubits)
+        program = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        arguments = (self.library, compiled.ops, compiled.slots, circuit.n_qubits, index, weight, segment, work)
-        return True, no_sv, arguments
+        return True, no_sv, (self.library, program, index, weight, self._work(program, gradient=True))
 
     def expectation(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> float:
         values = check_angles(circuit, hamiltonian, angles)
-        compiled = self.compiled(circuit)
+        program = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        work, stop = self._work(2, 4**circuit.n_qubits), interrupt.current().address
-        arguments = (values, circuit.n_qubits, index, weight, work, stop)
-        return finished(kernels.value(self.library, compiled.ops, compiled.slots, *arguments))
+        work, stop = self._work(program, gradient=False), interrupt.current().address
+        return finished(programs.value(self.library, program, values, index, weight, work, stop))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         values = check_angles(circuit, hamiltonian, angles)
-        compiled = self.compiled(circuit)
+        program = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        segment, work = self.gradient_work(len(compiled.ops), circuit.n_qubits)
         gradient = np.empty(circuit.n_angles)
-        arguments = (values, circuit.n_qubits, index, weight, segment, work, gradient, interrupt.current().address)
-        energy = kernels.value_and_gradient(self.library, compiled.ops, compiled.slots, *arguments)
-        return finished(energy), gradient
+        arguments = (values, index, weight, self._work(program, gradient=True), gradient, interrupt.current().address)
+        return finished(programs.value_and_gradient(self.library, program, *arguments)), gradient
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -243,16 +272,62 @@ class PauliTransferSimulator(CompiledSimulator):
             result[k] = _measured_term(vector, row, flips)
         return result
 
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        gates = self.gate_operations(circuit)
+        n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
+        room = 4 ** max(n_qubits, 4)
+        dtype = np.dtype(PRECISIONS[self.precision])
+        segment = max(n_gates, 1)
+        if n_gates * room * dtype.itemsize > KEPT_BYTES:
+            segment = math.ceil(math.sqrt(n_gates))
+        size = programs.VECTORS + (2 + -(-n_gates // segment) + segment) * room
+        if size * dtype.itemsize > _memory_limit():
+            raise TooLargeError(
+                f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
+                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+            )
+        values = np.empty((n_gates + 1, len(generators.strings)))
+        energy = insertion_kernels.sweep(
+            self.library,
+            gates,
+            angles,
+            n_qubits,
+            *self.observable(hamiltonian),
+            _aligned(size, dtype),
+            segment,
+            generators.tables,
+            values,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return values
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        n_qubits = max(circuit.n_qubits, 2)
+        vectors = _aligned(programs.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
+        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        insertion_kernels.append(
+            self.pauli_expectations(circuit, angles),
+            n_qubits,
+            *self.observable(hamiltonian),
+            vectors,
+            generators.tables,
+            *curves,
+        )
+        return curves
+
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
-        compiled = self.compiled(circuit)
-        work = self._work(2, 4**circuit.n_qubits)
+        program = self.compiled(circuit)
         values = circuit.angles if angles is None else angles
-        stop = interrupt.current().address
-        row = kernels.state(self.library, compiled.ops, compiled.slots, values, circuit.n_qubits, work, stop)
-        if row < 0:
+        vector, work = np.empty(4**circuit.n_qubits), self._work(program, gradient=False)
+        if not programs.state(self.library, program, values, work, vector, interrupt.current().address):
             interrupt.check()
-        return work[row].copy()
+        return vector
 
 
 def _measured_term(vector: np.ndarray, letters: np.ndarray, flips: np.ndarray) -> float:
@@ -265,3 +340,65 @@ def _measured_term(vector: np.ndarray, letters: np.ndarray, flips: np.ndarray) -
             shift = p10 - p01
             parts = kept | ({index: w * shift for index, w in parts.items()} if shift else {})
     return float(sum(w * vector[index] for index, w in parts.items()))
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Uninitialized memory that starts at a cache line."""
+    memory = np.empty(size + 64 // dtype.itemsize, dtype)
+    start = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[start : start + size]
+
+
+def _loss(matrix: np.ndarray) -> float:
+    """Norm of the inverse: how much undoing the map may enlarge an error; infinite where it cannot be undone."""
+    smallest = float(np.linalg.svd(matrix, compute_uv=False)[-1])
+    if abs(smallest - 1.0) < 1e-12:
+        return 1.0
+    return 1.0 / smallest if smallest > 1e-300 else np.inf
+
+
+def _plain(matrix: np.ndarray) -> bool:
+    """Whether a one-qubit map is diagonal but for Z += g·I."""
+    rest = matrix - np.diag(np.diag(matrix))
+    rest[3, 0] = 0.0
+    return not rest.any()
+
+
+def _parts(noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Two-qubit noise as factors, one map on each qubit (lower first), factors: what acts first stands first.
+
+    None where it is no such product, or the one-qubit maps cannot be undone.
+    """
+    low, high = noise[:4, :4], noise[::4, ::4]  # what either qubit sees where the other is not looked at
+    both = np.kron(high, low)
+    ones = np.ones(16)
+    for axis in (0, 1):
+        weight = (both * both).sum(axis=axis)
+        factors = (both * noise).sum(axis=axis) / np.where(weight > 0.0, weight, 1.0)
+        rebuilt = both * (factors if axis == 0 else factors[:, None])
+        if np.abs(rebuilt - noise).max() > 1e-15:
+            continue
+        if axis == 0:
+            diagonals = [np.diag(m) if _plain(m) else np.ones(4) for m in (low, high)]
+            local = [_shift(m) if _plain(m) else m for m in (low, high)]
+            factors = factors * np.kron(diagonals[1], diagonals[0])
+            if max(map(_loss, local)) <= programs.CHAIN_LIMIT:
+                return factors, local[0], local[1], ones
+        elif max(_loss(low), _loss(high)) <= programs.CHAIN_LIMIT:
+            return ones, low, high, factors
+    return None
+
+
+def _shift(matrix: np.ndarray) -> np.ndarray:
+    """What is left of a plain map after its diagonal."""
+    left = np.eye(4)
+    left[3, 0] = matrix[3, 0]
+    return left
+
+
+@functools.cache
+def _clifford_of(axis: str) -> np.ndarray:
+    """PTM of a Clifford gate that turns the Pauli string into Z on the second qubit, shape (16, 16)."""
+    one = {"X": gate_spec("h").matrix(), "Y": gate_spec("rx").matrix(np.pi / 2), "Z": np.eye(2)}
+    ptm = unitary_ptm(gate_spec("cx").matrix()) @ unitary_ptm(np.kron(one[axis[1]], one[axis[0]]))
+    return np.rint(ptm)

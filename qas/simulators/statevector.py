@@ -11,28 +11,37 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
 from qas.gates import gate_spec
-from qas.hamiltonians import Hamiltonian
+from qas.hamiltonians import Hamiltonian, walsh_hadamard
 from qas.noise import NoiseModel
+from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.compiled import CompiledSimulator, finished, memory_limit
+from qas.simulators.insertions import Curves, Generators, term_groups
 
-MAX_QUBITS = 20
-"""Largest register: a state of 20 qubits takes 17 MB; the Hamiltonian's diagonals take more."""
+MAX_QUBITS = 24
+"""Largest register: a gradient of 24 qubits takes two states of 268 MB, half of that with real amplitudes."""
+
+STORED_BYTES = 1 << 24
+"""A Hamiltonian keeps its permuted diagonals up to this size; a larger one is applied from its terms, block by block:
+beyond the cache forming them anew costs no more than reading them."""
 
 _KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
+_REAL_KINDS = {"x": 9, "y": 8, "z": 8, "h": 8}
+_REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS})
+"""Gates that are real up to a phase: a circuit of them keeps the amplitudes real."""
 
 
 class StatevectorSimulator(CompiledSimulator):
-    """Exact noise-free energies and gradients, up to 20 qubits.
+    """Exact noise-free energies and gradients, up to 24 qubits.
 
     Raises:
         QasError: a noise model was given; this engine has none.
     """
 
     name = "statevector"
-    about = "noise-free, compiled, exact gradients, up to 20 qubits"
+    about = "noise-free, compiled, exact gradients, up to 24 qubits"
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__()
@@ -45,8 +54,13 @@ class StatevectorSimulator(CompiledSimulator):
     def check_size(self, n_qubits: int) -> None:
         if n_qubits > MAX_QUBITS:
             raise TooLargeError(
-                f"the statevector engine holds at most {MAX_QUBITS} qubits, got {n_qubits}: one state would take "
-                f"{16 * 2.0**n_qubits / 1e9:.3g} GB"
+                f"the statevector engine holds at most {MAX_QUBITS} qubits, got {n_qubits}: two states would take "
+                f"{32 * 2.0**n_qubits / 1e9:.3g} GB"
+            )
+        if 32 << n_qubits > memory_limit():
+            raise TooLargeError(
+                f"{n_qubits} qubits need {(32 << n_qubits) / 1e9:.2g} GB for two states, this machine has "
+                f"{memory_limit() / 1e9:.2g} GB"
             )
 
     def _add(self, kind: int, first: int, second: int, matrix: np.ndarray | None = None, x: int = 0, z: int = 0) -> int:
@@ -64,7 +78,9 @@ class StatevectorSimulator(CompiledSimulator):
             # U(θ, φ, λ) is RZ(φ) RY(θ) RZ(λ) up to a phase.
             return [(self._add(2, bits[0], 0), 2), (self._add(1, bits[0], 0), 0), (self._add(2, bits[0], 0), 1)]
         if spec.n_qubits == 1 and spec.axis is None:
-            return [(self._add(3, bits[0], 0, spec.matrix()), -1)]
+            # Y as -iY: the phase shows nowhere, and the matrix is real.
+            matrix = -1j * spec.matrix() if gate.name == "y" else spec.matrix()
+            return [(self._add(_REAL_KINDS.get(gate.name, 3), bits[0], 0, matrix), -1)]
         kind = _KINDS[gate.name]
         if kind == 7:
             assert spec.axis is not None
@@ -88,70 +104,92 @@ class StatevectorSimulator(CompiledSimulator):
                 )
             return self._library
 
-    def _observable(self, hamiltonian: Hamiltonian) -> Any:
-        masks, diagonals = hamiltonian.xor_diagonals
-        vector, sign = _projector(masks, diagonals)
-        if vector is not None:
-            # A target state fills the whole matrix, but is applied in 2^n steps instead of 4^n.
-            return masks[:0], vector.view(np.float64), np.array([sign])
-        real = diagonals.real.ravel()
-        imag = diagonals.imag.ravel() if np.any(diagonals.imag) else np.empty(0)
-        return masks, real, imag
+    def _observable(self, hamiltonian: Hamiltonian) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Three arrays for the kernels, in one of three forms.
 
-    def work(self, n_qubits: int) -> np.ndarray:
-        """Scratch of this thread, float64, shape (2, 2·2**n)."""
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or buffer.shape[1] != 2 << n_qubits:
-            buffer = self._local.buffer = np.empty((2, 2 << n_qubits))
+        Projectors ±|v><v|: no masks; v, interleaved; the sign. A target state fills the whole matrix, but is applied in
+        2^n steps instead of 4^n. Small ones: the masks of `Hamiltonian.xor_diagonals`, filled up to a multiple of 4; real and, where
+        there are any, imaginary parts of the diagonals, shape (rows / 8, masks, 8). Large ones: see `_by_terms`.
+        """
+        masks = np.unique(hamiltonian.masks[0])
+        rows = max(kernels.LANES, 1 << hamiltonian.n_qubits)
+        if 2 * len(masks) >= 1 << hamiltonian.n_qubits:
+            vector, sign = _projector(*hamiltonian.xor_diagonals)
+            if vector is not None:
+                padded = np.zeros(rows, dtype=np.complex128)
+                padded[: len(vector)] = vector
+                return masks[:0], padded.view(np.float64), np.array([sign])
+        if 8 * (len(masks) + 1) * rows > STORED_BYTES:
+            return _by_terms(hamiltonian)
+        return _by_diagonals(hamiltonian, rows)
+
+    def work(self, n_qubits: int, parts: int = 2) -> np.ndarray:
+        """Scratch of this thread for two states: float64, shape (2, parts·2**n), at least 8 amplitudes in a row.
+
+        Args:
+            parts: 2 for complex amplitudes, 1 for real ones.
+        """
+        buffers = self._local.__dict__
+        buffer = buffers.get(parts)
+        size = parts * max(kernels.LANES, 1 << n_qubits)
+        if buffer is None or buffer.shape[1] != size:
+            buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
         compiled = self.compiled(circuit)
-        arguments = (
-            self.library,
-            compiled.ops,
-            compiled.slots,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
-        )
-        return False, arguments, no_ptm
+        parts = parts_of(circuit)
+        masks, real, imag = self.observable(hamiltonian)
+        work = self.work(circuit.n_qubits, parts)
+        return False, (self.library, compiled.ops, compiled.slots, masks, real, imag, work, parts), no_ptm
 
     def expectation(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> float:
         values = check_angles(circuit, hamiltonian, angles)
         compiled = self.compiled(circuit)
-        observable = self.observable(hamiltonian)
-        work, stop = self.work(circuit.n_qubits), interrupt.current().address
-        return finished(kernels.value(self.library, compiled.ops, compiled.slots, values, *observable, work, stop))
+        parts = parts_of(circuit)
+        energy = kernels.value(
+            self.library,
+            compiled.ops,
+            compiled.slots,
+            values,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits, parts),
+            interrupt.current().address,
+            parts,
+        )
+        return finished(energy)
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         values = check_angles(circuit, hamiltonian, angles)
         compiled = self.compiled(circuit)
-        gradient = np.empty(circuit.n_angles)
+        parts = parts_of(circuit)
+        gradient = np.empty(len(values))
         energy = kernels.value_and_gradient(
             self.library,
             compiled.ops,
             compiled.slots,
             values,
             *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
+            self.work(circuit.n_qubits, parts),
             gradient,
             interrupt.current().address,
+            parts,
         )
         return finished(energy), gradient
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
-        """State after the circuit from |0…0>, complex128, shape (2**n,)."""
+        """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
         compiled = self.compiled(circuit)
-        psi = np.empty(1 << circuit.n_qubits, dtype=np.complex128)
+        psi = np.empty(max(kernels.LANES, 1 << circuit.n_qubits), dtype=np.complex128)
         values = circuit.angles if angles is None else angles
         stop = interrupt.current().address
-        if not kernels.run(self.library, compiled.ops, compiled.slots, values, psi.view(np.float64), stop):
+        if not kernels.run(self.library, compiled.ops, compiled.slots, values, psi.view(np.float64), stop, 2):
             interrupt.check()
-        return psi
+        return psi[: 1 << circuit.n_qubits]
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -164,6 +202,88 @@ class StatevectorSimulator(CompiledSimulator):
             phase = (1j) ** (int(x & z).bit_count() % 4) * (1.0 - 2.0 * (np.bitwise_count(index & z) & 1))
             result[k] = np.vdot(psi[index ^ x], phase * psi).real
         return result
+
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        values = np.empty((len(circuit) + 1, len(generators.strings)))
+        gates = self.gate_operations(circuit)
+        energy = insertion_kernels.sweep(
+            self.library,
+            gates,
+            angles,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+            generators.tables,
+            values,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return values
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        gates = self.gate_operations(circuit)
+        energy = insertion_kernels.append(
+            self.library,
+            gates,
+            angles,
+            *self.observable(hamiltonian),
+            self.work(circuit.n_qubits),
+            generators.tables,
+            term_groups(hamiltonian),
+            hamiltonian.coefficients,
+            *curves,
+            interrupt.current().address,
+        )
+        finished(energy)
+        return curves
+
+
+def parts_of(circuit: Circuit) -> int:
+    """Numbers in one amplitude: 1 where every gate keeps amplitudes real, else 2."""
+    parts = circuit.__dict__.get("_parts")
+    if parts is None:
+        parts = 1 if all(gate.name in _REAL_GATES for gate in circuit.gates) else 2
+        circuit.__dict__["_parts"] = parts
+    return parts
+
+
+def _by_diagonals(hamiltonian: Hamiltonian, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    xs, zs = hamiltonian.masks
+    masks, where = np.unique(xs, return_inverse=True)
+    masks = np.concatenate([masks, np.zeros(-len(masks) % kernels.MASKS, dtype=np.int64)])
+    factors = hamiltonian.coefficients * (-1j) ** (np.bitwise_count(xs & zs) % 4)
+    parts = []
+    for coefficients in (factors.real, factors.imag):
+        diagonals = np.zeros((len(masks), 1 << hamiltonian.n_qubits))
+        diagonals[where, zs] = coefficients
+        walsh_hadamard(diagonals)
+        padded = np.zeros((len(masks), rows))
+        padded[:, : diagonals.shape[1]] = diagonals
+        parts.append(padded.reshape(len(masks), -1, kernels.LANES).transpose(1, 0, 2).ravel())
+        if not factors.imag.any():
+            return masks, parts[0], np.empty(0)
+    return masks, parts[0], parts[1]
+
+
+def _by_terms(hamiltonian: Hamiltonian) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Terms grouped by x: [-1, groups, (x, first term, first imaginary term, end) of each group, z of each term],
+    coefficients, and nothing. (H ψ)[i] sums c (-i)^k (-1)^(z·i) ψ[i ^ x] over the terms, with k letters Y in each.
+    """
+    xs, zs = hamiltonian.masks
+    letters = np.bitwise_count(xs & zs).astype(np.int64)
+    order = np.lexsort((letters % 2, xs))
+    xs, zs, letters = xs[order], zs[order], letters[order]
+    signs = np.where((letters % 4 == 1) | (letters % 4 == 2), -1.0, 1.0)
+    masks, first, counts = np.unique(xs, return_index=True, return_counts=True)
+    last = first + counts
+    middle = last - np.add.reduceat(letters % 2, first)
+    groups = np.stack([masks, first, middle, last], axis=1).ravel()
+    table = np.concatenate([[-1, len(masks)], groups, zs]).astype(np.int64)
+    return table, hamiltonian.coefficients[order] * signs, np.empty(0)
 
 
 def _projector(masks: np.ndarray, diagonals: np.ndarray) -> tuple[np.ndarray | None, float]:

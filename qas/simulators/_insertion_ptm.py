@@ -1,0 +1,331 @@
+"""Insertion gradients of noisy circuits: compiled kernels on vectors of Pauli expectation values.
+
+A rotation about P turns each string Q that anticommutes with P: with Q P = i s R, where R is the bitwise xor of their
+base-4 digits and s = 1 or -1, dv_Q/dθ = s v_R. So the derivative of Σ λ_Q v_Q is the sum of s (λ_Q v_R - λ_R v_Q) over
+the unordered pairs {Q, R}: four pairs of local strings for each P on two qubits. One pass over both vectors gives all
+nine strings of two qubits; it reads the vectors as the engine's blocks do (`_ptm_kernels`).
+"""
+
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qas.simulators import _ptm_kernels as kernels
+from qas.simulators import _ptm_program as programs
+from qas.simulators._compile import compiled
+from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, sum_of_anticommuting
+from qas.simulators._lanes import at, load, nothing, pointer, read, times_minus, times_plus, total, width, write
+from qas.simulators._ptm_kernels import ADJOINT, CHUNK, DENSE, FORWARD, LINE, NOWHERE, SHIFT, TILE
+from qas.simulators._ptm_program import IDENTITY
+from qas.simulators._simd import SHORT, odd, stopped
+
+# Columns of a block: where its qubits are, its core, its one-qubit maps.
+LOW, HIGH, OPERATION, FACTORS, KINDS, COLUMNS = 0, 1, 2, 3, 7, 9
+
+
+@compiled(inline=True)
+def _turned(bra, ket, q, r, value):
+    """value + λ_Q v_R - λ_R v_Q"""
+    return times_minus(load(bra, r), load(ket, q), times_plus(load(bra, q), load(ket, r), value))
+
+
+@compiled(inline=True)
+def _turned_pair(bra, ket, rows, la, a0, a1, lb, b0, b1, value):
+    """The four pairs of strings that turn about the letters la, lb; a0 and b0 are the letters before la and lb.
+
+    In the cycle X, Y, Z a letter times the next one is i times the third: a0·la = i a1, b0·lb = i b1.
+    """
+    value = _turned(bra, ket, read(rows, a0), read(rows, a1 + 4 * lb), value)
+    value = _turned(bra, ket, read(rows, a0 + 4 * lb), read(rows, a1), value)
+    value = _turned(bra, ket, read(rows, 4 * b0), read(rows, la + 4 * b1), value)
+    return _turned(bra, ket, read(rows, la + 4 * b0), read(rows, 4 * b1), value)
+
+
+@compiled()
+def _pair_sums(bra, ket, first, last, p, q, rows, sums):
+    """sums[letter + 4 · higher letter] += the derivative for all nine strings, over tiles of rows."""
+    xx, yx, zx = nothing(bra), nothing(bra), nothing(bra)
+    xy, yy, zy = nothing(bra), nothing(bra), nothing(bra)
+    xz, yz, zz = nothing(bra), nothing(bra), nothing(bra)
+    for tile in range(first, last):
+        start = kernels.place(tile, p, q)
+        for i in range(start, start + TILE, width(bra)):
+            l, k = at(bra, i), at(ket, i)
+            xx = _turned_pair(l, k, rows, 1, 3, 2, 1, 3, 2, xx)
+            yx = _turned_pair(l, k, rows, 2, 1, 3, 1, 3, 2, yx)
+            zx = _turned_pair(l, k, rows, 3, 2, 1, 1, 3, 2, zx)
+            xy = _turned_pair(l, k, rows, 1, 3, 2, 2, 1, 3, xy)
+            yy = _turned_pair(l, k, rows, 2, 1, 3, 2, 1, 3, yy)
+            zy = _turned_pair(l, k, rows, 3, 2, 1, 2, 1, 3, zy)
+            xz = _turned_pair(l, k, rows, 1, 3, 2, 3, 2, 1, xz)
+            yz = _turned_pair(l, k, rows, 2, 1, 3, 3, 2, 1, yz)
+            zz = _turned_pair(l, k, rows, 3, 2, 1, 3, 2, 1, zz)
+    write(sums, 5, read(sums, 5) + total(xx))
+    write(sums, 6, read(sums, 6) + total(yx))
+    write(sums, 7, read(sums, 7) + total(zx))
+    write(sums, 9, read(sums, 9) + total(xy))
+    write(sums, 10, read(sums, 10) + total(yy))
+    write(sums, 11, read(sums, 11) + total(zy))
+    write(sums, 13, read(sums, 13) + total(xz))
+    write(sums, 14, read(sums, 14) + total(yz))
+    write(sums, 15, read(sums, 15) + total(zz))
+
+
+@compiled()
+def _pair(bra, ket, tiles, low, high, sums, rows, buffer):
+    for local in range(16):
+        write(sums, local, 0.0)
+    if low >= 2:
+        kernels._straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
+        _pair_sums(bra, ket, 0, tiles, low, high, rows, sums)
+        return
+    kernels._straight_rows(rows, LINE, 4 * LINE)
+    other = at(buffer, 16 * LINE)
+    for tile in range(0, tiles, CHUNK):
+        end = min(tiles, tile + CHUNK)
+        kernels.gather(bra, buffer, tile, end, low, high)
+        kernels.gather(ket, other, tile, end, low, high)
+        _pair_sums(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, sums)
+
+
+@compiled()
+def _string(bra, ket, size, p):
+    """The derivative for any one string, given in base 4."""
+    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
+    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
+    value = 0.0
+    for q in range(size):
+        if _anticommute(p, q):
+            q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
+            q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
+            # A product of n digits that anticommute is i^n, with a sign for each of X·Z, Y·X, Z·Y; n is odd.
+            negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
+            bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
+            while bits & (bits - 1):
+                bits &= bits - 1
+                bits &= bits - 1
+                negative = not negative
+            product = float(read(bra, q)) * read(ket, q ^ p)
+            value += -product if negative else product
+    return value
+
+
+@compiled()
+def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
+    """row[column of P] = derivative of Σ bra_Q ket_Q for all strings that touch a qubit of the bit mask `touched`.
+
+    Args:
+        bra: pointer to a vector of 4**n coefficients, ket: to one of expectation values; n at least 2, and the vectors
+            at least 4**4 long, with zeros beyond.
+        row: float64 (strings,); values of other strings stay.
+        sums: scratch for 24 numbers, rows: for 32 integers, buffer: for `_ptm_kernels.BUFFER` numbers.
+    """
+    tiles = programs._tiles(n_qubits)
+    for s in range(len(strings.qubit)):
+        qubit = strings.qubit[s]
+        if (1 << qubit) & touched:
+            is_low = qubit + 1 < n_qubits
+            low = qubit if is_low else qubit - 1
+            for i in range(24):
+                write(sums, i, 0.0)
+            kernels.overlaps(bra, ket, 0, tiles, low, low + 1, is_low, not is_low, sums, rows, buffer)
+            r = at(sums, 0 if is_low else 12)
+            _keep(row, strings.single, s, 1, read(r, 10) - read(r, 7))
+            _keep(row, strings.single, s, 2, read(r, 3) - read(r, 9))
+            _keep(row, strings.single, s, 3, read(r, 5) - read(r, 2))
+    for p in range(len(strings.low)):
+        low, high = strings.low[p], strings.high[p]
+        if ((1 << low) | (1 << high)) & touched:
+            _pair(bra, ket, tiles, low, high, sums, rows, buffer)
+            for local in range(5, 16):
+                if local & 3:
+                    _keep(row, strings.pair, p, local, read(sums, local))
+    wide = strings.wide
+    for r in range(len(wide.index)):
+        if wide.support[r] & touched:
+            row[wide.column[r]] = _string(bra, ket, 1 << (2 * n_qubits), wide.index[r])
+
+
+@compiled()
+def _blocks(library, gates, n_qubits, blocks, first_block, factors):
+    """Each gate as blocks of its own: a core, or none, and the one-qubit operations that follow it.
+
+    Fills `blocks`, int64 (ops, 9), `first_block`, int64 (gates + 1,), and `factors`, int64 (ops, 2).
+    """
+    whole, ops = library.whole, gates.ops
+    count = filled = 0
+    for gate in range(len(gates.masks)):
+        first_block[gate] = count
+        k, last = gates.starts[gate], gates.starts[gate + 1]
+        while k < last:
+            block, op = blocks[count], ops[k]
+            low, high = whole[op, programs.LOW], whole[op, programs.HIGH]
+            block[OPERATION] = op
+            if high < 0:
+                partner = (low + 1) % n_qubits
+                low, high, block[OPERATION] = min(low, partner), max(low, partner), IDENTITY
+            else:
+                k += 1
+            end = k
+            while end < last and whole[ops[end], programs.HIGH] < 0:
+                if whole[ops[end], programs.LOW] != low and whole[ops[end], programs.LOW] != high:
+                    break
+                end += 1
+            block[LOW], block[HIGH] = low, high
+            for side in range(2):
+                qubit, plain = high if side else low, True
+                block[FACTORS + 2 * side] = filled
+                for j in range(k, end):
+                    if whole[ops[j], programs.LOW] == qubit:
+                        factors[filled, 0], factors[filled, 1] = ops[j], gates.slots[j]
+                        filled += 1
+                        if whole[ops[j], programs.KIND] == 1 or whole[ops[j], programs.PLAIN] == 0:
+                            plain = False
+                block[FACTORS + 2 * side + 1] = filled
+                block[KINDS + side] = SHIFT if plain else DENSE
+            k = end
+            count += 1
+    first_block[len(gates.masks)] = count
+
+
+@compiled()
+def _apply(direction, source, target, n_qubits, library, block, factors, angles, constants, maps, rows, buffer):
+    """target = the block's map on source, or its transpose."""
+    whole, real, pool = pointer(library.whole), pointer(library.real), pointer(library.pool)
+    low_map, high_map = maps, at(maps, 12)
+    f, angles_at = pointer(factors), pointer(angles)
+    programs._chain(whole, real, f, block[FACTORS], block[FACTORS + 1], angles_at, low_map)
+    programs._chain(whole, real, f, block[FACTORS + 2], block[FACTORS + 3], angles_at, high_map)
+    op, low_kind, high_kind = block[OPERATION], block[KINDS], block[KINDS + 1]
+    factor = at(real, programs.REAL_COLUMNS * op + programs.FACTOR)
+    programs._set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
+    row = 0 if op == IDENTITY else library.whole[op, programs.POOL]
+    dense = at(pool, 768 * row + (0 if direction == FORWARD else 512))
+    core = programs._core(whole, at(rows, programs.TABLES), op)
+    kernels.apply(
+        direction, source, target, 0, programs._tiles(n_qubits), block[LOW], block[HIGH], core, dense, constants,
+        low_kind, high_kind, rows, buffer,
+    )  # fmt: skip
+
+
+@compiled(inline=True)
+def _fill(vector, size):
+    for i in range(size):
+        write(vector, i, 0.0)
+
+
+@compiled(inline=True)
+def _set_ground_state(vector, n_qubits, room):
+    """vector = |0…0><0…0|: 1 on every string of I and Z."""
+    _fill(vector, room)
+    for subset in range(1 << n_qubits):
+        index = 0
+        for q in range(n_qubits):
+            index |= ((subset >> q) & 1) * (3 << (2 * q))
+        write(vector, index, 1.0)
+
+
+@compiled(inline=True)
+def _set_observable(vector, room, h_index, h_value):
+    _fill(vector, room)
+    for t in range(len(h_index)):
+        write(vector, h_index[t], h_value[t])
+
+
+@compiled()
+def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, strings, values, stop):
+    """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
+
+    The state at every position is needed. One is kept at the start of each `segment` gates, and on the way back each
+    segment is run again.
+
+    Args:
+        gates: `GateOperations`.
+        n_qubits: at least 2.
+        memory: `_ptm_program.VECTORS` numbers of scratch, then vectors of max(4**n, 4**4): the adjoint, a kept state
+            for each segment, and segment + 1 more.
+        values: float64 (gates + 1, strings), receives the result.
+    """
+    n_gates, n_ops = len(gates.masks), len(gates.ops)
+    blocks, factors = np.empty((n_ops, COLUMNS), np.int64), np.empty((n_ops, 2), np.int64)
+    first_block = np.empty(n_gates + 1, np.int64)
+    _blocks(library, gates, n_qubits, blocks, first_block, factors)
+    room = 1 << (2 * max(n_qubits, 4))
+    constants = pointer(memory)
+    buffer, bra = at(constants, kernels.CONSTANTS + 24), at(constants, programs.VECTORS)
+    whole, real = np.empty(programs.TABLES + 16, np.int64), np.empty(48)
+    rows, maps, sums = pointer(whole), pointer(real), at(pointer(real), 24)
+    for k in range(16):
+        whole[programs.TABLES + k] = k
+    row = np.zeros(values.shape[1])
+    n_segments = max(1, (n_gates + segment - 1) // segment)
+    kept = at(bra, room)
+    segment_states = at(kept, room * n_segments)
+    energy = 0.0
+    _set_ground_state(kept, n_qubits, room)
+    for round_ in range(1 - n_segments, n_segments):
+        # Negative rounds run forward through every segment but the last; then each one is run and undone, last first.
+        j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
+        first, last = j * segment, min(n_gates, (j + 1) * segment)
+        ket = at(kept, room * j)
+        for gate in range(first, last):
+            if (gate == 0 or room > SHORT) and stopped(stop):
+                return math.nan
+            place = gate - first if round_ >= 0 else 0
+            target = at(segment_states, room * place)
+            if round_ < 0 and gate == last - 1:
+                target = at(kept, room * (j + 1))
+            for b in range(first_block[gate], first_block[gate + 1]):
+                _apply(
+                    FORWARD, ket, target, n_qubits, library, blocks[b], factors, angles, constants, maps, rows, buffer
+                )
+                ket = target
+        if round_ < 0:
+            continue
+        if round_ == 0:
+            _set_observable(bra, room, h_index, h_value)
+            for t in range(len(h_index)):
+                energy += h_value[t] * read(ket, h_index[t])
+            values_of(bra, ket, n_qubits, strings, -1, row, sums, rows, buffer)
+            values[n_gates] = row
+        for gate in range(last - 1, first - 1, -1):
+            if room > SHORT and stopped(stop):
+                return math.nan
+            for b in range(first_block[gate + 1] - 1, first_block[gate] - 1, -1):
+                _apply(ADJOINT, bra, bra, n_qubits, library, blocks[b], factors, angles, constants, maps, rows, buffer)
+            ket = at(segment_states, room * (gate - 1 - first)) if gate > first else at(kept, room * j)
+            values_of(bra, ket, n_qubits, strings, gates.masks[gate], row, sums, rows, buffer)
+            values[gate] = row
+    whole[0], real[0] = 0, 0.0  # their addresses were in use until here; a last mention keeps them alive
+    return energy
+
+
+@compiled()
+def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
+    """What all strings bring after `state`, float64 (4**n,).
+
+    Args:
+        n_qubits: at least 2.
+        h_index: int64 (terms,): where the observable is not zero; `h_value`: its values there.
+        memory: float64: as for `sweep`, with two vectors.
+        slopes: float64 (strings,), receives the slopes at θ = 0.
+        falls: float64 (strings,), receives (E(0) - E(π)) / 2.
+    """
+    room = 1 << (2 * max(n_qubits, 4))
+    buffer, bra = at(pointer(memory), kernels.CONSTANTS + 24), at(pointer(memory), programs.VECTORS)
+    ket = at(bra, room)
+    _set_observable(bra, room, h_index, h_value)
+    _fill(ket, room)
+    for i in range(len(state)):
+        write(ket, i, state[i])
+    whole, sums = np.empty(32, np.int64), np.empty(24)
+    values_of(bra, ket, n_qubits, strings, -1, slopes, pointer(sums), pointer(whole), buffer)
+    parts = np.empty(len(h_index))
+    for t in range(len(h_index)):
+        parts[t] = h_value[t] * state[h_index[t]]
+    sum_of_anticommuting(h_index, parts, strings, falls)
+    whole[0], sums[0], memory[0] = 0, 0.0, 0.0  # their addresses were in use until here; a mention keeps them alive

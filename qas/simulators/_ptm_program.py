@@ -1,0 +1,498 @@
+"""Circuits as programs for the Pauli-transfer engine: which blocks they consist of, and how these are run.
+
+`plan` turns a list of operations into steps, once for each architecture. One-qubit operations join the block before
+them, so that a circuit costs one pass over the memory for each two-qubit gate. Qubits that no two-qubit gate has joined
+yet are groups of their own; a state is the product of its groups' vectors, and groups are joined when a gate needs it.
+
+The reverse sweep takes the state back block by block. Where undoing a block would cost accuracy (noise shrinks strings,
+so undoing it enlarges rounding errors), or where states are small, the block writes to new memory instead, and the state
+before it is still there.
+
+Kinds of operation:
+    0  one-qubit map     1  one-qubit rotation, then noise     2  signed permutation with factors     3  two-qubit map
+"""
+
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from qas.simulators import _ptm_kernels as kernels
+from qas.simulators._compile import compiled
+from qas.simulators._lanes import at, pointer, read, write
+from qas.simulators._ptm_kernels import ADJOINT, CONSTANTS, DENSE, FORWARD, SHIFT, UNDO
+from qas.simulators._simd import SHORT, stopped
+
+# Columns of Library.whole and Library.real.
+KIND, LOW, HIGH, PLAIN, TURNED, TURNED_TO, POOL, CORE = 0, 1, 2, 3, 4, 5, 6, 8
+WHOLE_COLUMNS = 24
+MATRIX, INVERSE, FACTOR, LOSS = 0, 16, 32, 48
+REAL_COLUMNS = 49
+
+# Columns of a program's steps. The first row is the header.
+TYPE, HOME, KET, NEW_KET, DIGITS = 0, 1, 2, 3, 4
+INIT, JOIN, BLOCK = 0, 1, 2
+BLOCK_LOW, BLOCK_HIGH, OPERATION, FACTORS, KINDS, WANTED = 5, 6, 7, 8, 12, 14
+FIRST_HOME, SECOND_HOME, MEMBER, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5, 6, 7, 8, 9, 10, 11
+COLUMNS = 16
+N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS, LARGEST = 0, 1, 2, 3, 4, 5, 6
+
+LOSS_LIMIT = 1e4
+"""How much undoing may enlarge rounding errors before a state is kept."""
+CHAIN_LIMIT = 1e3
+"""The same within the one-qubit operations of one block."""
+IDENTITY = -1
+"""Operation of a block without a two-qubit gate."""
+
+
+class Library(NamedTuple):
+    """Tables of all operations one simulator has met; the first axis counts operations."""
+
+    whole: np.ndarray
+    """int64 (ops, 24): kind, lower qubit (or the only one), higher qubit (or -1), whether the map is diagonal but for
+    Z += g·I, the two letters a rotation turns, the row of `pool`; from column 8 on the strings a core reads"""
+    real: np.ndarray
+    """float64 (ops, 49): 4x4 map row by row, its inverse, 16 factors of a core, norm of the inverse"""
+    pool: np.ndarray
+    """float64 (dense operations, 3, 256): 16x16 map row by row, its inverse, its transpose"""
+
+
+class Program(NamedTuple):
+    """A circuit as steps; see the columns above."""
+
+    steps: np.ndarray  # int64 (1 + n_steps, 16)
+    factors: np.ndarray  # int64 (n_factors, 2): one-qubit operations and their angles (or -1), block by block
+
+
+class Work(NamedTuple):
+    """Memory of one calculation."""
+
+    state: np.ndarray  # float64 or float32: constants, buffers, then the vectors
+    whole: np.ndarray  # int64: rows, then tables for joining
+    maps: np.ndarray  # float64 (n_steps + 2, 24): the one-qubit maps of each block, then scratch
+
+
+VECTORS = CONSTANTS + 24 + kernels.BUFFER
+"""Where the vectors start in `Work.state`."""
+TABLES = 32
+
+
+@compiled(inline=True)
+def _room(digits):
+    return 16 if digits == 1 else 1 << (2 * max(digits, 4))
+
+
+@compiled(inline=True)
+def _digit(members, qubit):
+    """Place of a qubit among the members of its group."""
+    below, count = members & ((1 << qubit) - 1), 0
+    while below:
+        below &= below - 1
+        count += 1
+    return count
+
+
+@compiled(inline=True)
+def _joined(steps, count, group, members, digits, home, first, second, n_qubits, free):
+    """Append the step that joins two groups; their number becomes that of the first."""
+    a, b = group[first], group[second]
+    step = steps[count]
+    step[TYPE], step[FIRST_HOME], step[SECOND_HOME] = JOIN, home[a], home[b]
+    step[FIRST_DIGITS], step[SECOND_DIGITS] = digits[a], digits[b]
+    step[KET], step[NEW_KET] = a, b
+    both = members[a] | members[b]
+    member = place = 0
+    for q in range(n_qubits):
+        if (both >> q) & 1:
+            if (members[a] >> q) & 1:
+                member |= 1 << place
+            place += 1
+    step[MEMBER], step[HOME], step[DIGITS] = member, free, digits[a] + digits[b]
+    members[a], digits[a], home[a] = both, digits[a] + digits[b], free
+    for q in range(n_qubits):
+        if group[q] == b:
+            group[q] = a
+    return free + _room(digits[a])
+
+
+@compiled()
+def plan(library, ops, slots, n_qubits, stored_digits, steps, factors):
+    """Fill `steps` and `factors`.
+
+    Args:
+        n_qubits: at least 2.
+        stored_digits: vectors of at most so many qubits are kept, not undone.
+        steps: int64, shape (1 + 2 n_qubits + n_ops, 16).
+        factors: int64, shape (n_ops, 2).
+    """
+    whole, real = library.whole, library.real
+    n_ops = len(ops)
+    n_chains = n_qubits + 2 * n_ops
+    chain_of = np.full(n_ops, -1)
+    sizes, plain, wanted = np.zeros(n_chains + 1, np.int64), np.ones(n_chains, np.int64), np.zeros(n_chains, np.int64)
+    losses = np.ones(n_chains)
+    group, sink = np.arange(n_qubits), np.arange(n_qubits)
+    members, digits, home = np.empty(n_qubits, np.int64), np.ones(n_qubits, np.int64), np.empty(n_qubits, np.int64)
+    free, count, chains = 0, 1, n_qubits
+    for q in range(n_qubits):
+        members[q], home[q] = 1 << q, free
+        steps[count, TYPE], steps[count, HOME], steps[count, DIGITS], steps[count, KET] = INIT, free, 1, q
+        steps[count, FACTORS] = q
+        free += _room(1)
+        count += 1
+    for i in range(n_ops):
+        op = ops[i]
+        one = whole[op, KIND] < 2
+        low, high = whole[op, LOW], whole[op, HIGH]
+        if one:
+            chain = sink[low]
+            if losses[chain] * real[op, LOSS] > CHAIN_LIMIT and losses[chain] > 1.0:
+                partner = (low + 1) % n_qubits
+                low, high, op = min(low, partner), max(low, partner), IDENTITY
+        if not one or op == IDENTITY:
+            if group[low] != group[high]:
+                free = _joined(steps, count, group, members, digits, home, low, high, n_qubits, free)
+                count += 1
+            g, step = group[low], steps[count]
+            step[TYPE], step[HOME], step[DIGITS], step[KET], step[OPERATION] = BLOCK, home[g], digits[g], g, op
+            step[BLOCK_LOW], step[BLOCK_HIGH] = _digit(members[g], low), _digit(members[g], high)
+            step[FACTORS], step[FACTORS + 2] = chains, chains + 1
+            sink[low], sink[high] = chains, chains + 1
+            chains += 2
+            count += 1
+        if one:
+            op = ops[i]
+            chain = sink[whole[op, LOW]]
+            chain_of[i] = chain
+            sizes[chain] += 1
+            losses[chain] *= real[op, LOSS]
+            if whole[op, KIND] == 1:
+                plain[chain], wanted[chain] = 0, 1
+            elif whole[op, PLAIN] == 0:
+                plain[chain] = 0
+    for q in range(1, n_qubits):
+        if group[q] != group[0]:
+            free = _joined(steps, count, group, members, digits, home, 0, q, n_qubits, free)
+            count += 1
+    starts = np.zeros(n_chains + 1, np.int64)
+    for chain in range(n_chains):
+        starts[chain + 1] = starts[chain] + sizes[chain]
+    filled = starts.copy()
+    for i in range(n_ops):
+        if chain_of[i] >= 0:
+            factors[filled[chain_of[i]], 0], factors[filled[chain_of[i]], 1] = ops[i], slots[i]
+            filled[chain_of[i]] += 1
+    kets = 0
+    largest = 1
+    ket, enlarged = np.zeros(n_qubits, np.int64), np.ones(n_qubits)
+    for k in range(1, count):
+        step = steps[k]
+        g = step[KET]
+        if step[TYPE] == JOIN:
+            step[FIRST_KET], step[SECOND_KET] = ket[g], ket[step[NEW_KET]]
+            largest = max(largest, step[DIGITS])
+        else:
+            for side in range(1 if step[TYPE] == INIT else 2):
+                chain = step[FACTORS + 2 * side]
+                step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1] = starts[chain], starts[chain + 1]
+                step[KINDS + side] = SHIFT if plain[chain] else DENSE
+                step[WANTED + side] = wanted[chain]
+        if step[TYPE] == BLOCK:
+            step[KET] = ket[g]
+            loss = 1.0 if step[OPERATION] == IDENTITY else real[step[OPERATION], LOSS]
+            for side in range(2):
+                for f in range(step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1]):
+                    loss *= real[factors[f, 0], LOSS]
+            if step[DIGITS] > stored_digits and enlarged[g] * loss <= LOSS_LIMIT:
+                step[NEW_KET] = ket[g]
+                enlarged[g] *= loss
+                continue
+        ket[g], enlarged[g] = kets, 1.0
+        step[NEW_KET] = kets
+        kets += _room(step[DIGITS])
+    steps[0, N_STEPS], steps[0, HOME_SIZE], steps[0, KET_SIZE] = count - 1, free, kets
+    steps[0, LAST_HOME], steps[0, LAST_KET] = home[group[0]], ket[group[0]]
+    steps[0, N_DIGITS], steps[0, LARGEST] = n_qubits, largest
+
+
+@compiled(inline=True)
+def _chain(whole, real, factors, first, last, angles, m):
+    """m = rows 1 to 3 of the product of one-qubit operations, 12 numbers; row 0 is 1 0 0 0."""
+    for k in range(12):
+        write(m, k, 1.0 if k % 5 == 1 else 0.0)
+    for f in range(first, last):
+        op, slot = read(factors, 2 * f), read(factors, 2 * f + 1)
+        w, n = at(whole, WHOLE_COLUMNS * op), at(real, REAL_COLUMNS * op + MATRIX)
+        if read(w, KIND) == 1:
+            c, s = math.cos(read(angles, slot)), math.sin(read(angles, slot))
+            p, q = 4 * read(w, TURNED) - 4, 4 * read(w, TURNED_TO) - 4
+            for j in range(4):
+                a, b = read(m, p + j), read(m, q + j)
+                write(m, p + j, c * a - s * b)
+                write(m, q + j, s * a + c * b)
+        if read(w, PLAIN):
+            for j in range(4):
+                write(m, j, read(n, 5) * read(m, j))
+                write(m, 4 + j, read(n, 10) * read(m, 4 + j))
+                write(m, 8 + j, read(n, 15) * read(m, 8 + j))
+            write(m, 8, read(m, 8) + read(n, 12))
+        else:
+            for j in range(4):
+                a, b, c = read(m, j), read(m, 4 + j), read(m, 8 + j)
+                write(m, j, read(n, 5) * a + read(n, 6) * b + read(n, 7) * c)
+                write(m, 4 + j, read(n, 9) * a + read(n, 10) * b + read(n, 11) * c)
+                write(m, 8 + j, read(n, 13) * a + read(n, 14) * b + read(n, 15) * c)
+            for i in range(3):
+                write(m, 4 * i, read(m, 4 * i) + read(n, 4 * i + 4))
+
+
+@compiled(inline=True)
+def _chain_gradient(whole, real, factors, first, last, angles, r, gradient):
+    """Add the derivatives in the angles of a chain; r[4 (i-1) + j] = Σ bra_i ket_j after it, and is used up.
+
+    Going back through a map N, bra becomes Nᵀ bra and ket becomes N⁻¹ ket.
+    """
+    for f in range(last - 1, first - 1, -1):
+        op, slot = read(factors, 2 * f), read(factors, 2 * f + 1)
+        w = at(whole, WHOLE_COLUMNS * op)
+        n, inverse = at(real, REAL_COLUMNS * op + MATRIX), at(real, REAL_COLUMNS * op + INVERSE)
+        for j in range(4):
+            a, b, c = read(r, j), read(r, 4 + j), read(r, 8 + j)
+            write(r, j, read(n, 5) * a + read(n, 9) * b + read(n, 13) * c)
+            write(r, 4 + j, read(n, 6) * a + read(n, 10) * b + read(n, 14) * c)
+            write(r, 8 + j, read(n, 7) * a + read(n, 11) * b + read(n, 15) * c)
+        for i in range(0, 12, 4):
+            x, a, b, c = read(r, i), read(r, i + 1), read(r, i + 2), read(r, i + 3)
+            for j in range(1, 4):
+                m = at(inverse, 4 * j)
+                write(r, i + j, read(m, 0) * x + read(m, 1) * a + read(m, 2) * b + read(m, 3) * c)
+        if read(w, KIND) == 1:
+            p, q = read(w, TURNED), read(w, TURNED_TO)
+            derivative = read(r, 4 * q - 4 + p) - read(r, 4 * p - 4 + q)
+            write(gradient, slot, read(gradient, slot) + derivative)
+            c, s = math.cos(read(angles, slot)), math.sin(read(angles, slot))
+            for j in range(4):
+                a, b = read(r, 4 * p - 4 + j), read(r, 4 * q - 4 + j)
+                write(r, 4 * p - 4 + j, c * a + s * b)
+                write(r, 4 * q - 4 + j, c * b - s * a)
+            for i in range(0, 12, 4):
+                a, b = read(r, i + p), read(r, i + q)
+                write(r, i + p, c * a + s * b)
+                write(r, i + q, c * b - s * a)
+
+
+@compiled(inline=True)
+def _diagonal(m, letter):
+    return 1.0 if letter == 0 else read(m, 5 * letter - 4)
+
+
+@compiled(inline=True)
+def _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, has_core):
+    for k in range(12):
+        write(constants, k, read(low_map, k))
+        write(constants, 12 + k, read(high_map, k))
+    for row in range(16):
+        value = read(factor, row) if has_core else 1.0
+        if low_kind == SHIFT:
+            value *= _diagonal(low_map, row & 3)
+        if high_kind == SHIFT:
+            value *= _diagonal(high_map, row >> 2)
+        write(constants, kernels.FACTORS + row, value)
+
+
+@compiled(inline=True)
+def _invert(m, kind):
+    """Invert rows 1 to 3 of a trace-preserving map; of a map of kind `SHIFT`, what is not in the factors."""
+    if kind == SHIFT:
+        write(m, 8, -read(m, 8))
+        return
+    a, b, c = read(m, 1), read(m, 2), read(m, 3)
+    d, e, f = read(m, 5), read(m, 6), read(m, 7)
+    g, h, i = read(m, 9), read(m, 10), read(m, 11)
+    x, y, z = read(m, 0), read(m, 4), read(m, 8)
+    one = 1.0 / (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    write(m, 1, one * (e * i - f * h))
+    write(m, 2, one * (c * h - b * i))
+    write(m, 3, one * (b * f - c * e))
+    write(m, 5, one * (f * g - d * i))
+    write(m, 6, one * (a * i - c * g))
+    write(m, 7, one * (c * d - a * f))
+    write(m, 9, one * (d * h - e * g))
+    write(m, 10, one * (b * g - a * h))
+    write(m, 11, one * (a * e - b * d))
+    for row in range(0, 12, 4):
+        write(m, row, -(read(m, row + 1) * x + read(m, row + 2) * y + read(m, row + 3) * z))
+
+
+@compiled(inline=True)
+def _tiles(digits):
+    return 1 << (2 * max(digits, 4) - 8)
+
+
+@compiled(inline=True)
+def _core(whole, straight, op):
+    return straight if op == IDENTITY else at(whole, WHOLE_COLUMNS * op + CORE)
+
+
+@compiled()
+def run(library, program, angles, work, keep, stop):
+    """Run the circuit; False if it was stopped.
+
+    Args:
+        keep: leave what the reverse sweep needs.
+    """
+    steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
+    real, pool = pointer(library.real), pointer(library.pool)
+    constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
+    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
+    straight = at(rows, TABLES)
+    tables = at(straight, 16)
+    maps = pointer(work.maps)
+    for row in range(16):
+        write(straight, row, row)
+    for k in range(1, 1 + read(steps, N_STEPS)):
+        step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
+        digits = read(step, DIGITS)
+        target = at(vectors, read(step, NEW_KET if keep else HOME))
+        if read(step, TYPE) == INIT:
+            _chain(whole, real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles_at, low_map)
+            write(target, 0, 1.0)
+            for i in range(3):
+                write(target, 1 + i, read(low_map, 4 * i) + read(low_map, 4 * i + 3))
+            continue
+        if (k == 1 or (1 << (2 * digits)) > SHORT) and stopped(stop):
+            return False
+        if read(step, TYPE) == JOIN:
+            first = at(vectors, read(step, FIRST_KET if keep else FIRST_HOME))
+            second = at(vectors, read(step, SECOND_KET if keep else SECOND_HOME))
+            kernels.join(first, second, target, digits, read(step, MEMBER), tables)
+            continue
+        high_map = at(low_map, 12)
+        _chain(whole, real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles_at, low_map)
+        _chain(whole, real, factors, read(step, FACTORS + 2), read(step, FACTORS + 3), angles_at, high_map)
+        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
+        factor = at(real, REAL_COLUMNS * op + FACTOR)
+        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
+        source = at(vectors, read(step, KET if keep else HOME))
+        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
+        kernels.apply(
+            FORWARD, source, target, 0, _tiles(digits), read(step, BLOCK_LOW), read(step, BLOCK_HIGH),
+            _core(whole, straight, op), dense, constants, low_kind, high_kind, rows, buffer,
+        )  # fmt: skip
+    return True
+
+
+@compiled()
+def state(library, program, angles, work, out, stop):
+    """out = Tr(P ρ) of all 4**n strings; False if it was stopped."""
+    if not run(library, program, angles, work, False, stop):
+        return False
+    start = VECTORS + program.steps[0, LAST_HOME]
+    for i in range(len(out)):
+        out[i] = work.state[start + i]
+    return True
+
+
+@compiled()
+def value(library, program, angles, h_index, h_value, work, stop):
+    """Energy: Σ h_P v_P over the strings of the observable; NaN if stopped."""
+    if not run(library, program, angles, work, False, stop):
+        return math.nan
+    start = VECTORS + program.steps[0, LAST_HOME]
+    energy = 0.0
+    for t in range(len(h_index)):
+        energy += h_value[t] * work.state[start + h_index[t]]
+    return energy
+
+
+@compiled()
+def value_and_gradient(library, program, angles, h_index, h_value, work, gradient, stop):
+    """Energy, with its gradient written to `gradient`, by one reverse sweep; NaN if stopped.
+
+    Args:
+        work: its vectors take the program's kept states, then one adjoint for each group.
+        stop: address of a flag, read before each block of a large state.
+    """
+    for i in range(len(gradient)):
+        gradient[i] = 0.0
+    if not run(library, program, angles, work, True, stop):
+        return math.nan
+    steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
+    real, pool = pointer(library.real), pointer(library.pool)
+    constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
+    buffer, vectors = at(constants, CONSTANTS + 24), at(constants, VECTORS)
+    bras = at(vectors, read(steps, KET_SIZE))
+    straight = at(rows, TABLES)
+    tables = at(straight, 16)
+    maps = pointer(work.maps)
+    slopes = pointer(gradient)
+    count = read(steps, N_STEPS)
+    products = at(maps, 24 * (count + 1))
+
+    bra = at(bras, read(steps, LAST_HOME))
+    ket = at(vectors, read(steps, LAST_KET))
+    for i in range(_room(read(steps, N_DIGITS))):
+        write(bra, i, 0.0)
+    energy = 0.0
+    for t in range(len(h_index)):
+        energy += h_value[t] * read(ket, h_index[t])
+        write(bra, h_index[t], h_value[t])
+    for k in range(count, 0, -1):
+        step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
+        digits = read(step, DIGITS)
+        bra, ket = at(bras, read(step, HOME)), at(vectors, read(step, NEW_KET))
+        if read(step, TYPE) == INIT:
+            if read(step, WANTED):
+                for i in range(3):
+                    for j in range(4):
+                        write(products, 4 * i + j, float(read(bra, i + 1)) * read(ket, j))
+                first, last = read(step, FACTORS), read(step, FACTORS + 1)
+                _chain_gradient(whole, real, factors, first, last, angles_at, products, slopes)
+            continue
+        if (1 << (2 * digits)) > SHORT and stopped(stop):
+            return math.nan
+        if read(step, TYPE) == JOIN:
+            first, second = at(vectors, read(step, FIRST_KET)), at(vectors, read(step, SECOND_KET))
+            kernels.join_adjoint(
+                bra, first, second, at(bras, read(step, FIRST_HOME)), at(bras, read(step, SECOND_HOME)), digits,
+                read(step, MEMBER), _room(read(step, FIRST_DIGITS)), _room(read(step, SECOND_DIGITS)), tables,
+            )  # fmt: skip
+            continue
+        high_map = at(low_map, 12)
+        low, high = read(step, BLOCK_LOW), read(step, BLOCK_HIGH)
+        tiles = _tiles(digits)
+        if read(step, WANTED) or read(step, WANTED + 1):
+            for i in range(24):
+                write(products, i, 0.0)
+            kernels.overlaps(
+                bra, ket, 0, tiles, low, high, read(step, WANTED) != 0, read(step, WANTED + 1) != 0, products, rows,
+                buffer,
+            )  # fmt: skip
+            for side in range(2):
+                if read(step, WANTED + side):
+                    first, last = read(step, FACTORS + 2 * side), read(step, FACTORS + 2 * side + 1)
+                    r = at(products, 12 * side)
+                    _chain_gradient(whole, real, factors, first, last, angles_at, r, slopes)
+        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
+        factor, core = at(real, REAL_COLUMNS * op + FACTOR), _core(whole, straight, op)
+        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
+        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
+        kernels.apply(
+            ADJOINT, bra, bra, 0, tiles, low, high, core, at(dense, 512), constants, low_kind, high_kind, rows, buffer
+        )
+        if read(step, KET) == read(step, NEW_KET):
+            _invert(low_map, low_kind)
+            _invert(high_map, high_kind)
+            for i in range(12):
+                write(constants, i, read(low_map, i))
+                write(constants, 12 + i, read(high_map, i))
+            for row in range(kernels.FACTORS, kernels.FACTORS + 16):
+                write(constants, row, 1.0 / read(constants, row))
+            kernels.apply(
+                UNDO, ket, ket, 0, tiles, low, high, core, at(dense, 256), constants, low_kind, high_kind, rows, buffer
+            )
+    return energy

@@ -1,0 +1,332 @@
+"""Slopes and gains of rotations that could be inserted, and prices of angles set to zero, against dense matrices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from qas.circuits import Circuit
+from qas.errors import CircuitError, QasError
+from qas.hamiltonians import Hamiltonian
+from qas.noise import NoiseModel
+from qas.optimizers.bfgs import minimize_bfgs
+from qas.simulators import make_simulator, pauli_transfer
+from qas.simulators.compiled import CompiledSimulator
+from qas.simulators.dense import _apply_channel, density_matrix, embed, gate_matrix, measured_matrix
+from qas.simulators.insertions import pauli_generators
+from qas.testing import random_circuit, random_hamiltonian
+from qas.testing.simulators import asymmetric_noise, covering_circuit
+
+SEED = 51_907_733
+NOISES = (None, asymmetric_noise(5))
+
+
+class Inserted:
+    """Energy with exp(-iθG/2) before gate k, by density matrices; the gates of the circuit keep their noise.
+
+    The observable is carried back to the position once, by the transposed channels.
+    """
+
+    def __init__(self, circuit: Circuit, hamiltonian: Hamiltonian, noise: NoiseModel | None, position: int) -> None:
+        n = circuit.n_qubits
+        self.state = density_matrix(Circuit(n, circuit.gates[:position]), noise)
+        self.observable = measured_matrix(hamiltonian, noise)
+        for gate in reversed(circuit.gates[position:]):
+            channel = None if noise is None else noise.channel(gate.name, gate.qubits)
+            if channel is not None:
+                self.observable = _apply_channel(channel.T, gate.qubits, self.observable, n)
+            matrix = embed(gate_matrix(gate), gate.qubits, n)
+            self.observable = matrix.conj().T @ self.observable @ matrix
+
+    def energy(self, generator: Hamiltonian, theta: float) -> float:
+        values, vectors = np.linalg.eigh(generator.to_matrix())
+        unitary = (vectors * np.exp(-0.5j * theta * values)) @ vectors.conj().T
+        return float(np.trace(self.observable @ unitary @ self.state @ unitary.conj().T).real)
+
+    def slope(self, generator: Hamiltonian) -> float:
+        """Of any generator: a difference that is exact to the fourth order in the step."""
+        step = 2e-3
+        near = self.energy(generator, step) - self.energy(generator, -step)
+        return (8 * near - self.energy(generator, 2 * step) + self.energy(generator, -2 * step)) / (12 * step)
+
+
+def pauli(string: str) -> Hamiltonian:
+    return Hamiltonian({string: 1.0})
+
+
+def engine(noise: NoiseModel | None = None) -> CompiledSimulator:
+    simulator = make_simulator(noise)
+    assert isinstance(simulator, CompiledSimulator)
+    return simulator
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 4, 5])
+def test_slopes_are_those_of_really_inserted_gates(noise: NoiseModel | None, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, n_qubits])
+    circuit = covering_circuit(n_qubits, 0, noise, rng)
+    hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 20), rng)
+    strings = pauli_generators(n_qubits)
+    wide = [*random_hamiltonian(n_qubits, min(4**n_qubits, 12), rng).strings, "I" * n_qubits]
+    sums = [random_hamiltonian(n_qubits, 3, rng), Hamiltonian({strings[0]: -0.5}), pauli(strings[-1])]
+    simulator = engine(noise)
+    blocks = simulator.insertion_gradients(circuit, hamiltonian)
+    others = simulator.insertion_gradients(circuit, hamiltonian, [*wide, *sums])
+    assert blocks.shape == (len(circuit) + 1, len(strings)) and others.shape[1] == len(wide) + 3
+    rows = {0, len(circuit), *rng.choice(len(circuit), size=3).tolist()}
+    for k in rows:
+        inserted = Inserted(circuit, hamiltonian, noise, k)
+        for column in rng.permutation(len(strings))[:15]:
+            assert blocks[k, column] == pytest.approx(inserted.slope(pauli(strings[column])), abs=1e-9)
+        for column, generator in enumerate([*map(pauli, wide), *sums]):
+            assert others[k, column] == pytest.approx(inserted.slope(generator), abs=1e-9)
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
+def test_what_a_gate_does_not_touch_was_not_forgotten(noise: NoiseModel | None) -> None:
+    """Every string is followed through a circuit of gates of all kinds, not only where its own qubits change."""
+    rng = np.random.default_rng(SEED)
+    circuit = covering_circuit(4, 4, noise, rng)
+    hamiltonian = random_hamiltonian(4, 30, rng)
+    generators = [*pauli_generators(4), *random_hamiltonian(4, 40, rng).strings]
+    sweep = engine(noise).insertion_gradients(circuit, hamiltonian, generators)
+    for k in range(0, len(circuit), 3):
+        inserted = Inserted(circuit, hamiltonian, noise, k)
+        for column in rng.permutation(len(generators))[:10]:
+            assert sweep[k, column] == pytest.approx(inserted.slope(pauli(generators[column])), abs=1e-9)
+
+
+def test_gradients_of_the_circuits_own_angles_are_slopes_before_their_gates() -> None:
+    rng = np.random.default_rng(SEED)
+    circuit = random_circuit(6, 60, rng, gates=["rx", "ry", "rz", "rxx", "ryy", "rzz", "cx", "swap"])
+    hamiltonian = random_hamiltonian(6, 40, rng)
+    angles = rng.uniform(-3, 3, size=circuit.n_angles)
+    for noise in (None, asymmetric_noise(6)):
+        simulator = engine(noise)
+        gradient = simulator.expectation_and_gradient(circuit, hamiltonian, angles)[1]
+        slopes = simulator.insertion_gradients(circuit, hamiltonian, angles=angles)
+        found = []
+        for k, gate in enumerate(circuit):
+            if gate.angles:
+                letters = ["I"] * 6
+                for q in gate.qubits:
+                    letters[5 - q] = gate.name[1].upper()
+                found.append(slopes[k, pauli_generators(6).index("".join(letters))])
+        np.testing.assert_allclose(found, gradient, atol=1e-11)
+
+
+def test_long_noisy_circuits_are_run_again_in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(SEED)
+    hamiltonian = random_hamiltonian(4, 20, rng)
+    simulator = engine(asymmetric_noise(4))
+    for n_gates in (0, 1, 2, 11, 16):
+        circuit = random_circuit(4, n_gates, rng)
+        monkeypatch.setattr(pauli_transfer, "KEPT_BYTES", 1 << 28)
+        kept = simulator.insertion_gradients(circuit, hamiltonian)
+        monkeypatch.setattr(pauli_transfer, "KEPT_BYTES", 0)
+        np.testing.assert_array_equal(simulator.insertion_gradients(circuit, hamiltonian), kept)
+
+
+def test_single_precision_of_the_noisy_engine() -> None:
+    rng = np.random.default_rng(SEED)
+    noise = asymmetric_noise(5)
+    circuit, hamiltonian = random_circuit(5, 30, rng), random_hamiltonian(5, 20, rng)
+    single = pauli_transfer.PauliTransferSimulator(noise, precision="single")
+    scale = np.abs(hamiltonian.coefficients).sum()
+    found, exact = (s.insertion_gradients(circuit, hamiltonian) for s in (single, engine(noise)))
+    assert 0.0 < np.abs(found - exact).max() < pauli_transfer.SINGLE_RESOLUTION * scale
+    gains, exact_gains = (s.append_gains(circuit, hamiltonian)[0] for s in (single, engine(noise)))
+    np.testing.assert_allclose(gains, exact_gains, atol=2 * pauli_transfer.SINGLE_RESOLUTION * scale)
+
+
+# ---------------------------------------------------------------------- gains
+@pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 4])
+def test_gains_are_minima_over_the_angle(noise: NoiseModel | None, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, n_qubits])
+    circuit = covering_circuit(n_qubits, 0, noise, rng)
+    hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng)
+    strings = [*pauli_generators(n_qubits), *random_hamiltonian(n_qubits, 4, rng).strings]
+    generators = [*strings, Hamiltonian({strings[0]: -1.0})]
+    gains, angles = engine(noise).append_gains(circuit, hamiltonian, generators)
+    inserted = Inserted(circuit, hamiltonian, noise, len(circuit))
+    for column in {*rng.permutation(len(generators))[:12].tolist(), len(generators) - 1}:
+        generator = generators[column]
+        operator = generator if isinstance(generator, Hamiltonian) else pauli(generator)
+        grid = np.linspace(-np.pi, np.pi, 9)
+        start = grid[np.argmin([inserted.energy(operator, theta) for theta in grid])]
+        best = minimize_scalar(lambda t, g=operator: inserted.energy(g, t), bracket=(start - 0.5, start, start + 0.5))
+        here = inserted.energy(operator, 0.0)
+        assert gains[column] == pytest.approx(here - best.fun, abs=1e-9)
+        assert inserted.energy(operator, angles[column]) == pytest.approx(here - gains[column], abs=1e-9)
+
+
+def test_gains_keep_their_digits_near_a_minimum() -> None:
+    # <X> slopes by sin θ where the energy can only rise by |1 + cos θ|: the gain is θ²/4 and far below 1.
+    hamiltonian = Hamiltonian({"Z": -1.0})
+    for angle in (1e-3, 1e-6, 1e-9):
+        gains, angles = make_simulator().append_gains(Circuit(1, [("rx", 0, angle)]), hamiltonian, ["X"])
+        assert gains[0] == pytest.approx(2 * math.sin(angle / 2) ** 2, rel=1e-6) and angles[0] == pytest.approx(-angle)
+    gains, angles = make_simulator().append_gains(Circuit(1), Hamiltonian({"X": 0.0, "Z": 1.0}), ["Z", "I", "X"])
+    assert gains.tolist() == pytest.approx([0.0, 0.0, 2.0]) and angles[:2].tolist() == [0.0, 0.0]
+    assert abs(angles[2]) == pytest.approx(math.pi)
+
+
+# ---------------------------------------------------------------------- what is listed, refused, inserted by gates
+def test_all_one_and_two_qubit_strings_in_their_order() -> None:
+    assert [len(pauli_generators(n)) for n in (1, 4, 6, 8)] == [3, 66, 153, 276]
+    assert pauli_generators(2) == tuple("IX IY IZ XI YI ZI XX XY XZ YX YY YZ ZX ZY ZZ".split())
+    assert len(set(pauli_generators(5))) == len(pauli_generators(5))
+
+
+@pytest.mark.parametrize(
+    ("generators", "words"),
+    [
+        (["XX"], "3 letters"),
+        (["AXX"], "letters I, X, Y, Z"),
+        ([3], "got int"),
+        ("XXX", "a list"),
+        ([pauli("XX")], "3 letters"),
+    ],
+)
+def test_generators_that_are_none(generators: object, words: str) -> None:
+    circuit, hamiltonian = Circuit(3), Hamiltonian({"ZZZ": 1.0})
+    for noise in (None, "depolarizing"):
+        simulator = make_simulator(noise)
+        for method in (simulator.insertion_gradients, simulator.append_gains):
+            with pytest.raises(QasError, match=words) as caught:
+                method(circuit, hamiltonian, generators)  # type: ignore[arg-type]
+            assert "\n" not in str(caught.value)
+
+
+def test_gains_need_a_square_of_one() -> None:
+    for generator in (Hamiltonian({"XX": 0.5, "YY": 0.5}), Hamiltonian({"XX": 0.5})):
+        with pytest.raises(QasError, match="square is 1"):
+            make_simulator().append_gains(Circuit(2), Hamiltonian({"ZZ": 1.0}), [generator])
+
+
+def test_no_generators_give_no_columns() -> None:
+    for noise in (None, "depolarizing"):
+        simulator = make_simulator(noise)
+        circuit = Circuit(2, [("cx", (0, 1))])
+        assert simulator.insertion_gradients(circuit, Hamiltonian({"ZZ": 1.0}), []).shape == (2, 0)
+        assert simulator.append_gains(circuit, Hamiltonian({"ZZ": 1.0}), [])[0].shape == (0,)
+
+
+def test_an_engine_without_kernels_inserts_gates() -> None:
+    rng = np.random.default_rng(SEED)
+    circuit, hamiltonian = random_circuit(3, 4, rng), random_hamiltonian(3, 8, rng)
+    aer = make_simulator(engine="aer")
+    generators = [*pauli_generators(3)[::5], Hamiltonian({"XYI": 0.5, "IIZ": -1.5})]
+    slopes = aer.insertion_gradients(circuit, hamiltonian, generators)
+    np.testing.assert_allclose(slopes, engine().insertion_gradients(circuit, hamiltonian, generators), atol=1e-10)
+    for found, exact in zip(
+        aer.append_gains(circuit, hamiltonian, generators[:-1]),
+        engine().append_gains(circuit, hamiltonian, generators[:-1]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, exact, atol=1e-7)
+    with pytest.raises(QasError, match="one or two qubits"):
+        aer.insertion_gradients(circuit, hamiltonian, ["XYZ"])
+    with pytest.raises(QasError, match="use pauli-transfer"):
+        make_simulator("depolarizing", "aer").append_gains(circuit, hamiltonian)
+
+
+# ---------------------------------------------------------------------- deletion
+def least(simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian, start: np.ndarray) -> tuple:
+    found = minimize_bfgs(simulator, circuit, hamiltonian, start, tolerance=1e-14)
+    return found.fun, found.x
+
+
+@pytest.mark.parametrize("noise", [None, asymmetric_noise(3)], ids=["pure", "noisy"])
+def test_prices_are_those_of_deleting_and_optimizing_again(noise: NoiseModel | None) -> None:
+    """The last rotation's best angle is moved to a small ε, where the quadratic model is exact up to order ε."""
+    rng = np.random.default_rng(SEED)
+    circuit = Circuit(3, [("ry", 0, 0.0), ("ry", 1, 0.0), ("cx", (0, 1)), ("ry", 2, 0.0), ("cx", (1, 2)), ("ry", 1, 0.0)])
+    quiet = NoiseModel("quiet") if noise is None else noise
+    simulator = engine(noise)
+    for name in ("rx", "rz", "rxx"):
+        qubits = (0, 2) if name == "rxx" else (1,)
+        longer = circuit.append(name, qubits, 0.0)
+        hamiltonian = random_hamiltonian(3, 10, rng)
+        _, x = least(simulator, longer, hamiltonian, rng.uniform(-2, 2, size=longer.n_angles))
+        errors = []
+        for epsilon in (0.1, 0.01):
+            moved = turned(hamiltonian, name, qubits, x[-1] - epsilon)
+            energy, y = least(simulator, longer, moved, np.array([*x[:-1], epsilon]))
+            if noise is not None:  # the deleted gate's noise would go with it: it stays as a gate with angle 0
+                without, _ = held_at_zero(simulator, longer, moved, y)
+            else:
+                without, _ = least(simulator, circuit, moved, y[:-1])
+            price = simulator.deletion_costs(longer, moved, y)
+            assert price.shape == (longer.n_angles,)
+            errors.append(abs(price[-1] / (without - energy) - 1))
+        assert errors[1] < 0.05 and errors[0] < 0.5, (name, errors, quiet.name)
+
+
+def turned(hamiltonian: Hamiltonian, name: str, qubits: tuple[int, ...], angle: float) -> Hamiltonian:
+    """U† H U with the rotation U by `angle`: its best angle as last gate is less by as much."""
+    from qas.gates import gate_spec
+
+    unitary = embed(gate_spec(name).matrix(angle), qubits, hamiltonian.n_qubits)
+    return Hamiltonian.from_matrix(unitary.conj().T @ hamiltonian.to_matrix() @ unitary)
+
+
+def held_at_zero(simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian, start: np.ndarray) -> tuple:
+    from scipy.optimize import minimize
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian, np.append(x, 0.0))
+        return energy, gradient[:-1]
+
+    found = minimize(value, start[:-1], jac=True, method="BFGS", options={"gtol": 1e-10})
+    return found.fun, found.x
+
+
+def test_prices_know_full_turns_flat_directions_and_several_angles() -> None:
+    hamiltonian = Hamiltonian({"Z": 1.0, "X": 0.5})
+    circuit = Circuit(1, [("rz", 0, 0.7), ("u", 0, 0.0, 0.0, 0.0)])
+    energy, x = least(engine(), circuit, hamiltonian, np.array([0.7, 2.0, 0.1, 0.2]))
+    assert energy == pytest.approx(-math.sqrt(1.25))
+    price = engine().deletion_costs(circuit, hamiltonian, x)
+    # rz on |0> and λ of u do nothing; φ can be traded for nothing, θ for nothing either.
+    assert price[0] < 1e-6 and price[3] < 1e-6 and price[1] > 0.1
+    turns = x + 2 * np.pi * np.array([1, -1, 2, -3])
+    np.testing.assert_allclose(engine().deletion_costs(circuit, hamiltonian, turns), price, atol=1e-7)
+    assert engine().deletion_costs(Circuit(1), hamiltonian).shape == (0,)
+
+
+def test_prices_from_a_given_inverse_hessian() -> None:
+    hamiltonian = Hamiltonian({"ZI": 1.0, "XI": 0.5, "IZ": -0.3, "IX": 0.8})
+    circuit = Circuit(2, [("ry", 0, 0.1), ("ry", 1, 0.1)])
+    _, x = least(engine(), circuit, hamiltonian, np.array([0.5, 2.0]))
+    exact = engine().deletion_costs(circuit, hamiltonian, x)
+    # E = |h| (1 - cos(θ - θ*)) on each qubit: the curvature is |h|.
+    strength = np.hypot([0.3, 1.0], [0.8, 0.5])
+    wrapped = (x + np.pi) % (2 * np.pi) - np.pi
+    np.testing.assert_allclose(exact, strength * wrapped**2 / 2, rtol=1e-6)
+    given = engine().deletion_costs(circuit, hamiltonian, x, np.diag(1 / strength))
+    np.testing.assert_allclose(given, exact, rtol=1e-6)
+    assert np.array_equal(engine().deletion_costs(circuit, hamiltonian, x, np.eye(2)), exact)
+    for bad in (np.eye(3), np.zeros((2, 2)), np.full((2, 2), np.nan)):
+        with pytest.raises(CircuitError, match="inverse Hessian"):
+            engine().deletion_costs(circuit, hamiltonian, x, bad)
+
+
+def test_the_minimizer_hands_out_its_inverse_hessian() -> None:
+    rng = np.random.default_rng(SEED)
+    hamiltonian = random_hamiltonian(3, 12, rng)
+    circuit = Circuit(3, [("ry", 0, 0.0), ("rx", 1, 0.0), ("cx", (0, 1)), ("ry", 2, 0.0), ("cx", (1, 2)), ("ry", 1, 0.0)])
+    for noise in NOISES[0], asymmetric_noise(3):
+        simulator = engine(noise)
+        start = rng.uniform(-2, 2, size=4)
+        assert np.array_equal(minimize_bfgs(simulator, circuit, hamiltonian, start, 1).hess_inv, np.eye(4))
+        found = minimize_bfgs(simulator, circuit, hamiltonian, start, tolerance=1e-15)
+        inverse = found.hess_inv
+        np.testing.assert_allclose(inverse, inverse.T, rtol=1e-9, atol=1e-12)
+        assert np.linalg.eigvalsh(inverse)[0] > 0.0
+        exact = simulator.deletion_costs(circuit, hamiltonian, found.x)
+        np.testing.assert_allclose(simulator.deletion_costs(circuit, hamiltonian, found.x, inverse), exact, rtol=0.3)

@@ -1,0 +1,110 @@
+"""The state-vector engine against dense matrices: every gate, real and complex amplitudes, both forms of H."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qas.circuits import Circuit
+from qas.errors import TooLargeError
+from qas.hamiltonians import Hamiltonian
+from qas.simulators import statevector
+from qas.simulators.dense import circuit_matrix
+from qas.simulators.statevector import StatevectorSimulator, parts_of
+from qas.testing import random_circuit, random_hamiltonian
+from qas.testing.simulators import covering_circuit, shifted_gradient
+
+SEED = 402_118_379
+REAL_GATES = ["ry", "ry", "cx", "cz", "swap", "x", "y", "z", "h"]
+
+
+@pytest.fixture(params=["diagonals", "terms"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the engine holds Hamiltonians that are no projectors."""
+    monkeypatch.setattr(statevector, "STORED_BYTES", 0 if request.param == "terms" else 1 << 30)
+    return request.param
+
+
+def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
+    simulator = StatevectorSimulator()
+    psi = circuit_matrix(circuit)[:, 0]
+    exact = np.vdot(psi, hamiltonian.to_matrix() @ psi).real
+    assert abs(abs(np.vdot(psi, simulator.state(circuit))) - 1.0) < 1e-12
+    assert abs(simulator.expectation(circuit, hamiltonian) - exact) < 1e-11
+    energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
+    assert abs(energy - exact) < 1e-11
+    if circuit.n_angles:
+        assert np.abs(gradient - shifted_gradient(simulator, circuit, hamiltonian)).max() < 1e-11
+
+
+@pytest.mark.parametrize("n_qubits", range(1, 8))
+def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
+    rng = np.random.default_rng([SEED, n_qubits])
+    for _ in range(2):
+        circuit = covering_circuit(n_qubits, 20, None, rng)
+        assert parts_of(circuit) == 2
+        _check(circuit, random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng))
+
+
+@pytest.mark.parametrize("n_qubits", range(1, 8))
+def test_real_gates_keep_amplitudes_real(n_qubits: int, form: str) -> None:
+    rng = np.random.default_rng([SEED, 20 + n_qubits])
+    for n_terms in (2, 30):  # strings with an odd number of Y among them: they have no part in a real state
+        circuit = random_circuit(n_qubits, 30, rng, gates=REAL_GATES)
+        assert parts_of(circuit) == 1 and parts_of(circuit.append("rz", 0, 0.1)) == 2
+        hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, n_terms), rng)
+        _check(circuit, hamiltonian)
+        # The same circuit with complex amplitudes.
+        energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
+        other, longer = StatevectorSimulator().expectation_and_gradient(circuit.append("rz", 0, 0.0), hamiltonian)
+        assert abs(energy - other) < 1e-12 and np.abs(gradient - longer[:-1]).max(initial=0.0) < 1e-12
+
+
+@pytest.mark.parametrize("gates", [None, REAL_GATES], ids=["complex", "real"])
+def test_both_forms_of_a_hamiltonian_agree_over_several_blocks(
+    gates: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([SEED, 40])
+    circuit, hamiltonian = random_circuit(11, 60, rng, gates=gates), random_hamiltonian(11, 60, rng)
+    found = []
+    for stored in (0, 1 << 30):
+        monkeypatch.setattr(statevector, "STORED_BYTES", stored)
+        simulator = StatevectorSimulator()
+        assert (simulator.observable(hamiltonian)[0][0] < 0) == (stored == 0)
+        found.append(simulator.expectation_and_gradient(circuit, hamiltonian))
+    exact = simulator.term_expectations(circuit, hamiltonian) @ hamiltonian.coefficients
+    for energy, gradient in found:
+        assert abs(energy - exact) < 1e-11 and np.abs(gradient - found[0][1]).max() < 1e-11
+
+
+@pytest.mark.parametrize("gates", [["cx", "ry"], ["cx", "rx", "u"]], ids=["real", "complex"])
+def test_circuits_that_start_at_a_basis_state(gates: list[str]) -> None:
+    rng = np.random.default_rng([SEED, 50])
+    for count in (1, 3, 8):
+        start = random_circuit(4, count, rng, gates=["x"])
+        circuit = Circuit(4, [*start, *random_circuit(4, 8, rng, gates=gates), ("x", 2)])
+        _check(circuit, random_hamiltonian(4, 40, rng))
+        _check(start, random_hamiltonian(4, 40, rng))
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 50.0, 1e5, 3e5, 1e12])
+def test_angles_of_any_size(scale: float) -> None:
+    rng = np.random.default_rng(SEED)
+    quarters = np.arange(-9, 10) * np.pi / 4
+    hamiltonian = Hamiltonian({"Z": 1.0})
+    for angles in (scale * rng.uniform(-1, 1, size=19), quarters, np.nextafter(quarters, 9.0)):
+        for gate, parts in (("ry", 1), ("rx", 2)):
+            # The others turn back by the same angle, so that all lanes of the table are read.
+            circuit = Circuit(1, [(gate, 0, sign * a) for a in angles[1:] for sign in (1, -1)] + [(gate, 0, angles[0])])
+            energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
+            assert parts_of(circuit) == parts
+            assert abs(energy - np.cos(angles[0])) < 2e-14 and abs(gradient[-1] + np.sin(angles[0])) < 2e-14
+
+
+def test_what_is_too_large_names_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TooLargeError, match=r"at most 24 qubits, got 26: two states would take 2\.15 GB") as caught:
+        StatevectorSimulator().expectation(Circuit(26), Hamiltonian({"Z" * 26: 1.0}))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(statevector, "memory_limit", lambda: 10**7)
+    with pytest.raises(TooLargeError, match=r"20 qubits need 0\.034 GB .* has 0\.01 GB"):
+        StatevectorSimulator().expectation(Circuit(20), Hamiltonian({"Z" * 20: 1.0}))
