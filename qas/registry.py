@@ -159,13 +159,14 @@ class Registry(Mapping[str, Any]):
         thing = self[name]
         return getattr(thing, "about", None) or (inspect.getdoc(thing) or "").partition("\n")[0]
 
-    def make(self, given: Any, base: type, **settings: Any) -> Any:
+    def make(self, given: Any, base: type, *arguments: Any, **settings: Any) -> Any:
         """What a caller gave, as an instance of `base`: a name, a class, an instance, or a mapping.
 
         Args:
             given: a name of the registry, a subclass of `base`, an instance of it, or settings with their ``name``, as
                 in ``{"name": "level-set", "threshold": 0.95}`` or, in one string, ``"level-set:threshold=0.95"``.
             base: what it must be.
+            arguments: the constructor's positional arguments, if it is not an instance.
             settings: the constructor's keywords, if it is not an instance.
 
         Raises:
@@ -188,7 +189,7 @@ class Registry(Mapping[str, Any]):
                 raise QasError(f"the {self.what} is a name, a {base.__name__} class or an instance of one, got {shown}")
             kind = self[given]
         check_settings(kind, settings, f"the {self.what} {given if isinstance(given, str) else given.__name__}")
-        return kind(**settings)
+        return kind(*arguments, **settings)
 
 
 def spelled_out(text: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from qas.simulators.interrupt import Interrupted
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["OPTIMIZERS", "SampledObjective", "list_optimizers", "minimize"]
+__all__ = ["OPTIMIZERS", "SampledObjective", "check_tolerance", "list_optimizers", "minimize"]
 
 
 OPTIMIZERS = Registry(
@@ -81,14 +81,14 @@ def minimize(
         UnknownNameError: no such method.
         Interrupted: stopped before the first value.
         CircuitError: a start of the wrong shape or with values that are not finite.
-        QasError: an unknown option, a budget, tolerance or number of shots out of range, or shots with a method that
-            needs exact gradients.
+        QasError: an unknown option, a budget, tolerance or number of shots out of range, a tolerance below the rounding
+            error of the objective, or shots with a method that needs exact gradients.
     """
     chosen = method if callable(method) else OPTIMIZERS[method]
     name = getattr(method, "__name__", method)
     _check_options(str(name), chosen, options)
     budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
-    finite_number("tolerance", tolerance, above=0)
+    check_tolerance(objective, tolerance)
     if shots is not None:
         whole_number("shots", shots)
         if _needs_gradient(chosen):
@@ -102,6 +102,19 @@ def minimize(
     generator = np.random.default_rng(rng)
     sampled = None if shots is None else SampledObjective(objective, shots, generator)
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)
+
+
+def check_tolerance(objective: Any, tolerance: Any) -> float:
+    """The tolerance, if it is a positive number that the objective's rounding leaves a meaning.
+
+    Raises:
+        QasError: it is not positive and finite, or below `BaseObjective.resolution`.
+    """
+    number = finite_number("tolerance", tolerance, above=0)
+    resolution = getattr(objective, "resolution", 0.0)
+    if number < resolution:
+        raise QasError(f"the tolerance is at least the engine's resolution {resolution:.3g}, got {number:g}")
+    return number
 
 
 def _needs_gradient(method: Callable[..., Outcome]) -> bool:

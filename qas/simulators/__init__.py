@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from qas.errors import QasError
 from qas.noise import NoiseModel, load_noise
 from qas.registry import Registry
@@ -16,6 +19,7 @@ ENGINES = Registry(
         "statevector": "qas.simulators.statevector:StatevectorSimulator",
         "pauli-transfer": "qas.simulators.pauli_transfer:PauliTransferSimulator",
         "aer": "qas.simulators.aer:AerSimulator",
+        "torch": "qas.simulators.torch_engine:TorchSimulator",
     },
 )
 """Name -> class that is made with a noise model or None."""
@@ -27,28 +31,23 @@ def list_engines() -> dict[str, str]:
 
 
 def make_simulator(
-    noise: NoiseModel | str | None = None, engine: str | type[Simulator] | Simulator | None = None
+    noise: NoiseModel | str | None = None,
+    engine: str | Mapping[str, Any] | type[Simulator] | Simulator | None = None,
 ) -> Simulator:
     """A simulator: state vector without noise, Pauli transfer with noise, or the engine named.
 
     Args:
         noise: a model, a preset name, or None.
-        engine: a name of `list_engines`, a `Simulator` class, or an instance with its noise; None picks the fastest
-            exact one.
+        engine: a name of `list_engines`, with settings if it has any (``"torch:device=cuda"``, or a mapping with its
+            ``name``), a `Simulator` class, or an instance with its noise; None picks the fastest exact one.
 
     Raises:
-        UnknownNameError: unknown noise or engine.
+        UnknownNameError: unknown noise or engine, or a setting that the engine does not have.
         QasError: a noisy model for the noise-free engine, or beside an instance that has another one.
     """
     model = load_noise(noise)
     if engine is None:
         engine = "statevector" if model is None else "pauli-transfer"
-    if isinstance(engine, Simulator):
-        if model is not None and engine.noise != model:
-            raise QasError(f"this engine has its own noise, got noise {model.name!r} beside it")
-        return engine
-    if isinstance(engine, str):
-        engine = ENGINES[engine]
-    if not (isinstance(engine, type) and issubclass(engine, Simulator)):
-        raise QasError(f"the engine is a name, a Simulator class or an instance of one, got {type(engine).__name__}")
-    return engine(model)
+    if isinstance(engine, Simulator) and model is not None and engine.noise != model:
+        raise QasError(f"this engine has its own noise, got noise {model.name!r} beside it")
+    return ENGINES.make(engine, Simulator, model)

@@ -35,6 +35,11 @@ class BaseObjective(abc.ABC):
         self.nfev = 0
         self.njev = 0
 
+    @property
+    def resolution(self) -> float:
+        """Largest rounding error of a value, in the objective's unit; 0 where nothing below 1e-12 is asked for."""
+        return 0.0
+
     def __call__(self, angles: np.ndarray) -> float:
         """Energy at `angles`, shape (n_angles,)."""
         self.nfev += 1
@@ -60,6 +65,13 @@ class Objective(BaseObjective):
         super().__init__(circuit)
         self.simulator = simulator
         self.hamiltonian = hamiltonian
+
+    @property
+    def resolution(self) -> float:
+        if not self.simulator.resolution:
+            return 0.0
+        coefficients = self.hamiltonian.coefficients
+        return self.simulator.resolution * (float(abs(coefficients).sum()) - abs(self.hamiltonian.identity))
 
     def _value(self, angles: np.ndarray) -> float:
         return self.simulator.expectation(self.circuit, self.hamiltonian, angles)
@@ -87,6 +99,8 @@ class Simulator(abc.ABC):
     name: str
     about: ClassVar[str] = ""
     """one line for lists"""
+    resolution: float = 0.0
+    """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
     noise: NoiseModel | None
 
     def __init__(self, noise: NoiseModel | None = None) -> None:

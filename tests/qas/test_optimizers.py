@@ -277,6 +277,17 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     assert not objective.calls
 
 
+@pytest.mark.parametrize("method", ["l-bfgs", "cobyla"])
+def test_a_tolerance_below_the_rounding_of_the_engine_is_refused(method: str) -> None:
+    objective = make_simulator().objective(ANSATZ, ISING)
+    objective.simulator.resolution = 1e-6
+    assert objective.resolution == pytest.approx(2e-6), "the constant of the Hamiltonian has no rounding"
+    with pytest.raises(QasError, match="resolution 2e-06, got 1.9e-06") as caught:
+        minimize(objective, ANSATZ.angles, method=method, tolerance=1.9e-6)
+    assert "\n" not in str(caught.value) and objective.nfev == 0
+    assert minimize(objective, ANSATZ.angles, method=method, tolerance=2.1e-6).nfev > 1
+
+
 def test_a_compiled_objective_is_used_for_plain_lbfgs_only() -> None:
     class Compiled(Witness):
         def minimize_compiled(self, start: np.ndarray, max_evaluations: int | None, tolerance: float) -> Any:

@@ -56,7 +56,7 @@ class TestEngines(SimulatorContract):
 def test_engines_that_are_none_are_refused() -> None:
     for engine, noise, words in (
         (3, None, "got int"),
-        (Circuit, None, "got type"),
+        (Circuit, None, "got Circuit"),
         (make_simulator("depolarizing"), "ibm-mumbai", "ibm-mumbai"),
         ("statevector", "depolarizing", "noise-free"),
     ):
