@@ -6,7 +6,7 @@ group ``qas.optimizers``), or hand it to `minimize`; its keyword-only arguments 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
 from qas.optimizers.shots import SampledObjective
 from qas.registry import Registry, options_of
 from qas.simulators.interrupt import Interrupted
+from qas.simulators.workers import in_order, worker_count
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["OPTIMIZERS", "SampledObjective", "list_optimizers", "minimize"]
+__all__ = ["OPTIMIZERS", "SampledObjective", "list_optimizers", "minimize", "minimize_many"]
 
 
 OPTIMIZERS = Registry(
@@ -102,6 +103,61 @@ def minimize(
     generator = np.random.default_rng(rng)
     sampled = None if shots is None else SampledObjective(objective, shots, generator)
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)
+
+
+def minimize_many(
+    objectives: Iterable[Any],
+    starts: Iterable[Any],
+    *,
+    method: str | Callable[..., Outcome] = "l-bfgs",
+    max_evaluations: int | None = None,
+    tolerance: float = 1e-9,
+    shots: int | None = None,
+    rng: np.random.Generator | int | None = None,
+    workers: int | None = None,
+    **options: Any,
+) -> list[OptimizeResult]:
+    """What `minimize` finds for each of many objectives, the compiled engines on all cores at once.
+
+    The results are the same for any number of workers. Other methods, options, shots and engines are worked on one
+    after the other, as they draw from one generator or hold the interpreter anyway.
+
+    Args:
+        objectives: of one engine or of several; one may occur often, with other starts.
+        starts: for each objective the angles to start from, shape (n_angles,).
+        method, max_evaluations, tolerance, shots, rng, **options: as of `minimize`, for every one.
+        workers: threads; None: one for each core that the process may use.
+
+    Raises:
+        UnknownNameError, CircuitError, QasError, Interrupted: as `minimize`, of the first one that it is true of; or
+            not as many starts as objectives.
+    """
+    many, points = list(objectives), list(starts)
+    if len(many) != len(points):
+        raise QasError(f"each of {len(many)} objectives is minimized from a start of its own, got {len(points)}")
+    whole_number("workers", 1 if workers is None else workers)
+    generator = np.random.default_rng(rng)
+
+    def run(pair: tuple[Any, Any]) -> OptimizeResult:
+        return minimize(
+            *pair,
+            method=method,
+            max_evaluations=max_evaluations,
+            tolerance=tolerance,
+            shots=shots,
+            rng=generator,
+            **options,
+        )
+
+    at_once = all(runs_in_threads(objective, method, shots, options) for objective in many)
+    # Without angles an objective is called as usual, and counts by itself.
+    at_once = at_once and (len({id(o) for o in many}) == len(many) or all(o.n_angles for o in many))
+    return list(in_order(run, zip(many, points, strict=True), min(worker_count(workers), len(many)) if at_once else 1))
+
+
+def runs_in_threads(objective: Any, method: str | Callable[..., Outcome], shots: int | None, options: Any) -> bool:
+    """Whether `minimize` with these arguments may run in several threads at once, draws nothing, and gains from it."""
+    return getattr(objective, "threaded", False) and method == "l-bfgs" and shots is None and not options
 
 
 def _needs_gradient(method: Callable[..., Outcome]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import threading
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
+from qas.simulators.workers import in_order, worker_count
 
 
 class CompiledCircuit(NamedTuple):
@@ -43,6 +44,8 @@ class CompiledSimulator(Simulator):
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
+        self.counting = threading.Lock()
+        """Held while objectives count: one of them may be minimized by several threads, from several starts."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.noise,)  # tables and scratch memory are rebuilt on demand
@@ -107,20 +110,35 @@ class CompiledSimulator(Simulator):
                 self._observables.popitem(last=False)
         return data
 
+    def _expectations(
+        self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
+    ) -> list[float]:
+        # A part for each thread at a time: single energies of small circuits are shorter than what a hand-over takes.
+        count = worker_count(workers)
+        size = max(1, min(64, len(pairs) // (4 * count)))
+        parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
+
+        def energies(part: list[tuple[Circuit, Any]]) -> list[float]:
+            return super(CompiledSimulator, self)._expectations(part, hamiltonian, 1)
+
+        return [energy for part in in_order(energies, parts, min(count, len(parts))) for energy in part]
+
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> CompiledObjective:
         return CompiledObjective(self, circuit, hamiltonian)
 
 
 class CompiledObjective(Objective):
-    """An objective whose whole minimization can run in compiled code."""
+    """An objective whose whole minimization can run in compiled code, in several threads at once."""
 
     simulator: CompiledSimulator
+    threaded: ClassVar[bool] = True
 
     def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""
         from qas.optimizers.bfgs import minimize_bfgs
 
         result = minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
-        self.nfev += result.nfev
-        self.njev += result.njev
+        with self.simulator.counting:
+            self.nfev += result.nfev
+            self.njev += result.njev
         return result
