@@ -161,8 +161,7 @@ class Evaluator:
         Yields:
             An `Evaluation` for each circuit, in order.
         """
-        jobs = self.jobs(circuits, rng, lambda: max_evaluations, exact_start)
-        return in_order(self.optimize, jobs, self.workers(workers), ahead)
+        return self.optimized(self.jobs(circuits, rng, lambda: max_evaluations, exact_start), workers, ahead)
 
     # ------------------------------------------------------------------ in two steps
     def workers(self, workers: int | None = None) -> int:
@@ -201,23 +200,58 @@ class Evaluator:
         for circuit, generator in zip(circuits, rngs, strict=False):
             yield self.job(circuit, generator, max_evaluations(), exact_start)
 
+    def optimized(
+        self, jobs: Iterable[Job], workers: int | None = None, ahead: int | None = None
+    ) -> Generator[Evaluation, None, None]:
+        """The jobs done, in order; arguments as of `evaluate_many`."""
+        from qas.optimizers import MOST_TOGETHER
+
+        return in_order(
+            self.optimize,
+            jobs,
+            self.workers(workers),
+            ahead=ahead,
+            together=self.optimize_together,
+            most_together=MOST_TOGETHER,
+        )
+
     def optimize(self, job: Job) -> Evaluation:
         """Do a job; where `workers` says more than 1, in any thread."""
         from qas.optimizers import minimize
 
-        circuit, start, limit, rng = job
-        objective = self.problem.objective(circuit, self.simulator)
         result = minimize(
-            objective,
-            start,
+            self.problem.objective(job.circuit, self.simulator),
+            job.start,
             method=self.optimizer,
-            max_evaluations=limit,
+            max_evaluations=job.limit,
             tolerance=self.tolerance,
             shots=self.shots,
-            rng=rng,
+            rng=job.rng,
             **self.options,
         )
-        tuned = circuit.with_angles(result.x) if len(start) else circuit
+        return self._evaluation(job, result)
+
+    def optimize_together(self, jobs: list[Job]) -> list[Evaluation | Exception]:
+        """What `optimize` returns or raises for each of a few short jobs, in one call of compiled code."""
+        from qas.optimizers import minimize_together
+
+        found: list[Any] = []
+        tasks = []
+        for job in jobs:
+            try:
+                tasks.append((self.problem.objective(job.circuit, self.simulator), job.start, job.limit))
+                found.append(None)
+            except Exception as error:  # raised at the job's turn
+                found.append(error)
+        results = iter(minimize_together(tasks, self.tolerance))
+        for k, job in enumerate(jobs):
+            if found[k] is None:
+                result = next(results)
+                found[k] = result if isinstance(result, Exception) else self._evaluation(job, result)
+        return found
+
+    def _evaluation(self, job: Job, result: Any) -> Evaluation:
+        tuned = job.circuit.with_angles(result.x) if len(job.start) else job.circuit
         energy = float(result.fun)
         return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev))
 

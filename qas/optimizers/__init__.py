@@ -6,7 +6,7 @@ group ``qas.optimizers``), or hand it to `minimize`; its keyword-only arguments 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "SampledObjective", "list_optimizers", "minimize", "minimize_many"]
 
+
+MOST_TOGETHER = 8
+"""Minimizations of one compiled call."""
 
 OPTIMIZERS = Registry(
     "optimizers",
@@ -85,16 +88,7 @@ def minimize(
         QasError: an unknown option, a budget, tolerance or number of shots out of range, or shots with a method that
             needs exact gradients.
     """
-    chosen = method if callable(method) else OPTIMIZERS[method]
-    name = getattr(method, "__name__", method)
-    _check_options(str(name), chosen, options)
-    budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
-    finite_number("tolerance", tolerance, above=0)
-    if shots is not None:
-        whole_number("shots", shots)
-        if _needs_gradient(chosen):
-            other = ", ".join(sorted(n for n in OPTIMIZERS if not _needs_gradient(OPTIMIZERS[n])))
-            raise QasError(f"{name} needs exact gradients and takes no shots; with shots use one of {other}")
+    chosen, budget = _checked_settings(method, max_evaluations, tolerance, shots, options)
     x = _checked_start(objective, start)
 
     compiled = getattr(objective, "minimize_compiled", None)
@@ -135,6 +129,7 @@ def minimize_many(
     many, points = list(objectives), list(starts)
     if len(many) != len(points):
         raise QasError(f"each of {len(many)} objectives is minimized from a start of its own, got {len(points)}")
+    _checked_settings(method, max_evaluations, tolerance, shots, options)
     whole_number("workers", 1 if workers is None else workers)
     generator = np.random.default_rng(rng)
 
@@ -152,12 +147,67 @@ def minimize_many(
     at_once = all(runs_in_threads(objective, method, shots, options) for objective in many)
     # Without angles an objective is called as usual, and counts by itself.
     at_once = at_once and (len({id(o) for o in many}) == len(many) or all(o.n_angles for o in many))
-    return list(in_order(run, zip(many, points, strict=True), min(worker_count(workers), len(many)) if at_once else 1))
+    count = min(worker_count(workers), len(many)) if at_once else 1
+
+    def run_together(pairs: list[tuple[Any, Any]]) -> list[Any]:
+        return minimize_together([(objective, start, max_evaluations) for objective, start in pairs], tolerance)
+
+    return list(
+        in_order(run, zip(many, points, strict=True), count, together=run_together, most_together=MOST_TOGETHER)
+    )
+
+
+def minimize_together(tasks: Sequence[tuple[Any, Any, int | None]], tolerance: float) -> list[Any]:
+    """What `minimize` returns or raises for several short minimizations, in one compiled call.
+
+    Args:
+        tasks: up to `MOST_TOGETHER` of (objective, start, most evaluations) such that `runs_in_threads`.
+        tolerance: as of `minimize`.
+    """
+    from qas.optimizers.batch import FEWEST, minimize_batch
+    from qas.simulators.compiled import CompiledObjective
+
+    found: list[Any] = [None] * len(tasks)
+    batch: list[tuple[int, np.ndarray]] = []
+    for k, (objective, start, limit) in enumerate(tasks):
+        try:
+            if len(tasks) >= FEWEST and isinstance(objective, CompiledObjective) and objective.n_angles:
+                batch.append((k, _checked_start(objective, start)))
+            else:
+                found[k] = minimize(objective, start, max_evaluations=limit, tolerance=tolerance, rng=0)
+        except Exception as error:  # the caller's, at its turn
+            found[k] = error
+    if batch:
+        limits = [2**62 if tasks[k][2] is None else int(tasks[k][2]) for k, _ in batch]  # type: ignore[arg-type]
+        results = minimize_batch([tasks[k][0] for k, _ in batch], [x for _, x in batch], limits, tolerance)
+        for (k, _), result in zip(batch, results, strict=True):
+            found[k] = result
+    return found
 
 
 def runs_in_threads(objective: Any, method: str | Callable[..., Outcome], shots: int | None, options: Any) -> bool:
     """Whether `minimize` with these arguments may run in several threads at once, draws nothing, and gains from it."""
     return getattr(objective, "threaded", False) and method == "l-bfgs" and shots is None and not options
+
+
+def _checked_settings(
+    method: str | Callable[..., Outcome],
+    max_evaluations: int | None,
+    tolerance: float,
+    shots: int | None,
+    options: dict[str, Any],
+) -> tuple[Callable[..., Outcome], int | None]:
+    chosen = method if callable(method) else OPTIMIZERS[method]
+    name = getattr(method, "__name__", method)
+    _check_options(str(name), chosen, options)
+    budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
+    finite_number("tolerance", tolerance, above=0)
+    if shots is not None:
+        whole_number("shots", shots)
+        if _needs_gradient(chosen):
+            other = ", ".join(sorted(n for n in OPTIMIZERS if not _needs_gradient(OPTIMIZERS[n])))
+            raise QasError(f"{name} needs exact gradients and takes no shots; with shots use one of {other}")
+    return chosen, budget
 
 
 def _needs_gradient(method: Callable[..., Outcome]) -> bool:

@@ -8,7 +8,14 @@ from typing import Any
 
 from numba import njit
 
-_FILES = ("_simd.py", "_sv_kernels.py", "_ptm_kernels.py", "../optimizers/bfgs.py", "../adapters/_kernels.py")
+_FILES = (
+    "_simd.py",
+    "_sv_kernels.py",
+    "_ptm_kernels.py",
+    "../optimizers/bfgs.py",
+    "../optimizers/batch.py",
+    "../adapters/_kernels.py",
+)
 
 
 def _stamp() -> tuple[tuple[int, int], ...]:

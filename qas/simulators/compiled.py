@@ -137,7 +137,12 @@ class CompiledObjective(Objective):
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""
         from qas.optimizers.bfgs import minimize_bfgs
 
-        result = minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
+        return self.counted(
+            minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
+        )
+
+    def counted(self, result: Any) -> Any:
+        """A result of compiled code, its calls counted."""
         with self.simulator.counting:
             self.nfev += result.nfev
             self.njev += result.njev
