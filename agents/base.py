@@ -194,8 +194,12 @@ class DrawnAhead:
         return self._before[0] if self._before else rng_state(self.rng)
 
     def rewind(self) -> None:
-        """Forget the draws whose results are not in."""
+        """Take back the draws whose results are not in."""
         self.rng.bit_generator.state = self.state
+        self._before.clear()
+
+    def finish(self) -> None:
+        """All draws stand, also those that came to nothing."""
         self._before.clear()
 
 

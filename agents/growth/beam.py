@@ -57,7 +57,7 @@ class BeamAgent(Agent):
                 for found in results:
                     self._note(found)
                     self.search.safe_point(self)
-            self.drawn.rewind()
+            self.drawn.finish()
             self._advance()
 
     def _grown(self) -> Iterator[Circuit]:
