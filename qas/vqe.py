@@ -172,11 +172,12 @@ class Evaluator:
         """
         from qas.optimizers import runs_in_threads
 
-        count = worker_count(workers)
-        if not self.problem.simulated:
+        if not self.problem.simulated or worker_count(workers) == 1:
             return 1
         objective = self.problem.objective(Circuit(self.problem.n_qubits), self.simulator)
-        return count if runs_in_threads(objective, self.optimizer, self.shots, self.options) else 1
+        if not runs_in_threads(objective, self.optimizer, self.shots, self.options):
+            return 1
+        return worker_count(workers, objective.scratch)
 
     def job(
         self, circuit: Circuit, rng: np.random.Generator, max_evaluations: int | None = None, exact_start: bool = False

@@ -147,7 +147,8 @@ def minimize_many(
     at_once = all(runs_in_threads(objective, method, shots, options) for objective in many)
     # Without angles an objective is called as usual, and counts by itself.
     at_once = at_once and (len({id(o) for o in many}) == len(many) or all(o.n_angles for o in many))
-    count = min(worker_count(workers), len(many)) if at_once else 1
+    scratch = max((o.scratch for o in many), default=0) if at_once else 0
+    count = min(worker_count(workers, scratch), len(many)) if at_once else 1
 
     def run_together(pairs: list[tuple[Any, Any]]) -> list[Any]:
         return minimize_together([(objective, start, max_evaluations) for objective, start in pairs], tolerance)

@@ -26,9 +26,11 @@ class BaseObjective(abc.ABC):
         nfev: calls of the objective; a gradient counts as one of them.
         njev: gradients among them.
         threaded: several of its kind may be minimized at once in different threads, and gain from it.
+        scratch: bytes that a minimization in one thread may take; 0 where that is of no account.
     """
 
     threaded: ClassVar[bool] = False
+    scratch: int = 0
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit

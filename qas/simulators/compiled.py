@@ -16,6 +16,9 @@ from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
 from qas.simulators.workers import in_order, worker_count
 
+_STATES = 32
+"""As many states, or fewer, are held by a gradient of a large register."""
+
 
 class CompiledCircuit(NamedTuple):
     """A circuit as arrays for the kernels."""
@@ -110,11 +113,16 @@ class CompiledSimulator(Simulator):
                 self._observables.popitem(last=False)
         return data
 
+    def state_bytes(self, n_qubits: int) -> int:
+        """Memory of one state."""
+        return 16 << n_qubits if self.noise is None else 8 << (2 * n_qubits)
+
     def _expectations(
         self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
     ) -> list[float]:
         # A part for each thread at a time: single energies of small circuits are shorter than what a hand-over takes.
-        count = worker_count(workers)
+        largest = max((circuit.n_qubits for circuit, _ in pairs), default=1)
+        count = worker_count(workers, 4 * self.state_bytes(largest))
         size = max(1, min(64, len(pairs) // (4 * count)))
         parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
 
@@ -132,6 +140,10 @@ class CompiledObjective(Objective):
 
     simulator: CompiledSimulator
     threaded: ClassVar[bool] = True
+
+    def __init__(self, simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
+        super().__init__(simulator, circuit, hamiltonian)
+        self.scratch = _STATES * simulator.state_bytes(circuit.n_qubits)
 
     def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""

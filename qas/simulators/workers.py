@@ -6,6 +6,7 @@ with. A thread keeps its scratch memory from one batch to the next, so threads a
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
@@ -41,15 +42,28 @@ def cores() -> int:
     return count
 
 
-def worker_count(workers: int | None = None) -> int:
+@functools.cache
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 34
+
+
+def worker_count(workers: int | None = None, bytes_each: int = 0) -> int:
     """How many threads work on a batch: as many as told, or one for each core; one inside such a thread.
+
+    Args:
+        workers: what is told.
+        bytes_each: memory that each may take; together they take no more than half the machine's.
 
     Raises:
         QasError: not a whole number of at least 1.
     """
+    count = cores() if workers is None else whole_number("workers", workers)
     if in_worker():
         return 1
-    return cores() if workers is None else whole_number("workers", workers)
+    return min(count, max(1, _memory() // 2 // bytes_each)) if bytes_each else count
 
 
 class _Here(threading.local):
