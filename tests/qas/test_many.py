@@ -38,7 +38,7 @@ def circuits(count: int, n_qubits: int = 4, seed: int = 0, gates: int = 14) -> l
     rng = np.random.default_rng(seed)
     alphabet = ("ry", "rz", "rx", "cx", "h")
     made = [Circuit(n_qubits), Circuit(n_qubits, [("h", 0), ("cx", (0, 1))])]
-    return (made + [random_circuit(rng, n_qubits, gates, alphabet) for _ in range(count)])[:count]
+    return (made + [random_circuit(n_qubits, gates, rng, alphabet) for _ in range(count)])[:count]
 
 
 def fresh(made: list[Circuit]) -> list[Circuit]:
@@ -184,7 +184,7 @@ def test_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", COUNTS)
 def test_energies_of_many_circuits(noise: str | None, count: int) -> None:
     rng = np.random.default_rng(1)
-    hamiltonian = random_hamiltonian(rng, 4)
+    hamiltonian = random_hamiltonian(4, 20, rng)
     made = circuits(70)
     angles = [rng.normal(size=c.n_angles) if k % 3 else None for k, c in enumerate(made)]
     one = make_simulator(noise)
@@ -306,7 +306,7 @@ def test_what_many_minimizations_refuse(problem: Any, count: int) -> None:
 def test_a_deadline_cuts_many_minimizations_short() -> None:
     """Each has its best point, or had no energy yet: then the first of those says so."""
     rng = np.random.default_rng(5)
-    hamiltonian = random_hamiltonian(rng, 6)
+    hamiltonian = random_hamiltonian(6, 20, rng)
     made = circuits(400, 6, gates=60)[2:]
     simulator = make_simulator("ibm-mumbai")
     objectives = [simulator.objective(c, hamiltonian) for c in made]
@@ -435,7 +435,7 @@ def test_a_deadline_ends_a_metered_batch(problem: BaseProblem) -> None:
         while True:
             yield from circuits(40)[2:]
 
-    meter = Meter(Evaluator(problem, load_noise("ibm-mumbai"), tolerance=1e-13), Budget(seconds=60), Record(problem))
+    meter = Meter(Evaluator(problem, load_noise("ibm-mumbai"), tolerance=1e-13), Budget(seconds=60))
     got: list[Evaluation] = []
     with stop_when(0.3), pytest.raises(SearchEnded):
         got.extend(meter.evaluate_many(endless(), np.random.default_rng(0), workers=2))
