@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
 
-__all__ = ["Agent", "Search", "SearchEnded", "restore_rng", "rng_state"]
+__all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
 
 
 @dataclass
@@ -166,6 +167,40 @@ class Agent(abc.ABC):
     @abc.abstractmethod
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Take over what `state` returned; called after `prepare` on an equal search."""
+
+
+class DrawnAhead:
+    """A generator whose draws run ahead of their results, and where it stood before those that are still to come.
+
+    What makes circuits for `Meter.evaluate_many` calls `mark` before the draws of each, and what takes the results
+    calls `settle` after each: then `state` is that of a generator that draws for one circuit after the other.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._before: deque[dict[str, Any]] = deque()
+
+    def mark(self) -> None:
+        """Note where the generator stands."""
+        self._before.append(rng_state(self.rng))
+
+    def settle(self) -> None:
+        """The result of the oldest draws is in."""
+        self._before.popleft()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """JSON-able state before the oldest draws whose result is not in."""
+        return self._before[0] if self._before else rng_state(self.rng)
+
+    def rewind(self) -> None:
+        """Take back the draws whose results are not in."""
+        self.rng.bit_generator.state = self.state
+        self._before.clear()
+
+    def finish(self) -> None:
+        """All draws stand, also those that came to nothing."""
+        self._before.clear()
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:

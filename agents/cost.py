@@ -9,6 +9,7 @@ import numpy as np
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.meter import Budget
+from qas.optimizers import MOST_TOGETHER
 from qas.vqe import Evaluator
 
 _REPEATS = 5
@@ -24,7 +25,11 @@ def short_circuit(alphabet: Alphabet) -> Circuit:
 
 def warm_up(evaluator: Evaluator, circuit: Circuit) -> None:
     """Compile the kernels, and refuse a register or settings that do not fit; counts as no evaluations."""
-    evaluator.evaluate(circuit, np.random.default_rng(0), max_evaluations=2)
+    rng = np.random.default_rng(0)
+    evaluator.evaluate(circuit, rng, max_evaluations=2)
+    if evaluator.workers() > 1:
+        jobs = evaluator.jobs([circuit] * MOST_TOGETHER, rng, lambda: 2, False)
+        evaluator.optimize_together(list(jobs))
 
 
 def cost_line(evaluator: Evaluator, circuit: Circuit, budget: Budget) -> str:

@@ -111,7 +111,7 @@ class Circuit:
         return self._gates
 
     def __len__(self) -> int:
-        return len(self._gates)
+        return len(self._architecture)
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates)
@@ -153,19 +153,34 @@ class Circuit:
             raise CircuitError(f"the circuit has {self.n_angles} angles, got {len(values)}")
         if not np.isfinite(values).all():
             raise CircuitError("angles must be finite, got NaN or infinity")
-        numbers = values.tolist()
+        copy = object.__new__(Circuit)
+        known = copy.__dict__
+        known.update(self.__dict__)  # whatever is known of the architecture holds for the copy too
+        known.setdefault("_pattern", known.get("_gates"))
+        known.pop("_gates", None)
+        known["angles"] = values = values.copy()
+        values.flags.writeable = False
+        return copy
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what a circuit does not hold: a search looks at the gates of few of the circuits it optimizes.
+        if name != "_gates" or "_pattern" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        numbers = self.angles.tolist()
         gates, position = [], 0
-        for gate in self._gates:
+        for gate in self._pattern:
             count = len(gate.angles)
             if count:
                 gate = gate.with_angles(tuple(numbers[position : position + count]))
                 position += count
             gates.append(gate)
-        copy = object.__new__(Circuit)
-        copy.__dict__.update(self.__dict__)  # whatever is known of the architecture holds for the copy too
-        copy.__dict__.pop("angles", None)
-        copy._gates = tuple(gates)
-        return copy
+        self._gates = tuple(gates)
+        return self._gates
+
+    @property
+    def _architecture(self) -> tuple[Gate, ...]:
+        """Gates whose angles may be others."""
+        return self.__dict__.get("_pattern") or self._gates
 
     # ------------------------------------------------------------------ editing (all return a new circuit)
     def append(self, name: str, qubits: int | Sequence[int], *angles: float) -> Circuit:
@@ -206,7 +221,7 @@ class Circuit:
         """For each gate the layer it falls into when every gate moves as early as it can; counted from 0."""
         free = [0] * self._n_qubits
         layers = []
-        for gate in self._gates:
+        for gate in self._architecture:
             first, last = gate.qubits[0], gate.qubits[-1]
             layer = max(free[first], free[last])
             free[first] = free[last] = layer + 1
@@ -221,7 +236,7 @@ class Circuit:
     @property
     def counts(self) -> dict[str, int]:
         """How often each gate name occurs."""
-        return dict(sorted(Counter(g.name for g in self._gates).items()))
+        return dict(sorted(Counter(g.name for g in self._architecture).items()))
 
     def count(self, name: str) -> int:
         """How often gate `name` occurs.
@@ -230,12 +245,12 @@ class Circuit:
             UnknownNameError: no such gate.
         """
         gate_spec(name)
-        return sum(g.name == name for g in self._gates)
+        return sum(g.name == name for g in self._architecture)
 
     @cached_property
     def two_qubit_gates(self) -> int:
         """Number of gates on two qubits."""
-        return sum(len(g.qubits) == 2 for g in self._gates)
+        return sum(len(g.qubits) == 2 for g in self._architecture)
 
     @cached_property
     def key(self) -> str:
@@ -247,7 +262,7 @@ class Circuit:
         """
         rows = [
             (layer, tuple(sorted(g.qubits)) if GATES[g.name].symmetric else g.qubits, g.name)
-            for layer, g in zip(self.moments, self._gates, strict=True)
+            for layer, g in zip(self.moments, self._architecture, strict=True)
         ]
         rows.sort()
         return hashlib.blake2b(repr((self._n_qubits, rows)).encode(), digest_size=16).hexdigest()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.simulators.interrupt import Interrupted, current
-from qas.vqe import Evaluation, Evaluator
+from qas.vqe import Evaluation, Evaluator, Job
 
 if TYPE_CHECKING:
     from qas.record import Record
@@ -116,13 +118,85 @@ class Meter:
         Raises:
             SearchEnded: nothing is left to spend.
         """
-        left = self.left()
-        limit = max_evaluations if left is None else min(left, max_evaluations or left)
+        self.left()
+        limit = self._limit(max_evaluations)
         with _ended_if_interrupted():
             found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
+        return self._counted(found, rng, tidy)
+
+    def evaluate_many(
+        self,
+        circuits: Iterable[Circuit],
+        rng: np.random.Generator | Iterable[np.random.Generator],
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+        tidy: bool = False,
+        workers: int | None = None,
+        ahead: int | None = None,
+    ) -> Generator[Evaluation, None, None]:
+        """What `evaluate` does with one circuit after the other, worked on as `Evaluator.evaluate_many` says.
+
+        Counts, record and the end of a budget are those of one after the other: what was worked on beyond it is thrown
+        away, and counts as nothing. Only the circuits and their generators have gone on by then.
+
+        Args:
+            circuits, rng, max_evaluations, exact_start, workers, ahead: as of `Evaluator.evaluate_many`.
+            tidy: as of `evaluate`.
+
+        Raises:
+            SearchEnded: nothing is left to spend, and there is another circuit.
+        """
+        rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
+        pairs = zip(circuits, rngs, strict=False)
+        if self.evaluator.workers(workers) == 1:
+            for circuit, generator in pairs:
+                settings: Any = {"max_evaluations": max_evaluations, "exact_start": exact_start, "tidy": tidy}
+                yield self.evaluate(circuit, generator, **settings)
+            return
+        taken: deque[Job] = deque()
+
+        def jobs() -> Iterator[Job]:
+            for circuit, generator in pairs:
+                if not taken:
+                    self.left()
+                elif not self._may_begin(len(taken)):
+                    raise SearchEnded
+                taken.append(self.evaluator.job(circuit, generator, self._limit(max_evaluations), exact_start))
+                yield taken[-1]
+
+        with closing(self.evaluator.optimized(jobs(), workers, ahead)) as results:
+            while True:
+                if taken:
+                    self.left()
+                with _ended_if_interrupted():
+                    found = next(results, None)
+                    if found is None:
+                        return
+                    job, limit = taken.popleft(), self._limit(None)
+                    if limit is not None and found.evaluations > limit:
+                        found = self.evaluator.optimize(job._replace(limit=min(job.limit, limit)))
+                yield self._counted(found, job.rng, tidy)
+
+    def _counted(self, found: Evaluation, rng: np.random.Generator, tidy: bool) -> Evaluation:
         self.evaluations += found.evaluations
         self.architectures += 1
         return found if self.record is None else self.record.take(found, self, rng, tidy=tidy)
+
+    def _limit(self, max_evaluations: int | None) -> int | None:
+        """Most evaluations of an architecture that begins now."""
+        if self.budget is None or self.budget.evaluations is None:
+            return max_evaluations
+        left = self.budget.evaluations - self.evaluations
+        return min(left, max_evaluations or left)
+
+    def _may_begin(self, before: int) -> bool:
+        """Whether something may be left for an architecture when so many before it are done; each costs something."""
+        b = self.budget
+        if b is None:
+            return True
+        evaluations = b.evaluations is None or self.evaluations + before < b.evaluations
+        return evaluations and (b.steps is None or self.architectures + before < b.steps)
 
     def energy(self, circuit: Circuit) -> float:
         """Exact energy of a circuit at its own angles; counts as one evaluation.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Protocol
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from qas.circuits import Circuit
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.simulators import Simulator
+from qas.simulators.workers import in_order, worker_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,34 @@ class CircuitEvaluator(Protocol):
         """Optimize the angles of `circuit`, starting from its own."""
         ...
 
+    def evaluate_many(
+        self,
+        circuits: Iterable[Circuit],
+        rng: np.random.Generator | Iterable[np.random.Generator],
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+        workers: int | None = None,
+        ahead: int | None = None,
+    ) -> Generator[Evaluation, None, None]:
+        """What `evaluate` says of one circuit after the other, on all cores."""
+        ...
+
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""
         ...
+
+
+class Job(NamedTuple):
+    """One architecture whose angles are to be optimized; all that is random about it has been drawn."""
+
+    circuit: Circuit
+    start: np.ndarray
+    """angles to start from, radians, float64, shape (n_angles,)"""
+    limit: int
+    """most evaluations"""
+    rng: np.random.Generator
+    """for shots and methods that draw"""
 
 
 @dataclass
@@ -106,24 +133,126 @@ class Evaluator:
             max_evaluations: overrides the evaluator's, if smaller.
             exact_start: leave the start angles as they are.
         """
-        from qas.optimizers import minimize
+        return self.optimize(self.job(circuit, rng, max_evaluations, exact_start))
 
+    def evaluate_many(
+        self,
+        circuits: Iterable[Circuit],
+        rng: np.random.Generator | Iterable[np.random.Generator],
+        *,
+        max_evaluations: int | None = None,
+        exact_start: bool = False,
+        workers: int | None = None,
+        ahead: int | None = None,
+    ) -> Generator[Evaluation, None, None]:
+        """What `evaluate` says of one circuit after the other; the compiled engines work on several at once.
+
+        Circuits are taken, and their start noise is drawn, in their order and in this thread, so that the results are
+        those of `evaluate` for any number of workers, also where making a circuit draws from the same generator. Other
+        engines, optimizers and shots work on one after the other. Close the generator to stop what is not done.
+
+        Args:
+            circuits: architectures and start angles; taken as they are needed, so that there may be endlessly many.
+            rng: a generator for all, or one for each circuit.
+            max_evaluations, exact_start: as of `evaluate`, for every circuit.
+            workers: threads; None: one for each core that the process may use.
+            ahead: circuits taken beyond the one whose result comes next; None: 16 for each thread.
+
+        Yields:
+            An `Evaluation` for each circuit, in order.
+        """
+        return self.optimized(self.jobs(circuits, rng, lambda: max_evaluations, exact_start), workers, ahead)
+
+    # ------------------------------------------------------------------ in two steps
+    def workers(self, workers: int | None = None) -> int:
+        """How many circuits this evaluator works on at once: 1 where the order in which it draws matters.
+
+        Raises:
+            QasError: workers below 1.
+        """
+        from qas.optimizers import runs_in_threads
+
+        if not self.problem.simulated or worker_count(workers) == 1:
+            return 1
+        objective = self.problem.objective(Circuit(self.problem.n_qubits), self.simulator)
+        if not runs_in_threads(objective, self.optimizer, self.shots, self.options):
+            return 1
+        return worker_count(workers, objective.scratch)
+
+    def job(
+        self, circuit: Circuit, rng: np.random.Generator, max_evaluations: int | None = None, exact_start: bool = False
+    ) -> Job:
+        """What `optimize` is to do, the start noise drawn; arguments as of `evaluate`."""
         limit = self.max_evaluations if max_evaluations is None else min(self.max_evaluations, max_evaluations)
         start = np.array(circuit.angles)
         if self.start_noise and not exact_start and len(start):
             start = start + rng.normal(scale=self.start_noise, size=len(start))
-        objective = self.problem.objective(circuit, self.simulator)
+        return Job(circuit, start, limit, rng)
+
+    def jobs(
+        self,
+        circuits: Iterable[Circuit],
+        rng: np.random.Generator | Iterable[np.random.Generator],
+        max_evaluations: Callable[[], int | None],
+        exact_start: bool,
+    ) -> Iterator[Job]:
+        """Jobs of many circuits, each made when it is asked for."""
+        rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
+        for circuit, generator in zip(circuits, rngs, strict=False):
+            yield self.job(circuit, generator, max_evaluations(), exact_start)
+
+    def optimized(
+        self, jobs: Iterable[Job], workers: int | None = None, ahead: int | None = None
+    ) -> Generator[Evaluation, None, None]:
+        """The jobs done, in order; arguments as of `evaluate_many`."""
+        from qas.optimizers import MOST_TOGETHER
+
+        return in_order(
+            self.optimize,
+            jobs,
+            self.workers(workers),
+            ahead=ahead,
+            together=self.optimize_together,
+            most_together=MOST_TOGETHER,
+        )
+
+    def optimize(self, job: Job) -> Evaluation:
+        """Do a job; where `workers` says more than 1, in any thread."""
+        from qas.optimizers import minimize
+
         result = minimize(
-            objective,
-            start,
+            self.problem.objective(job.circuit, self.simulator),
+            job.start,
             method=self.optimizer,
-            max_evaluations=limit,
+            max_evaluations=job.limit,
             tolerance=self.tolerance,
             shots=self.shots,
-            rng=rng,
+            rng=job.rng,
             **self.options,
         )
-        tuned = circuit.with_angles(result.x) if len(start) else circuit
+        return self._evaluation(job, result)
+
+    def optimize_together(self, jobs: list[Job]) -> list[Evaluation | Exception]:
+        """What `optimize` returns or raises for each of a few short jobs, in one call of compiled code."""
+        from qas.optimizers import minimize_together
+
+        found: list[Any] = []
+        tasks = []
+        for job in jobs:
+            try:
+                tasks.append((self.problem.objective(job.circuit, self.simulator), job.start, job.limit))
+                found.append(None)
+            except Exception as error:  # raised at the job's turn
+                found.append(error)
+        results = iter(minimize_together(tasks, self.tolerance))
+        for k, job in enumerate(jobs):
+            if found[k] is None:
+                result = next(results)
+                found[k] = result if isinstance(result, Exception) else self._evaluation(job, result)
+        return found
+
+    def _evaluation(self, job: Job, result: Any) -> Evaluation:
+        tuned = job.circuit.with_angles(result.x) if len(job.start) else job.circuit
         energy = float(result.fun)
         return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev))
 

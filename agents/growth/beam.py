@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
+from qas.vqe import Evaluation
 
 
 class BeamAgent(Agent):
@@ -33,6 +37,9 @@ class BeamAgent(Agent):
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
+        self.drawn = DrawnAhead(self.rng)
+        self._trying: deque[int] = deque()
+        """Positions whose results are to come."""
         self.beam: list[tuple[float, Circuit]] = []
         self.pending: list[tuple[float, Circuit]] = []
         self.position = 0
@@ -45,32 +52,46 @@ class BeamAgent(Agent):
         if not self.beam:
             self._restart()
         while True:
-            total = len(self.beam) * len(self.extensions)
-            while self.position < total:
-                self.search.safe_point(self)
-                which, extension = divmod(self.position, len(self.extensions))
-                self.position += 1
-                self._try(self.beam[which][1], self.extensions[extension])
+            self.search.safe_point(self)
+            with closing(self.meter.evaluate_many(self._grown(), self.rng)) as results:
+                for found in results:
+                    self._note(found)
+                    self.search.safe_point(self)
+            self.drawn.finish()
             self._advance()
+
+    def _grown(self) -> Iterator[Circuit]:
+        """The circuits that are still to be tried on this level."""
+        self.drawn.mark()
+        for position in range(self.position, len(self.beam) * len(self.extensions)):
+            which, extension = divmod(position, len(self.extensions))
+            grown = self._extended(self.beam[which][1], self.extensions[extension])
+            if grown is not None:
+                self._trying.append(position)
+                yield grown
+                self.drawn.mark()
+
+    def _note(self, found: Evaluation) -> None:
+        self.drawn.settle()
+        self.position = self._trying.popleft() + 1
+        self.pending.append((found.error, found.circuit))
+        self.pending.sort(key=lambda item: item[0])
+        del self.pending[8 * self.width :]
 
     def _restart(self) -> None:
         found = self.meter.evaluate(Circuit(self.search.problem.n_qubits), self.rng)
         self.beam, self.pending, self.position = [(found.error, found.circuit)], [], 0
 
-    def _try(self, circuit: Circuit, extension: tuple[Gate, ...]) -> None:
+    def _extended(self, circuit: Circuit, extension: tuple[Gate, ...]) -> Circuit | None:
+        """None if it is too long, or no longer than a simpler one."""
         if len(circuit) + len(extension) > self.search.max_gates:
-            return
+            return None
         grown = circuit
         for gate in extension:
             count = gate_spec(gate.name).n_angles
             angles = tuple(self.rng.normal(scale=0.1, size=count).tolist())
             grown = grown.insert(len(grown), Gate(gate.name, gate.qubits, angles))
-        if len(self.search.problem.simplify(grown)) != len(grown):
-            return
-        found = self.meter.evaluate(grown, self.rng)
-        self.pending.append((found.error, found.circuit))
-        self.pending.sort(key=lambda item: item[0])
-        del self.pending[8 * self.width :]
+        return grown if len(self.search.problem.simplify(grown)) == len(grown) else None
 
     def _advance(self) -> None:
         kept: list[tuple[float, Circuit]] = []
@@ -90,7 +111,7 @@ class BeamAgent(Agent):
             return [[error, circuit.to_list()] for error, circuit in items]
 
         state = {
-            "rng": rng_state(self.rng),
+            "rng": self.drawn.state,
             "beam": pack(self.beam),
             "pending": pack(self.pending),
             "position": self.position,
@@ -100,6 +121,7 @@ class BeamAgent(Agent):
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
+        self.drawn = DrawnAhead(self.rng)
         self.beam = [(error, Circuit(n, gates)) for error, gates in state["beam"]]
         self.pending = [(error, Circuit(n, gates)) for error, gates in state["pending"]]
         self.position = int(state["position"])

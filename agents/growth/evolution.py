@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
+from qas.simulators.workers import worker_count
+from qas.vqe import Evaluation
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
     circuit: Circuit
     error: float
@@ -44,6 +49,9 @@ class EvolutionAgent(Agent):
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
+        self.drawn = DrawnAhead(self.rng)
+        self._trying: deque[str] = deque()
+        """Keys of the children whose results are to come."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -57,7 +65,7 @@ class EvolutionAgent(Agent):
             self._seed()
         while True:
             self.search.safe_point(self)
-            self._step()
+            self._breed()
 
     def _seed(self) -> None:
         """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
@@ -68,25 +76,61 @@ class EvolutionAgent(Agent):
             if 0 < len(layer) <= self.search.max_gates:
                 self._offer(Circuit(n, layer))
 
-    def _step(self) -> None:
-        parent = self._choose_parent()
-        child = parent.circuit
+    def _breed(self) -> None:
+        """Children of the population as it stands, up to the first that changes it.
+
+        Most do not, so that children are made and worked on before those ahead of them are judged; what a change makes
+        void was only time.
+        """
+        settings: dict[str, Any] = {"tidy": True, "ahead": worker_count() + 1}
+        leader: _Member | None = None
+        with closing(self.meter.evaluate_many(self._children(), self.rng, **settings)) as results:
+            for found in results:
+                self.drawn.settle()
+                self._count(self._trying.popleft())
+                member = _Member(found.circuit, found.error)
+                before = list(self._cell(member))
+                leader = member if self._insert(member) else None
+                if self._cell(member) != before or not self.tried:
+                    break
+                self.search.safe_point(self)
+        self._trying.clear()
+        self.drawn.rewind()
+        if leader is not None:
+            self._prune(leader)
+
+    def _children(self) -> Iterator[Circuit]:
+        self.drawn.mark()
+        while True:
+            refused = 0 if self._trying else self.refused
+            while self._refuses(child := self._child()):
+                refused += 1
+                if refused >= 1000 and self._trying:
+                    return  # what comes next depends on what is tried by then
+                if refused >= 1000:
+                    self.search.safe_point(self)
+                    # A small space is exhausted: without another round the budget would never be used up.
+                    self.tried.clear()
+                    self.refused = refused = 0
+            self._trying.append(child.key)
+            yield child
+            self.drawn.mark()
+
+    def _child(self) -> Circuit:
+        child = self._choose_parent().circuit
         for _ in range(1 + self.rng.poisson(self.changes)):
             child = self._mutate(child)
-        child = self.search.problem.simplify(child)
-        key = child.key
-        if len(child) > self.search.max_gates or self.tried.get(key, 0) >= 2:
-            self.refused += 1
-            if self.refused >= 1000:
-                # A small space is exhausted: without another round the budget would never be used up.
-                self.tried.clear()
-                self.refused = 0
-            return
+        return self.search.problem.simplify(child)
+
+    def _refuses(self, child: Circuit) -> bool:
+        times = self.tried.get(child.key, 0) + self._trying.count(child.key)
+        return len(child) > self.search.max_gates or times >= 2
+
+    def _count(self, key: str) -> None:
         self.refused = 0
         self.tried[key] = self.tried.get(key, 0) + 1
         if len(self.tried) > 200_000:
             self.tried.clear()
-        self._offer(child)
 
     def _choose_parent(self) -> _Member:
         cells = sorted(self.cells)
@@ -110,6 +154,9 @@ class EvolutionAgent(Agent):
         if improved:
             self._prune(member)
         return member if improved else None
+
+    def _cell(self, member: _Member) -> list[_Member]:
+        return self.cells.get(member.circuit.two_qubit_gates, [])
 
     def _insert(self, member: _Member) -> bool:
         """Put a member into its cell; returns whether it leads there."""
@@ -136,19 +183,32 @@ class EvolutionAgent(Agent):
         current = member
         for _ in range(len(member.circuit)):
             best: _Member | None = None
-            order = self.rng.permutation(len(current.circuit))
-            for index in order:
-                shorter = self.search.problem.simplify(current.circuit.delete(int(index)))
-                found = self.meter.evaluate(shorter, self.rng, max_evaluations=60, tidy=True)
-                candidate = _Member(found.circuit, found.error)
-                if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
-                    best = candidate
-                    break
-                self._insert(candidate)
+            with closing(self._deletions(current.circuit)) as results:
+                for found in results:
+                    self.drawn.settle()
+                    candidate = _Member(found.circuit, found.error)
+                    if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
+                        best = candidate
+                        break
+                    self._insert(candidate)
+            self.drawn.rewind()
             if best is None:
                 return
             self._insert(best)
             current = best
+
+    def _deletions(self, circuit: Circuit) -> Generator[Evaluation, None, None]:
+        """What is left of a circuit without one of its gates, in random order."""
+
+        def shorter() -> Iterator[Circuit]:
+            self.drawn.mark()
+            for index in order:
+                yield self.search.problem.simplify(circuit.delete(int(index)))
+                self.drawn.mark()
+
+        order = self.rng.permutation(len(circuit))
+        ahead = worker_count() + 1  # the first that succeeds makes those behind it void
+        return self.meter.evaluate_many(shorter(), self.rng, max_evaluations=60, tidy=True, ahead=ahead)
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:
@@ -193,11 +253,12 @@ class EvolutionAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         cells = [[two, [[m.circuit.to_list(), m.error] for m in members]] for two, members in self.cells.items()]
-        return {"rng": rng_state(self.rng), "cells": cells, "tried": self.tried, "refused": self.refused}, {}
+        return {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}, {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
+        self.drawn = DrawnAhead(self.rng)
         self.cells = {two: [_Member(Circuit(n, c), error) for c, error in members] for two, members in state["cells"]}
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
         self.refused = int(state["refused"])

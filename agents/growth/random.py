@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any, ClassVar
 
 import numpy as np
 
-from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.pool.agent import POOL_SIZE, PoolAgent
 from qas.agents.pool.searchers import PoolSearcher, RandomSearcher
 from qas.circuits import Circuit, Gate
@@ -59,6 +60,7 @@ class RandomAgent(PoolAgent):
         else:
             Agent.prepare(self, search)
             self.rng = search.rng(1)
+            self.drawn = DrawnAhead(self.rng)
 
     def defaults(self, problem: Any) -> dict[str, Any]:
         return super().defaults(problem) if self._named or problem.listed else {}
@@ -72,9 +74,16 @@ class RandomAgent(PoolAgent):
     def run(self) -> None:
         if self.from_pool:
             super().run()
+        self.search.safe_point(self)
+        with closing(self.meter.evaluate_many(self._draws(), self.rng)) as results:
+            for _ in results:
+                self.drawn.settle()
+                self.search.safe_point(self)
+
+    def _draws(self) -> Iterator[Circuit]:
         while True:
-            self.search.safe_point(self)
-            self.meter.evaluate(self.draw(), self.rng)
+            self.drawn.mark()
+            yield self.draw()
 
     def draw(self) -> Circuit:
         """One random circuit; no gate directly repeats the last one on all its qubits."""
@@ -90,10 +99,11 @@ class RandomAgent(PoolAgent):
         return Circuit(n, gates)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        return super().state() if self.from_pool else ({"rng": rng_state(self.rng)}, {})
+        return super().state() if self.from_pool else ({"rng": self.drawn.state}, {})
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         if self.from_pool:
             super().restore(state, arrays)
         else:
             self.rng = restore_rng(state["rng"])
+            self.drawn = DrawnAhead(self.rng)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import abc
 import hashlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.pool.candidates import Rules, encoder_for, one_of_each
 from qas.agents.pool.searchers import KnnSearcher, PoolSearcher
 from qas.checks import finite_number, whole_number
+from qas.circuits import Circuit
 from qas.encoders.pools.points import CircuitFeatures
 from qas.encoders.pools.pool import TabularProblem
 from qas.encoders.pools.reduction import reduce_rows
@@ -79,6 +83,7 @@ class PoolAgent(Agent):
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
+        self.drawn = DrawnAhead(self.rng)
         problem, alphabet = search.problem, search.alphabet
         self.table = problem if isinstance(problem, TabularProblem) else None
         """Where circuits are looked up instead of optimized."""
@@ -157,11 +162,13 @@ class PoolAgent(Agent):
             if not len(self.current):
                 self.current = self.propose()
                 continue
-            found = self.optimize(self.current[len(self.values)])
-            self.values.append(self.value(found))
-            if len(self.values) == len(self.current):
-                self.learn(self.current, self.values)
-                self.current, self.values = self.current[:0], []
+            with closing(self.optimized(self.current[len(self.values) :])) as results:
+                for found in results:
+                    self.values.append(self.value(found))
+                    if len(self.values) < len(self.current):
+                        self.search.safe_point(self)
+            self.learn(self.current, self.values)
+            self.current, self.values = self.current[:0], []
 
     def propose(self) -> np.ndarray:
         """Rows to evaluate next, at least one."""
@@ -180,26 +187,33 @@ class PoolAgent(Agent):
         """What the searcher maximizes."""
         return -found.energy
 
-    def optimize(self, row: np.ndarray) -> Evaluation:
-        """The best of `starts` optimizations from uniform angles, or the label of a circuit that has one."""
-        circuit = self.space.circuit(row)
-        if self.table is not None:
-            labelled = self.table.circuit(self.table.index(circuit))
-            return self.meter.evaluate(labelled, self.rng, exact_start=True)
-        best: Evaluation | None = None
-        for _ in range(self.starts if circuit.n_angles else 1):
-            angles = self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles)
-            found = self.meter.evaluate(circuit.with_angles(angles), self.rng, exact_start=True)
-            if best is None or found.energy < best.energy:
-                best = found
-        assert best is not None
-        return best
+    def optimized(self, rows: np.ndarray) -> Generator[Evaluation, None, None]:
+        """The best of `starts` optimizations from uniform angles for each row, or the label of one that has one."""
+        with closing(self.meter.evaluate_many(self._started(rows), self.rng, exact_start=True)) as results:
+            for row in rows:
+                trials = self.starts if self.table is None and self.space.circuit(row).n_angles else 1
+                best = next(results)
+                for found in islice(results, trials - 1):
+                    best = found if found.energy < best.energy else best
+                self.drawn.settle()
+                yield best
+
+    def _started(self, rows: np.ndarray) -> Iterator[Circuit]:
+        """Each row with the angles to start from, as often as there are starts."""
+        for row in rows:
+            self.drawn.mark()
+            circuit = self.space.circuit(row)
+            if self.table is not None:
+                yield self.table.circuit(self.table.index(circuit))
+                continue
+            for _ in range(self.starts if circuit.n_angles else 1):
+                yield circuit.with_angles(self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles))
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         state, arrays = self.searcher.state()
         own = {
-            "rng": rng_state(self.rng),
+            "rng": self.drawn.state,
             "asked": self.asked.tolist(),
             "values": self.values,
             "searcher": state,
@@ -214,6 +228,7 @@ class PoolAgent(Agent):
         if state["candidates"] != self._digest:
             raise QasError("the pool of the run has changed since it was started")
         self.rng = restore_rng(state["rng"])
+        self.drawn = DrawnAhead(self.rng)
         self.asked = np.array(state["asked"], dtype=np.int64)
         self.values = [float(v) for v in state["values"]]
         self.current = self.space.check_rows(arrays["batch"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Any, ClassVar
 
 import numpy as np
@@ -162,21 +163,25 @@ class BoAgent(PoolAgent):
         self._ledger = Ledger(recorder.folder, name, where, self.space)
         return self._ledger
 
-    def optimize(self, row: np.ndarray) -> Evaluation:
+    def optimized(self, rows: np.ndarray) -> Generator[Evaluation, None, None]:
         ledger = self.ledger
         if ledger is None:
-            return super().optimize(row)
-        ledger.begin(self.count, self.space.circuit(row))
-        try:
-            found = super().optimize(row)
-        except SearchEnded:
-            ledger.finish(None)
-            raise
-        # What the budget cut short counts as complete if it is the best all the same.
-        ledger.finish(found, cut=not self.meter.may_spend or bool(current()), best=found.energy < self.lowest)
-        self.lowest = min(self.lowest, found.energy)
-        self.count += 1
-        return found
+            yield from super().optimized(rows)
+            return
+        with closing(super().optimized(rows)) as results:
+            for row in rows:
+                ledger.begin(self.count, self.space.circuit(row))
+                try:
+                    found = next(results)
+                except SearchEnded:
+                    ledger.finish(None)
+                    raise
+                # What the budget cut short counts as complete if it is the best all the same.
+                cut = not self.meter.may_spend or bool(current())
+                ledger.finish(found, cut=cut, best=found.energy < self.lowest)
+                self.lowest = min(self.lowest, found.energy)
+                self.count += 1
+                yield found
 
     def _hear(self) -> None:
         """Take in what runs that share the study have found."""

@@ -459,7 +459,7 @@ def build_pool(
     """Draw a pool of distinct circuits and label it; go on where an earlier call stopped.
 
     Calling it again with the same space, size and seed adds what is missing: the rest of a task, or further tasks.
-    Labels depend on the seed, the task and the settings only, not on the number of processes.
+    Labels depend on the seed, the task and the settings only, not on the number of processes and threads.
 
     Args:
         folder: pool folder; new, or one of the same space, size and seed.
@@ -469,7 +469,7 @@ def build_pool(
         tasks: problems with a Hamiltonian, or names of `qas.list_problems`.
         noise: hardware noise of the labels; the task is then called ``<problem>@<noise>``.
         settings: how labels are optimized.
-        jobs: processes; default one for each core.
+        jobs: processes, and threads where there are fewer shards of circuits; default one for each core.
 
     Raises:
         UnknownNameError: no such problem or noise.
@@ -623,10 +623,11 @@ def _work(
     pool: Pool, task: str, settings: LabelSettings, identity: str, todo: list[int], jobs: int
 ) -> Iterator[tuple[int, str, int]]:
     """(shard, hash, circuits) of every shard as it is finished."""
-    jobs = min(jobs, len(todo))
+    # Processes first, as each has a GIL of its own; where there are fewer shards than jobs, threads in each.
+    jobs, workers = min(jobs, len(todo)), max(1, jobs // max(1, len(todo)))
     if jobs <= 1:
         for shard in todo:
-            yield _label_shard(pool.path, task, settings, identity, shard)
+            yield _label_shard(pool.path, task, settings, identity, workers, shard)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as executor:
@@ -635,7 +636,8 @@ def _work(
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.add(executor.submit(_label_shard, pool.path, task, settings, identity, waiting.pop()))
+                    shard = waiting.pop()
+                    running.add(executor.submit(_label_shard, pool.path, task, settings, identity, workers, shard))
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
@@ -662,9 +664,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, shard: int) -> tuple[int, str, int]:
-    """Label one shard of circuits and write it."""
-    from qas.optimizers import minimize
+def _label_shard(
+    path: Path, task: str, settings: LabelSettings, identity: str, workers: int, shard: int
+) -> tuple[int, str, int]:
+    """Label one shard of circuits, by so many threads, and write it."""
+    from qas.optimizers import minimize_many
     from qas.simulators import make_simulator
 
     pool = Pool(path)
@@ -673,24 +677,25 @@ def _label_shard(path: Path, task: str, settings: LabelSettings, identity: str, 
     rows = _matrix(table, "tokens", pool.space.max_gates, np.int16, path)
     simulator = make_simulator(noise)
     rng = np.random.default_rng([pool.seed, int.from_bytes(hashlib.sha256(task.encode()).digest()[:8]), shard])
-    energies = np.empty((len(rows), settings.starts))
-    evaluations = np.zeros(len(rows), dtype=np.int64)
-    angles = []
-    for k, row in enumerate(rows):
-        circuit = pool.space.circuit(row)
+    circuits = [pool.space.circuit(row) for row in rows]
+    many: list[tuple[int, BaseObjective, np.ndarray]] = []
+    for k, circuit in enumerate(circuits):
         starts = rng.uniform(-np.pi, np.pi, size=(settings.starts, circuit.n_angles))
-        objective = simulator.objective(circuit, problem.hamiltonian)
-        best = starts[0]
-        for s, start in enumerate(starts):
-            if s and not circuit.n_angles:
-                energies[k, s] = energies[k, 0]
-                continue
-            found = minimize(objective, start, max_evaluations=settings.max_evaluations, tolerance=settings.tolerance)
-            energies[k, s] = found.fun
-            evaluations[k] += found.nfev
-            if found.fun <= energies[k, : s + 1].min():
-                best = found.x
-        angles.append(best)
+        for start in starts if circuit.n_angles else starts[:1]:
+            many.append((k, simulator.objective(circuit, problem.hamiltonian), start))
+    found = minimize_many(
+        [objective for _, objective, _ in many],
+        [start for *_, start in many],
+        max_evaluations=settings.max_evaluations,
+        tolerance=settings.tolerance,
+        workers=workers,
+    )
+    values: list[list[Any]] = [[] for _ in circuits]
+    for (k, *_), result in zip(many, found, strict=True):
+        values[k].append(result)
+    energies = np.array([[result.fun for result in results] * (settings.starts // len(results)) for results in values])
+    evaluations = np.array([sum(result.nfev for result in results) for results in values], dtype=np.int64)
+    angles = [min(reversed(results), key=lambda result: result.fun).x for results in values]  # of equals the last
     labels = _label_table(energies, evaluations, angles)
     labels = labels.replace_schema_metadata({"identity": identity, "content": _content(labels)})
     return shard, _write_shard(_labels_file(path, task, shard), labels), len(rows)

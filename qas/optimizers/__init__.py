@@ -6,7 +6,7 @@ group ``qas.optimizers``), or hand it to `minimize`; its keyword-only arguments 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,23 @@ from qas.optimizers.bookkeeping import Bookkeeper, Outcome, OutOfBudget
 from qas.optimizers.shots import SampledObjective
 from qas.registry import Registry, options_of
 from qas.simulators.interrupt import Interrupted
+from qas.simulators.workers import in_order, worker_count
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-__all__ = ["OPTIMIZERS", "SampledObjective", "check_tolerance", "list_optimizers", "minimize"]
+__all__ = [
+    "OPTIMIZERS",
+    "SampledObjective",
+    "check_tolerance",
+    "list_optimizers",
+    "minimize",
+    "minimize_many",
+]
 
+
+MOST_TOGETHER = 8
+"""Minimizations of one compiled call."""
 
 OPTIMIZERS = Registry(
     "optimizers",
@@ -84,16 +95,8 @@ def minimize(
         QasError: an unknown option, a budget, tolerance or number of shots out of range, a tolerance below the rounding
             error of the objective, or shots with a method that needs exact gradients.
     """
-    chosen = method if callable(method) else OPTIMIZERS[method]
-    name = getattr(method, "__name__", method)
-    _check_options(str(name), chosen, options)
-    budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
+    chosen, budget = _checked_settings(method, max_evaluations, tolerance, shots, options)
     check_tolerance(objective, tolerance)
-    if shots is not None:
-        whole_number("shots", shots)
-        if _needs_gradient(chosen):
-            other = ", ".join(sorted(n for n in OPTIMIZERS if not _needs_gradient(OPTIMIZERS[n])))
-            raise QasError(f"{name} needs exact gradients and takes no shots; with shots use one of {other}")
     x = _checked_start(objective, start)
 
     compiled = getattr(objective, "minimize_compiled", None)
@@ -102,6 +105,119 @@ def minimize(
     generator = np.random.default_rng(rng)
     sampled = None if shots is None else SampledObjective(objective, shots, generator)
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)
+
+
+def minimize_many(
+    objectives: Iterable[Any],
+    starts: Iterable[Any],
+    *,
+    method: str | Callable[..., Outcome] = "l-bfgs",
+    max_evaluations: int | None = None,
+    tolerance: float = 1e-9,
+    shots: int | None = None,
+    rng: np.random.Generator | int | None = None,
+    workers: int | None = None,
+    **options: Any,
+) -> list[OptimizeResult]:
+    """What `minimize` finds for each of many objectives, the compiled engines on all cores at once.
+
+    The results are the same for any number of workers. Other methods, options, shots and engines are worked on one
+    after the other, as they draw from one generator or hold the interpreter anyway.
+
+    Args:
+        objectives: of one engine or of several; one may occur often, with other starts.
+        starts: for each objective the angles to start from, shape (n_angles,).
+        method, max_evaluations, tolerance, shots, rng, **options: as of `minimize`, for every one.
+        workers: threads; None: one for each core that the process may use.
+
+    Raises:
+        UnknownNameError, CircuitError, QasError, Interrupted: as `minimize`, of the first one that it is true of; or
+            not as many starts as objectives.
+    """
+    many, points = list(objectives), list(starts)
+    if len(many) != len(points):
+        raise QasError(f"each of {len(many)} objectives is minimized from a start of its own, got {len(points)}")
+    _checked_settings(method, max_evaluations, tolerance, shots, options)
+    whole_number("workers", 1 if workers is None else workers)
+    generator = np.random.default_rng(rng)
+
+    def run(pair: tuple[Any, Any]) -> OptimizeResult:
+        return minimize(
+            *pair,
+            method=method,
+            max_evaluations=max_evaluations,
+            tolerance=tolerance,
+            shots=shots,
+            rng=generator,
+            **options,
+        )
+
+    at_once = all(runs_in_threads(objective, method, shots, options) for objective in many)
+    # Without angles an objective is called as usual, and counts by itself.
+    at_once = at_once and (len({id(o) for o in many}) == len(many) or all(o.n_angles for o in many))
+    scratch = max((o.scratch for o in many), default=0) if at_once else 0
+    count = min(worker_count(workers, scratch), len(many)) if at_once else 1
+
+    def run_together(pairs: list[tuple[Any, Any]]) -> list[Any]:
+        return minimize_together([(objective, start, max_evaluations) for objective, start in pairs], tolerance)
+
+    return list(
+        in_order(run, zip(many, points, strict=True), count, together=run_together, most_together=MOST_TOGETHER)
+    )
+
+
+def minimize_together(tasks: Sequence[tuple[Any, Any, int | None]], tolerance: float) -> list[Any]:
+    """What `minimize` returns or raises for several short minimizations, in one compiled call.
+
+    Args:
+        tasks: up to `MOST_TOGETHER` of (objective, start, most evaluations) such that `runs_in_threads`.
+        tolerance: as of `minimize`.
+    """
+    from qas.optimizers.batch import FEWEST, minimize_batch
+    from qas.simulators.compiled import CompiledObjective
+
+    found: list[Any] = [None] * len(tasks)
+    batch: list[tuple[int, np.ndarray]] = []
+    for k, (objective, start, limit) in enumerate(tasks):
+        try:
+            if len(tasks) >= FEWEST and isinstance(objective, CompiledObjective) and objective.n_angles:
+                check_tolerance(objective, tolerance)
+                batch.append((k, _checked_start(objective, start)))
+            else:
+                found[k] = minimize(objective, start, max_evaluations=limit, tolerance=tolerance, rng=0)
+        except Exception as error:  # the caller's, at its turn
+            found[k] = error
+    if batch:
+        limits = [2**62 if tasks[k][2] is None else int(tasks[k][2]) for k, _ in batch]  # type: ignore[arg-type]
+        results = minimize_batch([tasks[k][0] for k, _ in batch], [x for _, x in batch], limits, tolerance)
+        for (k, _), result in zip(batch, results, strict=True):
+            found[k] = result
+    return found
+
+
+def runs_in_threads(objective: Any, method: str | Callable[..., Outcome], shots: int | None, options: Any) -> bool:
+    """Whether `minimize` with these arguments may run in several threads at once, draws nothing, and gains from it."""
+    return getattr(objective, "threaded", False) and method == "l-bfgs" and shots is None and not options
+
+
+def _checked_settings(
+    method: str | Callable[..., Outcome],
+    max_evaluations: int | None,
+    tolerance: float,
+    shots: int | None,
+    options: dict[str, Any],
+) -> tuple[Callable[..., Outcome], int | None]:
+    chosen = method if callable(method) else OPTIMIZERS[method]
+    name = getattr(method, "__name__", method)
+    _check_options(str(name), chosen, options)
+    budget = None if max_evaluations is None else whole_number("max_evaluations", max_evaluations)
+    finite_number("tolerance", tolerance, above=0)
+    if shots is not None:
+        whole_number("shots", shots)
+        if _needs_gradient(chosen):
+            other = ", ".join(sorted(n for n in OPTIMIZERS if not _needs_gradient(OPTIMIZERS[n])))
+            raise QasError(f"{name} needs exact gradients and takes no shots; with shots use one of {other}")
+    return chosen, budget
 
 
 def check_tolerance(objective: Any, tolerance: Any) -> float:

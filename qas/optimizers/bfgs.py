@@ -257,8 +257,6 @@ def minimize_bfgs(
         CircuitError: sizes that do not fit, a start that is not finite, or a budget below 1.
         Interrupted: stopped before the first energy (see `qas.simulators.interrupt`).
     """
-    from scipy.optimize import OptimizeResult
-
     limit = 2**62 if max_evaluations is None else int(max_evaluations)
     if limit < 1:
         raise CircuitError(f"max_evaluations is at least 1, got {max_evaluations}")
@@ -277,9 +275,18 @@ def minimize_bfgs(
         energy, nit, nfev, status = run()
     if nfev == 0:
         interrupt.check()
+    return outcome(x, gradient, hessian, float(energy), nit, nfev, status)
+
+
+def outcome(
+    x: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, energy: float, nit: int, nfev: int, status: int
+) -> Any:
+    """What `bfgs` found, as `scipy.optimize.OptimizeResult`."""
+    from scipy.optimize import OptimizeResult
+
     return OptimizeResult(
         x=x,
-        fun=float(energy),
+        fun=energy,
         jac=gradient,
         hess_inv=hessian,
         nit=nit,

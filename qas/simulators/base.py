@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian
@@ -27,7 +28,12 @@ class BaseObjective(abc.ABC):
     Attributes:
         nfev: calls of the objective; a gradient counts as one of them.
         njev: gradients among them.
+        threaded: several of its kind may be minimized at once in different threads, and gain from it.
+        scratch: bytes that a minimization in one thread may take; 0 where that is of no account.
     """
+
+    threaded: ClassVar[bool] = False
+    scratch: int = 0
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
@@ -128,6 +134,41 @@ class Simulator(abc.ABC):
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
         """As `expectation`, with the exact gradient in all angles, float64, shape (n_angles,)."""
+
+    def expectation_many(
+        self,
+        circuits: Sequence[Circuit],
+        hamiltonian: Hamiltonian,
+        angles: Sequence[Sequence[float] | np.ndarray | None] | np.ndarray | None = None,
+        *,
+        workers: int | None = None,
+    ) -> np.ndarray:
+        """Energies of many circuits, float64, shape (n_circuits,), each as `expectation` gives it.
+
+        The compiled engines work on all cores; the others on one circuit after the other.
+
+        Args:
+            circuits: on as many qubits as the Hamiltonian; the same circuit may occur often.
+            hamiltonian: as of `expectation`.
+            angles: for each circuit what replaces its own, or None; or None for all.
+            workers: threads; None: one for each core that the process may use.
+
+        Raises:
+            CircuitError, TooLargeError: as `expectation`, or angles for another number of circuits.
+            QasError: workers below 1.
+        """
+        chosen = list(circuits)
+        given = [None] * len(chosen) if angles is None else list(angles)
+        if len(given) != len(chosen):
+            raise CircuitError(f"there are angles for each of {len(chosen)} circuits, got {len(given)} arrays of them")
+        whole_number("workers", 1 if workers is None else workers)
+        found = self._expectations(list(zip(chosen, given, strict=True)), hamiltonian, workers)
+        return np.array(found, dtype=np.float64)
+
+    def _expectations(
+        self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
+    ) -> list[float]:
+        return [self.expectation(circuit, hamiltonian, values) for circuit, values in pairs]
 
     @abc.abstractmethod
     def term_expectations(

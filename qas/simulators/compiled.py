@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import interrupt
 from qas.simulators.base import Objective, Simulator
+from qas.simulators.workers import in_order, worker_count
+
+_STATES = 32
+"""As many states, or fewer, are held by a gradient of a large register."""
 
 
 @functools.cache
@@ -63,6 +67,8 @@ class CompiledSimulator(Simulator):
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
+        self.counting = threading.Lock()
+        """Held while objectives count: one of them may be minimized by several threads, from several starts."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.noise,)  # tables and scratch memory are rebuilt on demand
@@ -156,20 +162,49 @@ class CompiledSimulator(Simulator):
                 self._observables.popitem(last=False)
         return data
 
+    def state_bytes(self, n_qubits: int) -> int:
+        """Memory of one state."""
+        return 16 << n_qubits if self.noise is None else 8 << (2 * n_qubits)
+
+    def _expectations(
+        self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
+    ) -> list[float]:
+        # A part for each thread at a time: single energies of small circuits are shorter than what a hand-over takes.
+        largest = max((circuit.n_qubits for circuit, _ in pairs), default=1)
+        count = worker_count(workers, 4 * self.state_bytes(largest))
+        size = max(1, min(64, len(pairs) // (4 * count)))
+        parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
+
+        def energies(part: list[tuple[Circuit, Any]]) -> list[float]:
+            return super(CompiledSimulator, self)._expectations(part, hamiltonian, 1)
+
+        return [energy for part in in_order(energies, parts, min(count, len(parts))) for energy in part]
+
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> CompiledObjective:
         return CompiledObjective(self, circuit, hamiltonian)
 
 
 class CompiledObjective(Objective):
-    """An objective whose whole minimization can run in compiled code."""
+    """An objective whose whole minimization can run in compiled code, in several threads at once."""
 
     simulator: CompiledSimulator
+    threaded: ClassVar[bool] = True
+
+    def __init__(self, simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
+        super().__init__(simulator, circuit, hamiltonian)
+        self.scratch = _STATES * simulator.state_bytes(circuit.n_qubits)
 
     def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""
         from qas.optimizers.bfgs import minimize_bfgs
 
-        result = minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
-        self.nfev += result.nfev
-        self.njev += result.njev
+        return self.counted(
+            minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
+        )
+
+    def counted(self, result: Any) -> Any:
+        """A result of compiled code, its calls counted."""
+        with self.simulator.counting:
+            self.nfev += result.nfev
+            self.njev += result.njev
         return result

@@ -37,14 +37,30 @@ class Stop:
         """where compiled code reads the flag, an int64: not zero means stop"""
         self.deadline = deadline
         self.reason: str | None = None
+        self._heirs: list[Stop] = []
 
     def __bool__(self) -> bool:
         return self.reason is not None
 
     def request(self, reason: str) -> None:
-        """Raise the flag; safe from any thread."""
+        """Raise the flag, and those of its heirs; safe from any thread."""
         self.reason = self.reason or reason
         self._flag[0] = 1
+        for heir in tuple(self._heirs):
+            heir.request(reason)
+
+    def heir(self) -> Stop:
+        """A flag that is raised whenever this one is, and may be raised alone; see `disown`."""
+        heir = Stop(self.deadline)
+        self._heirs.append(heir)
+        if self.reason is not None:  # after the line above: a request that comes now reaches it either way
+            heir.request(self.reason)
+        return heir
+
+    def disown(self, heir: Stop) -> None:
+        """Let go of what `heir` returned."""
+        with suppress(ValueError):
+            self._heirs.remove(heir)
 
     def watch(self, receiver: socket.socket, forward: int, signals: frozenset[int], grace: float) -> None:
         """Wait for the deadline and for signal numbers as bytes; 0 ends the wait."""
@@ -81,6 +97,16 @@ _current = _Current()
 def current() -> Stop:
     """The flag of this thread; without `stop_when` it is never raised."""
     return _current.stop
+
+
+@contextmanager
+def lent(stop: Stop) -> Iterator[None]:
+    """This thread listens to a flag of another thread, for which it works."""
+    own, _current.stop = _current.stop, stop
+    try:
+        yield
+    finally:
+        _current.stop = own
 
 
 def check() -> None:

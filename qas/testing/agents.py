@@ -200,12 +200,12 @@ def found(run: Run) -> tuple[Any, ...]:
 
 def call_at(count: int, action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something right after the given number of architectures."""
-    evaluate = Meter.evaluate
+    counted = Meter._counted
 
     def watched(self: Meter, *arguments: Any, **settings: Any) -> Any:
-        result = evaluate(self, *arguments, **settings)
+        result = counted(self, *arguments, **settings)
         if self.architectures == count:
             action()
         return result
 
-    monkeypatch.setattr(Meter, "evaluate", watched)
+    monkeypatch.setattr(Meter, "_counted", watched)

@@ -63,9 +63,9 @@ def labelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     whole = pools._label_shard
 
-    def counted(path: Path, task: str, settings: LabelSettings, identity: str, shard: int) -> tuple[int, str, int]:
-        found.append(shard)
-        return whole(path, task, settings, identity, shard)
+    def counted(*arguments: Any) -> tuple[int, str, int]:
+        found.append(arguments[-1])
+        return whole(*arguments)
 
     monkeypatch.setattr(pools, "_label_shard", counted)
     return found
@@ -169,7 +169,7 @@ def test_every_start_and_every_evaluation_is_counted(built: Path, monkeypatch: p
         return result
 
     monkeypatch.setattr("qas.optimizers.minimize", watched)
-    pools._label_shard(built, TASK, SETTINGS, manifest(built)["labels"][TASK]["identity"], 0)
+    pools._label_shard(built, TASK, SETTINGS, manifest(built)["labels"][TASK]["identity"], 1, 0)
     first = int(np.flatnonzero(~free)[0])
     mine = seen[first : first + 3]
     assert [fun for _, fun, _ in mine] == labels.energies[first].tolist()

@@ -1,0 +1,100 @@
+"""BFGS on several architectures in one call of compiled code, so that the GIL is free for all of them together.
+
+The minimization of a small circuit takes about as long as handing the GIL from thread to thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qas.optimizers import MOST_TOGETHER
+from qas.optimizers.bfgs import _NO_PTM, _NO_SV, bfgs, outcome
+from qas.simulators import interrupt
+from qas.simulators._compile import compiled
+from qas.simulators.base import check_angles
+
+if TYPE_CHECKING:
+    from qas.simulators.compiled import CompiledObjective
+
+FEWEST = 3
+"""With fewer, single calls cost less than filling up."""
+
+
+@compiled()
+def bfgs_batch(count, arguments, x, gradient, hessians, first, limits, tolerance, stop, energies, counts):
+    """`qas.optimizers.bfgs.bfgs` on the first `count` of `MOST_TOGETHER` tuples (noisy, sv, ptm), in place.
+
+    Args:
+        x, gradient: of all architectures one after the other; those of number i begin at ``first[i]``.
+        hessians: the inverse Hessians one after the other.
+        energies, counts: receive the energy, and iterations, evaluations and status.
+    """
+    filled = 0
+    for i in range(count):
+        noisy, sv, ptm = arguments[i]
+        a, b = first[i], first[i + 1]
+        size = (b - a) * (b - a)
+        hessian = hessians[filled : filled + size].reshape(b - a, b - a)
+        filled += size
+        energies[i], counts[i, 0], counts[i, 1], counts[i, 2] = bfgs(
+            noisy, sv, ptm, x[a:b], gradient[a:b], hessian, limits[i], tolerance, stop
+        )
+
+
+def minimize_batch(
+    objectives: Sequence[CompiledObjective], starts: Sequence[np.ndarray], limits: Sequence[int], tolerance: float
+) -> list[Any]:
+    """What `CompiledObjective.minimize_compiled` returns or raises for each of up to `MOST_TOGETHER` objectives.
+
+    Args:
+        objectives: of simulators whose `kernel_arguments` are of the same types; each with at least one angle.
+        starts: angles to start from, shape (n_angles,) each.
+        limits: most evaluations of each.
+        tolerance: as of `minimize_compiled`.
+    """
+    found: list[Any] = []
+    ready: list[tuple[int, np.ndarray, tuple[Any, ...]]] = []
+    for k, (objective, start) in enumerate(zip(objectives, starts, strict=True)):
+        circuit, hamiltonian = objective.circuit, objective.hamiltonian
+        try:
+            x = check_angles(circuit, hamiltonian, start)
+            ready.append((k, x, objective.simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)))
+            found.append(None)
+        except Exception as error:  # the caller's, at its turn
+            found.append(error)
+    if ready:
+        results = _run([x for _, x, _ in ready], [a for *_, a in ready], [limits[k] for k, *_ in ready], tolerance)
+        for (k, *_), result in zip(ready, results, strict=True):
+            if isinstance(result, Exception):
+                found[k] = result
+            else:
+                found[k] = objectives[k].counted(result)
+    return found
+
+
+def _run(starts: list[np.ndarray], arguments: list[tuple[Any, ...]], limits: list[int], tolerance: float) -> list[Any]:
+    count = len(starts)
+    first = np.zeros(count + 1, dtype=np.int64)
+    sizes = [len(start) for start in starts]
+    np.cumsum(sizes, out=first[1:])
+    x = np.concatenate(starts)
+    gradient, energies, counts = np.zeros(len(x)), np.empty(count), np.empty((count, 3), dtype=np.int64)
+    hessians = np.empty(sum(n * n for n in sizes))
+    # Numba compiles one function for each number of tuples.
+    filled = tuple(arguments + [arguments[-1]] * (MOST_TOGETHER - count))
+    stop = interrupt.current()
+    most = np.array(limits, dtype=np.int64)
+    bfgs_batch(count, filled, x, gradient, hessians, first, most, float(tolerance), stop.address, energies, counts)
+    results: list[Any] = []
+    inverses = np.split(hessians, np.cumsum([n * n for n in sizes])[:-1])
+    for i, (a, b) in enumerate(zip(first[:-1].tolist(), first[1:].tolist(), strict=True)):
+        nit, nfev, status = counts[i].tolist()
+        if nfev == 0 and stop:
+            results.append(interrupt.Interrupted("the calculation was stopped before it had a value"))
+        else:
+            inverse = inverses[i].reshape(b - a, b - a).copy()
+            results.append(outcome(x[a:b].copy(), gradient[a:b].copy(), inverse, float(energies[i]), nit, nfev, status))
+    return results
