@@ -294,7 +294,7 @@ class PauliTransferSimulator(CompiledSimulator):
         segment = max(n_gates, 1)
         if n_gates * room * dtype.itemsize > KEPT_BYTES:
             segment = math.ceil(math.sqrt(n_gates))
-        size = programs.VECTORS + (2 + -(-n_gates // segment) + segment) * room
+        size = insertion_kernels.VECTORS + (2 + -(-n_gates // segment) + segment) * room
         if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
@@ -320,7 +320,7 @@ class PauliTransferSimulator(CompiledSimulator):
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
     ) -> Curves:
         n_qubits = max(circuit.n_qubits, 2)
-        vectors = _aligned(programs.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
+        vectors = _aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
         curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
