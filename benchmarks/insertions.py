@@ -103,16 +103,23 @@ def measure(n_qubits: int, kind: str, noise: NoiseModel | None, seconds: float, 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| qubits | strings | circuit | noise | energy | with gradient | gains at the end | all positions | ÷ gradient |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "qubits",
+        "strings",
+        "circuit",
+        "noise",
+        "energy",
+        "with gradient",
+        "gains at the end",
+        "all positions",
+        "÷ gradient",
+    )
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         times = " | ".join(f"{1e6 * row['seconds'][name]:.1f} µs" for name in ("energy", "gradient", "gains", "sweep"))
         noise = "thermal" if row["noisy"] else "none"
-        lines.append(
-            f"| {row['n_qubits']} | {row['generators']} | {row['circuit']} | {noise} | {times} | {row['sweep_ratio']:.1f} |"
-        )
+        size = f"{row['n_qubits']} | {row['generators']}"
+        lines.append(f"| {size} | {row['circuit']} | {noise} | {times} | {row['sweep_ratio']:.1f} |")
     return "\n".join(lines)
 
 

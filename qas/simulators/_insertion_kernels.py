@@ -234,7 +234,17 @@ def sv_values(bra, ket, size, strings, touched, row, scratch):
         _sv_groups(bra, ket, size, strings.wide, touched, False, row, scratch)
 
 
-@compiled(inline=True)
+@compiled()
+def _prepare(library, gates, angles, masks, real, imag, work, stop):
+    """work = the state after the circuit, and the Hamiltonian times it; returns the energy, NaN if stopped."""
+    size, ket = work.shape[1], address(work)
+    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop, 2):
+        return math.nan
+    real_at, imag_at = address(real), address(imag)
+    return _sv_kernels._apply_hamiltonian(ket, ket + 8 * size, size, masks, real_at, imag_at, len(imag) > 0, 2)
+
+
+@compiled()
 def _undo(library, op, angle, ket, size):
     """Undo an operation on two states that lie beside each other; `size` counts the floats of both."""
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
@@ -255,9 +265,9 @@ def sweep(library, gates, angles, masks, real, imag, work, strings, values, stop
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
-        return math.nan
-    energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
+    if math.isnan(energy):
+        return energy
     products = np.empty(size >> 1)
     scratch = address(products)
     row = np.zeros(values.shape[1])
@@ -288,9 +298,9 @@ def append(library, gates, angles, masks, real, imag, work, strings, terms, weig
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
-        return math.nan
-    energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
+    if math.isnan(energy):
+        return energy
     products = np.empty(size >> 1)
     scratch = address(products)
     sv_values(bra, ket, size, strings, -1, slopes, scratch)
