@@ -78,19 +78,19 @@ def _sv_single(bra, ket, size, bit, row, columns, block):
     imaginary = make4(1.0, -1.0, 1.0, -1.0)
     if bit == 1:
         for i in range(0, size, 4):
-            l, k = load4(bra, i), load4(ket, i)
-            x = mul_add(l, reverse4(k), x)
-            y = mul_add(l, swap_halves(k), y)
-            z = mul_add(l, swap_parts(k), z)
+            la, ka = load4(bra, i), load4(ket, i)
+            x = mul_add(la, reverse4(ka), x)
+            y = mul_add(la, swap_halves(ka), y)
+            z = mul_add(la, swap_parts(ka), z)
         y, z = mul(make4(-1.0, -1.0, 1.0, 1.0), y), mul(make4(1.0, -1.0, -1.0, 1.0), z)
     else:
         for start in range(0, size, 2 * step):
             for i in range(start, start + step, 4):
-                l, m, k, h = load4(bra, i), load4(bra, i + step), load4(ket, i), load4(ket, i + step)
-                tk, th = swap_parts(k), swap_parts(h)
-                x = mul_add(l, th, mul_add(m, tk, x))
-                y = sub(mul_add(m, k, y), mul(l, h))
-                z = sub(mul_add(l, tk, z), mul(m, th))
+                la, lb, ka, kb = load4(bra, i), load4(bra, i + step), load4(ket, i), load4(ket, i + step)
+                ta, tb = swap_parts(ka), swap_parts(kb)
+                x = mul_add(la, tb, mul_add(lb, ta, x))
+                y = sub(mul_add(lb, ka, y), mul(la, kb))
+                z = sub(mul_add(la, ta, z), mul(lb, tb))
         z = mul(imaginary, z)
     _keep(row, columns, block, 1, sum4(mul(imaginary, x)))
     _keep(row, columns, block, 2, sum4(y))
@@ -138,14 +138,14 @@ def _sv_pair_with_lanes(bra, ket, size, high, row, columns, block):
     up, down, up_turned, down_turned = zero4(), zero4(), zero4(), zero4()
     for start in range(0, size, 2 * b):
         for i in range(start, start + b, 4):
-            l, m, k, h = load4(bra, i), load4(bra, i + b), load4(ket, i), load4(ket, i + b)
-            zz = sub(mul_add(l, swap_parts(k), zz), mul(m, swap_parts(h)))
-            xz = sub(mul_add(l, reverse4(k), xz), mul(m, reverse4(h)))
-            yz = sub(mul_add(l, swap_halves(k), yz), mul(m, swap_halves(h)))
-            zx = mul_add(m, swap_parts(k), mul_add(l, swap_parts(h), zx))
-            zy = sub(mul_add(m, k, zy), mul(l, h))
-            up, down = mul_add(m, reverse4(k), up), mul_add(l, reverse4(h), down)
-            up_turned, down_turned = mul_add(m, swap_halves(k), up_turned), mul_add(l, swap_halves(h), down_turned)
+            la, lb, ka, kb = load4(bra, i), load4(bra, i + b), load4(ket, i), load4(ket, i + b)
+            zz = sub(mul_add(la, swap_parts(ka), zz), mul(lb, swap_parts(kb)))
+            xz = sub(mul_add(la, reverse4(ka), xz), mul(lb, reverse4(kb)))
+            yz = sub(mul_add(la, swap_halves(ka), yz), mul(lb, swap_halves(kb)))
+            zx = mul_add(lb, swap_parts(ka), mul_add(la, swap_parts(kb), zx))
+            zy = sub(mul_add(lb, ka, zy), mul(la, kb))
+            up, down = mul_add(lb, reverse4(ka), up), mul_add(la, reverse4(kb), down)
+            up_turned, down_turned = mul_add(lb, swap_halves(ka), up_turned), mul_add(la, swap_halves(kb), down_turned)
     imaginary, alternating = make4(1.0, -1.0, 1.0, -1.0), make4(1.0, -1.0, -1.0, 1.0)
     second = make4(-1.0, -1.0, 1.0, 1.0)
     _keep(row, columns, block, 5, sum4(mul(imaginary, add(up, down))))
@@ -234,7 +234,17 @@ def sv_values(bra, ket, size, strings, touched, row, scratch):
         _sv_groups(bra, ket, size, strings.wide, touched, False, row, scratch)
 
 
-@compiled(inline=True)
+@compiled()
+def _prepare(library, gates, angles, masks, real, imag, work, stop):
+    """work = the state after the circuit, and the Hamiltonian times it; returns the energy, NaN if stopped."""
+    size, ket = work.shape[1], address(work)
+    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop, 2):
+        return math.nan
+    real_at, imag_at = address(real), address(imag)
+    return _sv_kernels._apply_hamiltonian(ket, ket + 8 * size, size, masks, real_at, imag_at, len(imag) > 0, 2)
+
+
+@compiled()
 def _undo(library, op, angle, ket, size):
     """Undo an operation on two states that lie beside each other; `size` counts the floats of both."""
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
@@ -255,9 +265,9 @@ def sweep(library, gates, angles, masks, real, imag, work, strings, values, stop
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
-        return math.nan
-    energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
+    if math.isnan(energy):
+        return energy
     products = np.empty(size >> 1)
     scratch = address(products)
     row = np.zeros(values.shape[1])
@@ -288,9 +298,9 @@ def append(library, gates, angles, masks, real, imag, work, strings, terms, weig
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop):
-        return math.nan
-    energy = _sv_kernels._apply_hamiltonian(ket, bra, size, masks, address(real), address(imag), len(imag) > 0)
+    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
+    if math.isnan(energy):
+        return energy
     products = np.empty(size >> 1)
     scratch = address(products)
     sv_values(bra, ket, size, strings, -1, slopes, scratch)

@@ -3,7 +3,8 @@
 A rotation about P turns each string Q that anticommutes with P: with Q P = i s R, where R is the bitwise xor of their
 base-4 digits and s = 1 or -1, dv_Q/dθ = s v_R. So the derivative of Σ λ_Q v_Q is the sum of s (λ_Q v_R - λ_R v_Q) over
 the unordered pairs {Q, R}: four pairs of local strings for each P on two qubits. One pass over both vectors gives all
-nine strings of two qubits; it reads the vectors as the engine's blocks do (`_ptm_kernels`).
+nine strings of two qubits; it reads 16 rows of each
+vector at once, tile by tile. Unlike in the engine's own programs, qubit q stays at digit q and each gate is a block.
 """
 
 # mypy: disallow-untyped-defs=False, check-untyped-defs=False
@@ -14,17 +15,81 @@ import math
 
 import numpy as np
 
-from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators._compile import compiled
 from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, sum_of_anticommuting
-from qas.simulators._lanes import at, load, nothing, pointer, read, times_minus, times_plus, total, width, write
-from qas.simulators._ptm_kernels import ADJOINT, CHUNK, DENSE, FORWARD, LINE, NOWHERE, SHIFT, TILE
+from qas.simulators._lanes import (
+    at,
+    copy4,
+    load,
+    nothing,
+    pointer,
+    read,
+    splat,
+    store,
+    times,
+    times_minus,
+    times_plus,
+    total,
+    transpose4,
+    width,
+    write,
+)
 from qas.simulators._ptm_program import IDENTITY
 from qas.simulators._simd import SHORT, odd, stopped
 
 # Columns of a block: where its qubits are, its core, its one-qubit maps.
-LOW, HIGH, OPERATION, FACTORS, KINDS, COLUMNS = 0, 1, 2, 3, 7, 9
+LOW, HIGH, OPERATION, FACTORS, COLUMNS = 0, 1, 2, 3, 7
+TILE, CHUNK, NOWHERE = 16, 8, 30
+"""Numbers of a row in one tile, tiles that go through a buffer at once, a digit beyond every register."""
+LINE = TILE * CHUNK + 8
+CORE, SCRATCH = 24, 40 + 24
+"""Where the core's factors stand among a block's constants, behind both maps; where buffers start, in whole lines."""
+VECTORS = SCRATCH + 2 * 16 * LINE
+"""Numbers of scratch memory, in front of the vectors."""
+
+
+# ---------------------------------------------------------------------- reading rows
+@compiled(inline=True)
+def _place(tile, first, second):
+    """Where a tile starts: two zero digits below, one at each of two ascending positions."""
+    i = tile << 4
+    below = (1 << (2 * first)) - 1
+    i = (i & below) | ((i & ~below) << 2)
+    below = (1 << (2 * second)) - 1
+    return (i & below) | ((i & ~below) << 2)
+
+
+@compiled()
+def _gather(vector, buffer, first, last, low, high, back):
+    """Tiles where the lower digit is 0 or 1 as rows of `LINE` numbers, row = letter + 4 · higher letter; or back."""
+    lane, other = (2, 3) if high == 1 else (1 - low, 2 if high > 2 else 3)
+    p, q = (2, 3) if high == 1 else (min(other, high), max(other, high))
+    row_step, other_step, lane_step = 1 << (2 * high), 1 << (2 * other), 1 << (2 * lane)
+    for tile in range(first, last):
+        start, column = _place(tile, p, q), TILE * (tile - first)
+        for b in range(4):
+            for r in range(4):
+                here = at(vector, start + b * row_step + r * other_step)
+                there = at(buffer, 4 * b * LINE + column + 4 * r)
+                if low == 0:
+                    if back:
+                        transpose4(there, LINE, here, lane_step)
+                    else:
+                        transpose4(here, lane_step, there, LINE)
+                else:
+                    for letter in range(4):
+                        if back:
+                            copy4(at(there, letter * LINE), at(here, 4 * letter))
+                        else:
+                            copy4(at(here, 4 * letter), at(there, letter * LINE))
+
+
+@compiled(inline=True)
+def _set_rows(rows, core, low_step, high_step):
+    for row in range(16):
+        letters = read(core, row)
+        write(rows, row, (letters & 3) * low_step + (letters >> 2) * high_step)
 
 
 @compiled(inline=True)
@@ -52,18 +117,18 @@ def _pair_sums(bra, ket, first, last, p, q, rows, sums):
     xy, yy, zy = nothing(bra), nothing(bra), nothing(bra)
     xz, yz, zz = nothing(bra), nothing(bra), nothing(bra)
     for tile in range(first, last):
-        start = kernels.place(tile, p, q)
+        start = _place(tile, p, q)
         for i in range(start, start + TILE, width(bra)):
-            l, k = at(bra, i), at(ket, i)
-            xx = _turned_pair(l, k, rows, 1, 3, 2, 1, 3, 2, xx)
-            yx = _turned_pair(l, k, rows, 2, 1, 3, 1, 3, 2, yx)
-            zx = _turned_pair(l, k, rows, 3, 2, 1, 1, 3, 2, zx)
-            xy = _turned_pair(l, k, rows, 1, 3, 2, 2, 1, 3, xy)
-            yy = _turned_pair(l, k, rows, 2, 1, 3, 2, 1, 3, yy)
-            zy = _turned_pair(l, k, rows, 3, 2, 1, 2, 1, 3, zy)
-            xz = _turned_pair(l, k, rows, 1, 3, 2, 3, 2, 1, xz)
-            yz = _turned_pair(l, k, rows, 2, 1, 3, 3, 2, 1, yz)
-            zz = _turned_pair(l, k, rows, 3, 2, 1, 3, 2, 1, zz)
+            here, there = at(bra, i), at(ket, i)
+            xx = _turned_pair(here, there, rows, 1, 3, 2, 1, 3, 2, xx)
+            yx = _turned_pair(here, there, rows, 2, 1, 3, 1, 3, 2, yx)
+            zx = _turned_pair(here, there, rows, 3, 2, 1, 1, 3, 2, zx)
+            xy = _turned_pair(here, there, rows, 1, 3, 2, 2, 1, 3, xy)
+            yy = _turned_pair(here, there, rows, 2, 1, 3, 2, 1, 3, yy)
+            zy = _turned_pair(here, there, rows, 3, 2, 1, 2, 1, 3, zy)
+            xz = _turned_pair(here, there, rows, 1, 3, 2, 3, 2, 1, xz)
+            yz = _turned_pair(here, there, rows, 2, 1, 3, 3, 2, 1, yz)
+            zz = _turned_pair(here, there, rows, 3, 2, 1, 3, 2, 1, zz)
     write(sums, 5, read(sums, 5) + total(xx))
     write(sums, 6, read(sums, 6) + total(yx))
     write(sums, 7, read(sums, 7) + total(zx))
@@ -77,19 +142,37 @@ def _pair_sums(bra, ket, first, last, p, q, rows, sums):
 
 @compiled()
 def _pair(bra, ket, tiles, low, high, sums, rows, buffer):
+    """sums[letter + 4 · higher letter] = the derivative for all nine strings of two qubits."""
     for local in range(16):
         write(sums, local, 0.0)
+    straight = at(rows, 16)
     if low >= 2:
-        kernels._straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
+        _set_rows(rows, straight, 1 << (2 * low), 1 << (2 * high))
         _pair_sums(bra, ket, 0, tiles, low, high, rows, sums)
         return
-    kernels._straight_rows(rows, LINE, 4 * LINE)
+    _set_rows(rows, straight, LINE, 4 * LINE)
     other = at(buffer, 16 * LINE)
     for tile in range(0, tiles, CHUNK):
         end = min(tiles, tile + CHUNK)
-        kernels.gather(bra, buffer, tile, end, low, high)
-        kernels.gather(ket, other, tile, end, low, high)
+        _gather(bra, buffer, tile, end, low, high, False)
+        _gather(ket, other, tile, end, low, high, False)
         _pair_sums(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, sums)
+
+
+@compiled()
+def _single(bra, ket, size, qubit, sums):
+    """sums[letter] = the derivative for the three strings of one qubit."""
+    one = 1 << (2 * qubit)
+    x = y = z = 0.0
+    for start in range(0, size, 4 * one):
+        for i in range(start, start + one):
+            here, there = at(bra, i), at(ket, i)
+            x += read(here, 3 * one) * read(there, 2 * one) - read(here, 2 * one) * read(there, 3 * one)
+            y += read(here, one) * read(there, 3 * one) - read(here, 3 * one) * read(there, one)
+            z += read(here, 2 * one) * read(there, one) - read(here, one) * read(there, 2 * one)
+    write(sums, 1, x)
+    write(sums, 2, y)
+    write(sums, 3, z)
 
 
 @compiled()
@@ -122,21 +205,15 @@ def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
         bra: pointer to a vector of 4**n coefficients, ket: to one of expectation values; n at least 2, and the vectors
             at least 4**4 long, with zeros beyond.
         row: float64 (strings,); values of other strings stay.
-        sums: scratch for 24 numbers, rows: for 32 integers, buffer: for `_ptm_kernels.BUFFER` numbers.
+        sums: scratch for 16 numbers; buffer: for 32 rows of `LINE` numbers.
+        rows: scratch for 16 integers, followed by 0, 1, …, 15.
     """
-    tiles = programs._tiles(n_qubits)
+    tiles = 1 << (2 * max(n_qubits, 4) - 8)
     for s in range(len(strings.qubit)):
-        qubit = strings.qubit[s]
-        if (1 << qubit) & touched:
-            is_low = qubit + 1 < n_qubits
-            low = qubit if is_low else qubit - 1
-            for i in range(24):
-                write(sums, i, 0.0)
-            kernels.overlaps(bra, ket, 0, tiles, low, low + 1, is_low, not is_low, sums, rows, buffer)
-            r = at(sums, 0 if is_low else 12)
-            _keep(row, strings.single, s, 1, read(r, 10) - read(r, 7))
-            _keep(row, strings.single, s, 2, read(r, 3) - read(r, 9))
-            _keep(row, strings.single, s, 3, read(r, 5) - read(r, 2))
+        if (1 << strings.qubit[s]) & touched:
+            _single(bra, ket, 1 << (2 * n_qubits), strings.qubit[s], sums)
+            for letter in range(1, 4):
+                _keep(row, strings.single, s, letter, read(sums, letter))
     for p in range(len(strings.low)):
         low, high = strings.low[p], strings.high[p]
         if ((1 << low) | (1 << high)) & touched:
@@ -150,11 +227,12 @@ def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
             row[wide.column[r]] = _string(bra, ket, 1 << (2 * n_qubits), wide.index[r])
 
 
+# ---------------------------------------------------------------------- running gates
 @compiled()
 def _blocks(library, gates, n_qubits, blocks, first_block, factors):
     """Each gate as blocks of its own: a core, or none, and the one-qubit operations that follow it.
 
-    Fills `blocks`, int64 (ops, 9), `first_block`, int64 (gates + 1,), and `factors`, int64 (ops, 2).
+    Fills `blocks`, int64 (ops, 7), `first_block`, int64 (gates + 1,), and `factors`, int64 (ops, 2).
     """
     whole, ops = library.whole, gates.ops
     count = filled = 0
@@ -177,39 +255,169 @@ def _blocks(library, gates, n_qubits, blocks, first_block, factors):
                 end += 1
             block[LOW], block[HIGH] = low, high
             for side in range(2):
-                qubit, plain = high if side else low, True
+                qubit = high if side else low
                 block[FACTORS + 2 * side] = filled
                 for j in range(k, end):
                     if whole[ops[j], programs.LOW] == qubit:
                         factors[filled, 0], factors[filled, 1] = ops[j], gates.slots[j]
                         filled += 1
-                        if whole[ops[j], programs.KIND] == 1 or whole[ops[j], programs.PLAIN] == 0:
-                            plain = False
                 block[FACTORS + 2 * side + 1] = filled
-                block[KINDS + side] = SHIFT if plain else DENSE
             k = end
             count += 1
     first_block[len(gates.masks)] = count
 
 
+@compiled(inline=True)
+def _map(m, transposed, x0, x1, x2, x3):
+    """A trace-preserving map (its first row is 1 0 0 0, the others are m), or its transpose, on four registers."""
+    if transposed:
+        y0 = times_plus(splat(m, 0), x1, times_plus(splat(m, 4), x2, times_plus(splat(m, 8), x3, x0)))
+        y1 = times_plus(splat(m, 1), x1, times_plus(splat(m, 5), x2, times(splat(m, 9), x3)))
+        y2 = times_plus(splat(m, 2), x1, times_plus(splat(m, 6), x2, times(splat(m, 10), x3)))
+        y3 = times_plus(splat(m, 3), x1, times_plus(splat(m, 7), x2, times(splat(m, 11), x3)))
+        return y0, y1, y2, y3
+    y1 = times_plus(splat(m, 0), x0, times_plus(splat(m, 1), x1, times_plus(splat(m, 2), x2, times(splat(m, 3), x3))))
+    y2 = times_plus(splat(m, 4), x0, times_plus(splat(m, 5), x1, times_plus(splat(m, 6), x2, times(splat(m, 7), x3))))
+    y3 = times_plus(splat(m, 8), x0, times_plus(splat(m, 9), x1, times_plus(splat(m, 10), x2, times(splat(m, 11), x3))))
+    return x0, y1, y2, y3
+
+
+@compiled(inline=True)
+def _four(base, rows, factors, b, scaled):
+    x0, x1 = load(base, read(rows, 4 * b)), load(base, read(rows, 4 * b + 1))
+    x2, x3 = load(base, read(rows, 4 * b + 2)), load(base, read(rows, 4 * b + 3))
+    if scaled:
+        x0, x1 = times(splat(factors, 4 * b), x0), times(splat(factors, 4 * b + 1), x1)
+        x2, x3 = times(splat(factors, 4 * b + 2), x2), times(splat(factors, 4 * b + 3), x3)
+    return x0, x1, x2, x3
+
+
+@compiled(inline=True)
+def _put4(base, rows, factors, a, scaled, x0, x1, x2, x3):
+    if scaled:
+        x0, x1 = times(splat(factors, a), x0), times(splat(factors, a + 4), x1)
+        x2, x3 = times(splat(factors, a + 8), x2), times(splat(factors, a + 12), x3)
+    store(base, read(rows, a), x0)
+    store(base, read(rows, a + 4), x1)
+    store(base, read(rows, a + 8), x2)
+    store(base, read(rows, a + 12), x3)
+
+
+@compiled(inline=True)
+def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, transposed):
+    """Both one-qubit maps on the 16 rows of each tile, the core's factors before them, or, transposed, after them."""
+    low, high, factors = constants, at(constants, 12), at(constants, CORE)
+    for tile in range(first, last):
+        start = _place(tile, p, q)
+        for i in range(start, start + TILE, width(source)):
+            base, out = at(source, i), at(target, i)
+            a0, b0, c0, d0 = _four(base, rows_in, factors, 0, not transposed)
+            a0, b0, c0, d0 = _map(low, transposed, a0, b0, c0, d0)
+            a1, b1, c1, d1 = _four(base, rows_in, factors, 1, not transposed)
+            a1, b1, c1, d1 = _map(low, transposed, a1, b1, c1, d1)
+            a2, b2, c2, d2 = _four(base, rows_in, factors, 2, not transposed)
+            a2, b2, c2, d2 = _map(low, transposed, a2, b2, c2, d2)
+            a3, b3, c3, d3 = _four(base, rows_in, factors, 3, not transposed)
+            a3, b3, c3, d3 = _map(low, transposed, a3, b3, c3, d3)
+            a0, a1, a2, a3 = _map(high, transposed, a0, a1, a2, a3)
+            b0, b1, b2, b3 = _map(high, transposed, b0, b1, b2, b3)
+            c0, c1, c2, c3 = _map(high, transposed, c0, c1, c2, c3)
+            d0, d1, d2, d3 = _map(high, transposed, d0, d1, d2, d3)
+            _put4(out, rows_out, factors, 0, transposed, a0, a1, a2, a3)
+            _put4(out, rows_out, factors, 1, transposed, b0, b1, b2, b3)
+            _put4(out, rows_out, factors, 2, transposed, c0, c1, c2, c3)
+            _put4(out, rows_out, factors, 3, transposed, d0, d1, d2, d3)
+
+
 @compiled()
-def _apply(direction, source, target, n_qubits, library, block, factors, angles, constants, maps, rows, buffer):
-    """target = the block's map on source, or its transpose."""
+def _mix_rows(source, target, first, last, p, q, straight, turned, constants, transposed):
+    if transposed:  # constants are spelled out so that the loop holds no branches
+        _mix(source, target, first, last, p, q, straight, turned, constants, True)
+    else:
+        _mix(source, target, first, last, p, q, turned, straight, constants, False)
+
+
+@compiled()
+def _dense(source, target, columns, matrix, transposed):
+    """target = M source for the 16 rows of a buffer, or its transpose; `matrix` row by row."""
+    across, down = (1, 16) if transposed else (16, 1)
+    for i in range(0, columns, width(source)):
+        for row in range(16):
+            value = times(splat(matrix, across * row), load(source, i))
+            for k in range(1, 16):
+                value = times_plus(splat(matrix, across * row + down * k), load(source, i + k * LINE), value)
+            store(target, i + row * LINE, value)
+
+
+@compiled()
+def _copy_rows(vector, buffer, first, last, low, high, back):
+    """As `_gather` where both digits are 2 or more."""
+    for tile in range(first, last):
+        start, column = _place(tile, low, high), TILE * (tile - first)
+        for row in range(16):
+            here = at(vector, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
+            there = at(buffer, row * LINE + column)
+            for i in range(0, TILE, 4):
+                if back:
+                    copy4(at(there, i), at(here, i))
+                else:
+                    copy4(at(here, i), at(there, i))
+
+
+@compiled()
+def _apply(transposed, source, target, n_qubits, library, block, factors, angles, constants, maps, rows):
+    """target = the block's map on source, or its transpose.
+
+    Args:
+        constants: scratch, followed by two buffers of 16 rows; maps: for 24 numbers.
+        rows: scratch for 16 integers, then 0, 1, …, 15, then for 16 more.
+    """
     whole, real, pool = pointer(library.whole), pointer(library.real), pointer(library.pool)
-    low_map, high_map = maps, at(maps, 12)
     f, angles_at = pointer(factors), pointer(angles)
-    programs._chain(whole, real, f, block[FACTORS], block[FACTORS + 1], angles_at, low_map)
-    programs._chain(whole, real, f, block[FACTORS + 2], block[FACTORS + 3], angles_at, high_map)
-    op, low_kind, high_kind = block[OPERATION], block[KINDS], block[KINDS + 1]
-    factor = at(real, programs.REAL_COLUMNS * op + programs.FACTOR)
-    programs._set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
-    row = 0 if op == IDENTITY else library.whole[op, programs.POOL]
-    dense = at(pool, 768 * row + (0 if direction == FORWARD else 512))
-    core = programs._core(whole, at(rows, programs.TABLES), op)
-    kernels.apply(
-        direction, source, target, 0, programs._tiles(n_qubits), block[LOW], block[HIGH], core, dense, constants,
-        low_kind, high_kind, rows, buffer,
-    )  # fmt: skip
+    programs._chain(whole, real, f, block[FACTORS], block[FACTORS + 1], angles_at, maps)
+    programs._chain(whole, real, f, block[FACTORS + 2], block[FACTORS + 3], angles_at, at(maps, 12))
+    for k in range(24):
+        write(constants, k, read(maps, k))
+    op, low, high = block[OPERATION], block[LOW], block[HIGH]
+    straight, turned, core = rows, at(rows, 32), at(rows, 16)
+    is_dense = False
+    for row in range(16):
+        write(constants, CORE + row, 1.0 if op == IDENTITY else library.real[op, programs.FACTOR + row])
+    if op != IDENTITY:
+        is_dense = library.whole[op, programs.CORE] < 0
+        if not is_dense:
+            core = at(whole, programs.WHOLE_COLUMNS * op + programs.CORE)
+    tiles = 1 << (2 * max(n_qubits, 4) - 8)
+    if low >= 2 and not is_dense:
+        _set_rows(straight, at(rows, 16), 1 << (2 * low), 1 << (2 * high))
+        _set_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        _mix_rows(source, target, 0, tiles, low, high, straight, turned, constants, transposed)
+        return
+    _set_rows(straight, at(rows, 16), LINE, 4 * LINE)
+    _set_rows(turned, core, LINE, 4 * LINE)
+    buffer = at(constants, SCRATCH)
+    other = at(buffer, 16 * LINE)
+    for tile in range(0, tiles, CHUNK):
+        end = min(tiles, tile + CHUNK)
+        count = end - tile
+        here, there = buffer, other
+        if low >= 2:
+            _copy_rows(source, here, tile, end, low, high, False)
+        else:
+            _gather(source, here, tile, end, low, high, False)
+        if is_dense and not transposed:
+            matrix = at(pool, 768 * library.whole[op, programs.POOL])
+            _dense(here, there, TILE * count, matrix, False)
+            here, there = other, buffer
+        _mix_rows(here, there, 0, count, NOWHERE, NOWHERE, straight, turned, constants, transposed)
+        if is_dense and transposed:
+            matrix = at(pool, 768 * library.whole[op, programs.POOL])
+            _dense(there, here, TILE * count, matrix, True)
+            here, there = there, here
+        if low >= 2:
+            _copy_rows(target, there, tile, end, low, high, True)
+        else:
+            _gather(target, there, tile, end, low, high, True)
 
 
 @compiled(inline=True)
@@ -246,7 +454,7 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
     Args:
         gates: `GateOperations`.
         n_qubits: at least 2.
-        memory: `_ptm_program.VECTORS` numbers of scratch, then vectors of max(4**n, 4**4): the adjoint, a kept state
+        memory: `VECTORS` numbers of scratch, then vectors of max(4**n, 4**4): the adjoint, a kept state
             for each segment, and segment + 1 more.
         values: float64 (gates + 1, strings), receives the result.
     """
@@ -256,11 +464,11 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
     _blocks(library, gates, n_qubits, blocks, first_block, factors)
     room = 1 << (2 * max(n_qubits, 4))
     constants = pointer(memory)
-    buffer, bra = at(constants, kernels.CONSTANTS + 24), at(constants, programs.VECTORS)
-    whole, real = np.empty(programs.TABLES + 16, np.int64), np.empty(48)
+    buffer, bra = at(constants, SCRATCH), at(constants, VECTORS)
+    whole, real = np.empty(48, np.int64), np.empty(48)
     rows, maps, sums = pointer(whole), pointer(real), at(pointer(real), 24)
     for k in range(16):
-        whole[programs.TABLES + k] = k
+        whole[16 + k] = k
     row = np.zeros(values.shape[1])
     n_segments = max(1, (n_gates + segment - 1) // segment)
     kept = at(bra, room)
@@ -280,9 +488,7 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
             if round_ < 0 and gate == last - 1:
                 target = at(kept, room * (j + 1))
             for b in range(first_block[gate], first_block[gate + 1]):
-                _apply(
-                    FORWARD, ket, target, n_qubits, library, blocks[b], factors, angles, constants, maps, rows, buffer
-                )
+                _apply(False, ket, target, n_qubits, library, blocks[b], factors, angles, constants, maps, rows)
                 ket = target
         if round_ < 0:
             continue
@@ -296,7 +502,7 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
             if room > SHORT and stopped(stop):
                 return math.nan
             for b in range(first_block[gate + 1] - 1, first_block[gate] - 1, -1):
-                _apply(ADJOINT, bra, bra, n_qubits, library, blocks[b], factors, angles, constants, maps, rows, buffer)
+                _apply(True, bra, bra, n_qubits, library, blocks[b], factors, angles, constants, maps, rows)
             ket = at(segment_states, room * (gate - 1 - first)) if gate > first else at(kept, room * j)
             values_of(bra, ket, n_qubits, strings, gates.masks[gate], row, sums, rows, buffer)
             values[gate] = row
@@ -316,13 +522,15 @@ def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
         falls: float64 (strings,), receives (E(0) - E(π)) / 2.
     """
     room = 1 << (2 * max(n_qubits, 4))
-    buffer, bra = at(pointer(memory), kernels.CONSTANTS + 24), at(pointer(memory), programs.VECTORS)
+    buffer, bra = at(pointer(memory), SCRATCH), at(pointer(memory), VECTORS)
     ket = at(bra, room)
     _set_observable(bra, room, h_index, h_value)
     _fill(ket, room)
     for i in range(len(state)):
         write(ket, i, state[i])
-    whole, sums = np.empty(32, np.int64), np.empty(24)
+    whole, sums = np.empty(32, np.int64), np.empty(16)
+    for k in range(16):
+        whole[16 + k] = k
     values_of(bra, ket, n_qubits, strings, -1, slopes, pointer(sums), pointer(whole), buffer)
     parts = np.empty(len(h_index))
     for t in range(len(h_index)):

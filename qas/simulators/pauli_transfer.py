@@ -242,10 +242,11 @@ class PauliTransferSimulator(CompiledSimulator):
         if held is not None and len(held.state) >= size and len(held.maps) > len(program.steps):
             return held
         dtype = np.dtype(PRECISIONS[self.precision])
-        if size * dtype.itemsize > _memory_limit():
+        need = size * dtype.itemsize
+        if need > _memory_limit():
             raise TooLargeError(
-                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {size * dtype.itemsize / 1e9:.1f} "
-                f"GB of states, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {need / 1e9:.1f} GB of states, "
+                f"this machine has {_memory_limit() / 1e9:.1f} GB"
             )
         self._local.work = None  # the old memory is given back first
         maps = np.empty((len(program.steps) + 33, 24))
@@ -302,7 +303,7 @@ class PauliTransferSimulator(CompiledSimulator):
         segment = max(n_gates, 1)
         if n_gates * room * dtype.itemsize > KEPT_BYTES:
             segment = math.ceil(math.sqrt(n_gates))
-        size = programs.VECTORS + (2 + -(-n_gates // segment) + segment) * room
+        size = insertion_kernels.VECTORS + (2 + -(-n_gates // segment) + segment) * room
         if size * dtype.itemsize > _memory_limit():
             raise TooLargeError(
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
@@ -328,7 +329,7 @@ class PauliTransferSimulator(CompiledSimulator):
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
     ) -> Curves:
         n_qubits = max(circuit.n_qubits, 2)
-        vectors = _aligned(programs.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
+        vectors = _aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
         curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
