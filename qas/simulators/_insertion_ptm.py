@@ -3,11 +3,9 @@
 A rotation about P turns each string Q that anticommutes with P: with Q P = i s R, where R is the bitwise xor of their
 base-4 digits and s = 1 or -1, dv_Q/dθ = s v_R. So the derivative of Σ λ_Q v_Q is the sum of s (λ_Q v_R - λ_R v_Q) over
 the unordered pairs {Q, R}: four pairs of local strings for each P on two qubits. One pass over both vectors gives all
-nine strings of two qubits; it reads 16 rows of each
-vector at once, tile by tile. Unlike in the engine's own programs, qubit q stays at digit q and each gate is a block.
+nine strings of two qubits; it reads 16 rows of each vector at once, tile by tile. Unlike in the engine's own programs,
+qubit q stays at digit q and each gate is a block.
 """
-
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
 
 from __future__ import annotations
 
@@ -15,81 +13,45 @@ import math
 
 import numpy as np
 
+from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators._compile import compiled
 from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, sum_of_anticommuting
 from qas.simulators._lanes import (
     at,
-    copy4,
     load,
     nothing,
     pointer,
     read,
-    splat,
-    store,
-    times,
     times_minus,
     times_plus,
     total,
-    transpose4,
     width,
     write,
 )
+from qas.simulators._ptm_kernels import CHUNK, CONSTANTS, DENSE, LINE, NOWHERE, TILE
+from qas.simulators._ptm_kernels import FACTORS as FACTORS_OF_CORE
 from qas.simulators._ptm_program import IDENTITY
 from qas.simulators._simd import SHORT, odd, stopped
 
 # Columns of a block: where its qubits are, its core, its one-qubit maps.
 LOW, HIGH, OPERATION, FACTORS, COLUMNS = 0, 1, 2, 3, 7
-TILE, CHUNK, NOWHERE = 16, 8, 30
-"""Numbers of a row in one tile, tiles that go through a buffer at once, a digit beyond every register."""
-LINE = TILE * CHUNK + 8
-CORE, SCRATCH = 24, 40 + 24
-"""Where the core's factors stand among a block's constants, behind both maps; where buffers start, in whole lines."""
-VECTORS = SCRATCH + 2 * 16 * LINE
+SCRATCH = CONSTANTS + 24
+"""Where buffers start, in whole lines."""
+VECTORS = SCRATCH + kernels.BUFFER
 """Numbers of scratch memory, in front of the vectors."""
 
 
 # ---------------------------------------------------------------------- reading rows
 @compiled(inline=True)
-def _place(tile, first, second):
-    """Where a tile starts: two zero digits below, one at each of two ascending positions."""
-    i = tile << 4
-    below = (1 << (2 * first)) - 1
-    i = (i & below) | ((i & ~below) << 2)
-    below = (1 << (2 * second)) - 1
-    return (i & below) | ((i & ~below) << 2)
-
-
-@compiled()
-def _gather(vector, buffer, first, last, low, high, back):
-    """Tiles where the lower digit is 0 or 1 as rows of `LINE` numbers, row = letter + 4 · higher letter; or back."""
-    lane, other = (2, 3) if high == 1 else (1 - low, 2 if high > 2 else 3)
-    p, q = (2, 3) if high == 1 else (min(other, high), max(other, high))
-    row_step, other_step, lane_step = 1 << (2 * high), 1 << (2 * other), 1 << (2 * lane)
-    for tile in range(first, last):
-        start, column = _place(tile, p, q), TILE * (tile - first)
-        for b in range(4):
-            for r in range(4):
-                here = at(vector, start + b * row_step + r * other_step)
-                there = at(buffer, 4 * b * LINE + column + 4 * r)
-                if low == 0:
-                    if back:
-                        transpose4(there, LINE, here, lane_step)
-                    else:
-                        transpose4(here, lane_step, there, LINE)
-                else:
-                    for letter in range(4):
-                        if back:
-                            copy4(at(there, letter * LINE), at(here, 4 * letter))
-                        else:
-                            copy4(at(here, 4 * letter), at(there, letter * LINE))
-
-
-@compiled(inline=True)
-def _set_rows(rows, core, low_step, high_step):
-    for row in range(16):
-        letters = read(core, row)
-        write(rows, row, (letters & 3) * low_step + (letters >> 2) * high_step)
+def _tile(low, high):
+    """Where tiles of two digits start (see `kernels.place`), and the two digits that run along a row."""
+    if low >= 2:
+        return low, high, 0, 1
+    if high == 1:
+        return 2, 3, 2, 3
+    other = 2 if high > 2 else 3
+    return min(other, high), max(other, high), 1 - low, other
 
 
 @compiled(inline=True)
@@ -117,7 +79,7 @@ def _pair_sums(bra, ket, first, last, p, q, rows, sums):
     xy, yy, zy = nothing(bra), nothing(bra), nothing(bra)
     xz, yz, zz = nothing(bra), nothing(bra), nothing(bra)
     for tile in range(first, last):
-        start = _place(tile, p, q)
+        start = kernels.place(tile, p, q)
         for i in range(start, start + TILE, width(bra)):
             here, there = at(bra, i), at(ket, i)
             xx = _turned_pair(here, there, rows, 1, 3, 2, 1, 3, 2, xx)
@@ -145,17 +107,17 @@ def _pair(bra, ket, tiles, low, high, sums, rows, buffer):
     """sums[letter + 4 · higher letter] = the derivative for all nine strings of two qubits."""
     for local in range(16):
         write(sums, local, 0.0)
-    straight = at(rows, 16)
+    p, q, lane, further = _tile(low, high)
     if low >= 2:
-        _set_rows(rows, straight, 1 << (2 * low), 1 << (2 * high))
+        kernels.straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
         _pair_sums(bra, ket, 0, tiles, low, high, rows, sums)
         return
-    _set_rows(rows, straight, LINE, 4 * LINE)
+    kernels.straight_rows(rows, LINE, 4 * LINE)
     other = at(buffer, 16 * LINE)
     for tile in range(0, tiles, CHUNK):
         end = min(tiles, tile + CHUNK)
-        _gather(bra, buffer, tile, end, low, high, False)
-        _gather(ket, other, tile, end, low, high, False)
+        kernels.gather(bra, buffer, tile, end, p, q, low, high, lane, further, False)
+        kernels.gather(ket, other, tile, end, p, q, low, high, lane, further, False)
         _pair_sums(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, sums)
 
 
@@ -268,100 +230,11 @@ def _blocks(library, gates, n_qubits, blocks, first_block, factors):
 
 
 @compiled(inline=True)
-def _map(m, transposed, x0, x1, x2, x3):
-    """A trace-preserving map (its first row is 1 0 0 0, the others are m), or its transpose, on four registers."""
+def _mix(transposed, source, target, tiles, p, q, straight, turned, constants):
     if transposed:
-        y0 = times_plus(splat(m, 0), x1, times_plus(splat(m, 4), x2, times_plus(splat(m, 8), x3, x0)))
-        y1 = times_plus(splat(m, 1), x1, times_plus(splat(m, 5), x2, times(splat(m, 9), x3)))
-        y2 = times_plus(splat(m, 2), x1, times_plus(splat(m, 6), x2, times(splat(m, 10), x3)))
-        y3 = times_plus(splat(m, 3), x1, times_plus(splat(m, 7), x2, times(splat(m, 11), x3)))
-        return y0, y1, y2, y3
-    y1 = times_plus(splat(m, 0), x0, times_plus(splat(m, 1), x1, times_plus(splat(m, 2), x2, times(splat(m, 3), x3))))
-    y2 = times_plus(splat(m, 4), x0, times_plus(splat(m, 5), x1, times_plus(splat(m, 6), x2, times(splat(m, 7), x3))))
-    y3 = times_plus(splat(m, 8), x0, times_plus(splat(m, 9), x1, times_plus(splat(m, 10), x2, times(splat(m, 11), x3))))
-    return x0, y1, y2, y3
-
-
-@compiled(inline=True)
-def _four(base, rows, factors, b, scaled):
-    x0, x1 = load(base, read(rows, 4 * b)), load(base, read(rows, 4 * b + 1))
-    x2, x3 = load(base, read(rows, 4 * b + 2)), load(base, read(rows, 4 * b + 3))
-    if scaled:
-        x0, x1 = times(splat(factors, 4 * b), x0), times(splat(factors, 4 * b + 1), x1)
-        x2, x3 = times(splat(factors, 4 * b + 2), x2), times(splat(factors, 4 * b + 3), x3)
-    return x0, x1, x2, x3
-
-
-@compiled(inline=True)
-def _put4(base, rows, factors, a, scaled, x0, x1, x2, x3):
-    if scaled:
-        x0, x1 = times(splat(factors, a), x0), times(splat(factors, a + 4), x1)
-        x2, x3 = times(splat(factors, a + 8), x2), times(splat(factors, a + 12), x3)
-    store(base, read(rows, a), x0)
-    store(base, read(rows, a + 4), x1)
-    store(base, read(rows, a + 8), x2)
-    store(base, read(rows, a + 12), x3)
-
-
-@compiled(inline=True)
-def _mix(source, target, first, last, p, q, rows_in, rows_out, constants, transposed):
-    """Both one-qubit maps on the 16 rows of each tile, the core's factors before them, or, transposed, after them."""
-    low, high, factors = constants, at(constants, 12), at(constants, CORE)
-    for tile in range(first, last):
-        start = _place(tile, p, q)
-        for i in range(start, start + TILE, width(source)):
-            base, out = at(source, i), at(target, i)
-            a0, b0, c0, d0 = _four(base, rows_in, factors, 0, not transposed)
-            a0, b0, c0, d0 = _map(low, transposed, a0, b0, c0, d0)
-            a1, b1, c1, d1 = _four(base, rows_in, factors, 1, not transposed)
-            a1, b1, c1, d1 = _map(low, transposed, a1, b1, c1, d1)
-            a2, b2, c2, d2 = _four(base, rows_in, factors, 2, not transposed)
-            a2, b2, c2, d2 = _map(low, transposed, a2, b2, c2, d2)
-            a3, b3, c3, d3 = _four(base, rows_in, factors, 3, not transposed)
-            a3, b3, c3, d3 = _map(low, transposed, a3, b3, c3, d3)
-            a0, a1, a2, a3 = _map(high, transposed, a0, a1, a2, a3)
-            b0, b1, b2, b3 = _map(high, transposed, b0, b1, b2, b3)
-            c0, c1, c2, c3 = _map(high, transposed, c0, c1, c2, c3)
-            d0, d1, d2, d3 = _map(high, transposed, d0, d1, d2, d3)
-            _put4(out, rows_out, factors, 0, transposed, a0, a1, a2, a3)
-            _put4(out, rows_out, factors, 1, transposed, b0, b1, b2, b3)
-            _put4(out, rows_out, factors, 2, transposed, c0, c1, c2, c3)
-            _put4(out, rows_out, factors, 3, transposed, d0, d1, d2, d3)
-
-
-@compiled()
-def _mix_rows(source, target, first, last, p, q, straight, turned, constants, transposed):
-    if transposed:  # constants are spelled out so that the loop holds no branches
-        _mix(source, target, first, last, p, q, straight, turned, constants, True)
+        kernels.mix_adjoint(source, target, 0, tiles, p, q, p, q, straight, turned, constants, DENSE, DENSE)
     else:
-        _mix(source, target, first, last, p, q, turned, straight, constants, False)
-
-
-@compiled()
-def _dense(source, target, columns, matrix, transposed):
-    """target = M source for the 16 rows of a buffer, or its transpose; `matrix` row by row."""
-    across, down = (1, 16) if transposed else (16, 1)
-    for i in range(0, columns, width(source)):
-        for row in range(16):
-            value = times(splat(matrix, across * row), load(source, i))
-            for k in range(1, 16):
-                value = times_plus(splat(matrix, across * row + down * k), load(source, i + k * LINE), value)
-            store(target, i + row * LINE, value)
-
-
-@compiled()
-def _copy_rows(vector, buffer, first, last, low, high, back):
-    """As `_gather` where both digits are 2 or more."""
-    for tile in range(first, last):
-        start, column = _place(tile, low, high), TILE * (tile - first)
-        for row in range(16):
-            here = at(vector, start + ((row & 3) << (2 * low)) + ((row >> 2) << (2 * high)))
-            there = at(buffer, row * LINE + column)
-            for i in range(0, TILE, 4):
-                if back:
-                    copy4(at(there, i), at(here, i))
-                else:
-                    copy4(at(here, i), at(there, i))
+        kernels.mix_forward(source, target, 0, tiles, p, q, p, q, turned, straight, constants, DENSE, DENSE)
 
 
 @compiled()
@@ -382,42 +255,36 @@ def _apply(transposed, source, target, n_qubits, library, block, factors, angles
     straight, turned, core = rows, at(rows, 32), at(rows, 16)
     is_dense = False
     for row in range(16):
-        write(constants, CORE + row, 1.0 if op == IDENTITY else library.real[op, programs.FACTOR + row])
+        write(constants, FACTORS_OF_CORE + row, 1.0 if op == IDENTITY else library.real[op, programs.FACTOR + row])
     if op != IDENTITY:
         is_dense = library.whole[op, programs.CORE] < 0
         if not is_dense:
             core = at(whole, programs.WHOLE_COLUMNS * op + programs.CORE)
     tiles = 1 << (2 * max(n_qubits, 4) - 8)
     if low >= 2 and not is_dense:
-        _set_rows(straight, at(rows, 16), 1 << (2 * low), 1 << (2 * high))
-        _set_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        _mix_rows(source, target, 0, tiles, low, high, straight, turned, constants, transposed)
+        kernels.straight_rows(straight, 1 << (2 * low), 1 << (2 * high))
+        kernels.core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        _mix(transposed, source, target, tiles, low, high, straight, turned, constants)
         return
-    _set_rows(straight, at(rows, 16), LINE, 4 * LINE)
-    _set_rows(turned, core, LINE, 4 * LINE)
+    kernels.straight_rows(straight, LINE, 4 * LINE)
+    kernels.core_rows(turned, core, LINE, 4 * LINE)
+    p, q, lane, other = _tile(low, high)
     buffer = at(constants, SCRATCH)
-    other = at(buffer, 16 * LINE)
+    second = at(buffer, 16 * LINE)
     for tile in range(0, tiles, CHUNK):
         end = min(tiles, tile + CHUNK)
         count = end - tile
-        here, there = buffer, other
-        if low >= 2:
-            _copy_rows(source, here, tile, end, low, high, False)
-        else:
-            _gather(source, here, tile, end, low, high, False)
+        here, there = buffer, second
+        kernels.gather(source, here, tile, end, p, q, low, high, lane, other, False)
+        matrix = at(pool, 0 if op == IDENTITY else 768 * library.whole[op, programs.POOL])
         if is_dense and not transposed:
-            matrix = at(pool, 768 * library.whole[op, programs.POOL])
-            _dense(here, there, TILE * count, matrix, False)
-            here, there = other, buffer
-        _mix_rows(here, there, 0, count, NOWHERE, NOWHERE, straight, turned, constants, transposed)
+            kernels.dense_map(here, there, TILE * count, straight, matrix)
+            here, there = second, buffer
+        _mix(transposed, here, there, count, NOWHERE, NOWHERE, straight, turned, constants)
         if is_dense and transposed:
-            matrix = at(pool, 768 * library.whole[op, programs.POOL])
-            _dense(there, here, TILE * count, matrix, True)
+            kernels.dense_map(there, here, TILE * count, straight, at(matrix, 512))
             here, there = there, here
-        if low >= 2:
-            _copy_rows(target, there, tile, end, low, high, True)
-        else:
-            _gather(target, there, tile, end, low, high, True)
+        kernels.gather(target, there, tile, end, p, q, low, high, lane, other, True)
 
 
 @compiled(inline=True)

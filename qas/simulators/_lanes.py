@@ -5,8 +5,6 @@ LLVM vector operations and compile on any processor; a wider vector than the pro
 keeps the arrays alive.
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
-
 from __future__ import annotations
 
 import llvmlite.binding as llvm

@@ -13,8 +13,6 @@ move up to higher digits, and two others take the lowest ones.
 Only what a block can do is compiled; which blocks a circuit consists of is data (`_ptm_program.py`).
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
-
 from __future__ import annotations
 
 from qas.simulators._compile import compiled
@@ -143,7 +141,7 @@ def _mix(
 
 
 @compiled()
-def _mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
+def mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     # Constants are spelled out so that the loops hold no branches.
     if low_kind == 0:
         if high_kind == 0:
@@ -157,7 +155,7 @@ def _mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_
 
 
 @compiled()
-def _mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
+def mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
             _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, False)
@@ -170,7 +168,7 @@ def _mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out
 
 
 @compiled()
-def _mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
+def mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     if low_kind == 0:
         if high_kind == 0:
             _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, True)
@@ -183,7 +181,7 @@ def _mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_
 
 
 @compiled()
-def _dense(source, target, columns, rows, matrix):
+def dense_map(source, target, columns, rows, matrix):
     """target = M source for the 16 rows of a buffer; `matrix` row by row."""
     for i in range(0, columns, width(source)):
         for row in range(16):
@@ -194,7 +192,7 @@ def _dense(source, target, columns, rows, matrix):
 
 
 @compiled()
-def _gather(source, buffer, first, last, p, q, low, high, lane, other_lane, back):
+def gather(source, buffer, first, last, p, q, low, high, lane, other_lane, back):
     """Tiles as rows of `LINE` numbers, the row being the lower qubit's letter + 4 · the higher one's; or the way back.
 
     Args:
@@ -226,13 +224,13 @@ def _gather(source, buffer, first, last, p, q, low, high, lane, other_lane, back
 
 
 @compiled(inline=True)
-def _straight_rows(rows, low_step, high_step):
+def straight_rows(rows, low_step, high_step):
     for row in range(16):
         write(rows, row, (row & 3) * low_step + (row >> 2) * high_step)
 
 
 @compiled(inline=True)
-def _core_rows(rows, core, low_step, high_step):
+def core_rows(rows, core, low_step, high_step):
     for row in range(16):
         from_ = read(core, row)
         write(rows, row, (from_ & 3) * low_step + (from_ >> 2) * high_step)
@@ -259,26 +257,26 @@ def forward(
     straight, turned = rows, at(rows, 16)
     is_dense = read(core, 0) < 0
     p, q = min(new_low, new_high), max(new_low, new_high)
-    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
     if low == new_low and high == new_high and not is_dense:
-        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
-        _mix_forward(source, target, first, last, p, q, p, q, turned, straight, constants, low_kind, high_kind)
+        core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        mix_forward(source, target, first, last, p, q, p, q, turned, straight, constants, low_kind, high_kind)
         return
     near = at(rows, 32)
-    _straight_rows(near, LINE, 4 * LINE)
+    straight_rows(near, LINE, 4 * LINE)
     if is_dense:
-        _straight_rows(turned, LINE, 4 * LINE)
+        straight_rows(turned, LINE, 4 * LINE)
     else:
-        _core_rows(turned, core, LINE, 4 * LINE)
+        core_rows(turned, core, LINE, 4 * LINE)
     for tile in range(first, last, CHUNK):
         end = min(last, tile + CHUNK)
-        _gather(source, buffer, tile, end, p, q, low, high, lane, other_lane, False)
+        gather(source, buffer, tile, end, p, q, low, high, lane, other_lane, False)
         here = buffer
         if is_dense:
             here = at(buffer, 16 * LINE)
-            _dense(buffer, here, TILE * (end - tile), near, dense)
+            dense_map(buffer, here, TILE * (end - tile), near, dense)
         here = at(here, -TILE * tile)
-        _mix_forward(here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind)
+        mix_forward(here, target, tile, end, NOWHERE, NOWHERE, p, q, turned, straight, constants, low_kind, high_kind)
 
 
 @compiled()
@@ -356,14 +354,14 @@ def backward(
     is_dense = read(core, 0) < 0
     moves = low != new_low or high != new_high or is_dense
     p, q = min(new_low, new_high), max(new_low, new_high)
-    _straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
-    _straight_rows(near, LINE, 4 * LINE)
+    straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    straight_rows(near, LINE, 4 * LINE)
     if is_dense:
-        _straight_rows(turned, LINE, 4 * LINE)
+        straight_rows(turned, LINE, 4 * LINE)
     elif moves:
-        _core_rows(turned, core, LINE, 4 * LINE)
+        core_rows(turned, core, LINE, 4 * LINE)
     else:
-        _core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
+        core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
     chunk = CHUNK if moves else NEAR
     for tile in range(first, last, chunk):
         end = min(last, tile + chunk)
@@ -377,15 +375,15 @@ def backward(
             if moves:
                 out, p_out, q_out = at(buffer, -TILE * tile), NOWHERE, NOWHERE
             if side:
-                _mix_undo(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
+                mix_undo(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
             else:
-                _mix_adjoint(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
+                mix_adjoint(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
             if moves:
                 there = buffer
                 if is_dense:
                     there = at(buffer, 16 * LINE)
-                    _dense(buffer, there, TILE * (end - tile), near, at(dense, 256 if side else 512))
-                _gather(vector, there, tile, end, p, q, low, high, lane, other_lane, True)
+                    dense_map(buffer, there, TILE * (end - tile), near, at(dense, 256 if side else 512))
+                gather(vector, there, tile, end, p, q, low, high, lane, other_lane, True)
 
 
 @compiled()

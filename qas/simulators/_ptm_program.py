@@ -12,8 +12,6 @@ Kinds of operation:
     0  one-qubit map     1  one-qubit rotation, then noise     2  signed permutation with factors     3  two-qubit map
 """
 
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
-
 from __future__ import annotations
 
 import math
