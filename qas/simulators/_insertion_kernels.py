@@ -8,6 +8,8 @@ their X-mask: the products of one group are formed once, and a Walsh-Hadamard tr
 Here for complex states (see `_sv_kernels`), named by their addresses; for noisy states see `_insertion_ptm`.
 """
 
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+
 from __future__ import annotations
 
 import math

@@ -158,20 +158,19 @@ def _tables(strings: Sequence[str]) -> Strings:
 def group_strings(strings: Sequence[str], columns: Sequence[int]) -> Groups:
     """Strings as rows sorted by X-mask and parity of Y, for kernels that form the products of one mask once."""
     rows = []
-    for string, column in zip(strings, columns, strict=True):
+    for string, place in zip(strings, columns, strict=True):
         letters = string[::-1]
-        x = sum(1 << q for q, letter in enumerate(letters) if letter in "XY")
-        z = sum(1 << q for q, letter in enumerate(letters) if letter in "YZ")
-        index = sum("IXYZ".index(letter) << (2 * q) for q, letter in enumerate(letters))
+        x_mask = sum(1 << q for q, letter in enumerate(letters) if letter in "XY")
+        z_mask = sum(1 << q for q, letter in enumerate(letters) if letter in "YZ")
+        number = sum("IXYZ".index(letter) << (2 * q) for q, letter in enumerate(letters))
         count = letters.count("Y")
-        rows.append((x, count & 1, z, x | z, index, 1 - (count & 2), column))
+        rows.append((x_mask, count & 1, z_mask, x_mask | z_mask, number, 1 - (count & 2), place))
     rows.sort()
-    x, odd_y, z, support, index, sign, column = np.array(rows, dtype=np.int64).reshape(-1, 7).T
-    first = np.flatnonzero(np.r_[True, (np.diff(x) != 0) | (np.diff(odd_y) != 0)]) if rows else np.zeros(0, np.int64)
-    columns_of = (np.ascontiguousarray(a, dtype=np.int64) for a in (x[first], odd_y[first]))
+    table = np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, 7).T)
+    x, odd_y, z, support, index, sign, column = table
+    first = np.flatnonzero(np.diff(x, prepend=-1) | np.diff(odd_y, prepend=-1))
     start = np.append(first, len(rows)).astype(np.int64)
-    copies = [np.ascontiguousarray(a) for a in (z, support, index)]
-    return Groups(*columns_of, start, *copies, sign.astype(np.float64), np.ascontiguousarray(column))
+    return Groups(x[first], odd_y[first], start, z, support, index, sign.astype(np.float64), column)
 
 
 def term_groups(hamiltonian: Hamiltonian) -> Groups:
