@@ -49,7 +49,7 @@ class Groups(NamedTuple):
     start: np.ndarray  # int64 (groups + 1,): first row of each group
     z: np.ndarray  # int64 (rows,)
     support: np.ndarray  # int64 (rows,): bit mask of the qubits acted on
-    index: np.ndarray  # int64 (rows,): the string in base 4, digit q the letter of qubit q in the order I X Y Z  # type: ignore[assignment]
+    index: np.ndarray  # type: ignore[assignment]  # int64 (rows,): in base 4, digit q the letter of qubit q, as I X Y Z
     sign: np.ndarray  # float64 (rows,): 1 or -1, the part of i**(number of Y) that the parity leaves
     column: np.ndarray  # int64 (rows,): where the value belongs
 
