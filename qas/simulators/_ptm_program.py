@@ -407,6 +407,8 @@ def run(library, program, angles, work, keep, stop):
     maps = pointer(work.maps)
     for row in range(16):
         write(straight, row, row)
+    if stopped(stop):
+        return False
     for k in range(1, 1 + read(steps, N_STEPS)):
         step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
         digits = read(step, DIGITS)
@@ -417,7 +419,7 @@ def run(library, program, angles, work, keep, stop):
             for i in range(3):
                 write(target, 1 + i, read(low_map, 4 * i) + read(low_map, 4 * i + 3))
             continue
-        if (k == 1 or (1 << (2 * digits)) > SHORT) and stopped(stop):
+        if (1 << (2 * digits)) > SHORT and stopped(stop):
             return False
         if read(step, TYPE) == JOIN:
             first = at(vectors, read(step, FIRST_KET if keep else FIRST_HOME))
