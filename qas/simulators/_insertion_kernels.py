@@ -49,7 +49,7 @@ class Groups(NamedTuple):
     start: np.ndarray  # int64 (groups + 1,): first row of each group
     z: np.ndarray  # int64 (rows,)
     support: np.ndarray  # int64 (rows,): bit mask of the qubits acted on
-    index: np.ndarray  # type: ignore[assignment]  # int64 (rows,): in base 4, digit q the letter of qubit q, as I X Y Z
+    base4: np.ndarray  # int64 (rows,): the string in base 4, digit q the letter of qubit q in the order I X Y Z
     sign: np.ndarray  # float64 (rows,): 1 or -1, the part of i**(number of Y) that the parity leaves
     column: np.ndarray  # int64 (rows,): where the value belongs
 
@@ -310,7 +310,7 @@ def append(library, gates, angles, masks, real, imag, work, strings, terms, weig
     _sv_groups(ket, ket, size, terms, -1, True, expectations, scratch)
     for r in range(len(weight)):
         parts[r] = weight[terms.column[r]] * expectations[terms.column[r]]
-    sum_of_anticommuting(terms.index, parts, strings, falls)
+    sum_of_anticommuting(terms.base4, parts, strings, falls)
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return energy
 
@@ -352,10 +352,10 @@ def sum_of_anticommuting(index, parts, strings, sums):
                         total += bins[other]
                 sums[strings.pair[p, local]] = total
     wide = strings.wide
-    for r in range(len(wide.index)):
+    for r in range(len(wide.base4)):
         total = 0.0
         for t in range(len(index)):
-            if _anticommute(wide.index[r], index[t]):
+            if _anticommute(wide.base4[r], index[t]):
                 total += parts[t]
         sums[wide.column[r]] = total
 

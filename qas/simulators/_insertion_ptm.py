@@ -184,9 +184,9 @@ def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
                 if local & 3:
                     _keep(row, strings.pair, p, local, read(sums, local))
     wide = strings.wide
-    for r in range(len(wide.index)):
+    for r in range(len(wide.base4)):
         if wide.support[r] & touched:
-            row[wide.column[r]] = _string(bra, ket, 1 << (2 * n_qubits), wide.index[r])
+            row[wide.column[r]] = _string(bra, ket, 1 << (2 * n_qubits), wide.base4[r])
 
 
 # ---------------------------------------------------------------------- running gates
