@@ -46,6 +46,16 @@ BLOCK = 1 << 9
 """Amplitudes for which the diagonals of a Hamiltonian given by its terms are formed at once: they stay in cache."""
 
 
+BLOCKED = 1 << 14
+"""States of at least so many numbers (more than the fastest cache holds) are taken through several gates at a time,
+a block after the other."""
+CHUNK = 1 << 7
+FAR = 4
+"""A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
+AHEAD = 200
+"""How many gates ahead are searched for those that fit into the same block."""
+
+
 class Library(NamedTuple):
     """Tables of all operations; the first axis counts operations."""
 
@@ -670,6 +680,146 @@ def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=
     return _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix)
 
 
+# ---------------------------------------------------------------------- large states, block by block
+@compiled(inline=True)
+def _count(bits):
+    number = 0
+    while bits:
+        number += 1
+        bits &= bits - 1
+    return number
+
+
+@compiled(inline=True)
+def _far(step, other_step):
+    """The bits of a gate that reach beyond a chunk."""
+    return (step if step >= CHUNK else 0) | (other_step if other_step >= CHUNK else 0)
+
+
+@compiled(inline=True)
+def _choose(library, ops, done, start, way, members, parts):
+    """Gates that one block can take, from `start` on, and the far bits it needs.
+
+    A gate is passed over if it needs other far bits; later ones may go before it if they share no qubit with it.
+    """
+    count = far = barred = 0
+    k = start
+    for _ in range(AHEAD):
+        if k < 0 or k >= len(ops):
+            break
+        if not done[k]:
+            op = ops[k]
+            qubits = library.first[op] | library.second[op]
+            need = far | _far(library.first[op] * parts, library.second[op] * parts)
+            if not qubits & barred and _count(need) <= FAR:
+                far = need
+                members[count] = k
+                count += 1
+            else:
+                barred |= qubits
+        k += way
+    return count, far
+
+
+@compiled(inline=True)
+def _near(step, places):
+    """The bit inside a block that stands for `step` outside."""
+    if step < CHUNK:
+        return step
+    for j in range(FAR):
+        if places[j] == step:
+            return CHUNK << j
+    return 0
+
+
+@compiled(inline=True)
+def _moved(mask, first, bit, other):
+    """A mask on the qubit `first` and another one, with `bit` and `other` in their places."""
+    return (bit if mask & first else 0) | (other if mask & ~first else 0)
+
+
+@compiled(inline=True)
+def _copy_block(psi, buffer, start, places, inwards):
+    for c in range(1 << FAR):
+        offset = start
+        for j in range(FAR):
+            if c >> j & 1:
+                offset += places[j]
+        for i in range(0, CHUNK, LANES):
+            if inwards:
+                store8(buffer, CHUNK * c + i, load8(psi, offset + i))
+            else:
+                store8(psi, offset + i, load8(buffer, CHUNK * c + i))
+
+
+@compiled(inline=True)
+def _through(library, ops, slots, table, sines, psi, size, members, places, gradient, undo, stop, parts):
+    """Take each block of psi, or of the two states from psi on, through the gates `members`; False if stopped."""
+    block = CHUNK << FAR
+    memory = np.empty(2 * block)
+    buffer = address(memory)
+    matrix = address(library.matrix)
+    for number in range(size // block):
+        if stopped(stop):
+            return False
+        start = number * CHUNK
+        for j in range(FAR):  # room for the far bits, lowest first
+            low = start & (places[j] - 1)
+            start = (start - low) * 2 + low
+        for state in range(2 if undo else 1):
+            _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, True)
+        for m in range(len(members)):
+            op, slot = ops[members[m]], slots[members[m]]
+            kind, first, second = library.kind[op], library.first[op], library.second[op]
+            bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
+            x, z = _moved(library.x_mask[op], first, bit, other), _moved(library.z_mask[op], first, bit, other)
+            c, s = 1.0, 0.0
+            if slot >= 0:
+                c, s = get(table, slot), get(table, sines + slot)
+            if undo and slot >= 0:
+                slope = _undo_rotation(buffer, block, kind, bit, x, z, c, -s, parts)
+                put(gradient, slot, get(gradient, slot) + slope)
+            else:
+                floats = 2 * block if undo else block
+                apply(buffer, floats, kind, bit, other, x, z, matrix, op, c, s, undo, parts)
+        for state in range(2 if undo else 1):
+            _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, False)
+    memory[0] = 0.0  # named by its address above, it lives to here
+    return True
+
+
+@compiled()
+def _sweep(library, ops, slots, table, sines, psi, size, begin, gradient, undo, stop, parts):
+    """Take psi through the gates from `begin` on, or undo them on the two states from psi on; False if stopped.
+
+    `gradient`, `psi` and `table` are addresses; of the sweep that undoes, `gradient` receives the slopes.
+    """
+    ops, slots = ops[begin:], slots[begin:]
+    done = np.zeros(len(ops), dtype=np.bool_)
+    members = np.empty(AHEAD, dtype=np.int64)
+    places = np.empty(FAR, dtype=np.int64)
+    k, way = (len(ops) - 1, -1) if undo else (0, 1)
+    while 0 <= k < len(ops):
+        if done[k]:
+            k += way
+            continue
+        count, far = _choose(library, ops, done, k, way, members, parts)
+        step = CHUNK
+        while _count(far) < FAR:
+            far |= step
+            step *= 2
+        for j in range(FAR):
+            places[j] = far & -far
+            far &= far - 1
+        for m in range(count):
+            done[members[m]] = True
+        if not _through(
+            library, ops, slots, table, sines, psi, size, members[:count], places, gradient, undo, stop, parts
+        ):
+            return False
+    return True
+
+
 # ---------------------------------------------------------------------- whole circuits
 @compiled(inline=True)
 def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
@@ -685,6 +835,8 @@ def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
     put(psi, parts * basis, 1.0)
     if stopped(stop):
         return False
+    if size >= BLOCKED:
+        return _sweep(library, ops, slots, table, sines, psi, size, begin, 0, False, stop, parts)
     for k in range(begin, len(ops)):
         if size > SHORT and stopped(stop):
             return False
@@ -745,6 +897,10 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     left = 0  # gates before the first angle need not be undone
     while left < len(ops) and slots[left] < 0:
         left += 1
+    if size >= BLOCKED:
+        whole = _sweep(library, ops, slots, table, sines, ket, size, left, address(gradient), True, stop, parts)
+        angle_table[0] = 0.0
+        return energy if whole else math.nan
     for k in range(len(ops) - 1, left - 1, -1):
         if size > SHORT and stopped(stop):
             return math.nan

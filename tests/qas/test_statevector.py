@@ -8,8 +8,8 @@ import pytest
 from qas.circuits import Circuit
 from qas.errors import TooLargeError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import statevector
-from qas.simulators.dense import circuit_matrix
+from qas.simulators import _sv_kernels, statevector
+from qas.simulators.dense import circuit_matrix, gate_matrix
 from qas.simulators.statevector import StatevectorSimulator, parts_of
 from qas.testing import random_circuit, random_hamiltonian
 from qas.testing.simulators import covering_circuit, shifted_gradient
@@ -108,3 +108,46 @@ def test_what_is_too_large_names_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(statevector, "memory_limit", lambda: 10**7)
     with pytest.raises(TooLargeError, match=r"20 qubits need 0\.034 GB .* has 0\.01 GB"):
         StatevectorSimulator().expectation(Circuit(20), Hamiltonian({"Z" * 20: 1.0}))
+
+
+def _slow_energy(circuit: Circuit, hamiltonian: Hamiltonian) -> float:
+    """Gate after gate on a tensor with one axis for each qubit, the last for qubit 0."""
+    n = circuit.n_qubits
+    psi = np.zeros((2,) * n, dtype=complex)
+    psi[(0,) * n] = 1.0
+    for gate in circuit:
+        axes = [n - 1 - q for q in reversed(gate.qubits)]
+        matrix = gate_matrix(gate).reshape((2,) * (2 * len(axes)))
+        psi = np.tensordot(matrix, psi, axes=(range(len(axes), 2 * len(axes)), axes))
+        psi = np.moveaxis(psi, range(len(axes)), axes)
+    psi, index = psi.ravel(), np.arange(2**n)
+    total = 0.0
+    for coefficient, x, z in zip(hamiltonian.coefficients, *hamiltonian.masks, strict=True):
+        signs = 1.0 - 2.0 * (np.bitwise_count(index & z) & 1)
+        image = 1j ** (int(x & z).bit_count() % 4) * signs * psi
+        total += coefficient * np.vdot(psi[index ^ x], image).real
+    return total
+
+
+@pytest.mark.parametrize(("gates", "n_qubits"), [(None, 13), (REAL_GATES, 14)], ids=["complex", "real"])
+def test_large_states_are_taken_through_gates_block_by_block(gates: list[str] | None, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, 60])
+    for n_gates in (3, 100):
+        circuit = random_circuit(n_qubits, n_gates, rng, gates=gates)
+        circuit = circuit.append("ry" if gates else "rx", n_qubits - 1, 0.3)
+        assert parts_of(circuit) << n_qubits >= _sv_kernels.BLOCKED
+        hamiltonian = random_hamiltonian(n_qubits, 12, rng)
+        energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
+        assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-11
+        for k in rng.choice(circuit.n_angles, size=min(4, circuit.n_angles), replace=False):
+            shift = np.pi / 2 * np.eye(circuit.n_angles)[k]
+            ends = [_slow_energy(circuit.with_angles(circuit.angles + s * shift), hamiltonian) for s in (1, -1)]
+            assert abs(gradient[k] - (ends[0] - ends[1]) / 2) < 1e-11
+
+
+def test_large_states_without_gates_or_angles() -> None:
+    rng = np.random.default_rng([SEED, 61])
+    hamiltonian = random_hamiltonian(14, 5, rng)
+    for circuit in (Circuit(14), random_circuit(14, 9, rng, gates=["h", "cx", "s"]), Circuit(14, [("x", 13)])):
+        energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
+        assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-12 and gradient.shape == (0,)
