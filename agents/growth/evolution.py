@@ -18,6 +18,9 @@ from qas.gates import gate_spec
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
 
+_WORTH_IT = 256
+"""Numbers in a state, below which making a child takes longer than judging it."""
+
 
 @dataclass(eq=False)
 class _Member:
@@ -82,9 +85,8 @@ class EvolutionAgent(Agent):
         Most do not, so that children are made and worked on before those ahead of them are judged; what a change makes
         void was only time.
         """
-        settings: dict[str, Any] = {"tidy": True, "ahead": worker_count() + 1}
         leader: _Member | None = None
-        with closing(self.meter.evaluate_many(self._children(), self.rng, **settings)) as results:
+        with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
                 self._count(self._trying.popleft())
@@ -207,8 +209,17 @@ class EvolutionAgent(Agent):
                 self.drawn.mark()
 
         order = self.rng.permutation(len(circuit))
-        ahead = worker_count() + 1  # the first that succeeds makes those behind it void
-        return self.meter.evaluate_many(shorter(), self.rng, max_evaluations=60, tidy=True, ahead=ahead)
+        return self._judged(shorter(), max_evaluations=60)
+
+    def _judged(
+        self, circuits: Iterator[Circuit], max_evaluations: int | None = None
+    ) -> Generator[Evaluation, None, None]:
+        """Evaluations of circuits of which the first that is good makes those behind it void."""
+        size = 1 << self.search.problem.n_qubits * (1 if self.search.noise is None else 2)
+        workers = worker_count() if size >= _WORTH_IT else 1
+        return self.meter.evaluate_many(
+            circuits, self.rng, max_evaluations=max_evaluations, tidy=True, workers=workers, ahead=workers + 1
+        )
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:

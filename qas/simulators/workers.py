@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 _HELD = 2e-3
 """Seconds that items done together may take."""
 
+_PATIENCE = 0.2
+"""Seconds after which the owner lets Python look for signals."""
+
 LIMITS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Environment variables that say how many threads a program may use; the smallest counts."""
 
@@ -168,7 +171,8 @@ class _Batch(Generic[Item, Result]):
         # Either the thread sees that its part is wanted, or the owner that it is done.
         self._wanted = part
         while not part.done:
-            self._news.get()
+            with suppress(queue.Empty):  # a signal that another thread receives does not end the wait of this one
+                self._news.get(timeout=_PATIENCE)
 
     def close(self) -> None:
         """Stop what is not done, and see the threads off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 import qas
 from qas.agents.base import Search
+from qas.agents.growth import evolution
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian
@@ -177,6 +179,23 @@ def test_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_count(7, 1 << 60) == 1, "no more than the memory holds"
     with pytest.raises(QasError, match="workers"):
         worker_count(0)
+
+
+def test_ctrl_c_in_a_batch_stops_its_workers() -> None:
+    heard = threading.Event()
+
+    def until_stopped(k: int) -> int:
+        if k == 2:
+            signal.raise_signal(signal.SIGINT)  # Python handles it in the main thread, which waits
+        while not interrupt.current():
+            time.sleep(0.001)
+        heard.set()
+        return k
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(until_stopped, range(5), 3))
+    assert heard.is_set()
+    assert list(in_order(lambda k: k, range(5), 3)) == list(range(5)), "the threads are still of use"
 
 
 # ---------------------------------------------------------------------- simulators and optimizers
@@ -461,6 +480,7 @@ def test_a_search_finds_the_same_with_any_number_of_threads(
 ) -> None:
     """And goes on as the unbroken one from a checkpoint taken between results that are still to come."""
     settings = {"problem": "lih-4", "max_gates": 14, "seed": 1, "report": False} | given
+    monkeypatch.setattr(evolution, "_WORTH_IT", 0)
     monkeypatch.setattr(workers, "cores", lambda: 1)
     whole = found(_search(settings, tmp_path / "one"))
     for count in (2, 5):
