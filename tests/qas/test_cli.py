@@ -579,7 +579,7 @@ WRONG = [
     ("search h2-2 --agent random --evaluator tolerance=[]", "must be float"),
     ("search h2-2 --agent random --evaluator tolerances=1", "did you mean 'tolerance'"),
     ("search h2-2 --agent random --evaluator engine=[1]", "must be"),
-    ("search tfim-14 --noise ibm-mumbai --agent evolution", "at most 12 noisy qubits"),
+    ("search tfim-14 --noise ibm-mumbai --agent evolution", "at most 13 noisy qubits"),
     ("search lih-6 --noise ibm-ourense --agent random", "qubits"),
     ("search h2-2 --resume somewhere", "leave out PROBLEM"),
     ("search --resume somewhere --agent ddqn", "leave out --agent"),
