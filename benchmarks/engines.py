@@ -46,7 +46,7 @@ from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import make_simulator
 from qas.simulators._lanes import pointer
-from qas.simulators.pauli_transfer import PauliTransferSimulator
+from qas.simulators.pauli_transfer import PauliTransferSimulator, aligned
 from qas.testing import random_circuit
 
 SIZES = ((4, 40), (6, 70), (8, 100), (10, 100))
@@ -202,7 +202,8 @@ def _moves(low: int, high: int) -> tuple[int, int, int, int, int, int]:
 def passes(n_qubits: int, seconds: float) -> dict[str, Any]:
     """Time of single gates in passes, at every pair of digits; the fastest of many runs of each."""
     simulator = PauliTransferSimulator(our_noise())
-    state = np.random.default_rng(0).normal(size=programs.VECTORS + 4**n_qubits)
+    vector, buffer = (aligned(size, np.dtype(np.float64)) for size in (4**n_qubits, kernels.BUFFER))
+    vector[:] = 1.0
     program = simulator.compiled(Circuit(2, [("cx", (0, 1))])).program
     op = int(program.steps[4, programs.OPERATION])
     core = simulator.library.whole[op, programs.CORE :].copy()
@@ -210,7 +211,7 @@ def passes(n_qubits: int, seconds: float) -> dict[str, Any]:
     constants[kernels.FACTORS :] = simulator.library.real[op, programs.FACTOR : programs.FACTOR + 16]
     constants[[1, 6, 11, 13, 18, 23]] = 0.99
     constants[[8, 20]] = 0.01
-    rows, buffer, vector = np.zeros(64, np.int64), np.zeros(kernels.BUFFER), state[programs.VECTORS :]
+    rows = np.zeros(64, np.int64)
     tiles = 4 ** (n_qubits - 4)
     times = max(1, 4 ** (9 - n_qubits))
     calls: dict[str, Callable[[], Any]] = {"pass": lambda: _scaled(times, vector)}

@@ -250,7 +250,7 @@ class PauliTransferSimulator(CompiledSimulator):
             )
         self._local.work = None  # the old memory is given back first
         maps = np.empty((len(program.steps) + 33, 24))
-        work = self._local.work = programs.Work(_aligned(size, dtype), np.empty(64, np.int64), maps)
+        work = self._local.work = programs.Work(aligned(size, dtype), np.empty(64, np.int64), maps)
         return work
 
     def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
@@ -316,7 +316,7 @@ class PauliTransferSimulator(CompiledSimulator):
             angles,
             n_qubits,
             *self.observable(hamiltonian),
-            _aligned(size, dtype),
+            aligned(size, dtype),
             segment,
             generators.tables,
             values,
@@ -329,7 +329,7 @@ class PauliTransferSimulator(CompiledSimulator):
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
     ) -> Curves:
         n_qubits = max(circuit.n_qubits, 2)
-        vectors = _aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
+        vectors = aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
         curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
@@ -365,7 +365,7 @@ def _measured_term(vector: np.ndarray, letters: np.ndarray, flips: np.ndarray) -
     return float(sum(w * vector[index] for index, w in parts.items()))
 
 
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     """Uninitialized memory that starts at a cache line."""
     memory = np.empty(size + 64 // dtype.itemsize, dtype)
     start = -memory.ctypes.data % 64 // dtype.itemsize
