@@ -86,18 +86,24 @@ class Planner:
     Args:
         circuit: the architecture.
         noise: of its gates and its readout, or None for amplitudes.
+        separate: one block for each gate in their order instead, behind one for each qubit that does nothing, so that
+            the state has all qubits from the first gate on; the readout comes last.
     """
 
-    def __init__(self, circuit: Circuit, noise: NoiseModel | None) -> None:
+    def __init__(self, circuit: Circuit, noise: NoiseModel | None, *, separate: bool = False) -> None:
         self.noise = noise
         self.size = 2 if noise is None else 4
         self.blocks: list[Block] = []
         self._pending: list[list[Factor]] = [[] for _ in range(circuit.n_qubits)]
         self._owner: list[Block | None] = [None] * circuit.n_qubits
+        if separate:
+            self.blocks += [Block((qubit,)) for qubit in range(circuit.n_qubits)]
         slot = 0
         for gate in circuit.gates:
             self._add(gate, slot)
             slot += len(gate.angles)
+            if separate:
+                self._close(gate.qubits)
         if noise is not None and noise.readout:
             for qubit, (p01, p10) in enumerate(noise.readout_flips(circuit.n_qubits)):
                 if p01 or p10:
@@ -143,6 +149,13 @@ class Planner:
         chain, self._pending[qubit] = self._pending[qubit], []
         return chain
 
+    def _close(self, qubits: tuple[int, ...]) -> None:
+        """Let nothing more join what acts on `qubits`."""
+        for qubit in qubits:
+            if self._owner[qubit] is None:
+                self.blocks.append(Block((qubit,), chain=self._taken(qubit)))
+            self._owner[qubit] = None
+
     def _finish(self) -> None:
         """Chains behind the last two-qubit gate join its block; those of qubits without one stand alone."""
         for qubit, chain in enumerate(self._pending):
@@ -178,13 +191,15 @@ def _readout(p01: float, p10: float) -> np.ndarray:
 class Step:
     """How one block meets the state: the axes of its qubits go to the front.
 
-    The state's axes are ordered by `qubits`; the block's map has d^`known` rows, for its qubits that the state has
+    The block's map has d^`known` rows, for its qubits that the state has
     already, while the others start in |0>.
     """
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     known: int
+    order: tuple[int, ...]
+    """qubits of the state's axes after the block"""
     start: np.ndarray | None
     """picks the rows of the block's map for qubits that start in |0>, shape (d^known, d^k); None: all rows"""
 
@@ -209,8 +224,8 @@ def steps(blocks: list[Block], size: int) -> tuple[list[Step], tuple[int, ...]]:
             start = np.ones((1, 1))
             for qubit in block.qubits:
                 start = np.kron(start, np.eye(size) if qubit in known else zero[None])
-        found.append(Step(tuple(shape), tuple(axes), len(known), start))
         order = (*block.qubits, *(qubit for qubit in order if qubit not in block.qubits))
+        found.append(Step(tuple(shape), tuple(axes), len(known), order, start))
     return found, order
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,18 +63,18 @@ class Program:
         circuit: its angles are not used.
         noise: a noise model, or None for amplitudes.
         place: device and precision.
+        separate: as of `Planner`.
     """
 
-    def __init__(self, circuit: Circuit, noise: NoiseModel | None, place: Place) -> None:
+    def __init__(self, circuit: Circuit, noise: NoiseModel | None, place: Place, *, separate: bool = False) -> None:
         self.n_qubits, self.place = circuit.n_qubits, place
         size = place.size
-        blocks = Planner(circuit, noise).blocks
+        blocks = Planner(circuit, noise, separate=separate).blocks
         self.steps, order = steps(blocks, size)
         self.starts = [None if step.start is None else place.state(step.start) for step in self.steps]
         untouched = [qubit for qubit in range(circuit.n_qubits) if qubit not in order]
         self.rest = place.state(_power(start_vector(size), len(untouched)))
-        order = (*order, *untouched)
-        self.order = (0, *(1 + order.index(qubit) for qubit in reversed(range(circuit.n_qubits))))
+        self.order = (*order, *untouched)
 
         layers = list(layers_of(blocks))
         fixed = [k for k, (_, layer) in enumerate(layers) if not isinstance(layer.pair, Turn)]
@@ -181,13 +181,19 @@ class Program:
         batch = len(state)
         if len(self.rest) > 1:
             state = (state[:, :, None] * self.rest).reshape(batch, -1)
-        return state.view(batch, *(self.place.size,) * self.n_qubits).permute(self.order).reshape(batch, -1)
+        return self.in_order(state, self.order)
+
+    def in_order(self, state: Tensor, order: Sequence[int]) -> Tensor:
+        """A state of all qubits whose axes are `order`, as in `ended`."""
+        batch = len(state)
+        axes = (1 + order.index(qubit) for qubit in reversed(range(self.n_qubits)))
+        return state.view(batch, *(self.place.size,) * self.n_qubits).permute(0, *axes).reshape(batch, -1)
 
     def ended_adjoint(self, gradient: Tensor) -> Tensor:
         """The reverse of `ended`, for gradients."""
         batch = len(gradient)
-        reverse = sorted(range(len(self.order)), key=self.order.__getitem__)
-        gradient = gradient.view(batch, *(self.place.size,) * self.n_qubits).permute(reverse).reshape(batch, -1)
+        axes = (self.n_qubits - qubit for qubit in self.order)
+        gradient = gradient.view(batch, *(self.place.size,) * self.n_qubits).permute(0, *axes).reshape(batch, -1)
         return gradient.view(batch, -1, len(self.rest)) @ self.rest if len(self.rest) > 1 else gradient
 
     def state(self, maps: Sequence[Tensor], batch: int) -> Tensor:
@@ -281,12 +287,16 @@ class AmplitudeObservables:
 
     def values(self, state: Tensor) -> Tensor:
         """Float64, shape (batch, n_observables)."""
-        batch = len(state)
-        total = self.constant.expand(batch, -1)
+        return self.between(state, state).real + self.constant
+
+    def between(self, left: Tensor, state: Tensor) -> Tensor:
+        """⟨left|H|state⟩ of the operators without their constants, complex128, shape (batch, n_observables)."""
+        batch, size = state.shape
+        total = torch.zeros(batch, len(self.constant), dtype=torch.complex128, device=state.device)
         for gather, matrix, columns in self.groups:
-            products = state.index_select(1, gather).view(batch, -1, state.shape[1]) * state.conj()[:, None]
-            part = (products.reshape(batch, -1) @ matrix).real
-            total = total.index_add(1, columns, part.to(torch.float64))
+            products = state.index_select(1, gather).view(batch, -1, size) * left.conj()[:, None]
+            part = products.reshape(batch, -1) @ matrix
+            total = total.index_add(1, columns, part.to(total.dtype))
         return total
 
     def adjoint(self, state: Tensor, gradient: Tensor) -> Tensor:
@@ -314,11 +324,7 @@ class Sweep(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, program: Program, observables: Observables, stride: int, batch: int, *maps: Tensor
     ) -> Tensor:
-        state, kept = program.first(batch), []
-        for number, map_ in enumerate(maps):
-            if number % stride == 0:
-                kept.append(state)
-            state = program.advanced(number, state, map_)
+        state, kept = forward_sweep(program, maps, batch, stride)
         state = program.ended(state)
         ctx.program, ctx.observables, ctx.stride, ctx.batch = program, observables, stride, batch
         ctx.save_for_backward(state, *kept, *maps)
@@ -335,13 +341,31 @@ class Sweep(torch.autograd.Function):
             found = torch.autograd.grad(values, maps, gradient, create_graph=True)
             return None, None, None, None, *found
         adjoint = ctx.program.ended_adjoint(ctx.observables.adjoint(state, gradient))
-        return None, None, None, None, *_adjoint_sweep(ctx.program, kept, maps, adjoint, ctx.stride)
+        return None, None, None, None, *adjoint_sweep(ctx.program, kept, maps, adjoint, ctx.stride)
 
 
-def _adjoint_sweep(
-    program: Program, kept: Sequence[Tensor], maps: Sequence[Tensor], adjoint: Tensor, stride: int
+def forward_sweep(program: Program, maps: Sequence[Tensor], batch: int, stride: int) -> tuple[Tensor, list[Tensor]]:
+    """The last state, and the states before every `stride`-th block."""
+    state, kept = program.first(batch), []
+    for number, map_ in enumerate(maps):
+        if number % stride == 0:
+            kept.append(state)
+        state = program.advanced(number, state, map_)
+    return state, kept
+
+
+def adjoint_sweep(
+    program: Program,
+    kept: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    adjoint: Tensor,
+    stride: int,
+    visit: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> list[Tensor]:
-    """Gradients by the maps, from the gradient by the last state and the states before every `stride`-th block."""
+    """Gradients by the maps, from the gradient by the last state and the states before every `stride`-th block.
+
+    `visit` is shown the number of each block, the state before it and the gradient by that state.
+    """
     found: list[Tensor] = [adjoint] * len(maps)
     for segment in reversed(range(len(kept))):
         first = segment * stride
@@ -350,9 +374,10 @@ def _adjoint_sweep(
         for number in range(first, last - 1):
             states.append(program.advanced(number, states[-1], maps[number]))
         for number in reversed(range(first, last)):
-            before = program.arranged(number, states.pop())
-            map_ = maps[number]
+            state, map_ = states.pop(), maps[number]
             after = adjoint.view(len(adjoint), map_.shape[-1], -1)
-            found[number] = before.conj() @ after.mT
+            found[number] = program.arranged(number, state).conj() @ after.mT
             adjoint = program.put_back(number, map_.conj() @ after)
+            if visit is not None:
+                visit(number, state, adjoint)
     return found

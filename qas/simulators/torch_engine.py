@@ -21,7 +21,9 @@ from qas.simulators.base import Simulator, check_angles
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qas.simulators._torch_insertions import Places
     from qas.simulators._torch_sweep import Observables, Program
+    from qas.simulators.insertions import Curves, Generators
     from qas.simulators.torch_layer import CircuitLayer
 
 SINGLE_RESOLUTION = 1e-5
@@ -105,6 +107,49 @@ class TorchSimulator(Simulator):
             program = self._program(circuit)
             state = program.state(program.maps(values.to(self._place.device)), 1)[0]
             return state[self._place.indices(hamiltonian.pauli_index)].to(torch.float64).cpu().numpy()
+
+    # ------------------------------------------------------------------ what inserting would bring
+    def _insertion_slopes(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> np.ndarray:
+        """With noise by dense matrices of states and gradients: all Pauli strings in one product."""
+        import torch
+
+        from qas.simulators._torch_insertions import Slopes
+
+        if not generators.strings:
+            return np.zeros((len(circuit) + 1, 0))
+        with torch.inference_mode(False), torch.no_grad():
+            places = self._places(circuit, hamiltonian, angles)
+            return places.slopes(Slopes(generators.strings, self._place)).cpu().numpy()
+
+    def _append_curves(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+    ) -> Curves:
+        import torch
+
+        from qas.simulators._torch_insertions import Slopes, falls
+        from qas.simulators.insertions import Curves
+
+        if not generators.strings:
+            return Curves(np.zeros(0), np.zeros(0))
+        with torch.inference_mode(False), torch.no_grad():
+            places = self._places(circuit, hamiltonian, angles)
+            slope = Slopes(generators.strings, self._place)(places.state, places.gradient)
+            terms = self.term_expectations(circuit, hamiltonian, angles) if self.noise is None else np.zeros(0)
+            return Curves(slope.cpu().numpy(), falls(places, generators.strings, terms, hamiltonian))
+
+    def _places(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Places:
+        """States between the gates; the budget says how many are kept."""
+        import torch
+
+        from qas.simulators._torch_insertions import Places
+
+        self._check_matmul()
+        self._program(circuit)  # refuses what does not fit
+        keep = int(self._budget() // (self._item() * self._place.size**circuit.n_qubits))
+        points = torch.tensor(angles, device=self._place.device)[None]
+        return Places(circuit, self.noise, self._place, hamiltonian, points, keep)
 
     # ------------------------------------------------------------------ batches
     def expectation_batch(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Any) -> Tensor:

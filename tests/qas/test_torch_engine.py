@@ -348,3 +348,34 @@ def test_bad_batches_and_layers_are_refused_in_one_line() -> None:
 def test_the_package_and_its_lists_do_not_import_torch() -> None:
     script = "import sys, qas.simulators as s; s.list_engines(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------- insertions
+@pytest.mark.parametrize("noise", [None, asymmetric_noise(), load_noise("ibm-ourense")])
+def test_insertion_gradients_and_gains_are_those_of_the_compiled_engines(noise: NoiseModel | None) -> None:
+    compiled, subject = make_simulator(noise), TorchSimulator(noise)
+    for n_qubits in (1, 3, 4):
+        rng = np.random.default_rng([SEED, 80, n_qubits])
+        circuit = legal(random_circuit(n_qubits, 9, rng), noise, rng)
+        hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 15), rng)
+        wide = ["".join(rng.choice(list("IXYZ"), size=n_qubits)) for _ in range(5)]
+        for generators in (None, [*wide, "I" * n_qubits, Hamiltonian({"Y" * n_qubits: 0.5, "X" * n_qubits: -2.0})]):
+            for chosen in (circuit, Circuit(n_qubits)):
+                expected = compiled.insertion_gradients(chosen, hamiltonian, generators)
+                found = subject.insertion_gradients(chosen, hamiltonian, generators)
+                assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-10
+        assert np.abs(subject.insertion_gradients(circuit, hamiltonian)).max() > 1e-3
+        for generators in (None, [*wide, "I" * n_qubits]):
+            gains, angles = subject.append_gains(circuit, hamiltonian, generators)
+            expected_gains, expected_angles = compiled.append_gains(circuit, hamiltonian, generators)
+            assert np.abs(gains - expected_gains).max() < 1e-10
+            turns = (angles - expected_angles)[expected_gains > 1e-6] / (2 * np.pi)
+            assert np.abs(turns - turns.round()).max(initial=0.0) < 1e-8
+
+
+def test_insertion_gradients_in_a_small_memory_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = asymmetric_noise()
+    circuit, hamiltonian, _ = case(4, noise, 90)
+    expected = TorchSimulator(noise).insertion_gradients(circuit, hamiltonian)
+    monkeypatch.setattr(TorchSimulator, "_budget", lambda _: 5 * 4**4 * 8)
+    assert np.abs(TorchSimulator(noise).insertion_gradients(circuit, hamiltonian) - expected).max() < 1e-12
