@@ -300,6 +300,25 @@ def test_a_gradient_needs_little_memory(n_qubits: int, megabytes: int) -> None:
     assert 8 * (header[_ptm_program.HOME_SIZE] + header[_ptm_program.KET_SIZE]) < 1e6 * megabytes
 
 
+def test_single_precision_keeps_what_it_states() -> None:
+    rng = np.random.default_rng([SEED, 92])
+    for noise in (*_noises(rng)[:3], NoiseModel.depolarizing(0.001, 0.01)):
+        for n_qubits, n_gates in ((2, 30), (5, 100), (7, 200)):
+            circuit, hamiltonian = random_circuit(n_qubits, n_gates, rng), random_hamiltonian(n_qubits, 15, rng)
+            single = make_simulator(noise, "pauli-transfer:precision=single")
+            scale = single.resolution * np.abs(hamiltonian.coefficients).sum()
+            assert scale > 0.0
+            energy, gradient = make_simulator(noise).expectation_and_gradient(circuit, hamiltonian)
+            found, slopes = single.expectation_and_gradient(circuit, hamiltonian)
+            assert 0.0 < abs(found - energy) < scale
+            assert np.abs(slopes - gradient).max() < scale
+    objective = single.objective(circuit, hamiltonian)
+    with pytest.raises(QasError, match="the tolerance is at least the engine's resolution"):
+        minimize(objective, circuit.angles, tolerance=1e-9)
+    with pytest.raises(QasError, match="precision is one of double, single, got 'half'"):
+        make_simulator(noise, "pauli-transfer:precision=half")
+
+
 def test_a_gradient_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pauli_transfer, "_memory_limit", lambda: 8 * 4**8 * 8)
     circuit, hamiltonian = random_circuit(8, 200, np.random.default_rng(0)), Hamiltonian({"Z" * 8: 1.0})
