@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
             if kind and kind not in _FILES_TOO and name is not None:
                 from qas.registry import registry
 
-                registry(kind).check(name)
+                # An engine may have settings behind its name; it tells itself what is wrong with them.
+                registry(kind).check(name.partition(":")[0] if kind == "engines" else name)
         return found, extra
 
 

@@ -40,10 +40,8 @@ FIRST_HOME, SECOND_HOME, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5,
 COLUMNS = 24
 N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS = 0, 1, 2, 3, 4, 5
 
-LOSS_LIMIT = 1e4
-"""How much undoing may enlarge rounding errors before a state is kept."""
 CHAIN_LIMIT = 1e3
-"""The same within the one-qubit operations of one block."""
+"""How much undoing may enlarge rounding errors within the one-qubit operations of one block."""
 IDENTITY = -1
 """Operation of a block without a two-qubit gate."""
 
@@ -163,12 +161,13 @@ def _move(whole, ops, i, group, g, place, low, high, step):
 
 
 @compiled()
-def plan(library, ops, slots, n_qubits, stored_digits, steps, factors, place):
+def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factors, place):
     """Fill `steps`, `factors` and `place`.
 
     Args:
         n_qubits: at least 2.
         stored_digits: vectors of at most so many qubits are kept, not undone.
+        loss_limit: how much undoing may enlarge rounding errors before a state is kept.
         steps: int64, shape (1 + 2 n_qubits + n_ops, 24).
         factors: int64, shape (n_ops, 2).
         place: int64, shape (n_qubits,): digit of each qubit in the final vector.
@@ -249,7 +248,7 @@ def plan(library, ops, slots, n_qubits, stored_digits, steps, factors, place):
             for side in range(2):
                 for f in range(step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1]):
                     loss *= real[factors[f, 0], LOSS]
-            if step[DIGITS] > stored_digits and enlarged[g] * loss <= LOSS_LIMIT:
+            if step[DIGITS] > stored_digits and enlarged[g] * loss <= loss_limit:
                 step[NEW_KET] = ket[g]
                 enlarged[g] *= loss
                 continue

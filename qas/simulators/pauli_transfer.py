@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +19,12 @@ from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator, finished
+from qas.simulators.compiled import CompiledSimulator, finished, memory_limit
 from qas.simulators.insertions import Curves, Generators
 
 MAX_QUBITS = 13
-"""Largest register: one state of 13 qubits takes 0.5 GB, and a gradient keeps about three."""
+"""Largest register: one state of 13 qubits takes 0.5 GB; a gradient keeps about three, and one more for each time that
+noise has shrunk the state too much to undo it."""
 
 STORED_QUBITS = 6
 """States of at most so many qubits are kept for the gradient: reading them again is cheaper than undoing blocks."""
@@ -36,16 +36,11 @@ PRECISIONS = {"double": np.float64, "single": np.float32}
 SINGLE_RESOLUTION = 1e-5
 """Largest error of the expectation value of a Pauli string in single precision, up to some hundred gates."""
 
+LOSS_LIMITS = {"double": 1e4, "single": 10.0}
+"""How much undoing may enlarge rounding errors before a state is kept."""
+
 _TURNED = {"X": (2, 3), "Y": (3, 1), "Z": (1, 2)}
 _DENSE_CORE = np.full(16, -1)
-
-
-@functools.cache  # asked for at every gradient
-def _memory_limit() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 34
 
 
 class _Assembled:
@@ -88,6 +83,7 @@ class PauliTransferSimulator(CompiledSimulator):
             raise QasError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.precision = precision
         self.resolution = SINGLE_RESOLUTION if precision == "single" else 0.0
+        self._loss_limit = LOSS_LIMITS[precision]
         self._whole: list[np.ndarray] = []
         self._real: list[np.ndarray] = []
         self._pool: list[np.ndarray] = [np.zeros((3, 256))]
@@ -190,7 +186,7 @@ class PauliTransferSimulator(CompiledSimulator):
         self._whole[op][programs.POOL] = len(self._pool)
         self._whole[op][programs.CORE :] = _DENSE_CORE
         self._real[op][programs.FACTOR : programs.FACTOR + 16] = 1.0
-        inverse = np.linalg.inv(matrix) if loss < programs.LOSS_LIMIT else np.zeros((16, 16))
+        inverse = np.linalg.inv(matrix) if loss < LOSS_LIMITS[self.precision] else np.zeros((16, 16))
         self._pool.append(np.array([matrix.ravel(), inverse.ravel(), matrix.T.ravel()]))
         return op
 
@@ -209,7 +205,7 @@ class PauliTransferSimulator(CompiledSimulator):
         n_qubits = max(n_qubits, 2)
         steps = np.zeros((1 + 2 * n_qubits + len(ops), programs.COLUMNS), np.int64)
         factors, places = np.zeros((len(ops), 2), np.int64), np.zeros(n_qubits, np.int64)
-        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, steps, factors, places)
+        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, self._loss_limit, steps, factors, places)
         return _Assembled(programs.Program(steps, factors), places)
 
     # ------------------------------------------------------------------ evaluation
@@ -218,11 +214,11 @@ class PauliTransferSimulator(CompiledSimulator):
         if n_qubits > MAX_QUBITS:
             raise TooLargeError(
                 f"the pauli-transfer engine holds at most {MAX_QUBITS} noisy qubits, got {n_qubits}: one state would "
-                f"take {size / 1e9:.1f} GB, a gradient about {3 * size / 1e9:.0f} GB"
+                f"take {size / 1e9:.1f} GB, a gradient at least {3 * size / 1e9:.0f} GB"
             )
-        if 3 * size > _memory_limit():
+        if 3 * size > memory_limit():
             raise TooLargeError(
-                f"{n_qubits} noisy qubits need {3 * size / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"{n_qubits} noisy qubits need {3 * size / 1e9:.1f} GB, this machine has {memory_limit() / 1e9:.1f} GB"
             )
 
     def _observable(self, hamiltonian: Hamiltonian) -> tuple[np.ndarray, np.ndarray]:
@@ -243,10 +239,10 @@ class PauliTransferSimulator(CompiledSimulator):
             return held
         dtype = np.dtype(PRECISIONS[self.precision])
         need = size * dtype.itemsize
-        if need > _memory_limit():
+        if need > memory_limit():
             raise TooLargeError(
                 f"this circuit on {int(header[programs.N_DIGITS])} noisy qubits keeps {need / 1e9:.1f} GB of states, "
-                f"this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"this machine has {memory_limit() / 1e9:.1f} GB"
             )
         self._local.work = None  # the old memory is given back first
         maps = np.empty((len(program.steps) + 33, 24))
@@ -304,10 +300,10 @@ class PauliTransferSimulator(CompiledSimulator):
         if n_gates * room * dtype.itemsize > KEPT_BYTES:
             segment = math.ceil(math.sqrt(n_gates))
         size = insertion_kernels.VECTORS + (2 + -(-n_gates // segment) + segment) * room
-        if size * dtype.itemsize > _memory_limit():
+        if size * dtype.itemsize > memory_limit():
             raise TooLargeError(
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
-                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {_memory_limit() / 1e9:.1f} GB"
+                f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {memory_limit() / 1e9:.1f} GB"
             )
         values = np.empty((n_gates + 1, len(generators.strings)))
         energy = insertion_kernels.sweep(

@@ -320,7 +320,7 @@ def test_single_precision_keeps_what_it_states() -> None:
 
 
 def test_a_gradient_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauli_transfer, "_memory_limit", lambda: 8 * 4**8 * 8)
+    monkeypatch.setattr(pauli_transfer, "memory_limit", lambda: 8 * 4**8 * 8)
     circuit, hamiltonian = random_circuit(8, 200, np.random.default_rng(0)), Hamiltonian({"Z" * 8: 1.0})
     simulator = make_simulator(NoiseModel.depolarizing(0.1, 1.0))  # nothing of it can be undone
     with pytest.raises(TooLargeError, match=r"8 noisy qubits keeps .* GB of states, this machine has") as caught:
