@@ -42,11 +42,11 @@ from typing import Any
 
 import numba
 import numpy as np
+from timing import T1, T2, TIME_ONE, TIME_TWO, medians, thermal_noise
 
 import qas
 from qas.circuits import Circuit
 from qas.hamiltonians import Hamiltonian
-from qas.noise import ONE_QUBIT_GATES, TWO_QUBIT_GATES, NoiseModel, thermal_relaxation
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import make_simulator
@@ -58,15 +58,9 @@ SIZES = ((4, 40), (6, 70), (8, 100), (10, 100))
 REACH = {4: 450.0, 6: 200.0, 8: 80.0, 10: 30.0}
 GRADIENT_REACH = 3.0
 PASSES_MEAN, PASSES_WORST, PASSES_FUSED = 1.5, 2.5, 0.8
-T1, T2, TIME_ONE, TIME_TWO = 120e-6, 100e-6, 35e-9, 400e-9
 JOB = 50
 JOB_QUBITS = 6
 """Largest register for jobs of many circuits; beyond it assembling a job takes no time beside simulating it."""
-
-
-def our_noise() -> NoiseModel:
-    one, two = thermal_relaxation(T1, T2, TIME_ONE), thermal_relaxation(T1, T2, TIME_TWO)
-    return NoiseModel("thermal").add(one, ONE_QUBIT_GATES).add(two, TWO_QUBIT_GATES)
 
 
 class AerEnergy:
@@ -116,31 +110,11 @@ def aer_backend(*, noisy: bool) -> Any:
     return AerSimulator(**options)
 
 
-def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of one call of each, made in turn; short calls are made several times in each turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
-        for name, call in calls.items():
-            turn = time.perf_counter()
-            for _ in range(20):
-                start = time.perf_counter()
-                call()
-                stop = time.perf_counter()
-                times[name].append(stop - start)
-                if stop - turn > 0.005:
-                    break
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def measure(n_qubits: int, n_gates: int, seconds: float, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, n_qubits])
     circuit = random_circuit(n_qubits, n_gates, rng, gates=["rx", "ry", "rz", "cx", "cx"])
     hamiltonian = qas.load_problem(f"tfim-{n_qubits}").hamiltonian
-    noisy, pure = make_simulator(our_noise()), make_simulator()
+    noisy, pure = make_simulator(thermal_noise()), make_simulator()
     aer, aer_pure = (AerEnergy(circuit, hamiltonian, noisy=flag, seed=seed) for flag in (True, False))
     for ours, theirs in ((noisy, aer), (pure, aer_pure)):
         gap = abs(ours.expectation(circuit, hamiltonian) - theirs())
@@ -206,7 +180,7 @@ def _moves(low: int, high: int) -> tuple[int, int, int, int, int, int]:
 
 def passes(n_qubits: int, seconds: float) -> dict[str, Any]:
     """Time of single gates in passes, at every pair of digits; the fastest of many runs of each."""
-    simulator = PauliTransferSimulator(our_noise())
+    simulator = PauliTransferSimulator(thermal_noise())
     vector, buffer = (aligned(size, np.dtype(np.float64)) for size in (4**n_qubits, kernels.BUFFER))
     vector[:] = 1.0
     program = simulator.compiled(Circuit(2, [("cx", (0, 1))])).program
@@ -268,7 +242,7 @@ def large(seed: int) -> dict[str, Any]:
     """12 qubits, 100 gates: one call of each."""
     circuit = random_circuit(12, 100, np.random.default_rng([seed, 12]), gates=["rx", "ry", "rz", "cx", "cx"])
     hamiltonian = qas.load_problem("tfim-12").hamiltonian
-    simulator = PauliTransferSimulator(our_noise())
+    simulator = PauliTransferSimulator(thermal_noise())
     start = time.perf_counter()
     energy = simulator.expectation(circuit, hamiltonian)
     middle = time.perf_counter()

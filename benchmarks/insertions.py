@@ -20,15 +20,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import in_turn, thermal_noise
 
 from qas.circuits import Circuit, Gate
-from qas.noise import ONE_QUBIT_GATES, TWO_QUBIT_GATES, NoiseModel, thermal_relaxation
+from qas.noise import NoiseModel
 from qas.simulators import make_simulator
 from qas.simulators.insertions import pauli_generators
 from qas.testing import random_circuit, random_hamiltonian
@@ -39,11 +39,6 @@ GAINS_REACH = {4: 33e-6, 6: 111e-6, 8: 600e-6}
 """Seconds for the gains of all one- and two-qubit rotations after a noise-free circuit."""
 SWEEP_REACH = {8: 5.0}
 """Time of a sweep divided by that of energy and gradient."""
-
-
-def thermal_noise() -> NoiseModel:
-    one, two = thermal_relaxation(120e-6, 100e-6, 35e-9), thermal_relaxation(120e-6, 100e-6, 400e-9)
-    return NoiseModel("thermal").add(one, ONE_QUBIT_GATES).add(two, TWO_QUBIT_GATES)
 
 
 def layered(n_qubits: int, rng: np.random.Generator) -> Circuit:
@@ -58,22 +53,7 @@ def layered(n_qubits: int, rng: np.random.Generator) -> Circuit:
 
 def quartiles(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Lower quartile of the seconds of one call of each, made in turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
-        for name, call in calls.items():
-            turn = time.perf_counter()
-            for _ in range(20):
-                start = time.perf_counter()
-                call()
-                stop = time.perf_counter()
-                times[name].append(stop - start)
-                if stop - turn > 0.005:
-                    break
-    return {name: float(np.quantile(values, 0.25)) for name, values in times.items()}
+    return {name: float(np.quantile(values, 0.25)) for name, values in in_turn(calls, seconds).items()}
 
 
 def measure(n_qubits: int, kind: str, noise: NoiseModel | None, seconds: float, seed: int) -> dict[str, Any]:

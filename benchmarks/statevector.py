@@ -18,14 +18,12 @@ for _name in ("OMP_NUM_THREADS", "QULACS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import medians
 
 import qas
 from qas.circuits import Circuit
@@ -78,25 +76,6 @@ class QulacsEnergy:
     def gradient(self, angles: list[float]) -> np.ndarray:
         self._set(angles)
         return -np.array(self.circuit.backprop(self.observable))
-
-
-def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median seconds of one call of each, made in turn; short calls are made several times in each turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
-        for name, call in calls.items():
-            turn = time.perf_counter()
-            for _ in range(20):
-                start = time.perf_counter()
-                call()
-                stop = time.perf_counter()
-                times[name].append(stop - start)
-                if stop - turn > 0.005:
-                    break
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def measure(label: str, circuit: Circuit, hamiltonian: Hamiltonian, seconds: float) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import thermal_noise
 
 import qas
-from qas.noise import ONE_QUBIT_GATES, TWO_QUBIT_GATES, NoiseModel, thermal_relaxation
 from qas.simulators import make_simulator
 from qas.simulators.torch_engine import TorchSimulator
 from qas.testing import random_circuit
@@ -43,11 +43,6 @@ from qas.testing import random_circuit
 SIZES = ((4, 40), (6, 70), (8, 100), (10, 100))
 BATCHES = (1, 16, 256, 4096)
 ENERGIES, GRADIENTS = "energies", "gradients"
-
-
-def thermal_noise() -> NoiseModel:
-    one, two = thermal_relaxation(120e-6, 100e-6, 35e-9), thermal_relaxation(120e-6, 100e-6, 400e-9)
-    return NoiseModel("thermal").add(one, ONE_QUBIT_GATES).add(two, TWO_QUBIT_GATES)
 
 
 def shortest(call: Callable[[], Any], seconds: float) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import functools
-import os
 import threading
 from collections import OrderedDict
 from typing import Any, ClassVar, NamedTuple
@@ -20,15 +18,6 @@ from qas.simulators.workers import in_order, worker_count
 
 _STATES = 32
 """As many states, or fewer, are held by a gradient of a large register."""
-
-
-@functools.cache
-def memory_limit() -> int:
-    """Bytes of memory in this machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 34
 
 
 class CompiledCircuit(NamedTuple):

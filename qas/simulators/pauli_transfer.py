@@ -19,8 +19,9 @@ from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator, finished, memory_limit
+from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators
+from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 13
 """Largest register: one state of 13 qubits takes 0.5 GB; a gradient keeps about three, and one more for each time that

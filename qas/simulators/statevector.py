@@ -17,8 +17,9 @@ from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators.base import check_angles
-from qas.simulators.compiled import CompiledSimulator, finished, memory_limit
+from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators, term_groups
+from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 24
 """Largest register: a gradient of 24 qubits takes two states of 268 MB, half of that with real amplitudes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from qas.errors import CircuitError, QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators.base import Simulator, check_angles
+from qas.simulators.workers import memory_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -282,14 +282,14 @@ class TorchSimulator(Simulator):
     def _budget(self) -> int:
         """Bytes that one batch may take."""
         if self._place.device.type == "cpu":
-            return min(CPU_BUDGET, _cpu_memory() // 4)
+            return min(CPU_BUDGET, memory_limit() // 4)
         import torch
 
         return torch.cuda.mem_get_info(self._place.device)[0] // 2
 
     def _memory(self) -> int:
         if self._place.device.type == "cpu":
-            return _cpu_memory()
+            return memory_limit()
         import torch
 
         return torch.cuda.get_device_properties(self._place.device).total_memory
@@ -365,14 +365,6 @@ def _recorded(program: Program, measured: Observables, stride: int, angles: Tens
 @functools.lru_cache(maxsize=8)
 def _terms(hamiltonian: Hamiltonian) -> tuple[Hamiltonian, ...]:
     return tuple(Hamiltonian({string: 1.0}) for string in hamiltonian.strings)
-
-
-@functools.cache
-def _cpu_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 1 << 34
 
 
 def _checked_device(name: str) -> Any:

@@ -46,7 +46,8 @@ def cores() -> int:
 
 
 @functools.cache
-def _memory() -> int:
+def memory_limit() -> int:
+    """Bytes of memory in this machine."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -66,7 +67,7 @@ def worker_count(workers: int | None = None, bytes_each: int = 0) -> int:
     count = cores() if workers is None else whole_number("workers", workers)
     if in_worker():
         return 1
-    return min(count, max(1, _memory() // 2 // bytes_each)) if bytes_each else count
+    return min(count, max(1, memory_limit() // 2 // bytes_each)) if bytes_each else count
 
 
 class _Here(threading.local):

@@ -300,7 +300,7 @@ def test_cuda_that_is_not_there_says_what_is(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_does_not_fit_is_refused_with_the_memory_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_engine, "_cpu_memory", lambda: 1 << 30)
+    monkeypatch.setattr(torch_engine, "memory_limit", lambda: 1 << 30)
     for noise, fits, factor in ((None, 24, 48), ("depolarizing", 12, 24)):
         subject = make_simulator(noise, "torch")
         subject.check_size(fits)
@@ -308,7 +308,7 @@ def test_what_does_not_fit_is_refused_with_the_memory_it_needs(monkeypatch: pyte
         with pytest.raises(TooLargeError, match=f"{need:.3g} GB in the torch engine, cpu has 1.07 GB"):
             subject.check_size(fits + 1)
     circuit = Circuit(8, [("cx", (k % 8, (k + 1 + k // 8) % 8)) for k in range(40)]).append("ry", 0, 0.3)
-    monkeypatch.setattr(torch_engine, "_cpu_memory", lambda: 1 << 21)
+    monkeypatch.setattr(torch_engine, "memory_limit", lambda: 1 << 21)
     subject, hamiltonian = make_simulator("depolarizing", "torch"), Hamiltonian({"ZZZZZZZZ": 1.0})
     subject.expectation(circuit, hamiltonian)
     with pytest.raises(TooLargeError, match="gradient of .* blocks on 8 qubits keeps"):
