@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
+from qas.simulators._entry import ANGLES, ENGINE, MODE, N_ANGLES, SLOPES, STATE, STOP, VALUE, Entry, array_at
 from qas.simulators._simd import SHORT, address, get, put, stopped
 from qas.simulators._simd8 import (
     add8,
@@ -54,6 +55,12 @@ FAR = 4
 """A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
 AHEAD = 200
 """How many gates ahead are searched for those that fit into the same block."""
+
+
+# Columns of the entry point's table: addresses of the arrays of a library, of a circuit, of an observable, of two
+# states; and sizes.
+LIBRARY, OPS, OBSERVABLE, KET = ENGINE, ENGINE + 6, ENGINE + 8, ENGINE + 11
+N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS = range(ENGINE + 12, ENGINE + 18)
 
 
 class Library(NamedTuple):
@@ -865,31 +872,28 @@ def run(library, ops, slots, angles, psi, stop, parts=2):
     return _run(library, ops, slots, angles, address(psi), len(psi), stop, parts)
 
 
-@compiled()
-def value(library, ops, slots, angles, masks, real, imag, work, stop, parts=2):
-    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of parts·2**n, at least 8·parts."""
-    size = work.shape[1]
-    psi = address(work)
-    if not _run(library, ops, slots, angles, psi, size, stop, parts):
-        return math.nan
-    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
+@compiled(inline=True)
+def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, stop, parts):
+    """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
-
-@compiled()
-def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop, parts=2):
-    """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
-
-    `stop` is the address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
+    Args:
+        ket: address of two states of `size` numbers each, at least 8·parts.
+        mode: see `qas.simulators._entry`.
+        stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
-    size = work.shape[1]
-    ket = address(work)
     sines = _table_size(len(angles))
     angle_table = np.empty(2 * sines)
     table = address(angle_table)
     _cos_sin(angles, table, sines)
     if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
         return math.nan
+    if mode == STATE:
+        angle_table[0] = 0.0  # it lives to here
+        return 0.0
     energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
+    if mode == VALUE:
+        angle_table[0] = 0.0
+        return energy
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(len(gradient)):
@@ -913,3 +917,26 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
             apply(ket, 2 * size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True, parts)
     angle_table[0] = 0.0  # it lives to here
     return energy
+
+
+@Entry
+def evaluate(where):
+    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory."""
+    table = array_at(where, PARTS + 1, np.int64)
+    n_kinds = table[N_KINDS]
+    library = Library(
+        array_at(table[LIBRARY], n_kinds, np.int64),
+        array_at(table[LIBRARY + 1], n_kinds, np.int64),
+        array_at(table[LIBRARY + 2], n_kinds, np.int64),
+        array_at(table[LIBRARY + 3], (n_kinds, 2, 8), np.float64),
+        array_at(table[LIBRARY + 4], n_kinds, np.int64),
+        array_at(table[LIBRARY + 5], n_kinds, np.int64),
+    )
+    ops, slots = array_at(table[OPS], table[N_OPS], np.int64), array_at(table[OPS + 1], table[N_OPS], np.int64)
+    angles, stop = array_at(table[ANGLES], table[N_ANGLES], np.float64), table[STOP]
+    masks = array_at(table[OBSERVABLE], table[N_MASKS], np.int64)
+    real = array_at(table[OBSERVABLE + 1], 1, np.float64)
+    imag = array_at(table[OBSERVABLE + 2], table[N_IMAGINARY], np.float64)
+    slopes = array_at(table[SLOPES], table[N_ANGLES], np.float64)
+    ket, size, parts = table[KET], table[SIZE], table[PARTS]
+    return _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, table[MODE], slopes, stop, parts)
