@@ -48,7 +48,7 @@ class Entry:
     @property
     def address(self) -> int:
         """Where the machine code is; see `qas.simulators._lanes.call`."""
-        return self._compiled.address
+        return int(self._compiled.address)  # type: ignore[arg-type]
 
     @cached_property
     def run(self) -> Callable[[int], float]:
@@ -99,4 +99,4 @@ def addresses(*arrays: np.ndarray) -> list[int]:
 @compiled(inline=True)
 def array_at(where: Any, shape: Any, kind: Any) -> Any:
     """The contiguous array of a shape and NumPy type at an address."""
-    return carray(pointer_to(where, kind), shape)
+    return carray(pointer_to(where, kind), shape)  # type: ignore[call-arg]
