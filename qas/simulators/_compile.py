@@ -10,8 +10,6 @@ from typing import Any
 from numba import njit
 
 _FILES = (
-    "_simd.py",
-    "_simd8.py",
     "_lanes.py",
     "_sv_kernels.py",
     "_ptm_kernels.py",
