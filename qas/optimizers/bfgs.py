@@ -18,9 +18,20 @@ from qas.hamiltonians import Hamiltonian
 from qas.simulators import interrupt
 from qas.simulators._compile import compiled
 from qas.simulators._entry import ANGLES, ENGINE, GRADIENT, MODE, SLOPES, STOP, array_at
-from qas.simulators._lanes import call
-from qas.simulators._simd import address, get, put, stopped
-from qas.simulators._simd8 import load8, mul8, mul_add8, splat8, store8, sum8, zero8
+from qas.simulators._lanes import (
+    address,
+    call,
+    load8,
+    read,
+    splat8,
+    stopped,
+    store,
+    times,
+    times_plus,
+    total,
+    write,
+    zero8,
+)
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator
 
@@ -36,10 +47,10 @@ _MESSAGES = {
 
 @compiled(inline=True)
 def _dot(a, b, size):
-    total = zero8()
+    sums = zero8()
     for i in range(0, size, LANES):
-        total = mul_add8(load8(a, i), load8(b, i), total)
-    return sum8(total)
+        sums = times_plus(load8(a, i), load8(b, i), sums)
+    return total(sums)
 
 
 @compiled(inline=True)
@@ -47,7 +58,7 @@ def _combine(a, x, y, target, size):
     """target = a·x + y"""
     aa = splat8(a)
     for i in range(0, size, LANES):
-        store8(target, i, mul_add8(aa, load8(x, i), load8(y, i)))
+        store(target, i, times_plus(aa, load8(x, i), load8(y, i)))
 
 
 @compiled(inline=True)
@@ -55,7 +66,7 @@ def _scale(a, x, target, size):
     """target = a·x"""
     aa = splat8(a)
     for i in range(0, size, LANES):
-        store8(target, i, mul8(aa, load8(x, i)))
+        store(target, i, times(aa, load8(x, i)))
 
 
 @compiled(inline=True)
@@ -65,14 +76,14 @@ def _multiply(inverse, rows, size, move, image, factor, share, vector, product):
     One pass over the matrix, which is symmetric, `rows` x `size`.
     """
     for j in range(0, size, LANES):
-        s, p, total = load8(move, j), load8(image, j), zero8()
-        column, ahead = mul_add8(splat8(factor), s, mul8(splat8(-share), p)), mul8(splat8(-share), s)
+        s, p, sums = load8(move, j), load8(image, j), zero8()
+        column, ahead = times_plus(splat8(factor), s, times(splat8(-share), p)), times(splat8(-share), s)
         for i in range(rows):
             row = load8(inverse, i * size + j)
-            row = mul_add8(splat8(get(image, i)), ahead, mul_add8(splat8(get(move, i)), column, row))
-            store8(inverse, i * size + j, row)
-            total = mul_add8(row, splat8(get(vector, i)), total)
-        store8(product, j, total)
+            row = times_plus(splat8(read(image, i)), ahead, times_plus(splat8(read(move, i)), column, row))
+            store(inverse, i * size + j, row)
+            sums = times_plus(row, splat8(read(vector, i)), sums)
+        store(product, j, sums)
 
 
 @compiled()
@@ -109,8 +120,8 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
     fresh = True  # the inverse Hessian is the identity
     status = _RUNNING
     for i in range(n):
-        put(trial, i, x[i])
-        put(here, i, x[i])
+        write(trial, i, x[i])
+        write(here, i, x[i])
     while True:
         if evaluations >= max_evaluations:
             status = OUT_OF_BUDGET
@@ -168,8 +179,8 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
                     _scale(curvature / yy, change, image, size)
                     for i in range(n):
                         for j in range(0, size, LANES):
-                            store8(inverse, i * size + j, zero8())
-                        put(inverse, i * size + i, curvature / yy)
+                            store(inverse, i * size + j, zero8())
+                        write(inverse, i * size + i, curvature / yy)
                 else:
                     _scale(1.0, best_gradient, product, size)
                 _scale(-1.0, product, direction, size)
@@ -203,7 +214,7 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
             break
         largest = 0.0
         for i in range(n):
-            largest = max(largest, abs(get(direction, i)))
+            largest = max(largest, abs(read(direction, i)))
         # No angle moves by more than half a turn in the first trial of a step.
         step = min(1.0, math.pi / largest)
         low, high = 0.0, math.inf
@@ -212,12 +223,12 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
     if best_step > 0.0 and status in (OUT_OF_BUDGET, INTERRUPTED):
         here, slopes, energy = best, best_gradient, best_energy
     for i in range(n):
-        x[i], gradient[i] = get(here, i), get(slopes, i)
+        x[i], gradient[i] = read(here, i), read(slopes, i)
     if len(hessian) > 0 and not fresh:
         _multiply(inverse, n, size, move, image, factor, share, slopes, product)
     for i in range(len(hessian)):
         for j in range(len(hessian)):
-            hessian[i, j] = get(inverse, i * size + j) if not fresh else 1.0 if i == j else 0.0
+            hessian[i, j] = read(inverse, i * size + j) if not fresh else 1.0 if i == j else 0.0
     rows[0, 0] = 0.0  # named by its address above, it lives to here
     return energy, iterations, evaluations, status
 

@@ -11,8 +11,6 @@ from numba import njit
 
 _FILES = (
     "_entry.py",
-    "_simd.py",
-    "_simd8.py",
     "_lanes.py",
     "_sv_kernels.py",
     "_ptm_kernels.py",

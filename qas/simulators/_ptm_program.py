@@ -34,9 +34,8 @@ from qas.simulators._entry import (
     Entry,
     array_at,
 )
-from qas.simulators._lanes import at, pointer, read, write
+from qas.simulators._lanes import SHORT, at, pointer, read, stopped, write
 from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
-from qas.simulators._simd import SHORT, stopped
 
 # Columns of Library.whole and Library.real.
 KIND, LOW, HIGH, PLAIN, TURNED, TURNED_TO, POOL, CORE = 0, 1, 2, 3, 4, 5, 6, 8
