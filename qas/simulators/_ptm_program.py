@@ -22,7 +22,7 @@ import numpy as np
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators._compile import compiled
 from qas.simulators._lanes import at, pointer, read, write
-from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
+from qas.simulators._ptm_kernels import CONSTANTS, DENSE, EVERY, SHIFT, TILE
 from qas.simulators._simd import SHORT, stopped
 
 # Columns of Library.whole and Library.real.
@@ -160,6 +160,15 @@ def _move(whole, ops, i, group, g, place, low, high, step):
     step[LANE], step[OTHER_LANE], step[TO_LOW], step[TO_HIGH] = lane, other, place[low], place[high]
 
 
+@compiled(inline=True)
+def _wanted(whole, op, chain, wanted):
+    """Which products of bra and ket after a chain its gradient needs, now that `op` joins it; see `kernels.EVERY`."""
+    if whole[op, KIND] == 1 and whole[op, PLAIN] and wanted[chain] == 0:
+        wanted[chain] = whole[op, TURNED]
+    elif whole[op, KIND] == 1 or (wanted[chain] and not whole[op, PLAIN]):
+        wanted[chain] = EVERY
+
+
 @compiled()
 def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factors, place):
     """Fill `steps`, `factors` and `place`.
@@ -213,10 +222,8 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
             chain_of[i] = chain
             sizes[chain] += 1
             losses[chain] *= real[op, LOSS]
-            if whole[op, KIND] == 1:
-                plain[chain], wanted[chain] = 0, 1
-            elif whole[op, PLAIN] == 0:
-                plain[chain] = 0
+            _wanted(whole, op, chain, wanted)
+            plain[chain] = plain[chain] and whole[op, KIND] == 0 and whole[op, PLAIN]
     for q in range(1, n_qubits):
         if group[q] != group[0]:
             free = _joined(steps, count, group, digits, home, place, 0, q, free)
@@ -533,7 +540,7 @@ def value_and_gradient(library, program, h_index, h_value, work, angles, gradien
         undo = read(step, KET) == read(step, NEW_KET)
         if undo:
             _set_inverse(constants, low_map, high_map, low_kind, high_kind)
-        want_low, want_high = read(step, WANTED) != 0, read(step, WANTED + 1) != 0
+        want_low, want_high = read(step, WANTED), read(step, WANTED + 1)
         kernels.clear_sums(sums)
         dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
         kernels.backward(
