@@ -35,7 +35,7 @@ from qas.simulators._entry import (
     array_at,
 )
 from qas.simulators._lanes import SHORT, at, pointer, read, stopped, write
-from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
+from qas.simulators._ptm_kernels import CONSTANTS, DENSE, EVERY, SHIFT, TILE
 
 # Columns of Library.whole and Library.real.
 KIND, LOW, HIGH, PLAIN, TURNED, TURNED_TO, POOL, CORE = 0, 1, 2, 3, 4, 5, 6, 8
@@ -177,6 +177,15 @@ def _move(whole, ops, i, group, g, place, low, high, step):
     step[LANE], step[OTHER_LANE], step[TO_LOW], step[TO_HIGH] = lane, other, place[low], place[high]
 
 
+@compiled(inline=True)
+def _wanted(whole, op, chain, wanted):
+    """Which products of bra and ket after a chain its gradient needs, now that `op` joins it; see `kernels.EVERY`."""
+    if whole[op, KIND] == 1 and whole[op, PLAIN] and wanted[chain] == 0:
+        wanted[chain] = whole[op, TURNED]
+    elif whole[op, KIND] == 1 or (wanted[chain] and not whole[op, PLAIN]):
+        wanted[chain] = EVERY
+
+
 @compiled()
 def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factors, place):
     """Fill `steps`, `factors` and `place`.
@@ -230,10 +239,8 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
             chain_of[i] = chain
             sizes[chain] += 1
             losses[chain] *= real[op, LOSS]
-            if whole[op, KIND] == 1:
-                plain[chain], wanted[chain] = 0, 1
-            elif whole[op, PLAIN] == 0:
-                plain[chain] = 0
+            _wanted(whole, op, chain, wanted)
+            plain[chain] = plain[chain] and whole[op, KIND] == 0 and whole[op, PLAIN]
     for q in range(1, n_qubits):
         if group[q] != group[0]:
             free = _joined(steps, count, group, digits, home, place, 0, q, free)
@@ -541,7 +548,7 @@ def _evaluate(library, program, places, weight, work, angles, mode, gradient, ou
         undo = read(step, KET) == read(step, NEW_KET)
         if undo:
             _set_inverse(constants, low_map, high_map, low_kind, high_kind)
-        want_low, want_high = read(step, WANTED) != 0, read(step, WANTED + 1) != 0
+        want_low, want_high = read(step, WANTED), read(step, WANTED + 1)
         kernels.clear_sums(sums)
         dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
         kernels.backward(
