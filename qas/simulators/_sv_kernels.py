@@ -371,7 +371,7 @@ def _pauli_rotation(psi, size, x, z, c, s):
         store(psi, i, times_plus(times(splat8(_sign(i & z_high)), signs), moved_b, times(cc, a)))
 
 
-@compiled(inline=True)
+@compiled()
 def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
 
@@ -503,7 +503,7 @@ def overlap(bra, ket, size, kind, bit, x, z):
     return _overlap_pauli(bra, ket, size, x, z)
 
 
-@compiled(inline=True)
+@compiled()
 def _undo_rotation(ket, size, kind, bit, x, z, c, s, parts):
     """Undo a rotation on ket and on bra, which lies behind it; returns Im <bra| P |ket>, the same before and after."""
     bra, step = ket + 8 * size, bit * parts
