@@ -251,7 +251,7 @@ def store(typingctx, base, index, value):
 @intrinsic
 def fetch(typingctx, base, index):
     """Ask for base[index] to come into the nearest cache."""
-    _need(_is_pointer(base))
+    _holds(base)
 
     def codegen(context, builder, signature, args):
         byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)

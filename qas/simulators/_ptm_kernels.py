@@ -39,8 +39,6 @@ CHUNK = 4
 """Tiles that go through the buffers at once: they fit into the nearest cache."""
 NEAR = 8
 """Tiles of two vectors that fit into the nearest cache."""
-FAR = 512
-"""So many tiles of two vectors do not fit into a core's own cache: tiles are asked for before their turn."""
 LINE = TILE * CHUNK + 8
 BUFFER = 2 * 16 * LINE
 """Numbers in the scratch memory of one thread: two buffers of 16 rows."""
@@ -412,7 +410,7 @@ def read_sums(sums, products):
 
 @compiled()
 def backward(
-    bra, ket, undo, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    bra, ket, undo, first, last, far, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
     high_kind, want_low, want_high, sums, rows, buffer,
 ):  # fmt: skip
     """One block of the reverse sweep: products of the vectors after it, then the vectors before it.
@@ -422,6 +420,7 @@ def backward(
     Args:
         bra: adjoint after the block; in the end before it.
         ket: state after the block; in the end before it, if `undo`.
+        far: two such vectors do not fit into a core's own cache, so that tiles are asked for before their turn.
         constants: of the block's adjoint, then of its inverse.
         dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
         want_low, want_high: which of Σ bra[i…] ket[j…] over one letter of the qubit are added to `sums`, 12 registers:
@@ -443,7 +442,7 @@ def backward(
     else:
         core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
     chunk = CHUNK if moves else NEAR
-    ahead = chunk if last - first >= FAR else 0
+    ahead = chunk if far else 0
     for tile in range(first, last, chunk):
         end = min(last, tile + chunk)
         _products(bra, ket, tile, end, p, q, low_step, high_step, want_low, sums)

@@ -4,7 +4,7 @@ All members of a team run the same compiled function, each on its share of the m
 One of them, the leader, is the thread that wants the result; the others wait in `called` from one calculation to the
 next. Nobody holds the GIL, and a barrier takes well under a microsecond while every member has a core.
 
-    seat = leader's seat; an int64 pointer to `SEAT_SIZE` words; `alone(seat)` makes it a team of one, for which `call`
+    seat = leader's seat; an int64 pointer to `SEAT_SIZE` words; `alone(seat)` makes it a team of one, for which `calls`
     and `meet` cost nothing, so that there is one function for any number of threads:
 
         def calculate(seat, …):                  # every member
@@ -15,7 +15,7 @@ next. Nobody holds the GIL, and a barrier takes well under a microsecond while e
             return meet(seat)
 
         def entry(seat, …):                      # the leader
-            call(seat, COMMAND, payload)
+            calls(seat, COMMAND, payload)
             … halt_if(seat, stopped(stop)) before a `meet` ends the calculation for all …
             return calculate(seat, …)
 
@@ -24,9 +24,10 @@ next. Nobody holds the GIL, and a barrier takes well under a microsecond while e
                 command = called(seat)
                 if command == LEAVE:
                     return
-                calculate(seat, …)               # payload(seat) is what `call` was given
+                calculate(seat, …)               # payload(seat) is what `calls` was given
 
-    with workers.team(count, serve_one) as seats:    # Python: serve_one(seat's address) calls `serve`
+    with together(leader's seat, count, help_):   # Python; help_, in a thread of its own, calls `sit`, then `serve`
+        entry(…)
 
 What is summed must not depend on who summed it: cut it into a fixed number of parts, and add these in order.
 """
@@ -34,14 +35,19 @@ What is summed must not depend on who summed it: cut it into a fixed number of p
 from __future__ import annotations
 
 import os
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from qas.simulators._compile import compiled
-from qas.simulators._lanes import read, write
+from qas.simulators._lanes import pointer_to, read, write
+from qas.simulators.workers import lend
 
 LEAVE = 0
 """The command that ends `serve`."""
@@ -55,16 +61,6 @@ TEAM_SIZE = 32
 
 _PATIENCE = 2000
 """Looks at a word before the core is offered to other threads."""
-
-
-@intrinsic
-def words_at(typingctx, address):
-    """Pointer to the 64-bit integers at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-
-    return types.CPointer(types.int64)(address), codegen
 
 
 @intrinsic
@@ -123,8 +119,13 @@ def alone(seat):
 
 
 @compiled()
-def sit(seat, team, number, count):
-    """Make it the seat of one member of a new team, whose `TEAM_SIZE` words, all 0, are at address `team`."""
+def sit(seat_at, team, number, count):
+    """Make it, at this address, the seat of one member of a new team.
+
+    Args:
+        team: address of its `TEAM_SIZE` words, all 0 at first.
+    """
+    seat = pointer_to(seat_at, np.int64)
     alone(seat)
     write(seat, _TEAM, team)
     write(seat, _NUMBER, number)
@@ -165,7 +166,7 @@ def meet(seat):
     write(seat, _PASSED, passed)
     if count == 1:
         return read(seat, _HEARD) != passed
-    team = words_at(read(seat, _TEAM))
+    team = pointer_to(read(seat, _TEAM), np.int64)
     _count_in(team, _ARRIVED)
     return _wait(team, _ARRIVED, passed * count) and _look(team, _HALT + (passed & 1)) != passed
 
@@ -178,14 +179,14 @@ def halt_if(seat, condition):
         if read(seat, _COUNT) == 1:
             write(seat, _HEARD, meeting)
         else:
-            _post(words_at(read(seat, _TEAM)), _HALT + (meeting & 1), meeting)
+            _post(pointer_to(read(seat, _TEAM), np.int64), _HALT + (meeting & 1), meeting)
 
 
 @compiled(inline=True)
-def call(seat, command, payload):
+def calls(seat, command, payload):
     """The leader: let the others begin."""
     if read(seat, _COUNT) > 1:
-        team = words_at(read(seat, _TEAM))
+        team = pointer_to(read(seat, _TEAM), np.int64)
         write(team, _COMMAND, command)
         write(team, _PAYLOAD, payload)
         _post(team, _CALLS, _look(team, _CALLS) + 1)
@@ -194,7 +195,7 @@ def call(seat, command, payload):
 @compiled(inline=True)
 def called(seat):
     """A helper: wait for the next command."""
-    team = words_at(read(seat, _TEAM))
+    team = pointer_to(read(seat, _TEAM), np.int64)
     heard = read(seat, _HEARD) + 1
     write(seat, _HEARD, heard)
     return read(team, _COMMAND) if _wait(team, _CALLS, heard) else LEAVE
@@ -203,16 +204,58 @@ def called(seat):
 @compiled(inline=True)
 def payload(seat):
     """A helper: what came with the command."""
-    return read(words_at(read(seat, _TEAM)), _PAYLOAD)
+    return read(pointer_to(read(seat, _TEAM), np.int64), _PAYLOAD)
 
 
 @compiled()
-def dismiss(seat):
-    """The leader: no more commands."""
-    call(seat, LEAVE, 0)
+def dismiss(seat_at):
+    """The leader: no more commands; its seat, at this address, becomes that of a team of one."""
+    seat = pointer_to(seat_at, np.int64)
+    calls(seat, LEAVE, 0)
+    alone(seat)
 
 
 @compiled()
 def excuse(team):
     """Tell all members of the team at this address that one of them is gone."""
-    _post(words_at(team), _ABSENT, 1)
+    _post(pointer_to(team, np.int64), _ABSENT, 1)
+
+
+@contextmanager
+def together(seat: int, count: int, serve: Callable[[int, int], None]) -> Iterator[None]:
+    """Threads that help this one inside; after the block they are gone.
+
+    Args:
+        seat: address of the leader's seat.
+        count: members, with the leader.
+        serve: what a helper does, from the address of the team and the helper's number; what it raises is raised here,
+            and ends what is calculated.
+    """
+    words = np.zeros(TEAM_SIZE, dtype=np.int64)
+    team = int(words.ctypes.data)
+    gone: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def help_(member: int) -> None:
+        error: BaseException | None = None
+        try:
+            serve(team, member)
+        except BaseException as raised:  # the leader raises it
+            error = raised
+            excuse(team)
+        finally:
+            gone.put(error)
+
+    helpers = 0
+    errors: list[BaseException | None] = []
+    sit(seat, team, 0, count)
+    try:
+        for member in range(1, count):
+            lend(lambda member=member: help_(member))  # type: ignore[misc]
+            helpers += 1
+        yield
+    finally:
+        dismiss(seat)
+        errors.extend(gone.get() for _ in range(helpers))
+    for error in errors:
+        if error is not None:
+            raise error
