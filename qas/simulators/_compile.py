@@ -12,6 +12,7 @@ from numba import njit
 _FILES = (
     "_entry.py",
     "_lanes.py",
+    "_team.py",
     "_sv_kernels.py",
     "_ptm_kernels.py",
     "_ptm_program.py",

@@ -234,7 +234,7 @@ def _blocks(library, gates, n_qubits, blocks, first_block, factors):
 @compiled(inline=True)
 def _mix(transposed, source, target, tiles, p, q, straight, turned, constants):
     if transposed:
-        kernels.mix_adjoint(source, target, 0, tiles, p, q, p, q, straight, turned, constants, DENSE, DENSE)
+        kernels.mix_adjoint(source, target, 0, tiles, p, q, p, q, straight, turned, constants, DENSE, DENSE, 0)
     else:
         kernels.mix_forward(source, target, 0, tiles, p, q, p, q, turned, straight, constants, DENSE, DENSE)
 
