@@ -120,6 +120,27 @@ def pointer(typingctx, array):
 
 
 @intrinsic
+def pointer_to(typingctx, where, kind):
+    """An address as a pointer to numbers of a NumPy type."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(kind.dtype)(types.int64, kind), codegen
+
+
+@intrinsic
+def call(typingctx, function, table):
+    """What the entry point at an address returns for the table at another."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.DoubleType(), [ir.IntType(64)])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+
+    return types.float64(types.int64, types.int64), codegen
+
+
+@intrinsic
 def at(typingctx, base, index):
     """Address of base[index]."""
     _need(isinstance(base, types.CPointer))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
+from qas.simulators._entry import ANGLES, ENGINE, GRADIENT, MODE, N_ANGLES, SLOPES, STATE, STOP, Entry, array_at
 from qas.simulators._lanes import (
     SHORT,
     address,
@@ -52,8 +53,6 @@ MASKS = 4
 """Permuted diagonals are taken so many at a time: sums of their own, since each addition waits for the one before."""
 BLOCK = 1 << 9
 """Amplitudes for which the diagonals of a Hamiltonian given by its terms are formed at once: they stay in cache."""
-
-
 BLOCKED = 1 << 14
 """States of at least so many numbers (more than the fastest cache holds) are taken through several gates at a time,
 a block after the other."""
@@ -62,6 +61,18 @@ FAR = 4
 """A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
 AHEAD = 200
 """How many steps ahead are searched for those that fit into the same block."""
+FUSED = 1 << 8
+"""States of fewer numbers take their gates one by one: a gate costs no more than the product of two matrices."""
+KIND, FIRST, SECOND, X_MASK, Z_MASK, MATRIX, HEAD, TAIL, TURNS, STEP = range(10)
+"""Words of a step: columns of the library, address of its matrix, first and last gate of the run, angles in it."""
+MATRIX_SIZE = 16
+"""Numbers of a matrix and its inverse."""
+
+
+# Columns of the entry point's table: addresses of the arrays of a library, of a circuit, of an observable, of two
+# states; and sizes.
+LIBRARY, OPS, OBSERVABLE, KET = ENGINE, ENGINE + 6, ENGINE + 8, ENGINE + 11
+N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS = range(ENGINE + 12, ENGINE + 18)
 
 
 class Library(NamedTuple):
@@ -73,14 +84,6 @@ class Library(NamedTuple):
     matrix: np.ndarray  # float64 (ops, 2, 8): the unitary and its inverse, rows of (re, im)
     x_mask: np.ndarray  # int64 (ops,): for Pauli rotations
     z_mask: np.ndarray  # int64 (ops,)
-
-
-FUSED = 1 << 8
-"""States of fewer numbers take their gates one by one: a gate costs no more than the product of two matrices."""
-KIND, FIRST, SECOND, X_MASK, Z_MASK, MATRIX, HEAD, TAIL, ANGLES, STEP = range(10)
-"""Words of a step: columns of the library, address of its matrix, first and last gate of the run, its angles."""
-MATRIX_SIZE = 16
-"""Numbers of a matrix and its inverse."""
 
 
 # ---------------------------------------------------------------------- lanes
@@ -752,7 +755,7 @@ def _lone_step(library, op, slot, table, sines, k, step, words, numbers):
     write(words, word + MATRIX, address(library.matrix) + 8 * MATRIX_SIZE * op)
     write(words, word + HEAD, k)
     write(words, word + TAIL, k)
-    write(words, word + ANGLES, 1 if slot >= 0 else 0)
+    write(words, word + TURNS, 1 if slot >= 0 else 0)
     write(numbers, 2 * step, read(table, slot) if slot >= 0 else 1.0)
     write(numbers, 2 * step + 1, read(table, sines + slot) if slot >= 0 else 0.0)
 
@@ -829,7 +832,7 @@ def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
                 write(following, tail, k)
                 write(before, k, tail)
                 write(words, STEP * run + TAIL, k)
-                write(words, STEP * run + ANGLES, read(words, STEP * run + ANGLES) + (1 if slot >= 0 else 0))
+                write(words, STEP * run + TURNS, read(words, STEP * run + TURNS) + (1 if slot >= 0 else 0))
                 continue
             runs[qubit] = count if other == 0 else -1
             if other != 0:
@@ -862,7 +865,7 @@ def _undo(ket, size, words, numbers, step, bit, other, x, z, parts):
 
     Returns Im <bra| P |ket> after the step for P = X, Y, Z on its qubit, or for its own P as the first number.
     """
-    if read(words, STEP * step + ANGLES) == 0:
+    if read(words, STEP * step + TURNS) == 0:
         _take(ket, 2 * size, words, numbers, step, bit, other, x, z, True, parts)
         return 0.0, 0.0, 0.0
     kind = read(words, STEP * step + KIND)
@@ -907,7 +910,7 @@ def _add_slopes(library, ops, slots, table, sines, words, step, x, y, z, gradien
         if slots[k] >= 0:
             write(gradient, slots[k], read(gradient, slots[k]) + x)
         return
-    if read(words, STEP * step + ANGLES) == 0:
+    if read(words, STEP * step + TURNS) == 0:
         return
     before = at(words, (STEP + 1) * len(ops))
     while k >= 0:
@@ -1093,7 +1096,7 @@ def _forward(words, numbers, steps, psi, size, stop, parts):
 def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, gradient, stop, parts):
     """Undo all steps on ket and on bra behind it, and add the derivatives to `gradient`; False if stopped."""
     left = 0  # what is before the first angle need not be undone
-    while left < steps and read(words, STEP * left + ANGLES) == 0:
+    while left < steps and read(words, STEP * left + TURNS) == 0:
         left += 1
     if size >= BLOCKED:
         sums = np.zeros((steps, 3))
@@ -1115,45 +1118,14 @@ def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, siz
 
 
 @compiled(inline=True)
-def _run(library, ops, slots, angles, psi, size, stop, parts=2):
-    """psi = circuit |0…0>; False if it was stopped before."""
-    sines = _table_size(len(angles))
-    memory, plan = np.empty(2 * sines + (2 + MATRIX_SIZE) * len(ops)), np.empty((STEP + 2) * len(ops), dtype=np.int64)
-    table, words = address(memory), pointer(plan)
-    numbers = table + 16 * sines
-    _cos_sin(angles, table, sines)
-    begin = _start(library, ops, psi, size, parts)
-    steps = _plan(library, ops, slots, table, sines, begin, size, words, numbers)
-    result = _forward(words, numbers, steps, psi, size, stop, parts)
-    memory[:1] = 0.0  # they live to here
-    plan[:1] = 0
-    return result
+def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, stop, parts):
+    """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
-
-@compiled()
-def run(library, ops, slots, angles, psi, stop, parts=2):
-    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
-    return _run(library, ops, slots, angles, address(psi), len(psi), stop, parts)
-
-
-@compiled()
-def value(library, ops, slots, angles, masks, real, imag, work, stop, parts=2):
-    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of parts·2**n, at least 8·parts."""
-    size = work.shape[1]
-    psi = address(work)
-    if not _run(library, ops, slots, angles, psi, size, stop, parts):
-        return math.nan
-    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
-
-
-@compiled()
-def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop, parts=2):
-    """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
-
-    `stop` is the address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
+    Args:
+        ket: address of two states of `size` numbers each, at least 8·parts; of one for mode `STATE`.
+        mode: see `qas.simulators._entry`.
+        stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
-    size = work.shape[1]
-    ket = address(work)
     sines = _table_size(len(angles))
     memory, plan = np.empty(2 * sines + (2 + MATRIX_SIZE) * len(ops)), np.empty((STEP + 2) * len(ops), dtype=np.int64)
     table, words = address(memory), pointer(plan)
@@ -1161,14 +1133,48 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
     _cos_sin(angles, table, sines)
     begin = _start(library, ops, ket, size, parts)
     steps = _plan(library, ops, slots, table, sines, begin, size, words, numbers)
-    if not _forward(words, numbers, steps, ket, size, stop, parts):
-        return math.nan
-    energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
-    gradient[:] = 0.0
-    if not _backward(
-        library, ops, slots, table, sines, words, numbers, steps, ket, size, address(gradient), stop, parts
-    ):
-        energy = math.nan
+    energy = 0.0 if _forward(words, numbers, steps, ket, size, stop, parts) else math.nan
+    if mode != STATE and not math.isnan(energy):
+        real_at, imag_at = address(real), address(imag)
+        energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, real_at, imag_at, len(imag) > 0, parts)
+    if mode == GRADIENT and not math.isnan(energy):
+        gradient[:] = 0.0
+        slopes = address(gradient)
+        if not _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, slopes, stop, parts):
+            energy = math.nan
     memory[:1] = 0.0  # they live to here
     plan[:1] = 0
     return energy
+
+
+@compiled()
+def run(library, ops, slots, angles, psi, stop, parts=2):
+    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
+    nothing = np.empty(0, dtype=np.int64)
+    energy = _evaluate(
+        library, ops, slots, angles, nothing, angles, angles, address(psi), len(psi), STATE, angles, stop, parts
+    )
+    return not math.isnan(energy)
+
+
+@Entry
+def evaluate(where):
+    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory."""
+    table = array_at(where, PARTS + 1, np.int64)
+    n_kinds = table[N_KINDS]
+    library = Library(
+        array_at(table[LIBRARY], n_kinds, np.int64),
+        array_at(table[LIBRARY + 1], n_kinds, np.int64),
+        array_at(table[LIBRARY + 2], n_kinds, np.int64),
+        array_at(table[LIBRARY + 3], (n_kinds, 2, 8), np.float64),
+        array_at(table[LIBRARY + 4], n_kinds, np.int64),
+        array_at(table[LIBRARY + 5], n_kinds, np.int64),
+    )
+    ops, slots = array_at(table[OPS], table[N_OPS], np.int64), array_at(table[OPS + 1], table[N_OPS], np.int64)
+    angles, stop = array_at(table[ANGLES], table[N_ANGLES], np.float64), table[STOP]
+    masks = array_at(table[OBSERVABLE], table[N_MASKS], np.int64)
+    real = array_at(table[OBSERVABLE + 1], 1, np.float64)
+    imag = array_at(table[OBSERVABLE + 2], table[N_IMAGINARY], np.float64)
+    slopes = array_at(table[SLOPES], table[N_ANGLES], np.float64)
+    ket, size, parts = table[KET], table[SIZE], table[PARTS]
+    return _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, table[MODE], slopes, stop, parts)
