@@ -14,7 +14,8 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, addresses
+from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators, term_groups
@@ -147,7 +148,11 @@ class StatevectorSimulator(CompiledSimulator):
         arrays = (*library, compiled.ops, compiled.slots, *observable, state)
         masks, _, imag = observable
         sizes = [len(library.kind), len(compiled.ops), len(masks), len(imag), len(state), parts]
-        return Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes], arrays)
+        seat, _, columns, held = _seat()
+        call = Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes, *columns, 0], (*arrays, held))
+        if circuit.n_qubits >= kernels.SHARED_QUBITS:
+            call.helped = Helped(seat, _seat)
+        return call
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
@@ -206,6 +211,13 @@ class StatevectorSimulator(CompiledSimulator):
         )
         finished(energy)
         return curves
+
+
+def _seat() -> tuple[int, int, list[int], np.ndarray]:
+    """The seat of a team of one; see `Helped`."""
+    words = np.empty(SEAT_SIZE, np.int64)
+    sit(address_of(words), 0, 0, 1)
+    return address_of(words), kernels.SEAT, [address_of(words)], words
 
 
 def parts_of(circuit: Circuit) -> int:
