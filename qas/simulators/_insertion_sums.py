@@ -17,13 +17,7 @@ NOTHING = 1e-32
 """Square of an amplitude that no energy feels: it is below the rounding of a state of length 1."""
 
 
-# ---------------------------------------------------------------------- amplitudes
-@compiled(inline=True)
-def _entry(sums, frame, piece, k):
-    """Row of the k-th entry of a piece, with its sign in bit `SIGN`."""
-    bits = sums.low_bits[frame]
-    low = k & ((1 << bits) - 1)
-    return sums.origin[piece] ^ sums.low[frame, low] ^ sums.high[frame, k >> bits]
+INDEX = (1 << SIGN) - 1
 
 
 @compiled()
@@ -41,13 +35,15 @@ def sum_slopes(bra, ket, sums, touched, row, column):
             x = sums.x[frame]
             for piece in range(sums.pieces[frame], sums.pieces[frame + 1]):
                 real = imag = 0.0
-                for k in range(1 << (sums.low_bits[frame] + sums.high_bits[frame])):
-                    code = _entry(sums, frame, piece, k)
-                    i = code & ((1 << SIGN) - 1)
-                    sign, j = 1.0 - 2.0 * (code >> SIGN), i ^ x
-                    lr, li, kr, ki = get(bra, 2 * i), get(bra, 2 * i + 1), get(ket, 2 * j), get(ket, 2 * j + 1)
-                    real += sign * (lr * kr + li * ki)
-                    imag += sign * (lr * ki - li * kr)
+                for h in range(1 << sums.high_bits[frame]):
+                    start = sums.origin[piece] ^ sums.high[frame, h]
+                    for k in range(1 << sums.low_bits[frame]):
+                        code = start ^ sums.low[frame, k]
+                        i = code & INDEX
+                        sign, j = 1.0 - 2.0 * (code >> SIGN), i ^ x
+                        lr, li, kr, ki = get(bra, 2 * i), get(bra, 2 * i + 1), get(ket, 2 * j), get(ket, 2 * j + 1)
+                        real += sign * (lr * kr + li * ki)
+                        imag += sign * (lr * ki - li * kr)
                 value += sums.real[piece] * imag + sums.imag[piece] * real
         row[column + s] = value
 
@@ -59,14 +55,16 @@ def _apply(sums, s, factor, source, source_row, source_part, both, part):
         x = sums.x[frame]
         for piece in range(sums.pieces[frame], sums.pieces[frame + 1]):
             real, imag = factor * sums.real[piece], factor * sums.imag[piece]
-            for k in range(1 << (sums.low_bits[frame] + sums.high_bits[frame])):
-                code = _entry(sums, frame, piece, k)
-                i = code & ((1 << SIGN) - 1)
-                sign, j = 1.0 - 2.0 * (code >> SIGN), source_row * (i ^ x) + source_part
-                kr, ki = sign * get(source, j), sign * get(source, j + 1)
-                here = 4 * i + part
-                put(both, here, get(both, here) + real * kr - imag * ki)
-                put(both, here + 1, get(both, here + 1) + real * ki + imag * kr)
+            for h in range(1 << sums.high_bits[frame]):
+                start = sums.origin[piece] ^ sums.high[frame, h]
+                for k in range(1 << sums.low_bits[frame]):
+                    code = start ^ sums.low[frame, k]
+                    i = code & INDEX
+                    sign, j = 1.0 - 2.0 * (code >> SIGN), source_row * (i ^ x) + source_part
+                    kr, ki = sign * get(source, j), sign * get(source, j + 1)
+                    here = 4 * i + part
+                    put(both, here, get(both, here) + real * kr - imag * ki)
+                    put(both, here + 1, get(both, here + 1) + real * ki + imag * kr)
 
 
 @compiled()
@@ -79,8 +77,10 @@ def _nonzero(sums, s, dimension, both, rows):
             count = _kept(both, i, rows, count)
         return count
     for piece in range(sums.pieces[frame], sums.pieces[frame + 1]):
-        for k in range(1 << (sums.low_bits[frame] + sums.high_bits[frame])):
-            count = _kept(both, _entry(sums, frame, piece, k) & ((1 << SIGN) - 1), rows, count)
+        for h in range(1 << sums.high_bits[frame]):
+            start = sums.origin[piece] ^ sums.high[frame, h]
+            for k in range(1 << sums.low_bits[frame]):
+                count = _kept(both, (start ^ sums.low[frame, k]) & INDEX, rows, count)
     return count
 
 
