@@ -214,15 +214,15 @@ class PauliTransferSimulator(CompiledSimulator):
         factors, places = np.zeros((len(ops), 2), np.int64), np.zeros(n_qubits, np.int64)
         library, limit = self.library, self._loss_limit
         programs.plan(library, ops, slots, n_qubits, STORED_QUBITS, limit, steps, factors, places)
-        room, home = self._gradient_room(n_qubits), int(steps[0, programs.HOME_SIZE])
+        room = self.gradient_bytes(n_qubits) // np.dtype(PRECISIONS[self.precision]).itemsize
+        home = int(steps[0, programs.HOME_SIZE])
         if home + steps[0, programs.KET_SIZE] > room:
             programs.place_kets(library, steps, factors, STORED_QUBITS, limit, max(1, (room - 2 * home) // 3))
         return _Assembled(programs.Program(steps, factors, actions(steps, room)), places)
 
-    def _gradient_room(self, n_qubits: int) -> int:
-        """Numbers that the states of a gradient may take."""
-        size = np.dtype(PRECISIONS[self.precision]).itemsize
-        return min(max(GRADIENT_BYTES // size, GRADIENT_STATES * 4**n_qubits), memory_limit() // size)
+    def gradient_bytes(self, n_qubits: int) -> int:
+        state = 4 ** max(n_qubits, 2) * np.dtype(PRECISIONS[self.precision]).itemsize
+        return min(max(GRADIENT_BYTES, GRADIENT_STATES * state), memory_limit())
 
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:

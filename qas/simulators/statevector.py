@@ -138,6 +138,9 @@ class StatevectorSimulator(CompiledSimulator):
             buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
+    def gradient_bytes(self, n_qubits: int) -> int:
+        return 2 * self.state_bytes(n_qubits)
+
     def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
         parts = parts_of(circuit)
         work = self.work(circuit.n_qubits, parts)
