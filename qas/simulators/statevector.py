@@ -16,6 +16,7 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
+from qas.simulators._inserted import Channels
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
@@ -212,7 +213,8 @@ class StatevectorSimulator(CompiledSimulator):
         generators: Generators,
         angles: np.ndarray,
         positions: np.ndarray,
-    ) -> np.ndarray:
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
         values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
@@ -230,11 +232,11 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return values, np.zeros((len(positions), len(generators.strings)))
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> tuple[Curves, np.ndarray]:
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
         gates = self.gate_operations(circuit)
@@ -255,7 +257,7 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return strings, sums
+        return strings, sums, np.zeros(len(generators.strings))
 
 
 def parts_of(circuit: Circuit) -> int:
