@@ -15,6 +15,7 @@ from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._inserted import Channels
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
@@ -184,7 +185,8 @@ class StatevectorSimulator(CompiledSimulator):
         generators: Generators,
         angles: np.ndarray,
         positions: np.ndarray,
-    ) -> np.ndarray:
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
         values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
@@ -202,11 +204,11 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return values, np.zeros((len(positions), len(generators.strings)))
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> tuple[Curves, np.ndarray]:
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
         gates = self.gate_operations(circuit)
@@ -227,7 +229,7 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return strings, sums
+        return strings, sums, np.zeros(len(generators.strings))
 
 
 def _seat() -> tuple[int, int, list[int], np.ndarray]:
