@@ -13,6 +13,7 @@ import numpy as np
 from qas.checks import finite_number, one_line, shortened
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError
+from qas.fermions import Molecule
 from qas.files import check_versioned, versioned
 from qas.hamiltonians import Hamiltonian
 from qas.problems.base import BaseProblem
@@ -119,6 +120,40 @@ class Problem(BaseProblem):
             TooLargeError: not given, and more qubits than memory holds.
         """
         return self._reference("basis_state", lambda: self.hamiltonian.basis_state_energy)
+
+    @cached_property
+    def molecule(self) -> Molecule | None:
+        """Electrons, mapping and tapering of a molecular problem; None for other operators.
+
+        Raises:
+            QasError: the provenance says it is a molecule, but what it says does not fit the operator.
+        """
+        found = Molecule.from_provenance(self.provenance)
+        if found is not None and found.n_qubits != self.n_qubits:
+            raise QasError(f"{self.name} is a molecule on {found.n_qubits} qubits, got an operator on {self.n_qubits}")
+        return found
+
+    @cached_property
+    def determinant(self) -> str:
+        """The reference state as bits, the rightmost one qubit 0's.
+
+        Of a molecule the determinant of the lowest orbitals, which is the Hartree-Fock state in its own orbitals; of
+        other operators the basis state of lowest energy, the first one of equal ones.
+
+        Raises:
+            TooLargeError: no molecule, and more qubits than memory holds.
+        """
+        if self.molecule is not None:
+            return self.molecule.encode_determinant()
+        if 8 << self.n_qubits > _MEMORY_LIMIT:
+            raise TooLargeError(f"the lowest basis state is searched on up to 28 qubits, got {self.n_qubits}")
+        return self.hamiltonian.basis_state
+
+    @property
+    def reference_circuit(self) -> Circuit:
+        """X gates that prepare `determinant` from |0…0>."""
+        ones = [q for q, bit in enumerate(reversed(self.determinant)) if bit == "1"]
+        return Circuit(self.n_qubits, [("x", [q], []) for q in ones])
 
     @property
     def lower_bound(self) -> float:
