@@ -154,12 +154,22 @@ class Hamiltonian:
         """Smallest eigenvalue: dense up to 8 qubits, Lanczos beyond."""
         if self._n_qubits <= 8:
             return float(np.linalg.eigvalsh(self.to_matrix())[0])
+        return self._lanczos(vectors=False)[0]
+
+    def ground_state(self) -> tuple[float, np.ndarray]:
+        """Smallest eigenvalue and an eigenvector of it, complex128, shape (2**n,); methods as of `ground_energy`."""
+        if self._n_qubits <= 8:
+            energies, states = np.linalg.eigh(self.to_matrix())
+            return float(energies[0]), states[:, 0]
+        return self._lanczos(vectors=True)
+
+    def _lanczos(self, vectors: bool) -> tuple[float, np.ndarray]:
         from scipy.sparse.linalg import LinearOperator, eigsh
 
         # ARPACK fails on a zero operator and loses eigenvalues far below 1: the constant and the scale stay outside.
         scale = float(np.abs(self.coefficients).sum()) - abs(self.identity)
         if scale <= 0.0:
-            return self.identity
+            return self.identity, np.eye(1, 1 << self._n_qubits, dtype=np.complex128)[0]
         xs, diagonals = self.xor_diagonals
         index = np.arange(1 << self._n_qubits)
 
@@ -170,8 +180,9 @@ class Hamiltonian:
 
         operator = LinearOperator((len(index), len(index)), matvec=product, dtype=np.complex128)
         start = np.random.default_rng(0).normal(size=len(index))
-        lowest = eigsh(operator, k=1, which="SA", v0=start, return_eigenvectors=False, tol=1e-12)[0]
-        return self.identity + scale * float(lowest)
+        found = eigsh(operator, k=1, which="SA", v0=start, return_eigenvectors=vectors, tol=1e-12)
+        energies, states = found if vectors else (found, np.zeros((0, 1)))
+        return self.identity + scale * float(energies[0]), states[:, 0]
 
     @property
     def diagonal(self) -> np.ndarray:
