@@ -137,6 +137,9 @@ def molecule(
     field = hartree_fock(mol, guess)
     made = _active_integrals(field, space, core, ((electrons + spin) // 2, (electrons - spin) // 2))
     lowest, turned = unrestricted(made.one_body, made.two_body, made.n_alpha, made.n_beta)
+    for flipped in range(1, min(made.n_beta, len(space) - made.n_alpha) + 1):
+        counts = made.n_alpha + flipped, made.n_beta - flipped
+        lowest = min(lowest, unrestricted(made.one_body, made.two_body, *counts)[0])
     rotation = turned if orbitals == "uhf" else _rotation(orbitals, field, made)
     encoded_by, hamiltonian = _encode(made, rotation, mapping, taper)
     formula = _formula(symbol for symbol, _ in atoms)

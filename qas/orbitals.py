@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,8 @@ def fixed_orbitals(energies: Any, occupations: Any, coefficients: Any, overlap: 
 def unrestricted(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int) -> tuple[float, Rotation]:
     """The lowest determinant found whose alpha and beta orbitals may differ: unrestricted Hartree-Fock.
 
-    It starts from the lowest orbitals, from mixtures of frontier orbitals and from seeded random ones, and follows what
-    is unstable; the lowest solution is an upper bound on the true minimum.
+    It starts from the lowest orbitals, from mixtures of full and empty ones and from seeded random ones, and leaves
+    saddle points; the lowest solution is an upper bound on the true minimum.
 
     Args:
         one_body: integrals of the active orbitals, shape (n, n), hartree.
@@ -99,35 +100,63 @@ def unrestricted(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_bet
         energy without the constant, hartree; the orbitals, by energy, in terms of the given ones.
     """
     n = len(one_body)
-    best: Any = None
-    for start in _starts(n, n_alpha, n_beta):
-        field = _iterate(one_body, two_body, n_alpha, n_beta, start)
-        if best is None or field.e_tot < best.e_tot - 1e-9:
-            best = field
-    each = zip(best.mo_energy, best.mo_occ, best.mo_coeff, strict=True)
+    energies, densities = _descend(one_body, two_body, n_alpha, n_beta, _starts(two_body, n_alpha, n_beta))
+    if {n_alpha, n_beta} <= {0, n}:
+        return float(energies[0]), (np.eye(n), np.eye(n))
+    first = np.flatnonzero(energies < energies.min() + 1e-6)[0]
+    field = _converge(one_body, two_body, n_alpha, n_beta, densities[first])
+    each = zip(field.mo_energy, field.mo_occ, field.mo_coeff, strict=True)
     alpha, beta = (fixed_orbitals(*orbitals, np.eye(n)) for orbitals in each)
-    return float(best.e_tot), (alpha, beta)
+    return float(field.e_tot), (alpha, beta)
 
 
-def _starts(n: int, n_alpha: int, n_beta: int) -> list[np.ndarray]:
-    """Density matrices to start from, alpha and beta, shape (2, n, n) each."""
-    rotations = [(np.eye(n), np.eye(n))]
-    if 0 < n_alpha < n and n_beta:
-        for depth in range(1, min(n_beta, n - n_alpha) + 1):
-            # Alpha and beta go opposite ways between occupied and empty orbitals, the frontier pair first.
+def _starts(two_body: np.ndarray, n_alpha: int, n_beta: int) -> np.ndarray:
+    """Density matrices to start from, alpha and beta, shape (starts, 2, n, n).
+
+    In pairs of a full and an empty orbital, such as a bond and its antibond, alpha goes to one side and beta to the
+    other: in the first 1, 2, 3, … pairs of largest exchange, with all choices of sides.
+    """
+    n = len(two_body)
+    exchange = np.einsum("iaia->ia", two_body)[:n_beta, n_alpha:].copy()
+    pairs = []
+    for _ in range(min(exchange.shape)):
+        i, a = np.unravel_index(int(exchange.argmax()), exchange.shape)
+        pairs.append((int(i), n_alpha + int(a)))
+        exchange[i, :] = exchange[:, a] = -np.inf
+    rotations = [np.array([np.eye(n)] * 2)]
+    for depth in range(1, min(len(pairs), 5) + 1):
+        for sides in itertools.product((1.0, -1.0), repeat=depth - 1):
             mixed = np.eye(n)
-            for k in range(depth):
-                i, a = n_beta - 1 - k, n_alpha + k
-                mixed[np.ix_([i, a], [i, a])] = np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2.0)
-            rotations.append((mixed, mixed.T))
-    rng = np.random.default_rng(11)
-    rotations += [tuple(np.linalg.qr(rng.normal(size=(2, n, n)))[0]) for _ in range(6)]
-    return [
-        np.array([u[:, :k] @ u[:, :k].T for u, k in zip(pair, (n_alpha, n_beta), strict=True)]) for pair in rotations
-    ]
+            for (i, a), side in zip(pairs, (1.0, *sides), strict=False):
+                mixed[np.ix_([i, a], [i, a])] = np.array([[1.0, -side], [side, 1.0]]) / np.sqrt(2.0)
+            rotations.append(np.array([mixed, mixed.T]))
+    rotations += list(np.linalg.qr(np.random.default_rng(11).normal(size=(20, 2, n, n)))[0])
+    return _filled(np.array(rotations), n_alpha, n_beta)
 
 
-def _iterate(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int, start: np.ndarray) -> Any:
+def _filled(orbitals: np.ndarray, n_alpha: int, n_beta: int) -> np.ndarray:
+    """Density matrices of the first orbitals of each spin; both of shape (…, 2, n, n)."""
+    filled = (orbitals[..., s, :, :k] for s, k in enumerate((n_alpha, n_beta)))
+    return np.stack([u @ u.swapaxes(-1, -2) for u in filled], axis=-3)
+
+
+def _descend(
+    one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energies, shape (starts,), and densities, shape (starts, 2, n, n), after 100 level-shifted Hartree-Fock steps."""
+    n = len(one_body)
+    coulomb = two_body.reshape(n * n, n * n)
+    exchange = two_body.transpose(0, 2, 1, 3).reshape(n * n, n * n)
+    densities, energies = starts, np.zeros(len(starts))
+    for _ in range(100):
+        shared = densities.sum(axis=1).reshape(-1, 1, n * n) @ coulomb - densities.reshape(-1, 2, n * n) @ exchange
+        fock = one_body + shared.reshape(densities.shape)
+        energies = ((fock + one_body) * densities).sum(axis=(1, 2, 3)) / 2
+        densities = _filled(np.linalg.eigh(fock - 0.5 * densities)[1], n_alpha, n_beta)
+    return energies, densities
+
+
+def _converge(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int, start: np.ndarray) -> Any:
     """Second-order unrestricted Hartree-Fock on given integrals, moved off saddle points."""
     from pyscf import ao2mo, gto, scf
 
@@ -136,7 +165,7 @@ def _iterate(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: i
     mol.nelectron, mol.spin, mol.incore_anyway = n_alpha + n_beta, n_alpha - n_beta, True
     field = scf.UHF(mol)
     field.get_hcore, field.get_ovlp = (lambda *_: one_body), (lambda *_: np.eye(n))
-    field._eri = ao2mo.restore(8, two_body, n)
+    field._eri, field.chkfile = ao2mo.restore(8, two_body, n), None
     field = field.newton()
     field.conv_tol, field.conv_tol_grad = 1e-12, 1e-7
     field.kernel(dm0=start)
