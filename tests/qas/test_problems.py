@@ -181,7 +181,7 @@ def test_compact_molecules_and_their_twins(name: str) -> None:
         assert 1e3 * made.error(made.provenance["hartree_fock"]) == pytest.approx(hartree_fock, abs=0.06)
 
 
-def test_twenty_shipped_names_are_ordered_by_one_rule() -> None:
+def test_compact_names_follow_one_rule() -> None:
     """The plain name is the first distance; then the distance, then whether it is tapered."""
     compact = {name for name in list_problems() if name.endswith("-tapered")}
     assert compact == {f"{name}-tapered" for name in COMPACT} and set(COMPACT) < set(list_problems())
@@ -208,7 +208,7 @@ def test_triviality() -> None:
     many = tfim(9).triviality
     assert 400 < many.determinants < 512
     wide = problem({"Z" + "I" * 39: 1.0})
-    with pytest.raises(TooLargeError, match="determinants of custom"):
+    with pytest.raises(TooLargeError, match="of custom .40 qubits"):
         wide.triviality  # noqa: B018
 
 
@@ -344,7 +344,7 @@ def test_spins_of_a_graph_of_one_s_own() -> None:
     assert ring.hamiltonian == tfim(5).hamiltonian and ring.name == "tfim-5-graph"
     assert heisenberg(nx.path_graph(4), field=2.0).hamiltonian == heisenberg(4, field=2.0, periodic=False).hamiltonian
     named = nx.Graph([("b", "a"), ("a", "c")])
-    assert set(tfim(named, field=0.0).hamiltonian.terms) == {"IZZ", "ZZI", "III"} - {"III"}
+    assert set(tfim(named, field=0.0).hamiltonian.terms) == {"IZZ", "ZZI"}
     assert heisenberg(3, field=[1, 1, 1]).hamiltonian == heisenberg(3).hamiltonian
     for wrong in (
         lambda: tfim(nx.DiGraph([(0, 1)])),
