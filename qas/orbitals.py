@@ -120,8 +120,8 @@ def _starts(two_body: np.ndarray, n_alpha: int, n_beta: int) -> np.ndarray:
     exchange = np.einsum("iaia->ia", two_body)[:n_beta, n_alpha:].copy()
     pairs = []
     for _ in range(min(exchange.shape)):
-        i, a = np.unravel_index(int(exchange.argmax()), exchange.shape)
-        pairs.append((int(i), n_alpha + int(a)))
+        i, a = divmod(int(exchange.argmax()), exchange.shape[1])
+        pairs.append((i, n_alpha + a))
         exchange[i, :] = exchange[:, a] = -np.inf
     rotations = [np.array([np.eye(n)] * 2)]
     for depth in range(1, min(len(pairs), 5) + 1):

@@ -111,8 +111,8 @@ class _Model:
 
 
 def _read(family: str, n: Any, periodic: bool, coupling: Any, field: Any) -> _Model:
-    shape, bonds = "graph", []
     if hasattr(n, "edges"):
+        shape = "graph"
         n, bonds = _graph_bonds(family, n)
     else:
         n = whole_number(f"the number of spins of {family}", n, 2, MAX_QUBITS)
@@ -138,7 +138,8 @@ def _graph_bonds(family: str, graph: Any) -> tuple[int, list[tuple[int, int]]]:
     if not 2 <= len(nodes) <= MAX_QUBITS:
         raise QasError(f"{family} takes graphs of 2 to {MAX_QUBITS} nodes, got {len(nodes)}")
     qubit = {node: q for q, node in enumerate(nodes)}
-    bonds = sorted(tuple(sorted((qubit[a], qubit[b]))) for a, b in graph.edges)
+    pairs = ((qubit[a], qubit[b]) for a, b in graph.edges)
+    bonds = sorted((min(pair), max(pair)) for pair in pairs)
     if loops := [a for a, b in bonds if a == b]:
         raise QasError(f"{family} takes graphs without loops, got one at node {shortened(nodes[loops[0]])}")
     return len(nodes), bonds
