@@ -16,6 +16,8 @@ from qas.hamiltonians import Hamiltonian
 
 MAX_QUBITS = 62
 """Largest operator: strings are held as pairs of 64-bit masks."""
+MAX_SOLVED = 18
+"""Largest sector that is diagonalized."""
 
 
 def symmetries(hamiltonian: Hamiltonian) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ class Tapering:
             sector: value of each symmetry. Neither: the sector of the ground state, found by diagonalising each one.
 
         Raises:
+            TooLargeError: more than 62 qubits, or too many to find the sector of the ground state.
             QasError: no symmetry, a sector that does not fit, a basis state of another length, or one on which a
                 symmetry has no value because it takes X or Y.
         """
@@ -165,6 +168,9 @@ class Tapering:
             sector = [_value(string, determinant) for string in found]
         if sector is not None or not found:
             return cls(found, tuple(sector or ()))
+        if hamiltonian.n_qubits - len(found) > MAX_SOLVED:
+            rule = f"the sector of the ground state is searched on up to {MAX_SOLVED} qubits after tapering"
+            raise TooLargeError(f"{rule}, got {hamiltonian.n_qubits - len(found)}; give the sector or a determinant")
         sectors = (cls(found, signs) for signs in itertools.product((1, -1), repeat=len(found)))
         return min(sectors, key=lambda tapering: tapering.taper(hamiltonian).ground_energy)
 

@@ -140,7 +140,7 @@ class Problem(BaseProblem):
         """Basis states whose best superposition solves the problem: see `qas.problems.triviality.basis_states_needed`.
 
         Raises:
-            TooLargeError: not given, and more qubits than an eigensolver can hold.
+            TooLargeError: not given, and more than 16 qubits.
         """
         assert self.threshold is not None
         threshold = self.threshold

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qas.errors import TooLargeError
 from qas.hamiltonians import Hamiltonian
+
+MAX_QUBITS = 16
+"""Largest operator whose basis states are counted."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,12 @@ def basis_states_needed(hamiltonian: Hamiltonian, threshold: float) -> int:
     Args:
         hamiltonian: the operator.
         threshold: in its unit, positive.
+
+    Raises:
+        TooLargeError: more than 16 qubits.
     """
+    if hamiltonian.n_qubits > MAX_QUBITS:
+        raise TooLargeError(f"determinants are counted on up to {MAX_QUBITS} qubits, got {hamiltonian.n_qubits}")
     exact, state = hamiltonian.ground_state()
     # States of equal weight by symmetry come in the order of their index, whatever the rounding.
     weights = np.round(np.abs(state) ** 2, 10)

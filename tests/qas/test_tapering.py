@@ -157,5 +157,8 @@ def test_bad_input() -> None:
         with pytest.raises(QasError, match=words) as caught:
             action()
         assert "\n" not in str(caught.value)
+    with pytest.raises(TooLargeError, match="got 28; give the sector"):
+        Tapering.of(Hamiltonian([("I" * k + "XX" + "I" * (28 - k), 1.0) for k in range(29)] + [("Z" * 30, 1.0)] + [
+            ("I" * k + "ZZ" + "I" * (28 - k), 1.0) for k in range(29)]))  # fmt: skip
     with pytest.raises(TooLargeError, match="up to 62 qubits"):
         symmetries(Hamiltonian({"Z" * 63: 1.0}))
