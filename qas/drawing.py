@@ -36,7 +36,7 @@ def _angles(gate: Gate) -> str:
 
 def _columns(circuit: Circuit) -> list[list[Gate]]:
     """Layers of the circuit, split so that no two gates of one column share or cross a wire."""
-    layers: list[list[list[Gate]]] = [[] for _ in range(circuit.depth)]
+    layers: list[list[list[Gate]]] = [[] for _ in range(1 + max(circuit.moments, default=-1))]
     for layer, gate in zip(circuit.moments, circuit.gates, strict=True):
         low, high = min(gate.qubits), max(gate.qubits)
         for column in layers[layer]:

@@ -1,0 +1,195 @@
+"""Excitations as gates: matrices, decompositions, engines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from qas.circuits import Circuit, Gate
+from qas.decomposition import steps_of
+from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.gates import EXCITATIONS, SEARCH_GATES
+from qas.hamiltonians import Hamiltonian
+from qas.noise import NoiseModel
+from qas.optimizers import minimize
+from qas.simulators import make_simulator
+from qas.simulators.dense import circuit_matrix, dense_expectation, embed
+from qas.testing.random import random_circuit, random_hamiltonian
+
+CNOTS = {"single_excitation": 2, "double_excitation": 13, "ceo_sum": 9, "ceo_difference": 9, "ceo": 13}
+"""Yordanov et al., arXiv:2005.14475; Ramôa et al., arXiv:2407.08696."""
+
+
+def raising(qubit: int, n: int, *, lower: bool = False) -> np.ndarray:
+    local = np.array([[0.0, 1.0], [0.0, 0.0]] if lower else [[0.0, 0.0], [1.0, 0.0]])
+    return embed(local, (qubit,), n)
+
+
+def exchange(n: int, taken: tuple[int, ...], given: tuple[int, ...]) -> np.ndarray:
+    """T - T† of qubit excitations, from the operators that raise and lower single qubits."""
+    operator = np.eye(1 << n)
+    for q in given:
+        operator = operator @ raising(q, n)
+    for q in taken:
+        operator = operator @ raising(q, n, lower=True)
+    return operator - operator.conj().T
+
+
+def random_excitations(n: int, count: int, rng: np.random.Generator) -> Circuit:
+    gates = []
+    for _ in range(count):
+        name = str(rng.choice([name for name, spec in EXCITATIONS.items() if spec.n_qubits <= n]))
+        spec = EXCITATIONS[name]
+        qubits = tuple(int(q) for q in rng.choice(n, spec.n_qubits, replace=False))
+        gates.append(Gate(name, qubits, tuple(rng.normal(size=spec.n_angles).tolist())))
+        gates += random_circuit(n, 2, rng).gates
+    return Circuit(n, gates)
+
+
+def same_up_to_phase(a: np.ndarray, b: np.ndarray) -> bool:
+    overlap = np.vdot(a, b)
+    return bool(np.abs(b - a * overlap / abs(overlap)).max() < 1e-12)
+
+
+@pytest.mark.parametrize("name", EXCITATIONS)
+def test_gates_are_exponentials_of_excitations(name: str) -> None:
+    a, b = 0.37, -1.21
+    first, second = exchange(4, (0, 1), (2, 3)), exchange(4, (0, 3), (2, 1))
+    generators = {
+        "single_excitation": [exchange(2, (0,), (1,))],
+        "double_excitation": [first],
+        "ceo_sum": [first + second],
+        "ceo_difference": [first - second],
+        "ceo": [first, second],
+    }[name]
+    angles = (a, b)[: len(generators)]
+    expected = expm(sum(angle * generator for angle, generator in zip(angles, generators, strict=True)))
+    assert np.abs(EXCITATIONS[name].matrix(*angles) - expected).max() < 1e-14
+
+
+@pytest.mark.parametrize("name", EXCITATIONS)
+def test_decompositions_are_the_published_length(name: str) -> None:
+    spec = EXCITATIONS[name]
+    rng = np.random.default_rng(1)
+    qubits = tuple(int(q) for q in rng.permutation(5)[: spec.n_qubits])
+    circuit = Circuit(5, [Gate(name, qubits, tuple(rng.normal(size=spec.n_angles)))])
+    plain = circuit.decompose()
+    assert set(plain.counts) <= set(SEARCH_GATES)
+    assert plain.two_qubit_gates == circuit.two_qubit_gates == plain.count("cx") == CNOTS[name]
+    assert circuit.depth == plain.depth
+    assert same_up_to_phase(circuit_matrix(circuit), circuit_matrix(plain))
+
+
+def test_a_state_that_is_known_makes_excitations_cheaper() -> None:
+    rng = np.random.default_rng(2)
+    for name, spec in EXCITATIONS.items():
+        for _ in range(40):
+            occurring = frozenset(rng.permutation(1 << spec.n_qubits)[: rng.integers(1, 7)].tolist())
+            angles = rng.normal(size=spec.n_angles)
+            gates = [
+                Gate(
+                    step.name,
+                    step.qubits,
+                    () if step.name == "cx" else (step.offset + float(np.dot(step.weights or 0.0, angles).sum()),),
+                )
+                for step in steps_of(name, occurring)
+            ]
+            columns = sorted(occurring)
+            found = circuit_matrix(Circuit(spec.n_qubits, gates))[:, columns]
+            assert same_up_to_phase(spec.matrix(*angles)[:, columns], found), (name, columns)
+            assert sum(gate.name == "cx" for gate in gates) <= CNOTS[name]
+
+
+def test_excitations_of_a_determinant_take_one_cx_or_three() -> None:
+    front = [("x", 0), ("x", 1)]
+    double = Circuit(6, [*front, ("double_excitation", (0, 1, 4, 5), 0.4)])
+    single = Circuit(6, [*front, ("single_excitation", (1, 5), 0.4)])
+    nothing = Circuit(6, [*front, ("double_excitation", (0, 2, 4, 5), 0.4)])
+    assert [c.decompose(from_zero=True).two_qubit_gates for c in (double, single, nothing)] == [3, 1, 0]
+    assert [c.decompose().two_qubit_gates for c in (double, single, nothing)] == [13, 2, 13]
+
+
+def test_only_the_state_is_kept_from_zero() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        n = int(rng.integers(4, 7))
+        front = [("rx", int(q), float(np.pi)) if rng.random() < 0.3 else ("x", int(q)) for q in range(n // 2)]
+        excitations = [gate for gate in random_excitations(n, 4, rng) if gate.name in EXCITATIONS]
+        between = random_circuit(n, 3, rng).gates if rng.random() < 0.5 else ()
+        circuit = Circuit(n, [*front, *excitations[:2], *between, *excitations[2:]])
+        plain = circuit.decompose(from_zero=True)
+        assert same_up_to_phase(circuit_matrix(circuit)[:, 0], circuit_matrix(plain)[:, 0])
+        assert plain.two_qubit_gates <= circuit.two_qubit_gates
+
+
+@pytest.mark.parametrize("engine", ["statevector", "pauli-transfer", "torch", "aer"])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_engines_run_what_is_decomposed_with_exact_gradients(engine: str, noisy: bool) -> None:
+    if engine == "statevector" and noisy:
+        pytest.skip("noise-free")
+    noise = NoiseModel.depolarizing(1e-3, 1e-2) if noisy else None
+    simulator = make_simulator(engine=engine, noise=noise)
+    rng = np.random.default_rng(4)
+    circuit, hamiltonian = random_excitations(4, 2, rng), random_hamiltonian(4, 12, rng)
+    other = rng.normal(size=circuit.n_angles)
+    expected = dense_expectation(circuit.with_angles(other), hamiltonian, noise)
+    assert simulator.expectation(circuit, hamiltonian, other) == pytest.approx(expected, abs=1e-10)
+    energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian, other)
+    assert energy == pytest.approx(expected, abs=1e-10)
+    terms = simulator.term_expectations(circuit, hamiltonian, other)
+    assert hamiltonian.coefficients @ terms == pytest.approx(expected, abs=1e-9)
+    step = 1e-5 * rng.normal(size=circuit.n_angles)
+    ahead, behind = (dense_expectation(circuit.with_angles(other + s), hamiltonian, noise) for s in (step, -step))
+    assert gradient @ step == pytest.approx((ahead - behind) / 2, abs=1e-12)
+
+
+def test_insertion_gradients_stand_between_the_gates_as_they_are_written() -> None:
+    rng = np.random.default_rng(5)
+    circuit, hamiltonian = random_excitations(4, 2, rng), random_hamiltonian(4, 10, rng)
+    simulator = make_simulator()
+    found = simulator.insertion_gradients(circuit, hamiltonian, ["XYZX", "IIZY"])
+    assert found.shape == (len(circuit) + 1, 2)
+    for position in range(len(circuit) + 1):
+        up, down = (
+            simulator.expectation(circuit.insert(position, Gate("ryy", (0, 1), (sign * 1e-4,))), hamiltonian)
+            for sign in (1, -1)
+        )
+        assert simulator.insertion_gradients(circuit, hamiltonian, ["IIYY"])[position, 0] == pytest.approx(
+            (up - down) / 2e-4, abs=1e-6
+        )
+    gains, angles = simulator.append_gains(circuit, hamiltonian, ["IIYY"])
+    better = simulator.expectation(circuit.append("ryy", (0, 1), float(angles[0])), hamiltonian)
+    assert simulator.expectation(circuit, hamiltonian) - better == pytest.approx(gains[0], abs=1e-10)
+
+
+def test_tied_angles_are_minimized() -> None:
+    hamiltonian = Hamiltonian({"IIZZ": 0.3, "ZIIZ": -0.2, "XXYY": 0.4, "YYXX": 0.1, "IZII": 0.15})
+    circuit = Circuit(4, [("x", 0), ("x", 1), ("double_excitation", (0, 1, 2, 3), 0.1)])
+    objective = make_simulator().objective(circuit, hamiltonian)
+    found = minimize(objective, circuit.angles, tolerance=1e-10)
+    scan = [objective(np.array([angle])) for angle in np.linspace(0, np.pi, 2001)]
+    assert found.fun <= min(scan) + 1e-9
+    with pytest.raises(QasError, match="excitations; decompose it or use l-bfgs"):
+        minimize(objective, circuit.angles, method="rotosolve")
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        (("double_excitation", (0, 1, 1, 2), 0.1), "double_excitation needs four different qubits, got (0, 1, 1, 2)"),
+        (("double_excitation", (0, 1, 2), 0.1), "double_excitation acts on 4 qubit(s), got (0, 1, 2)"),
+        (("single_excitation", (3, 3), 0.1), "single_excitation needs two different qubits, got (3, 3)"),
+        (("ceo", (0, 1, 2, 3), 0.1), "ceo takes 2 angle(s), got 1"),
+        (("ceo_sum", (0, 4, 1, 2), 0.1), "qubit out of range"),
+    ],
+)
+def test_malformed_excitations_are_refused(gate: tuple[object, ...], told: str) -> None:
+    with pytest.raises(CircuitError) as caught:
+        Circuit(4, [gate])  # type: ignore[list-item]
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_names_are_suggested() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'single_excitation'"):
+        Circuit(2, [("givens", (0, 1), 0.1)])
