@@ -10,7 +10,7 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import GATES
+from qas.gates import GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
@@ -19,9 +19,10 @@ _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
     """An equal circuit with no trivially redundant gates, for a register that starts in |0…0>.
 
-    Repeats until nothing changes: neighbouring rotations about the same axis are added; neighbouring equal self-inverse
-    gates cancel; rotations by a multiple of 2π go; gates that are diagonal on qubits still in |0⟩, and CX whose control
-    is still in |0⟩, go. The prepared state is the same up to a global phase.
+    Repeats until nothing changes: neighbouring rotations about the same axis, and equal excitations, are added;
+    neighbouring equal self-inverse gates cancel; rotations and excitations by a multiple of 2π go; gates that are
+    diagonal on qubits still in |0⟩, excitations of such qubits, and CX whose control is still in |0⟩, go. The prepared
+    state is the same up to a global phase.
 
     Args:
         circuit: what is simplified; returned itself if nothing goes.
@@ -42,35 +43,38 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
     ground = [not whole] * n_qubits
     for gate in gates:
         name = gate.name
-        first, second = gate.qubits[0], gate.qubits[-1]
-        if ground[first] or ground[second]:
-            both = ground[first] and ground[second]
-            if (name in _DIAGONAL and both) or (name == "cx" and ground[first]) or name == "cz":
+        qubits = gate.qubits
+        spec = gate_spec(name)
+        if any([ground[q] for q in qubits]):
+            every = all([ground[q] for q in qubits])
+            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[qubits[0]]) or name == "cz":
                 continue
-        spec = GATES[name]
-        if spec.axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance:
+        if _turns(gate) and all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in gate.angles):
             continue
-        where = last[first][-1] if last[first] else -1
-        if where >= 0 and (first == second or (last[second] and last[second][-1] == where)):
+        where = last[qubits[0]][-1] if last[qubits[0]] else -1
+        if where >= 0 and all([last[q] and last[q][-1] == where for q in qubits[1:]]):
             partner = kept[where]
             if partner is not None and partner.name == name and _same_qubits(partner, gate, spec.symmetric):
-                if spec.axis:
-                    kept[where] = partner.with_angles((partner.angles[0] + gate.angles[0],))
+                if _turns(gate):
+                    angles = zip(partner.angles, gate.angles, strict=True)
+                    kept[where] = partner.with_angles(tuple(a + b for a, b in angles))
                     continue
                 if name in _SELF_INVERSE:
                     kept[where] = None
-                    last[first].pop()
-                    if first != second:
-                        last[second].pop()
+                    for qubit in qubits:
+                        last[qubit].pop()
                     continue
-        position = len(kept)
-        last[first].append(position)
-        ground[first] = False
-        if first != second:
-            last[second].append(position)
-            ground[second] = False
+        for qubit in qubits:
+            last[qubit].append(len(kept))
+            ground[qubit] = False
         kept.append(gate)
     return [g for g in kept if g is not None]
+
+
+def _turns(gate: Gate) -> bool:
+    """Whether a gate is a rotation or an excitation: exp(-iθG/2), the same up to its sign after 2π."""
+    spec = gate_spec(gate.name)
+    return bool(spec.axis or spec.exchanges)
 
 
 def _same_qubits(a: Gate, b: Gate, symmetric: bool) -> bool:
@@ -85,11 +89,14 @@ def wrap_angles(circuit: Circuit) -> Circuit:
 
 
 def without_small_rotations(circuit: Circuit, below: float) -> list[Circuit]:
-    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each."""
+    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each.
+
+    Excitations count as rotations.
+    """
     small = [
         i
         for i, gate in enumerate(circuit)
-        if GATES[gate.name].axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < below
+        if _turns(gate) and all(abs(math.remainder(angle, 2 * math.pi)) < below for angle in gate.angles)
     ]
     choices = [small] + ([[i] for i in small] if len(small) > 1 else [])
     return [

@@ -13,6 +13,7 @@ from qas.gates import EXCITATIONS, SEARCH_GATES
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.optimizers import minimize
+from qas.simplify import simplify
 from qas.simulators import make_simulator
 from qas.simulators.dense import circuit_matrix, dense_expectation, embed
 from qas.testing.random import random_circuit, random_hamiltonian
@@ -193,3 +194,34 @@ def test_malformed_excitations_are_refused(gate: tuple[object, ...], told: str) 
 def test_other_names_are_suggested() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'single_excitation'"):
         Circuit(2, [("givens", (0, 1), 0.1)])
+
+
+def test_qiskit_and_qasm_keep_excitations_and_their_matrices() -> None:
+    from qiskit.quantum_info import Operator
+
+    circuit = random_excitations(5, 8, np.random.default_rng(6))
+    assert {"double_excitation", "ceo"} <= set(circuit.counts)
+    qiskit = circuit.to_qiskit()
+    assert same_up_to_phase(circuit_matrix(circuit), Operator(qiskit).data)
+    assert Circuit.from_qiskit(qiskit) == circuit
+    text = circuit.to_qasm()
+    assert Circuit.from_qasm(text) == circuit
+    renamed = text.replace("double_excitation", "mine").replace("ceo", "theirs")
+    assert same_up_to_phase(circuit_matrix(circuit), circuit_matrix(Circuit.from_qasm(renamed)))
+    stolen = 'OPENQASM 3.0; include "stdgates.inc"; gate single_excitation(t) a, b { cx a, b; ry(t) a; } qubit[2] q;'
+    assert Circuit.from_qasm(stolen + "single_excitation(0.3) q[0], q[1];").counts == {"cx": 1, "ry": 1}
+
+
+def test_simplify_adds_excitations_and_drops_those_that_do_nothing() -> None:
+    double = ("double_excitation", (0, 1, 2, 3))
+    circuit = Circuit(5, [("single_excitation", (0, 4), 0.3), ("x", 0), ("x", 1), (*double, 0.2), (*double, 0.5)])
+    assert simplify(circuit) == Circuit(5, [("x", 0), ("x", 1), (*double, 0.7)])
+    between = Circuit(5, [("x", 0), ("x", 1), (*double, 0.2), ("ry", 2, 0.1), (*double, 0.5), (*double, 2 * np.pi)])
+    assert len(simplify(between)) == 5
+    rng = np.random.default_rng(7)
+    for _ in range(10):
+        drawn = random_excitations(4, 3, rng)
+        doubled = Circuit(4, [gate for gate in drawn.gates for _ in range(2)])
+        for whole, columns in ((True, slice(None)), (False, slice(0, 1))):
+            short = simplify(doubled, whole=whole)
+            assert same_up_to_phase(circuit_matrix(doubled)[:, columns], circuit_matrix(short)[:, columns])
