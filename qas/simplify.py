@@ -10,7 +10,7 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import GATES, gate_spec
+from qas.gates import EXCITATIONS, GATES
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
@@ -43,38 +43,54 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
     ground = [not whole] * n_qubits
     for gate in gates:
         name = gate.name
-        qubits = gate.qubits
-        spec = gate_spec(name)
-        if any([ground[q] for q in qubits]):
-            every = all([ground[q] for q in qubits])
-            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[qubits[0]]) or name == "cz":
+        qubits, spec = gate.qubits, GATES.get(name) or EXCITATIONS[name]
+        first, second, many = qubits[0], qubits[-1], len(qubits) > 2
+        if ground[first] or ground[second]:
+            every = ground[first] and ground[second] and not (many and not all(ground[q] for q in qubits))
+            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[first]) or name == "cz":
                 continue
-        if _turns(gate) and all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in gate.angles):
+        turns = spec.axis or spec.exchanges  # the same up to its sign after 2π
+        if turns and _next_to_nothing(gate.angles, tolerance):
             continue
-        where = last[qubits[0]][-1] if last[qubits[0]] else -1
-        if where >= 0 and all([last[q] and last[q][-1] == where for q in qubits[1:]]):
+        where = last[first][-1] if last[first] else -1
+        if (
+            where >= 0
+            and last[second]
+            and last[second][-1] == where
+            and not (many and not _all_last(last, qubits, where))
+        ):
             partner = kept[where]
             if partner is not None and partner.name == name and _same_qubits(partner, gate, spec.symmetric):
-                if _turns(gate):
+                if turns:
                     angles = zip(partner.angles, gate.angles, strict=True)
-                    kept[where] = partner.with_angles(tuple(a + b for a, b in angles))
+                    kept[where] = partner.with_angles(tuple([a + b for a, b in angles]))
                     continue
                 if name in _SELF_INVERSE:
                     kept[where] = None
                     for qubit in qubits:
                         last[qubit].pop()
                     continue
+        position = len(kept)
         for qubit in qubits:
-            last[qubit].append(len(kept))
+            last[qubit].append(position)
             ground[qubit] = False
         kept.append(gate)
     return [g for g in kept if g is not None]
 
 
-def _turns(gate: Gate) -> bool:
-    """Whether a gate is a rotation or an excitation: exp(-iθG/2), the same up to its sign after 2π."""
-    spec = gate_spec(gate.name)
-    return bool(spec.axis or spec.exchanges)
+def _all_last(last: list[list[int]], qubits: tuple[int, ...], where: int) -> bool:
+    """Whether the gate at a position is the last one on every qubit."""
+    for qubit in qubits:
+        if not last[qubit] or last[qubit][-1] != where:
+            return False
+    return True
+
+
+def _next_to_nothing(angles: tuple[float, ...], tolerance: float) -> bool:
+    """Whether all angles are as close to multiples of 2π."""
+    return abs(math.remainder(angles[0], 2 * math.pi)) < tolerance and (
+        len(angles) == 1 or all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in angles)
+    )
 
 
 def _same_qubits(a: Gate, b: Gate, symmetric: bool) -> bool:
@@ -94,9 +110,7 @@ def without_small_rotations(circuit: Circuit, below: float) -> list[Circuit]:
     Excitations count as rotations.
     """
     small = [
-        i
-        for i, gate in enumerate(circuit)
-        if _turns(gate) and all(abs(math.remainder(angle, 2 * math.pi)) < below for angle in gate.angles)
+        i for i, gate in enumerate(circuit) if gate.angles and gate.name != "u" and _next_to_nothing(gate.angles, below)
     ]
     choices = [small] + ([[i] for i in small] if len(small) > 1 else [])
     return [
