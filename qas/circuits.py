@@ -271,12 +271,17 @@ class Circuit:
         return 1 + max(run.moments, default=-1)
 
     @property
+    def n_gates(self) -> int:
+        """Number of gates that are run: of all, excitations decomposed."""
+        return len(self if self.lowering is None else self.lowering.circuit)
+
+    @property
     def counts(self) -> dict[str, int]:
-        """How often each gate name occurs."""
+        """How often each gate name occurs, as the circuit is written."""
         return dict(sorted(Counter(g.name for g in self._architecture).items()))
 
     def count(self, name: str) -> int:
-        """How often gate `name` occurs.
+        """How often gate `name` occurs, as the circuit is written.
 
         Raises:
             UnknownNameError: no such gate.

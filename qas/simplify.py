@@ -50,15 +50,11 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
             if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[first]) or name == "cz":
                 continue
         turns = spec.axis or spec.exchanges  # the same up to its sign after 2π
-        if turns and _next_to_nothing(gate.angles, tolerance):
+        small = turns and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance
+        if small and (len(gate.angles) == 1 or _next_to_nothing(gate.angles, tolerance)):
             continue
         where = last[first][-1] if last[first] else -1
-        if (
-            where >= 0
-            and last[second]
-            and last[second][-1] == where
-            and not (many and not _all_last(last, qubits, where))
-        ):
+        if where >= 0 and last[second] and last[second][-1] == where and not (many and _apart(last, qubits)):
             partner = kept[where]
             if partner is not None and partner.name == name and _same_qubits(partner, gate, spec.symmetric):
                 if turns:
@@ -78,19 +74,14 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
     return [g for g in kept if g is not None]
 
 
-def _all_last(last: list[list[int]], qubits: tuple[int, ...], where: int) -> bool:
-    """Whether the gate at a position is the last one on every qubit."""
-    for qubit in qubits:
-        if not last[qubit] or last[qubit][-1] != where:
-            return False
-    return True
+def _apart(last: list[list[int]], qubits: tuple[int, ...]) -> bool:
+    """Whether the last gates on some qubits differ."""
+    return len({last[q][-1] if last[q] else -1 for q in qubits}) > 1
 
 
 def _next_to_nothing(angles: tuple[float, ...], tolerance: float) -> bool:
-    """Whether all angles are as close to multiples of 2π."""
-    return abs(math.remainder(angles[0], 2 * math.pi)) < tolerance and (
-        len(angles) == 1 or all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in angles)
-    )
+    """Whether all angles are so close to multiples of 2π."""
+    return all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in angles)
 
 
 def _same_qubits(a: Gate, b: Gate, symmetric: bool) -> bool:
