@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qas.optimizers import MOST_TOGETHER
-from qas.optimizers.bfgs import _NO_PTM, _NO_SV, bfgs, outcome
+from qas.optimizers.bfgs import bfgs, outcome
 from qas.simulators import interrupt
 from qas.simulators._compile import compiled
+from qas.simulators._entry import Call
 from qas.simulators.base import check_angles
 
 if TYPE_CHECKING:
@@ -24,44 +24,44 @@ FEWEST = 3
 
 
 @compiled()
-def bfgs_batch(count, arguments, x, gradient, hessians, first, limits, tolerance, stop, energies, counts):
-    """`qas.optimizers.bfgs.bfgs` on the first `count` of `MOST_TOGETHER` tuples (noisy, sv, ptm), in place.
+def bfgs_batch(engines, calls, x, gradient, hessians, first, limits, tolerance, stop, energies, counts):
+    """`qas.optimizers.bfgs.bfgs` on several architectures, in place.
 
     Args:
+        engines, calls: addresses of each one's entry point and table.
         x, gradient: of all architectures one after the other; those of number i begin at ``first[i]``.
         hessians: the inverse Hessians one after the other.
         energies, counts: receive the energy, and iterations, evaluations and status.
     """
     filled = 0
-    for i in range(count):
-        noisy, sv, ptm = arguments[i]
+    for i in range(len(calls)):
         a, b = first[i], first[i + 1]
         size = (b - a) * (b - a)
         hessian = hessians[filled : filled + size].reshape(b - a, b - a)
         filled += size
         energies[i], counts[i, 0], counts[i, 1], counts[i, 2] = bfgs(
-            noisy, sv, ptm, x[a:b], gradient[a:b], hessian, limits[i], tolerance, stop
+            engines[i], calls[i], x[a:b], gradient[a:b], hessian, limits[i], tolerance, stop
         )
 
 
 def minimize_batch(
     objectives: Sequence[CompiledObjective], starts: Sequence[np.ndarray], limits: Sequence[int], tolerance: float
 ) -> list[Any]:
-    """What `CompiledObjective.minimize_compiled` returns or raises for each of up to `MOST_TOGETHER` objectives.
+    """What `CompiledObjective.minimize_compiled` returns or raises for each of several objectives.
 
     Args:
-        objectives: of simulators whose `kernel_arguments` are of the same types; each with at least one angle.
+        objectives: each with at least one angle.
         starts: angles to start from, shape (n_angles,) each.
         limits: most evaluations of each.
         tolerance: as of `minimize_compiled`.
     """
     found: list[Any] = []
-    ready: list[tuple[int, np.ndarray, tuple[Any, ...]]] = []
+    ready: list[tuple[int, np.ndarray, Call]] = []
     for k, (objective, start) in enumerate(zip(objectives, starts, strict=True)):
         circuit, hamiltonian = objective.circuit, objective.hamiltonian
         try:
             x = check_angles(circuit, hamiltonian, start)
-            ready.append((k, x, objective.simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)))
+            ready.append((k, x, objective.simulator.call(circuit, hamiltonian)))
             found.append(None)
         except Exception as error:  # the caller's, at its turn
             found.append(error)
@@ -75,7 +75,7 @@ def minimize_batch(
     return found
 
 
-def _run(starts: list[np.ndarray], arguments: list[tuple[Any, ...]], limits: list[int], tolerance: float) -> list[Any]:
+def _run(starts: list[np.ndarray], calls: list[Call], limits: list[int], tolerance: float) -> list[Any]:
     count = len(starts)
     first = np.zeros(count + 1, dtype=np.int64)
     sizes = [len(start) for start in starts]
@@ -83,11 +83,11 @@ def _run(starts: list[np.ndarray], arguments: list[tuple[Any, ...]], limits: lis
     x = np.concatenate(starts)
     gradient, energies, counts = np.zeros(len(x)), np.empty(count), np.empty((count, 3), dtype=np.int64)
     hessians = np.empty(sum(n * n for n in sizes))
-    # Numba compiles one function for each number of tuples.
-    filled = tuple(arguments + [arguments[-1]] * (MOST_TOGETHER - count))
+    engines = np.array([call.entry.address for call in calls], dtype=np.int64)
+    tables = np.array([call.address for call in calls], dtype=np.int64)
     stop = interrupt.current()
     most = np.array(limits, dtype=np.int64)
-    bfgs_batch(count, filled, x, gradient, hessians, first, most, float(tolerance), stop.address, energies, counts)
+    bfgs_batch(engines, tables, x, gradient, hessians, first, most, float(tolerance), stop.address, energies, counts)
     results: list[Any] = []
     inverses = np.split(hessians, np.cumsum([n * n for n in sizes])[:-1])
     for i, (a, b) in enumerate(zip(first[:-1].tolist(), first[1:].tolist(), strict=True)):

@@ -15,10 +15,23 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import _ptm_program, _sv_kernels, interrupt
+from qas.simulators import interrupt
 from qas.simulators._compile import compiled
-from qas.simulators._simd import address, get, put, stopped
-from qas.simulators._simd8 import load8, mul8, mul_add8, splat8, store8, sum8, zero8
+from qas.simulators._entry import ANGLES, ENGINE, GRADIENT, MODE, SLOPES, STOP, array_at
+from qas.simulators._lanes import (
+    address,
+    call,
+    load8,
+    read,
+    splat8,
+    stopped,
+    store,
+    times,
+    times_plus,
+    total,
+    write,
+    zero8,
+)
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator
 
@@ -32,24 +45,12 @@ _MESSAGES = {
 }
 
 
-# One of sv and ptm is None, and Numba leaves its branch out.
-@compiled(inline=True)
-def _value_and_gradient(noisy, sv, ptm, x, gradient, stop):
-    if ptm is not None:
-        library, program, h_index, h_value, work = ptm
-        return _ptm_program.value_and_gradient(library, program, h_index, h_value, work, x, gradient, stop)
-    if sv is not None:
-        library, ops, slots, masks, real, imag, work, parts = sv
-        return _sv_kernels.value_and_gradient(library, ops, slots, x, masks, real, imag, work, gradient, stop, parts)
-    return math.nan
-
-
 @compiled(inline=True)
 def _dot(a, b, size):
-    total = zero8()
+    sums = zero8()
     for i in range(0, size, LANES):
-        total = mul_add8(load8(a, i), load8(b, i), total)
-    return sum8(total)
+        sums = times_plus(load8(a, i), load8(b, i), sums)
+    return total(sums)
 
 
 @compiled(inline=True)
@@ -57,7 +58,7 @@ def _combine(a, x, y, target, size):
     """target = a·x + y"""
     aa = splat8(a)
     for i in range(0, size, LANES):
-        store8(target, i, mul_add8(aa, load8(x, i), load8(y, i)))
+        store(target, i, times_plus(aa, load8(x, i), load8(y, i)))
 
 
 @compiled(inline=True)
@@ -65,7 +66,7 @@ def _scale(a, x, target, size):
     """target = a·x"""
     aa = splat8(a)
     for i in range(0, size, LANES):
-        store8(target, i, mul8(aa, load8(x, i)))
+        store(target, i, times(aa, load8(x, i)))
 
 
 @compiled(inline=True)
@@ -75,25 +76,27 @@ def _multiply(inverse, rows, size, move, image, factor, share, vector, product):
     One pass over the matrix, which is symmetric, `rows` x `size`.
     """
     for j in range(0, size, LANES):
-        s, p, total = load8(move, j), load8(image, j), zero8()
-        column, ahead = mul_add8(splat8(factor), s, mul8(splat8(-share), p)), mul8(splat8(-share), s)
+        s, p, sums = load8(move, j), load8(image, j), zero8()
+        column, ahead = times_plus(splat8(factor), s, times(splat8(-share), p)), times(splat8(-share), s)
         for i in range(rows):
             row = load8(inverse, i * size + j)
-            row = mul_add8(splat8(get(image, i)), ahead, mul_add8(splat8(get(move, i)), column, row))
-            store8(inverse, i * size + j, row)
-            total = mul_add8(row, splat8(get(vector, i)), total)
-        store8(product, j, total)
+            row = times_plus(splat8(read(image, i)), ahead, times_plus(splat8(read(move, i)), column, row))
+            store(inverse, i * size + j, row)
+            sums = times_plus(row, splat8(read(vector, i)), sums)
+        store(product, j, sums)
 
 
 @compiled()
-def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop):
+def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop):
     """Minimize in place from `x`; `gradient` receives the final gradient, `hessian` the inverse Hessian.
 
-    The engine is called at one place only, because every call site is a copy of it to compile. The update of the
-    inverse Hessian waits until its next product with a vector, so an iteration reads the matrix once: H(g' - g) is
-    Hg' plus the direction -Hg just followed, and the next direction follows from it by the update's two vectors.
+    The update of the inverse Hessian waits until its next product with a vector, so an iteration reads the matrix once:
+    H(g' - g) is Hg' plus the direction -Hg just followed, and the next direction follows from it by the update's two
+    vectors.
 
     Args:
+        engine: address of the engine's entry point.
+        call_at: address of its table (see `qas.simulators._entry`); where it names angles and slopes is written here.
         hessian: float64, shape (n, n), or (0, 0) where it is not asked for.
         stop: address of a flag; where it is raised the best point so far is returned (energy infinite without one).
 
@@ -104,25 +107,26 @@ def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop)
     size = max((n + LANES - 1) // LANES, 1) * LANES
     rows = np.zeros((11 + n, size))
     memory = address(rows)
-    trial_array, gradient_array = rows[0, :n], rows[1, :n]
     row = 8 * size
     trial, new_gradient, here, slopes = memory, memory + row, memory + 2 * row, memory + 3 * row
     best, best_gradient, direction = memory + 4 * row, memory + 5 * row, memory + 6 * row
     move, image, change, product = memory + 7 * row, memory + 8 * row, memory + 9 * row, memory + 10 * row
     inverse = memory + 11 * row
+    table = array_at(call_at, ENGINE, np.int64)
+    table[MODE], table[STOP], table[ANGLES], table[SLOPES] = GRADIENT, stop, trial, new_gradient
     energy = best_energy = math.inf
     step = best_step = low = high = slope = factor = share = 0.0
     iterations = evaluations = small_steps = 0
     fresh = True  # the inverse Hessian is the identity
     status = _RUNNING
     for i in range(n):
-        trial_array[i] = x[i]
-        put(here, i, x[i])
+        write(trial, i, x[i])
+        write(here, i, x[i])
     while True:
         if evaluations >= max_evaluations:
             status = OUT_OF_BUDGET
             break
-        new_energy = _value_and_gradient(noisy, sv, ptm, trial_array, gradient_array, stop)
+        new_energy = call(engine, call_at)
         if math.isnan(new_energy) and stopped(stop):
             status = INTERRUPTED
             break
@@ -175,8 +179,8 @@ def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop)
                     _scale(curvature / yy, change, image, size)
                     for i in range(n):
                         for j in range(0, size, LANES):
-                            store8(inverse, i * size + j, zero8())
-                        put(inverse, i * size + i, curvature / yy)
+                            store(inverse, i * size + j, zero8())
+                        write(inverse, i * size + i, curvature / yy)
                 else:
                     _scale(1.0, best_gradient, product, size)
                 _scale(-1.0, product, direction, size)
@@ -210,7 +214,7 @@ def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop)
             break
         largest = 0.0
         for i in range(n):
-            largest = max(largest, abs(get(direction, i)))
+            largest = max(largest, abs(read(direction, i)))
         # No angle moves by more than half a turn in the first trial of a step.
         step = min(1.0, math.pi / largest)
         low, high = 0.0, math.inf
@@ -219,18 +223,14 @@ def bfgs(noisy, sv, ptm, x, gradient, hessian, max_evaluations, tolerance, stop)
     if best_step > 0.0 and status in (OUT_OF_BUDGET, INTERRUPTED):
         here, slopes, energy = best, best_gradient, best_energy
     for i in range(n):
-        x[i], gradient[i] = get(here, i), get(slopes, i)
+        x[i], gradient[i] = read(here, i), read(slopes, i)
     if len(hessian) > 0 and not fresh:
         _multiply(inverse, n, size, move, image, factor, share, slopes, product)
     for i in range(len(hessian)):
         for j in range(len(hessian)):
-            hessian[i, j] = get(inverse, i * size + j) if not fresh else 1.0 if i == j else 0.0
+            hessian[i, j] = read(inverse, i * size + j) if not fresh else 1.0 if i == j else 0.0
     rows[0, 0] = 0.0  # named by its address above, it lives to here
     return energy, iterations, evaluations, status
-
-
-# What stands for the engine that is not there: each engine gets a compiled minimizer of its own.
-_NO_SV = _NO_PTM = None
 
 
 def minimize_bfgs(
@@ -262,13 +262,14 @@ def minimize_bfgs(
         raise CircuitError(f"max_evaluations is at least 1, got {max_evaluations}")
     x = np.array(check_angles(circuit, hamiltonian, start), dtype=np.float64)
     gradient, hessian = np.zeros(len(x)), np.empty((len(x), len(x)))
-    noisy, sv, ptm = simulator.kernel_arguments(circuit, hamiltonian, _NO_SV, _NO_PTM)
+    asked = simulator.call(circuit, hamiltonian)
+    engine, table, stop = asked.entry.address, asked.address, interrupt.current().address
 
     def run() -> tuple[float, int, int, int]:
-        return bfgs(noisy, sv, ptm, x, gradient, hessian, limit, float(tolerance), interrupt.current().address)
+        return bfgs(engine, table, x, gradient, hessian, limit, float(tolerance), stop)
 
     # A thread that listens is worth its start where the minimization may take a second.
-    if len(circuit) * min(limit, 200) << (2 if noisy else 1) * circuit.n_qubits > 300_000_000:
+    if len(circuit) * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
         with interrupt.open_to_ctrl_c():
             energy, nit, nfev, status = run()
     else:

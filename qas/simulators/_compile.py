@@ -10,8 +10,7 @@ from typing import Any
 from numba import njit
 
 _FILES = (
-    "_simd.py",
-    "_simd8.py",
+    "_entry.py",
     "_lanes.py",
     "_sv_kernels.py",
     "_ptm_kernels.py",
@@ -56,10 +55,15 @@ def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, forceinline=inline)(function)
-        cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-        if cache_file is not None:
-            cache_file._source_stamp = _STAMP
-            cache_file._load_index = _or_nothing(cache_file._load_index)
-        return dispatcher
+        return stamped(dispatcher)
 
     return decorate
+
+
+def stamped(function: Any) -> Any:
+    """A function of Numba's whose copy on disk is renewed when any file with compiled code changes."""
+    cache_file = getattr(getattr(function, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = _STAMP
+        cache_file._load_index = _or_nothing(cache_file._load_index)
+    return function

@@ -19,24 +19,24 @@ import numpy as np
 
 from qas.simulators import _sv_kernels
 from qas.simulators._compile import compiled
-from qas.simulators._simd import (
+from qas.simulators._lanes import (
     SHORT,
-    add,
     address,
-    get,
+    flip1,
+    flip2,
+    flip3,
     load4,
     make4,
-    mul,
-    mul_add,
+    minus,
     odd,
-    put,
-    reverse4,
+    plus,
+    read,
     stopped,
-    store4,
-    sub,
-    sum4,
-    swap_halves,
-    swap_parts,
+    store,
+    times,
+    times_plus,
+    total,
+    write,
     zero4,
 )
 
@@ -81,22 +81,22 @@ def _sv_single(bra, ket, size, bit, row, columns, block):
     if bit == 1:
         for i in range(0, size, 4):
             la, ka = load4(bra, i), load4(ket, i)
-            x = mul_add(la, reverse4(ka), x)
-            y = mul_add(la, swap_halves(ka), y)
-            z = mul_add(la, swap_parts(ka), z)
-        y, z = mul(make4(-1.0, -1.0, 1.0, 1.0), y), mul(make4(1.0, -1.0, -1.0, 1.0), z)
+            x = times_plus(la, flip3(ka), x)
+            y = times_plus(la, flip2(ka), y)
+            z = times_plus(la, flip1(ka), z)
+        y, z = times(make4(-1.0, -1.0, 1.0, 1.0), y), times(make4(1.0, -1.0, -1.0, 1.0), z)
     else:
         for start in range(0, size, 2 * step):
             for i in range(start, start + step, 4):
                 la, lb, ka, kb = load4(bra, i), load4(bra, i + step), load4(ket, i), load4(ket, i + step)
-                ta, tb = swap_parts(ka), swap_parts(kb)
-                x = mul_add(la, tb, mul_add(lb, ta, x))
-                y = sub(mul_add(lb, ka, y), mul(la, kb))
-                z = sub(mul_add(la, ta, z), mul(lb, tb))
-        z = mul(imaginary, z)
-    _keep(row, columns, block, 1, sum4(mul(imaginary, x)))
-    _keep(row, columns, block, 2, sum4(y))
-    _keep(row, columns, block, 3, sum4(z))
+                ta, tb = flip1(ka), flip1(kb)
+                x = times_plus(la, tb, times_plus(lb, ta, x))
+                y = minus(times_plus(lb, ka, y), times(la, kb))
+                z = minus(times_plus(la, ta, z), times(lb, tb))
+        z = times(imaginary, z)
+    _keep(row, columns, block, 1, total(times(imaginary, x)))
+    _keep(row, columns, block, 2, total(y))
+    _keep(row, columns, block, 3, total(z))
 
 
 @compiled(inline=True)
@@ -110,26 +110,26 @@ def _sv_pair(bra, ket, size, low, high, row, columns, block):
             for i in range(middle, middle + a, 4):
                 l0, l1, l2, l3 = load4(bra, i), load4(bra, i + a), load4(bra, i + b), load4(bra, i + a + b)
                 k0, k1, k2, k3 = load4(ket, i), load4(ket, i + a), load4(ket, i + b), load4(ket, i + a + b)
-                t0, t1, t2, t3 = swap_parts(k0), swap_parts(k1), swap_parts(k2), swap_parts(k3)
-                zz = mul_add(l3, t3, sub(sub(mul_add(l0, t0, zz), mul(l1, t1)), mul(l2, t2)))
-                xz = sub(sub(mul_add(l0, t1, mul_add(l1, t0, xz)), mul(l3, t2)), mul(l2, t3))
-                yz = mul_add(l2, k3, sub(sub(mul_add(l1, k0, yz), mul(l0, k1)), mul(l3, k2)))
-                zx = sub(sub(mul_add(l0, t2, mul_add(l2, t0, zx)), mul(l3, t1)), mul(l1, t3))
-                zy = mul_add(l1, k3, sub(sub(mul_add(l2, k0, zy), mul(l0, k2)), mul(l3, k1)))
-                same = mul_add(l0, t3, mul_add(l3, t0, same))
-                other = mul_add(l1, t2, mul_add(l2, t1, other))
-                same_turned = sub(mul_add(l3, k0, same_turned), mul(l0, k3))
-                other_turned = sub(mul_add(l2, k1, other_turned), mul(l1, k2))
+                t0, t1, t2, t3 = flip1(k0), flip1(k1), flip1(k2), flip1(k3)
+                zz = times_plus(l3, t3, minus(minus(times_plus(l0, t0, zz), times(l1, t1)), times(l2, t2)))
+                xz = minus(minus(times_plus(l0, t1, times_plus(l1, t0, xz)), times(l3, t2)), times(l2, t3))
+                yz = times_plus(l2, k3, minus(minus(times_plus(l1, k0, yz), times(l0, k1)), times(l3, k2)))
+                zx = minus(minus(times_plus(l0, t2, times_plus(l2, t0, zx)), times(l3, t1)), times(l1, t3))
+                zy = times_plus(l1, k3, minus(minus(times_plus(l2, k0, zy), times(l0, k2)), times(l3, k1)))
+                same = times_plus(l0, t3, times_plus(l3, t0, same))
+                other = times_plus(l1, t2, times_plus(l2, t1, other))
+                same_turned = minus(times_plus(l3, k0, same_turned), times(l0, k3))
+                other_turned = minus(times_plus(l2, k1, other_turned), times(l1, k2))
     imaginary = make4(1.0, -1.0, 1.0, -1.0)
-    _keep(row, columns, block, 5, sum4(mul(imaginary, add(other, same))))
-    _keep(row, columns, block, 6, sum4(sub(same_turned, other_turned)))
-    _keep(row, columns, block, 7, sum4(mul(imaginary, zx)))
-    _keep(row, columns, block, 9, sum4(add(same_turned, other_turned)))
-    _keep(row, columns, block, 10, sum4(mul(imaginary, sub(other, same))))
-    _keep(row, columns, block, 11, sum4(zy))
-    _keep(row, columns, block, 13, sum4(mul(imaginary, xz)))
-    _keep(row, columns, block, 14, sum4(yz))
-    _keep(row, columns, block, 15, sum4(mul(imaginary, zz)))
+    _keep(row, columns, block, 5, total(times(imaginary, plus(other, same))))
+    _keep(row, columns, block, 6, total(minus(same_turned, other_turned)))
+    _keep(row, columns, block, 7, total(times(imaginary, zx)))
+    _keep(row, columns, block, 9, total(plus(same_turned, other_turned)))
+    _keep(row, columns, block, 10, total(times(imaginary, minus(other, same))))
+    _keep(row, columns, block, 11, total(zy))
+    _keep(row, columns, block, 13, total(times(imaginary, xz)))
+    _keep(row, columns, block, 14, total(yz))
+    _keep(row, columns, block, 15, total(times(imaginary, zz)))
 
 
 @compiled(inline=True)
@@ -141,46 +141,46 @@ def _sv_pair_with_lanes(bra, ket, size, high, row, columns, block):
     for start in range(0, size, 2 * b):
         for i in range(start, start + b, 4):
             la, lb, ka, kb = load4(bra, i), load4(bra, i + b), load4(ket, i), load4(ket, i + b)
-            zz = sub(mul_add(la, swap_parts(ka), zz), mul(lb, swap_parts(kb)))
-            xz = sub(mul_add(la, reverse4(ka), xz), mul(lb, reverse4(kb)))
-            yz = sub(mul_add(la, swap_halves(ka), yz), mul(lb, swap_halves(kb)))
-            zx = mul_add(lb, swap_parts(ka), mul_add(la, swap_parts(kb), zx))
-            zy = sub(mul_add(lb, ka, zy), mul(la, kb))
-            up, down = mul_add(lb, reverse4(ka), up), mul_add(la, reverse4(kb), down)
-            up_turned, down_turned = mul_add(lb, swap_halves(ka), up_turned), mul_add(la, swap_halves(kb), down_turned)
+            zz = minus(times_plus(la, flip1(ka), zz), times(lb, flip1(kb)))
+            xz = minus(times_plus(la, flip3(ka), xz), times(lb, flip3(kb)))
+            yz = minus(times_plus(la, flip2(ka), yz), times(lb, flip2(kb)))
+            zx = times_plus(lb, flip1(ka), times_plus(la, flip1(kb), zx))
+            zy = minus(times_plus(lb, ka, zy), times(la, kb))
+            up, down = times_plus(lb, flip3(ka), up), times_plus(la, flip3(kb), down)
+            up_turned, down_turned = times_plus(lb, flip2(ka), up_turned), times_plus(la, flip2(kb), down_turned)
     imaginary, alternating = make4(1.0, -1.0, 1.0, -1.0), make4(1.0, -1.0, -1.0, 1.0)
     second = make4(-1.0, -1.0, 1.0, 1.0)
-    _keep(row, columns, block, 5, sum4(mul(imaginary, add(up, down))))
-    _keep(row, columns, block, 6, sum4(mul(second, add(up_turned, down_turned))))
-    _keep(row, columns, block, 7, sum4(mul(alternating, zx)))
-    _keep(row, columns, block, 9, sum4(sub(up_turned, down_turned)))
-    _keep(row, columns, block, 10, sum4(mul(alternating, sub(up, down))))
-    _keep(row, columns, block, 11, -sum4(mul(second, zy)))
-    _keep(row, columns, block, 13, sum4(mul(imaginary, xz)))
-    _keep(row, columns, block, 14, sum4(mul(second, yz)))
-    _keep(row, columns, block, 15, sum4(mul(alternating, zz)))
+    _keep(row, columns, block, 5, total(times(imaginary, plus(up, down))))
+    _keep(row, columns, block, 6, total(times(second, plus(up_turned, down_turned))))
+    _keep(row, columns, block, 7, total(times(alternating, zx)))
+    _keep(row, columns, block, 9, total(minus(up_turned, down_turned)))
+    _keep(row, columns, block, 10, total(times(alternating, minus(up, down))))
+    _keep(row, columns, block, 11, -total(times(second, zy)))
+    _keep(row, columns, block, 13, total(times(imaginary, xz)))
+    _keep(row, columns, block, 14, total(times(second, yz)))
+    _keep(row, columns, block, 15, total(times(alternating, zz)))
 
 
 @compiled(inline=True)
 def _walsh_hadamard(vector, size):
     """Replace v[i] by Σ_j (-1)^{i·j} v[j] in place."""
     if size == 2:
-        a, b = get(vector, 0), get(vector, 1)
-        put(vector, 0, a + b)
-        put(vector, 1, a - b)
+        a, b = read(vector, 0), read(vector, 1)
+        write(vector, 0, a + b)
+        write(vector, 1, a - b)
         return
     odd_signs, high_signs = make4(1.0, -1.0, 1.0, -1.0), make4(1.0, 1.0, -1.0, -1.0)
     for i in range(0, size, 4):
         v = load4(vector, i)
-        v = mul_add(odd_signs, v, swap_parts(v))
-        store4(vector, i, mul_add(high_signs, v, swap_halves(v)))
+        v = times_plus(odd_signs, v, flip1(v))
+        store(vector, i, times_plus(high_signs, v, flip2(v)))
     half = 4
     while half < size:
         for start in range(0, size, 2 * half):
             for i in range(start, start + half, 4):
                 a, b = load4(vector, i), load4(vector, i + half)
-                store4(vector, i, add(a, b))
-                store4(vector, i + half, sub(a, b))
+                store(vector, i, plus(a, b))
+                store(vector, i + half, minus(a, b))
         half *= 2
 
 
@@ -189,8 +189,8 @@ def _products(bra, ket, dimension, x, imaginary, scratch):
     """scratch[i] = real or imaginary part of conj(bra[i ^ x]) ket[i]."""
     for i in range(dimension):
         j = i ^ x
-        lr, li, kr, ki = get(bra, 2 * j), get(bra, 2 * j + 1), get(ket, 2 * i), get(ket, 2 * i + 1)
-        put(scratch, i, lr * ki - li * kr if imaginary else lr * kr + li * ki)
+        lr, li, kr, ki = read(bra, 2 * j), read(bra, 2 * j + 1), read(ket, 2 * i), read(ket, 2 * i + 1)
+        write(scratch, i, lr * ki - li * kr if imaginary else lr * kr + li * ki)
 
 
 @compiled()
@@ -209,7 +209,7 @@ def _sv_groups(bra, ket, size, groups, touched, expectation, row, scratch):
         sign = -1.0 if expectation and odd_y else 1.0
         for r in range(first, last):
             if groups.support[r] & touched != 0:
-                row[groups.column[r]] = sign * groups.sign[r] * get(scratch, groups.z[r])
+                row[groups.column[r]] = sign * groups.sign[r] * read(scratch, groups.z[r])
 
 
 @compiled()
@@ -336,9 +336,9 @@ def sum_of_anticommuting(index, parts, strings, sums):
         bins[:] = 0.0
         for t in range(len(index)):
             bins[_letter(index[t], strings.qubit[s])] += parts[t]
-        total = bins[1] + bins[2] + bins[3]
+        change = bins[1] + bins[2] + bins[3]
         for letter in range(1, 4):
-            _keep(sums, strings.single, s, letter, total - bins[letter])
+            _keep(sums, strings.single, s, letter, change - bins[letter])
     for p in range(len(strings.low)):
         bins[:] = 0.0
         low, high = strings.low[p], strings.high[p]
@@ -346,18 +346,18 @@ def sum_of_anticommuting(index, parts, strings, sums):
             bins[_letter(index[t], low) + 4 * _letter(index[t], high)] += parts[t]
         for local in range(5, 16):
             if strings.pair[p, local] >= 0:
-                total = 0.0
+                change = 0.0
                 for other in range(1, 16):
                     if _anticommute(local, other):
-                        total += bins[other]
-                sums[strings.pair[p, local]] = total
+                        change += bins[other]
+                sums[strings.pair[p, local]] = change
     wide = strings.wide
     for r in range(len(wide.base4)):
-        total = 0.0
+        change = 0.0
         for t in range(len(index)):
             if _anticommute(wide.base4[r], index[t]):
-                total += parts[t]
-        sums[wide.column[r]] = total
+                change += parts[t]
+        sums[wide.column[r]] = change
 
 
 _LOW_BITS = 0x5555555555555555

@@ -18,11 +18,14 @@ from qas.simulators import _ptm_program as programs
 from qas.simulators._compile import compiled
 from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, sum_of_anticommuting
 from qas.simulators._lanes import (
+    SHORT,
     at,
     load,
     nothing,
+    odd,
     pointer,
     read,
+    stopped,
     times_minus,
     times_plus,
     total,
@@ -32,7 +35,6 @@ from qas.simulators._lanes import (
 from qas.simulators._ptm_kernels import CHUNK, CONSTANTS, DENSE, LINE, NOWHERE, TILE
 from qas.simulators._ptm_kernels import FACTORS as FACTORS_OF_CORE
 from qas.simulators._ptm_program import IDENTITY
-from qas.simulators._simd import SHORT, odd, stopped
 
 # Columns of a block: where its qubits are, its core, its one-qubit maps.
 LOW, HIGH, OPERATION, FACTORS, COLUMNS = 0, 1, 2, 3, 7

@@ -43,6 +43,8 @@ BUFFER = 2 * 16 * LINE
 """Numbers in the scratch memory of one thread: two buffers of 16 rows."""
 SHIFT, DENSE = 0, 1
 """Kinds of one-qubit map: 1 everywhere but for Z += g·I (the rest of it is in the factors of the core), or any."""
+EVERY = 4
+"""All products of bra and ket are wanted; 1 to 3 name a letter that a rotation turns."""
 NOWHERE = 30
 """A digit beyond every register: nothing is inserted there."""
 LOW, HIGH, FACTORS = 0, 12, 24
@@ -67,19 +69,27 @@ def idle(digits):
 
 
 @compiled(inline=True)
-def _four(base, rows, factors, b, scaled):
-    x0, x1 = load(base, read(rows, 4 * b)), load(base, read(rows, 4 * b + 1))
-    x2, x3 = load(base, read(rows, 4 * b + 2)), load(base, read(rows, 4 * b + 3))
+def _scaled(factors, row, step, scaled, x0, x1, x2, x3):
     if scaled:
-        x0, x1 = times(splat(factors, 4 * b), x0), times(splat(factors, 4 * b + 1), x1)
-        x2, x3 = times(splat(factors, 4 * b + 2), x2), times(splat(factors, 4 * b + 3), x3)
+        x0, x1 = times(splat(factors, row), x0), times(splat(factors, row + step), x1)
+        x2, x3 = times(splat(factors, row + 2 * step), x2), times(splat(factors, row + 3 * step), x3)
     return x0, x1, x2, x3
+
+
+@compiled(inline=True)
+def _load4(base, rows, low_step, high_step, b, straight):
+    """The rows of one letter of the higher qubit."""
+    if straight:
+        i = b * high_step
+        return load(base, i), load(base, i + low_step), load(base, i + 2 * low_step), load(base, i + 3 * low_step)
+    x0, x1 = load(base, read(rows, 4 * b)), load(base, read(rows, 4 * b + 1))
+    return x0, x1, load(base, read(rows, 4 * b + 2)), load(base, read(rows, 4 * b + 3))
 
 
 @compiled(inline=True)
 def _map(m, kind, transposed, x0, x1, x2, x3):
     """A trace-preserving map (its first row is 1 0 0 0), or its transpose, on four registers."""
-    if kind == 0:
+    if kind == SHIFT:
         if transposed:
             return times_plus(splat(m, 8), x3, x0), x1, x2, x3
         return x0, x1, x2, times_plus(splat(m, 8), x0, x3)
@@ -96,10 +106,13 @@ def _map(m, kind, transposed, x0, x1, x2, x3):
 
 
 @compiled(inline=True)
-def _put4(base, r0, r1, r2, r3, rows, factors, a, scaled, x0, x1, x2, x3):
-    if scaled:
-        x0, x1 = times(splat(factors, a), x0), times(splat(factors, a + 4), x1)
-        x2, x3 = times(splat(factors, a + 8), x2), times(splat(factors, a + 12), x3)
+def _store4(base, rows, low_step, high_step, a, straight, x0, x1, x2, x3):
+    """The rows of one letter of the lower qubit."""
+    if straight:
+        r0, r1, r2, r3 = 0, high_step, 2 * high_step, 3 * high_step
+        base = at(base, a * low_step)
+    else:
+        r0, r1, r2, r3 = read(rows, a), read(rows, a + 4), read(rows, a + 8), read(rows, a + 12)
     store(base, r0, x0)
     store(base, r1, x1)
     store(base, r2, x2)
@@ -111,73 +124,78 @@ def _mix(
     source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
     transposed,
 ):  # fmt: skip
-    """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them."""
+    """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them.
+
+    The rows of what comes out (forward) or goes in (backward) are in order: two steps say where they are.
+    """
     factors, low, high = at(constants, FACTORS), at(constants, LOW), at(constants, HIGH)
+    in_order = rows_in if backward else rows_out
+    s, t = read(in_order, 1), read(in_order, 4)
     lanes = width(source)
     for tile in range(first, last):
         start, end = place(tile, p, q), place(tile, p_out, q_out)
         for i in range(0, TILE, lanes):
             base, out = at(source, start + i), at(target, end + i)
-            x00, x10, x20, x30 = _four(base, rows_in, factors, 0, not backward)
+            x00, x10, x20, x30 = _load4(base, rows_in, s, t, 0, backward)
+            x00, x10, x20, x30 = _scaled(factors, 0, 1, not backward, x00, x10, x20, x30)
             x00, x10, x20, x30 = _map(low, low_kind, transposed, x00, x10, x20, x30)
-            x01, x11, x21, x31 = _four(base, rows_in, factors, 1, not backward)
+            x01, x11, x21, x31 = _load4(base, rows_in, s, t, 1, backward)
+            x01, x11, x21, x31 = _scaled(factors, 4, 1, not backward, x01, x11, x21, x31)
             x01, x11, x21, x31 = _map(low, low_kind, transposed, x01, x11, x21, x31)
-            x02, x12, x22, x32 = _four(base, rows_in, factors, 2, not backward)
+            x02, x12, x22, x32 = _load4(base, rows_in, s, t, 2, backward)
+            x02, x12, x22, x32 = _scaled(factors, 8, 1, not backward, x02, x12, x22, x32)
             x02, x12, x22, x32 = _map(low, low_kind, transposed, x02, x12, x22, x32)
-            x03, x13, x23, x33 = _four(base, rows_in, factors, 3, not backward)
+            x03, x13, x23, x33 = _load4(base, rows_in, s, t, 3, backward)
+            x03, x13, x23, x33 = _scaled(factors, 12, 1, not backward, x03, x13, x23, x33)
             x03, x13, x23, x33 = _map(low, low_kind, transposed, x03, x13, x23, x33)
             x00, x01, x02, x03 = _map(high, high_kind, transposed, x00, x01, x02, x03)
             x10, x11, x12, x13 = _map(high, high_kind, transposed, x10, x11, x12, x13)
             x20, x21, x22, x23 = _map(high, high_kind, transposed, x20, x21, x22, x23)
             x30, x31, x32, x33 = _map(high, high_kind, transposed, x30, x31, x32, x33)
-            r0, r4, r8, r12 = read(rows_out, 0), read(rows_out, 4), read(rows_out, 8), read(rows_out, 12)
-            _put4(out, r0, r4, r8, r12, rows_out, factors, 0, backward, x00, x01, x02, x03)
-            r1, r5, r9, r13 = read(rows_out, 1), read(rows_out, 5), read(rows_out, 9), read(rows_out, 13)
-            _put4(out, r1, r5, r9, r13, rows_out, factors, 1, backward, x10, x11, x12, x13)
-            r2, r6, r10, r14 = read(rows_out, 2), read(rows_out, 6), read(rows_out, 10), read(rows_out, 14)
-            _put4(out, r2, r6, r10, r14, rows_out, factors, 2, backward, x20, x21, x22, x23)
-            r3, r7, r11, r15 = read(rows_out, 3), read(rows_out, 7), read(rows_out, 11), read(rows_out, 15)
-            _put4(out, r3, r7, r11, r15, rows_out, factors, 3, backward, x30, x31, x32, x33)
+            x00, x01, x02, x03 = _scaled(factors, 0, 4, backward, x00, x01, x02, x03)
+            _store4(out, rows_out, s, t, 0, not backward, x00, x01, x02, x03)
+            x10, x11, x12, x13 = _scaled(factors, 1, 4, backward, x10, x11, x12, x13)
+            _store4(out, rows_out, s, t, 1, not backward, x10, x11, x12, x13)
+            x20, x21, x22, x23 = _scaled(factors, 2, 4, backward, x20, x21, x22, x23)
+            _store4(out, rows_out, s, t, 2, not backward, x20, x21, x22, x23)
+            x30, x31, x32, x33 = _scaled(factors, 3, 4, backward, x30, x31, x32, x33)
+            _store4(out, rows_out, s, t, 3, not backward, x30, x31, x32, x33)
+
+
+@compiled(inline=True)
+def _mix_kinds(
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
+    transposed,
+):  # fmt: skip
+    # Kinds are spelled out so that the loops hold no branches.
+    a, b, r, c = (source, target, first, last), (p, q, p_out, q_out), (rows_in, rows_out), constants
+    if low_kind == SHIFT:
+        if high_kind == SHIFT:
+            _mix(*a, *b, *r, c, SHIFT, SHIFT, backward, transposed)
+        else:
+            _mix(*a, *b, *r, c, SHIFT, DENSE, backward, transposed)
+    elif high_kind == SHIFT:
+        _mix(*a, *b, *r, c, DENSE, SHIFT, backward, transposed)
+    else:
+        _mix(*a, *b, *r, c, DENSE, DENSE, backward, transposed)
 
 
 @compiled()
 def mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
-    # Constants are spelled out so that the loops hold no branches.
-    if low_kind == 0:
-        if high_kind == 0:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, False, False)
-        else:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, False, False)
-    elif high_kind == 0:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, False, False)
-    else:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, False, False)
+    a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
+    _mix_kinds(*a, *b, False, False)
 
 
 @compiled()
 def mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
-    if low_kind == 0:
-        if high_kind == 0:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, False)
-        else:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, False)
-    elif high_kind == 0:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, False)
-    else:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, False)
+    a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
+    _mix_kinds(*a, *b, True, False)
 
 
 @compiled()
 def mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
-    if low_kind == 0:
-        if high_kind == 0:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 0, True, True)
-        else:
-            _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 0, 1, True, True)
-    elif high_kind == 0:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 0, True, True)
-    else:
-        _mix(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, 1, 1, True, True)
+    a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
+    _mix_kinds(*a, *b, True, True)
 
 
 @compiled()
@@ -280,10 +298,12 @@ def forward(
 
 
 @compiled()
-def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, sums):
+def _overlaps(bra, ket, first, last, p, q, inner, outer, sums):
     """sums[4 (i-1) + j] += bra[i] ket[j], register by register, over the letters i > 0, j of one digit.
 
-    `inner` and `outer` step through the rows.
+    Args:
+        inner: distance of this digit's letters.
+        outer: distance of the other digit's letters.
     """
     lanes = width(bra)
     s10, s11, s12, s13 = load(sums, 0), load(sums, TILE), load(sums, 2 * TILE), load(sums, 3 * TILE)
@@ -293,8 +313,8 @@ def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, sums):
         start = place(tile, p, q)
         for i in range(start, start + TILE, lanes):
             for b in range(4):
-                r0, r1 = i + read(rows, outer * b), i + read(rows, outer * b + inner)
-                r2, r3 = i + read(rows, outer * b + 2 * inner), i + read(rows, outer * b + 3 * inner)
+                r0 = i + outer * b
+                r1, r2, r3 = r0 + inner, r0 + 2 * inner, r0 + 3 * inner
                 x0, x1, x2, x3 = load(ket, r0), load(ket, r1), load(ket, r2), load(ket, r3)
                 y = load(bra, r1)
                 s10, s11 = times_plus(y, x0, s10), times_plus(y, x1, s11)
@@ -317,6 +337,42 @@ def _overlaps(bra, ket, first, last, p, q, rows, inner, outer, sums):
     store(sums, 9 * TILE, s31)
     store(sums, 10 * TILE, s32)
     store(sums, 11 * TILE, s33)
+
+
+@compiled()
+def _overlaps_of_turn(bra, ket, first, last, p, q, inner, outer, turned, sums):
+    """The three of `_overlaps` that one rotation needs, if only plain maps follow it.
+
+    Going back through plain maps, a product is scaled, and those with Z of the ket receive those with I.
+
+    Args:
+        turned: the letter that the rotation turns into the next of X, Y, Z, X.
+    """
+    into = turned % 3 + 1
+    beside = into if turned == 3 else turned
+    there, back, constant = 4 * (turned - 1) + into, 4 * (into - 1) + turned, 4 * (beside - 1)
+    t, u, v = inner * turned, inner * into, inner * beside
+    lanes = width(bra)
+    x, y, z = load(sums, TILE * there), load(sums, TILE * back), load(sums, TILE * constant)
+    for tile in range(first, last):
+        start = place(tile, p, q)
+        for i in range(start, start + TILE, lanes):
+            for b in range(4):
+                r = i + outer * b
+                x = times_plus(load(bra, r + t), load(ket, r + u), x)
+                y = times_plus(load(bra, r + u), load(ket, r + t), y)
+                z = times_plus(load(bra, r + v), load(ket, r), z)
+    store(sums, TILE * there, x)
+    store(sums, TILE * back, y)
+    store(sums, TILE * constant, z)
+
+
+@compiled(inline=True)
+def _products(bra, ket, first, last, p, q, inner, outer, wanted, sums):
+    if wanted == EVERY:
+        _overlaps(bra, ket, first, last, p, q, inner, outer, sums)
+    elif wanted:
+        _overlaps_of_turn(bra, ket, first, last, p, q, inner, outer, wanted, sums)
 
 
 @compiled(inline=True)
@@ -346,7 +402,8 @@ def backward(
         ket: state after the block; in the end before it, if `undo`.
         constants: of the block's adjoint, then of its inverse.
         dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
-        want_low, want_high: whether Σ bra[i…] ket[j…] over one letter of the qubit is added to `sums`, 12 registers.
+        want_low, want_high: which of Σ bra[i…] ket[j…] over one letter of the qubit are added to `sums`, 12 registers:
+            none (0), those of one rotation (the letter it turns, see `_overlaps_of_turn`), or `EVERY`.
         others: as in `forward`.
     """
     straight, turned, near = rows, at(rows, 16), at(rows, 32)
@@ -354,7 +411,8 @@ def backward(
     is_dense = read(core, 0) < 0
     moves = low != new_low or high != new_high or is_dense
     p, q = min(new_low, new_high), max(new_low, new_high)
-    straight_rows(straight, 1 << (2 * new_low), 1 << (2 * new_high))
+    low_step, high_step = 1 << (2 * new_low), 1 << (2 * new_high)
+    straight_rows(straight, low_step, high_step)
     straight_rows(near, LINE, 4 * LINE)
     if is_dense:
         straight_rows(turned, LINE, 4 * LINE)
@@ -365,10 +423,8 @@ def backward(
     chunk = CHUNK if moves else NEAR
     for tile in range(first, last, chunk):
         end = min(last, tile + chunk)
-        if want_low:
-            _overlaps(bra, ket, tile, end, p, q, straight, 1, 4, sums)
-        if want_high:
-            _overlaps(bra, ket, tile, end, p, q, straight, 4, 1, high_sums)
+        _products(bra, ket, tile, end, p, q, low_step, high_step, want_low, sums)
+        _products(bra, ket, tile, end, p, q, high_step, low_step, want_high, high_sums)
         for side in range(2 if undo else 1):
             vector, ours = (ket, inverse) if side else (bra, constants)
             out, p_out, q_out = vector, p, q

@@ -21,9 +21,21 @@ import numpy as np
 
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators._compile import compiled
-from qas.simulators._lanes import at, pointer, read, write
-from qas.simulators._ptm_kernels import CONSTANTS, DENSE, SHIFT, TILE
-from qas.simulators._simd import SHORT, stopped
+from qas.simulators._entry import (
+    ANGLES,
+    ENGINE,
+    GRADIENT,
+    MODE,
+    N_ANGLES,
+    OUT,
+    SLOPES,
+    STATE,
+    STOP,
+    Entry,
+    array_at,
+)
+from qas.simulators._lanes import SHORT, at, pointer, read, stopped, write
+from qas.simulators._ptm_kernels import CONSTANTS, DENSE, EVERY, SHIFT, TILE
 
 # Columns of Library.whole and Library.real.
 KIND, LOW, HIGH, PLAIN, TURNED, TURNED_TO, POOL, CORE = 0, 1, 2, 3, 4, 5, 6, 8
@@ -39,6 +51,11 @@ AT_LOW, AT_HIGH, LANE, OTHER_LANE, TO_LOW, TO_HIGH = 16, 17, 18, 19, 20, 21
 FIRST_HOME, SECOND_HOME, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5, 6, 8, 9, 10, 11
 COLUMNS = 24
 N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS = 0, 1, 2, 3, 4, 5
+
+# Columns of the entry point's table: addresses of the arrays of a library, a program, `Work`, the strings of an
+# observable (or, for `STATE`, where strings stand) and their weights; and sizes.
+LIBRARY, PROGRAM, WORK, STRINGS = ENGINE, ENGINE + 3, ENGINE + 5, ENGINE + 8
+N_OPS, N_DENSE, N_ROWS, N_STRINGS = range(ENGINE + 10, ENGINE + 14)
 
 CHAIN_LIMIT = 1e3
 """How much undoing may enlarge rounding errors within the one-qubit operations of one block."""
@@ -160,6 +177,15 @@ def _move(whole, ops, i, group, g, place, low, high, step):
     step[LANE], step[OTHER_LANE], step[TO_LOW], step[TO_HIGH] = lane, other, place[low], place[high]
 
 
+@compiled(inline=True)
+def _wanted(whole, op, chain, wanted):
+    """Which products of bra and ket after a chain its gradient needs, now that `op` joins it; see `kernels.EVERY`."""
+    if whole[op, KIND] == 1 and whole[op, PLAIN] and wanted[chain] == 0:
+        wanted[chain] = whole[op, TURNED]
+    elif whole[op, KIND] == 1 or (wanted[chain] and not whole[op, PLAIN]):
+        wanted[chain] = EVERY
+
+
 @compiled()
 def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factors, place):
     """Fill `steps`, `factors` and `place`.
@@ -213,10 +239,8 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
             chain_of[i] = chain
             sizes[chain] += 1
             losses[chain] *= real[op, LOSS]
-            if whole[op, KIND] == 1:
-                plain[chain], wanted[chain] = 0, 1
-            elif whole[op, PLAIN] == 0:
-                plain[chain] = 0
+            _wanted(whole, op, chain, wanted)
+            plain[chain] = plain[chain] and whole[op, KIND] == 0 and whole[op, PLAIN]
     for q in range(1, n_qubits):
         if group[q] != group[0]:
             free = _joined(steps, count, group, digits, home, place, 0, q, free)
@@ -451,41 +475,32 @@ def located(index, place):
     return out
 
 
-@compiled()
-def state(library, program, angles, work, places, out, stop):
-    """out = Tr(P ρ) of the strings at `places` of the final vector; False if it was stopped."""
-    if not run(library, program, angles, work, False, stop):
-        return False
-    start = VECTORS + program.steps[0, LAST_HOME]
-    for i in range(len(out)):
-        out[i] = work.state[start + places[i]]
-    return True
-
-
-@compiled()
-def value(library, program, h_index, h_value, work, angles, stop):
-    """Energy: Σ h_P v_P over the strings of the observable, `located` in the final vector; NaN if stopped."""
-    if not run(library, program, angles, work, False, stop):
-        return math.nan
-    start = VECTORS + program.steps[0, LAST_HOME]
-    energy = 0.0
-    for t in range(len(h_index)):
-        energy += h_value[t] * work.state[start + h_index[t]]
-    return energy
-
-
-@compiled()
-def value_and_gradient(library, program, h_index, h_value, work, angles, gradient, stop):
-    """Energy, with its gradient written to `gradient`, by one reverse sweep; NaN if stopped.
+@compiled(inline=True)
+def _evaluate(library, program, places, weight, work, angles, mode, gradient, out, stop):
+    """Energy: Σ weight v over the strings of the observable; by one reverse sweep its gradient too; NaN if stopped.
 
     Args:
-        work: its vectors take the program's kept states, then one adjoint for each group.
+        places: where the strings stand in the final vector; see `located`.
+        work: its vectors take the program's kept states, then one adjoint for each group; without a gradient the
+            groups' states only.
+        mode: see `qas.simulators._entry`.
+        gradient: receives the gradient.
+        out: receives, of mode `STATE`, the values at `places`.
         stop: address of a flag, read before each block of a large state.
     """
+    if not run(library, program, angles, work, mode == GRADIENT, stop):
+        return math.nan
+    if mode != GRADIENT:
+        start = VECTORS + program.steps[0, LAST_HOME]
+        energy = 0.0
+        for t in range(len(places)):
+            if mode == STATE:
+                out[t] = work.state[start + places[t]]
+            else:
+                energy += weight[t] * work.state[start + places[t]]
+        return energy
     for i in range(len(gradient)):
         gradient[i] = 0.0
-    if not run(library, program, angles, work, True, stop):
-        return math.nan
     steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
     real, pool = pointer(library.real), pointer(library.pool)
     constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
@@ -502,9 +517,9 @@ def value_and_gradient(library, program, h_index, h_value, work, angles, gradien
     for i in range(_room(read(steps, N_DIGITS))):
         write(bra, i, 0.0)
     energy = 0.0
-    for t in range(len(h_index)):
-        energy += h_value[t] * read(ket, h_index[t])
-        write(bra, h_index[t], h_value[t])
+    for t in range(len(places)):
+        energy += weight[t] * read(ket, places[t])
+        write(bra, places[t], weight[t])
     for k in range(count, 0, -1):
         step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
         digits = read(step, DIGITS)
@@ -533,7 +548,7 @@ def value_and_gradient(library, program, h_index, h_value, work, angles, gradien
         undo = read(step, KET) == read(step, NEW_KET)
         if undo:
             _set_inverse(constants, low_map, high_map, low_kind, high_kind)
-        want_low, want_high = read(step, WANTED) != 0, read(step, WANTED + 1) != 0
+        want_low, want_high = read(step, WANTED), read(step, WANTED + 1)
         kernels.clear_sums(sums)
         dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
         kernels.backward(
@@ -549,3 +564,41 @@ def value_and_gradient(library, program, h_index, h_value, work, angles, gradien
                     r = at(products, 12 * side)
                     _chain_gradient(whole, real, factors, first, last, angles_at, r, slopes)
     return energy
+
+
+@compiled(inline=True)
+def _unpacked(where, scalar):
+    table = array_at(where, N_STRINGS + 1, np.int64)
+    library = Library(
+        array_at(table[LIBRARY], (table[N_OPS], WHOLE_COLUMNS), np.int64),
+        array_at(table[LIBRARY + 1], (table[N_OPS], REAL_COLUMNS), np.float64),
+        array_at(table[LIBRARY + 2], (table[N_DENSE], 3, 256), scalar),
+    )
+    program = Program(
+        array_at(table[PROGRAM], (table[N_ROWS], COLUMNS), np.int64), array_at(table[PROGRAM + 1], (1, 2), np.int64)
+    )
+    work = Work(
+        array_at(table[WORK], 1, scalar),
+        array_at(table[WORK + 1], 64, np.int64),
+        array_at(table[WORK + 2], (1, 24), np.float64),
+    )
+    places = array_at(table[STRINGS], table[N_STRINGS], np.int64)
+    weight = array_at(table[STRINGS + 1], table[N_STRINGS], np.float64)
+    angles, slopes = (
+        array_at(table[ANGLES], table[N_ANGLES], np.float64),
+        array_at(table[SLOPES], table[N_ANGLES], np.float64),
+    )
+    out = array_at(table[OUT], table[N_STRINGS], np.float64)
+    return _evaluate(library, program, places, weight, work, angles, table[MODE], slopes, out, table[STOP])
+
+
+@Entry
+def evaluate(where):
+    """The entry point in double precision; see `qas.simulators._entry`."""
+    return _unpacked(where, np.float64)
+
+
+@Entry
+def evaluate_single(where):
+    """The entry point in single precision."""
+    return _unpacked(where, np.float32)

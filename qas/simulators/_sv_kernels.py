@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
-from qas.simulators._simd import SHORT, address, get, put, stopped
-from qas.simulators._simd8 import (
-    add8,
+from qas.simulators._entry import ANGLES, ENGINE, MODE, N_ANGLES, SLOPES, STATE, STOP, VALUE, Entry, array_at
+from qas.simulators._lanes import (
+    SHORT,
+    address,
     blend1,
     blend2,
     blend4,
@@ -28,14 +29,18 @@ from qas.simulators._simd8 import (
     flip2,
     flip4,
     load8,
-    mul8,
-    mul_add8,
+    minus,
+    plus,
+    read,
     splat8,
-    store8,
-    sub8,
-    sum8,
+    stopped,
+    store,
+    times,
+    times_plus,
+    total,
     twice_high,
     twice_low,
+    write,
     zero8,
 )
 
@@ -54,6 +59,12 @@ FAR = 4
 """A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
 AHEAD = 200
 """How many gates ahead are searched for those that fit into the same block."""
+
+
+# Columns of the entry point's table: addresses of the arrays of a library, of a circuit, of an observable, of two
+# states; and sizes.
+LIBRARY, OPS, OBSERVABLE, KET = ENGINE, ENGINE + 6, ENGINE + 8, ENGINE + 11
+N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS = range(ENGINE + 12, ENGINE + 18)
 
 
 class Library(NamedTuple):
@@ -131,7 +142,7 @@ def _table_size(n_angles):
 
 @compiled(inline=True)
 def _nearest(x):
-    return sub8(add8(x, splat8(_ROUND)), splat8(_ROUND))
+    return minus(plus(x, splat8(_ROUND)), splat8(_ROUND))
 
 
 @compiled(inline=True)
@@ -144,35 +155,35 @@ def _cos_sin(angles, table, size):
     largest = 0.0
     for i in range(len(angles)):
         largest = max(largest, abs(angles[i]))
-        put(table, i, angles[i])
+        write(table, i, angles[i])
     if largest > _LARGE:
         for i in range(len(angles)):
-            put(table, i, math.cos(0.5 * angles[i]))
-            put(table, size + i, math.sin(0.5 * angles[i]))
+            write(table, i, math.cos(0.5 * angles[i]))
+            write(table, size + i, math.sin(0.5 * angles[i]))
         return
     for i in range(len(angles), size):
-        put(table, i, 0.0)
+        write(table, i, 0.0)
     one = splat8(1.0)
     for i in range(0, len(angles), LANES):
-        half = mul8(splat8(0.5), load8(table, i))
-        turns = _nearest(mul8(splat8(2.0 / math.pi), half))
-        r = mul_add8(splat8(-_Q1), turns, half)
-        r = mul_add8(splat8(-_Q3), turns, mul_add8(splat8(-_Q2), turns, r))
-        q = mul8(r, r)
-        s = mul_add8(q, mul_add8(q, splat8(_S15), splat8(_S13)), splat8(_S11))
-        s = mul_add8(q, mul_add8(q, mul_add8(q, s, splat8(_S9)), splat8(_S7)), splat8(_S5))
-        s = mul_add8(mul8(r, q), mul_add8(q, s, splat8(_S3)), r)
-        c = mul_add8(q, mul_add8(q, splat8(_C16), splat8(_C14)), splat8(_C12))
-        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C10)), splat8(_C8)), splat8(_C6))
-        c = mul_add8(q, mul_add8(q, mul_add8(q, c, splat8(_C4)), splat8(_C2)), one)
+        half = times(splat8(0.5), load8(table, i))
+        turns = _nearest(times(splat8(2.0 / math.pi), half))
+        r = times_plus(splat8(-_Q1), turns, half)
+        r = times_plus(splat8(-_Q3), turns, times_plus(splat8(-_Q2), turns, r))
+        q = times(r, r)
+        s = times_plus(q, times_plus(q, splat8(_S15), splat8(_S13)), splat8(_S11))
+        s = times_plus(q, times_plus(q, times_plus(q, s, splat8(_S9)), splat8(_S7)), splat8(_S5))
+        s = times_plus(times(r, q), times_plus(q, s, splat8(_S3)), r)
+        c = times_plus(q, times_plus(q, splat8(_C16), splat8(_C14)), splat8(_C12))
+        c = times_plus(q, times_plus(q, times_plus(q, c, splat8(_C10)), splat8(_C8)), splat8(_C6))
+        c = times_plus(q, times_plus(q, times_plus(q, c, splat8(_C4)), splat8(_C2)), one)
         # Quarter turns: odd ones exchange cos and sin; all factors are whole, so nothing is rounded.
-        odd = mul_add8(splat8(-2.0), _nearest(mul8(splat8(0.5), turns)), turns)
-        quarter = mul_add8(splat8(-4.0), _nearest(mul8(splat8(0.25), turns)), turns)
-        odd = mul8(odd, odd)
-        straight = mul8(sub8(one, odd), mul_add8(mul8(splat8(-0.5), quarter), quarter, one))
-        crossed = mul8(odd, quarter)
-        store8(table, i, sub8(mul8(straight, c), mul8(crossed, s)))
-        store8(table, size + i, mul_add8(straight, s, mul8(crossed, c)))
+        odd = times_plus(splat8(-2.0), _nearest(times(splat8(0.5), turns)), turns)
+        quarter = times_plus(splat8(-4.0), _nearest(times(splat8(0.25), turns)), turns)
+        odd = times(odd, odd)
+        straight = times(minus(one, odd), times_plus(times(splat8(-0.5), quarter), quarter, one))
+        crossed = times(odd, quarter)
+        store(table, i, minus(times(straight, c), times(crossed, s)))
+        store(table, size + i, times_plus(straight, s, times(crossed, c)))
 
 
 # ---------------------------------------------------------------------- gates
@@ -182,30 +193,30 @@ def _rx(psi, size, step, c, s):
     if step < LANES:
         for i in range(0, size, LANES):
             v = load8(psi, i)
-            store8(psi, i, mul_add8(ss, flip1(_flip(v, step)), mul8(cc, v)))
+            store(psi, i, times_plus(ss, flip1(_flip(v, step)), times(cc, v)))
         return
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             a, b = load8(psi, i), load8(psi, i + step)
-            store8(psi, i, mul_add8(ss, flip1(b), mul8(cc, a)))
-            store8(psi, i + step, mul_add8(ss, flip1(a), mul8(cc, b)))
+            store(psi, i, times_plus(ss, flip1(b), times(cc, a)))
+            store(psi, i + step, times_plus(ss, flip1(a), times(cc, b)))
 
 
 @compiled(inline=True)
 def _rz(psi, size, step, c, s):
     cc, ss = splat8(c), blend1(splat8(s), splat8(-s))
-    minus = blend1(splat8(-s), splat8(s))
+    negative = blend1(splat8(-s), splat8(s))
     if step < LANES:
-        ss = _blend(ss, minus, step)
+        ss = _blend(ss, negative, step)
         for i in range(0, size, LANES):
             v = load8(psi, i)
-            store8(psi, i, mul_add8(ss, flip1(v), mul8(cc, v)))
+            store(psi, i, times_plus(ss, flip1(v), times(cc, v)))
         return
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             a, b = load8(psi, i), load8(psi, i + step)
-            store8(psi, i, mul_add8(ss, flip1(a), mul8(cc, a)))
-            store8(psi, i + step, mul_add8(minus, flip1(b), mul8(cc, b)))
+            store(psi, i, times_plus(ss, flip1(a), times(cc, a)))
+            store(psi, i + step, times_plus(negative, flip1(b), times(cc, b)))
 
 
 @compiled(inline=True)
@@ -215,42 +226,42 @@ def _real_one_qubit(psi, size, step, m00, m01, m10, m11):
         own, other = _blend(a0, b1, step), _blend(a1, b0, step)
         for i in range(0, size, LANES):
             v = load8(psi, i)
-            store8(psi, i, mul_add8(other, _flip(v, step), mul8(own, v)))
+            store(psi, i, times_plus(other, _flip(v, step), times(own, v)))
         return
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             a, b = load8(psi, i), load8(psi, i + step)
-            store8(psi, i, mul_add8(a1, b, mul8(a0, a)))
-            store8(psi, i + step, mul_add8(b1, b, mul8(b0, a)))
+            store(psi, i, times_plus(a1, b, times(a0, a)))
+            store(psi, i + step, times_plus(b1, b, times(b0, a)))
 
 
 @compiled(inline=True)
 def _one_qubit(psi, size, step, table, row):
     r00, r01, r10, r11 = (
-        splat8(get(table, row)),
-        splat8(get(table, row + 2)),
-        splat8(get(table, row + 4)),
-        splat8(get(table, row + 6)),
+        splat8(read(table, row)),
+        splat8(read(table, row + 2)),
+        splat8(read(table, row + 4)),
+        splat8(read(table, row + 6)),
     )
-    i00 = blend1(splat8(-get(table, row + 1)), splat8(get(table, row + 1)))
-    i01 = blend1(splat8(-get(table, row + 3)), splat8(get(table, row + 3)))
-    i10 = blend1(splat8(-get(table, row + 5)), splat8(get(table, row + 5)))
-    i11 = blend1(splat8(-get(table, row + 7)), splat8(get(table, row + 7)))
+    i00 = blend1(splat8(-read(table, row + 1)), splat8(read(table, row + 1)))
+    i01 = blend1(splat8(-read(table, row + 3)), splat8(read(table, row + 3)))
+    i10 = blend1(splat8(-read(table, row + 5)), splat8(read(table, row + 5)))
+    i11 = blend1(splat8(-read(table, row + 7)), splat8(read(table, row + 7)))
     if step < LANES:
         own, own_turned = _blend(r00, r11, step), _blend(i00, i11, step)
         other, other_turned = _blend(r01, r10, step), _blend(i01, i10, step)
         for i in range(0, size, LANES):
             v = load8(psi, i)
             w = _flip(v, step)
-            total = mul_add8(own_turned, flip1(v), mul8(own, v))
-            store8(psi, i, mul_add8(other_turned, flip1(w), mul_add8(other, w, total)))
+            sums = times_plus(own_turned, flip1(v), times(own, v))
+            store(psi, i, times_plus(other_turned, flip1(w), times_plus(other, w, sums)))
         return
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             a, b = load8(psi, i), load8(psi, i + step)
             ta, tb = flip1(a), flip1(b)
-            store8(psi, i, mul_add8(i00, ta, mul_add8(r01, b, mul_add8(i01, tb, mul8(r00, a)))))
-            store8(psi, i + step, mul_add8(i10, ta, mul_add8(r11, b, mul_add8(i11, tb, mul8(r10, a)))))
+            store(psi, i, times_plus(i00, ta, times_plus(r01, b, times_plus(i01, tb, times(r00, a)))))
+            store(psi, i + step, times_plus(i10, ta, times_plus(r11, b, times_plus(i11, tb, times(r10, a)))))
 
 
 @compiled(inline=True)
@@ -258,25 +269,25 @@ def _cx(psi, size, control, target):
     if control < LANES and target < LANES:
         for i in range(0, size, LANES):
             v = load8(psi, i)
-            store8(psi, i, _blend(v, _flip(v, target), control))
+            store(psi, i, _blend(v, _flip(v, target), control))
     elif control < LANES:
         for start in range(0, size, 2 * target):
             for i in range(start, start + target, LANES):
                 a, b = load8(psi, i), load8(psi, i + target)
-                store8(psi, i, _blend(a, b, control))
-                store8(psi, i + target, _blend(b, a, control))
+                store(psi, i, _blend(a, b, control))
+                store(psi, i + target, _blend(b, a, control))
     elif target < LANES:
         for start in range(control, size, 2 * control):
             for i in range(start, start + control, LANES):
-                store8(psi, i, _flip(load8(psi, i), target))
+                store(psi, i, _flip(load8(psi, i), target))
     else:
         low, high = min(control, target), max(control, target)
         for start in range(control, size, 2 * high):
             for middle in range(start, start + high, 2 * low):
                 for i in range(middle, middle + low, LANES):
                     a = load8(psi, i)
-                    store8(psi, i, load8(psi, i + target))
-                    store8(psi, i + target, a)
+                    store(psi, i, load8(psi, i + target))
+                    store(psi, i + target, a)
 
 
 @compiled(inline=True)
@@ -288,14 +299,14 @@ def _cz(psi, size, first, second):
     if high < LANES:
         signs = _blend(one, signs, high)
         for i in range(0, size, LANES):
-            store8(psi, i, mul8(signs, load8(psi, i)))
+            store(psi, i, times(signs, load8(psi, i)))
         return
     width = high if low < LANES else low
     skipped = 0 if low < LANES else low
     for start in range(high, size, 2 * high):
         for middle in range(start + skipped, start + high, 2 * width):
             for i in range(middle, middle + width, LANES):
-                store8(psi, i, mul8(signs, load8(psi, i)))
+                store(psi, i, times(signs, load8(psi, i)))
 
 
 @compiled(inline=True)
@@ -305,20 +316,20 @@ def _swap(psi, size, first, second):
         for i in range(0, size, LANES):
             v = load8(psi, i)
             both = _flip(_flip(v, low), high)
-            store8(psi, i, _blend(_blend(v, both, low), _blend(both, v, low), high))
+            store(psi, i, _blend(_blend(v, both, low), _blend(both, v, low), high))
     elif low < LANES:
         for start in range(0, size, 2 * high):
             for i in range(start, start + high, LANES):
                 a, b = load8(psi, i), load8(psi, i + high)
-                store8(psi, i, _blend(a, _flip(b, low), low))
-                store8(psi, i + high, _blend(_flip(a, low), b, low))
+                store(psi, i, _blend(a, _flip(b, low), low))
+                store(psi, i + high, _blend(_flip(a, low), b, low))
     else:
         for start in range(0, size, 2 * high):
             for middle in range(start, start + high, 2 * low):
                 for i in range(middle, middle + low, LANES):
                     a = load8(psi, i + low)
-                    store8(psi, i + low, load8(psi, i + high))
-                    store8(psi, i + high, a)
+                    store(psi, i + low, load8(psi, i + high))
+                    store(psi, i + high, a)
 
 
 @compiled(inline=True)
@@ -337,9 +348,9 @@ def _pauli_signs(x, z, scale):
         scale = -scale
     signs = blend1(splat8(scale), splat8(-scale)) if turned else splat8(scale)
     if z & 1:
-        signs = blend2(signs, sub8(zero8(), signs))
+        signs = blend2(signs, minus(zero8(), signs))
     if z & 2:
-        signs = blend4(signs, sub8(zero8(), signs))
+        signs = blend4(signs, minus(zero8(), signs))
     return signs, turned
 
 
@@ -356,8 +367,8 @@ def _pauli_rotation(psi, size, x, z, c, s):
         moved_a, moved_b = _flip_amplitudes(a, x, 2), _flip_amplitudes(b, x, 2)
         if turned:
             moved_a, moved_b = flip1(moved_a), flip1(moved_b)
-        store8(psi, j, mul_add8(mul8(splat8(_sign(j & z_high)), signs), moved_a, mul8(cc, b)))
-        store8(psi, i, mul_add8(mul8(splat8(_sign(i & z_high)), signs), moved_b, mul8(cc, a)))
+        store(psi, j, times_plus(times(splat8(_sign(j & z_high)), signs), moved_a, times(cc, b)))
+        store(psi, i, times_plus(times(splat8(_sign(i & z_high)), signs), moved_b, times(cc, a)))
 
 
 @compiled(inline=True)
@@ -374,7 +385,7 @@ def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2)
         _cx(psi, size, step, other_step)
     elif kind >= 8:
         row = 16 * op + (8 if inverse else 0)
-        m00, m01, m10, m11 = get(matrix, row), get(matrix, row + 2), get(matrix, row + 4), get(matrix, row + 6)
+        m00, m01, m10, m11 = read(matrix, row), read(matrix, row + 2), read(matrix, row + 4), read(matrix, row + 6)
         _real_one_qubit(psi, size, step, m00, m01, m10, m11)
     elif kind == 5:
         _cz(psi, size, step, other_step)
@@ -395,89 +406,89 @@ def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2)
 # ---------------------------------------------------------------------- undoing rotations, both states in one pass
 @compiled(inline=True)
 def _undo_rx(bra, ket, size, step, c, s):
-    cc, ss, total = splat8(c), blend1(splat8(s), splat8(-s)), zero8()
+    cc, ss, sums = splat8(c), blend1(splat8(s), splat8(-s)), zero8()
     if step < LANES:
         for i in range(0, size, LANES):
             p, q = load8(bra, i), load8(ket, i)
             moved = flip1(_flip(q, step))
-            total = mul_add8(p, moved, total)
-            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
-            store8(bra, i, mul_add8(ss, flip1(_flip(p, step)), mul8(cc, p)))
+            sums = times_plus(p, moved, sums)
+            store(ket, i, times_plus(ss, moved, times(cc, q)))
+            store(bra, i, times_plus(ss, flip1(_flip(p, step)), times(cc, p)))
     else:
         for start in range(0, size, 2 * step):
             for i in range(start, start + step, LANES):
                 pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
                 ta, tb = flip1(qa), flip1(qb)
-                total = mul_add8(pb, ta, mul_add8(pa, tb, total))
-                store8(ket, i, mul_add8(ss, tb, mul8(cc, qa)))
-                store8(ket, i + step, mul_add8(ss, ta, mul8(cc, qb)))
-                store8(bra, i, mul_add8(ss, flip1(pb), mul8(cc, pa)))
-                store8(bra, i + step, mul_add8(ss, flip1(pa), mul8(cc, pb)))
-    return sum8(mul8(blend1(splat8(1.0), splat8(-1.0)), total))
+                sums = times_plus(pb, ta, times_plus(pa, tb, sums))
+                store(ket, i, times_plus(ss, tb, times(cc, qa)))
+                store(ket, i + step, times_plus(ss, ta, times(cc, qb)))
+                store(bra, i, times_plus(ss, flip1(pb), times(cc, pa)))
+                store(bra, i + step, times_plus(ss, flip1(pa), times(cc, pb)))
+    return total(times(blend1(splat8(1.0), splat8(-1.0)), sums))
 
 
 @compiled(inline=True)
 def _undo_ry(bra, ket, size, step, c, s):
-    cc, plus, minus = splat8(c), splat8(s), splat8(-s)
-    total, other = zero8(), zero8()
+    cc, positive, negative = splat8(c), splat8(s), splat8(-s)
+    sums, other = zero8(), zero8()
     if step < LANES:
-        ss = _blend(minus, plus, step)
+        ss = _blend(negative, positive, step)
         for i in range(0, size, LANES):
             p, q = load8(bra, i), load8(ket, i)
             moved = _flip(q, step)
-            total = mul_add8(p, moved, total)
-            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
-            store8(bra, i, mul_add8(ss, _flip(p, step), mul8(cc, p)))
-        return sum8(mul8(_blend(splat8(-1.0), splat8(1.0), step), total))
+            sums = times_plus(p, moved, sums)
+            store(ket, i, times_plus(ss, moved, times(cc, q)))
+            store(bra, i, times_plus(ss, _flip(p, step), times(cc, p)))
+        return total(times(_blend(splat8(-1.0), splat8(1.0), step), sums))
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
-            total = mul_add8(pb, qa, total)
-            other = mul_add8(pa, qb, other)
-            store8(ket, i, mul_add8(minus, qb, mul8(cc, qa)))
-            store8(ket, i + step, mul_add8(plus, qa, mul8(cc, qb)))
-            store8(bra, i, mul_add8(minus, pb, mul8(cc, pa)))
-            store8(bra, i + step, mul_add8(plus, pa, mul8(cc, pb)))
-    return sum8(sub8(total, other))
+            sums = times_plus(pb, qa, sums)
+            other = times_plus(pa, qb, other)
+            store(ket, i, times_plus(negative, qb, times(cc, qa)))
+            store(ket, i + step, times_plus(positive, qa, times(cc, qb)))
+            store(bra, i, times_plus(negative, pb, times(cc, pa)))
+            store(bra, i + step, times_plus(positive, pa, times(cc, pb)))
+    return total(minus(sums, other))
 
 
 @compiled(inline=True)
 def _undo_rz(bra, ket, size, step, c, s):
-    cc, plus, minus = splat8(c), blend1(splat8(s), splat8(-s)), blend1(splat8(-s), splat8(s))
-    turn, total, other = blend1(splat8(1.0), splat8(-1.0)), zero8(), zero8()
+    cc, positive, negative = splat8(c), blend1(splat8(s), splat8(-s)), blend1(splat8(-s), splat8(s))
+    turn, sums, other = blend1(splat8(1.0), splat8(-1.0)), zero8(), zero8()
     if step < LANES:
-        ss = _blend(plus, minus, step)
+        ss = _blend(positive, negative, step)
         for i in range(0, size, LANES):
             p, q = load8(bra, i), load8(ket, i)
             moved = flip1(q)
-            total = mul_add8(p, moved, total)
-            store8(ket, i, mul_add8(ss, moved, mul8(cc, q)))
-            store8(bra, i, mul_add8(ss, flip1(p), mul8(cc, p)))
-        return sum8(mul8(_blend(turn, sub8(zero8(), turn), step), total))
+            sums = times_plus(p, moved, sums)
+            store(ket, i, times_plus(ss, moved, times(cc, q)))
+            store(bra, i, times_plus(ss, flip1(p), times(cc, p)))
+        return total(times(_blend(turn, minus(zero8(), turn), step), sums))
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
             ta, tb = flip1(qa), flip1(qb)
-            total = mul_add8(pa, ta, total)
-            other = mul_add8(pb, tb, other)
-            store8(ket, i, mul_add8(plus, ta, mul8(cc, qa)))
-            store8(ket, i + step, mul_add8(minus, tb, mul8(cc, qb)))
-            store8(bra, i, mul_add8(plus, flip1(pa), mul8(cc, pa)))
-            store8(bra, i + step, mul_add8(minus, flip1(pb), mul8(cc, pb)))
-    return sum8(mul8(turn, sub8(total, other)))
+            sums = times_plus(pa, ta, sums)
+            other = times_plus(pb, tb, other)
+            store(ket, i, times_plus(positive, ta, times(cc, qa)))
+            store(ket, i + step, times_plus(negative, tb, times(cc, qb)))
+            store(bra, i, times_plus(positive, flip1(pa), times(cc, pa)))
+            store(bra, i + step, times_plus(negative, flip1(pb), times(cc, pb)))
+    return total(times(turn, minus(sums, other)))
 
 
 @compiled(inline=True)
 def _overlap_pauli(bra, ket, size, x, z):
     signs, turned = _pauli_signs(x, z, 1.0)
-    total = zero8()
+    sums = zero8()
     z_high, x_high = 2 * (z & -4), 2 * (x & -4)
     for i in range(0, size, LANES):
         moved = _flip_amplitudes(load8(ket, i ^ x_high), x, 2)
         if turned:
             moved = flip1(moved)
-        total = mul_add8(mul8(splat8(_sign(i & z_high)), load8(bra, i)), moved, total)
-    return sum8(mul8(signs, total))
+        sums = times_plus(times(splat8(_sign(i & z_high)), load8(bra, i)), moved, sums)
+    return total(times(signs, sums))
 
 
 @compiled(inline=True)
@@ -516,26 +527,26 @@ def _apply_projector(psi, out, size, vector, sign, parts):
     re, im = 0.0, 0.0
     if parts == 1:
         for i in range(size):
-            re += get(vector, 2 * i) * get(psi, i)
-            im += get(vector, 2 * i + 1) * get(psi, i)
+            re += read(vector, 2 * i) * read(psi, i)
+            im += read(vector, 2 * i + 1) * read(psi, i)
         for i in range(size):
-            put(out, i, sign * (get(vector, 2 * i) * re + get(vector, 2 * i + 1) * im))
+            write(out, i, sign * (read(vector, 2 * i) * re + read(vector, 2 * i + 1) * im))
         return sign * (re * re + im * im)
     for i in range(0, size, 2):
-        vr, vi, pr, pi = get(vector, i), get(vector, i + 1), get(psi, i), get(psi, i + 1)
+        vr, vi, pr, pi = read(vector, i), read(vector, i + 1), read(psi, i), read(psi, i + 1)
         re += vr * pr + vi * pi
         im += vr * pi - vi * pr
     for i in range(0, size, 2):
-        vr, vi = get(vector, i), get(vector, i + 1)
-        put(out, i, sign * (vr * re - vi * im))
-        put(out, i + 1, sign * (vr * im + vi * re))
+        vr, vi = read(vector, i), read(vector, i + 1)
+        write(out, i, sign * (vr * re - vi * im))
+        write(out, i + 1, sign * (vr * im + vi * re))
     return sign * (re * re + im * im)
 
 
 @compiled(inline=True)
-def _real_row(psi, i, x, real, place, total):
+def _real_row(psi, i, x, real, place, sums):
     moved = _flip_amplitudes(load8(psi, i ^ (x & -8)), x, 1)
-    return mul_add8(load8(real, place), moved, total)
+    return times_plus(load8(real, place), moved, sums)
 
 
 @compiled(inline=True)
@@ -549,21 +560,21 @@ def _apply_diagonals_real(psi, out, size, masks, real):
             b = _real_row(psi, i, masks[m + 1], real, place + 8, b)
             c = _real_row(psi, i, masks[m + 2], real, place + 16, c)
             d = _real_row(psi, i, masks[m + 3], real, place + 24, d)
-        a = add8(add8(a, b), add8(c, d))
-        store8(out, i, a)
-        energy = mul_add8(load8(psi, i), a, energy)
-    return sum8(energy)
+        a = plus(plus(a, b), plus(c, d))
+        store(out, i, a)
+        energy = times_plus(load8(psi, i), a, energy)
+    return total(energy)
 
 
 @compiled(inline=True)
 def _complex_row(psi, i, x, real, imag, place, complex_matrix, low, high):
     j = 2 * (i ^ (x & -4))
     v, w, d = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2), load8(real, place)
-    low, high = mul_add8(twice_low(d), v, low), mul_add8(twice_high(d), w, high)
+    low, high = times_plus(twice_low(d), v, low), times_plus(twice_high(d), w, high)
     if complex_matrix:
         turn, d = blend1(splat8(-1.0), splat8(1.0)), load8(imag, place)
-        low = mul_add8(mul8(turn, twice_low(d)), flip1(v), low)
-        high = mul_add8(mul8(turn, twice_high(d)), flip1(w), high)
+        low = times_plus(times(turn, twice_low(d)), flip1(v), low)
+        high = times_plus(times(turn, twice_high(d)), flip1(w), high)
     return low, high
 
 
@@ -576,30 +587,30 @@ def _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix):
             place = i * len(masks) + 8 * m
             a, b = _complex_row(psi, i, masks[m], real, imag, place, complex_matrix, a, b)
             c, d = _complex_row(psi, i, masks[m + 1], real, imag, place + 8, complex_matrix, c, d)
-        a, b = add8(a, c), add8(b, d)
-        store8(out, 2 * i, a)
-        store8(out, 2 * i + 8, b)
-        energy = mul_add8(load8(psi, 2 * i), a, energy)
-        energy = mul_add8(load8(psi, 2 * i + 8), b, energy)
-    return sum8(energy)
+        a, b = plus(a, c), plus(b, d)
+        store(out, 2 * i, a)
+        store(out, 2 * i + 8, b)
+        energy = times_plus(load8(psi, 2 * i), a, energy)
+        energy = times_plus(load8(psi, 2 * i + 8), b, energy)
+    return total(energy)
 
 
 @compiled(inline=True)
 def _walsh_hadamard(array, size):
     one = splat8(1.0)
-    minus = splat8(-1.0)
+    negative = splat8(-1.0)
     for i in range(0, size, LANES):
         v = load8(array, i)
-        v = mul_add8(blend1(one, minus), v, flip1(v))
-        v = mul_add8(blend2(one, minus), v, flip2(v))
-        store8(array, i, mul_add8(blend4(one, minus), v, flip4(v)))
+        v = times_plus(blend1(one, negative), v, flip1(v))
+        v = times_plus(blend2(one, negative), v, flip2(v))
+        store(array, i, times_plus(blend4(one, negative), v, flip4(v)))
     step = LANES
     while step < size:
         for start in range(0, size, 2 * step):
             for i in range(start, start + step, LANES):
                 a, b = load8(array, i), load8(array, i + step)
-                store8(array, i, add8(a, b))
-                store8(array, i + step, sub8(a, b))
+                store(array, i, plus(a, b))
+                store(array, i + step, minus(a, b))
         step *= 2
 
 
@@ -607,19 +618,19 @@ def _walsh_hadamard(array, size):
 def _diagonal(terms, coefficients, first, last, start, diagonal, block):
     """diagonal[i] = Σ c (-1)^(z·(start + i)) over the terms of one group, by a Walsh-Hadamard transform in cache."""
     for i in range(0, block, LANES):
-        store8(diagonal, i, zero8())
+        store(diagonal, i, zero8())
     varies = False
     for t in range(first, last):
         z = terms[t]
         low = z & (block - 1)
         varies |= low != 0
-        put(diagonal, low, get(diagonal, low) + _sign(z & start) * get(coefficients, t))
+        write(diagonal, low, read(diagonal, low) + _sign(z & start) * read(coefficients, t))
     if varies:
         _walsh_hadamard(diagonal, block)
         return
-    same = splat8(get(diagonal, 0))
+    same = splat8(read(diagonal, 0))
     for i in range(0, block, LANES):
-        store8(diagonal, i, same)
+        store(diagonal, i, same)
 
 
 @compiled(inline=True)
@@ -628,7 +639,7 @@ def _add_product(psi, out, start, block, x, diagonal, imaginary, parts):
     if parts == 1:
         for i in range(0, block, LANES):
             v = _flip_amplitudes(load8(psi, (start + i) ^ (x & -8)), x, 1)
-            store8(out, start + i, mul_add8(load8(diagonal, i), v, load8(out, start + i)))
+            store(out, start + i, times_plus(load8(diagonal, i), v, load8(out, start + i)))
         return
     turn = blend1(splat8(-1.0), splat8(1.0))
     for i in range(0, block, LANES):
@@ -636,9 +647,9 @@ def _add_product(psi, out, start, block, x, diagonal, imaginary, parts):
         v, w, d = _flip_amplitudes(load8(psi, j), x, 2), _flip_amplitudes(load8(psi, j ^ 8), x, 2), load8(diagonal, i)
         low, high = twice_low(d), twice_high(d)
         if imaginary:
-            v, w, low, high = flip1(v), flip1(w), mul8(turn, low), mul8(turn, high)
-        store8(out, k, mul_add8(low, v, load8(out, k)))
-        store8(out, k + 8, mul_add8(high, w, load8(out, k + 8)))
+            v, w, low, high = flip1(v), flip1(w), times(turn, low), times(turn, high)
+        store(out, k, times_plus(low, v, load8(out, k)))
+        store(out, k + 8, times_plus(high, w, load8(out, k + 8)))
 
 
 @compiled(inline=True)
@@ -653,7 +664,7 @@ def _apply_terms(psi, out, size, masks, coefficients, parts):
     energy = zero8()
     for start in range(0, dimension, block):
         for i in range(parts * start, parts * (start + block), LANES):
-            store8(out, i, zero8())
+            store(out, i, zero8())
         for g in range(groups):
             x, first, middle, last = masks[2 + 4 * g], masks[3 + 4 * g], masks[4 + 4 * g], masks[5 + 4 * g]
             if middle > first:
@@ -663,16 +674,16 @@ def _apply_terms(psi, out, size, masks, coefficients, parts):
                 _diagonal(terms, coefficients, middle, last, start, diagonal, block)
                 _add_product(psi, out, start, block, x, diagonal, True, parts)
         for i in range(parts * start, parts * (start + block), LANES):
-            energy = mul_add8(load8(psi, i), load8(out, i), energy)
+            energy = times_plus(load8(psi, i), load8(out, i), energy)
     buffer[0] = 0.0  # it lives to here
-    return sum8(energy)
+    return total(energy)
 
 
 @compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=2):
     """out = H psi, or Re(H) psi for real amplitudes; returns <psi|H|psi>. For the arrays see `observables`."""
     if len(masks) == 0:
-        return _apply_projector(psi, out, size, real, get(imag, 0), parts)
+        return _apply_projector(psi, out, size, real, read(imag, 0), parts)
     if masks[0] < 0:
         return _apply_terms(psi, out, size, masks, real, parts)
     if parts == 1:
@@ -747,9 +758,9 @@ def _copy_block(psi, buffer, start, places, inwards):
                 offset += places[j]
         for i in range(0, CHUNK, LANES):
             if inwards:
-                store8(buffer, CHUNK * c + i, load8(psi, offset + i))
+                store(buffer, CHUNK * c + i, load8(psi, offset + i))
             else:
-                store8(psi, offset + i, load8(buffer, CHUNK * c + i))
+                store(psi, offset + i, load8(buffer, CHUNK * c + i))
 
 
 @compiled(inline=True)
@@ -775,10 +786,10 @@ def _through(library, ops, slots, table, sines, psi, size, members, places, grad
             x, z = _moved(library.x_mask[op], first, bit, other), _moved(library.z_mask[op], first, bit, other)
             c, s = 1.0, 0.0
             if slot >= 0:
-                c, s = get(table, slot), get(table, sines + slot)
+                c, s = read(table, slot), read(table, sines + slot)
             if undo and slot >= 0:
                 slope = _undo_rotation(buffer, block, kind, bit, x, z, c, -s, parts)
-                put(gradient, slot, get(gradient, slot) + slope)
+                write(gradient, slot, read(gradient, slot) + slope)
             else:
                 floats = 2 * block if undo else block
                 apply(buffer, floats, kind, bit, other, x, z, matrix, op, c, s, undo, parts)
@@ -827,12 +838,12 @@ def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(0, size, LANES):
-        store8(psi, i, zero8())
+        store(psi, i, zero8())
     begin = basis = 0
     while begin < len(ops) and kind[ops[begin]] == 9:  # X gates at the start choose the basis state to start from
         basis ^= first[ops[begin]]
         begin += 1
-    put(psi, parts * basis, 1.0)
+    write(psi, parts * basis, 1.0)
     if stopped(stop):
         return False
     if size >= BLOCKED:
@@ -843,7 +854,7 @@ def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
         op, slot = ops[k], slots[k]
         c, s = 1.0, 0.0
         if slot >= 0:
-            c, s = get(table, slot), get(table, sines + slot)
+            c, s = read(table, slot), read(table, sines + slot)
         apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False, parts)
     return True
 
@@ -865,31 +876,28 @@ def run(library, ops, slots, angles, psi, stop, parts=2):
     return _run(library, ops, slots, angles, address(psi), len(psi), stop, parts)
 
 
-@compiled()
-def value(library, ops, slots, angles, masks, real, imag, work, stop, parts=2):
-    """<H> after the circuit, NaN if it was stopped; `work` has 2 rows of parts·2**n, at least 8·parts."""
-    size = work.shape[1]
-    psi = address(work)
-    if not _run(library, ops, slots, angles, psi, size, stop, parts):
-        return math.nan
-    return _apply_hamiltonian(psi, psi + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
+@compiled(inline=True)
+def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, stop, parts):
+    """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
-
-@compiled()
-def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gradient, stop, parts=2):
-    """<H>, with its gradient written to `gradient`, by one reverse sweep (Jones and Gacon, arXiv:2009.02823).
-
-    `stop` is the address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
+    Args:
+        ket: address of two states of `size` numbers each, at least 8·parts.
+        mode: see `qas.simulators._entry`.
+        stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
-    size = work.shape[1]
-    ket = address(work)
     sines = _table_size(len(angles))
     angle_table = np.empty(2 * sines)
     table = address(angle_table)
     _cos_sin(angles, table, sines)
     if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
         return math.nan
+    if mode == STATE:
+        angle_table[0] = 0.0  # it lives to here
+        return 0.0
     energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
+    if mode == VALUE:
+        angle_table[0] = 0.0
+        return energy
     kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
     matrix = address(library.matrix)
     for i in range(len(gradient)):
@@ -906,10 +914,33 @@ def value_and_gradient(library, ops, slots, angles, masks, real, imag, work, gra
             return math.nan
         op, slot = ops[k], slots[k]
         if slot >= 0:
-            c, s = get(table, slot), -get(table, sines + slot)
+            c, s = read(table, slot), -read(table, sines + slot)
             gradient[slot] += _undo_rotation(ket, size, kind[op], first[op], x[op], z[op], c, s, parts)
         else:
             c, s = 1.0, 0.0
             apply(ket, 2 * size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True, parts)
     angle_table[0] = 0.0  # it lives to here
     return energy
+
+
+@Entry
+def evaluate(where):
+    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory."""
+    table = array_at(where, PARTS + 1, np.int64)
+    n_kinds = table[N_KINDS]
+    library = Library(
+        array_at(table[LIBRARY], n_kinds, np.int64),
+        array_at(table[LIBRARY + 1], n_kinds, np.int64),
+        array_at(table[LIBRARY + 2], n_kinds, np.int64),
+        array_at(table[LIBRARY + 3], (n_kinds, 2, 8), np.float64),
+        array_at(table[LIBRARY + 4], n_kinds, np.int64),
+        array_at(table[LIBRARY + 5], n_kinds, np.int64),
+    )
+    ops, slots = array_at(table[OPS], table[N_OPS], np.int64), array_at(table[OPS + 1], table[N_OPS], np.int64)
+    angles, stop = array_at(table[ANGLES], table[N_ANGLES], np.float64), table[STOP]
+    masks = array_at(table[OBSERVABLE], table[N_MASKS], np.int64)
+    real = array_at(table[OBSERVABLE + 1], 1, np.float64)
+    imag = array_at(table[OBSERVABLE + 2], table[N_IMAGINARY], np.float64)
+    slopes = array_at(table[SLOPES], table[N_ANGLES], np.float64)
+    ket, size, parts = table[KET], table[SIZE], table[PARTS]
+    return _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, table[MODE], slopes, stop, parts)

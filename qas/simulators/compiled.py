@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from qas.circuits import Circuit, Gate
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.simulators import interrupt
-from qas.simulators.base import Objective, Simulator
+from qas.simulators._entry import GRADIENT, VALUE, Call
+from qas.simulators.base import Objective, Simulator, check_angles
 from qas.simulators.workers import in_order, worker_count
 
 _STATES = 32
@@ -56,6 +58,7 @@ class CompiledSimulator(Simulator):
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
+        self._local = threading.local()
         self.counting = threading.Lock()
         """Held while objectives count: one of them may be minimized by several threads, from several starts."""
 
@@ -77,8 +80,39 @@ class CompiledSimulator(Simulator):
     def _observable(self, hamiltonian: Hamiltonian) -> Any: ...
 
     @abc.abstractmethod
-    def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        """(noisy, state-vector arguments, Pauli-transfer arguments) for compiled minimizers; one of them is empty."""
+    def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
+        """The arguments of the engine's entry point, for this thread.
+
+        Args:
+            gradient: whether there is memory for a gradient.
+        """
+
+    def _last_call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool) -> Call:
+        """As `call`, the same again where this thread asks for the same circuit and observable again."""
+        asked = self.compiled(circuit), self.observable(hamiltonian)
+        calls = self._local.__dict__.setdefault("calls", {})
+        held = calls.get(gradient)
+        if held is not None and held[0] is asked[0] and held[1] is asked[1]:
+            return held[2]
+        call = self.call(circuit, hamiltonian, gradient=gradient)
+        calls[gradient] = (*asked, call)
+        return call
+
+    def _forget_calls(self) -> None:
+        self._local.__dict__.pop("calls", None)
+
+    def expectation(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> float:
+        values = check_angles(circuit, hamiltonian, angles)
+        return finished(self._last_call(circuit, hamiltonian, gradient=False).run(VALUE, values))
+
+    def expectation_and_gradient(
+        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
+        values = check_angles(circuit, hamiltonian, angles)
+        call = self._last_call(circuit, hamiltonian, gradient=True)
+        return finished(call.run(GRADIENT, values)), call.gradient.copy()
 
     def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> Any:
         """What the kernels take for a circuit."""

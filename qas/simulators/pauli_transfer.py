@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
 from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
+from qas.simulators._entry import STATE, Call, addresses
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators
@@ -85,11 +85,11 @@ class PauliTransferSimulator(CompiledSimulator):
         self.precision = precision
         self.resolution = SINGLE_RESOLUTION if precision == "single" else 0.0
         self._loss_limit = LOSS_LIMITS[precision]
+        self._entry = programs.evaluate if precision == "double" else programs.evaluate_single
         self._whole: list[np.ndarray] = []
         self._real: list[np.ndarray] = []
         self._pool: list[np.ndarray] = [np.zeros((3, 256))]
         self._library: programs.Library | None = None
-        self._local = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), precision=self.precision), (self.noise,)
@@ -246,35 +246,24 @@ class PauliTransferSimulator(CompiledSimulator):
                 f"this machine has {memory_limit() / 1e9:.1f} GB"
             )
         self._local.work = None  # the old memory is given back first
+        self._forget_calls()
         maps = np.empty((len(program.steps) + 33, 24))
         work = self._local.work = programs.Work(aligned(size, dtype), np.empty(64, np.int64), maps)
         return work
 
-    def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        return True, no_sv, self._arguments(circuit, hamiltonian, gradient=True)
-
-    def _arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool) -> tuple[Any, ...]:
+    def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
         assembled = self.compiled(circuit)
         index, weight = self.observable(hamiltonian)
-        work = self._work(assembled.program, gradient=gradient)
-        return self.library, assembled.program, assembled.located(index), weight, work
+        return self._call(circuit, assembled.located(index), weight, gradient=gradient)
 
-    def expectation(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> float:
-        values = check_angles(circuit, hamiltonian, angles)
-        arguments = self._arguments(circuit, hamiltonian, gradient=False)
-        return finished(programs.value(*arguments, values, interrupt.current().address))
-
-    def expectation_and_gradient(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> tuple[float, np.ndarray]:
-        values = check_angles(circuit, hamiltonian, angles)
-        arguments = self._arguments(circuit, hamiltonian, gradient=True)
-        gradient = np.empty(circuit.n_angles)
-        return finished(
-            programs.value_and_gradient(*arguments, values, gradient, interrupt.current().address)
-        ), gradient
+    def _call(
+        self, circuit: Circuit, places: np.ndarray, weight: np.ndarray, *, gradient: bool, out: np.ndarray | None = None
+    ) -> Call:
+        program, library = self.compiled(circuit).program, self.library
+        work = self._work(program, gradient=gradient)
+        arrays = (*library, *program, *work, places, weight)
+        sizes = [len(library.whole), len(library.pool), len(program.steps), len(places)]
+        return Call(self._entry, circuit.n_angles, [*addresses(*arrays), *sizes], arrays, out)
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -340,13 +329,10 @@ class PauliTransferSimulator(CompiledSimulator):
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
-        assembled = self.compiled(circuit)
-        values = circuit.angles if angles is None else angles
-        places = programs.located(np.arange(4**circuit.n_qubits), assembled.places)
-        vector, work = np.empty(len(places)), self._work(assembled.program, gradient=False)
-        stop = interrupt.current().address
-        if not programs.state(self.library, assembled.program, values, work, places, vector, stop):
-            interrupt.check()
+        places = programs.located(np.arange(4**circuit.n_qubits), self.compiled(circuit).places)
+        vector = np.empty(len(places))
+        call = self._call(circuit, places, vector, gradient=False, out=vector)
+        finished(call.run(STATE, circuit.angles if angles is None else angles))
         return vector
 
 

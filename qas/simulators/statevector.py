@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
+from qas.simulators._entry import STATE, Call, addresses
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators, term_groups
@@ -50,7 +49,6 @@ class StatevectorSimulator(CompiledSimulator):
             raise QasError(f"the statevector engine is noise-free, got noise {noise.name!r}; use pauli-transfer or aer")
         self._entries: list[tuple[int, int, int, np.ndarray, int, int]] = []
         self._library: kernels.Library | None = None
-        self._local = threading.local()
 
     def check_size(self, n_qubits: int) -> None:
         if n_qubits > MAX_QUBITS:
@@ -135,62 +133,28 @@ class StatevectorSimulator(CompiledSimulator):
         buffer = buffers.get(parts)
         size = parts * max(kernels.LANES, 1 << n_qubits)
         if buffer is None or buffer.shape[1] != size:
+            self._forget_calls()  # the old memory is given back first
             buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
-    def kernel_arguments(self, circuit: Circuit, hamiltonian: Hamiltonian, no_sv: Any, no_ptm: Any) -> tuple[Any, ...]:
-        compiled = self.compiled(circuit)
+    def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
         parts = parts_of(circuit)
-        masks, real, imag = self.observable(hamiltonian)
         work = self.work(circuit.n_qubits, parts)
-        return False, (self.library, compiled.ops, compiled.slots, masks, real, imag, work, parts), no_ptm
+        return self._call(circuit, parts, work[0], self.observable(hamiltonian))
 
-    def expectation(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> float:
-        values = check_angles(circuit, hamiltonian, angles)
-        compiled = self.compiled(circuit)
-        parts = parts_of(circuit)
-        energy = kernels.value(
-            self.library,
-            compiled.ops,
-            compiled.slots,
-            values,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits, parts),
-            interrupt.current().address,
-            parts,
-        )
-        return finished(energy)
-
-    def expectation_and_gradient(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
-    ) -> tuple[float, np.ndarray]:
-        values = check_angles(circuit, hamiltonian, angles)
-        compiled = self.compiled(circuit)
-        parts = parts_of(circuit)
-        gradient = np.empty(len(values))
-        energy = kernels.value_and_gradient(
-            self.library,
-            compiled.ops,
-            compiled.slots,
-            values,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits, parts),
-            gradient,
-            interrupt.current().address,
-            parts,
-        )
-        return finished(energy), gradient
+    def _call(self, circuit: Circuit, parts: int, state: np.ndarray, observable: tuple[np.ndarray, ...]) -> Call:
+        compiled, library = self.compiled(circuit), self.library
+        arrays = (*library, compiled.ops, compiled.slots, *observable, state)
+        masks, _, imag = observable
+        sizes = [len(library.kind), len(compiled.ops), len(masks), len(imag), len(state), parts]
+        return Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes], arrays)
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
-        compiled = self.compiled(circuit)
         psi = np.empty(max(kernels.LANES, 1 << circuit.n_qubits), dtype=np.complex128)
-        values = circuit.angles if angles is None else angles
-        stop = interrupt.current().address
-        if not kernels.run(self.library, compiled.ops, compiled.slots, values, psi.view(np.float64), stop, 2):
-            interrupt.check()
+        nothing = np.empty(0)
+        call = self._call(circuit, 2, psi.view(np.float64), (np.empty(0, np.int64), nothing, nothing))
+        finished(call.run(STATE, circuit.angles if angles is None else angles))
         return psi[: 1 << circuit.n_qubits]
 
     def term_expectations(

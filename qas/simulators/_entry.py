@@ -1,0 +1,102 @@
+"""Entry points of the compiled engines: functions called by address, with all their arguments in one table of integers.
+
+Numba takes about a microsecond to unpack each array of a call, and compiles what a function calls anew into every
+function that calls it. So an engine has one entry point for each precision; Python and compiled code call it alike, by
+the addresses of the function and of its table, and nothing else holds a copy of its kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+from numba.core.ccallback import CFunc
+
+from qas.simulators import interrupt
+from qas.simulators._compile import compiled, stamped
+from qas.simulators._lanes import pointer_to
+
+VALUE, GRADIENT, STATE = 0, 1, 2
+"""Modes: energy; energy and gradient; what the engine knows of the final state, written to `OUT`."""
+
+MODE, STOP, ANGLES, N_ANGLES, SLOPES, OUT, ENGINE = range(7)
+"""Columns of a table; from `ENGINE` on they are the engine's own."""
+
+_lock = threading.Lock()
+
+
+class Entry:
+    """A compiled function from the address of a table to float64, compiled (or read from disk) at its first call."""
+
+    def __init__(self, function: Callable[[int], float]) -> None:
+        self._function = function
+
+    @cached_property
+    def _compiled(self) -> CFunc:
+        options = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+        with _lock:
+            entry = CFunc(self._function, ((types.int64,), types.float64), {}, options)
+            entry.enable_caching()
+            stamped(entry)
+            entry.compile()
+        return entry
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is; see `qas.simulators._lanes.call`."""
+        return int(self._compiled.address)  # type: ignore[arg-type]
+
+    @cached_property
+    def run(self) -> Callable[[int], float]:
+        """The function itself; the GIL is released while it runs."""
+        return self._compiled.ctypes
+
+
+class Call:
+    """Arguments of an engine for one circuit and one observable; one thread at a time may use it.
+
+    Args:
+        entry: the engine.
+        n_angles: of the circuit.
+        numbers: the engine's own columns.
+        held: the arrays named there, kept alive.
+        out: where `STATE` is written.
+    """
+
+    def __init__(
+        self, entry: Entry, n_angles: int, numbers: list[int], held: tuple[Any, ...], out: np.ndarray | None = None
+    ) -> None:
+        self.held = held, out
+        self.entry = entry
+        self.memory = np.zeros(2 * n_angles + 1)  # one more, so that it has an address
+        self.angles, self.gradient = self.memory[:n_angles], self.memory[n_angles : 2 * n_angles]
+        start = address_of(self.memory)
+        place = 0 if out is None else address_of(out)
+        self.table = np.array([0, 0, start, n_angles, start + 8 * n_angles, place, *numbers], dtype=np.int64)
+        self.address = address_of(self.table)
+        self._columns = self.table.data
+
+    def run(self, mode: int, angles: np.ndarray) -> float:
+        """Energy, or NaN where the thread was asked to stop; `gradient` holds the gradient of mode `GRADIENT`."""
+        self.angles[:] = angles
+        self._columns[MODE], self._columns[STOP] = mode, interrupt.current().address
+        return self.entry.run(self.address)
+
+
+def address_of(array: np.ndarray) -> int:
+    """Where an array's first element is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def addresses(*arrays: np.ndarray) -> list[int]:
+    return [address_of(array) for array in arrays]
+
+
+@compiled(inline=True)
+def array_at(where: Any, shape: Any, kind: Any) -> Any:
+    """The contiguous array of a shape and NumPy type at an address."""
+    return carray(pointer_to(where, kind), shape)  # type: ignore[call-arg]
