@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENDS = {"cx": ("●", "⊕"), "cz": ("●", "●"), "swap": ("×", "×")}
 _LABELS = {"sdg": "S†", "tdg": "T†", "sx": "√X", "single_excitation": "SE", "double_excitation": "DE"}
-_LABELS |= {"ceo_sum": "CEO+", "ceo_difference": "CEO−"}
+_LABELS |= {"ovp_ceo": "CEO", "mvp_ceo": "CEO"}
 _PLACES = {2: "ia", 4: "ijab"}
 """What the qubits of an excitation are called: from i and j to a and b."""
 
@@ -310,7 +310,7 @@ def _latex_cells(gate: Gate) -> dict[int, str]:
     ends = [_TEX_ENDS[end] for end in _ENDS[gate.name]] if gate.name in _ENDS else []
     for base, shown in () if ends else _boxes(gate):
         name = f"{base[0]}_{{{base[1:]}}}" if gate_spec(gate.name).axis and len(base) > 1 else _TEX.get(base, base)
-        name = rf"\text{{{base.replace('−', '$-$')}}}" if gate_spec(gate.name).exchanges else name
+        name = rf"\text{{{base}}}" if gate_spec(gate.name).exchanges else name
         ends.append(rf"\gate{{{name}({angles})}}" if shown else rf"\gate{{{name}}}")
     cells = dict(zip(gate.qubits, ends, strict=True))
     wires = sorted(cells)

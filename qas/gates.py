@@ -135,11 +135,10 @@ EXCITATIONS: dict[str, GateSpec] = {
         _excitation("single_excitation", 2, (0b01, (1,))),
         # On qubits (i, j, a, b): two particles from i and j to a and b (Yordanov et al., arXiv:2005.14475).
         _excitation("double_excitation", 4, (0b0011, (1,))),
-        # On (i, j, a, b): ij → ab and ib → aj together, by equal, opposite or two angles: coupled exchange operators
-        # with one (OVP) and several (MVP) variational parameters (Ramôa et al., arXiv:2407.08696).
-        _excitation("ceo_sum", 4, (0b0011, (1,)), (0b1001, (1,))),
-        _excitation("ceo_difference", 4, (0b0011, (1,)), (0b1001, (-1,))),
-        _excitation("ceo", 4, (0b0011, (1, 0)), (0b1001, (0, 1))),
+        # On (i, j, a, b): ij → ab and ib → aj together, by one angle or by two: coupled exchange operators with one and
+        # several variational parameters (Ramôa et al., arXiv:2407.08696). On (j, i, b, a) OVP is their difference.
+        _excitation("ovp_ceo", 4, (0b0011, (1,)), (0b1001, (1,))),
+        _excitation("mvp_ceo", 4, (0b0011, (1, 0)), (0b1001, (0, 1))),
     ]
 }
 """Gates that are decomposed into those of `GATES` wherever they are run or counted."""
@@ -153,7 +152,12 @@ SEARCH_GATES = ("rx", "ry", "rz", "cx")
 
 _OTHER_NAMES = {"cnot": "cx", "not": "x", "hadamard": "h", "p": "rz", "phase": "rz", "u1": "rz", "u3": "u", "v": "sx"}
 _OTHER_NAMES |= {"givens": "single_excitation", "singleexcitation": "single_excitation"}
-_OTHER_NAMES |= {"doubleexcitation": "double_excitation", "qeb": "double_excitation", "mvp": "ceo", "ovp": "ceo_sum"}
+_OTHER_NAMES |= {
+    "doubleexcitation": "double_excitation",
+    "qeb": "double_excitation",
+    "qe": "double_excitation",
+    "ceo": "ovp_ceo",
+}
 
 
 def gate_spec(name: str) -> GateSpec:

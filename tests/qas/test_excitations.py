@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
+from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.decomposition import steps_of
+from qas.encoders.layers import LayerEncoding
+from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import EXCITATIONS, SEARCH_GATES
 from qas.hamiltonians import Hamiltonian
@@ -18,7 +21,7 @@ from qas.simulators import make_simulator
 from qas.simulators.dense import circuit_matrix, dense_expectation, embed
 from qas.testing.random import random_circuit, random_hamiltonian
 
-CNOTS = {"single_excitation": 2, "double_excitation": 13, "ceo_sum": 9, "ceo_difference": 9, "ceo": 13}
+CNOTS = {"single_excitation": 2, "double_excitation": 13, "ovp_ceo": 9, "mvp_ceo": 13}
 """Yordanov et al., arXiv:2005.14475; Ramôa et al., arXiv:2407.08696."""
 
 
@@ -60,9 +63,8 @@ def test_gates_are_exponentials_of_excitations(name: str) -> None:
     generators = {
         "single_excitation": [exchange(2, (0,), (1,))],
         "double_excitation": [first],
-        "ceo_sum": [first + second],
-        "ceo_difference": [first - second],
-        "ceo": [first, second],
+        "ovp_ceo": [first + second],
+        "mvp_ceo": [first, second],
     }[name]
     angles = (a, b)[: len(generators)]
     expected = expm(sum(angle * generator for angle, generator in zip(angles, generators, strict=True)))
@@ -181,8 +183,8 @@ def test_tied_angles_are_minimized() -> None:
         (("double_excitation", (0, 1, 1, 2), 0.1), "double_excitation needs four different qubits, got (0, 1, 1, 2)"),
         (("double_excitation", (0, 1, 2), 0.1), "double_excitation acts on 4 qubit(s), got (0, 1, 2)"),
         (("single_excitation", (3, 3), 0.1), "single_excitation needs two different qubits, got (3, 3)"),
-        (("ceo", (0, 1, 2, 3), 0.1), "ceo takes 2 angle(s), got 1"),
-        (("ceo_sum", (0, 4, 1, 2), 0.1), "qubit out of range"),
+        (("mvp_ceo", (0, 1, 2, 3), 0.1), "mvp_ceo takes 2 angle(s), got 1"),
+        (("ovp_ceo", (0, 4, 1, 2), 0.1), "qubit out of range"),
     ],
 )
 def test_malformed_excitations_are_refused(gate: tuple[object, ...], told: str) -> None:
@@ -200,13 +202,13 @@ def test_qiskit_and_qasm_keep_excitations_and_their_matrices() -> None:
     from qiskit.quantum_info import Operator
 
     circuit = random_excitations(5, 8, np.random.default_rng(6))
-    assert {"double_excitation", "ceo"} <= set(circuit.counts)
+    assert {"double_excitation", "mvp_ceo"} <= set(circuit.counts)
     qiskit = circuit.to_qiskit()
     assert same_up_to_phase(circuit_matrix(circuit), Operator(qiskit).data)
     assert Circuit.from_qiskit(qiskit) == circuit
     text = circuit.to_qasm()
     assert Circuit.from_qasm(text) == circuit
-    renamed = text.replace("double_excitation", "mine").replace("ceo", "theirs")
+    renamed = text.replace("double_excitation", "mine").replace("mvp_ceo", "theirs")
     assert same_up_to_phase(circuit_matrix(circuit), circuit_matrix(Circuit.from_qasm(renamed)))
     stolen = 'OPENQASM 3.0; include "stdgates.inc"; gate single_excitation(t) a, b { cx a, b; ry(t) a; } qubit[2] q;'
     assert Circuit.from_qasm(stolen + "single_excitation(0.3) q[0], q[1];").counts == {"cx": 1, "ry": 1}
@@ -225,3 +227,40 @@ def test_simplify_adds_excitations_and_drops_those_that_do_nothing() -> None:
         for whole, columns in ((True, slice(None)), (False, slice(0, 1))):
             short = simplify(doubled, whole=whole)
             assert same_up_to_phase(circuit_matrix(doubled)[:, columns], circuit_matrix(short)[:, columns])
+
+
+def test_alphabets_hold_each_excitation_once() -> None:
+    alphabet = Alphabet(5, ("rx", "mvp_ceo", "cx", "ovp_ceo", "double_excitation", "single_excitation"))
+    assert [len([g for g in alphabet.placed if g.name == name]) for name in EXCITATIONS] == [10, 15, 30, 15]
+    matrices = {}
+    for token, gate in enumerate(alphabet.placed):
+        if gate.name in EXCITATIONS:
+            moved = Gate(gate.name, gate.qubits, (0.3,) * len(gate.angles))
+            both = {tuple(circuit_matrix(Circuit(5, [moved.with_angles(a)])).ravel()) for a in (moved.angles, (-0.3,))}
+            assert not any(both & others for others in matrices.values()) or len(gate.angles) == 2
+            matrices[token] = both
+    swapped = alphabet.index(Gate("double_excitation", (3, 1, 0, 2), (0.1,)))
+    assert swapped == alphabet.index(Gate("double_excitation", (0, 2, 1, 3), (0.1,)))
+    last = alphabet.last_of(Circuit(5, [("double_excitation", (0, 1, 2, 3), 0.1), ("rx", 4, 0.2)]))
+    illegal = np.flatnonzero(~alphabet.legal(last)).tolist()
+    assert [str(alphabet.gate(token)) for token in illegal] == ["double_excitation(0) 0,1,2,3", "rx(0) 4"]
+    assert Alphabet.from_json(alphabet.to_json()) == alphabet
+    ring = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    assert len(Alphabet(4, ("single_excitation",), ring)) == 4
+    with pytest.raises(QasError, match="no 4 qubits that are all coupled may carry double_excitation"):
+        Alphabet(4, ("double_excitation",), ring)
+    with pytest.raises(QasError, match="gates on one and two qubits, got double_excitation"):
+        CircuitSpace(4, ("rx", "double_excitation"), max_gates=4)
+
+
+def test_layers_hold_excitations() -> None:
+    rng = np.random.default_rng(8)
+    names = ("single_excitation", "cz", "double_excitation", "rx", "mvp_ceo")
+    encoding = LayerEncoding(9, names, max_layers=12)
+    for _ in range(20):
+        circuit = random_circuit(9, 12, rng, names)
+        assert encoding.decode(encoding.encode(circuit)).key == circuit.key
+    tensor = encoding.encode(Circuit(9, [("double_excitation", (0, 3, 1, 2), 0.0)]))
+    tensor[tuple(np.argwhere(tensor)[0])] = 0
+    with pytest.raises(CircuitError, match="a part of double_excitation"):
+        encoding.decode(tensor)
