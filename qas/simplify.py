@@ -10,7 +10,7 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import EXCITATIONS, GATES
+from qas.gates import EXCITATIONS, GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
@@ -122,7 +122,7 @@ def merge_runs(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -
         gates: names that may be used.
         whole: keep the circuit's whole matrix up to a global phase, not the state that it makes of |0…0> alone.
     """
-    names = [name for name in gates if GATES[name].n_qubits == 1]
+    names = [name for name in gates if gate_spec(name).n_qubits == 1]
     shorter: dict[int, list[Gate]] = {}
     for run, at_start in _runs(circuit):
         found = _shortest([circuit[i] for i in run], names, whole or not at_start)

@@ -147,6 +147,21 @@ def sample_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
     return lowered
 
 
+def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that returns the call of a compiled engine for a circuit."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
+        lowering = circuit.lowering
+        if lowering is None:
+            return method(self, circuit, *arguments, **keywords)
+        from qas.simulators._tied import tie
+
+        return tie(lowering, method(self, lowering.circuit, *arguments, **keywords))
+
+    return lowered
+
+
 LOWERED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "expectation": value_of_primitives,
     "expectation_and_gradient": gradient_of_primitives,
@@ -154,6 +169,7 @@ LOWERED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "state": state_of_primitives,
     "pauli_expectations": state_of_primitives,
     "sample": sample_of_primitives,
+    "call": call_of_primitives,
 }
 """Methods of engines that see circuits of primitive gates only, and what takes excitations out before."""
 

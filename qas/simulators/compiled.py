@@ -203,9 +203,7 @@ class CompiledSimulator(Simulator):
 
         return [energy for part in in_order(energies, parts, min(count, len(parts))) for energy in part]
 
-    def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Objective:
-        if circuit.lowering is not None:  # angles are tied in Python
-            return Objective(self, circuit, hamiltonian)
+    def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> CompiledObjective:
         return CompiledObjective(self, circuit, hamiltonian)
 
 

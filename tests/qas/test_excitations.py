@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.linalg import expm
 
+from qas import load_run, search
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.decomposition import steps_of
@@ -15,7 +18,8 @@ from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import EXCITATIONS, SEARCH_GATES
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
-from qas.optimizers import minimize
+from qas.optimizers import minimize, minimize_many
+from qas.problems import Problem
 from qas.simplify import simplify
 from qas.simulators import make_simulator
 from qas.simulators.dense import circuit_matrix, dense_expectation, embed
@@ -171,10 +175,26 @@ def test_tied_angles_are_minimized() -> None:
     circuit = Circuit(4, [("x", 0), ("x", 1), ("double_excitation", (0, 1, 2, 3), 0.1)])
     objective = make_simulator().objective(circuit, hamiltonian)
     found = minimize(objective, circuit.angles, tolerance=1e-10)
+    assert found.hess_inv.shape == (1, 1)
     scan = [objective(np.array([angle])) for angle in np.linspace(0, np.pi, 2001)]
     assert found.fun <= min(scan) + 1e-9
     with pytest.raises(QasError, match="excitations; decompose it or use l-bfgs"):
         minimize(objective, circuit.angles, method="rotosolve")
+
+
+@pytest.mark.parametrize("noise", [None, NoiseModel.depolarizing(1e-3, 1e-2)])
+def test_compiled_minimization_of_tied_angles(noise: NoiseModel | None) -> None:
+    rng = np.random.default_rng(10)
+    hamiltonian, simulator = random_hamiltonian(4, 12, rng), make_simulator(noise=noise)
+    front = [Gate("ry", (q,), (0.4 + 0.3 * q,)) for q in range(4)]
+    circuits = [Circuit(4, [*front, *random_excitations(4, 2, rng)]) for _ in range(5)]
+    objectives = [simulator.objective(circuit, hamiltonian) for circuit in circuits]
+    many = minimize_many(objectives, [c.angles for c in circuits], workers=2)
+    for circuit, found in zip(circuits, many, strict=True):
+        again = minimize(simulator.objective(circuit, hamiltonian), circuit.angles)
+        assert found.fun == again.fun == pytest.approx(simulator.expectation(circuit, hamiltonian, found.x), abs=1e-11)
+        assert np.abs(simulator.expectation_and_gradient(circuit, hamiltonian, found.x)[1]).max() < 1e-3
+        assert found.fun < simulator.expectation(circuit, hamiltonian)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +256,8 @@ def test_alphabets_hold_each_excitation_once() -> None:
     for token, gate in enumerate(alphabet.placed):
         if gate.name in EXCITATIONS:
             moved = Gate(gate.name, gate.qubits, (0.3,) * len(gate.angles))
-            both = {tuple(circuit_matrix(Circuit(5, [moved.with_angles(a)])).ravel()) for a in (moved.angles, (-0.3,))}
+            turned = moved.with_angles(tuple(-angle for angle in moved.angles))
+            both = {tuple(circuit_matrix(Circuit(5, [g])).ravel()) for g in (moved, turned)}
             assert not any(both & others for others in matrices.values()) or len(gate.angles) == 2
             matrices[token] = both
     swapped = alphabet.index(Gate("double_excitation", (3, 1, 0, 2), (0.1,)))
@@ -264,3 +285,32 @@ def test_layers_hold_excitations() -> None:
     tensor[tuple(np.argwhere(tensor)[0])] = 0
     with pytest.raises(CircuitError, match="a part of double_excitation"):
         encoding.decode(tensor)
+
+
+@pytest.mark.parametrize("agent", ["evolution", "random", "beam"])
+def test_agents_search_with_excitations(agent: str, tmp_path: Path) -> None:
+    hamiltonian = random_hamiltonian(4, 12, np.random.default_rng(9))
+    problem = Problem("drawn", hamiltonian)
+    gates = ("single_excitation", "double_excitation", "ovp_ceo", "ry", "x")
+    run = search(problem, agent=agent, gates=gates, evaluations=300, seed=0, out=tmp_path / "run")
+    for result in run.front:
+        circuit = result.circuit
+        assert set(circuit.counts) <= set(gates)
+        assert (result.gates, result.two_qubit_gates) == (len(circuit.decompose()), circuit.decompose().count("cx"))
+        assert result.energy == pytest.approx(dense_expectation(circuit, hamiltonian), abs=1e-9)
+    assert [r.circuit for r in load_run(tmp_path / "run").front] == [r.circuit for r in run.front]
+
+
+def test_the_environment_plays_excitations() -> None:
+    from qas.envs.builder import CircuitBuilderEnv
+
+    hamiltonian = Hamiltonian({"IIZZ": 0.3, "ZIIZ": -0.2, "XXYY": 0.4, "YYXX": 0.1, "IZII": 0.15})
+    env = CircuitBuilderEnv(
+        Problem("drawn", hamiltonian), gates=("double_excitation", "single_excitation", "x"), max_gates=6
+    )
+    env.reset(seed=0)
+    names = ("x", (0,)), ("x", (1,)), ("double_excitation", (0, 1, 2, 3))
+    for name, qubits in names:
+        observation, *_ = env.step(env.actions.index(Gate(name, qubits, (0.0,) * len(qubits[1:2]))))
+    assert env.actions.gate(env.actions.index(Gate("double_excitation", (2, 3, 0, 1), (0.0,)))).qubits == (0, 1, 2, 3)
+    assert observation["circuit"].sum() == 2 + 3
