@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Every process would compile the same kernels anew: they are on disk before the workers start."""
+    if getattr(session.config.option, "numprocesses", None):
+        script = Path(__file__).with_name("compile_kernels.py")
+        compilers = [subprocess.Popen([sys.executable, script, engine]) for engine in ("statevector", "pauli-transfer")]
+        assert [compiler.wait() for compiler in compilers] == [0] * len(compilers), "the kernels do not compile"
 
 
 @pytest.fixture(scope="session")

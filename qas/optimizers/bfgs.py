@@ -266,7 +266,8 @@ def minimize_bfgs(
     engine, table, stop = asked.entry.address, asked.address, interrupt.current().address
 
     def run() -> tuple[float, int, int, int]:
-        return bfgs(engine, table, x, gradient, hessian, limit, float(tolerance), stop)
+        with asked.together():
+            return bfgs(engine, table, x, gradient, hessian, limit, float(tolerance), stop)
 
     # A thread that listens is worth its start where the minimization may take a second.
     if circuit.n_gates * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:

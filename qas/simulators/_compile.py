@@ -12,10 +12,12 @@ from numba import njit
 _FILES = (
     "_entry.py",
     "_lanes.py",
+    "_team.py",
     "_sv_kernels.py",
     "_ptm_kernels.py",
     "_ptm_program.py",
     "_insertion_kernels.py",
+    "_insertion_sums.py",
     "_insertion_ptm.py",
     "_tied.py",
     "../optimizers/bfgs.py",

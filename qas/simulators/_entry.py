@@ -8,9 +8,10 @@ the addresses of the function and of its table, and nothing else holds a copy of
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, types
@@ -19,9 +20,12 @@ from numba.core.ccallback import CFunc
 from qas.simulators import interrupt
 from qas.simulators._compile import compiled, stamped
 from qas.simulators._lanes import pointer_to
+from qas.simulators._team import sit, together
+from qas.simulators.workers import worker_count
 
-VALUE, GRADIENT, STATE = 0, 1, 2
-"""Modes: energy; energy and gradient; what the engine knows of the final state, written to `OUT`."""
+VALUE, GRADIENT, STATE, SERVE = 0, 1, 2, 3
+"""Modes: energy; energy and gradient; what the engine knows of the final state, written to `OUT`; help
+another thread, that leads, with all that it is asked (see `qas.simulators._team`)."""
 
 MODE, STOP, ANGLES, N_ANGLES, SLOPES, OUT, ENGINE = range(7)
 """Columns of a table; from `ENGINE` on they are the engine's own."""
@@ -56,6 +60,16 @@ class Entry:
         return self._compiled.ctypes
 
 
+class Helped(NamedTuple):
+    """What an engine says that lets other threads help."""
+
+    seat: int
+    """address of the leader's seat (see `qas.simulators._team`)"""
+    helper: Callable[[], tuple[int, int, list[int], Any]]
+    """makes the memory of a helper: the address of its seat; columns of its table that differ from the leader's, from
+    which on; and what is to be kept alive meanwhile"""
+
+
 class Call:
     """Arguments of an engine for one circuit and one observable; one thread at a time may use it.
 
@@ -71,6 +85,7 @@ class Call:
         self, entry: Entry, n_angles: int, numbers: list[int], held: tuple[Any, ...], out: np.ndarray | None = None
     ) -> None:
         self.held = held, out
+        self.helped: Helped | None = None
         self.entry = entry
         self.memory = np.zeros(2 * n_angles + 1)  # one more, so that it has an address
         self.angles, self.gradient = self.memory[:n_angles], self.memory[n_angles : 2 * n_angles]
@@ -84,7 +99,30 @@ class Call:
         """Energy, or NaN where the thread was asked to stop; `gradient` holds the gradient of mode `GRADIENT`."""
         self.angles[:] = angles
         self._columns[MODE], self._columns[STOP] = mode, interrupt.current().address
-        return self.entry.run(self.address)
+        if self.helped is None:
+            return self.entry.run(self.address)
+        with self.together():
+            return self.entry.run(self.address)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Other threads help with all calls inside, where the engine can use them and there are cores for them."""
+        count = 1 if self.helped is None else worker_count()
+        if self.helped is None or count == 1:
+            yield
+            return
+        seat, helper = self.helped
+
+        def serve(team: int, member: int) -> None:
+            own_seat, first, numbers, held = helper()
+            sit(own_seat, team, member, count)
+            table = self.table.copy()
+            table[MODE], table[first : first + len(numbers)] = SERVE, numbers
+            self.entry.run(address_of(table))
+            del held
+
+        with together(seat, count, serve):
+            yield
 
 
 def address_of(array: np.ndarray) -> int:

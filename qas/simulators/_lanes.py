@@ -13,6 +13,7 @@ from __future__ import annotations
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
@@ -195,6 +196,16 @@ def odd(typingctx, value):
 
 
 @intrinsic
+def lowest_bit(typingctx, value):
+    """Place of the lowest bit set in a 64-bit integer."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
 def stopped(typingctx, flag):
     """Whether the 64-bit integer at this address is not zero; other threads set it (`qas.simulators.interrupt`)."""
 
@@ -245,6 +256,22 @@ def store(typingctx, base, index, value):
         return context.get_dummy_value()
 
     return types.void(base, types.intp, value), codegen
+
+
+@intrinsic
+def fetch(typingctx, base, index):
+    """Ask for base[index] to come into the nearest cache."""
+    _holds(base)
+
+    def codegen(context, builder, signature, args):
+        byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        place = builder.bitcast(_at(builder, *args), byte)
+        builder.call(function, [place, whole(0), whole(3), whole(1)])
+        return context.get_dummy_value()
+
+    return types.void(base, types.intp), codegen
 
 
 @intrinsic

@@ -19,6 +19,7 @@ from qas.simulators._compile import compiled
 from qas.simulators._lanes import (
     at,
     copy4,
+    fetch,
     load,
     nothing,
     read,
@@ -66,6 +67,14 @@ def place(tile, first, second):
 def idle(digits):
     """Digits below those of a small vector: with two or three qubits it has room for four."""
     return 4 - digits if 1 < digits < 4 else 0
+
+
+@compiled(inline=True)
+def _fetch4(source, i, step):
+    fetch(source, i)
+    fetch(source, i + step)
+    fetch(source, i + 2 * step)
+    fetch(source, i + 3 * step)
 
 
 @compiled(inline=True)
@@ -121,12 +130,15 @@ def _store4(base, rows, low_step, high_step, a, straight, x0, x1, x2, x3):
 
 @compiled(inline=True)
 def _mix(
-    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, ahead, backward,
     transposed,
 ):  # fmt: skip
     """Two one-qubit maps on the 16 rows of each tile, with the factors of the core before (forward) or after them.
 
     The rows of what comes out (forward) or goes in (backward) are in order: two steps say where they are.
+
+    Args:
+        ahead: backward, the tile so far ahead is asked for from the memory; 0: none is.
     """
     factors, low, high = at(constants, FACTORS), at(constants, LOW), at(constants, HIGH)
     in_order = rows_in if backward else rows_out
@@ -134,8 +146,12 @@ def _mix(
     lanes = width(source)
     for tile in range(first, last):
         start, end = place(tile, p, q), place(tile, p_out, q_out)
+        later = place(tile + ahead, p, q)
         for i in range(0, TILE, lanes):
             base, out = at(source, start + i), at(target, end + i)
+            if ahead:
+                for b in range(4):
+                    _fetch4(source, later + i + b * t, s)
             x00, x10, x20, x30 = _load4(base, rows_in, s, t, 0, backward)
             x00, x10, x20, x30 = _scaled(factors, 0, 1, not backward, x00, x10, x20, x30)
             x00, x10, x20, x30 = _map(low, low_kind, transposed, x00, x10, x20, x30)
@@ -164,38 +180,42 @@ def _mix(
 
 @compiled(inline=True)
 def _mix_kinds(
-    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, backward,
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, ahead, backward,
     transposed,
 ):  # fmt: skip
     # Kinds are spelled out so that the loops hold no branches.
     a, b, r, c = (source, target, first, last), (p, q, p_out, q_out), (rows_in, rows_out), constants
     if low_kind == SHIFT:
         if high_kind == SHIFT:
-            _mix(*a, *b, *r, c, SHIFT, SHIFT, backward, transposed)
+            _mix(*a, *b, *r, c, SHIFT, SHIFT, ahead, backward, transposed)
         else:
-            _mix(*a, *b, *r, c, SHIFT, DENSE, backward, transposed)
+            _mix(*a, *b, *r, c, SHIFT, DENSE, ahead, backward, transposed)
     elif high_kind == SHIFT:
-        _mix(*a, *b, *r, c, DENSE, SHIFT, backward, transposed)
+        _mix(*a, *b, *r, c, DENSE, SHIFT, ahead, backward, transposed)
     else:
-        _mix(*a, *b, *r, c, DENSE, DENSE, backward, transposed)
+        _mix(*a, *b, *r, c, DENSE, DENSE, ahead, backward, transposed)
 
 
 @compiled()
 def mix_forward(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
     a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
-    _mix_kinds(*a, *b, False, False)
+    _mix_kinds(*a, *b, 0, False, False)
 
 
 @compiled()
-def mix_undo(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
+def mix_undo(
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, ahead
+):  # fmt: skip
     a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
-    _mix_kinds(*a, *b, True, False)
+    _mix_kinds(*a, *b, ahead, True, False)
 
 
 @compiled()
-def mix_adjoint(source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind):
+def mix_adjoint(
+    source, target, first, last, p, q, p_out, q_out, rows_in, rows_out, constants, low_kind, high_kind, ahead
+):  # fmt: skip
     a, b = (source, target, first, last, p, q, p_out, q_out), (rows_in, rows_out, constants, low_kind, high_kind)
-    _mix_kinds(*a, *b, True, True)
+    _mix_kinds(*a, *b, ahead, True, True)
 
 
 @compiled()
@@ -390,7 +410,7 @@ def read_sums(sums, products):
 
 @compiled()
 def backward(
-    bra, ket, undo, first, last, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
+    bra, ket, undo, first, last, far, low, high, lane, other_lane, new_low, new_high, core, dense, constants, low_kind,
     high_kind, want_low, want_high, sums, rows, buffer,
 ):  # fmt: skip
     """One block of the reverse sweep: products of the vectors after it, then the vectors before it.
@@ -400,6 +420,7 @@ def backward(
     Args:
         bra: adjoint after the block; in the end before it.
         ket: state after the block; in the end before it, if `undo`.
+        far: two such vectors do not fit into a core's own cache, so that tiles are asked for before their turn.
         constants: of the block's adjoint, then of its inverse.
         dense: the core as 16x16 map if it is one, then its inverse, then its transpose.
         want_low, want_high: which of Σ bra[i…] ket[j…] over one letter of the qubit are added to `sums`, 12 registers:
@@ -421,6 +442,7 @@ def backward(
     else:
         core_rows(turned, core, 1 << (2 * low), 1 << (2 * high))
     chunk = CHUNK if moves else NEAR
+    ahead = chunk if far else 0
     for tile in range(first, last, chunk):
         end = min(last, tile + chunk)
         _products(bra, ket, tile, end, p, q, low_step, high_step, want_low, sums)
@@ -431,9 +453,13 @@ def backward(
             if moves:
                 out, p_out, q_out = at(buffer, -TILE * tile), NOWHERE, NOWHERE
             if side:
-                mix_undo(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
+                mix_undo(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind, ahead
+                )  # fmt: skip
             else:
-                mix_adjoint(vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind)
+                mix_adjoint(
+                    vector, out, tile, end, p, q, p_out, q_out, straight, turned, ours, low_kind, high_kind, ahead
+                )  # fmt: skip
             if moves:
                 there = buffer
                 if is_dense:

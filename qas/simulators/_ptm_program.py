@@ -15,7 +15,7 @@ Kinds of operation:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +28,15 @@ from qas.simulators._entry import (
     MODE,
     N_ANGLES,
     OUT,
+    SERVE,
     SLOPES,
     STATE,
     STOP,
     Entry,
-    array_at,
 )
-from qas.simulators._lanes import SHORT, at, pointer, read, stopped, write
+from qas.simulators._lanes import SHORT, at, pointer_to, read, stopped, write
 from qas.simulators._ptm_kernels import CONSTANTS, DENSE, EVERY, SHIFT, TILE
+from qas.simulators._team import LEAVE, called, calls, halt_if, meet, number, payload, share
 
 # Columns of Library.whole and Library.real.
 KIND, LOW, HIGH, PLAIN, TURNED, TURNED_TO, POOL, CORE = 0, 1, 2, 3, 4, 5, 6, 8
@@ -49,13 +50,20 @@ INIT, JOIN, BLOCK = 0, 1, 2
 OPERATION, FACTORS, KINDS, WANTED = 7, 8, 12, 14
 AT_LOW, AT_HIGH, LANE, OTHER_LANE, TO_LOW, TO_HIGH = 16, 17, 18, 19, 20, 21
 FIRST_HOME, SECOND_HOME, FIRST_KET, SECOND_KET, FIRST_DIGITS, SECOND_DIGITS = 5, 6, 8, 9, 10, 11
+OTHER_GROUP, SEGMENT, GROUP = 12, 22, 23
 COLUMNS = 24
-N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS = 0, 1, 2, 3, 4, 5
+N_STEPS, HOME_SIZE, KET_SIZE, LAST_HOME, LAST_KET, N_DIGITS, N_ACTIONS, SLOTS_SIZE = 0, 1, 2, 3, 4, 5, 6, 7
 
-# Columns of the entry point's table: addresses of the arrays of a library, a program, `Work`, the strings of an
-# observable (or, for `STATE`, where strings stand) and their weights; and sizes.
-LIBRARY, PROGRAM, WORK, STRINGS = ENGINE, ENGINE + 3, ENGINE + 5, ENGINE + 8
-N_OPS, N_DENSE, N_ROWS, N_STRINGS = range(ENGINE + 10, ENGINE + 14)
+# Kinds of a program's actions. ADVANCE and KEEP run steps, first to last; REVERSE goes back from the last to the first
+# step; COPY takes numbers from one place among the vectors to another.
+ADVANCE, KEEP, REVERSE, COPY = 0, 1, 2, 3
+ACTION_COLUMNS = 4
+
+# Columns of the entry point's table: addresses of the arrays of a library, a program, `Work`, where its vectors are,
+# the strings of an observable (or, for `STATE`, where strings stand) and their weights; and the number of strings.
+LIBRARY, PROGRAM, WORK, VECTORS_AT, STRINGS, N_STRINGS = (
+    ENGINE, ENGINE + 3, ENGINE + 6, ENGINE + 9, ENGINE + 10, ENGINE + 12,
+)  # fmt: skip
 
 CHAIN_LIMIT = 1e3
 """How much undoing may enlarge rounding errors within the one-qubit operations of one block."""
@@ -80,20 +88,29 @@ class Program(NamedTuple):
 
     steps: np.ndarray  # int64 (1 + n_steps, 24)
     factors: np.ndarray  # int64 (n_factors, 2): one-qubit operations and their angles (or -1), block by block
+    actions: np.ndarray  # int64 (n_actions, 4): kind, then first and last step, or from where, to where, how much
 
 
 class Work(NamedTuple):
     """Memory of one calculation."""
 
     state: np.ndarray  # float64 or float32: constants, buffers, then the vectors
-    whole: np.ndarray  # int64 (64,): rows
-    maps: np.ndarray  # float64 (n_steps + 2, 24): the one-qubit maps of each block, then scratch
+    whole: np.ndarray  # int64 (72,): rows, then the seat in a team
+    maps: np.ndarray  # float64 (MAPS + n_steps + 1, 24): products of bra and ket, then the one-qubit maps of each block
 
 
 SUMS = 2 * CONSTANTS
 BUFFERS = SUMS + 24 * TILE + 48
 VECTORS = BUFFERS + kernels.BUFFER
 """Where the vectors start in `Work.state`."""
+SEAT = 64
+"""Where the seat is in `Work.whole`."""
+PARTS = 8
+"""Parts of a sum over a vector that may be shared: the same for any number of threads."""
+SHARED_DIGITS = 9
+"""Threads share vectors of at least so many qubits."""
+MAPS = 2 * PARTS + 1
+"""Rows of `Work.maps` before those of step 0: the parts of two blocks, and the products of a block of a small state."""
 
 
 @compiled(inline=True)
@@ -110,7 +127,7 @@ def _joined(steps, count, group, digits, home, place, first, second, free):
     step = steps[count]
     step[TYPE], step[FIRST_HOME], step[SECOND_HOME] = JOIN, home[a], home[b]
     step[FIRST_DIGITS], step[SECOND_DIGITS] = digits[a], digits[b]
-    step[KET], step[NEW_KET] = a, b
+    step[GROUP], step[OTHER_GROUP] = a, b
     both = digits[a] + digits[b]
     step[HOME], step[DIGITS] = free, both
     idle = kernels.idle(both)
@@ -209,7 +226,7 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
     free, count, chains = 0, 1, n_qubits
     for q in range(n_qubits):
         home[q], place[q] = free, 0
-        steps[count, TYPE], steps[count, HOME], steps[count, DIGITS], steps[count, KET] = INIT, free, 1, q
+        steps[count, TYPE], steps[count, HOME], steps[count, DIGITS], steps[count, GROUP] = INIT, free, 1, q
         steps[count, FACTORS] = q
         free += _room(1)
         count += 1
@@ -227,7 +244,7 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
                 free = _joined(steps, count, group, digits, home, place, low, high, free)
                 count += 1
             g, step = group[low], steps[count]
-            step[TYPE], step[HOME], step[DIGITS], step[KET], step[OPERATION] = BLOCK, home[g], digits[g], g, op
+            step[TYPE], step[HOME], step[DIGITS], step[GROUP], step[OPERATION] = BLOCK, home[g], digits[g], g, op
             _move(whole, ops, i, group, g, place, low, high, step)
             step[FACTORS], step[FACTORS + 2] = chains, chains + 1
             sink[low], sink[high] = chains, chains + 1
@@ -253,35 +270,62 @@ def plan(library, ops, slots, n_qubits, stored_digits, loss_limit, steps, factor
         if chain_of[i] >= 0:
             factors[filled[chain_of[i]], 0], factors[filled[chain_of[i]], 1] = ops[i], slots[i]
             filled[chain_of[i]] += 1
-    kets = 0
-    ket, enlarged = np.zeros(n_qubits, np.int64), np.ones(n_qubits)
     for k in range(1, count):
         step = steps[k]
-        g = step[KET]
         if step[TYPE] == JOIN:
-            step[FIRST_KET], step[SECOND_KET] = ket[g], ket[step[NEW_KET]]
-        else:
-            for side in range(1 if step[TYPE] == INIT else 2):
-                chain = step[FACTORS + 2 * side]
-                step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1] = starts[chain], starts[chain + 1]
-                step[KINDS + side] = SHIFT if plain[chain] else DENSE
-                step[WANTED + side] = wanted[chain]
+            continue
+        for side in range(1 if step[TYPE] == INIT else 2):
+            chain = step[FACTORS + 2 * side]
+            step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1] = starts[chain], starts[chain + 1]
+            step[KINDS + side] = SHIFT if plain[chain] else DENSE
+            step[WANTED + side] = wanted[chain]
+    steps[0, N_STEPS], steps[0, HOME_SIZE], steps[0, LAST_HOME] = count - 1, free, home[group[0]]
+    steps[0, N_DIGITS] = n_qubits
+    place_kets(library, steps, factors, stored_digits, loss_limit, 1 << 60)
+
+
+@compiled()
+def place_kets(library, steps, factors, stored_digits, loss_limit, most):
+    """Say where each step finds and leaves the state on a run with `KEEP`, and divide the steps into segments.
+
+    A group's vector stays at home as long as blocks can be undone; other blocks write to new memory behind the homes.
+    A new segment, in which all groups are at home again, begins where more than `most` numbers would be kept there.
+
+    Args:
+        stored_digits, loss_limit: see `plan`.
+    """
+    real, n_groups = library.real, steps[0, N_DIGITS]
+    ket, home, enlarged = np.zeros(n_groups, np.int64), np.zeros(n_groups, np.int64), np.ones(n_groups)
+    behind = steps[0, HOME_SIZE]
+    kept = largest = segment = 0
+    for k in range(1, 1 + steps[0, N_STEPS]):
+        step = steps[k]
+        g = step[GROUP]
         if step[TYPE] == BLOCK:
-            step[KET] = ket[g]
             loss = 1.0 if step[OPERATION] == IDENTITY else real[step[OPERATION], LOSS]
             for side in range(2):
                 for f in range(step[FACTORS + 2 * side], step[FACTORS + 2 * side + 1]):
                     loss *= real[factors[f, 0], LOSS]
-            if step[DIGITS] > stored_digits and enlarged[g] * loss <= loss_limit:
-                step[NEW_KET] = ket[g]
+            undo = step[DIGITS] > stored_digits and enlarged[g] * loss <= loss_limit
+            room = _room(step[DIGITS])
+            if not undo and kept > 0 and kept + room > most:
+                segment, kept = segment + 1, 0
+                ket[:], enlarged[:] = home, 1.0
+                undo = step[DIGITS] > stored_digits and loss <= loss_limit
+            step[KET] = ket[g]
+            if undo:
                 enlarged[g] *= loss
-                continue
-        ket[g], enlarged[g] = kets, 1.0
-        step[NEW_KET] = kets
-        kets += _room(step[DIGITS])
-    steps[0, N_STEPS], steps[0, HOME_SIZE], steps[0, KET_SIZE] = count - 1, free, kets
-    steps[0, LAST_HOME], steps[0, LAST_KET] = home[group[0]], ket[group[0]]
-    steps[0, N_DIGITS] = n_qubits
+            else:
+                ket[g], enlarged[g] = behind + kept, 1.0
+                kept += room
+                largest = max(largest, kept)
+        else:
+            if step[TYPE] == JOIN:
+                step[FIRST_KET], step[SECOND_KET] = ket[g], ket[step[OTHER_GROUP]]
+            ket[g] = home[g] = step[HOME]
+            enlarged[g] = 1.0
+        step[NEW_KET], step[SEGMENT] = ket[g], segment
+    steps[0, KET_SIZE], steps[0, LAST_KET] = behind + largest, ket[steps[steps[0, N_STEPS], GROUP]]
 
 
 @compiled(inline=True)
@@ -415,54 +459,227 @@ def _core(whole, straight, op):
     return straight if op == IDENTITY else at(whole, WHOLE_COLUMNS * op + CORE)
 
 
+class Frame(NamedTuple):
+    """What one thread works with: pointers to the arrays of the entry point's table."""
+
+    steps: Any
+    factors: Any
+    actions: Any
+    whole: Any
+    real: Any
+    pool: Any
+    angles: Any
+    slopes: Any
+    scratch: Any
+    rows: Any
+    seat: Any
+    maps: Any
+    vectors: Any
+    stop: Any
+
+
+@compiled(inline=True)
+def _frame(table, scalar):
+    whole, real = pointer_to(read(table, LIBRARY), np.int64), pointer_to(read(table, LIBRARY + 1), np.float64)
+    rows, scratch = pointer_to(read(table, WORK + 1), np.int64), pointer_to(read(table, WORK), scalar)
+    steps = pointer_to(read(table, PROGRAM), np.int64)
+    factors, actions = pointer_to(read(table, PROGRAM + 1), np.int64), pointer_to(read(table, PROGRAM + 2), np.int64)
+    maps = pointer_to(read(table, WORK + 2), np.float64)
+    straight = at(rows, 48)
+    for row in range(16):
+        write(straight, row, row)
+    return Frame(
+        steps, factors, actions, whole, real, pointer_to(read(table, LIBRARY + 2), scalar),
+        pointer_to(read(table, ANGLES), np.float64), pointer_to(read(table, SLOPES), np.float64), scratch, rows,
+        at(rows, SEAT), maps, pointer_to(read(table, VECTORS_AT), scalar), read(table, STOP),
+    )  # fmt: skip
+
+
+@compiled(inline=True)
+def _goes_on(frame):
+    """Wait for the other threads; False, for all of them, if the calculation is to stop."""
+    halt_if(frame.seat, number(frame.seat) == 0 and stopped(frame.stop))
+    return meet(frame.seat)
+
+
+@compiled(inline=True)
+def _large(digits):
+    return (1 << (2 * digits)) > SHORT
+
+
+@compiled(inline=True)
+def _chains(frame, step, low_map, high_map):
+    factors, angles = frame.factors, frame.angles
+    _chain(frame.whole, frame.real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles, low_map)
+    _chain(frame.whole, frame.real, factors, read(step, FACTORS + 2), read(step, FACTORS + 3), angles, high_map)
+
+
+@compiled(inline=True)
+def _constants(frame, step, low_map, high_map):
+    op = read(step, OPERATION)
+    factor = at(frame.real, REAL_COLUMNS * op + FACTOR)
+    kinds = read(step, KINDS), read(step, KINDS + 1)
+    _set_constants(frame.scratch, low_map, high_map, kinds[0], kinds[1], factor, op != IDENTITY)
+
+
+@compiled(inline=True)
+def _dense(frame, op):
+    return at(frame.pool, 768 * (0 if op == IDENTITY else read(frame.whole, WHOLE_COLUMNS * op + POOL)))
+
+
 @compiled()
-def run(library, program, angles, work, keep, stop):
-    """Run the circuit; False if it was stopped.
+def _run(frame, first_step, last_step, keep):
+    """Run steps; False if the calculation is to stop.
+
+    A step of a large state begins with a meeting of all threads. Small ones are the leader's.
 
     Args:
         keep: leave what the reverse sweep needs.
     """
-    steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
-    real, pool = pointer(library.real), pointer(library.pool)
-    constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
-    straight = at(rows, 48)
-    maps = pointer(work.maps)
-    for row in range(16):
-        write(straight, row, row)
-    if stopped(stop):
-        return False
-    for k in range(1, 1 + read(steps, N_STEPS)):
-        step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
+    vectors, leads = frame.vectors, number(frame.seat) == 0
+    for k in range(first_step, 1 + last_step):
+        step, low_map = at(frame.steps, COLUMNS * k), at(frame.maps, 24 * (MAPS + k))
         digits = read(step, DIGITS)
+        if _large(digits) and not _goes_on(frame):
+            return False
         target = at(vectors, read(step, NEW_KET if keep else HOME))
         if read(step, TYPE) == INIT:
-            _chain(whole, real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles_at, low_map)
-            write(target, 0, 1.0)
-            for i in range(3):
-                write(target, 1 + i, read(low_map, 4 * i) + read(low_map, 4 * i + 3))
-            continue
-        if (1 << (2 * digits)) > SHORT and stopped(stop):
-            return False
-        if read(step, TYPE) == JOIN:
-            first = at(vectors, read(step, FIRST_KET if keep else FIRST_HOME))
-            second = at(vectors, read(step, SECOND_KET if keep else SECOND_HOME))
-            kernels.join(first, second, target, read(step, FIRST_DIGITS), read(step, SECOND_DIGITS))
-            continue
-        high_map = at(low_map, 12)
-        _chain(whole, real, factors, read(step, FACTORS), read(step, FACTORS + 1), angles_at, low_map)
-        _chain(whole, real, factors, read(step, FACTORS + 2), read(step, FACTORS + 3), angles_at, high_map)
-        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
-        factor = at(real, REAL_COLUMNS * op + FACTOR)
-        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
-        source = at(vectors, read(step, KET if keep else HOME))
-        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        kernels.forward(
-            source, target, 0, _tiles(digits), read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE),
-            read(step, OTHER_LANE), read(step, TO_LOW), read(step, TO_HIGH),
-            _core(whole, straight, op), dense, constants, low_kind, high_kind, rows, buffer,
-        )  # fmt: skip
+            first, last = read(step, FACTORS), read(step, FACTORS + 1)
+            _chain(frame.whole, frame.real, frame.factors, first, last, frame.angles, low_map)
+            if leads:
+                write(target, 0, 1.0)
+                for i in range(3):
+                    write(target, 1 + i, read(low_map, 4 * i) + read(low_map, 4 * i + 3))
+        elif read(step, TYPE) == JOIN:
+            if leads:
+                one = at(vectors, read(step, FIRST_KET if keep else FIRST_HOME))
+                other = at(vectors, read(step, SECOND_KET if keep else SECOND_HOME))
+                kernels.join(one, other, target, read(step, FIRST_DIGITS), read(step, SECOND_DIGITS))
+        else:
+            high_map = at(low_map, 12)
+            _chains(frame, step, low_map, high_map)
+            if leads or digits >= SHARED_DIGITS:
+                op = read(step, OPERATION)
+                _constants(frame, step, low_map, high_map)
+                source = at(vectors, read(step, KET if keep else HOME))
+                first, last = share(frame.seat, _tiles(digits)) if digits >= SHARED_DIGITS else (0, _tiles(digits))
+                kernels.forward(
+                    source, target, first, last, read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE),
+                    read(step, OTHER_LANE), read(step, TO_LOW), read(step, TO_HIGH),
+                    _core(frame.whole, at(frame.rows, 48), op), _dense(frame, op), frame.scratch,
+                    read(step, KINDS), read(step, KINDS + 1), frame.rows, at(frame.scratch, BUFFERS),
+                )  # fmt: skip
     return True
+
+
+@compiled(inline=True)
+def _products(k, digits):
+    """Where the products of bra and ket of a step are, in rows of `Work.maps` of each thread, and how many parts."""
+    return (k & 1) * PARTS if _large(digits) else 2 * PARTS, PARTS if digits >= SHARED_DIGITS else 1
+
+
+@compiled()
+def _back(frame, step, k, bras, shared_products):
+    """One block of the reverse sweep, or this thread's share of it."""
+    digits, op = read(step, DIGITS), read(step, OPERATION)
+    low_map = at(frame.maps, 24 * (MAPS + k))
+    high_map = at(low_map, 12)
+    bra, ket = at(bras, read(step, HOME)), at(frame.vectors, read(step, NEW_KET))
+    low_kind, high_kind = read(step, KINDS), read(step, KINDS + 1)
+    _constants(frame, step, low_map, high_map)
+    undo = read(step, KET) == read(step, NEW_KET)
+    if undo:
+        _set_inverse(frame.scratch, low_map, high_map, low_kind, high_kind)
+    sums = at(frame.scratch, SUMS)
+    row, parts = _products(k, digits)
+    first_part, last_part = share(frame.seat, parts) if parts > 1 else (0, 1)
+    tiles = _tiles(digits)
+    for part in range(first_part, last_part):
+        kernels.clear_sums(sums)
+        kernels.backward(
+            bra, ket, undo, tiles * part // parts, tiles * (part + 1) // parts, digits >= SHARED_DIGITS,
+            read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE), read(step, OTHER_LANE), read(step, TO_LOW),
+            read(step, TO_HIGH), _core(frame.whole, at(frame.rows, 48), op), _dense(frame, op), frame.scratch,
+            low_kind, high_kind, read(step, WANTED), read(step, WANTED + 1), sums, frame.rows,
+            at(frame.scratch, BUFFERS),
+        )  # fmt: skip
+        kernels.read_sums(sums, at(shared_products, 24 * (row + part)))
+
+
+@compiled()
+def _slopes_of(frame, k):
+    """Add the derivatives of the angles of a block, whose products all threads have left."""
+    step = at(frame.steps, COLUMNS * k)
+    row, parts = _products(k, read(step, DIGITS))
+    products = at(frame.maps, 24 * row)
+    for part in range(1, parts):
+        for i in range(24):
+            write(products, i, read(products, i) + read(products, 24 * part + i))
+    for side in range(2):
+        if read(step, WANTED + side):
+            first, last, r = read(step, FACTORS + 2 * side), read(step, FACTORS + 2 * side + 1), at(products, 12 * side)
+            _chain_gradient(frame.whole, frame.real, frame.factors, first, last, frame.angles, r, frame.slopes)
+
+
+@compiled()
+def _sweep(frame, first_step, last_step, shared_products):
+    """Take bra and ket back from the last step to the first; False if the calculation is to stop.
+
+    Args:
+        shared_products: the leader's `maps`.
+    """
+    vectors, leads = frame.vectors, number(frame.seat) == 0
+    bras = at(vectors, read(frame.steps, KET_SIZE))
+    waiting = 0
+    for k in range(last_step, first_step - 1, -1):
+        step = at(frame.steps, COLUMNS * k)
+        digits, kind = read(step, DIGITS), read(step, TYPE)
+        if _large(digits):
+            if not _goes_on(frame):
+                return False
+            if leads and waiting:
+                _slopes_of(frame, waiting)
+            waiting = 0
+        if kind == BLOCK:
+            if leads or digits >= SHARED_DIGITS:
+                _back(frame, step, k, bras, shared_products)
+            if _large(digits):
+                waiting = k
+            elif leads:
+                _slopes_of(frame, k)
+        elif leads:
+            bra, ket = at(bras, read(step, HOME)), at(vectors, read(step, NEW_KET))
+            if kind == JOIN:
+                one, other = at(vectors, read(step, FIRST_KET)), at(vectors, read(step, SECOND_KET))
+                kernels.join_adjoint(
+                    bra, one, other, at(bras, read(step, FIRST_HOME)), at(bras, read(step, SECOND_HOME)),
+                    read(step, FIRST_DIGITS), read(step, SECOND_DIGITS),
+                )  # fmt: skip
+            elif read(step, WANTED):
+                products = at(frame.maps, 48 * PARTS)
+                for i in range(3):
+                    for j in range(4):
+                        write(products, 4 * i + j, float(read(bra, i + 1)) * read(ket, j))
+                first, last = read(step, FACTORS), read(step, FACTORS + 1)
+                _chain_gradient(
+                    frame.whole, frame.real, frame.factors, first, last, frame.angles, products, frame.slopes
+                )
+    if not _goes_on(frame):
+        return False
+    if leads and waiting:
+        _slopes_of(frame, waiting)
+    return True
+
+
+@compiled()
+def _copy(frame, source, target, size):
+    """Take numbers from one place among the vectors to another; False if the calculation is to stop."""
+    if not _goes_on(frame):
+        return False
+    first, last = share(frame.seat, size // 16)
+    for i in range(16 * first, 16 * last):
+        write(frame.vectors, target + i, read(frame.vectors, source + i))
+    return _goes_on(frame)
 
 
 @compiled()
@@ -476,129 +693,105 @@ def located(index, place):
 
 
 @compiled(inline=True)
-def _evaluate(library, program, places, weight, work, angles, mode, gradient, out, stop):
-    """Energy: Σ weight v over the strings of the observable; by one reverse sweep its gradient too; NaN if stopped.
-
-    Args:
-        places: where the strings stand in the final vector; see `located`.
-        work: its vectors take the program's kept states, then one adjoint for each group; without a gradient the
-            groups' states only.
-        mode: see `qas.simulators._entry`.
-        gradient: receives the gradient.
-        out: receives, of mode `STATE`, the values at `places`.
-        stop: address of a flag, read before each block of a large state.
-    """
-    if not run(library, program, angles, work, mode == GRADIENT, stop):
-        return math.nan
-    if mode != GRADIENT:
-        start = VECTORS + program.steps[0, LAST_HOME]
-        energy = 0.0
-        for t in range(len(places)):
-            if mode == STATE:
-                out[t] = work.state[start + places[t]]
-            else:
-                energy += weight[t] * work.state[start + places[t]]
-        return energy
-    for i in range(len(gradient)):
-        gradient[i] = 0.0
-    steps, factors, whole = pointer(program.steps), pointer(program.factors), pointer(library.whole)
-    real, pool = pointer(library.real), pointer(library.pool)
-    constants, rows, angles_at = pointer(work.state), pointer(work.whole), pointer(angles)
-    buffer, vectors = at(constants, BUFFERS), at(constants, VECTORS)
-    bras = at(vectors, read(steps, KET_SIZE))
-    straight = at(rows, 48)
-    maps = pointer(work.maps)
-    slopes = pointer(gradient)
-    count = read(steps, N_STEPS)
-    products, sums = at(maps, 24 * (count + 1)), at(constants, SUMS)
-
-    bra = at(bras, read(steps, LAST_HOME))
-    ket = at(vectors, read(steps, LAST_KET))
-    for i in range(_room(read(steps, N_DIGITS))):
-        write(bra, i, 0.0)
+def _expectation(vector, places, weight, count):
     energy = 0.0
-    for t in range(len(places)):
-        energy += weight[t] * read(ket, places[t])
-        write(bra, places[t], weight[t])
-    for k in range(count, 0, -1):
-        step, low_map = at(steps, COLUMNS * k), at(maps, 24 * k)
-        digits = read(step, DIGITS)
-        bra, ket = at(bras, read(step, HOME)), at(vectors, read(step, NEW_KET))
-        if read(step, TYPE) == INIT:
-            if read(step, WANTED):
-                for i in range(3):
-                    for j in range(4):
-                        write(products, 4 * i + j, float(read(bra, i + 1)) * read(ket, j))
-                first, last = read(step, FACTORS), read(step, FACTORS + 1)
-                _chain_gradient(whole, real, factors, first, last, angles_at, products, slopes)
-            continue
-        if (1 << (2 * digits)) > SHORT and stopped(stop):
-            return math.nan
-        if read(step, TYPE) == JOIN:
-            first, second = at(vectors, read(step, FIRST_KET)), at(vectors, read(step, SECOND_KET))
-            kernels.join_adjoint(
-                bra, first, second, at(bras, read(step, FIRST_HOME)), at(bras, read(step, SECOND_HOME)),
-                read(step, FIRST_DIGITS), read(step, SECOND_DIGITS),
-            )  # fmt: skip
-            continue
-        high_map = at(low_map, 12)
-        op, low_kind, high_kind = read(step, OPERATION), read(step, KINDS), read(step, KINDS + 1)
-        factor = at(real, REAL_COLUMNS * op + FACTOR)
-        _set_constants(constants, low_map, high_map, low_kind, high_kind, factor, op != IDENTITY)
-        undo = read(step, KET) == read(step, NEW_KET)
-        if undo:
-            _set_inverse(constants, low_map, high_map, low_kind, high_kind)
-        want_low, want_high = read(step, WANTED), read(step, WANTED + 1)
-        kernels.clear_sums(sums)
-        dense = at(pool, 768 * (0 if op == IDENTITY else read(whole, WHOLE_COLUMNS * op + POOL)))
-        kernels.backward(
-            bra, ket, undo, 0, _tiles(digits), read(step, AT_LOW), read(step, AT_HIGH), read(step, LANE),
-            read(step, OTHER_LANE), read(step, TO_LOW), read(step, TO_HIGH),
-            _core(whole, straight, op), dense, constants, low_kind, high_kind, want_low, want_high, sums, rows, buffer,
-        )  # fmt: skip
-        if want_low or want_high:
-            kernels.read_sums(sums, products)
-            for side in range(2):
-                if read(step, WANTED + side):
-                    first, last = read(step, FACTORS + 2 * side), read(step, FACTORS + 2 * side + 1)
-                    r = at(products, 12 * side)
-                    _chain_gradient(whole, real, factors, first, last, angles_at, r, slopes)
+    for t in range(count):
+        energy += read(weight, t) * read(vector, read(places, t))
+    return energy
+
+
+@compiled()
+def _forward_only(frame, mode, places, weight, count, out):
+    """Energy, or with mode `STATE` the values at `places`, written to `out`; NaN if stopped."""
+    if not (_run(frame, 1, read(frame.steps, N_STEPS), False) and _goes_on(frame)):
+        return math.nan
+    vector = at(frame.vectors, read(frame.steps, LAST_HOME))
+    if mode != STATE:
+        return _expectation(vector, places, weight, count)
+    if number(frame.seat) == 0:
+        for t in range(count):
+            write(out, t, read(vector, read(places, t)))
+    return 0.0
+
+
+@compiled()
+def _with_gradient(frame, places, weight, count, n_angles, shared_products):
+    """Energy, and its gradient by a reverse sweep; NaN if stopped."""
+    steps, vectors, leads = frame.steps, frame.vectors, number(frame.seat) == 0
+    energy, begun = 0.0, False
+    for k in range(n_angles if leads else 0):
+        write(frame.slopes, k, 0.0)
+    for i in range(read(steps, N_ACTIONS)):
+        action = at(frame.actions, ACTION_COLUMNS * i)
+        kind, a, b = read(action, 0), read(action, 1), read(action, 2)
+        if kind == COPY:
+            if not _copy(frame, a, b, read(action, 3)):
+                return math.nan
+        elif kind != REVERSE:
+            if not _run(frame, a, b, kind == KEEP):
+                return math.nan
+        else:
+            if not begun:
+                begun = True
+                if not _goes_on(frame):
+                    return math.nan
+                if leads:
+                    energy = _expectation(at(vectors, read(steps, LAST_KET)), places, weight, count)
+                    bra = at(vectors, read(steps, KET_SIZE) + read(steps, LAST_HOME))
+                    for j in range(_room(read(steps, N_DIGITS))):
+                        write(bra, j, 0.0)
+                    for t in range(count):
+                        write(bra, read(places, t), read(weight, t))
+            if not _sweep(frame, a, b, shared_products):
+                return math.nan
     return energy
 
 
 @compiled(inline=True)
-def _unpacked(where, scalar):
-    table = array_at(where, N_STRINGS + 1, np.int64)
-    library = Library(
-        array_at(table[LIBRARY], (table[N_OPS], WHOLE_COLUMNS), np.int64),
-        array_at(table[LIBRARY + 1], (table[N_OPS], REAL_COLUMNS), np.float64),
-        array_at(table[LIBRARY + 2], (table[N_DENSE], 3, 256), scalar),
-    )
-    program = Program(
-        array_at(table[PROGRAM], (table[N_ROWS], COLUMNS), np.int64), array_at(table[PROGRAM + 1], (1, 2), np.int64)
-    )
-    work = Work(
-        array_at(table[WORK], 1, scalar),
-        array_at(table[WORK + 1], 64, np.int64),
-        array_at(table[WORK + 2], (1, 24), np.float64),
-    )
-    places = array_at(table[STRINGS], table[N_STRINGS], np.int64)
-    weight = array_at(table[STRINGS + 1], table[N_STRINGS], np.float64)
-    angles, slopes = (
-        array_at(table[ANGLES], table[N_ANGLES], np.float64),
-        array_at(table[SLOPES], table[N_ANGLES], np.float64),
-    )
-    out = array_at(table[OUT], table[N_STRINGS], np.float64)
-    return _evaluate(library, program, places, weight, work, angles, table[MODE], slopes, out, table[STOP])
+def _evaluate(where, scalar):
+    """Energy: Σ weight v over the strings of the observable; by one reverse sweep its gradient too; NaN if stopped.
+
+    All threads of a team run this. With mode `SERVE` a helper does, again and again until the team is dismissed.
+    """
+    table = pointer_to(where, np.int64)
+    seat = at(pointer_to(read(table, WORK + 1), np.int64), SEAT)
+    serves = read(table, MODE) == SERVE
+    call_at, energy = where, math.nan
+    while True:
+        if serves:
+            if called(seat) == LEAVE:
+                return energy
+            call_at = payload(seat)
+        else:
+            calls(seat, 1, where)
+        asked = pointer_to(call_at, np.int64)
+        write(table, ANGLES, read(asked, ANGLES))
+        write(table, SLOPES, read(asked, SLOPES))
+        frame = _frame(table, scalar)
+        places = pointer_to(read(table, STRINGS), np.int64)
+        weight = pointer_to(read(table, STRINGS + 1), np.float64)
+        count, mode = read(table, N_STRINGS), read(asked, MODE)
+        if stopped(frame.stop) and not serves:
+            halt_if(seat, True)
+        if not meet(seat):
+            energy = math.nan
+        elif mode == GRADIENT:
+            products = pointer_to(read(asked, WORK + 2), np.float64)
+            energy = _with_gradient(frame, places, weight, count, read(table, N_ANGLES), products)
+        else:
+            out = pointer_to(read(table, OUT), np.float64)
+            energy = _forward_only(frame, mode, places, weight, count, out)
+        if not serves:
+            return energy
 
 
 @Entry
 def evaluate(where):
     """The entry point in double precision; see `qas.simulators._entry`."""
-    return _unpacked(where, np.float64)
+    return _evaluate(where, np.float64)
 
 
 @Entry
 def evaluate_single(where):
     """The entry point in single precision."""
-    return _unpacked(where, np.float32)
+    return _evaluate(where, np.float32)

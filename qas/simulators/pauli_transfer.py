@@ -17,7 +17,10 @@ from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
 from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, addresses
+from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._ptm_schedule import actions
+from qas.simulators._sums import from_derivatives
+from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators
@@ -29,6 +32,9 @@ noise has shrunk the state too much to undo it."""
 
 STORED_QUBITS = 6
 """States of at most so many qubits are kept for the gradient: reading them again is cheaper than undoing blocks."""
+
+GRADIENT_BYTES, GRADIENT_STATES = 1 << 27, 11
+"""Memory for the states of a gradient, the larger one of the two; beyond it they are calculated again."""
 
 KEPT_BYTES = 1 << 28
 """Memory for states that insertion gradients keep; beyond it the circuit is run again segment by segment."""
@@ -206,8 +212,17 @@ class PauliTransferSimulator(CompiledSimulator):
         n_qubits = max(n_qubits, 2)
         steps = np.zeros((1 + 2 * n_qubits + len(ops), programs.COLUMNS), np.int64)
         factors, places = np.zeros((len(ops), 2), np.int64), np.zeros(n_qubits, np.int64)
-        programs.plan(self.library, ops, slots, n_qubits, STORED_QUBITS, self._loss_limit, steps, factors, places)
-        return _Assembled(programs.Program(steps, factors), places)
+        library, limit = self.library, self._loss_limit
+        programs.plan(library, ops, slots, n_qubits, STORED_QUBITS, limit, steps, factors, places)
+        room, home = self._gradient_room(n_qubits), int(steps[0, programs.HOME_SIZE])
+        if home + steps[0, programs.KET_SIZE] > room:
+            programs.place_kets(library, steps, factors, STORED_QUBITS, limit, max(1, (room - 2 * home) // 3))
+        return _Assembled(programs.Program(steps, factors, actions(steps, room)), places)
+
+    def _gradient_room(self, n_qubits: int) -> int:
+        """Numbers that the states of a gradient may take."""
+        size = np.dtype(PRECISIONS[self.precision]).itemsize
+        return min(max(GRADIENT_BYTES // size, GRADIENT_STATES * 4**n_qubits), memory_limit() // size)
 
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:
@@ -234,9 +249,9 @@ class PauliTransferSimulator(CompiledSimulator):
         header = program.steps[0]
         size = programs.VECTORS + int(header[programs.HOME_SIZE])
         if gradient:
-            size += int(header[programs.KET_SIZE])
+            size += int(header[programs.KET_SIZE] + header[programs.SLOTS_SIZE])
         held = getattr(self._local, "work", None)
-        if held is not None and len(held.state) >= size and len(held.maps) > len(program.steps):
+        if held is not None and len(held.state) >= size and len(held.maps) >= programs.MAPS + len(program.steps):
             return held
         dtype = np.dtype(PRECISIONS[self.precision])
         need = size * dtype.itemsize
@@ -247,8 +262,7 @@ class PauliTransferSimulator(CompiledSimulator):
             )
         self._local.work = None  # the old memory is given back first
         self._forget_calls()
-        maps = np.empty((len(program.steps) + 33, 24))
-        work = self._local.work = programs.Work(aligned(size, dtype), np.empty(64, np.int64), maps)
+        work = self._local.work = _work(size, dtype, len(program.steps) + 32)
         return work
 
     def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
@@ -262,8 +276,17 @@ class PauliTransferSimulator(CompiledSimulator):
         program, library = self.compiled(circuit).program, self.library
         work = self._work(program, gradient=gradient)
         arrays = (*library, *program, *work, places, weight)
-        sizes = [len(library.whole), len(library.pool), len(program.steps), len(places)]
-        return Call(self._entry, circuit.n_angles, [*addresses(*arrays), *sizes], arrays, out)
+        columns = addresses(*library, *program, *work, work.state[programs.VECTORS :], places, weight)
+        call = Call(self._entry, circuit.n_angles, [*columns, len(places)], arrays, out)
+        if circuit.n_qubits >= programs.SHARED_DIGITS:
+            seat = address_of(work.whole) + 8 * programs.SEAT
+            call.helped = Helped(seat, lambda: self._helper(len(program.steps)))
+        return call
+
+    def _helper(self, n_rows: int) -> tuple[int, int, list[int], Any]:
+        """What a helper has of its own: its seat, and columns of its table from `WORK` on."""
+        work = _work(programs.VECTORS, np.dtype(PRECISIONS[self.precision]), n_rows)
+        return address_of(work.whole) + 8 * programs.SEAT, programs.WORK, addresses(*work), work
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -280,7 +303,12 @@ class PauliTransferSimulator(CompiledSimulator):
         return result
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
     ) -> np.ndarray:
         gates = self.gate_operations(circuit)
         n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
@@ -295,7 +323,9 @@ class PauliTransferSimulator(CompiledSimulator):
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
                 f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {memory_limit() / 1e9:.1f} GB"
             )
-        values = np.empty((n_gates + 1, len(generators.strings)))
+        values = np.empty((len(positions), len(generators.expanded.strings)))
+        row_of = np.full(n_gates + 1, -1)
+        row_of[positions] = np.arange(len(positions))
         energy = insertion_kernels.sweep(
             self.library,
             gates,
@@ -304,28 +334,33 @@ class PauliTransferSimulator(CompiledSimulator):
             *self.observable(hamiltonian),
             aligned(size, dtype),
             segment,
-            generators.tables,
+            generators.expanded.tables,
+            row_of,
             values,
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return generators.expanded.values(values, len(generators.strings))
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
+    ) -> tuple[Curves, np.ndarray]:
         n_qubits = max(circuit.n_qubits, 2)
         vectors = aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
-        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        derivatives = np.zeros((len(generators.sums), 4))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
             n_qubits,
             *self.observable(hamiltonian),
             vectors,
             generators.tables,
-            *curves,
+            generators.cosets,
+            generators.scales,
+            *strings,
+            derivatives,
         )
-        return curves
+        return strings, from_derivatives(derivatives)
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""
@@ -346,6 +381,13 @@ def _measured_term(vector: np.ndarray, letters: np.ndarray, flips: np.ndarray) -
             shift = p10 - p01
             parts = kept | ({index: w * shift for index, w in parts.items()} if shift else {})
     return float(sum(w * vector[index] for index, w in parts.items()))
+
+
+def _work(size: int, dtype: np.dtype, n_rows: int) -> programs.Work:
+    """Memory for so many numbers and rows of a program, with the seat of a team of one."""
+    whole = np.zeros(programs.SEAT + SEAT_SIZE, np.int64)
+    sit(address_of(whole) + 8 * programs.SEAT, 0, 0, 1)
+    return programs.Work(aligned(size, dtype), whole, np.empty((programs.MAPS + n_rows, 24)))
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:

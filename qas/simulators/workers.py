@@ -87,7 +87,7 @@ class _Worker(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="qas-worker", daemon=True)
-        self.batches: queue.SimpleQueue[_Batch[Any, Any]] = queue.SimpleQueue()
+        self.batches: queue.SimpleQueue[_Batch[Any, Any] | _Errand] = queue.SimpleQueue()
 
     def run(self) -> None:
         _here.working = True
@@ -109,6 +109,21 @@ def _borrowed() -> _Worker:
         worker = _Worker()
         worker.start()
         return worker
+
+
+class _Errand:
+    """One thing for one thread to do."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+
+    def left(self) -> None:
+        """Nobody waits."""
+
+
+def lend(work: Callable[[], None]) -> None:
+    """Let a thread do something that raises nothing."""
+    _borrowed().batches.put(_Errand(work))
 
 
 if hasattr(os, "register_at_fork"):
