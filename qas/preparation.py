@@ -9,21 +9,31 @@ Only the state is kept: the list of basis states that can occur decides which co
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.decomposition import MOST_STATES, shortest_walk
+from qas.decomposition import MOST_STATES, lower, shortest_walk
 from qas.gates import gate_spec
 
-_TRIES = 12
+_TRIES = 6
 """Preparations that are made with equal choices drawn anew; the shortest is kept."""
 _MOST_PARITIES = 400
 _MOST_COVERS = 60
+
+
+def decomposed_from_zero(circuit: Circuit) -> Circuit:
+    """A circuit without excitations that makes the same state of |0…0⟩: of two ways the one of fewer CNOTs."""
+    one_by_one, together = lower(circuit, from_zero=True).circuit, prepared(circuit)
+    if together is None or together.two_qubit_gates >= one_by_one.two_qubit_gates:
+        return one_by_one
+    return together
 
 
 def prepared(circuit: Circuit, *, seed: int = 0) -> Circuit | None:
@@ -81,8 +91,7 @@ class _Frame:
 
     def run(self, turns: Iterable[_Turn]) -> list[Gate] | None:
         for turn in turns:
-            self._add(turn)
-            if len(self.states) > MOST_STATES:
+            if not self._add(turn) or len(self.states) > MOST_STATES:
                 return None
         varying = int(np.bitwise_or.reduce(self.states))
         rows = [sum((c >> q & 1) << k for k, c in enumerate(self.columns) if varying >> k & 1) for q in range(self.n)]
@@ -90,20 +99,26 @@ class _Frame:
         flips = [Gate("x", (q,)) for q in range(self.n) if self.start >> q & 1]
         return [*self.gates, *copies, *flips]
 
-    def _add(self, turn: _Turn) -> None:
+    def _add(self, turn: _Turn) -> bool:
+        """Append an excitation; False where no cheap controls were found."""
         mask = _solved(self.columns, sum(1 << q for q in turn.qubits), self.n)
         varying = int(np.bitwise_or.reduce(self.states))
         plans = []
-        for root in _bits(mask):
+        for root in _bits(mask & ~varying) or _bits(mask):
             known = not varying >> root & 1
             others = mask ^ 1 << root
             rest, angles = self._angles(turn, root, others)
             if not np.any(angles):
-                return
-            cost, terms = _controls(rest, angles, known)
-            plans.append((cost + (0 if known else others.bit_count()), self.rng.random(), root, others, known, terms))
+                return True
+            found = _controls(rest, angles, known)
+            if found is not None:
+                cost = found[0] + (0 if known else others.bit_count())
+                plans.append((cost, self.rng.random(), root, others, known, found[1]))
+        if not plans:
+            return False
         *_, root, others, known, terms = min(plans)
         self._turn(turn, root, others, known, terms)
+        return True
 
     def _moved(self, root: int, others: int) -> np.ndarray:
         return np.where(self.states >> root & 1, self.states ^ others, self.states)
@@ -130,7 +145,7 @@ class _Frame:
             self.columns[root] ^= self.columns[c]
         at = terms[0][0] if known else 0
         from_middle = at != 0
-        # From |0⟩ a walk may start anywhere if its steps are controlled Z: CNOTs from the root between changes of basis.
+        # From |0⟩ a walk may start anywhere if its steps are controlled Z: CNOTs from the root, other bases turned.
         crossed = 0
         steps: list[Gate] = []
         for parity, angle in [*terms, (0, None)]:
@@ -166,8 +181,8 @@ def _solved(columns: Sequence[int], target: int, n: int) -> int:
 
 
 # ---------------------------------------------------------------------- controls
-def _controls(rest: np.ndarray, angles: np.ndarray, known: bool) -> tuple[int, list[tuple[int, float]]]:
-    """The cheapest walk found over parities of other bits whose rotations add up to the angles; its CNOTs."""
+def _controls(rest: np.ndarray, angles: np.ndarray, known: bool) -> tuple[int, list[tuple[int, float]]] | None:
+    """CNOTs and terms of the cheapest walk found over parities of other bits whose rotations add up to the angles."""
     active = angles != 0.0
     signs = np.sign(angles[active])
     varying = int(np.bitwise_or.reduce(rest) & ~np.bitwise_and.reduce(rest))
@@ -175,9 +190,10 @@ def _controls(rest: np.ndarray, angles: np.ndarray, known: bool) -> tuple[int, l
     parities = parities[:_MOST_PARITIES]
     values = {p: 1 - 2 * (np.bitwise_count(rest & p) & 1).astype(np.int64) for p in (0, *parities)}
     turning = [p for p, v in values.items() if abs(int(v[active] @ signs)) == len(signs)]
-    constant = {p: v != v[active][0] for p, v in values.items() if p and abs(int(v[active].sum())) == len(signs)}
+    still = {p: v[active][0] for p, v in values.items() if p and abs(int(v[active].sum())) == len(signs)}
+    stopped = {p: _mask_of((values[p] != value)[~active]) for p, value in still.items()}
     best: tuple[int, list[tuple[int, float]]] | None = None
-    for chosen in _covers(constant, ~active):
+    for chosen in _covers(stopped, (1 << int((~active).sum())) - 1):
         for first in turning[:3]:
             nodes = {first}
             for p in chosen:
@@ -190,29 +206,33 @@ def _controls(rest: np.ndarray, angles: np.ndarray, known: bool) -> tuple[int, l
                 weights, *_ = np.linalg.lstsq(basis, angles, rcond=None)
                 if np.abs(basis @ weights - angles).max() < 1e-9 * np.abs(angles).max():
                     best = cost, list(zip(walk, weights.tolist(), strict=True))
-    return best if best is not None else _every(rest, angles, known)
+    return best
 
 
-def _covers(constant: dict[int, np.ndarray], inactive: np.ndarray) -> list[tuple[int, ...]]:
-    """Sets of parities, as few and light as possible, of which one at least is off wherever nothing may turn."""
-    if not inactive.any():
+def _mask_of(flags: np.ndarray) -> int:
+    return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+
+
+def _covers(stopped: dict[int, int], every: int) -> list[tuple[int, ...]]:
+    """Sets of parities, as few and light as possible, that together stop the rotation wherever nothing may turn.
+
+    Args:
+        stopped: parity -> mask of the states that it stops among those.
+        every: mask of all of them.
+    """
+    if not every:
         return [()]
-    light = sorted(constant, key=lambda p: p.bit_count())
+    light = sorted((p for p in stopped if stopped[p]), key=lambda p: p.bit_count())
     for size in (1, 2, 3):
         found = []
         for chosen in itertools.combinations(light if size < 3 else light[:40], size):
-            if np.logical_or.reduce([constant[p] for p in chosen])[inactive].all():
+            if functools.reduce(operator.or_, [stopped[p] for p in chosen]) == every:
                 found.append(chosen)
                 if len(found) == _MOST_COVERS:
                     break
         if found:
             return found
     return []
-
-
-def _every(rest: np.ndarray, angles: np.ndarray, known: bool) -> tuple[int, list[tuple[int, float]]]:
-    """Where no few parities do: None of this is cheap, so that another way is taken."""
-    return 10**6, [(0, float(angles[0]))]
 
 
 # ---------------------------------------------------------------------- CNOT circuits

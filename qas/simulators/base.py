@@ -156,9 +156,9 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
         lowering = circuit.lowering
         if lowering is None:
             return method(self, circuit, *arguments, **keywords)
-        from qas.simulators._tied import tie
+        from qas.simulators._tied import Tied
 
-        return tie(lowering, method(self, lowering.circuit, *arguments, **keywords))
+        return Tied(lowering, method(self, lowering.circuit, *arguments, **keywords))
 
     return lowered
 
