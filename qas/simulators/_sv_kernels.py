@@ -1255,7 +1255,7 @@ def run(library, ops, slots, angles, psi, stop, parts=2):
         address(psi),
         len(psi),
         STATE,
-        angles,
+        np.empty(0),  # angles may be read-only
         0,
         seat,
         stop,
