@@ -22,7 +22,7 @@ from qas.circuits import Circuit, Gate
 from qas.decomposition import MOST_STATES, lower, shortest_walk
 from qas.gates import gate_spec
 
-_TRIES = 6
+_TRIES = 24
 """Preparations that are made with equal choices drawn anew; the shortest is kept."""
 _MOST_PARITIES = 400
 _MOST_COVERS = 60
@@ -85,6 +85,9 @@ class _Frame:
 
     def __init__(self, n_qubits: int, start: int, rng: np.random.Generator) -> None:
         self.n, self.start, self.rng = n_qubits, start, rng
+        share = rng.choice([0.0, 0.2, 0.4])
+        self.at_once = [q for q in range(n_qubits) if rng.random() < share]
+        """Qubits that are flipped at once: they may be the controls that later excitations need."""
         self.states = np.zeros(1, dtype=np.int64)
         self.columns = [1 << q for q in range(n_qubits)]
         self.gates: list[Gate] = []
@@ -160,6 +163,11 @@ class _Frame:
         rest, angles = self._angles(turn, root, 0)
         hit = np.isin(self.states & ~(1 << root), rest[angles != 0.0])
         self.states = np.union1d(self.states, self.states[hit] ^ 1 << root)
+        for q in self.at_once:
+            if q != root and self.columns[root] >> q & 1 and self.columns[q] == 1 << q:
+                self.gates.append(Gate("cx", (root, q)))
+                self.states = np.sort(self._moved(root, 1 << q))
+                self.columns[root] ^= 1 << q
 
 
 def _bits(mask: int) -> list[int]:
