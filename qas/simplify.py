@@ -10,7 +10,8 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import GATES
+from qas.errors import CircuitError
+from qas.gates import EXCITATIONS, GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
@@ -19,9 +20,10 @@ _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
     """An equal circuit with no trivially redundant gates, for a register that starts in |0…0>.
 
-    Repeats until nothing changes: neighbouring rotations about the same axis are added; neighbouring equal self-inverse
-    gates cancel; rotations by a multiple of 2π go; gates that are diagonal on qubits still in |0⟩, and CX whose control
-    is still in |0⟩, go. The prepared state is the same up to a global phase.
+    Repeats until nothing changes: neighbouring rotations about the same axis, and equal excitations, are added;
+    neighbouring equal self-inverse gates cancel; rotations and excitations by a multiple of 2π go; gates that are
+    diagonal on qubits still in |0⟩, excitations of such qubits, and CX whose control is still in |0⟩, go. The prepared
+    state is the same up to a global phase.
 
     Args:
         circuit: what is simplified; returned itself if nothing goes.
@@ -42,35 +44,45 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
     ground = [not whole] * n_qubits
     for gate in gates:
         name = gate.name
-        first, second = gate.qubits[0], gate.qubits[-1]
+        qubits, spec = gate.qubits, GATES.get(name) or EXCITATIONS[name]
+        first, second, many = qubits[0], qubits[-1], len(qubits) > 2
         if ground[first] or ground[second]:
-            both = ground[first] and ground[second]
-            if (name in _DIAGONAL and both) or (name == "cx" and ground[first]) or name == "cz":
+            every = ground[first] and ground[second] and not (many and not all(ground[q] for q in qubits))
+            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[first]) or name == "cz":
                 continue
-        spec = GATES[name]
-        if spec.axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance:
+        turns = spec.axis or spec.exchanges  # the same up to its sign after 2π
+        small = turns and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance
+        if small and (len(gate.angles) == 1 or _next_to_nothing(gate.angles, tolerance)):
             continue
         where = last[first][-1] if last[first] else -1
-        if where >= 0 and (first == second or (last[second] and last[second][-1] == where)):
+        if where >= 0 and last[second] and last[second][-1] == where and not (many and _apart(last, qubits)):
             partner = kept[where]
             if partner is not None and partner.name == name and _same_qubits(partner, gate, spec.symmetric):
-                if spec.axis:
-                    kept[where] = partner.with_angles((partner.angles[0] + gate.angles[0],))
+                if turns:
+                    angles = zip(partner.angles, gate.angles, strict=True)
+                    kept[where] = partner.with_angles(tuple([a + b for a, b in angles]))
                     continue
                 if name in _SELF_INVERSE:
                     kept[where] = None
-                    last[first].pop()
-                    if first != second:
-                        last[second].pop()
+                    for qubit in qubits:
+                        last[qubit].pop()
                     continue
         position = len(kept)
-        last[first].append(position)
-        ground[first] = False
-        if first != second:
-            last[second].append(position)
-            ground[second] = False
+        for qubit in qubits:
+            last[qubit].append(position)
+            ground[qubit] = False
         kept.append(gate)
     return [g for g in kept if g is not None]
+
+
+def _apart(last: list[list[int]], qubits: tuple[int, ...]) -> bool:
+    """Whether the last gates on some qubits differ."""
+    return len({last[q][-1] if last[q] else -1 for q in qubits}) > 1
+
+
+def _next_to_nothing(angles: tuple[float, ...], tolerance: float) -> bool:
+    """Whether all angles are so close to multiples of 2π."""
+    return all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in angles)
 
 
 def _same_qubits(a: Gate, b: Gate, symmetric: bool) -> bool:
@@ -85,16 +97,70 @@ def wrap_angles(circuit: Circuit) -> Circuit:
 
 
 def without_small_rotations(circuit: Circuit, below: float) -> list[Circuit]:
-    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each."""
+    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each.
+
+    Excitations count as rotations.
+    """
     small = [
-        i
-        for i, gate in enumerate(circuit)
-        if GATES[gate.name].axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < below
+        i for i, gate in enumerate(circuit) if gate.angles and gate.name != "u" and _next_to_nothing(gate.angles, below)
     ]
     choices = [small] + ([[i] for i in small] if len(small) > 1 else [])
     return [
         Circuit(circuit.n_qubits, [g for i, g in enumerate(circuit) if i not in chosen]) for chosen in choices if chosen
     ]
+
+
+# ---------------------------------------------------------------------- other gate sets
+_QUARTER = math.pi / 2
+
+
+def rewritten(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -> Circuit:
+    """An equal circuit of certain gates, up to a global phase, runs of one-qubit gates merged.
+
+    Args:
+        circuit: without excitations (see `Circuit.decompose`).
+        gates: names that may be used.
+        whole: keep the circuit's whole matrix, not the state that it makes of |0…0⟩ alone.
+
+    Raises:
+        CircuitError: a gate that cannot be made of them.
+    """
+    names = tuple(gates)
+    made = merge_runs(_with_two_qubit_gates(circuit, names), names, whole=whole)
+    for gate in made:
+        if gate.name not in names:
+            raise CircuitError(f"{gate.name} cannot be made of {', '.join(names)}")
+    return made
+
+
+def _with_two_qubit_gates(circuit: Circuit, names: tuple[str, ...]) -> Circuit:
+    """The circuit with two-qubit gates outside a set made of those that are in it and one-qubit gates."""
+    done: list[Gate] = []
+    open_gates = list(reversed(circuit.gates))
+    while open_gates:
+        gate = open_gates.pop()
+        known = len(gate.qubits) == 1 or gate.name in names or not {"cx", "cz"}.intersection(names)
+        if known:
+            done.append(gate)
+        else:
+            open_gates += reversed(_of_cx(gate))
+    return Circuit(circuit.n_qubits, done)
+
+
+def _of_cx(gate: Gate) -> list[Gate]:
+    """A two-qubit gate by CX, or CX by CZ, and one-qubit gates."""
+    a, b = gate.qubits
+    there, back = Gate("cx", (a, b)), Gate("cx", (b, a))
+    if gate.name in ("cx", "cz"):
+        other = Gate("cz" if gate.name == "cx" else "cx", (a, b))
+        return [Gate("h", (b,)), other, Gate("h", (b,))]
+    if gate.name == "swap":
+        return [there, back, there]
+    middle = [there, Gate("rz", (b,), gate.angles), there]
+    if gate.name == "rzz":
+        return middle
+    name, first, last = ("h", (), ()) if gate.name == "rxx" else ("rx", (_QUARTER,), (-_QUARTER,))
+    return [*(Gate(name, (q,), first) for q in (a, b)), *middle, *(Gate(name, (q,), last) for q in (a, b))]
 
 
 # ---------------------------------------------------------------------- runs of one-qubit gates
@@ -103,17 +169,20 @@ def merge_runs(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -
 
     A run is what stands on one qubit between two gates on two qubits; it is a rotation of the Bloch sphere, and one
     ``u``, three rotations about two axes, or fewer, make any. A run at the beginning needs to make a state of |0⟩ only.
-    Sequences of up to two fixed gates, or of one fixed gate and a rotation, are found too.
+    Sequences of up to two fixed gates, or of one fixed gate and a rotation, are found too. A run with gates outside the
+    set is rewritten where the set can make it, if need be longer.
 
     Args:
-        circuit: what is shortened; returned itself if no run gets shorter.
+        circuit: what is shortened; returned itself if no run changes.
         gates: names that may be used.
         whole: keep the circuit's whole matrix up to a global phase, not the state that it makes of |0…0> alone.
     """
-    names = [name for name in gates if GATES[name].n_qubits == 1]
+    names = [name for name in gates if gate_spec(name).n_qubits == 1]
     shorter: dict[int, list[Gate]] = {}
     for run, at_start in _runs(circuit):
-        found = _shortest([circuit[i] for i in run], names, whole or not at_start)
+        own = [circuit[i] for i in run]
+        below = len(run) if all(gate.name in names for gate in own) else _LONGEST + 1
+        found = _shortest(own, names, whole or not at_start, below)
         if found is not None:
             qubits = circuit[run[0]].qubits
             shorter |= {i: [] for i in run} | {run[0]: [Gate(name, qubits, angles) for name, angles in found]}
@@ -142,12 +211,14 @@ _Sequence = list[tuple[str, tuple[float, ...]]]
 _AXES = {name: np.eye(3)["XYZ".index(spec.axis)] for name, spec in GATES.items() if spec.axis and spec.n_qubits == 1}
 _EQUAL = 1e-10
 """Matrices whose entries differ by less are the same."""
+_LONGEST = 3
+"""Gates of the longest run that is made."""
 
 
-def _shortest(run: list[Gate], names: list[str], whole: bool) -> _Sequence | None:
-    """The shortest sequence found that is shorter than a run and does the same; None if there is none."""
+def _shortest(run: list[Gate], names: list[str], whole: bool, below: int) -> _Sequence | None:
+    """The shortest sequence found, of fewer gates than `below`, that does the same as a run; None if there is none."""
     matrix = _product([(gate.name, gate.angles) for gate in run])
-    for sequences in islice((_none, _singles, _pairs, _triples), len(run)):
+    for sequences in islice((_none, _singles, _pairs, _triples), below):
         for sequence in sequences(matrix, names, whole):
             difference = _product(sequence).conj().T @ matrix
             same = abs(difference[1, 0]) < _EQUAL

@@ -19,6 +19,7 @@ _FILES = (
     "_insertion_kernels.py",
     "_insertion_sums.py",
     "_insertion_ptm.py",
+    "_tied.py",
     "../optimizers/bfgs.py",
     "../optimizers/batch.py",
     "../adapters/_kernels.py",
