@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ class LayerEncoding:
 
     Layers are those of `Circuit.moments`: every gate moves as early as it can. Each two-qubit gate kind takes
     ``n_qubits`` rows, in which ``[layer, first_row + target, control]`` is 1 (symmetric gates: the larger qubit stands
-    for the target). Below them each one-qubit gate kind takes one row, in which ``[layer, row, qubit]`` is 1. Kinds
-    keep the order of `gates`. Angles are not encoded.
+    for the target). An excitation is written as a chain, from each of its qubits to the next. Below them each one-qubit
+    gate kind takes one row, in which ``[layer, row, qubit]`` is 1. Kinds keep the order of `gates`. Angles are not
+    encoded.
 
     Args:
         n_qubits: number of qubits, at least 1.
@@ -70,8 +72,9 @@ class LayerEncoding:
         """
         if circuit.n_qubits != self.n_qubits:
             raise CircuitError(f"the encoding is for {self.n_qubits} qubits, got a circuit of {circuit.n_qubits}")
-        if circuit.depth > self.max_layers:
-            raise CircuitError(f"the encoding holds {self.max_layers} layers, got a circuit of depth {circuit.depth}")
+        layers = 1 + max(circuit.moments, default=-1)
+        if layers > self.max_layers:
+            raise CircuitError(f"the encoding holds {self.max_layers} layers, got a circuit of depth {layers}")
         tensor = self.empty()
         for layer, gate in zip(circuit.moments, circuit.gates, strict=True):
             self.encode_gate_into(tensor, layer, gate)
@@ -95,10 +98,10 @@ class LayerEncoding:
         if len(qubits) == 1:
             tensor[layer, row, qubits[0]] = 1
             return
-        control, target = qubits
-        if control > target and gate.name in self._symmetric:
-            control, target = target, control
-        tensor[layer, row + target, control] = 1
+        if gate.name in self._symmetric and qubits[0] > qubits[1]:
+            qubits = qubits[::-1]
+        for control, target in itertools.pairwise(qubits):
+            tensor[layer, row + target, control] = 1
 
     def decode(self, tensor: Any) -> Circuit:
         """The circuit of a tensor: layer by layer, inside a layer by row and then by column; all angles 0.
@@ -120,8 +123,7 @@ class LayerEncoding:
             raise CircuitError("a layer tensor holds only 0 and 1, got other values")
         gates = []
         used: set[tuple[int, int]] = set()
-        for layer, row, column in np.argwhere(array).tolist():
-            gate = self._gate(row, column)
+        for layer, gate in sorted(self._gates_of(array), key=lambda found: found[0]):
             for qubit in gate.qubits:
                 if (layer, qubit) in used:
                     raise CircuitError(f"layer {layer} holds more than one gate on qubit {qubit}")
@@ -129,13 +131,31 @@ class LayerEncoding:
             gates.append(gate)
         return Circuit(self.n_qubits, gates)
 
-    def _gate(self, row: int, column: int) -> Gate:
+    def _gates_of(self, array: np.ndarray) -> Iterator[tuple[int, Gate]]:
         boundary = len(self.two_qubit_gates) * self.n_qubits
-        if row >= boundary:
-            name = self.one_qubit_gates[row - boundary]
-            return Gate(name, (column,), (0.0,) * gate_spec(name).n_angles)
-        kind, target = divmod(row, self.n_qubits)
-        name = self.two_qubit_gates[kind]
-        if target == column:
-            raise CircuitError(f"{name} needs two different qubits, got {column} as control and target")
-        return Gate(name, (column, target), (0.0,) * gate_spec(name).n_angles)
+        links: dict[tuple[int, str], dict[int, int]] = {}
+        for layer, row, column in np.argwhere(array).tolist():
+            if row >= boundary:
+                yield layer, self._gate(self.one_qubit_gates[row - boundary], (column,))
+                continue
+            kind, target = divmod(row, self.n_qubits)
+            name = self.two_qubit_gates[kind]
+            if target == column:
+                raise CircuitError(f"{name} needs two different qubits, got {column} as control and target")
+            if gate_spec(name).n_qubits == 2:
+                yield layer, self._gate(name, (column, target))
+            elif links.setdefault((layer, name), {}).setdefault(column, target) != target:
+                raise CircuitError(f"layer {layer} holds more than one gate on qubit {column}")
+        for (layer, name), following in links.items():
+            for start in following.keys() - set(following.values()):
+                chain = [start]
+                while len(chain) < gate_spec(name).n_qubits and chain[-1] in following:
+                    chain.append(following.pop(chain[-1]))
+                if len(chain) < gate_spec(name).n_qubits:
+                    raise CircuitError(f"layer {layer} holds a part of {name} on qubits {chain}")
+                yield layer, self._gate(name, tuple(chain))
+            if following:
+                raise CircuitError(f"layer {layer} holds a part of {name} on qubits {sorted(following)}")
+
+    def _gate(self, name: str, qubits: tuple[int, ...]) -> Gate:
+        return Gate(name, qubits, (0.0,) * gate_spec(name).n_angles)

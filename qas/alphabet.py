@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -27,17 +28,19 @@ class Alphabet:
     """Gates on the qubits they may act on, numbered: the letters that circuits are written in. Immutable, hashable.
 
     A number is a *token*; angles are no part of it. Symmetric gates have one token for each pair, and pairs that may
-    not carry a gate have none. Environments call a token an action.
+    not carry a gate have none. Excitations have one token for all orders of their qubits that differ only in the sign
+    or the order of the angles. Environments call a token an action.
 
     Args:
         n_qubits: number of qubits, at least 1.
-        gates: names from the gate table; two-qubit gates are left out on one qubit.
-        coupling: undirected pairs that may carry two-qubit gates; None: all.
+        gates: names from the gate tables; gates on more qubits than there are are left out.
+        coupling: undirected pairs that may carry two-qubit gates; excitations act on qubits all coupled with each
+            other. None: all.
         ring: two-qubit gates that act from qubit q to q+1 (mod n) only.
         order: ``"by-place"``: for each two-qubit kind, for each first qubit (control) c, for x = 1 .. n-1 the pair
-            (c, (c+x) mod n), so that with one kind and no coupling CNOT has the number c(n-1) + (x-1); then for each
-            qubit, for each one-qubit kind. ``"by-kind"``: for each kind its qubits, or its sorted pairs. Kinds keep the
-            order of `gates`.
+            (c, (c+x) mod n), so that with one kind and no coupling CNOT has the number c(n-1) + (x-1); then excitations
+            by the set of their qubits; then for each qubit, for each one-qubit kind. ``"by-kind"``: for each kind its
+            qubits, or its sorted pairs. Kinds keep the order of `gates`.
         connected: whether the coupling must connect all qubits.
 
     Raises:
@@ -60,7 +63,8 @@ class Alphabet:
         connected: bool = True,
     ) -> None:
         self.n_qubits = n = whole_number("the number of qubits", n_qubits)
-        two, one = split_gates(gates)
+        several, one = split_gates(gates)
+        two = tuple(name for name in several if gate_spec(name).primitive)
         self.gates: tuple[str, ...] = (gates,) if isinstance(gates, str) else tuple(gates)
         """The gate set, in the order given."""
         if order not in ORDERS:
@@ -72,21 +76,29 @@ class Alphabet:
         for name in self.ring:
             if name not in two:
                 raise QasError(f"ring names two-qubit gates of the set ({', '.join(two) or 'none'}), got {name!r}")
-        fitting = two if n > 1 else ()
+        fitting = tuple(name for name in several if gate_spec(name).n_qubits <= n)
         if not fitting and not one:
             raise QasError(f"no gate of {', '.join(self.gates)} fits on {n} qubit(s)")
+        place_of = {name: self._pairs(name) if name in two else self._sets(name) for name in fitting}
         places: list[tuple[str, tuple[int, ...]]]
         if order == "by-place":
-            places = [(name, pair) for name in fitting for pair in self._pairs(name)]
+            kinds = sorted(fitting, key=lambda name: name not in two)
+            places = [(name, qubits) for name in kinds for qubits in place_of[name]]
             places += [(name, (q,)) for q in range(n) for name in one]
         else:
             known = [name for name in self.gates if name in one or name in fitting]
             alone = [(q,) for q in range(n)]
-            places = [(k, p) for k in known for p in (alone if k in one else sorted(self._pairs(k)))]
+            places = [(k, p) for k in known for p in (alone if k in one else sorted(place_of[k]))]
         self.placed: tuple[Gate, ...] = tuple(Gate(k, qubits, (0.0,) * gate_spec(k).n_angles) for k, qubits in places)
         """Every gate on every place it may take, angles 0; a token is a position in this tuple."""
         self._token = {key: token for token, key in enumerate(places)}
-        self._token |= {(k, q[::-1]): t for (k, q), t in tuple(self._token.items()) if gate_spec(k).symmetric}
+        self._token |= {
+            (name, tuple(qubits[k] for k in order)): token
+            for (name, qubits), token in tuple(self._token.items())
+            for order in same_orders(name)
+        }
+        width = max(len(g.qubits) for g in self.placed)
+        self._touched = np.array([(*g.qubits, *g.qubits[-1:] * (width - len(g.qubits))) for g in self.placed])
         self.first = np.array([g.qubits[0] for g in self.placed], dtype=np.intp)
         """Token -> its first qubit (control), int64, shape (len(self),)."""
         self.last = np.array([g.qubits[-1] for g in self.placed], dtype=np.intp)
@@ -104,6 +116,19 @@ class Alphabet:
         if not pairs:
             raise QasError(f"no coupled pair may carry {name}; leave it out of the gates or of ring")
         return pairs
+
+    def _sets(self, name: str) -> list[tuple[int, ...]]:
+        """Where an excitation may act: the first of equal orders of each set of qubits."""
+        size = gate_spec(name).n_qubits
+        orders = first_orders(name)
+        sets = [
+            chosen
+            for chosen in itertools.combinations(range(self.n_qubits), size)
+            if self.coupling is None or all(pair in self.coupling for pair in itertools.combinations(chosen, 2))
+        ]
+        if not sets:
+            raise QasError(f"no {size} qubits that are all coupled may carry {name}; leave it out of the gates")
+        return [tuple(chosen[k] for k in order) for chosen in sets for order in orders]
 
     @cached_property
     def kind(self) -> np.ndarray:
@@ -158,8 +183,9 @@ class Alphabet:
             return f"the gates are {', '.join(self.gates)}, got {gate.name}"
         if max(gate.qubits) >= self.n_qubits:
             return f"qubits are 0..{self.n_qubits - 1}, got {gate.name} on {','.join(map(str, gate.qubits))}"
-        pairs = " ".join(f"{g.qubits[0]}-{g.qubits[1]}" for g in self.placed if g.name == gate.name)
-        return f"{gate.name} may act on {pairs}, got {gate.qubits[0]}-{gate.qubits[-1]}"
+        shown = ["-".join(map(str, g.qubits)) for g in self.placed if g.name == gate.name]
+        places = " ".join(shown[:40]) + (f" and {len(shown) - 40} more places" if len(shown) > 40 else "")
+        return f"{gate.name} may act on {places}, got {'-'.join(map(str, gate.qubits))}"
 
     def tokens_of(self, circuit: Circuit) -> list[int]:
         """The tokens of a circuit's gates, in their order.
@@ -182,8 +208,7 @@ class Alphabet:
             QasError: no list of pairs of different qubits.
         """
         held = set(checked_coupling(self.n_qubits, pairs, connected=False))
-        ends = zip(self.first.tolist(), self.last.tolist(), strict=True)
-        return np.array([a == b or (min(a, b), max(a, b)) in held for a, b in ends])
+        return np.array([held.issuperset(itertools.combinations(sorted(g.qubits), 2)) for g in self.placed])
 
     def table(self, allowed: np.ndarray | None = None, *, either_order: bool = False) -> np.ndarray:
         """(kind, first qubit, last qubit) -> token, -1 where there is none; int64, shape (gates, n_qubits, n_qubits).
@@ -191,7 +216,12 @@ class Alphabet:
         Args:
             allowed: which tokens to enter, bool, shape (len(self),); None: all.
             either_order: a pair in the order that has no token stands for the other order.
+
+        Raises:
+            QasError: gates on more than two qubits.
         """
+        if self._touched.shape[1] > 2:
+            raise QasError(f"a table of pairs holds gates on one and two qubits, got {', '.join(self.gates)}")
         found = np.full((len(self.gates), self.n_qubits, self.n_qubits), NONE, dtype=np.int64)
         tokens = self._numbers if allowed is None else np.flatnonzero(allowed)
         turned = tokens[self.symmetric[tokens] | either_order]
@@ -213,8 +243,7 @@ class Alphabet:
 
     def update(self, last: np.ndarray, token: int) -> None:
         """Note in `last`, in place, that `token` was appended."""
-        last[self.first[token]] = token
-        last[self.last[token]] = token
+        last[self._touched[token]] = token
 
     def legal(self, last: np.ndarray) -> np.ndarray:
         """Which tokens may follow, bool, shape (len(self),).
@@ -225,7 +254,7 @@ class Alphabet:
         Args:
             last: as from `last_of`, shape (n_qubits,).
         """
-        return (last[self.first] != self._numbers) | (last[self.last] != self._numbers)
+        return (last[self._touched] != self._numbers[:, None]).any(axis=1)
 
     # ------------------------------------------------------------------ comparing, JSON
     def __eq__(self, other: object) -> bool:
@@ -260,7 +289,7 @@ class Alphabet:
 
 
 def split_gates(gates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names on two qubits and the names on one qubit, both in the order given.
+    """The names on several qubits and the names on one qubit, both in the order given.
 
     Raises:
         UnknownNameError: a name outside the gate table.
@@ -272,7 +301,40 @@ def split_gates(gates: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
         raise QasError("a gate set has at least one gate, got none")
     if len(sizes) < len(names):
         raise QasError(f"a gate set names every gate once, got {', '.join(names)}")
-    return tuple(n for n in names if sizes[n] == 2), tuple(n for n in names if sizes[n] == 1)
+    return tuple(n for n in names if sizes[n] > 1), tuple(n for n in names if sizes[n] == 1)
+
+
+@cache
+def same_orders(name: str) -> tuple[tuple[int, ...], ...]:
+    """Orders of a gate's qubits that leave it as it is, up to the sign and the order of its angles."""
+    spec = gate_spec(name)
+    orders = itertools.permutations(range(spec.n_qubits))
+    if spec.primitive:
+        return ((0, 1), (1, 0)) if spec.symmetric else (tuple(range(spec.n_qubits)),)
+    own = _turned(name, tuple(range(spec.n_qubits)))
+    return tuple(order for order in orders if _turned(name, order) == own)
+
+
+@cache
+def first_orders(name: str) -> tuple[tuple[int, ...], ...]:
+    """One of each class of orders of an excitation's qubits that are not the same."""
+    found = {}
+    for order in itertools.permutations(range(gate_spec(name).n_qubits)):
+        found.setdefault(_turned(name, order), order)
+    return tuple(found.values())
+
+
+def _turned(name: str, order: tuple[int, ...]) -> frozenset[tuple[int, int]]:
+    """The pairs of states that an excitation turns, each with its sign relative to the first, on reordered qubits."""
+    spec = gate_spec(name)
+    full = (1 << spec.n_qubits) - 1
+    signs = {}
+    for state, weights in spec.exchanges:
+        moved = sum((state >> k & 1) << q for k, q in enumerate(order))
+        sign = -1 if moved & 1 else 1
+        signs[min(moved, full - moved)] = sign * sum(weights) if spec.n_angles == 1 else 1
+    first = signs[min(signs)]
+    return frozenset((pair, sign * first) for pair, sign in signs.items())
 
 
 def checked_coupling(n_qubits: int, pairs: Iterable[Sequence[int]], *, connected: bool) -> Pairs:

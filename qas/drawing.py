@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ENDS = {"cx": ("●", "⊕"), "cz": ("●", "●"), "swap": ("×", "×")}
-_LABELS = {"sdg": "S†", "tdg": "T†", "sx": "√X"}
+_LABELS = {"sdg": "S†", "tdg": "T†", "sx": "√X", "single_excitation": "SE", "double_excitation": "DE"}
+_LABELS |= {"ovp_ceo": "CEO", "mvp_ceo": "CEO"}
+_PLACES = {2: "ia", 4: "ijab"}
+"""What the qubits of an excitation are called: from i and j to a and b."""
 
 
 def _label(gate: Gate) -> str:
     return _LABELS.get(gate.name, gate.name.upper())
+
+
+def _boxes(gate: Gate) -> list[tuple[str, str]]:
+    """(label, angles) of the box on each of a gate's qubits; an excitation has its angles in the first one."""
+    label, angles = _label(gate), _angles(gate)
+    if gate_spec(gate.name).exchanges:
+        return [(f"{label} {c}", "" if k else angles) for k, c in enumerate(_PLACES[len(gate.qubits)])]
+    return [(label, angles)] * len(gate.qubits)
 
 
 def _angle(value: float) -> str:
@@ -36,7 +48,7 @@ def _angles(gate: Gate) -> str:
 
 def _columns(circuit: Circuit) -> list[list[Gate]]:
     """Layers of the circuit, split so that no two gates of one column share or cross a wire."""
-    layers: list[list[list[Gate]]] = [[] for _ in range(circuit.depth)]
+    layers: list[list[list[Gate]]] = [[] for _ in range(1 + max(circuit.moments, default=-1))]
     for layer, gate in zip(circuit.moments, circuit.gates, strict=True):
         low, high = min(gate.qubits), max(gate.qubits)
         for column in layers[layer]:
@@ -68,7 +80,7 @@ def draw_text(circuit: Circuit, width: int = 100) -> str:
             used = indent
         blocks[-1].append(column)
         used += size
-    spaced = circuit.two_qubit_gates > 0
+    spaced = any(len(gate.qubits) > 1 for gate in circuit)
     drawn = []
     for i, block in enumerate(blocks):
         left = "«─" if i else "──"
@@ -88,12 +100,9 @@ def _text_column(gates: list[Gate], n_qubits: int) -> list[str]:
     cells: dict[int, str] = {}
     crossed: set[int] = set()
     for gate in gates:
-        first, second = _ENDS.get(gate.name, (None, None))
-        box = f"[{_label(gate)}({_angles(gate)})]" if gate.angles else f"[{_label(gate)}]"
-        cells[2 * gate.qubits[0]] = first or box
-        if len(gate.qubits) == 2:
-            cells[2 * gate.qubits[1]] = second or box
-            crossed |= set(range(2 * min(gate.qubits) + 1, 2 * max(gate.qubits)))
+        texts = [f"[{label}({angles})]" if angles else f"[{label}]" for label, angles in _boxes(gate)]
+        cells |= {2 * q: text for q, text in zip(gate.qubits, _ENDS.get(gate.name, texts), strict=True)}
+        crossed |= set(range(2 * min(gate.qubits) + 1, 2 * max(gate.qubits)))
     width = max(map(len, cells.values()))
     rows = []
     for row in range(2 * n_qubits - 1):
@@ -138,6 +147,8 @@ _MAX_HEIGHT = 300.0
 
 
 def _colour(gate: Gate) -> _Colour:
+    if gate_spec(gate.name).exchanges:
+        return _COLOURS["U"]
     axis = gate_spec(gate.name).axis
     return _COLOURS[axis[0] if axis else _KIND.get(gate.name, "Z")]
 
@@ -146,9 +157,9 @@ def _box_width(gate: Gate) -> float:
     """Width of the box that `gate` needs, in units."""
     if gate.name in _ENDS:
         return 0.4
-    if not gate.angles:
-        return _BOX
-    return max(0.86, 0.24 + 0.105 * len(_angles(gate)))
+    boxes = _boxes(gate)
+    least = max(_BOX, 0.3 + 0.13 * len(boxes[0][0])) if gate_spec(gate.name).exchanges else _BOX
+    return max(least, 0.86, 0.24 + 0.105 * len(boxes[0][1])) if gate.angles else least
 
 
 def _rows_of_columns(circuit: Circuit) -> list[list[tuple[float, float, list[Gate]]]]:
@@ -218,12 +229,12 @@ def _draw_wires(axes: Axes, n_qubits: int, top: float, end: float, *, starts: bo
 
 def _draw_gate(axes: Axes, gate: Gate, x: float, top: float) -> None:
     ys = [top - q for q in gate.qubits]
-    if len(ys) == 2:
+    if len(ys) > 1:
         ink = _LINK if gate.name in _ENDS else _colour(gate).edge
-        axes.plot([x, x], ys, color=ink, linewidth=1.6, zorder=2, solid_capstyle="butt")
-    for y, end in zip(ys, _ENDS.get(gate.name, ("box",) * len(ys)), strict=True):
+        axes.plot([x, x], [min(ys), max(ys)], color=ink, linewidth=1.6, zorder=2, solid_capstyle="butt")
+    for y, end, box in zip(ys, _ENDS.get(gate.name, ("box",) * len(ys)), _boxes(gate), strict=True):
         if end == "box":
-            _draw_box(axes, gate, x, y)
+            _draw_box(axes, gate, x, y, *box)
         else:
             _draw_end(axes, end, x, y)
 
@@ -244,7 +255,7 @@ def _draw_end(axes: Axes, end: str, x: float, y: float) -> None:
             axes.plot([x - r, x + r], [y - sign * r, y + sign * r], color=_LINK, linewidth=1.8, zorder=4)
 
 
-def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
+def _draw_box(axes: Axes, gate: Gate, x: float, y: float, base: str, angles: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     colour = _colour(gate)
@@ -257,12 +268,11 @@ def _draw_box(axes: Axes, gate: Gate, x: float, y: float) -> None:
         )
     )
     style_of_text: dict[str, Any] = {"color": _INK, "ha": "center", "va": "center", "zorder": 5}
-    base = _label(gate)
     text = f"$\\mathrm{{{base[0]}}}_{{\\mathrm{{{base[1:]}}}}}$" if gate_spec(gate.name).axis else base
     text = _MATH.get(base, text)
-    if gate.angles:
+    if angles:
         axes.text(x, y + 0.115, text, fontsize=10.5, **style_of_text)
-        axes.text(x, y - 0.165, _angles(gate), fontsize=7, **style_of_text)
+        axes.text(x, y - 0.165, angles, fontsize=7, **style_of_text)
     else:
         axes.text(x, y, text, fontsize=11.5, **style_of_text)
 
@@ -296,14 +306,15 @@ def draw_latex(circuit: Circuit) -> str:
 
 def _latex_cells(gate: Gate) -> dict[int, str]:
     """What stands on each wire of a gate; the upper one carries the line between them."""
-    base = _label(gate)
-    name = f"{base[0]}_{{{base[1:]}}}" if gate_spec(gate.name).axis and len(base) > 1 else _TEX.get(base, base)
     angles = ", ".join(map(_latex_angle, gate.angles))
-    box = rf"\gate{{{name}({angles})}}" if angles else rf"\gate{{{name}}}"
-    ends = [_TEX_ENDS[end] for end in _ENDS[gate.name]] if gate.name in _ENDS else [box] * len(gate.qubits)
+    ends = [_TEX_ENDS[end] for end in _ENDS[gate.name]] if gate.name in _ENDS else []
+    for base, shown in () if ends else _boxes(gate):
+        name = f"{base[0]}_{{{base[1:]}}}" if gate_spec(gate.name).axis and len(base) > 1 else _TEX.get(base, base)
+        name = rf"\text{{{base}}}" if gate_spec(gate.name).exchanges else name
+        ends.append(rf"\gate{{{name}({angles})}}" if shown else rf"\gate{{{name}}}")
     cells = dict(zip(gate.qubits, ends, strict=True))
-    if len(cells) == 2:
-        upper, lower = min(cells), max(cells)
+    wires = sorted(cells)
+    for upper, lower in itertools.pairwise(wires):
         start = cells[upper]
         cells[upper] = _TEX_STARTS.get(start, rf"{start}\vqw") + f"{{{lower - upper}}}"
     return cells

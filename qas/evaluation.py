@@ -55,7 +55,7 @@ class EvaluationReport:
 
     @property
     def gates(self) -> int:
-        return len(self.circuit)
+        return self.circuit.n_gates
 
     @property
     def two_qubit_gates(self) -> int:

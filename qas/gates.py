@@ -1,7 +1,11 @@
-"""The gate table: every gate the framework knows, once.
+"""The gate tables: every gate the framework knows, once.
 
 To add a gate, add one `GateSpec` here. Rotations are ``exp(-i θ P / 2)``. Local matrices follow Qiskit's order: the
 first qubit named by a gate is the least significant bit of its matrix.
+
+Excitations are gates that are made of others: they rotate basis states into their complements, ``|b⟩ → cos θ |b⟩ +
+sin θ |b̄⟩``, so that θ is the amplitude of a unitary coupled cluster. What they cost, and how engines and devices run
+them, is their decomposition (`qas.decomposition`).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import cmath
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +26,15 @@ PAULI_MATRICES = {
     "Y": np.array([[0, -1j], [1j, 0]], dtype=complex),
     "Z": np.array([[1, 0], [0, -1]], dtype=complex),
 }
+
+
+class Exchange(NamedTuple):
+    """exp(φ(|b̄⟩⟨b| - |b⟩⟨b̄|)) with φ = Σ weights · angles."""
+
+    state: int
+    """b: bit k is the value of the gate's k-th qubit; b̄ has all bits flipped"""
+    weights: tuple[int, ...]
+    """one for each angle of the gate"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,13 @@ class GateSpec:
     """the order of the two qubits does not matter"""
     axis: str | None = None
     """for rotations: the Pauli P of exp(-i θ P / 2), one letter for each qubit"""
+    exchanges: tuple[Exchange, ...] = ()
+    """for excitations: the basis states b that turn into their complements, by the sum of weights times angles"""
+
+    @property
+    def primitive(self) -> bool:
+        """Whether the gate is run as it is; excitations are decomposed."""
+        return not self.exchanges
 
 
 def _rotation(axis: str) -> Callable[[float], np.ndarray]:
@@ -60,6 +81,22 @@ def _u(theta: float, phi: float, lam: float) -> np.ndarray:
     # exp(i(φ+λ)) would not be the product of the two phases where the sum of huge angles is rounded.
     p, q = cmath.exp(1j * phi), cmath.exp(1j * lam)
     return np.array([[c, -q * s], [p * s, p * q * c]], dtype=complex)
+
+
+def _excitation(name: str, n_qubits: int, *exchanges: tuple[int, tuple[int, ...]]) -> GateSpec:
+    parts = tuple(Exchange(*exchange) for exchange in exchanges)
+    size = 1 << n_qubits
+
+    def matrix(*angles: float) -> np.ndarray:
+        array = np.eye(size, dtype=complex)
+        for state, weights in parts:
+            phi = math.fsum(w * a for w, a in zip(weights, angles, strict=True))
+            other = size - 1 - state
+            array[state, state] = array[other, other] = math.cos(phi)
+            array[other, state], array[state, other] = math.sin(phi), -math.sin(phi)
+        return array
+
+    return GateSpec(name, n_qubits, len(parts[0].weights), matrix, exchanges=parts)
 
 
 _R = math.sqrt(0.5)
@@ -89,6 +126,22 @@ GATES: dict[str, GateSpec] = {
         GateSpec("rzz", 2, 1, _rotation("ZZ"), symmetric=True, axis="ZZ"),
     ]
 }
+"""Gates that engines, noise and devices know."""
+
+EXCITATIONS: dict[str, GateSpec] = {
+    spec.name: spec
+    for spec in [
+        # On qubits (i, a): one particle from i to a; also known as a Givens rotation.
+        _excitation("single_excitation", 2, (0b01, (1,))),
+        # On qubits (i, j, a, b): two particles from i and j to a and b (Yordanov et al., arXiv:2005.14475).
+        _excitation("double_excitation", 4, (0b0011, (1,))),
+        # On (i, j, a, b): ij → ab and ib → aj together, by one angle or by two: coupled exchange operators with one and
+        # several variational parameters (Ramôa et al., arXiv:2407.08696). On (j, i, b, a) OVP is their difference.
+        _excitation("ovp_ceo", 4, (0b0011, (1,)), (0b1001, (1,))),
+        _excitation("mvp_ceo", 4, (0b0011, (1, 0)), (0b1001, (0, 1))),
+    ]
+}
+"""Gates that are decomposed into those of `GATES` wherever they are run or counted."""
 
 POOL_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
 """The eleven gates of the published pools, in their order (arXiv:2401.11576, code release)."""
@@ -98,6 +151,13 @@ SEARCH_GATES = ("rx", "ry", "rz", "cx")
 
 
 _OTHER_NAMES = {"cnot": "cx", "not": "x", "hadamard": "h", "p": "rz", "phase": "rz", "u1": "rz", "u3": "u", "v": "sx"}
+_OTHER_NAMES |= {"givens": "single_excitation", "singleexcitation": "single_excitation"}
+_OTHER_NAMES |= {
+    "doubleexcitation": "double_excitation",
+    "qeb": "double_excitation",
+    "qe": "double_excitation",
+    "ceo": "ovp_ceo",
+}
 
 
 def gate_spec(name: str) -> GateSpec:
@@ -107,6 +167,7 @@ def gate_spec(name: str) -> GateSpec:
         UnknownNameError: no such gate; the nearest name is suggested.
     """
     try:
-        return GATES[name]
+        return GATES[name] if name in GATES else EXCITATIONS[name]
     except (KeyError, TypeError):
-        raise UnknownNameError("gate", name, GATES, _OTHER_NAMES.get(str(name).lower())) from None
+        other = _OTHER_NAMES.get(str(name).lower())
+        raise UnknownNameError("gate", name, {**GATES, **EXCITATIONS}, other) from None

@@ -154,12 +154,22 @@ class Hamiltonian:
         """Smallest eigenvalue: dense up to 8 qubits, Lanczos beyond."""
         if self._n_qubits <= 8:
             return float(np.linalg.eigvalsh(self.to_matrix())[0])
+        return self._lanczos(vectors=False)[0]
+
+    def ground_state(self) -> tuple[float, np.ndarray]:
+        """Smallest eigenvalue and an eigenvector of it, complex128, shape (2**n,); methods as of `ground_energy`."""
+        if self._n_qubits <= 8:
+            energies, states = np.linalg.eigh(self.to_matrix())
+            return float(energies[0]), states[:, 0]
+        return self._lanczos(vectors=True)
+
+    def _lanczos(self, vectors: bool) -> tuple[float, np.ndarray]:
         from scipy.sparse.linalg import LinearOperator, eigsh
 
         # ARPACK fails on a zero operator and loses eigenvalues far below 1: the constant and the scale stay outside.
         scale = float(np.abs(self.coefficients).sum()) - abs(self.identity)
         if scale <= 0.0:
-            return self.identity
+            return self.identity, np.eye(1, 1 << self._n_qubits, dtype=np.complex128)[0]
         xs, diagonals = self.xor_diagonals
         index = np.arange(1 << self._n_qubits)
 
@@ -170,15 +180,33 @@ class Hamiltonian:
 
         operator = LinearOperator((len(index), len(index)), matvec=product, dtype=np.complex128)
         start = np.random.default_rng(0).normal(size=len(index))
-        lowest = eigsh(operator, k=1, which="SA", v0=start, return_eigenvectors=False, tol=1e-12)[0]
-        return self.identity + scale * float(lowest)
+        found = eigsh(operator, k=1, which="SA", v0=start, return_eigenvectors=vectors, tol=1e-12)
+        energies, states = found if vectors else (found, np.zeros((0, 1)))
+        return self.identity + scale * float(energies[0]), states[:, 0]
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """Energies of the computational basis states, float64, shape (2**n,)."""
+        xs, zs = self.masks
+        energies = np.zeros(1 << self._n_qubits)
+        energies[zs[xs == 0]] = self.coefficients[xs == 0]
+        walsh_hadamard(energies)
+        return energies
+
+    @cached_property
+    def basis_state(self) -> str:
+        """Bits of the computational basis state of lowest energy, the rightmost one qubit 0's; of equal ones the first.
+
+        X gates alone reach it.
+        """
+        energies = self.diagonal
+        rounding = 1e-12 * float(np.abs(self.coefficients).sum())
+        return format(int(np.flatnonzero(energies <= energies.min() + rounding)[0]), f"0{self._n_qubits}b")
 
     @cached_property
     def basis_state_energy(self) -> float:
-        """Lowest energy of a computational basis state, reached with X gates alone."""
-        xs, diagonals = self.xor_diagonals
-        rows = diagonals[xs == 0]
-        return float(rows[0].real.min()) if len(rows) else 0.0
+        """Lowest energy of a computational basis state."""
+        return float(self.diagonal.min())
 
     @cached_property
     def product_state_energy(self) -> float:
@@ -212,6 +240,14 @@ class Hamiltonian:
         return min(self.basis_state_energy, float(energy.min()))
 
     # ------------------------------------------------------------------ conversions
+    @classmethod
+    def from_masks(cls, n_qubits: int, x: np.ndarray, z: np.ndarray, coefficients: np.ndarray) -> Hamiltonian:
+        """Terms whose strings are given as bit masks (see `masks`), shape (n_terms,) each; equal ones are added up."""
+        qubits = np.arange(n_qubits)[::-1]
+        letters = (x[:, None] >> qubits & 1) + 2 * (z[:, None] >> qubits & 1)
+        strings = ("".join(row) for row in np.array(list(_LETTERS))[letters].tolist())
+        return cls(zip(strings, coefficients.tolist(), strict=True))
+
     @classmethod
     def from_qiskit(cls, operator: Any) -> Hamiltonian:
         """Read a `qiskit.quantum_info.SparsePauliOp`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from qas.circuits import Circuit, Gate
+from qas.decomposition import Step, steps_of
 from qas.errors import CircuitError
-from qas.gates import GATES
+from qas.gates import EXCITATIONS, GATES, gate_spec
 
 MAX_QUBITS = 30
 """Largest number of qubits accepted from text, checked before anything is allocated."""
@@ -34,12 +36,27 @@ _REMOVE = "remove the measurements first, e.g. qc.remove_final_measurements()"
 
 # ---------------------------------------------------------------------- Qiskit
 def to_qiskit(circuit: Circuit) -> Any:
-    """The circuit as a `qiskit.QuantumCircuit` on ``circuit.n_qubits`` qubits, gate for gate and angle for angle."""
+    """The circuit as a `qiskit.QuantumCircuit` on ``circuit.n_qubits`` qubits, gate for gate and angle for angle.
+
+    Excitations become gates of their names, defined by their decomposition.
+    """
     from qiskit import QuantumCircuit
 
     result = QuantumCircuit(circuit.n_qubits)
     for gate in circuit:
-        getattr(result, gate.name)(*gate.angles, *gate.qubits)
+        if gate.name in EXCITATIONS:
+            result.append(_qiskit_excitation(gate), gate.qubits)
+        else:
+            getattr(result, gate.name)(*gate.angles, *gate.qubits)
+    return result
+
+
+def _qiskit_excitation(gate: Gate) -> Any:
+    from qiskit.circuit import Gate as QiskitGate
+
+    n_qubits = len(gate.qubits)
+    result = QiskitGate(gate.name, n_qubits, list(gate.angles))
+    result.definition = to_qiskit(Circuit(n_qubits, [Gate(gate.name, tuple(range(n_qubits)), gate.angles)]).decompose())
     return result
 
 
@@ -124,7 +141,7 @@ class _Unroller:
             return self._emit("rz", wires, operation.params)
         gates = self._definition(operation, wires)
         name = operation.name
-        if name in GATES and _is_our_gate(name, operation.params, wires, gates):
+        if (name in GATES or name in EXCITATIONS) and _is_our_gate(name, operation.params, wires, gates):
             self._count -= len(gates)
             return self._emit(name, wires, operation.params)
         return gates
@@ -170,7 +187,7 @@ def _synthesize(operation: Any) -> Any:
 
 def _is_our_gate(name: str, params: Sequence[Any], wires: tuple[int, ...], gates: Sequence[Gate]) -> bool:
     """Whether `gates` on `wires` multiply to the matrix of our gate `name`, up to a global phase."""
-    spec = GATES[name]
+    spec = gate_spec(name)
     if spec.n_qubits != len(wires) or spec.n_angles != len(params):
         return False
     local = {wire: q for q, wire in enumerate(wires)}
@@ -187,14 +204,39 @@ _DEFINITIONS = {
     "ryy": "gate ryy(theta) a, b { sx a; sx b; cx a, b; rz(theta) b; cx a, b; inv @ sx a; inv @ sx b; }",
     "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",
 }
-"""Gates that stdgates.inc lacks; written only when used."""
+"""Gates that stdgates.inc lacks; written only when used, as are excitations."""
+_QUARTER = math.pi / 2
+
+
+@cache
+def _definition_of(name: str) -> str:
+    """An excitation as a gate definition."""
+    spec = gate_spec(name)
+    qubits = "abcd"[: spec.n_qubits]
+    angles = [f"theta{k}" if spec.n_angles > 1 else "theta" for k in range(spec.n_angles)]
+
+    def angle(step: Step) -> str:
+        turns = "pi" if step.offset == math.pi else f"{round(step.offset / _QUARTER)}*pi/2"
+        terms = [f"{weight:+g}*{angle}" for weight, angle in zip(step.weights, angles, strict=False) if weight]
+        return "".join(terms).removeprefix("+") or turns
+
+    body = " ".join(
+        f"{step.name}{'' if step.name == 'cx' else f'({angle(step)})'} {', '.join(qubits[q] for q in step.qubits)};"
+        for step in steps_of(name)
+    )
+    return f"gate {name}({', '.join(angles)}) {', '.join(qubits)} {{ {body} }}"
 
 
 def to_qasm(circuit: Circuit) -> str:
-    """OpenQASM 3 text of the circuit; angles are the shortest decimals that read back bit for bit."""
+    """OpenQASM 3 text of the circuit; angles are the shortest decimals that read back bit for bit.
+
+    Excitations are written as gates of their own, with their decomposition as definition; `Circuit.decompose` does
+    without.
+    """
     used = circuit.counts
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
     lines += [text for name, text in _DEFINITIONS.items() if name in used]
+    lines += [_definition_of(name) for name in EXCITATIONS if name in used]
     lines.append(f"qubit[{circuit.n_qubits}] q;")
     for gate in circuit:
         name = "U" if gate.name == "u" else gate.name

@@ -1,4 +1,4 @@
-"""Molecules as problems: Hartree-Fock integrals from PySCF, mapped to qubits by qiskit-nature."""
+"""Molecules as problems: integrals from PySCF, encoded on qubits and freed of those that symmetries fix."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import hashlib
 import json
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qas.checks import one_line, shortened, whole_number
 from qas.errors import MissingExtraError, QasError, TooLargeError, UnknownNameError
+from qas.fermions import MAPPINGS, Molecule, jordan_wigner
 from qas.hamiltonians import Hamiltonian
+from qas.orbitals import ORBITALS, Rotation, fixed_orbitals, hartree_fock, localized, natural, unrestricted
 from qas.problems import CHEMICAL_ACCURACY, MOLECULES, Problem, load_problem
+from qas.tapering import Tapering
 
-MAPPINGS = {
-    "jordan-wigner": "one qubit per spin orbital, alpha orbitals first",
-    "jordan-wigner-interleaved": "one qubit per spin orbital, alpha and beta of each orbital side by side",
-    "parity": "parity encoding, less the two qubits that hold the conserved parities of alpha and of all electrons",
-    "parity-single": "parity encoding, less the one qubit that holds the parity of all electrons",
-    "parity-full": "parity encoding, one qubit per spin orbital",
-    "bravyi-kitaev": "Bravyi-Kitaev encoding, one qubit per spin orbital",
-}
-"""Encodings of spin orbitals; unless said otherwise with the alpha orbitals first and then the beta orbitals."""
 GUESSES = {
     "minao": "superposed atoms in a minimal basis",
     "1e": "orbitals of the bare nuclei",
@@ -33,10 +29,21 @@ GUESSES = {
     "huckel": "orbitals of extended Hückel theory",
 }
 """Starting points of Hartree-Fock, named as in PySCF."""
+USUAL = {"basis": "sto-3g", "charge": 0, "spin": 0, "guess": "minao", "mapping": "parity"} | {
+    "orbitals": "rhf",
+    "taper": False,
+}
+"""Settings that names of molecules do not tell."""
 MAX_QUBITS = 16
-"""Largest molecule, in qubits after the mapping."""
+"""Largest molecule, in qubits after mapping and tapering."""
+MAX_SPIN_ORBITALS = 20
+"""Largest molecule before tapering."""
 CUTOFF = 1e-9
 """Pauli terms with smaller coefficients (hartree) are rounding of the integrals and are left out."""
+NOBLE_GASES = (2, 10, 18, 36, 54, 86)
+"""Atomic numbers; an atom's core is that of the last noble gas before it."""
+ORBITALS_OF_NOBLE_GASES = (0, 1, 5, 9, 18, 27, 43)
+"""Full orbitals of nothing and of each of them."""
 BOHR_IN_ANGSTROM = 0.52917721092
 """Length of one bohr in ångström, as in PySCF (CODATA 2010)."""
 
@@ -52,17 +59,20 @@ def molecule(
     charge: int = 0,
     spin: int = 0,
     active: Active | None = None,
+    freeze_core: bool | Sequence[int] = False,
+    orbitals: str = "rhf",
     mapping: str = "parity",
+    taper: bool = False,
     unit: str = "angstrom",
     guess: str = "minao",
     name: str | None = None,
 ) -> Problem:
     """Electronic structure of a molecule as a qubit problem, in hartree.
 
-    Orbitals are those of a restricted (open-shell, if `spin` > 0) Hartree-Fock calculation. The identity term holds the
-    nuclear repulsion and the energy of the frozen core, so energies are total energies. `Problem.exact` is the lowest
-    energy over the whole space of qubits; ``provenance["sector_energy"]`` is the lowest one with the right numbers of
-    electrons (CASCI by PySCF), which may lie higher.
+    The identity term holds the nuclear repulsion and the energy of the frozen core, so energies are total energies.
+    `Problem.exact` is the lowest energy over the whole space of qubits; ``provenance["sector_energy"]`` is the lowest
+    one with the right numbers of electrons (CASCI by PySCF), which may lie higher. `Problem.molecule` knows the
+    electrons and how the qubits hold them, `Problem.determinant` the reference determinant.
 
     Args:
         geometry: ``"N 0 0 0; N 0 0 1.0977"`` (atoms separated by ``;`` or line ends) or ``[("N", (0, 0, 0)), …]``.
@@ -71,92 +81,107 @@ def molecule(
         spin: number of unpaired electrons, 2S.
         active: ``(electrons, orbitals)``: so many orbitals around the Fermi level, or ``(electrons, [1, 2, 5])``: these
             molecular orbitals, counted from 0 by energy. The lowest other orbitals hold the remaining electrons in
-            pairs. None: all electrons in all orbitals.
+            pairs. None: all electrons in all orbitals but those of `freeze_core`.
+        freeze_core: instead of `active`: True keeps pairs of electrons in the noble-gas shell of every atom, a list in
+            these Hartree-Fock orbitals, counted from 0 by energy.
+        orbitals: of the active space, a key of `qas.orbitals.ORBITALS`; core orbitals are Hartree-Fock's always.
         mapping: a key of `MAPPINGS`.
+        taper: take away a qubit for every Z2 symmetry of the operator: parities of electrons, and reflections and
+            rotations by 180 degrees of the molecule that its orbitals respect; the sector is that of the reference
+            determinant.
         unit: of the coordinates, ``"angstrom"`` or ``"bohr"``.
         guess: where Hartree-Fock starts, a key of `GUESSES`; it matters where Hartree-Fock has several solutions.
         name: id of the problem; default: formula, number of qubits, active electrons and orbitals, for two atoms the
             bond length in angstrom, and where that does not tell all a hash of the rest: ``lih-4-2e3o-1.6-5c0f1e``.
 
     Raises:
-        MissingExtraError: PySCF or qiskit-nature is not installed.
-        UnknownNameError: no such mapping, unit or guess.
-        TooLargeError: more than 16 qubits.
-        QasError: malformed geometry, unknown basis, electrons that do not fit charge, spin or active space, a
-            Hartree-Fock calculation that does not converge, or the name of a shipped molecule that is another one.
+        MissingExtraError: PySCF is not installed.
+        UnknownNameError: no such mapping, unit, guess or kind of orbitals.
+        TooLargeError: more than 16 qubits, or more than 20 before tapering.
+        QasError: malformed geometry, unknown basis, electrons that do not fit charge, spin or active space, frozen
+            orbitals that do not exist or hold no pair, a Hartree-Fock calculation that does not converge, or the name
+            of a shipped molecule that is another one.
 
     References:
         PySCF: Sun et al., J. Chem. Phys. 153, 024109 (2020), https://doi.org/10.1063/5.0006074.
-        Parity encoding and its reduction: Bravyi et al., arXiv:1701.08213, https://arxiv.org/abs/1701.08213.
+        Parity encoding and tapering: Bravyi et al., arXiv:1701.08213, https://arxiv.org/abs/1701.08213.
     """
-    if mapping not in MAPPINGS:
-        raise UnknownNameError("mapping", mapping, MAPPINGS)
-    if unit not in ("angstrom", "bohr"):
-        raise UnknownNameError("unit of length", unit, ("angstrom", "bohr"))
-    if guess not in GUESSES:
-        raise UnknownNameError("Hartree-Fock guess", guess, GUESSES)
+    for kind, chosen, known in (
+        ("mapping", mapping, MAPPINGS),
+        ("unit of length", unit, ("angstrom", "bohr")),
+        ("Hartree-Fock guess", guess, GUESSES),
+        ("kind of orbitals", orbitals, ORBITALS),
+    ):
+        if chosen not in known:
+            raise UnknownNameError(kind, chosen, known)
     if not isinstance(basis, str) or not re.fullmatch(r"[A-Za-z0-9+*(),\-_ ]{1,60}", basis):
         raise QasError(f"basis is the name of a basis set such as 'sto-3g', got {basis!r}")
+    if not isinstance(taper, bool):
+        raise QasError(f"taper is True or False, got {shortened(taper)}")
     charge = whole_number("the charge", charge, -1000, 1000)
     spin = whole_number("spin, the number of unpaired electrons,", spin, 0)
     atoms = _read_geometry(geometry, unit)
-    request = _read_active(active)
+    request, frozen = _read_active(active), _read_frozen(freeze_core)
+    if request is not None and frozen is not False:
+        raise QasError("active says which orbitals are frozen: give active or freeze_core, got both")
     try:
         import pyscf
-        import qiskit
-        import qiskit_nature
     except ImportError:
         raise MissingExtraError("qas.molecule", "chem") from None
 
     mol = _build(atoms, basis, charge, spin, unit)
-    electrons, orbitals, core = _active_space(request, mol.nelectron, spin, int(mol.nao))
-    n_qubits = _count_qubits(len(orbitals), mapping)
-    field = _hartree_fock(mol, guess)
-    coefficients = _fixed_orbitals(field.mo_energy, field.mo_occ, field.mo_coeff, mol.intor("int1e_ovlp"))
-    ordered = np.hstack([coefficients[:, list(core)], coefficients[:, list(orbitals)]])
-    constant, one_body, two_body, casci = _integrals(field, ordered, electrons, len(orbitals), spin)
-    terms = _map(one_body, two_body, (electrons + spin) // 2, (electrons - spin) // 2, mapping)
-    identity = "I" * n_qubits
-    terms[identity] = terms.get(identity, 0.0) + constant
-    hamiltonian = Hamiltonian({p: c for p, c in terms.items() if abs(c) >= CUTOFF or p == identity})
+    if frozen is not False:
+        request = _unfrozen(frozen, mol, spin)
+    electrons, space, core = _active_space(request, mol.nelectron, spin, int(mol.nao))
+    _check_size(len(space), mapping, taper)
+    field = hartree_fock(mol, guess)
+    made = _active_integrals(field, space, core, ((electrons + spin) // 2, (electrons - spin) // 2))
+    lowest, turned = unrestricted(made.one_body, made.two_body, made.n_alpha, made.n_beta)
+    for flipped in range(1, min(made.n_beta, len(space) - made.n_alpha) + 1):
+        counts = made.n_alpha + flipped, made.n_beta - flipped
+        lowest = min(lowest, unrestricted(made.one_body, made.two_body, *counts)[0])
+    rotation = turned if orbitals == "uhf" else _rotation(orbitals, field, made)
+    encoded_by, hamiltonian = _encode(made, rotation, mapping, taper)
     formula = _formula(symbol for symbol, _ in atoms)
     settings = {
         "basis": basis,
         "charge": charge,
         "spin": spin,
         "guess": guess,
-        "active_orbitals": list(orbitals),
+        "active_orbitals": list(space),
         "mapping": mapping,
     }
-    what, tail = _told_apart(atoms, unit, settings, list(range(len(core), len(core) + len(orbitals))))
-    made = Problem(
-        name=name if name is not None else f"{formula}-{n_qubits}-{electrons}e{len(orbitals)}o{tail}".lower(),
+    usual = settings | USUAL | {"active_orbitals": list(range(len(core), len(core) + len(space)))}
+    what, tail = _told_apart(atoms, unit, settings | {"orbitals": orbitals, "taper": taper}, usual)
+    n_qubits = hamiltonian.n_qubits
+    kinds = {"rhf": "ROHF" if spin else "RHF", "uhf": "UHF"}
+    problem = Problem(
+        name=name if name is not None else f"{formula}-{n_qubits}-{electrons}e{len(space)}o{tail}".lower(),
         hamiltonian=hamiltonian,
         unit="hartree",
         threshold=CHEMICAL_ACCURACY,
-        description=f"{formula}{what}, {basis.upper()}, {electrons}e in {len(orbitals)} orbitals, {mapping}",
+        description=f"{formula}{what}, {basis.upper()}, {electrons}e in {len(space)} orbitals, {mapping}"
+        + (", tapered" if taper else ""),
         provenance={
             "family": "molecule",
             "geometry": [[symbol, list(position)] for symbol, position in atoms],
             "geometry_unit": unit,
             **settings,
-            "orbitals": "ROHF" if spin else "RHF",
+            "orbitals": kinds.get(orbitals, orbitals),
             "active_electrons": electrons,
             "core_orbitals": list(core),
             "qubit_order": "alpha orbitals by energy, then beta orbitals; qubit 0 is the rightmost letter",
             "cutoff": CUTOFF,
             "nuclear_repulsion": float(mol.energy_nuc()),
             "hartree_fock": float(field.e_tot),
-            "sector_energy": casci,
-            "versions": {
-                "pyscf": pyscf.__version__,
-                "qiskit-nature": qiskit_nature.__version__,
-                "qiskit": qiskit.__version__,
-            },
-        },
+            "sector_energy": made.energy,
+            "versions": {"pyscf": pyscf.__version__},
+        }
+        | ({"tapering": encoded_by.tapering.to_json()} if taper and encoded_by.tapering else {}),
+        references={"unrestricted": lowest + made.constant},
     )
-    _refuse_shipped_name(made)
-    return made
+    _refuse_shipped_name(problem)
+    return problem
 
 
 # ---------------------------------------------------------------------- input
@@ -235,34 +260,53 @@ def _active_space(
     return electrons, chosen, tuple(rest[:n_core])
 
 
-def _count_qubits(n_orbitals: int, mapping: str) -> int:
+def _read_frozen(freeze_core: Any) -> bool | tuple[int, ...]:
+    if isinstance(freeze_core, bool):
+        return freeze_core
+    if not isinstance(freeze_core, (list, tuple, range, np.ndarray)):
+        raise QasError(f"freeze_core is True, False or a list of orbitals, got {shortened(freeze_core)}")
+    chosen = tuple(whole_number("the index of a frozen orbital", orbital, 0) for orbital in freeze_core)
+    if len(set(chosen)) != len(chosen):
+        raise QasError(f"frozen orbitals are different indices from 0, got {list(chosen)}")
+    return chosen
+
+
+def _unfrozen(frozen: bool | tuple[int, ...], mol: Any, spin: int) -> tuple[int, tuple[int, ...]]:
+    """Electrons and orbitals that are left when some orbitals are frozen; True: the noble-gas shell of every atom."""
+    if isinstance(frozen, bool):
+        shells = (bisect_left(NOBLE_GASES, int(mol.atom_charge(atom))) for atom in range(mol.natm))
+        frozen = tuple(range(sum(ORBITALS_OF_NOBLE_GASES[shell] for shell in shells)))
+    pairs = (mol.nelectron - spin) // 2
+    if wrong := [orbital for orbital in frozen if orbital >= pairs]:
+        rule = (
+            f"frozen orbitals hold a pair of electrons: those are 0 to {pairs - 1}" if pairs else "no orbital is full"
+        )
+        raise QasError(f"{rule}, got {wrong[0]}")
+    electrons = mol.nelectron - 2 * len(frozen)
+    if electrons < 1:
+        raise QasError(f"freeze_core leaves an electron, got {len(frozen)} orbitals for {mol.nelectron} electrons")
+    return electrons, tuple(orbital for orbital in range(int(mol.nao)) if orbital not in frozen)
+
+
+def _check_size(n_orbitals: int, mapping: str, taper: bool) -> None:
+    """Before Hartree-Fock: tapering takes away two qubits at least, how many more the orbitals decide."""
     n_qubits = 2 * n_orbitals - {"parity": 2, "parity-single": 1}.get(mapping, 0)
-    if n_qubits < 1:
-        raise QasError(
-            "the parity mapping removes two qubits and needs two active orbitals, got 1; use 'jordan-wigner'"
-        )
-    if n_qubits > MAX_QUBITS:
+    if n_qubits < 1 or (taper and n_orbitals < 2):
+        rule = "tapering and the parity mapping remove two qubits and need two active orbitals"
+        raise QasError(f"{rule}, got 1; use 'jordan-wigner'")
+    if 2 * n_orbitals > MAX_SPIN_ORBITALS or (n_qubits > MAX_QUBITS and not taper):
         raise TooLargeError(
-            f"molecules have up to {MAX_QUBITS} qubits, got {n_qubits} from {n_orbitals} orbitals; "
-            "give a smaller active=(electrons, orbitals)"
+            f"molecules have up to {MAX_QUBITS} qubits, {MAX_SPIN_ORBITALS} before tapering, got {n_qubits} from "
+            f"{n_orbitals} orbitals; give a smaller active=(electrons, orbitals)"
         )
-    return n_qubits
 
 
-def _told_apart(atoms: list[Atom], unit: str, settings: dict[str, Any], orbitals: list[int]) -> tuple[str, str]:
+def _told_apart(atoms: list[Atom], unit: str, settings: dict[str, Any], usual: dict[str, Any]) -> tuple[str, str]:
     """What tells a molecule from others of its formula and size: words for the description, the end of its name.
 
     Two atoms have their distance in angstrom. All else that is not as usual is in a hash: the positions of more atoms,
-    rounded to 1e-6 angstrom, and settings that differ from the defaults, with `orbitals` for the active ones.
+    rounded to 1e-6 angstrom, and settings that differ.
     """
-    usual = {
-        "basis": "sto-3g",
-        "charge": 0,
-        "spin": 0,
-        "guess": "minao",
-        "active_orbitals": orbitals,
-        "mapping": "parity",
-    }
     rest: dict[str, Any] = {key: value for key, value in settings.items() if value != usual[key]}
     words = tail = ""
     scale = 1.0 if unit == "angstrom" else BOHR_IN_ANGSTROM
@@ -280,9 +324,10 @@ def _refuse_shipped_name(made: Problem) -> None:
     """Raises QasError: the name is that of a shipped molecule, and this one is another."""
     if (MOLECULES / f"{made.name}.json").exists():
         shipped = load_problem(made.name).provenance
-        for key in ("geometry", "geometry_unit", "basis", "charge", "spin", "guess", "active_orbitals", "mapping"):
-            if shipped[key] != made.provenance[key]:
-                told = f"with the {key.replace('_', ' ')} {shortened(shipped[key])}"
+        keys = ("geometry", "geometry_unit", "basis", "charge", "spin", "guess", "active_orbitals", "mapping")
+        for key in (*keys, "orbitals", "tapering"):
+            if shipped.get(key) != made.provenance.get(key):
+                told = f"with the {key.replace('_', ' ')} {shortened(shipped.get(key))}"
                 raise QasError(f"{made.name} is the name of a shipped molecule {told}; choose another name for this")
 
 
@@ -314,129 +359,109 @@ def _build(atoms: list[Atom], basis: str, charge: int, spin: int, unit: str) -> 
         raise QasError(f"PySCF cannot build the molecule in basis {basis!r}: {one_line(error)}") from None
 
 
-def _hartree_fock(mol: Any, guess: str) -> Any:
-    """Converged restricted Hartree-Fock; by the second-order solver where the usual iteration does not converge."""
-    from pyscf import scf
+@dataclass(frozen=True)
+class _Integrals:
+    """The electrons of an active space in Hartree-Fock orbitals; energies in hartree."""
 
-    field = scf.RHF(mol) if mol.spin == 0 else scf.ROHF(mol)
-    # Far below chemical accuracy: leftovers of the iteration break symmetries and show up as spurious Pauli terms.
-    field.conv_tol, field.conv_tol_grad, field.max_cycle = 1e-13, 1e-9, 200
-    field.init_guess = guess
-    field.kernel()
-    if not field.converged:
-        field = field.newton()
-        field.conv_tol, field.conv_tol_grad = 1e-12, 1e-7
-        field.kernel(field.mo_coeff, field.mo_occ)
-    if not field.converged:
-        raise QasError("the Hartree-Fock calculation did not converge; check geometry, charge and spin")
-    return field
-
-
-def _fixed_orbitals(energies: Any, occupations: Any, coefficients: Any, overlap: Any) -> np.ndarray:
-    """Orbitals with every free choice fixed: signs, and rotations among orbitals of the same energy and occupation.
-
-    Without this, an active space that cuts through degenerate orbitals would depend on the linear algebra library.
-
-    Args:
-        energies: shape (n_orbitals,), ascending.
-        occupations: shape (n_orbitals,).
-        coefficients: shape (n_basis, n_orbitals).
-        overlap: of the basis functions, shape (n_basis, n_basis).
-    """
-    fixed = np.array(coefficients, dtype=np.float64)
-    start = 0
-    for stop in range(1, fixed.shape[1] + 1):
-        together = (
-            stop < fixed.shape[1]
-            and abs(energies[stop] - energies[stop - 1]) < 1e-6
-            and occupations[stop] == occupations[stop - 1]
-        )
-        if together:
-            continue
-        block = fixed[:, start:stop]
-        done = np.zeros((len(block), 0))
-        while block.shape[1]:
-            # The projection onto the basis function it contains most becomes an orbital; ties go to the first function.
-            weights = np.linalg.norm(overlap @ block, axis=1)
-            pivot = int(np.flatnonzero(weights > weights.max() * (1 - 1e-5))[0])
-            row = (overlap @ block)[pivot]
-            turn = np.linalg.svd(row[None, :])[2].T
-            turned = block @ turn
-            first = turned[:, :1]
-            first = first * np.sign((overlap @ first)[pivot])
-            done, block = np.hstack([done, first]), turned[:, 1:]
-        fixed[:, start:stop] = done
-        start = stop
-    return fixed
+    orbitals: np.ndarray
+    """coefficients of the active orbitals, shape (n_basis, n)"""
+    n_alpha: int
+    n_beta: int
+    constant: float
+    """of the nuclei and the core electrons"""
+    one_body: np.ndarray
+    """shape (n, n)"""
+    two_body: np.ndarray
+    """chemists' order, shape (n, n, n, n)"""
+    energy: float
+    """of the ground state, by CASCI"""
+    density: np.ndarray
+    """of the ground state, summed over spin, shape (n, n)"""
 
 
-def _integrals(
-    field: Any, orbitals: np.ndarray, electrons: int, n_active: int, spin: int
-) -> tuple[float, np.ndarray, np.ndarray, float]:
-    """Constant, one- and two-body integrals (chemists' order) of the active space, and its CASCI energy; hartree.
+def _active_integrals(field: Any, space: Sequence[int], core: Sequence[int], electrons: tuple[int, int]) -> _Integrals:
+    """Integrals and ground state of an active space.
 
     Args:
         field: converged Hartree-Fock object.
-        orbitals: core orbitals and then active orbitals, shape (n_basis, n_core + n_active).
-        electrons: number of active electrons.
-        n_active: number of active orbitals.
-        spin: number of unpaired electrons.
+        space: active orbitals.
+        core: doubly occupied orbitals.
+        electrons: active ones of spin up and down.
     """
     from pyscf import ao2mo, mcscf
 
-    n_alpha, n_beta = (electrons + spin) // 2, (electrons - spin) // 2
-    casci = mcscf.CASCI(field, n_active, (n_alpha, n_beta))
+    overlap = field.mol.intor("int1e_ovlp")
+    coefficients = fixed_orbitals(field.mo_energy, field.mo_occ, field.mo_coeff, overlap)
+    ordered = np.hstack([coefficients[:, list(core)], coefficients[:, list(space)]])
+    casci = mcscf.CASCI(field, len(space), electrons)
     casci.fcisolver.conv_tol = 1e-12
-    one_body, constant = casci.get_h1eff(orbitals)
-    two_body = ao2mo.restore(1, casci.get_h2eff(orbitals), n_active)
-    energy = casci.kernel(orbitals)[0]
-    return float(constant), np.asarray(one_body), np.asarray(two_body), float(energy)
-
-
-def _map(one_body: np.ndarray, two_body: np.ndarray, n_alpha: int, n_beta: int, mapping: str) -> dict[str, float]:
-    """Pauli terms of the electronic Hamiltonian without its constant."""
-    from qiskit_nature.second_q.hamiltonians import ElectronicEnergy
-    from qiskit_nature.second_q.mappers import (
-        BravyiKitaevMapper,
-        InterleavedQubitMapper,
-        JordanWignerMapper,
-        ParityMapper,
+    one_body, constant = casci.get_h1eff(ordered)
+    two_body = ao2mo.restore(1, casci.get_h2eff(ordered), len(space))
+    energy, _, state, *_ = casci.kernel(ordered)
+    return _Integrals(
+        orbitals=ordered[:, len(core) :],
+        n_alpha=electrons[0],
+        n_beta=electrons[1],
+        constant=float(constant),
+        one_body=np.asarray(one_body),
+        two_body=np.asarray(two_body),
+        energy=float(energy),
+        density=np.asarray(casci.fcisolver.make_rdm1(state, len(space), electrons)),
     )
 
-    mappers = {
-        "jordan-wigner": JordanWignerMapper(),
-        "jordan-wigner-interleaved": InterleavedQubitMapper(JordanWignerMapper()),
-        "bravyi-kitaev": BravyiKitaevMapper(),
-    }
-    mapper = mappers.get(mapping, ParityMapper())
-    operator = mapper.map(ElectronicEnergy.from_raw_integrals(one_body, two_body).second_q_op())
-    terms = Hamiltonian.from_qiskit(operator).terms
-    # Alpha orbitals come first: qubit n-1 holds the parity of all electrons, qubit n/2-1 that of the alpha electrons.
-    n = 2 * len(one_body)
-    if mapping in ("parity", "parity-single"):
-        terms = _without_qubit(terms, n - 1, n_alpha + n_beta)
-    if mapping == "parity":
-        terms = _without_qubit(terms, n // 2 - 1, n_alpha)
-    return terms
+
+def _rotation(kind: str, field: Any, made: _Integrals) -> Rotation:
+    """Of the restricted kinds of `ORBITALS`: the same for alpha and beta."""
+    turn = np.eye(len(made.one_body))
+    if kind == "natural":
+        turn = natural(made.density)
+    elif kind == "localized":
+        turn = localized(field.mol, made.orbitals, field.get_fock(), made.n_alpha, made.n_beta)
+    return turn, turn
 
 
-def _without_qubit(terms: dict[str, float], qubit: int, parity: int) -> dict[str, float]:
-    """Terms with a conserved qubit replaced by its value (-1)**parity.
+def _encode(made: _Integrals, rotation: Rotation, mapping: str, taper: bool) -> tuple[Molecule, Hamiltonian]:
+    """How qubits hold the electrons, and the operator on them.
 
     Raises:
-        QasError: the qubit is not conserved.
+        TooLargeError: more qubits than allowed are left after tapering.
     """
-    reduced: dict[str, float] = {}
-    for string, coefficient in terms.items():
-        position = len(string) - 1 - qubit
-        letter = string[position]
-        if letter not in "IZ":
-            if abs(coefficient) < CUTOFF:
-                continue
-            raise QasError(f"qubit {qubit} is not conserved: the operator has the term {string}")
-        rest = string[:position] + string[position + 1 :]
-        reduced[rest] = reduced.get(rest, 0.0) + (-coefficient if letter == "Z" and parity % 2 else coefficient)
-    return reduced
+    operator = _without_rounding(jordan_wigner(*_spin_orbitals(made, rotation)))
+    counts = len(made.one_body), made.n_alpha, made.n_beta
+    molecule = Molecule(*counts, mapping)
+    if taper:
+        whole = Molecule(*counts, "parity-full" if mapping.startswith("parity") else mapping)
+        tapering = Tapering.of(whole.encode(operator), determinant=whole.encode_determinant())
+        molecule = Molecule(*counts, mapping, tapering)
+    if molecule.n_qubits > MAX_QUBITS:
+        raise TooLargeError(
+            f"molecules have up to {MAX_QUBITS} qubits, got {molecule.n_qubits} after tapering; "
+            "give a smaller active=(electrons, orbitals)"
+        )
+    terms = molecule.encode(operator).terms
+    identity = "I" * molecule.n_qubits
+    terms[identity] = terms.get(identity, 0.0) + made.constant
+    return molecule, _without_rounding(Hamiltonian(terms))
+
+
+def _without_rounding(operator: Hamiltonian) -> Hamiltonian:
+    identity = "I" * operator.n_qubits
+    terms = {p: c for p, c in operator.terms.items() if abs(c) >= CUTOFF or p == identity}
+    return Hamiltonian(terms or {identity: 0.0})
+
+
+def _spin_orbitals(made: _Integrals, rotation: Rotation) -> tuple[np.ndarray, np.ndarray]:
+    """Integrals over spin orbitals, alpha first, after a rotation; shapes (2n, 2n) and (2n, 2n, 2n, 2n)."""
+    n = len(made.one_body)
+    one_body, two_body = np.zeros((2 * n,) * 2), np.zeros((2 * n,) * 4)
+    spins = [(slice(s * n, s * n + n), turn) for s, turn in enumerate(rotation)]
+    for here, u in spins:
+        one_body[here, here] = u.T @ made.one_body @ u
+        for there, v in spins:
+            two_body[here, here, there, there] = np.einsum(
+                "pqrs,pi,qj,rk,sl->ijkl", made.two_body, u, u, v, v, optimize=True
+            )
+    return one_body, two_body
 
 
 __all__ = ["BOHR_IN_ANGSTROM", "GUESSES", "MAPPINGS", "MAX_QUBITS", "molecule"]

@@ -85,7 +85,7 @@ class Record:
         if self.recorder is not None:
             c = found.circuit
             self.recorder.row(
-                (meter.evaluations, now, found.energy, found.error, len(c), c.two_qubit_gates, c.n_angles,
+                (meter.evaluations, now, found.energy, found.error, c.n_gates, c.two_qubit_gates, c.n_angles,
                  self.best_error)
             )  # fmt: skip
         if self.on_progress is not None and now - self._last_progress > 0.2:
@@ -132,7 +132,7 @@ class Record:
             meter.evaluations,
             meter.architectures,
             best[0] if best else np.inf,
-            len(best[2]) if best else 0,
+            best[2].n_gates if best else 0,
             best[2].two_qubit_gates if best else 0,
             meter.fraction,
             len(self.front),

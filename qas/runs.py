@@ -80,7 +80,7 @@ class Result:
 
     @property
     def gates(self) -> int:
-        return len(self.circuit)
+        return self.circuit.n_gates
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; the OpenQASM text is there for readers, `gates` for exact reading."""
@@ -89,7 +89,7 @@ class Result:
             "energy": self.energy,
             "noise_free_error": self.noise_free_error,
             "noise_free_energy": self.noise_free_energy,
-            "gates": len(self.circuit),
+            "gates": self.gates,
             "two_qubit_gates": self.two_qubit_gates,
             "depth": self.circuit.depth,
             "evaluations": self.evaluations,
@@ -178,7 +178,7 @@ class Front:
 
     def add(self, circuit: Circuit, energy: float, error: float, evaluations: int) -> bool:
         """Offer a circuit; returns whether it joined."""
-        two, gates = circuit.two_qubit_gates, len(circuit)
+        two, gates = circuit.two_qubit_gates, circuit.n_gates
         if not self.accepts(error, two, gates):
             return False
         self._points[two, gates] = (error, energy, circuit, evaluations)
@@ -218,7 +218,7 @@ class Front:
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
         for error, energy, circuit, count in checked_points(data):
-            place = circuit.two_qubit_gates, len(circuit)
+            place = circuit.two_qubit_gates, circuit.n_gates
             front._grow(*place)
             front._points[place] = (error, energy, circuit, count)
         front._rebuild()

@@ -10,7 +10,7 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import GATES
+from qas.gates import EXCITATIONS, GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
 _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
@@ -19,9 +19,10 @@ _DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
     """An equal circuit with no trivially redundant gates, for a register that starts in |0…0>.
 
-    Repeats until nothing changes: neighbouring rotations about the same axis are added; neighbouring equal self-inverse
-    gates cancel; rotations by a multiple of 2π go; gates that are diagonal on qubits still in |0⟩, and CX whose control
-    is still in |0⟩, go. The prepared state is the same up to a global phase.
+    Repeats until nothing changes: neighbouring rotations about the same axis, and equal excitations, are added;
+    neighbouring equal self-inverse gates cancel; rotations and excitations by a multiple of 2π go; gates that are
+    diagonal on qubits still in |0⟩, excitations of such qubits, and CX whose control is still in |0⟩, go. The prepared
+    state is the same up to a global phase.
 
     Args:
         circuit: what is simplified; returned itself if nothing goes.
@@ -42,35 +43,45 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
     ground = [not whole] * n_qubits
     for gate in gates:
         name = gate.name
-        first, second = gate.qubits[0], gate.qubits[-1]
+        qubits, spec = gate.qubits, GATES.get(name) or EXCITATIONS[name]
+        first, second, many = qubits[0], qubits[-1], len(qubits) > 2
         if ground[first] or ground[second]:
-            both = ground[first] and ground[second]
-            if (name in _DIAGONAL and both) or (name == "cx" and ground[first]) or name == "cz":
+            every = ground[first] and ground[second] and not (many and not all(ground[q] for q in qubits))
+            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[first]) or name == "cz":
                 continue
-        spec = GATES[name]
-        if spec.axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance:
+        turns = spec.axis or spec.exchanges  # the same up to its sign after 2π
+        small = turns and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance
+        if small and (len(gate.angles) == 1 or _next_to_nothing(gate.angles, tolerance)):
             continue
         where = last[first][-1] if last[first] else -1
-        if where >= 0 and (first == second or (last[second] and last[second][-1] == where)):
+        if where >= 0 and last[second] and last[second][-1] == where and not (many and _apart(last, qubits)):
             partner = kept[where]
             if partner is not None and partner.name == name and _same_qubits(partner, gate, spec.symmetric):
-                if spec.axis:
-                    kept[where] = partner.with_angles((partner.angles[0] + gate.angles[0],))
+                if turns:
+                    angles = zip(partner.angles, gate.angles, strict=True)
+                    kept[where] = partner.with_angles(tuple([a + b for a, b in angles]))
                     continue
                 if name in _SELF_INVERSE:
                     kept[where] = None
-                    last[first].pop()
-                    if first != second:
-                        last[second].pop()
+                    for qubit in qubits:
+                        last[qubit].pop()
                     continue
         position = len(kept)
-        last[first].append(position)
-        ground[first] = False
-        if first != second:
-            last[second].append(position)
-            ground[second] = False
+        for qubit in qubits:
+            last[qubit].append(position)
+            ground[qubit] = False
         kept.append(gate)
     return [g for g in kept if g is not None]
+
+
+def _apart(last: list[list[int]], qubits: tuple[int, ...]) -> bool:
+    """Whether the last gates on some qubits differ."""
+    return len({last[q][-1] if last[q] else -1 for q in qubits}) > 1
+
+
+def _next_to_nothing(angles: tuple[float, ...], tolerance: float) -> bool:
+    """Whether all angles are so close to multiples of 2π."""
+    return all(abs(math.remainder(angle, 2 * math.pi)) < tolerance for angle in angles)
 
 
 def _same_qubits(a: Gate, b: Gate, symmetric: bool) -> bool:
@@ -85,11 +96,12 @@ def wrap_angles(circuit: Circuit) -> Circuit:
 
 
 def without_small_rotations(circuit: Circuit, below: float) -> list[Circuit]:
-    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each."""
+    """The circuit without all its rotations closer to a multiple of 2π than `below`, then without one of them each.
+
+    Excitations count as rotations.
+    """
     small = [
-        i
-        for i, gate in enumerate(circuit)
-        if GATES[gate.name].axis and abs(math.remainder(gate.angles[0], 2 * math.pi)) < below
+        i for i, gate in enumerate(circuit) if gate.angles and gate.name != "u" and _next_to_nothing(gate.angles, below)
     ]
     choices = [small] + ([[i] for i in small] if len(small) > 1 else [])
     return [
@@ -110,7 +122,7 @@ def merge_runs(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -
         gates: names that may be used.
         whole: keep the circuit's whole matrix up to a global phase, not the state that it makes of |0…0> alone.
     """
-    names = [name for name in gates if GATES[name].n_qubits == 1]
+    names = [name for name in gates if gate_spec(name).n_qubits == 1]
     shorter: dict[int, list[Gate]] = {}
     for run, at_start in _runs(circuit):
         found = _shortest([circuit[i] for i in run], names, whole or not at_start)

@@ -23,6 +23,12 @@ CH2 = [
     ("H", (1.08 * math.sin(HALF), 1.08 * math.cos(HALF), 0.0)),
     ("H", (-1.08 * math.sin(HALF), 1.08 * math.cos(HALF), 0.0)),
 ]
+WATER_HALF = math.radians(104.52 / 2)
+WATER = [
+    ("O", (0.0, 0.0, 0.0)),
+    ("H", (0.9572 * math.sin(WATER_HALF), 0.9572 * math.cos(WATER_HALF), 0.0)),
+    ("H", (-0.9572 * math.sin(WATER_HALF), 0.9572 * math.cos(WATER_HALF), 0.0)),
+]
 IN_BOHR = "published benchmarks took these numbers, meant as angstrom, for bohr; this is the geometry they computed"
 EXCITED = (
     "the published orbitals are those of a Hartree-Fock solution at -36.8791 hartree, found from the guess '1e'; "
@@ -56,6 +62,28 @@ def larger(geometry: Any, active: tuple[int, int], unit: str) -> dict[str, Any]:
     return {"geometry": geometry, "mapping": "jordan-wigner", "active": active, "unit": unit}
 
 
+def beh2(length: float) -> str:
+    """Linear BeH2 along z, bond length in angstrom."""
+    return f"H 0 0 {-length}; Be 0 0 0; H 0 0 {length}"
+
+
+def hydrogens(count: int, length: float) -> str:
+    """A chain of hydrogen atoms along z, distance of neighbours in angstrom."""
+    return "; ".join(f"H 0 0 {round(length * k, 9)}" for k in range(count))
+
+
+def compact(name: str, title: str, geometry: Any, **options: Any) -> dict[str, Recipe]:
+    """A problem on which compact circuits are compared, and its twin without the qubits that symmetries fix.
+
+    Qubits are counted before tapering. The first distance has the plain name; others follow it: ``lih-12-3.0``.
+    """
+    options |= {"geometry": geometry}
+    return {
+        name: Recipe(title, options | {"mapping": "jordan-wigner"}),
+        f"{name}-tapered": Recipe(title, options | {"mapping": "parity", "taper": True}),
+    }
+
+
 RECIPES = {
     "h2-2": Recipe("H2 at 0.7414 angstrom", h2(0.7414, "parity"), -1.137270),
     "h2-3": Recipe("H2 at 0.7414 angstrom", h2(0.7414, "parity-single"), -1.137270),
@@ -73,6 +101,17 @@ RECIPES = {
     ),
     "h2o-8": Recipe("H2O in angstrom", larger(H2O, (4, 4), "angstrom"), -74.972336, IN_ANGSTROM),
     "h2o-8-bohr": Recipe("H2O in bohr", larger(H2O, (4, 4), "bohr"), -73.294107, IN_BOHR),
+    **compact("lih-12", "LiH at 1.546 angstrom", "Li 0 0 0; H 0 0 1.546"),
+    **compact("lih-12-3.0", "LiH at 3.0 angstrom", "Li 0 0 0; H 0 0 3.0"),
+    **compact("beh2-14", "BeH2, 1.316 angstrom", beh2(1.316)),
+    **compact("beh2-14-3.0", "BeH2, 3.0 angstrom", beh2(3.0)),
+    **compact("h4-8", "H4 chain, 1.0 angstrom", hydrogens(4, 1.0)),
+    **compact("h4-8-1.5", "H4 chain, 1.5 angstrom", hydrogens(4, 1.5)),
+    **compact("h6-12", "H6 chain, 1.0 angstrom", hydrogens(6, 1.0)),
+    **compact("h6-12-1.5", "H6 chain, 1.5 angstrom", hydrogens(6, 1.5)),
+    **compact("h2o-12", "H2O, 0.9572 angstrom, 104.52 degrees", WATER, freeze_core=True),
+    **compact("n2-12", "N2 at 1.0977 angstrom", "N 0 0 0; N 0 0 1.0977", active=(6, 6)),
+    **compact("n2-12-1.8", "N2 at 1.8 angstrom", "N 0 0 0; N 0 0 1.8", active=(6, 6)),
 }
 
 
@@ -81,7 +120,7 @@ def independent_casci(problem: Problem) -> tuple[float, float]:
 
     Returns:
         energy with the problem's numbers of electrons, and the lowest over all numbers of electrons and spin
-        projections of the active space; hartree.
+        projections that its qubits tell apart no better; hartree.
     """
     from pyscf import ao2mo, fci, gto, mcscf, scf
 
@@ -104,11 +143,11 @@ def independent_casci(problem: Problem) -> tuple[float, float]:
     lowest = math.inf
     for alpha in range(len(orbitals) + 1):
         for beta in range(len(orbitals) + 1):
-            if problem.provenance["mapping"] == "parity" and (
+            if data["mapping"] == "parity" and (
                 alpha % 2 != data["active_electrons"] // 2 % 2 or beta % 2 != data["active_electrons"] // 2 % 2
             ):
                 continue
-            if problem.provenance["mapping"] == "parity-single" and (alpha + beta - data["active_electrons"]) % 2:
+            if data["mapping"] == "parity-single" and (alpha + beta - data["active_electrons"]) % 2:
                 continue
             if alpha + beta == 0:
                 lowest = min(lowest, float(constant))
@@ -129,6 +168,10 @@ def make(name: str) -> Problem:
     casci, lowest = independent_casci(made)
     assert abs(made.provenance["sector_energy"] - casci) < 1e-8, (name, made.provenance["sector_energy"], casci)
     assert abs(made.exact - lowest) < 1e-8, (name, made.exact, lowest)
+    assert made.molecule is not None and made.unrestricted is not None
+    determinant = made.energy(made.reference_circuit)
+    assert abs(determinant - made.provenance["hartree_fock"]) < 1e-8, (name, determinant)
+    assert made.exact - 1e-8 <= made.unrestricted <= made.provenance["hartree_fock"] + 1e-8, (name, made.unrestricted)
     if recipe.published is not None:
         assert abs(made.exact - recipe.published) < 1e-6, (name, made.exact, recipe.published)
     extra: dict[str, Any] = {"casci": casci, "generator": "scripts/make_molecules.py"}
@@ -137,8 +180,11 @@ def make(name: str) -> Problem:
     if recipe.note:
         extra["note"] = recipe.note
     space = f"{made.provenance['active_electrons']}e in {len(made.provenance['active_orbitals'])} orbitals"
-    description = f"{recipe.title}, {made.provenance['basis'].upper()}, {space}, {made.provenance['mapping']}"
-    return replace(made, name=name, description=description, provenance=made.provenance | extra)
+    words = [recipe.title, made.provenance["basis"].upper(), space, made.provenance["mapping"]]
+    words += ["tapered"] if recipe.options.get("taper") else []
+    references = made.references | {"determinants": made.determinants}
+    provenance = made.provenance | extra
+    return replace(made, name=name, description=", ".join(words), provenance=provenance, references=references)
 
 
 def main() -> None:
@@ -151,9 +197,12 @@ def main() -> None:
     for name in arguments.names or RECIPES:
         made = make(name)
         made.save(arguments.out / f"{name}.json")
+        simple = made.triviality
         print(
-            f"{name:12s} {made.n_qubits} qubits {len(made.hamiltonian):4d} terms  exact {made.exact:.9f}  "
-            f"casci {made.provenance['casci']:.9f}  product {made.product_state:.9f}  basis {made.basis_state:.9f}"
+            f"{name:20s} {made.n_qubits:2d} qubits {len(made.hamiltonian):4d} terms  exact {made.exact:.9f}  "
+            f"casci {made.provenance['casci']:.9f}  errors: product state {simple.product_state:.5f}, "
+            f"unrestricted {simple.unrestricted:.5f}; {simple.determinants} determinants",
+            flush=True,
         )
 
 

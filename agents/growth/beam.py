@@ -46,7 +46,7 @@ class BeamAgent(Agent):
         gates = search.alphabet.placed
         one = [g for g in gates if len(g.qubits) == 1]
         self.extensions: list[tuple[Gate, ...]] = [(g,) for g in gates]
-        self.extensions += [(t, g) for t in gates if len(t.qubits) == 2 for g in one if g.qubits[0] in t.qubits]
+        self.extensions += [(t, g) for t in gates if len(t.qubits) > 1 for g in one if g.qubits[0] in t.qubits]
 
     def run(self) -> None:
         if not self.beam:

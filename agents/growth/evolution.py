@@ -60,7 +60,7 @@ class EvolutionAgent(Agent):
         self.refused = 0
         placed = search.alphabet.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
-        self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) == 2]
+        self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -240,7 +240,7 @@ class EvolutionAgent(Agent):
         index = int(rng.integers(size))
         gate = circuit[index]
         if kind < 0.8:
-            pool = self._two if len(gate.qubits) == 2 else self._one
+            pool = self._two if len(gate.qubits) > 1 else self._one
             return circuit.replace(index, self._gate(self._pick(pool)))
         if kind < 0.9:
             return circuit.delete(index).insert(int(rng.integers(size)), gate)

@@ -109,7 +109,7 @@ class Ledger:
         import optuna
 
         self._about = {"circuit": [circuit.n_qubits, circuit.to_list()], "number": number}
-        counts = {"gates": len(circuit), "two_qubit_gates": circuit.two_qubit_gates, "depth": circuit.depth}
+        counts = {"gates": circuit.n_gates, "two_qubit_gates": circuit.two_qubit_gates, "depth": circuit.depth}
         counts |= {name: circuit.count(name) for name in self._distributions if name not in counts}
         self._counts = {"params": counts, "distributions": self._distributions}
         self._started = datetime.now()
@@ -201,7 +201,7 @@ def _metrics(found: Evaluation) -> dict[str, Any]:
     circuit = found.circuit
     return {
         "error": found.error,
-        "gates": len(circuit),
+        "gates": circuit.n_gates,
         "two_qubit_gates": circuit.two_qubit_gates,
         "depth": circuit.depth,
         "evaluations": found.evaluations,

@@ -11,7 +11,7 @@ from qas.alphabet import Alphabet, split_gates
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
-from qas.gates import POOL_GATES
+from qas.gates import POOL_GATES, gate_spec
 
 PADDING = -1
 """Fills a row behind its last gate."""
@@ -60,6 +60,9 @@ class CircuitSpace:
         if n > 64:
             raise QasError(f"a circuit space has at most 64 qubits, got {n}")
         two, one = split_gates(gates)
+        for name in two:
+            if not gate_spec(name).primitive:
+                raise QasError(f"a space of circuits holds gates on one and two qubits, got {name}")
         self.max_gates = whole_number("max_gates", max_gates)
         self.min_gates = self.max_gates if min_gates is None else whole_number("min_gates", min_gates, 0)
         if self.min_gates > self.max_gates:

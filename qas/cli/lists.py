@@ -1,12 +1,15 @@
-"""``qas problems``, ``qas noise`` and ``qas agents``: what has a name."""
+"""``qas problems``, ``qas noise`` and ``qas agents``: what has a name, and what is known of one problem."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qas.cli.parser import command
-from qas.cli.show import answer, listing
+from qas.cli.show import answer, listing, table
+
+if TYPE_CHECKING:
+    from qas.problems import BaseProblem
 
 
 def add(commands: Any) -> None:
@@ -15,13 +18,84 @@ def add(commands: Any) -> None:
         ("noise", "noise models that have a name", _noise),
         ("agents", "ways to search, and their settings", _agents),
     ):
-        command(commands, name, about, f"Lists {about}.", run).output()
+        parser = command(commands, name, about, f"Lists {about}.", run)
+        if name == "problems":
+            known = "what is known of one problem: energies, and how trivial it is"
+            parser.option("problem", "NAME", known, kind="problems", nargs="*")
+        parser.output()
 
 
 def _problems(arguments: argparse.Namespace) -> int:
-    from qas.problems import list_problems
+    from qas.problems import list_problems, load_problem
 
-    return answer(arguments, list_problems(), *listing(list_problems()))
+    if not arguments.problem:
+        return answer(arguments, list_problems(), *listing(list_problems()))
+    problem = load_problem(" ".join(arguments.problem))
+    known = _known(problem)
+    return answer(arguments, known, *_told(problem, known))
+
+
+def _known(problem: BaseProblem) -> dict[str, Any]:
+    """What can be told of a problem, JSON-able; None where it has no meaning or is too large to compute."""
+    from qas.problems import Problem
+
+    names = ["name", "description", "n_qubits", "unit", "threshold", "exact", "product_state", "basis_state"]
+    if isinstance(problem, Problem):
+        names += ["unrestricted", "determinants", "determinant"]
+    known = {name: _value(problem, name) for name in names}
+    if isinstance(problem, Problem):
+        triviality, molecule = _value(problem, "triviality"), problem.molecule
+        known |= {"terms": len(problem.hamiltonian), "trivial": triviality and triviality.trivial}
+        if molecule is not None:
+            known["electrons"] = {"alpha": molecule.n_alpha, "beta": molecule.n_beta, "orbitals": molecule.n_orbitals}
+            known["tapering"] = molecule.tapering and molecule.tapering.to_json()
+    return known
+
+
+def _value(problem: BaseProblem, name: str) -> Any:
+    from qas.errors import TooLargeError
+
+    try:
+        return getattr(problem, name)
+    except TooLargeError:
+        return None
+
+
+_STATES = {"exact": "exact", "product_state": "product state", "basis_state": "basis state"} | {
+    "unrestricted": "determinant in unrestricted orbitals"
+}
+
+
+def _told(problem: BaseProblem, known: dict[str, Any]) -> list[str]:
+    """`_known` for readers."""
+    from qas.report import short_unit
+
+    unit = short_unit(problem.unit)
+    suffix = f" ({unit})" if unit else ""
+    lines = [f"{problem.name}: {problem.description}"]
+    lines += [
+        f"{problem.n_qubits} qubits, {problem.summary}; solved at an error of {problem.threshold:.3g} {unit}".rstrip()
+    ]
+    energies = {label: known[name] for name, label in _STATES.items() if known.get(name) is not None}
+    rows = [(label, f"{energy:.8f}", f"{problem.error(energy) + 0.0:.3g}") for label, energy in energies.items()]
+    lines += ["", *table([("", f"energy{suffix}", f"error{suffix}"), *rows]), ""]
+    if known.get("determinants"):
+        lines.append(f"basis states whose best superposition solves it: {known['determinants']}")
+    if known.get("trivial") is not None:
+        lines.append(
+            "trivial: a product state or a determinant in unrestricted orbitals solves it"
+            if known["trivial"]
+            else "not trivial"
+        )
+    if known.get("electrons"):
+        lines.append("{alpha} alpha and {beta} beta electrons in {orbitals} orbitals".format(**known["electrons"]))
+    if known.get("tapering"):
+        signs = {1: "+", -1: "-"}
+        pairs = zip(known["tapering"]["symmetries"], known["tapering"]["sector"], strict=True)
+        lines.append("tapered: " + ", ".join(f"{string} = {signs[sign]}1" for string, sign in pairs))
+    if known.get("determinant"):
+        lines.append(f"reference state: |{known['determinant']}>")
+    return lines
 
 
 def _noise(arguments: argparse.Namespace) -> int:

@@ -50,6 +50,8 @@ def drawing(circuit: Circuit, title: str) -> list[str]:
 
     counts = ", ".join(f"{count} {name}" for name, count in circuit.counts.items())
     size = f"{len(circuit)} gates" + (f" ({counts})" if counts else "") + f", depth {circuit.depth}"
+    if circuit.lowering is not None:
+        size += f"; decomposed {circuit.n_gates} gates, {circuit.two_qubit_gates} of them cx"
     width = max(40, min(shutil.get_terminal_size((100, 24)).columns, 160))
     return [f"{title}: {size}", "", draw_text(circuit, width)]
 

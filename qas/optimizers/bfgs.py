@@ -270,7 +270,7 @@ def minimize_bfgs(
             return bfgs(engine, table, x, gradient, hessian, limit, float(tolerance), stop)
 
     # A thread that listens is worth its start where the minimization may take a second.
-    if len(circuit) * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
+    if circuit.n_gates * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
         with interrupt.open_to_ctrl_c():
             energy, nit, nfev, status = run()
     else:

@@ -78,6 +78,12 @@ class Bookkeeper:
         return self._sampled is None
 
     @property
+    def sinusoidal(self) -> bool:
+        """Whether the energy is a sinusoid along each angle, as without excitations."""
+        circuit = getattr(self._objective, "circuit", None)
+        return circuit is None or circuit.lowering is None
+
+    @property
     def left(self) -> float:
         """Evaluations that the method may still make; infinite without a budget."""
         return self._left

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from qas.errors import QasError
 from qas.optimizers.bookkeeping import Bookkeeper, Outcome, method
 
 
@@ -21,10 +22,10 @@ def rotosolve(
 ) -> Outcome:
     """Sequential minimization of one angle at a time (Ostaszewski, Grant, Benedetti, arXiv:1905.09692, section 2).
 
-    Every angle of every gate in our table is a Pauli rotation up to fixed gates, with or without noise, so along one
-    angle the energy is a cos δ + b sin δ + c. Two evaluations at δ = ±π/2 and the known value at δ = 0 give its
-    minimum in closed form, which is the known value for the next angle: three evaluations for the first angle, two for
-    each one after it.
+    Every angle of every primitive gate is a Pauli rotation up to fixed gates, with or without noise, so along one angle
+    the energy is a cos δ + b sin δ + c. Two evaluations at δ = ±π/2 and the known value at δ = 0 give its minimum in
+    closed form, which is the known value for the next angle: three evaluations for the first angle, two for each one
+    after it.
 
     Stops when a whole sweep gains less than `tolerance`. With shot noise the known value gathers noise from angle to
     angle, so it is measured afresh every `refresh` angles (as in Nakanishi, Fujii, Todo, arXiv:1903.12166), and a sweep
@@ -33,7 +34,12 @@ def rotosolve(
     Args:
         max_sweeps: most passes over all angles; one pass is one iteration.
         refresh: with shot noise, angles between fresh measurements of the current point, at least 1.
+
+    Raises:
+        QasError: a circuit with excitations, whose energy has two frequencies in each of their angles.
     """
+    if not book.sinusoidal:
+        raise QasError("rotosolve moves rotations, got a circuit with excitations; decompose it or use l-bfgs")
     x = start
     value = book(x)
     visited = 0

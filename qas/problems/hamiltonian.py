@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from qas.checks import finite_number, one_line, shortened
+from qas.checks import finite_number, one_line, shortened, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError
+from qas.fermions import Molecule
 from qas.files import check_versioned, versioned
 from qas.hamiltonians import Hamiltonian
 from qas.problems.base import BaseProblem
+from qas.problems.triviality import Triviality, basis_states_needed
 
 if TYPE_CHECKING:
     from qas.noise import NoiseModel
@@ -28,6 +30,8 @@ CHEMICAL_ACCURACY = 1.6e-3
 """Error in hartree below which a molecular energy counts as solved (1 kcal/mol)."""
 REFERENCES = ("exact", "product_state", "basis_state")
 """Energies that are known of a problem, lowest first."""
+SIMPLE = ("unrestricted", "determinants")
+"""What else may be known: energy of the best determinant in unrestricted orbitals, number that the threshold takes."""
 
 _MEMORY_LIMIT = 2 << 30
 
@@ -56,7 +60,8 @@ class Problem(BaseProblem):
     provenance: dict[str, Any] = field(default_factory=dict, hash=False)
     """Where the operator comes from (geometry with its unit, active space, graph, versions, …); JSON-able."""
     references: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
-    """Known values among ``exact``, ``product_state``, ``basis_state``; the others are computed at first use."""
+    """Known values: ``exact``, ``product_state``, ``basis_state`` and ``determinants``, which are computed at first use
+    where they are not given, and ``unrestricted``."""
 
     whole_matrix: ClassVar[bool] = False
     simulated: ClassVar[bool] = True
@@ -67,14 +72,19 @@ class Problem(BaseProblem):
         if self.threshold is None:
             object.__setattr__(self, "threshold", 1e-3 * self._norm if self._norm > 1e-12 else 1e-9)
         super().__post_init__()
-        unknown = set(self.references) - set(REFERENCES)
+        unknown = set(self.references) - {*REFERENCES, *SIMPLE}
         if unknown:
-            raise QasError(f"reference values are named {', '.join(REFERENCES)}, got {', '.join(map(str, unknown))}")
+            names = ", ".join((*REFERENCES, *SIMPLE))
+            raise QasError(f"reference values are named {names}, got {', '.join(map(str, unknown))}")
         known = {key: finite_number(key, self.references[key]) for key in REFERENCES if key in self.references}
         ordered = [known[key] for key in REFERENCES if key in known]
         slack = 1e-6 * max(1.0, *(abs(v) for v in ordered)) if ordered else 0.0
         if any(low > high + slack for low, high in zip(ordered, ordered[1:], strict=False)):
             raise QasError(f"reference energies satisfy exact <= product_state <= basis_state, got {known}")
+        if "unrestricted" in self.references:
+            known["unrestricted"] = finite_number("unrestricted", self.references["unrestricted"])
+        if "determinants" in self.references:
+            known["determinants"] = whole_number("the number of determinants", self.references["determinants"])
         object.__setattr__(self, "references", known)
 
     def __str__(self) -> str:
@@ -119,6 +129,71 @@ class Problem(BaseProblem):
             TooLargeError: not given, and more qubits than memory holds.
         """
         return self._reference("basis_state", lambda: self.hamiltonian.basis_state_energy)
+
+    @property
+    def unrestricted(self) -> float | None:
+        """Lowest energy found of a determinant whose alpha and beta orbitals may differ, in `unit`; None: not known."""
+        return self.references.get("unrestricted")
+
+    @cached_property
+    def determinants(self) -> int:
+        """Basis states whose best superposition solves the problem: see `qas.problems.triviality.basis_states_needed`.
+
+        Raises:
+            TooLargeError: not given, and more qubits than an eigensolver can hold.
+        """
+        assert self.threshold is not None
+        threshold = self.threshold
+        return int(self._reference("determinants", lambda: basis_states_needed(self.hamiltonian, threshold)))
+
+    @property
+    def triviality(self) -> Triviality:
+        """What simple states reach.
+
+        Raises:
+            TooLargeError: as of `product_state` and `determinants`.
+        """
+        assert self.threshold is not None
+        return Triviality(
+            product_state=self.error(self.product_state),
+            unrestricted=None if self.unrestricted is None else self.error(self.unrestricted),
+            determinants=self.determinants,
+            threshold=self.threshold,
+        )
+
+    @cached_property
+    def molecule(self) -> Molecule | None:
+        """Electrons, mapping and tapering of a molecular problem; None for other operators.
+
+        Raises:
+            QasError: the provenance says it is a molecule, but what it says does not fit the operator.
+        """
+        found = Molecule.from_provenance(self.provenance)
+        if found is not None and found.n_qubits != self.n_qubits:
+            raise QasError(f"{self.name} is a molecule on {found.n_qubits} qubits, got an operator on {self.n_qubits}")
+        return found
+
+    @cached_property
+    def determinant(self) -> str:
+        """The reference state as bits, the rightmost one qubit 0's.
+
+        Of a molecule the determinant of the lowest orbitals, which is the Hartree-Fock state in its own orbitals; of
+        other operators the basis state of lowest energy, the first one of equal ones.
+
+        Raises:
+            TooLargeError: no molecule, and more qubits than memory holds.
+        """
+        if self.molecule is not None:
+            return self.molecule.encode_determinant()
+        if 8 << self.n_qubits > _MEMORY_LIMIT:
+            raise TooLargeError(f"the lowest basis state is searched on up to 28 qubits, got {self.n_qubits}")
+        return self.hamiltonian.basis_state
+
+    @property
+    def reference_circuit(self) -> Circuit:
+        """X gates that prepare `determinant` from |0…0>."""
+        ones = [q for q, bit in enumerate(reversed(self.determinant)) if bit == "1"]
+        return Circuit(self.n_qubits, [("x", [q], []) for q in ones])
 
     @property
     def lower_bound(self) -> float:
@@ -186,6 +261,7 @@ class Problem(BaseProblem):
                 data[key] = getattr(self, key)
             except TooLargeError:
                 continue
+        data |= {key: self.references[key] for key in SIMPLE if key in self.references}
         data["provenance"] = json.loads(json.dumps(self.provenance))
         data["terms"] = self.hamiltonian.terms
         return data
@@ -221,7 +297,7 @@ class Problem(BaseProblem):
             threshold=finite_number("the threshold", data["threshold"]),
             description=data.get("description", ""),
             provenance=dict(provenance),
-            references={key: data[key] for key in REFERENCES if key in data},
+            references={key: data[key] for key in (*REFERENCES, *SIMPLE) if key in data},
         )
 
 

@@ -18,6 +18,7 @@ _FILES = (
     "_ptm_program.py",
     "_insertion_kernels.py",
     "_insertion_ptm.py",
+    "_tied.py",
     "../optimizers/bfgs.py",
     "../optimizers/batch.py",
     "../adapters/_kernels.py",

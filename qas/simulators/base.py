@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -91,12 +92,97 @@ class Objective(BaseObjective):
         return self.simulator.term_expectations(self.circuit, self.hamiltonian, angles)
 
 
+Angles = Sequence[float] | np.ndarray | None
+
+
+def value_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
+        lowering = circuit.lowering
+        if lowering is None:
+            return method(self, circuit, hamiltonian, angles)
+        values = check_angles(circuit, hamiltonian, angles)
+        return method(self, lowering.circuit, hamiltonian, lowering.angles(values))
+
+    return lowered
+
+
+def gradient_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that also returns the gradient."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
+        lowering = circuit.lowering
+        if lowering is None:
+            return method(self, circuit, hamiltonian, angles)
+        values = check_angles(circuit, hamiltonian, angles)
+        energy, gradient = method(self, lowering.circuit, hamiltonian, lowering.angles(values))
+        return energy, lowering.gradient(gradient)
+
+    return lowered
+
+
+def state_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method ``(circuit, angles=None)`` that returns the state."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, angles: np.ndarray | None = None) -> Any:
+        lowering = circuit.lowering
+        if lowering is None:
+            return method(self, circuit, angles)
+        return method(self, lowering.circuit, lowering.angles(circuit.angles if angles is None else angles))
+
+    return lowered
+
+
+def sample_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose first argument is the circuit, at its own angles."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
+        return method(self, circuit.decompose(), *arguments, **keywords)
+
+    return lowered
+
+
+def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that returns the call of a compiled engine for a circuit."""
+
+    @functools.wraps(method)
+    def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
+        lowering = circuit.lowering
+        if lowering is None:
+            return method(self, circuit, *arguments, **keywords)
+        from qas.simulators._tied import tie
+
+        return tie(lowering, method(self, lowering.circuit, *arguments, **keywords))
+
+    return lowered
+
+
+LOWERED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "expectation": value_of_primitives,
+    "expectation_and_gradient": gradient_of_primitives,
+    "term_expectations": value_of_primitives,
+    "state": state_of_primitives,
+    "pauli_expectations": state_of_primitives,
+    "sample": sample_of_primitives,
+    "call": call_of_primitives,
+}
+"""Methods of engines that see circuits of primitive gates only, and what takes excitations out before."""
+
+
 class Simulator(abc.ABC):
     """One engine with one noise model. All methods are deterministic and leave the simulator unchanged.
 
     To add an engine: subclass, and register the class (`qas.simulators.ENGINES`, or an entry point in the group
     ``qas.engines``), or hand it to `make_simulator`. An engine that draws shots itself has a method ``sample(circuit,
     hamiltonian, shots, seed)`` that returns an estimate and its standard error.
+
+    Excitations are no engine's business: the methods of `LOWERED` get circuits of primitive gates only, also in
+    subclasses, and gradients are taken back through the tied angles by the chain rule.
 
     Args:
         noise: a noise model, or None for a perfect device.
@@ -111,6 +197,12 @@ class Simulator(abc.ABC):
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         self.noise = noise
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name, on_primitives in LOWERED.items():
+            if name in cls.__dict__:
+                setattr(cls, name, on_primitives(cls.__dict__[name]))
 
     @abc.abstractmethod
     def expectation(
@@ -207,7 +299,11 @@ class Simulator(abc.ABC):
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        return read.sums(self._insertion_slopes(circuit, hamiltonian, read, values))
+        lowering = circuit.lowering
+        if lowering is None:
+            return read.sums(self._insertion_slopes(circuit, hamiltonian, read, values))
+        slopes = self._insertion_slopes(lowering.circuit, hamiltonian, read, lowering.angles(values))
+        return read.sums(slopes[lowering.starts])
 
     def append_gains(
         self,
@@ -234,6 +330,9 @@ class Simulator(abc.ABC):
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
         signs = read.signs()
+        lowering = circuit.lowering
+        if lowering is not None:
+            circuit, values = lowering.circuit, lowering.angles(values)
         slope, fall = self._append_curves(circuit, hamiltonian, read, values)
         if not read.plain:
             slope, fall = signs * slope[read.term], fall[read.term]

@@ -44,7 +44,7 @@ def density_matrix(circuit: Circuit, noise: NoiseModel | None = None) -> np.ndar
         noise.check_register(n)
     rho = np.zeros((1 << n, 1 << n), dtype=complex)
     rho[0, 0] = 1.0
-    for gate in circuit:
+    for gate in circuit if noise is None else circuit.decompose():
         unitary = embed(gate_matrix(gate), gate.qubits, n)
         rho = unitary @ rho @ unitary.conj().T
         ptm = None if noise is None else noise.channel(gate.name, gate.qubits)

@@ -180,7 +180,13 @@ class TorchSimulator(Simulator):
                 f"a batch of angles is real and of shape (batch, {circuit.n_angles}), got {given.dtype} of shape "
                 f"{tuple(given.shape)}"
             )
-        values = self._values(circuit, observables, given)
+        points = given
+        if circuit.lowering is not None:
+            offsets, matrix = (
+                torch.tensor(part).to(given) for part in (circuit.lowering.offsets, circuit.lowering.matrix())
+            )
+            circuit, points = circuit.lowering.circuit, offsets + given @ matrix.T
+        values = self._values(circuit, observables, points)
         return values.to(given.device, given.dtype) if given is angles else values
 
     def gradients_batch(
@@ -192,7 +198,8 @@ class TorchSimulator(Simulator):
         found = []
         rows = torch.tensor(np.asarray(angles, dtype=np.float64))
         with torch.inference_mode(False), torch.enable_grad():
-            each = self._each(self._program(circuit), self._observable([hamiltonian]), recorded=True)
+            run = circuit if circuit.lowering is None else circuit.lowering.circuit
+            each = self._each(self._program(run), self._observable([hamiltonian]), recorded=True)
             for part in rows.split(self._recordable(each)):
                 points = part.clone().requires_grad_()
                 energies = self.expectation_batch(circuit, hamiltonian, points)

@@ -234,17 +234,17 @@ class TestLive:
             molecule("N 0 0 0; N 0 0 1.0977")
 
     def test_degenerate_orbitals_are_fixed(self) -> None:
-        from qas.molecules import _fixed_orbitals
+        from qas.orbitals import fixed_orbitals
 
         rng = np.random.default_rng(3)
         overlap = np.eye(5) + 0.1
         lower = np.linalg.inv(np.linalg.cholesky(overlap)).T
         orbitals = lower @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
         energies, occupations = np.array([-3.0, -1.0, -1.0, -1.0, 2.0]), np.array([2.0, 2.0, 2.0, 2.0, 0.0])
-        first = _fixed_orbitals(energies, occupations, orbitals, overlap)
+        first = fixed_orbitals(energies, occupations, orbitals, overlap)
         np.testing.assert_allclose(first.T @ overlap @ first, np.eye(5), atol=1e-10)
         for signs in itertools.product((1.0, -1.0), repeat=2):
             turned = orbitals.copy()
             turned[:, 1:4] = turned[:, 1:4] @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
             turned[:, [0, 4]] *= signs
-            np.testing.assert_allclose(_fixed_orbitals(energies, occupations, turned, overlap), first, atol=1e-9)
+            np.testing.assert_allclose(fixed_orbitals(energies, occupations, turned, overlap), first, atol=1e-9)
