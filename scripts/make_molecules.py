@@ -136,6 +136,7 @@ def independent_casci(problem: Problem) -> tuple[float, float]:
     field = scf.RHF(mol).run(conv_tol=1e-12, init_guess=data["guess"], max_cycle=200)
     orbitals = data["active_orbitals"]
     casci = mcscf.CASCI(field, len(orbitals), data["active_electrons"])
+    casci.fcisolver.conv_tol = 1e-12
     sorted_orbitals = casci.sort_mo([o + 1 for o in orbitals])
     own = float(casci.kernel(sorted_orbitals)[0])
     one_body, constant = casci.get_h1eff(sorted_orbitals)

@@ -152,7 +152,7 @@ def given(arguments: argparse.Namespace, *options: str) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- problems
-_MOLECULE = ("basis", "active", "charge", "mapping")
+_MOLECULE = ("basis", "active", "charge", "mapping", "orbitals", "freeze_core", "taper")
 
 
 def add_problem(parser: Parser) -> None:
@@ -164,6 +164,9 @@ def add_problem(parser: Parser) -> None:
     add("--active", type=_active, metavar="E,O", help="of --geometry: active electrons and orbitals (default all)")
     add("--charge", type=int, metavar="Q", help="of --geometry (default 0)")
     add("--mapping", metavar="NAME", help="of --geometry: parity or jordan-wigner (default parity)")
+    add("--orbitals", metavar="NAME", help="of --geometry: rhf, uhf, natural or localized (default rhf)")
+    add("--freeze-core", action="store_true", default=None, help="of --geometry: without --active, keep the cores full")
+    add("--taper", action="store_true", default=None, help="of --geometry: drop the qubits that symmetries fix")
 
 
 def read_problem(arguments: argparse.Namespace, name: str | None, file: str | None = None) -> BaseProblem | None:
@@ -179,7 +182,7 @@ def read_problem(arguments: argparse.Namespace, name: str | None, file: str | No
     if len(sources) > 1:
         raise QasError("a problem is a name, --hamiltonian or --geometry, and only one of them")
     if molecule and arguments.geometry is None:
-        raise QasError(f"--{next(iter(molecule))} describes a molecule: it goes with --geometry")
+        raise QasError(f"--{next(iter(molecule)).replace('_', '-')} describes a molecule: it goes with --geometry")
     if arguments.geometry is not None:
         from qas.molecules import molecule as build
 

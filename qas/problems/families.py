@@ -173,7 +173,10 @@ PROBLEMS = Registry(
     | {
         "tfim": "qas.problems.spins:TFIM",
         "heisenberg": "qas.problems.spins:HEISENBERG",
+        "heisenberg-field": "qas.problems.spins:RANDOM_FIELD",
         "cluster": "qas.problems.spins:CLUSTER",
+        "tfim-graph": "qas.problems.graphs:TFIM_GRAPHS",
+        "heisenberg-graph": "qas.problems.graphs:HEISENBERG_GRAPHS",
         "maxcut-4-url": "qas.problems.graphs:PUBLISHED_4",
         "maxcut-8-url": "qas.problems.graphs:PUBLISHED_8",
         "maxcut": "qas.problems.graphs:RANDOM_GRAPHS",

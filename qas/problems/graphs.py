@@ -1,4 +1,4 @@
-"""Max-cut of weighted graphs."""
+"""Problems on graphs: max-cut, and spins on seeded random graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian
 from qas.problems.families import MAX_QUBITS, Seeded, Single
 from qas.problems.hamiltonian import REFERENCES, Problem
-from qas.problems.spins import pauli_string
+from qas.problems.spins import heisenberg, pauli_string, random_fields, tfim
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -78,6 +78,22 @@ def maxcut(graph: nx.Graph, *, name: str | None = None) -> Problem:
 
 
 def _random_maxcut(n: int, seed: int) -> Problem:
+    graph, kind = _random_graph(n, seed)
+    return _seeded(maxcut(graph), f"maxcut-{n}-{seed}", kind, seed)
+
+
+def _random_tfim(n: int, seed: int) -> Problem:
+    graph, kind = _random_graph(n, seed)
+    return _seeded(tfim(graph), f"tfim-graph-{n}-{seed}", kind, seed)
+
+
+def _random_heisenberg(n: int, seed: int) -> Problem:
+    graph, kind = _random_graph(n, seed)
+    return _seeded(heisenberg(graph, field=random_fields(n, seed)), f"heisenberg-graph-{n}-{seed}", kind, seed)
+
+
+def _random_graph(n: int, seed: int) -> tuple[nx.Graph, str]:
+    """A connected graph and what kind it is: 3-regular where there is one."""
     import networkx as nx
 
     rng = np.random.default_rng([n, seed])
@@ -87,10 +103,15 @@ def _random_maxcut(n: int, seed: int) -> Problem:
         drawn = nx.random_regular_graph(3, n, seed=draw) if regular else nx.gnp_random_graph(n, 0.5, seed=draw)
         if nx.is_connected(drawn):
             break
-    made = maxcut(_graph(n, sorted(tuple(sorted(edge)) for edge in drawn.edges)), name=f"maxcut-{n}-{seed}")
     kind = "random 3-regular" if regular else "random (edge probability 1/2)"
+    return _graph(n, sorted(tuple(sorted(edge)) for edge in drawn.edges)), kind
+
+
+def _seeded(made: Problem, name: str, kind: str, seed: int) -> Problem:
+    import networkx as nx
+
     provenance = made.provenance | {"graph": kind, "seed": seed, "networkx": nx.__version__}
-    return replace(made, description=f"{made.description}, {kind}", provenance=provenance)
+    return replace(made, name=name, description=f"{made.description}, {kind}", provenance=provenance)
 
 
 def _published_maxcut(n: int, pairs: str) -> Problem:
@@ -124,4 +145,18 @@ RANDOM_GRAPHS = Seeded(
     MAX_QUBITS,
     f"max-cut of a seeded random graph, N = 2 to {MAX_QUBITS}, 3-regular for even N >= 4",
     ("maxcut-3-0", "maxcut-6-1"),
+)
+TFIM_GRAPHS = Seeded(
+    "tfim-graph",
+    _random_tfim,
+    MAX_QUBITS,
+    f"transverse-field Ising model at J = h = 1 on a seeded random graph, N = 2 to {MAX_QUBITS}",
+    ("tfim-graph-3-0", "tfim-graph-4-1"),
+)
+HEISENBERG_GRAPHS = Seeded(
+    "heisenberg-graph",
+    _random_heisenberg,
+    MAX_QUBITS,
+    f"Heisenberg model in random fields on a seeded random graph, N = 2 to {MAX_QUBITS}",
+    ("heisenberg-graph-3-0", "heisenberg-graph-4-1"),
 )
