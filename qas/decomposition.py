@@ -78,7 +78,8 @@ def lower(circuit: Circuit, *, from_zero: bool = False) -> Lowering:
     """
     support = np.zeros(1, dtype=np.int64) if from_zero else None
     gates: list[Gate] = []
-    starts, offsets = [0], []
+    starts: list[int] = [0]
+    offsets: list[float] = []
     terms: list[tuple[int, int, float]] = []
     position = 0
     for gate in circuit.gates:
@@ -301,7 +302,9 @@ def _shortest_walk(nodes: Walk, near: int, known: bool) -> tuple[int, Walk]:
         near: children of the root: theirs merge with CNOTs at the end, and at the start.
         known: the root is in a basis state at the start, where a controlled Z is no gate on two qubits.
     """
-    best = {(1 << k, k): (0 if known else (v & ~near).bit_count(), (v,)) for k, v in enumerate(nodes)}
+    best: dict[tuple[int, int], tuple[int, Walk]] = {
+        (1 << k, k): (0 if known else (v & ~near).bit_count(), (v,)) for k, v in enumerate(nodes)
+    }
     for _ in nodes[1:]:
         longer: dict[tuple[int, int], tuple[int, Walk]] = {}
         for (visited, at), (cost, walk) in best.items():

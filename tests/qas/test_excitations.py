@@ -255,10 +255,10 @@ def test_alphabets_hold_each_excitation_once() -> None:
     matrices = {}
     for token, gate in enumerate(alphabet.placed):
         if gate.name in EXCITATIONS:
-            moved = Gate(gate.name, gate.qubits, (0.3,) * len(gate.angles))
+            moved = Gate(gate.name, gate.qubits, (0.3, 0.7)[: len(gate.angles)])
             turned = moved.with_angles(tuple(-angle for angle in moved.angles))
             both = {tuple(circuit_matrix(Circuit(5, [g])).ravel()) for g in (moved, turned)}
-            assert not any(both & others for others in matrices.values()) or len(gate.angles) == 2
+            assert not any(both & others for others in matrices.values())
             matrices[token] = both
     swapped = alphabet.index(Gate("double_excitation", (3, 1, 0, 2), (0.1,)))
     assert swapped == alphabet.index(Gate("double_excitation", (0, 2, 1, 3), (0.1,)))
