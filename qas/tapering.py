@@ -134,9 +134,14 @@ class Tapering:
         object.__setattr__(self, "sector", tuple(self.sector))
         if not self.strings:
             raise QasError("tapering needs a symmetry, a Pauli string that commutes with all terms; there is none")
-        if len(self.sector) != len(self.strings) or not set(self.sector) <= {1, -1}:
+        for string in self.strings:
+            if not isinstance(string, str) or len(string) != self.n_qubits or not set(string) <= set("IXYZ"):
+                rule = "symmetries are Pauli strings of the letters I, X, Y, Z, each as long as the others"
+                raise QasError(f"{rule}, got {shortened(string)}")
+        if len(self.sector) != len(self.strings) or not all(sign in (1, -1) for sign in self.sector):
             rule = f"a sector is 1 or -1 for each of the {len(self.strings)} symmetries"
             raise QasError(f"{rule}, got {shortened(list(self.sector))}")
+        object.__setattr__(self, "sector", tuple(map(int, self.sector)))
         if len(self._steps) == self.n_qubits:
             raise QasError(f"tapering leaves at least one qubit, got {self.n_qubits} symmetries of as many qubits")
 

@@ -129,6 +129,19 @@ def test_help_and_lists(capsys: Capture) -> None:
         assert json.loads(capsys.readouterr().out) == known
 
 
+def test_what_is_known_of_a_problem(capsys: Capture) -> None:
+    assert main(["problems", "h4-8-tapered"]) == 0
+    text = capsys.readouterr().out
+    for words in ("5 qubits, 132 Pauli terms", "0.0678", "solves it: 11", "not trivial", "2 alpha", "tapered: Z"):
+        assert words in text
+    assert main(["problems", "ch2-8", "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)
+    assert known["trivial"] is True and known["determinant"] == "01110111" and known["electrons"]["orbitals"] == 4
+    assert main(["problems", "state-2-0"]) == 0 and "tapered" not in capsys.readouterr().out
+    assert main(["problems", "adapter-4"]) == 0 and "qubits" in capsys.readouterr().out
+    assert main(["problems", "lih-13"]) == 2 and "did you mean" in capsys.readouterr().err
+
+
 def test_agents_with_their_settings(capsys: Capture) -> None:
     assert main(["agents"]) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -147,7 +160,7 @@ def test_completion(capsys: Capture) -> None:
         assert "qas completion" in capsys.readouterr().out
     for words, offered in (
         (["se"], ["search"]),
-        (["search", "lih"], ["lih-4", "lih-6"]),
+        (["search", "beh2-6"], ["beh2-6", "beh2-6-bohr"]),
         (["search", "lih-4", "--no"], ["--no-report", "--noise"]),
         (["search", "lih-4", "--agent", "e"], ["evolution"]),
         (["search", "--seconds", ""], []),
@@ -236,10 +249,25 @@ def test_a_molecule_from_words(capsys: Capture, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("qas.molecules.molecule", molecule)
     words = ["search", "--geometry", "H 0 0 0; H 0 0 1.4", "--basis", "6-31g", "--active", "2,2", "--charge", "0"]
-    words += ["--mapping", "parity", "--agent", "random", "--steps", "1", "--quiet", "--out", str(tmp_path / "run")]
+    words += [
+        "--mapping",
+        "parity",
+        "--orbitals",
+        "natural",
+        "--taper",
+        "--freeze-core",
+        "--agent",
+        "random",
+        "--steps",
+        "1",
+        "--quiet",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(words) == 0
     assert told == {
-        "geometry": "H 0 0 0; H 0 0 1.4", "basis": "6-31g", "active": (2, 2), "charge": 0, "mapping": "parity"
+        "geometry": "H 0 0 0; H 0 0 1.4", "basis": "6-31g", "active": (2, 2), "charge": 0, "mapping": "parity",
+        "orbitals": "natural", "taper": True, "freeze_core": True,
     }  # fmt: skip
 
 

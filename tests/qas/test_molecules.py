@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qas.errors import MissingExtraError, QasError, TooLargeError
+from qas.hamiltonians import Hamiltonian
 from qas.molecules import BOHR_IN_ANGSTROM, molecule
 from qas.problems import Problem, list_problems, load_problem
 
@@ -51,7 +53,9 @@ def test_malformed_geometry(geometry: object) -> None:
         {"active": active}
         for active in (2, (2,), (2, 2, 2), (0, 2), (2, 0), (2, []), (2, [1, 1]), (2, [-1]), ("2", 2), (2, 1.5))
     ]
-    + [{"mapping": "jw"}, {"mapping": None}, {"unit": "nm"}, {"guess": "best"}],
+    + [{"mapping": "jw"}, {"mapping": None}, {"unit": "nm"}, {"guess": "best"}, {"orbitals": "mp2"}, {"taper": 1}]
+    + [{"freeze_core": frozen} for frozen in (1, "core", [-1], [0.5], [0, 0])]
+    + [{"freeze_core": True, "active": (2, 2)}],
     ids=str,
 )
 def test_malformed_options(options: dict[str, object]) -> None:
@@ -221,6 +225,11 @@ class TestLive:
             ("Li 0 0 0; H 0 0 1.6", {"active": (2, [0, 1, 2, 3, 4, 5])}),
             ("O 0 0 0; O 0 0 1.2", {"spin": 2, "active": (2, 1)}),
             ("He 0 0 0", {}),
+            ("He 0 0 0", {"mapping": "jordan-wigner", "taper": True}),
+            ("Li 0 0 0; H 0 0 1.6", {"freeze_core": [2]}),
+            ("Li 0 0 0; H 0 0 1.6", {"freeze_core": [17]}),
+            ("Li 0 0 0; H 0 0 1.6", {"freeze_core": [0, 1]}),
+            ("H 0 0 0", {"spin": 1, "freeze_core": [0]}),
         ],
         ids=str,
     )
@@ -229,9 +238,89 @@ class TestLive:
             molecule(geometry, **options)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value) and not isinstance(caught.value, MissingExtraError)
 
-    def test_too_many_qubits(self) -> None:
-        with pytest.raises(TooLargeError, match="active"):
-            molecule("N 0 0 0; N 0 0 1.0977")
+    @pytest.mark.parametrize(
+        ("geometry", "options"),
+        [("N 0 0 0; N 0 0 1.0977", {}), ("C 0 0 0; C 0 0 1.3", {"basis": "6-31g", "taper": True, "active": (8, 15)})],
+    )
+    def test_too_many_qubits(self, geometry: str, options: dict[str, Any]) -> None:
+        with pytest.raises(TooLargeError, match="active") as caught:
+            molecule(geometry, **options)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("geometry", "options"),
+        [
+            ("H 0 0 0; H 0 0 1.5; H 0 0 3.0; H 0 0 4.5", {}),
+            ("Li 0 0 0; H 0 0 3.0", {"freeze_core": True}),
+            ("O 0 0 0; O 0 0 1.2075", {"spin": 2, "active": (8, 6)}),
+        ],
+        ids=["h4", "lih", "o2"],
+    )
+    def test_orbitals_change_circuits_and_not_energies(self, geometry: str, options: dict[str, Any]) -> None:
+        made = {
+            kind: molecule(geometry, orbitals=kind, mapping="jordan-wigner", **options)
+            for kind in ("rhf", "uhf", "natural", "localized")
+        }
+        exact, field = made["rhf"].provenance["sector_energy"], made["rhf"].provenance["hartree_fock"]
+        energies = {kind: each.energy(each.reference_circuit) for kind, each in made.items()}
+        assert len({each.name for each in made.values()}) == len({each.hamiltonian for each in made.values()}) == 4
+        for each in made.values():
+            assert each.exact == pytest.approx(made["rhf"].exact, abs=1e-8)
+            assert each.provenance["sector_energy"] == pytest.approx(exact, abs=1e-8)
+        # Localization mixes orbitals of equal occupation only, so the determinant stays Hartree-Fock's.
+        assert energies["rhf"] == pytest.approx(field, abs=1e-8)
+        assert energies["localized"] == pytest.approx(field, abs=1e-7)
+        assert energies["uhf"] <= field + 1e-9 and energies["natural"] >= field - 1e-9
+        assert made["uhf"].unrestricted <= energies["uhf"] + 1e-8
+        if "spin" not in options:
+            assert energies["uhf"] < field - 1e-2
+            assert energies["uhf"] == pytest.approx(made["uhf"].unrestricted, abs=1e-8)
+
+    def test_unrestricted_determinant_against_pyscf(self) -> None:
+        from pyscf import gto, scf
+
+        geometry = "H 0 0 0; H 0 0 1.5; H 0 0 3.0; H 0 0 4.5"
+        field = scf.UHF(gto.M(atom=geometry, basis="sto-3g", verbose=0))
+        # Spins up and down on alternating atoms.
+        field.kernel(dm0=(np.diag([1.0, 0.0, 1.0, 0.0]), np.diag([0.0, 1.0, 0.0, 1.0])))
+        assert field.converged
+        assert molecule(geometry).unrestricted == pytest.approx(field.e_tot, abs=1e-8)
+
+    def test_natural_orbitals_have_a_diagonal_density(self) -> None:
+        made = molecule(
+            "H 0 0 0; H 0 0 1.0; H 0 0 2.3; H 0 0 3.3", orbitals="natural", mapping="jordan-wigner", taper=False
+        )
+        _, state = made.hamiltonian.ground_state()
+        n = made.molecule.n_orbitals
+        occupied = [sum(abs(state[np.arange(256) >> q & 1 == 1]) ** 2) for q in range(8)]
+        spatial = [occupied[p] + occupied[p + n] for p in range(n)]
+        assert sum(spatial) == pytest.approx(4.0, abs=1e-8) and spatial == sorted(spatial, reverse=True)
+        for p, q in itertools.combinations(range(n), 2):
+            # <a_p† a_q + h.c.> of one spin, from the strings X Z…Z X and Y Z…Z Y.
+            strings = ["I" * (7 - q) + s + "Z" * (q - p - 1) + s + "I" * p for s in "XY"]
+            hop = Hamiltonian(dict.fromkeys(strings, 0.5)).to_matrix()
+            assert abs(state.conj() @ hop @ state) < 1e-7
+
+    def test_frozen_core(self) -> None:
+        geometry = "Li 0 0 0; H 0 0 1.6"
+        frozen, listed = (molecule(geometry, freeze_core=core) for core in (True, [0]))
+        assert frozen == listed == molecule(geometry, active=(2, [1, 2, 3, 4, 5]))
+        assert frozen.provenance["core_orbitals"] == [0] and frozen.molecule.n_electrons == 2
+        assert molecule(geometry, freeze_core=[1]).provenance["active_orbitals"] == [0, 2, 3, 4, 5]
+        assert molecule(H2, freeze_core=True) == molecule(H2)
+
+    @pytest.mark.parametrize("mapping", ["parity", "jordan-wigner", "bravyi-kitaev", "jordan-wigner-interleaved"])
+    def test_tapering_keeps_the_ground_energy(self, mapping: str) -> None:
+        geometry = "H 0 0 0; H 0 0 1.5; H 0 0 3.0; H 0 0 4.5"
+        whole, tapered = (molecule(geometry, mapping=mapping, taper=taper) for taper in (False, True))
+        assert tapered.n_qubits == 5 and len(tapered.hamiltonian) == 132 and tapered.name != whole.name
+        assert tapered.exact == pytest.approx(whole.provenance["sector_energy"], abs=1e-9)
+        assert tapered.energy(tapered.reference_circuit) == pytest.approx(whole.provenance["hartree_fock"], abs=1e-8)
+        assert Problem.from_json(tapered.to_json()) == tapered
+        # Electrons that are not spread evenly have fewer symmetries, localized orbitals none of the point group's.
+        assert molecule(geometry, mapping=mapping, taper=True, orbitals="localized").n_qubits == 6
+        skew = molecule("H 0 0 0; H 0 0 1.0; H 0 0 3.0; H 0 0 4.5", mapping=mapping, taper=True)
+        assert skew.n_qubits == 6
 
     def test_degenerate_orbitals_are_fixed(self) -> None:
         from qas.orbitals import fixed_orbitals
