@@ -421,6 +421,6 @@ def check_angles(circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[fl
     values = np.ascontiguousarray(angles, dtype=np.float64)
     if values.shape != (circuit.n_angles,):
         raise CircuitError(f"the circuit has {circuit.n_angles} angles, got an array of shape {values.shape}")
-    if not math.isfinite(values.sum()):
+    if not math.isfinite(values.sum()) and not np.isfinite(values).all():  # finite ones may overflow
         raise CircuitError("angles must be finite, got NaN or infinity")
     return values
