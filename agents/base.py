@@ -53,6 +53,10 @@ class Search:
         """An independent generator for one purpose, fixed by the run's seed."""
         return np.random.default_rng([self.seed, purpose])
 
+    def request_stop(self) -> None:
+        """Ask the agent to stop where its state is complete."""
+        self.stop_requested = True
+
     def start_clock(self) -> None:
         """The budget's seconds count from here."""
         self.meter.start_clock()

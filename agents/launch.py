@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from qas.agents import AGENTS
@@ -23,7 +21,7 @@ from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
 from qas.runs import Recorder, Run, load_run, read_config
-from qas.simulators.interrupt import Interrupted, stop_when
+from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
 
 _GRACE = 3.0
@@ -229,7 +227,7 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
     limit = None if meter.budget is None else meter.budget.seconds
     try:
         state.start_clock()
-        with _interrupts(state):
+        with first_signal_asks(state.request_stop):
             deadline = None if limit is None else max(0.0, meter.seconds_left)
             with stop_when(deadline, grace=_GRACE), suppress(SearchEnded, Interrupted):
                 player.run()
@@ -246,24 +244,3 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
 
         write_report(run)
     return run
-
-
-@contextmanager
-def _interrupts(state: Search) -> Iterator[None]:
-    """The first Ctrl-C (or TERM) asks the search to stop where its state is complete, and cuts it short if that takes
-    longer than the grace; a second one stops it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if state.stop_requested:
-            raise KeyboardInterrupt
-        state.stop_requested = True
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -35,6 +35,7 @@ _EXPORTS = {
     "molecule": "qas.molecules",
     "problem": "qas.problems",
     "search": "qas.agents",
+    "shrink": "qas.shrinking",
 }
 _MODULES = (
     "agents", "circuits", "encoders", "envs", "errors", "gates", "hamiltonians", "noise", "optimizers", "problems",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from qas.noise import Channel, NoiseModel, list_noise, load_noise
     from qas.problems import BaseProblem, Problem, list_problems, load_problem, maxcut, problem
     from qas.runs import Result, Run, load_run
+    from qas.shrinking import shrink
     from qas.vqe import Evaluator
 
 

@@ -187,7 +187,7 @@ def _singles(matrix: np.ndarray, names: list[str], whole: bool) -> Iterator[_Seq
         elif GATES[name].n_angles == 0:
             yield [(name, ())]
     if "u" in names:
-        yield [("u", _u_angles(matrix))]
+        yield [("u", u_angles(matrix))]
 
 
 def _pairs(matrix: np.ndarray, names: list[str], whole: bool) -> Iterator[_Sequence]:
@@ -260,7 +260,7 @@ def _two_turns(end: np.ndarray, first: str, second: str) -> _Sequence:
     return [(first, (angle,)), (second, (_turn(second, turned, end),))]
 
 
-def _u_angles(matrix: np.ndarray) -> tuple[float, float, float]:
+def u_angles(matrix: np.ndarray) -> tuple[float, float, float]:
     """Angles of the ``u`` that is proportional to a matrix."""
     (a, b), (c, d) = matrix.tolist()
     theta = 2 * math.atan2(abs(c), abs(a))

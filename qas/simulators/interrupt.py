@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -182,6 +182,32 @@ def open_to_ctrl_c() -> Iterator[None]:
         return
     with stop_when(signals=(signal.SIGINT,)):
         yield
+
+
+@contextmanager
+def first_signal_asks(ask: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C, or TERM, only asks for an end in order; a second one raises `KeyboardInterrupt`.
+
+    Outside the main thread nothing is changed. What is calculated inside hears of it by `stop_when`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        ask()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

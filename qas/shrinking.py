@@ -1,0 +1,385 @@
+"""Shrinking: the smallest circuit that can be made of another one, at fixed accuracy.
+
+CX go first, then rotations. A CX, or two in a row on the same qubits, are taken out with rotations put in their place,
+and all angles are optimized again from there; what is left of a circuit is rewritten by the rules of `qas.rewriting`.
+Rotations are taken out in the order of their deletion costs, many at once where the quadratic model allows it. The
+bound on the error rises in steps to the tolerance, so that the cheapest deletions come first and the whole front of
+error against CX is passed on the way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from qas.checks import finite_number, whole_number
+from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError, QasError
+from qas.meter import Budget, Meter, SearchEnded
+from qas.problems import BaseProblem, load_problem, require_hamiltonian
+from qas.report import short_unit
+from qas.rewriting import compress, native, peephole
+from qas.runs import Front, Result, envelope
+from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
+from qas.vqe import Evaluation, Evaluator
+
+if TYPE_CHECKING:
+    from qas.simulators import Simulator
+
+_SHARES = (0.01, 0.1, 0.4, 1.0)
+"""Of what the tolerance leaves of the error: the bounds of the stages."""
+_MOST = 2000
+"""Evaluations of one optimization that decides."""
+_LOOK = 24
+"""Evaluations after which deletions of CX are compared."""
+_FEWEST_LOOKED_AT = 16
+_TRIES = 4
+"""Deletions in a row that may fail before the next stage is gone on to; in the last one all are tried."""
+_TURNS = ((0.0, 0.0), (math.pi, 0.0), (0.0, math.pi), (math.pi, math.pi), (0.5 * math.pi,) * 2, (-0.5 * math.pi,) * 2)
+"""(rz of the control, rx of the target), the products nearest to a CX: each has an overlap of 1/2 with it, or 1/√2."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What became of a circuit. Energies in the problem's unit."""
+
+    problem: BaseProblem
+    tolerance: float
+    """largest error of a circuit that was kept"""
+    start: Evaluation
+    """the circuit given, in {rx, ry, rz, cx}, its angles optimized"""
+    front: list[Result] = field(repr=False)
+    """of each number of CX the circuit of lowest error, where it beats all with fewer; fewest CX first"""
+    best: Result
+    """fewest CX, then fewest gates, within the tolerance"""
+    evaluations: int
+    """calls of the objective; a gradient counts as one"""
+    seconds: float
+    finished: bool
+    """nothing more goes; False: the budget, or Ctrl-C, ended it"""
+
+
+def shrink(
+    circuit: Circuit,
+    problem: str | BaseProblem,
+    *,
+    tolerance: float | None = None,
+    engine: str | type[Simulator] | Simulator | None = None,
+    seconds: float | None = None,
+    evaluations: int | None = None,
+    seed: int = 0,
+    on_accept: Callable[[Evaluation], None] | None = None,
+) -> Shrunk:
+    """The circuit with as few CX, and then gates, as are found to do at an accuracy.
+
+    Ctrl-C ends it as a budget does: what was found by then is returned.
+
+    Args:
+        circuit: any; it is lowered to {rx, ry, rz, cx}.
+        problem: a name of `qas.list_problems`, or a `Problem` of a Hamiltonian.
+        tolerance: largest error, energy minus the problem's exact energy in its unit, that a circuit may have; None:
+            the problem's threshold. The circuit given must meet it once its angles are optimized.
+        engine: as of `qas.evaluate`.
+        seconds: longest time, or None.
+        evaluations: most calls of the objective, or None.
+        seed: fixes what is drawn.
+        on_accept: called with each circuit that was found, as it comes.
+
+    Raises:
+        UnknownNameError: unknown problem or engine.
+        CircuitError: circuit and problem differ in size.
+        TooLargeError: more qubits than the engine, or an eigensolver for the exact energy, can hold.
+        QasError: a problem without a Hamiltonian, a circuit that misses the tolerance, numbers out of range, or a budget
+            that ends before the circuit given was optimized once.
+    """
+    if not isinstance(circuit, Circuit):
+        raise QasError(f"a Circuit is shrunk, got {type(circuit).__name__} (see Circuit.from_qiskit, .from_qasm)")
+    target = require_hamiltonian(load_problem(problem) if isinstance(problem, str) else problem, "shrinking")
+    if circuit.n_qubits != target.n_qubits:
+        raise CircuitError(
+            f"the circuit has {circuit.n_qubits} qubits, but problem {target.name} needs {target.n_qubits}"
+        )
+    allowed = finite_number("the tolerance", target.threshold if tolerance is None else tolerance, above=0)
+    limited = seconds is not None or evaluations is not None
+    budget = Budget(seconds, evaluations) if limited else None
+    rng = np.random.default_rng(whole_number("seed", seed, 0))
+    evaluator = Evaluator(
+        target, engine=engine, max_evaluations=_MOST, start_noise=0.0, tolerance=min(1e-7, 1e-4 * allowed)
+    )
+    evaluator.simulator.check_size(target.n_qubits)
+    assert target.exact <= target.basis_state  # too large a problem is told of here, not after minutes
+    return _shrunk(circuit, Meter(evaluator, budget), allowed, rng, on_accept)
+
+
+def _shrunk(
+    circuit: Circuit,
+    meter: Meter,
+    tolerance: float,
+    rng: np.random.Generator,
+    on_accept: Callable[[Evaluation], None] | None,
+) -> Shrunk:
+    began, finished = time.perf_counter(), False
+    found: list[tuple[Evaluation, int]] = []
+    meter.start_clock()
+    with first_signal_asks(lambda: None), stop_when(meter.seconds_left if meter.budget else None):
+        with suppress(SearchEnded, Interrupted), closing(shrinking(circuit, meter, tolerance, rng)) as steps:
+            for evaluation in steps:
+                found.append((evaluation, meter.evaluations))
+                if on_accept is not None:
+                    on_accept(evaluation)
+            finished = True
+    if not found:
+        raise QasError("the budget ends before the angles of the circuit given are optimized; give a larger one")
+    front = Front(0.0)
+    for evaluation, count in found:
+        front.add(evaluation.circuit, evaluation.energy, evaluation.error, count)
+    results = [Result(c, energy, error, energy, error, count) for error, energy, c, count in front.points]
+    best = min(results, key=lambda r: (r.two_qubit_gates, r.gates, r.error))
+    seconds = time.perf_counter() - began
+    problem = meter.problem
+    return Shrunk(problem, tolerance, found[0][0], envelope(results), best, meter.evaluations, seconds, finished)
+
+
+def shrinking(
+    circuit: Circuit, meter: Meter, tolerance: float, rng: np.random.Generator
+) -> Generator[Evaluation, None, None]:
+    """Every circuit that is found on the way from a circuit to the smallest of at most an error.
+
+    Args:
+        circuit: any, on the qubits of the meter's problem.
+        meter: judges, and counts.
+        tolerance: largest error, problem's unit.
+        rng: draws starts.
+
+    Yields:
+        The circuit in {rx, ry, rz, cx}, rewritten and its angles optimized; then each that was accepted after it, its
+        error within the tolerance. The number of CX never rises, but that of gates may where that of CX falls.
+
+    Raises:
+        QasError: the circuit misses the tolerance with its angles optimized.
+        SearchEnded: nothing is left to spend.
+    """
+    lowered = compress(native(circuit))
+    start = meter.evaluate(lowered, rng, max_evaluations=_MOST, exact_start=True)
+    if start.error > tolerance:
+        unit = short_unit(meter.problem.unit)
+        raise QasError(
+            f"the circuit misses the tolerance to begin with: its error is {start.error:.3g} {unit} with its angles "
+            f"optimized, and at most {tolerance:.3g} {unit} is asked for".replace("  ", " ")
+        )
+    yield start
+    yield from _Shrinker(start, meter, tolerance, rng).run()
+
+
+class _Cut(NamedTuple):
+    """Some CX taken out of a circuit, with rotations in their place."""
+
+    positions: tuple[int, ...]
+    """of the CX in the circuit that the cuts are compared in"""
+    turns: np.ndarray
+    """angles of the rotations, radians, shape (4 * positions,)"""
+    error: float
+
+
+class _Shrinker:
+    """A circuit on its way to the smallest one.
+
+    Args:
+        start: where to begin.
+        meter, tolerance, rng: as of `shrinking`.
+    """
+
+    def __init__(self, start: Evaluation, meter: Meter, tolerance: float, rng: np.random.Generator) -> None:
+        self.current = start
+        self.meter, self.tolerance, self.rng = meter, tolerance, rng
+        self.hamiltonian = require_hamiltonian(meter.problem, "shrinking").hamiltonian
+
+    def run(self) -> Iterator[Evaluation]:
+        begun = self.current.error
+        for share in _SHARES:
+            bound = begun + share * (self.tolerance - begun)
+            last = share == _SHARES[-1]
+            yield from self._fewer_rotations(bound if last else self.current.error + 0.1 * (bound - begun), last=False)
+            while (yield from self._fewer_cx(bound, last)):
+                pass
+        while True:
+            before = self.current.circuit.two_qubit_gates
+            yield from self._fewer_rotations(self.tolerance, last=True)
+            if self.current.circuit.two_qubit_gates == before:
+                return
+            while (yield from self._fewer_cx(self.tolerance, last=True)):
+                pass
+
+    def _optimized(self, circuit: Circuit, most: int = _MOST) -> Evaluation:
+        return self.meter.evaluate(circuit, self.rng, max_evaluations=most, exact_start=True)
+
+    def _accept(self, found: Evaluation) -> Evaluation:
+        """Go on from a circuit, rewritten."""
+        circuit = compress(found.circuit)
+        if circuit is not found.circuit:
+            energy = self.meter.energy(circuit)
+            found = Evaluation(circuit, energy, self.meter.problem.error(energy), found.evaluations)
+        self.current = found
+        return found
+
+    # ------------------------------------------------------------------ CX
+    def _fewer_cx(self, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
+        """Take out CX: from the circuit as it is, and if none goes, from it with rotations put in everywhere.
+
+        Returns:
+            Whether any went.
+        """
+        if not self.current.circuit.two_qubit_gates:
+            return False
+        if (yield from self._cut_from(self.current, bound, last)):
+            return True
+        dressed = self._optimized(_dressed(self.current.circuit))
+        return (yield from self._cut_from(dressed, bound, last))
+
+    def _cut_from(self, parent: Evaluation, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
+        base = parent.circuit
+        groups = _groups(base)
+        working, removed, failed = base, dict[int, np.ndarray](), 0
+        for cut in self._looked_at(base, groups, bound, last):
+            if any(p in removed for p in cut.positions):
+                continue
+            trial = _without(base, working, removed, cut)
+            found = self._optimized(trial)
+            if found.error > bound:
+                failed += 1
+                if failed >= _TRIES and not last:
+                    break
+                continue
+            working, failed = found.circuit, 0
+            for k, position in enumerate(cut.positions):
+                removed[position] = cut.turns[4 * k : 4 * k + 4]
+            yield self._accept(found)
+            if self.current.circuit.two_qubit_gates < working.two_qubit_gates:
+                break  # rewriting has found more: the other cuts are of a circuit that is no more
+        return bool(removed)
+
+    def _looked_at(self, base: Circuit, groups: list[tuple[int, ...]], bound: float, last: bool) -> list[_Cut]:
+        """Cuts, the most promising first, by their errors after a short optimization."""
+        cuts = sorted((self._screened(base, group) for group in groups), key=lambda cut: cut.error)
+        many = len(cuts) if last else max(_FEWEST_LOOKED_AT, len(cuts) // 3)
+        trials = [_without(base, base, {}, cut) for cut in cuts[:many]]
+        looked = []
+        with closing(
+            self.meter.evaluate_many(trials, self.rng, max_evaluations=_LOOK, exact_start=True)
+        ) as evaluations:
+            for cut, found in zip(cuts, evaluations, strict=False):
+                looked.append(cut._replace(turns=_turns_of(base, found.circuit, cut.positions), error=found.error))
+        # Within the bound more CX are better; beyond it the nearest is.
+        return sorted(looked, key=lambda cut: (cut.error > bound, (cut.error - bound) / len(cut.positions)))
+
+    def _screened(self, base: Circuit, group: tuple[int, ...]) -> _Cut:
+        """A cut with the best of a few products in the place of its CX."""
+        choices = _TURNS if len(group) == 1 else _TURNS[:1]
+        turns = [np.array([rz, 0.0, rx, 0.0] * len(group)) for rz, rx in choices]
+        circuits = [_without(base, base, {}, _Cut(group, each, 0.0)) for each in turns]
+        self.meter.spend(len(circuits))
+        energies = self.meter.simulator.expectation_many(circuits, self.hamiltonian, workers=1)
+        best = int(np.argmin(energies))
+        return _Cut(group, turns[best], self.meter.problem.error(float(energies[best])))
+
+    # ------------------------------------------------------------------ rotations
+    def _fewer_rotations(self, bound: float, last: bool) -> Iterator[Evaluation]:
+        """Take out rotations, the cheapest by the quadratic model first."""
+        while self.current.circuit.n_angles:
+            found = self._without_rotations(bound, last)
+            if found is None:
+                return
+            yield self._accept(found)
+
+    def _without_rotations(self, bound: float, last: bool) -> Evaluation | None:
+        """The circuit without as many rotations as the bound seems to allow, or without any one; None: none goes."""
+        circuit, slack = self.current.circuit, bound - self.current.error
+        self.meter.spend(2 * circuit.n_angles)
+        costs = self.meter.simulator.deletion_costs(circuit, self.hamiltonian)
+        order = np.argsort(costs)
+        places = np.array([k for k, gate in enumerate(circuit) if gate.angles])[order]
+        many = int(np.searchsorted(np.cumsum(costs[order]), 0.5 * slack))
+        while many > 1:
+            found = self._deleted(places[:many])
+            if found.error <= bound:
+                return found
+            many //= 3
+        for tried, place in enumerate(places):
+            if not last and (costs[order[tried]] > slack or tried >= _TRIES):
+                return None
+            found = self._deleted([place])
+            if found.error <= bound:
+                return found
+        return None
+
+    def _deleted(self, places: np.ndarray | list[int]) -> Evaluation:
+        gone = set(map(int, places))
+        circuit = self.current.circuit
+        left = Circuit(circuit.n_qubits, [gate for k, gate in enumerate(circuit) if k not in gone])
+        return self._optimized(peephole(left))
+
+
+# ---------------------------------------------------------------------- circuits with CX taken out
+def _groups(circuit: Circuit) -> list[tuple[int, ...]]:
+    """Positions of each CX, and of each two that follow each other on the same two qubits."""
+    places = [k for k, gate in enumerate(circuit) if gate.name == "cx"]
+    by_pair: dict[frozenset[int], list[int]] = {}
+    for k in places:
+        by_pair.setdefault(frozenset(circuit[k].qubits), []).append(k)
+    return [(k,) for k in places] + [pair for same in by_pair.values() for pair in pairwise(same)]
+
+
+def _substitute(cx: Gate, turns: np.ndarray) -> list[Gate]:
+    """Rotations in the place of a CX: beside those of its neighbours, any on both qubits."""
+    control, target = cx.qubits
+    places = (("rz", control), ("ry", control), ("rx", target), ("ry", target))
+    return [Gate(name, (q,), (float(angle),)) for (name, q), angle in zip(places, turns, strict=True)]
+
+
+def _without(base: Circuit, working: Circuit, removed: dict[int, np.ndarray], cut: _Cut) -> Circuit:
+    """`working` without the CX of a cut as well.
+
+    Args:
+        base: what positions mean.
+        working: `base` with the CX at `removed` substituted, all angles its own.
+    """
+    chosen = {p: cut.turns[4 * k : 4 * k + 4] for k, p in enumerate(cut.positions)}
+    gates: list[Gate] = []
+    place = 0
+    for position in range(len(base)):
+        if position in removed:
+            gates += working.gates[place : place + 4]
+            place += 4
+            continue
+        if position in chosen:
+            gates += _substitute(working[place], chosen[position])
+        else:
+            gates.append(working[place])
+        place += 1
+    return Circuit(base.n_qubits, gates)
+
+
+def _turns_of(base: Circuit, found: Circuit, positions: tuple[int, ...]) -> np.ndarray:
+    """Angles that the substitutes for the CX at some positions have come to."""
+    offsets = [p + 3 * k for k, p in enumerate(sorted(positions))]
+    assert len(found) == len(base) + 3 * len(positions)
+    return np.array([gate.angles[0] for start in offsets for gate in found.gates[start : start + 4]])
+
+
+def _dressed(circuit: Circuit) -> Circuit:
+    """The circuit with rotations by 0 at its beginning and after each CX, so that every run of gates makes any."""
+    gates = [Gate(name, (q,), (0.0,)) for q in range(circuit.n_qubits) for name in ("ry", "rz")]
+    for gate in circuit:
+        gates.append(gate)
+        if gate.name == "cx":
+            control, target = gate.qubits
+            added = (("ry", control), ("rz", control), ("ry", target), ("rx", target))
+            gates += [Gate(name, (q,), (0.0,)) for name, q in added]
+    return Circuit(circuit.n_qubits, gates)
