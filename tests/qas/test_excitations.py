@@ -314,3 +314,23 @@ def test_the_environment_plays_excitations() -> None:
         observation, *_ = env.step(env.actions.index(Gate(name, qubits, (0.0,) * len(qubits[1:2]))))
     assert env.actions.gate(env.actions.index(Gate("double_excitation", (2, 3, 0, 1), (0.0,)))).qubits == (0, 1, 2, 3)
     assert observation["circuit"].sum() == 2 + 3
+
+
+@pytest.mark.parametrize("gates", [("rx", "ry", "rz", "cx"), ("rz", "sx", "cz", "rx"), ("u", "cx"), ("ry", "rz", "cz")])
+def test_any_circuit_in_other_gates(gates: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(11)
+    for _ in range(6):
+        circuit = Circuit(4, [*random_circuit(4, 10, rng), *random_excitations(4, 1, rng), *random_circuit(4, 10, rng)])
+        for from_zero, columns in ((False, slice(None)), (True, slice(0, 1))):
+            plain = circuit.decompose(gates, from_zero=from_zero)
+            assert set(plain.counts) <= set(gates)
+            assert same_up_to_phase(circuit_matrix(circuit)[:, columns], circuit_matrix(plain)[:, columns])
+
+
+def test_gates_that_cannot_be_made_are_named() -> None:
+    with pytest.raises(CircuitError, match="h cannot be made of rz, cx"):
+        Circuit(2, [("h", 0), ("cx", (0, 1))]).decompose(("rz", "cx"), from_zero=False)
+    with pytest.raises(CircuitError, match="cx cannot be made of rx, rz"):
+        Circuit(2, [("cx", (0, 1))]).decompose(("rx", "rz"))
+    with pytest.raises(UnknownNameError, match="did you mean 'cx'"):
+        Circuit(2, [("cx", (0, 1))]).decompose(("cnot",))
