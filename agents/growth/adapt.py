@@ -103,10 +103,19 @@ class AdaptAgent(Agent):
     def run(self) -> None:
         while True:
             self.search.safe_point(self)
-            if self.circuit is None:
-                self._start()
-            else:
-                self._grow(self.circuit)
+            self.step()
+
+    def step(self) -> None:
+        """Begin a round, or append to its circuit."""
+        if self.circuit is None:
+            self._start()
+        else:
+            self._grow(self.circuit)
+
+    def restart(self) -> None:
+        """End the round."""
+        self.round += 1
+        self._begin()
 
     def _begin(self) -> None:
         """Before a round."""
@@ -130,8 +139,7 @@ class AdaptAgent(Agent):
         if lowest is not None and lowest.error < self.error - 1e-12:
             self.circuit, self.error, self.inverse = lowest.circuit, lowest.error, lowest.inverse_hessian
         else:
-            self.round += 1
-            self._begin()
+            self.restart()
 
     def _longer(self, circuit: Circuit) -> list[Circuit]:
         """Circuits that are one operator, or one layer of them, longer; the first is the best by rank."""
