@@ -152,7 +152,9 @@ class AdaptAgent(Agent):
             weights = 0.5 ** np.arange(min(self.choices, len(order)))
             first = int(self.rng.choice(len(weights), p=weights / weights.sum()))
         leading = order[first : first + self.candidates]
-        return [self.ground.grown(circuit, self._layer(int(pick), order) if self.layers else [pick]) for pick in leading]
+        return [
+            self.ground.grown(circuit, self._layer(int(pick), order) if self.layers else [pick]) for pick in leading
+        ]
 
     def _layer(self, leading: int, order: np.ndarray) -> list[int]:
         """Operators on disjoint qubits, by rank after the leading one."""
