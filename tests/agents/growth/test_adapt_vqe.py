@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +24,10 @@ def run_adapt(out: Path, problem: Any = "h4-8", **settings: Any) -> Run:
 
 class TestTheContractHoldsForHamiltonians(AgentContract):
     agent = "adapt"
-    settings = {"problem": "h2-4", "options": {"pool": "qubit", "candidates": 2, "layers": True}}
+    settings: ClassVar[dict[str, Any]] = {
+        "problem": "h2-4",
+        "options": {"pool": "qubit", "candidates": 2, "layers": True},
+    }
 
 
 # ---------------------------------------------------------------------- published counts
