@@ -26,6 +26,7 @@ AGENTS = Registry(
         "evolution": "qas.agents.growth.evolution:EvolutionAgent",
         "beam": "qas.agents.growth.beam:BeamAgent",
         "adapt": "qas.agents.growth.adapt:AdaptAgent",
+        "compact": "qas.agents.growth.compact:CompactAgent",
         "random": "qas.agents.growth.random:RandomAgent",
         "bo": "qas.agents.pool.bo:BoAgent",
         "reinforce": "qas.agents.pool.reinforce:ReinforceAgent",

@@ -157,7 +157,7 @@ class Agent(abc.ABC):
         return dict(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        """Settings of the search (``gates``, ``max_gates``) that hold for this agent where the caller gives none."""
+        """Settings of the search (``gates``, ``max_gates``, those of ``evaluator``) where the caller gives none."""
         return {}
 
     @abc.abstractmethod

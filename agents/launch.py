@@ -111,6 +111,7 @@ def search(
         settings["max_gates"] = usual.get("max_gates", goal.max_gates)
     if gates is None:
         settings["gates"] = list(usual.get("gates", goal.search_gates))
+    settings["evaluator"] = usual.get("evaluator", {}) | settings["evaluator"]
     if isinstance(agent, Agent):
         settings["options"] = settings_of(player)
     config: dict[str, Any] = {

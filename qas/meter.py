@@ -105,6 +105,7 @@ class Meter:
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessian: np.ndarray | None = None,
         tidy: bool = False,
     ) -> Evaluation:
         """Optimize a circuit's angles from its own, count it, and show it to the record.
@@ -112,7 +113,7 @@ class Meter:
         An optimization that the clock cuts short is counted and shown with the best angles it had.
 
         Args:
-            circuit, rng, max_evaluations, exact_start: as in `Evaluator.evaluate`.
+            circuit, rng, max_evaluations, exact_start, inverse_hessian: as in `Evaluator.evaluate`.
             tidy: return the circuit without redundant gates, as the record keeps it.
 
         Raises:
@@ -121,7 +122,8 @@ class Meter:
         self.left()
         limit = self._limit(max_evaluations)
         with _ended_if_interrupted():
-            found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, exact_start=exact_start)
+            settings: Any = {"exact_start": exact_start, "inverse_hessian": inverse_hessian}
+            found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, **settings)
         return self._counted(found, rng, tidy)
 
     def evaluate_many(

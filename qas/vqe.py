@@ -28,6 +28,8 @@ class Evaluation:
     """energy minus the problem's exact value"""
     evaluations: int
     """calls of the objective this took; a gradient counts as one"""
+    inverse_hessian: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """estimate at the optimized angles, shape (n_angles, n_angles), where the optimizer makes one"""
 
 
 class CircuitEvaluator(Protocol):
@@ -47,6 +49,7 @@ class CircuitEvaluator(Protocol):
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessian: np.ndarray | None = None,
     ) -> Evaluation:
         """Optimize the angles of `circuit`, starting from its own."""
         ...
@@ -79,6 +82,8 @@ class Job(NamedTuple):
     """most evaluations"""
     rng: np.random.Generator
     """for shots and methods that draw"""
+    inverse_hessian: np.ndarray | None = None
+    """what is known of it at the start"""
 
 
 @dataclass
@@ -124,6 +129,7 @@ class Evaluator:
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessian: np.ndarray | None = None,
     ) -> Evaluation:
         """Optimize the angles of `circuit`, starting from its own.
 
@@ -132,8 +138,10 @@ class Evaluator:
             rng: source of the start noise, and of shot noise.
             max_evaluations: overrides the evaluator's, if smaller.
             exact_start: leave the start angles as they are.
+            inverse_hessian: what is known of it at the start; see `qas.optimizers.minimize`.
         """
-        return self.optimize(self.job(circuit, rng, max_evaluations, exact_start))
+        job = self.job(circuit, rng, max_evaluations, exact_start)
+        return self.optimize(job._replace(inverse_hessian=inverse_hessian))
 
     def evaluate_many(
         self,
@@ -228,6 +236,7 @@ class Evaluator:
             tolerance=self.tolerance,
             shots=self.shots,
             rng=job.rng,
+            inverse_hessian=job.inverse_hessian,
             **self.options,
         )
         return self._evaluation(job, result)
@@ -254,7 +263,7 @@ class Evaluator:
     def _evaluation(self, job: Job, result: Any) -> Evaluation:
         tuned = job.circuit.with_angles(result.x) if len(job.start) else job.circuit
         energy = float(result.fun)
-        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev))
+        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), result.get("hess_inv"))
 
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""

@@ -64,6 +64,7 @@ def minimize(
     tolerance: float = 1e-9,
     shots: int | None = None,
     rng: np.random.Generator | int | None = None,
+    inverse_hessian: np.ndarray | None = None,
     **options: Any,
 ) -> OptimizeResult:
     """Find angles with a low objective.
@@ -81,6 +82,8 @@ def minimize(
         tolerance: stop when roughly this much (in the objective's unit) can still be gained or was gained last.
         shots: measure every Pauli term with that many shots (see `SampledObjective`); None: exact values.
         rng: generator (or seed) for shot noise and random perturbations; None draws fresh randomness.
+        inverse_hessian: what is known of it at the start, shape (n_angles, n_angles), such as ``hess_inv`` of a result;
+            compiled "l-bfgs" begins with it, nothing else makes use of it.
         **options: the method's own keyword arguments; see the function of that method in this package.
 
     Returns:
@@ -101,7 +104,8 @@ def minimize(
 
     compiled = getattr(objective, "minimize_compiled", None)
     if method == "l-bfgs" and compiled is not None and not options and len(x):
-        return compiled(x, budget, tolerance)
+        known = {} if inverse_hessian is None else {"inverse_hessian": inverse_hessian}
+        return compiled(x, budget, tolerance, **known)
     generator = np.random.default_rng(rng)
     sampled = None if shots is None else SampledObjective(objective, shots, generator)
     return _run(chosen, objective, sampled, x, budget, tolerance, generator, options)

@@ -40,7 +40,7 @@ def bfgs_batch(engines, calls, x, gradient, hessians, first, limits, tolerance, 
         hessian = hessians[filled : filled + size].reshape(b - a, b - a)
         filled += size
         energies[i], counts[i, 0], counts[i, 1], counts[i, 2] = bfgs(
-            engines[i], calls[i], x[a:b], gradient[a:b], hessian, limits[i], tolerance, stop
+            engines[i], calls[i], x[a:b], gradient[a:b], hessian, False, limits[i], tolerance, stop
         )
 
 

@@ -87,7 +87,7 @@ def _multiply(inverse, rows, size, move, image, factor, share, vector, product):
 
 
 @compiled()
-def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop):
+def bfgs(engine, call_at, x, gradient, hessian, known, max_evaluations, tolerance, stop):
     """Minimize in place from `x`; `gradient` receives the final gradient, `hessian` the inverse Hessian.
 
     The update of the inverse Hessian waits until its next product with a vector, so an iteration reads the matrix once:
@@ -98,6 +98,7 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
         engine: address of the engine's entry point.
         call_at: address of its table (see `qas.simulators._entry`); where it names angles and slopes is written here.
         hessian: float64, shape (n, n), or (0, 0) where it is not asked for.
+        known: whether `hessian` holds an inverse Hessian, positive definite, to begin with.
         stop: address of a flag; where it is raised the best point so far is returned (energy infinite without one).
 
     Returns:
@@ -117,11 +118,14 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
     energy = best_energy = math.inf
     step = best_step = low = high = slope = factor = share = 0.0
     iterations = evaluations = small_steps = 0
-    fresh = True  # the inverse Hessian is the identity
+    fresh = not known  # the inverse Hessian is the identity
     status = _RUNNING
     for i in range(n):
         write(trial, i, x[i])
         write(here, i, x[i])
+        if known:
+            for j in range(n):
+                write(inverse, i * size + j, hessian[i, j])
     while True:
         if evaluations >= max_evaluations:
             status = OUT_OF_BUDGET
@@ -135,6 +139,9 @@ def bfgs(engine, call_at, x, gradient, hessian, max_evaluations, tolerance, stop
             energy = new_energy
             _scale(1.0, new_gradient, slopes, size)
             _scale(-1.0, slopes, direction, size)
+            if known:
+                _multiply(inverse, n, size, move, image, factor, share, slopes, product)
+                _scale(-1.0, product, direction, size)
         else:
             # Line search: bracket a step with enough decrease and a flatter slope (weak Wolfe conditions).
             new_slope = _dot(new_gradient, direction, size)
@@ -240,6 +247,7 @@ def minimize_bfgs(
     start: np.ndarray,
     max_evaluations: int | None = None,
     tolerance: float = 1e-9,
+    inverse_hessian: np.ndarray | None = None,
 ) -> Any:
     """Minimize the energy over all angles from `start`, shape (n_angles,).
 
@@ -247,6 +255,8 @@ def minimize_bfgs(
         simulator: a compiled engine.
         max_evaluations: most evaluations of energy and gradient, at least 1; None: no limit.
         tolerance: stop when less than about this much energy can still be gained.
+        inverse_hessian: what is known of it at the start, shape (n_angles, n_angles), symmetric and positive definite;
+            None: nothing.
 
     Returns:
         `scipy.optimize.OptimizeResult` with x, fun, jac, nit, nfev, njev, status, success, message, and hess_inv, the
@@ -254,7 +264,8 @@ def minimize_bfgs(
         curvature (yet), else right in the directions of the steps and on their scale in the others.
 
     Raises:
-        CircuitError: sizes that do not fit, a start that is not finite, or a budget below 1.
+        CircuitError: sizes that do not fit, a start that is not finite, an inverse Hessian that is none, or a budget
+            below 1.
         Interrupted: stopped before the first energy (see `qas.simulators.interrupt`).
     """
     limit = 2**62 if max_evaluations is None else int(max_evaluations)
@@ -262,12 +273,15 @@ def minimize_bfgs(
         raise CircuitError(f"max_evaluations is at least 1, got {max_evaluations}")
     x = np.array(check_angles(circuit, hamiltonian, start), dtype=np.float64)
     gradient, hessian = np.zeros(len(x)), np.empty((len(x), len(x)))
+    known = inverse_hessian is not None and len(x) > 0
+    if inverse_hessian is not None:
+        hessian[:] = _checked_inverse(inverse_hessian, len(x))
     asked = simulator.call(circuit, hamiltonian)
     engine, table, stop = asked.entry.address, asked.address, interrupt.current().address
 
     def run() -> tuple[float, int, int, int]:
         with asked.together():
-            return bfgs(engine, table, x, gradient, hessian, limit, float(tolerance), stop)
+            return bfgs(engine, table, x, gradient, hessian, known, limit, float(tolerance), stop)
 
     # A thread that listens is worth its start where the minimization may take a second.
     if circuit.n_gates * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
@@ -278,6 +292,15 @@ def minimize_bfgs(
     if nfev == 0:
         interrupt.check()
     return outcome(x, gradient, hessian, float(energy), nit, nfev, status)
+
+
+def _checked_inverse(given: np.ndarray, n_angles: int) -> np.ndarray:
+    matrix = np.asarray(given, dtype=np.float64)
+    if matrix.shape != (n_angles, n_angles):
+        raise CircuitError(f"the inverse Hessian has shape ({n_angles}, {n_angles}), got {matrix.shape}")
+    if not (np.isfinite(matrix).all() and (matrix.diagonal() > 0.0).all()):
+        raise CircuitError("the diagonal of an inverse Hessian is positive and finite, got other values")
+    return matrix
 
 
 def outcome(

@@ -218,13 +218,18 @@ class CompiledObjective(Objective):
         super().__init__(simulator, circuit, hamiltonian)
         self.scratch = simulator.gradient_bytes(circuit.n_qubits)
 
-    def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
+    def minimize_compiled(
+        self,
+        start: np.ndarray,
+        max_evaluations: int | None,
+        tolerance: float,
+        inverse_hessian: np.ndarray | None = None,
+    ) -> Any:
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""
         from qas.optimizers.bfgs import minimize_bfgs
 
-        return self.counted(
-            minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, max_evaluations, tolerance)
-        )
+        settings = max_evaluations, tolerance, inverse_hessian
+        return self.counted(minimize_bfgs(self.simulator, self.circuit, self.hamiltonian, start, *settings))
 
     def counted(self, result: Any) -> Any:
         """A result of compiled code, its calls counted."""
