@@ -116,7 +116,7 @@ class Record:
         if circuit is found.circuit:
             return found
         if evaluator.noise is None:
-            return replace(found, circuit=circuit)
+            return replace(found, circuit=circuit, inverse_hessian=None)
         if not may_spend:
             return found
         meter.evaluations += 1

@@ -28,6 +28,8 @@ class Evaluation:
     """energy minus the problem's exact value"""
     evaluations: int
     """calls of the objective this took; a gradient counts as one"""
+    inverse_hessian: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """second derivatives in the circuit's angles, inverted, as BFGS estimated them, shape (n_angles, n_angles)"""
 
 
 class CircuitEvaluator(Protocol):
@@ -254,7 +256,9 @@ class Evaluator:
     def _evaluation(self, job: Job, result: Any) -> Evaluation:
         tuned = job.circuit.with_angles(result.x) if len(job.start) else job.circuit
         energy = float(result.fun)
-        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev))
+        curvature = result.get("hess_inv")
+        known = curvature if isinstance(curvature, np.ndarray) else None
+        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), known)
 
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
+from qas.agents.growth.guidance import Guide, Study, edited, rotation_costs
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -26,6 +27,11 @@ _WORTH_IT = 256
 class _Member:
     circuit: Circuit
     error: float
+    costs: list[float] = field(default_factory=list)
+    """estimated rise of the energy without each gate that has angles; kept where the search is guided"""
+    paid: bool = False
+    """its study has been counted"""
+    study: Study | None = None
 
 
 class EvolutionAgent(Agent):
@@ -43,18 +49,24 @@ class EvolutionAgent(Agent):
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
 
-    def __init__(self, *, population: int = 6, changes: float = 0.7) -> None:
+    def __init__(
+        self, *, population: int = 6, changes: float = 0.7, guided: bool = True, blind: float = 0.2,
+        cap: int = 200, noise: float = 0.5, swap: float = 0.5, local: float=0.5, cut: float=0.1,
+    ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= changes <= 20:
             raise QasError(f"changes lies between 0 and 20, got {changes}")
         self.changes = float(changes)
+        self.guided, self.blind = guided, blind
+        self.cap, self.noise, self.swap, self.plocal, self.cut = cap, noise, swap, local, cut
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
         self.drawn = DrawnAhead(self.rng)
-        self._trying: deque[str] = deque()
-        """Keys of the children whose results are to come."""
+        self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
+        self._trying: deque[tuple[str, _Member | None]] = deque()
+        """Keys of the children whose results are to come, and parents that were studied for them."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -89,8 +101,10 @@ class EvolutionAgent(Agent):
         with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
-                self._count(self._trying.popleft())
-                member = _Member(found.circuit, found.error)
+                key, studied = self._trying.popleft()
+                self._count(key)
+                self._pay(studied)
+                member = self._member(found)
                 before = list(self._cell(member))
                 leader = member if self._insert(member) else None
                 if self._cell(member) != before or not self.tried:
@@ -105,7 +119,7 @@ class EvolutionAgent(Agent):
         self.drawn.mark()
         while True:
             refused = 0 if self._trying else self.refused
-            while self._refuses(child := self._child()):
+            while self._refuses((made := self._child())[0]):
                 refused += 1
                 if refused >= 1000 and self._trying:
                     return  # what comes next depends on what is tried by then
@@ -114,18 +128,63 @@ class EvolutionAgent(Agent):
                     # A small space is exhausted: without another round the budget would never be used up.
                     self.tried.clear()
                     self.refused = refused = 0
-            self._trying.append(child.key)
+            child, studied = made
+            self._trying.append((child.key, studied))
             yield child
             self.drawn.mark()
 
-    def _child(self) -> Circuit:
-        child = self._choose_parent().circuit
-        for _ in range(1 + self.rng.poisson(self.changes)):
-            child = self._mutate(child)
-        return self.search.problem.simplify(child)
+    def _child(self) -> tuple[Circuit, _Member | None]:
+        parent = self._choose_parent()
+        child, studied = parent.circuit, None
+        if self.guide is not None and len(child) and self.rng.random() >= self.blind:
+            child, studied = self._guided(parent), parent
+        else:
+            for _ in range(1 + self.rng.poisson(self.changes)):
+                child = self._mutate(child)
+        if self.guide is not None and self.rng.random() < self.noise:
+            child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
+        return self.search.problem.simplify(child), studied
+
+    def _studied(self, member: _Member) -> Study:
+        assert self.guide is not None
+        if member.study is None:
+            member.study = self.guide.study(member.circuit, member.costs)
+        return member.study
+
+    def _pay(self, member: _Member | None) -> None:
+        """Count a study at the first child that came of it."""
+        if member is not None and not member.paid and member.study is not None:
+            member.paid = True
+            self.meter.spend(member.study.evaluations)
+
+    def _guided(self, parent: _Member) -> Circuit:
+        """Insertions drawn by their slopes, in the place of a gate that costs little, or not; or such a gate deleted."""
+        assert self.guide is not None
+        study, rng = self._studied(parent), self.rng
+        kind = rng.random()
+        deleted: set[int] = set()
+        inserted = []
+        if kind < self.cut + self.swap:
+            order = np.argsort(study.costs, kind="stable")
+            for _ in range(1 + rng.poisson(0.3)):
+                deleted.add(int(order[min(int(rng.geometric(0.25)) - 1, len(order) - 1)]))
+        if kind >= self.cut:
+            for _ in range(1 + rng.poisson(self.changes)):
+                slopes = study.local if rng.random() < self.plocal else study.block
+                if not len(slopes.heap):
+                    slopes = study.block if slopes is study.local else study.local
+                if len(slopes.heap):
+                    inserted.append(self.guide.draw(slopes, rng))
+        if not deleted and not inserted:
+            return self._mutate(parent.circuit)
+        return edited(parent.circuit, deleted, inserted)
+
+    def _member(self, found: Evaluation) -> _Member:
+        costs = [] if self.guide is None else rotation_costs(found.circuit, found.inverse_hessian)
+        return _Member(found.circuit, found.error, costs)
 
     def _refuses(self, child: Circuit) -> bool:
-        times = self.tried.get(child.key, 0) + self._trying.count(child.key)
+        times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
         return len(child) > self.search.max_gates or times >= 2
 
     def _count(self, key: str) -> None:
@@ -151,7 +210,7 @@ class EvolutionAgent(Agent):
 
     def _offer(self, circuit: Circuit) -> _Member | None:
         found = self.meter.evaluate(circuit, self.rng, tidy=True)
-        member = _Member(found.circuit, found.error)
+        member = self._member(found)
         improved = self._insert(member)
         if improved:
             self._prune(member)
@@ -166,14 +225,17 @@ class EvolutionAgent(Agent):
         tolerance = 1e-12 + 1e-6 * abs(member.error)
         key = member.circuit.key
         for held in cell:
-            same_energy = abs(held.error - member.error) <= tolerance and len(held.circuit) <= len(member.circuit)
+            same_energy = abs(held.error - member.error) <= tolerance and (
+                len(held.circuit) < len(member.circuit)
+                or (self.guide is None and len(held.circuit) == len(member.circuit))
+            )
             if same_energy or (held.circuit.key == key and held.error <= member.error):
                 return False
         cell[:] = [
             held
             for held in cell
             if held.circuit.key != key
-            and not (abs(held.error - member.error) <= tolerance and len(held.circuit) > len(member.circuit))
+            and not (abs(held.error - member.error) <= tolerance and len(held.circuit) >= len(member.circuit))
         ]
         cell.append(member)
         cell.sort(key=lambda m: m.error)
@@ -185,10 +247,10 @@ class EvolutionAgent(Agent):
         current = member
         for _ in range(len(member.circuit)):
             best: _Member | None = None
-            with closing(self._deletions(current.circuit)) as results:
+            with closing(self._deletions(current)) as results:
                 for found in results:
                     self.drawn.settle()
-                    candidate = _Member(found.circuit, found.error)
+                    candidate = self._member(found)
                     if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
                         best = candidate
                         break
@@ -199,8 +261,9 @@ class EvolutionAgent(Agent):
             self._insert(best)
             current = best
 
-    def _deletions(self, circuit: Circuit) -> Generator[Evaluation, None, None]:
+    def _deletions(self, member: _Member) -> Generator[Evaluation, None, None]:
         """What is left of a circuit without one of its gates, in random order."""
+        circuit = member.circuit
 
         def shorter() -> Iterator[Circuit]:
             self.drawn.mark()
@@ -209,6 +272,10 @@ class EvolutionAgent(Agent):
                 self.drawn.mark()
 
         order = self.rng.permutation(len(circuit))
+        if self.guide is not None:
+            study = self._studied(member)
+            self._pay(member)
+            order = np.argsort(study.costs, kind="stable")[:4]
         return self._judged(shorter(), max_evaluations=60)
 
     def _judged(
@@ -218,7 +285,8 @@ class EvolutionAgent(Agent):
         size = 1 << self.search.problem.n_qubits * (1 if self.search.noise is None else 2)
         workers = worker_count() if size >= _WORTH_IT else 1
         return self.meter.evaluate_many(
-            circuits, self.rng, max_evaluations=max_evaluations, tidy=True, workers=workers, ahead=workers + 1
+            circuits, self.rng, max_evaluations=max_evaluations or (self.cap if self.guide else None), tidy=True,
+            workers=workers, ahead=workers + 1, exact_start=self.guide is not None,
         )
 
     # ------------------------------------------------------------------ changes
