@@ -17,6 +17,7 @@ _FILES = (
     "_ptm_kernels.py",
     "_ptm_program.py",
     "_insertion_kernels.py",
+    "_insertion_sums.py",
     "_insertion_ptm.py",
     "../optimizers/bfgs.py",
     "../optimizers/batch.py",

@@ -139,26 +139,86 @@ def _single(bra, ket, size, qubit, sums):
     write(sums, 3, z)
 
 
+@compiled(inline=True)
+def _turn(q, p):
+    """Strings in base 4 with Q P = i s R: s, and 0 where they commute."""
+    if not _anticommute(p, q):
+        return 0.0
+    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
+    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
+    q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
+    q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
+    # A product of n digits that anticommute is i^n, with a sign for each of X·Z, Y·X, Z·Y; n is odd.
+    negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
+    bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
+    while bits & (bits - 1):
+        bits &= bits - 1
+        bits &= bits - 1
+        negative = not negative
+    return -1.0 if negative else 1.0
+
+
 @compiled()
 def _string(bra, ket, size, p):
     """The derivative for any one string, given in base 4."""
-    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
-    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
     value = 0.0
     for q in range(size):
-        if _anticommute(p, q):
-            q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
-            q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
-            # A product of n digits that anticommute is i^n, with a sign for each of X·Z, Y·X, Z·Y; n is odd.
-            negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
-            bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
-            while bits & (bits - 1):
-                bits &= bits - 1
-                bits &= bits - 1
-                negative = not negative
-            product = float(read(bra, q)) * read(ket, q ^ p)
-            value += -product if negative else product
+        sign = _turn(q, p)
+        if sign != 0.0:
+            value += sign * read(bra, q) * read(ket, q ^ p)
     return value
+
+
+@compiled()
+def _sum_derivatives(state, h_index, h_value, cosets, scales, derivatives):
+    """First to fourth derivative at φ = 0 of the energy under exp(-iφG/s) for sums G, float64 (sums, 4).
+
+    Turning a string of the observable never leaves the group of the sum's strings times it. With D the derivative of
+    the state, D v and D² v are formed on that coset, and so are h D and h D², as D⁴ = D² D².
+    """
+    for s in range(len(scales)):
+        group = cosets.group[cosets.start[s] : cosets.start[s + 1]]
+        first, size = cosets.first[s], len(group)
+        count = cosets.first[s + 1] - first
+        places = cosets.place[first : first + count]
+        turns = np.empty((size, count))
+        v, dv, ddv = np.empty(size), np.empty(size), np.empty(size)
+        h, dh, ddh = np.empty(size), np.empty(size), np.empty(size)
+        derivatives[s] = 0.0
+        for t in range(len(h_index)):
+            here, moves = h_index[t], False
+            for j in range(count):
+                moves |= _anticommute(cosets.string[first + j], here)
+            if not moves:
+                continue
+            for e in range(size):
+                v[e], h[e] = state[here ^ group[e]], 0.0
+                for j in range(count):
+                    turn = _turn(here ^ group[e], cosets.string[first + j])
+                    turns[e, j] = turn * cosets.weight[first + j] * 2.0 / scales[s]
+            h[0] = h_value[t]
+            _derive(turns, places, v, dv, False)
+            _derive(turns, places, dv, ddv, False)
+            _derive(turns, places, h, dh, True)
+            _derive(turns, places, dh, ddh, True)
+            derivatives[s, 0] += h[0] * dv[0]
+            derivatives[s, 1] += h[0] * ddv[0]
+            for e in range(size):
+                derivatives[s, 2] += dh[e] * ddv[e]
+                derivatives[s, 3] += ddh[e] * ddv[e]
+
+
+@compiled(inline=True)
+def _derive(turns, places, source, target, transposed):
+    """target = D source, or the transpose of D on it."""
+    target[:] = 0.0
+    for e in range(len(source)):
+        for j in range(len(places)):
+            other = e ^ places[j]
+            if transposed:
+                target[other] += turns[e, j] * source[e]
+            else:
+                target[e] += turns[e, j] * source[other]
 
 
 @compiled()
@@ -314,8 +374,8 @@ def _set_observable(vector, room, h_index, h_value):
 
 
 @compiled()
-def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, strings, values, stop):
-    """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
+def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, strings, row_of, values, stop):
+    """Insertion gradients of all strings at some positions; returns the energy, NaN if stopped.
 
     The state at every position is needed. One is kept at the start of each `segment` gates, and on the way back each
     segment is run again.
@@ -325,7 +385,8 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
         n_qubits: at least 2.
         memory: `VECTORS` numbers of scratch, then vectors of max(4**n, 4**4): the adjoint, a kept state
             for each segment, and segment + 1 more.
-        values: float64 (gates + 1, strings), receives the result.
+        row_of: int64 (gates + 1,): row of `values` that a position goes to, or -1.
+        values: float64 (rows, strings), receives the result.
     """
     n_gates, n_ops = len(gates.masks), len(gates.ops)
     blocks, factors = np.empty((n_ops, COLUMNS), np.int64), np.empty((n_ops, 2), np.int64)
@@ -342,13 +403,17 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
     n_segments = max(1, (n_gates + segment - 1) // segment)
     kept = at(bra, room)
     segment_states = at(kept, room * n_segments)
-    energy = 0.0
+    energy, lowest, touched = 0.0, 0, -1
+    while lowest <= n_gates and row_of[lowest] < 0:
+        lowest += 1
     _set_ground_state(kept, n_qubits, room)
     for round_ in range(1 - n_segments, n_segments):
         # Negative rounds run forward through every segment but the last; then each one is run and undone, last first.
         j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
         first, last = j * segment, min(n_gates, (j + 1) * segment)
         ket = at(kept, room * j)
+        if round_ > 0 and last <= lowest:
+            break
         for gate in range(first, last):
             if (gate == 0 or room > SHORT) and stopped(stop):
                 return math.nan
@@ -365,23 +430,28 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
             _set_observable(bra, room, h_index, h_value)
             for t in range(len(h_index)):
                 energy += h_value[t] * read(ket, h_index[t])
-            values_of(bra, ket, n_qubits, strings, -1, row, sums, rows, buffer)
-            values[n_gates] = row
-        for gate in range(last - 1, first - 1, -1):
+            if row_of[n_gates] >= 0:
+                values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
+                values[row_of[n_gates]] = row
+                touched = 0
+        for gate in range(last - 1, max(first, lowest) - 1, -1):
             if room > SHORT and stopped(stop):
                 return math.nan
             for b in range(first_block[gate + 1] - 1, first_block[gate] - 1, -1):
                 _apply(True, bra, bra, n_qubits, library, blocks[b], factors, angles, constants, maps, rows)
             ket = at(segment_states, room * (gate - 1 - first)) if gate > first else at(kept, room * j)
-            values_of(bra, ket, n_qubits, strings, gates.masks[gate], row, sums, rows, buffer)
-            values[gate] = row
+            touched |= gates.masks[gate]
+            if row_of[gate] >= 0:
+                values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
+                values[row_of[gate]] = row
+                touched = 0
     whole[0], real[0] = 0, 0.0  # their addresses were in use until here; a last mention keeps them alive
     return energy
 
 
 @compiled()
-def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
-    """What all strings bring after `state`, float64 (4**n,).
+def append(state, n_qubits, h_index, h_value, memory, strings, cosets, scales, slopes, falls, derivatives):
+    """What strings and sums bring after `state`, float64 (4**n,).
 
     Args:
         n_qubits: at least 2.
@@ -389,7 +459,11 @@ def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
         memory: float64: as for `sweep`, with two vectors.
         slopes: float64 (strings,), receives the slopes at θ = 0.
         falls: float64 (strings,), receives (E(0) - E(π)) / 2.
+        cosets, scales, derivatives: of the sums, as for `_sum_derivatives`.
     """
+    _sum_derivatives(state, h_index, h_value, cosets, scales, derivatives)
+    if len(slopes) == 0:
+        return
     room = 1 << (2 * max(n_qubits, 4))
     buffer, bra = at(pointer(memory), SCRATCH), at(pointer(memory), VECTORS)
     ket = at(bra, room)

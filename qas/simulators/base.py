@@ -16,7 +16,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 if TYPE_CHECKING:
-    from qas.simulators.insertions import Curves, Generators
+    from qas.simulators.insertions import Curves, Generators, Inserting
 
 
 class BaseObjective(abc.ABC):
@@ -187,6 +187,8 @@ class Simulator(abc.ABC):
         hamiltonian: Hamiltonian,
         generators: Sequence[str | Hamiltonian] | None = None,
         angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        positions: Sequence[int] | None = None,
     ) -> np.ndarray:
         """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
 
@@ -194,20 +196,22 @@ class Simulator(abc.ABC):
             generators: Pauli strings, and Hamiltonians for sums of them; None: all one- and two-qubit strings, in the
                 order of `qas.simulators.insertions.pauli_generators`.
             angles: as in `expectation`.
+            positions: k for a place before gate k, len(circuit) for the end; None: all of them, in their order. What
+                lies before the first one asked for takes no time.
 
         Returns:
-            float64, shape (len(circuit) + 1, n_generators); row k belongs to a place before gate k.
+            float64, shape (n_positions, n_generators).
 
         Raises:
-            QasError: generators that are none; for an engine without kernels of its own also strings on more than two
-                qubits, and noise.
+            QasError: generators or positions that are none; for an engine without kernels of its own also noise.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import read_generators
+        from qas.simulators.insertions import read_generators, read_positions
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        return read.sums(self._insertion_slopes(circuit, hamiltonian, read, values))
+        chosen, row = read_positions(len(circuit), positions)
+        return read.slopes(self._insertion_slopes(circuit, hamiltonian, read, values, chosen))[row]
 
     def append_gains(
         self,
@@ -216,28 +220,26 @@ class Simulator(abc.ABC):
         generators: Sequence[str | Hamiltonian] | None = None,
         angles: Sequence[float] | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """How far one appended rotation exp(-iθP/2) can lower the energy, the other angles held, in closed form.
+        """How far one appended exp(-iθG/2) can lower the energy, the other angles held, in closed form.
 
         Args:
-            generators: as in `insertion_gradients`, but each one Pauli string up to its sign, so that its square is 1.
+            generators: as in `insertion_gradients`, but each with eigenvalues 0, s and -s for some s (G³ = s²G), such
+                as Pauli strings with any coefficient, excitations of one or two electrons, and exchange operators. For
+                an excitation with eigenvalues 0, 1 and -1 that other codes write exp(-iθG), double the angle.
             angles: as in `expectation`.
 
         Returns:
             gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
 
         Raises:
-            QasError: as `insertion_gradients`; also a generator whose square is not 1.
+            QasError: as `insertion_gradients`; also a generator with other eigenvalues.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import Curves, read_generators
+        from qas.simulators.insertions import read_generators
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        signs = read.signs()
-        slope, fall = self._append_curves(circuit, hamiltonian, read, values)
-        if not read.plain:
-            slope, fall = signs * slope[read.term], fall[read.term]
-        return Curves(slope, fall).best()
+        return read.best(*self._append_curves(circuit, hamiltonian, read, values))
 
     def deletion_costs(
         self,
@@ -279,31 +281,37 @@ class Simulator(abc.ABC):
         return wrapped(values) ** 2 / (2.0 * diagonal)
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
     ) -> np.ndarray:
-        """Slopes of the strings of `generators` at all positions, float64, shape (len(circuit) + 1, strings)."""
-        rows = [self._shifted(circuit, hamiltonian, k, generators, angles).slope for k in range(len(circuit) + 1)]
-        return np.array(rows)
+        """Slopes of the strings and sums of `generators`, float64, shape (positions, strings + sums)."""
+        inserting = self._inserting(circuit, hamiltonian, angles)
+        strings = generators.expanded.strings
+        slopes = [[inserting.curve(k, string)[0] for string in strings] for k in positions]
+        values = np.array(slopes).reshape(len(positions), len(strings))
+        return generators.expanded.values(values, len(generators.strings))
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        """Energies of appended rotations about the strings of `generators`."""
-        return self._shifted(circuit, hamiltonian, len(circuit), generators, angles)
+    ) -> tuple[Curves, np.ndarray]:
+        """Energies of appended rotations about the strings of `generators`, and (α, β, γ, δ) of its sums."""
+        from qas.simulators.insertions import Curves
 
-    def _shifted(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, position: int, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        from qas.simulators.insertions import shifted_curves
+        inserting, end = self._inserting(circuit, hamiltonian, angles), len(circuit)
+        strings = np.array([inserting.curve(end, string) for string in generators.strings]).reshape(-1, 2)
+        sums = [inserting.sum_curve(*pair) for pair in zip(generators.sums, generators.scales, strict=True)]
+        return Curves(*strings.T), np.array(sums).reshape(-1, 4)
+
+    def _inserting(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Inserting:
+        from qas.simulators.insertions import Inserting
 
         if self.noise is not None:
             raise QasError(f"the {self.name} engine really inserts gates, with their noise; use pauli-transfer")
-        return shifted_curves(
-            lambda changed: self.expectation(changed, hamiltonian),
-            circuit.with_angles(angles),
-            position,
-            generators.strings,
-        )
+        return Inserting(lambda changed: self.expectation(changed, hamiltonian), circuit.with_angles(angles))
 
     def check_size(self, n_qubits: int) -> None:  # noqa: B027
         """Refuse registers that do not fit; an engine without a limit of its own refuses none.
@@ -322,6 +330,6 @@ def check_angles(circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[fl
     values = np.ascontiguousarray(angles, dtype=np.float64)
     if values.shape != (circuit.n_angles,):
         raise CircuitError(f"the circuit has {circuit.n_angles} angles, got an array of shape {values.shape}")
-    if not math.isfinite(values.sum()):
+    if not math.isfinite(values.sum()) and not np.isfinite(values).all():  # finite ones may overflow
         raise CircuitError("angles must be finite, got NaN or infinity")
     return values

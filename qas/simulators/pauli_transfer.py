@@ -19,6 +19,7 @@ from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
 from qas.simulators._ptm_schedule import actions
+from qas.simulators._sums import from_derivatives
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
@@ -302,7 +303,12 @@ class PauliTransferSimulator(CompiledSimulator):
         return result
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
     ) -> np.ndarray:
         gates = self.gate_operations(circuit)
         n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
@@ -317,7 +323,9 @@ class PauliTransferSimulator(CompiledSimulator):
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
                 f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {memory_limit() / 1e9:.1f} GB"
             )
-        values = np.empty((n_gates + 1, len(generators.strings)))
+        values = np.empty((len(positions), len(generators.expanded.strings)))
+        row_of = np.full(n_gates + 1, -1)
+        row_of[positions] = np.arange(len(positions))
         energy = insertion_kernels.sweep(
             self.library,
             gates,
@@ -326,28 +334,33 @@ class PauliTransferSimulator(CompiledSimulator):
             *self.observable(hamiltonian),
             aligned(size, dtype),
             segment,
-            generators.tables,
+            generators.expanded.tables,
+            row_of,
             values,
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return generators.expanded.values(values, len(generators.strings))
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
+    ) -> tuple[Curves, np.ndarray]:
         n_qubits = max(circuit.n_qubits, 2)
         vectors = aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
-        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        derivatives = np.zeros((len(generators.sums), 4))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
             n_qubits,
             *self.observable(hamiltonian),
             vectors,
             generators.tables,
-            *curves,
+            generators.cosets,
+            generators.scales,
+            *strings,
+            derivatives,
         )
-        return curves
+        return strings, from_derivatives(derivatives)
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""

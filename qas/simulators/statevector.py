@@ -17,7 +17,7 @@ from qas.simulators import interrupt
 from qas.simulators._entry import STATE, Call, addresses
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators, term_groups
+from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 24
@@ -170,9 +170,16 @@ class StatevectorSimulator(CompiledSimulator):
         return result
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
     ) -> np.ndarray:
-        values = np.empty((len(circuit) + 1, len(generators.strings)))
+        values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
+        row_of = np.full(len(circuit) + 1, -1)
+        row_of[positions] = np.arange(len(positions))
         gates = self.gate_operations(circuit)
         energy = insertion_kernels.sweep(
             self.library,
@@ -181,6 +188,8 @@ class StatevectorSimulator(CompiledSimulator):
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
             generators.tables,
+            generators.sums_table,
+            row_of,
             values,
             interrupt.current().address,
         )
@@ -189,8 +198,9 @@ class StatevectorSimulator(CompiledSimulator):
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+    ) -> tuple[Curves, np.ndarray]:
+        strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        sums = np.zeros((len(generators.sums), 4))
         gates = self.gate_operations(circuit)
         energy = insertion_kernels.append(
             self.library,
@@ -199,13 +209,17 @@ class StatevectorSimulator(CompiledSimulator):
             *self.observable(hamiltonian),
             self.work(circuit.n_qubits),
             generators.tables,
+            generators.sums_table,
+            generators.scales,
             term_groups(hamiltonian),
             hamiltonian.coefficients,
-            *curves,
+            group_diagonals(hamiltonian) if generators.sums else np.zeros((0, 1)),
+            *strings,
+            sums,
             interrupt.current().address,
         )
         finished(energy)
-        return curves
+        return strings, sums
 
 
 def parts_of(circuit: Circuit) -> int:

@@ -110,34 +110,42 @@ class TorchSimulator(Simulator):
 
     # ------------------------------------------------------------------ what inserting would bring
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
     ) -> np.ndarray:
         """With noise by dense matrices of states and gradients: all Pauli strings in one product."""
         import torch
 
         from qas.simulators._torch_insertions import Slopes
 
-        if not generators.strings:
-            return np.zeros((len(circuit) + 1, 0))
-        with torch.inference_mode(False), torch.no_grad():
-            places = self._places(circuit, hamiltonian, angles)
-            return places.slopes(Slopes(generators.strings, self._place)).cpu().numpy()
+        strings = generators.expanded.strings
+        values = np.zeros((len(positions), len(strings)))
+        if values.size:
+            with torch.inference_mode(False), torch.no_grad():
+                places = self._places(circuit, hamiltonian, angles)
+                values = places.slopes(Slopes(strings, self._place), positions.tolist()).cpu().numpy()
+        return generators.expanded.values(values, len(generators.strings))
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
+    ) -> tuple[Curves, np.ndarray]:
         import torch
 
-        from qas.simulators._torch_insertions import Slopes, falls
+        from qas.simulators._torch_insertions import Slopes, falls, sum_curves
         from qas.simulators.insertions import Curves
 
-        if not generators.strings:
-            return Curves(np.zeros(0), np.zeros(0))
+        strings = Curves(np.zeros(0), np.zeros(0))
         with torch.inference_mode(False), torch.no_grad():
             places = self._places(circuit, hamiltonian, angles)
-            slope = Slopes(generators.strings, self._place)(places.state, places.gradient)
-            terms = self.term_expectations(circuit, hamiltonian, angles) if self.noise is None else np.zeros(0)
-            return Curves(slope.cpu().numpy(), falls(places, generators.strings, terms, hamiltonian))
+            if generators.strings:
+                slope = Slopes(generators.strings, self._place)(places.state, places.gradient)
+                terms = self.term_expectations(circuit, hamiltonian, angles) if self.noise is None else np.zeros(0)
+                strings = Curves(slope.cpu().numpy(), falls(places, generators.strings, terms, hamiltonian))
+            return strings, sum_curves(places, generators.sums, generators.scales, hamiltonian)
 
     def _places(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Places:
         """States between the gates; the budget says how many are kept."""

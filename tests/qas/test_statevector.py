@@ -37,7 +37,7 @@ def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
         assert np.abs(gradient - shifted_gradient(simulator, circuit, hamiltonian)).max() < 1e-11
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 8))
+@pytest.mark.parametrize("n_qubits", range(1, 10))
 def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, n_qubits])
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
         _check(circuit, random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng))
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 8))
+@pytest.mark.parametrize("n_qubits", range(1, 10))
 def test_real_gates_keep_amplitudes_real(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, 20 + n_qubits])
     for n_terms in (2, 30):  # strings with an odd number of Y among them: they have no part in a real state
