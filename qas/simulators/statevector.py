@@ -14,7 +14,9 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, addresses
+from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._inserted import Channels
+from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
 from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
@@ -137,6 +139,9 @@ class StatevectorSimulator(CompiledSimulator):
             buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
+    def gradient_bytes(self, n_qubits: int) -> int:
+        return 2 * self.state_bytes(n_qubits)
+
     def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
         parts = parts_of(circuit)
         work = self.work(circuit.n_qubits, parts)
@@ -147,7 +152,11 @@ class StatevectorSimulator(CompiledSimulator):
         arrays = (*library, compiled.ops, compiled.slots, *observable, state)
         masks, _, imag = observable
         sizes = [len(library.kind), len(compiled.ops), len(masks), len(imag), len(state), parts]
-        return Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes], arrays)
+        seat, _, columns, held = _seat()
+        call = Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes, *columns, 0], (*arrays, held))
+        if circuit.n_qubits >= kernels.SHARED_QUBITS:
+            call.helped = Helped(seat, _seat)
+        return call
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
@@ -176,7 +185,8 @@ class StatevectorSimulator(CompiledSimulator):
         generators: Generators,
         angles: np.ndarray,
         positions: np.ndarray,
-    ) -> np.ndarray:
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
         values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
@@ -194,11 +204,11 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return values, np.zeros((len(positions), len(generators.strings)))
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> tuple[Curves, np.ndarray]:
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
         gates = self.gate_operations(circuit)
@@ -219,7 +229,14 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.current().address,
         )
         finished(energy)
-        return strings, sums
+        return strings, sums, np.zeros(len(generators.strings))
+
+
+def _seat() -> tuple[int, int, list[int], np.ndarray]:
+    """The seat of a team of one; see `Helped`."""
+    words = np.empty(SEAT_SIZE, np.int64)
+    sit(address_of(words), 0, 0, 1)
+    return address_of(words), kernels.SEAT, [address_of(words)], words
 
 
 def parts_of(circuit: Circuit) -> int:
