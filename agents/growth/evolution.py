@@ -170,11 +170,11 @@ class EvolutionAgent(Agent):
                 deleted.add(int(order[min(int(rng.geometric(0.25)) - 1, len(order) - 1)]))
         if kind >= self.cut:
             for _ in range(1 + rng.poisson(self.changes)):
-                slopes = study.local if rng.random() < self.plocal else study.block
-                if not len(slopes.heap):
-                    slopes = study.block if slopes is study.local else study.local
-                if len(slopes.heap):
-                    inserted.append(self.guide.draw(slopes, rng))
+                choice = study.local if rng.random() < self.plocal else study.entangling
+                if not choice.found:
+                    choice = study.entangling if choice is study.local else study.local
+                if choice.found:
+                    inserted.append(self.guide.draw(choice, rng))
         if not deleted and not inserted:
             return self._mutate(parent.circuit)
         return edited(parent.circuit, deleted, inserted)

@@ -34,6 +34,9 @@ class Insertion(NamedTuple):
     after: tuple[Gate, ...]
     sign: float
 
+    two_qubit_gates: int
+    """as far as they are not redundant where they stand"""
+
     def gates(self, angle: float) -> tuple[Gate, ...]:
         """The gates of exp(-iθP/2)."""
         return (*self.before, self.rotation.with_angles((self.sign * angle,)), *self.after)
@@ -46,13 +49,30 @@ def pauli_insertions(alphabet: Alphabet) -> dict[str, list[Insertion]]:
     cliffords = [gate for gate in alphabet.placed if gate.name in ("cx", "cz")]
     for gate in rotations:
         letters = dict(zip(gate.qubits, GATES[gate.name].axis or "", strict=True))
-        found.setdefault(_string(alphabet.n_qubits, letters), []).append(Insertion((), gate, (), 1.0))
+        found.setdefault(_string(alphabet.n_qubits, letters), []).append(Insertion((), gate, (), 1.0, len(letters) - 1))
     for clifford, gate in itertools.product(cliffords, rotations):
         if len(gate.qubits) == 1 and gate.qubits[0] in clifford.qubits:
             letters, sign = _conjugated(clifford, gate)
             if len(letters) == 2:
                 string = _string(alphabet.n_qubits, letters)
-                found.setdefault(string, []).append(Insertion((clifford,), gate, (clifford,), sign))
+                found.setdefault(string, []).append(Insertion((clifford,), gate, (clifford,), sign, 2))
+    return found
+
+
+def fans(alphabet: Alphabet, head: int) -> dict[frozenset[int], tuple[str, Insertion]]:
+    """Set of three or four qubits -> the string Y X X (X) with Y on `head`, and RY between CX from there to the others.
+
+    Where `head` is in |0⟩ the CX before it do nothing.
+    """
+    turns = [gate for gate in alphabet.placed if gate.name == "ry" and gate.qubits == (head,)]
+    spokes = {gate.qubits[1]: gate for gate in alphabet.placed if gate.name == "cx" and gate.qubits[0] == head}
+    found = {}
+    for targets in (t for size in (2, 3) for t in itertools.combinations(sorted(spokes), size)):
+        letters = {head: "Y"} | dict.fromkeys(targets, "X")
+        wheel = tuple(spokes[t] for t in targets)
+        for turn in turns:
+            way = Insertion(wheel, turn, wheel, 1.0, len(wheel))
+            found[frozenset(letters)] = (_string(alphabet.n_qubits, letters), way)
     return found
 
 
@@ -81,22 +101,29 @@ def _conjugated(clifford: Gate, rotation: Gate) -> tuple[dict[int, str], float]:
     raise AssertionError("a Clifford gate carries Pauli strings to Pauli strings")
 
 
-class Slopes(NamedTuple):
-    """Insertions of one kind, those of largest slope first."""
+class Found(NamedTuple):
+    """An insertion with its place and slope."""
 
-    position: np.ndarray  # int64 (kept,)
-    string: np.ndarray  # int64 (kept,): column
-    slope: np.ndarray  # float64 (kept,)
-    heap: np.ndarray  # float64 (kept,): running sum of the squared slopes
+    position: int
+    ways: Sequence[Insertion]
+    """the same rotation, made differently"""
+    slope: float
+
+
+class Choice(NamedTuple):
+    """Insertions of one kind, those of largest slope for their two-qubit gates first."""
+
+    found: list[Found]
+    heap: np.ndarray  # float64 (found,): running sum of what they are drawn by
 
 
 @dataclass
 class Study:
     """What is known of one circuit."""
 
-    local: Slopes
-    """rotations that need no two-qubit gates of their own"""
-    block: Slopes
+    local: Choice
+    """rotations on one qubit"""
+    entangling: Choice
     """rotations with two-qubit gates"""
     costs: np.ndarray
     """float64 (n_gates,): estimated rise of the energy without each gate"""
@@ -106,6 +133,10 @@ class Study:
 
 class Guide:
     """Studies circuits on a Hamiltonian's energy.
+
+    Where a qubit is still in |0⟩, a rotation of it followed by CX on some others turns about a string of three or four
+    letters for two or three CX: from a determinant, where all slopes of one and two letters vanish for a molecule, these
+    are double excitations. They are looked at where they are cheap, at both ends of the circuit.
 
     Args:
         alphabet: gates that may be inserted.
@@ -118,8 +149,9 @@ class Guide:
         ways = pauli_insertions(alphabet)
         self.strings = tuple(ways)
         self.ways = tuple(ways.values())
-        self.local = np.array([not w[0].before and len(w[0].rotation.qubits) == 1 for w in self.ways])
+        self.heads = {head: fans(alphabet, head) for head in range(self.n_qubits)}
         self.weight = problem.spread / 2 or 1.0
+        self._known: dict[frozenset[int], tuple[tuple[str, ...], list[list[Insertion]]]] = {}
 
     @classmethod
     def fitting(cls, alphabet: Alphabet, meter: Meter) -> Guide | None:
@@ -137,37 +169,68 @@ class Guide:
             rotation_costs: rises for the gates with angles, in their order.
         """
         slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.strings)
-        costs, fixed = np.zeros(len(circuit)), 0
+        large = np.argsort(-np.abs(slopes), axis=None, kind="stable")[: 4 * _KEPT].tolist()
+        found = [
+            Found(k // len(self.strings), self.ways[k % len(self.strings)], float(slopes.ravel()[k])) for k in large
+        ]
+        touched = {q for gate in circuit for q in gate.qubits}
+        found += self._fans(circuit, 0, frozenset(range(self.n_qubits)))
+        if len(circuit) and len(touched) < self.n_qubits:
+            found += self._fans(circuit, len(circuit), frozenset(range(self.n_qubits)) - touched)
+        local = [each for each in found if not each.ways[0].two_qubit_gates]
+        entangling = [each for each in found if each.ways[0].two_qubit_gates]
+        costs, calls = self._costs(circuit, rotation_costs)
+        return Study(self._choice(local), self._choice(entangling), costs, 1 + calls)
+
+    def _costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
         known = iter(rotation_costs)
-        energy = math.nan
-        for index, gate in enumerate(circuit):
-            if gate.angles:
-                costs[index] = next(known)
-                continue
-            if not fixed:
-                energy = self.simulator.expectation(circuit, self.hamiltonian)
-            fixed += 1
-            costs[index] = self.simulator.expectation(circuit.delete(index), self.hamiltonian) - energy
-        return Study(self._largest(slopes, self.local), self._largest(slopes, ~self.local), costs, 1 + fixed)
+        costs = np.array([next(known) if gate.angles else math.nan for gate in circuit])
+        fixed = np.flatnonzero(np.isnan(costs)).tolist()
+        if fixed:
+            energy = self.simulator.expectation(circuit, self.hamiltonian)
+            costs[fixed] = [
+                self.simulator.expectation(circuit.delete(index), self.hamiltonian) - energy for index in fixed
+            ]
+        return costs, len(fixed)
 
-    def _largest(self, slopes: np.ndarray, columns: np.ndarray) -> Slopes:
-        which = np.flatnonzero(columns)
-        values = slopes[:, which]
-        order = np.argsort(-np.abs(values), axis=None, kind="stable")[:_KEPT]
-        order = order[np.abs(values.ravel()[order]) > _FLAT * self.weight]
-        position, column = np.divmod(order, max(1, len(which)))
-        slope = values.ravel()[order]
-        return Slopes(position, which[column], slope, np.cumsum(slope**2))
+    def _fans(self, circuit: Circuit, position: int, ground: frozenset[int]) -> list[Found]:
+        """Fans before one gate, of qubits that are in |0⟩ there."""
+        strings, ways = self._fans_of(ground)
+        if not strings:
+            return []
+        slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])[0]
+        return [Found(position, way, slope) for way, slope in zip(ways, slopes.tolist(), strict=True)]
 
-    def draw(self, slopes: Slopes, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
-        """(position, gates) of an insertion drawn by its squared slope, its first angle a step downhill."""
-        total = slopes.heap[-1]
-        drawn = min(int(np.searchsorted(slopes.heap, rng.random() * total, side="right")), len(slopes.heap) - 1)
-        ways = self.ways[slopes.string[drawn]]
-        way = ways[int(rng.integers(len(ways)))]
-        step = -float(slopes.slope[drawn]) * self.n_qubits / self.weight
+    def _fans_of(self, ground: frozenset[int]) -> tuple[tuple[str, ...], list[list[Insertion]]]:
+        """One string for each set of qubits, since all heads in |0⟩ do the same there."""
+        if ground not in self._known:
+            sets: dict[frozenset[int], tuple[str, list[Insertion]]] = {}
+            for head in sorted(ground):
+                for qubits, (string, way) in self.heads[head].items():
+                    sets.setdefault(qubits, (string, []))[1].append(way)
+            self._known[ground] = tuple(string for string, _ in sets.values()), [ways for _, ways in sets.values()]
+        return self._known[ground]
+
+    def _choice(self, found: list[Found]) -> Choice:
+        """The largest by squared slope for each two-qubit gate."""
+        kept = [each for each in found if abs(each.slope) > _FLAT * self.weight]
+        kept.sort(key=_promise, reverse=True)
+        del kept[_KEPT:]
+        return Choice(kept, np.cumsum([_promise(each) for each in kept]))
+
+    def draw(self, choice: Choice, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
+        """(position, gates) of an insertion drawn by its promise, its first angle a step downhill."""
+        total = choice.heap[-1]
+        drawn = min(int(np.searchsorted(choice.heap, rng.random() * total, side="right")), len(choice.heap) - 1)
+        found = choice.found[drawn]
+        way = found.ways[int(rng.integers(len(found.ways)))]
+        step = -found.slope * self.n_qubits / self.weight
         angle = math.copysign(min(max(abs(step), 1e-3), _FARTHEST), step)
-        return int(slopes.position[drawn]), way.gates(angle)
+        return found.position, way.gates(angle)
+
+
+def _promise(found: Found) -> float:
+    return found.slope**2 / max(1, found.ways[0].two_qubit_gates)
 
 
 def edited(circuit: Circuit, deleted: Collection[int], inserted: Iterable[tuple[int, tuple[Gate, ...]]]) -> Circuit:
