@@ -60,7 +60,7 @@ from qas.simulators._lanes import (
     write,
     zero8,
 )
-from qas.simulators._team import LEAVE, SEAT_SIZE, alone, called, calls, halt_if, meet, number, payload, share
+from qas.simulators._team import LEAVE, called, calls, halt_if, meet, number, payload, share
 
 LANES = 8
 MASKS = 4
@@ -1236,33 +1236,6 @@ def _shared_size(size, n_ops, mode):
     if size < BLOCKED or mode == STATE:
         return 0
     return PIECES + (3 * PIECES * n_ops if mode == GRADIENT else 0)
-
-
-@compiled()
-def run(library, ops, slots, angles, psi, stop, parts=2):
-    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
-    place, nothing = np.empty(SEAT_SIZE, dtype=np.int64), np.empty(0, dtype=np.int64)
-    seat = pointer(place)
-    alone(seat)
-    energy = _evaluate(
-        library,
-        ops,
-        slots,
-        angles,
-        nothing,
-        angles,
-        angles,
-        address(psi),
-        len(psi),
-        STATE,
-        angles,
-        0,
-        seat,
-        stop,
-        parts,
-    )
-    place[0] = 0  # it lives to here
-    return not math.isnan(energy)
 
 
 @compiled(inline=True)
