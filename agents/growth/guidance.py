@@ -1,4 +1,4 @@
-"""What a search is guided by: the slopes of every gate that could be inserted, and what deleting each gate would cost."""
+"""What guides a search: the slopes of every gate that could be inserted, and what deleting each gate would cost."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ class Guide:
     """Studies circuits on a Hamiltonian's energy.
 
     Where a qubit is still in |0⟩, a rotation of it followed by CX on some others turns about a string of three or four
-    letters for two or three CX: from a determinant, where all slopes of one and two letters vanish for a molecule, these
-    are double excitations. They are looked at where they are cheap, at both ends of the circuit.
+    letters for two or three CX: from a determinant, where all slopes of one and two letters vanish for a molecule,
+    these are double excitations. They are looked at where they are cheap, at both ends of the circuit.
 
     Args:
         alphabet: gates that may be inserted.
@@ -149,6 +149,7 @@ class Guide:
         ways = pauli_insertions(alphabet)
         self.strings = tuple(ways)
         self.ways = tuple(ways.values())
+        self.local = np.array([not found[0].two_qubit_gates for found in self.ways], dtype=bool)
         self.heads = {head: fans(alphabet, head) for head in range(self.n_qubits)}
         self.weight = problem.spread / 2 or 1.0
         self._known: dict[frozenset[int], tuple[tuple[str, ...], list[list[Insertion]]]] = {}
@@ -163,24 +164,25 @@ class Guide:
         return guide if guide.strings else None
 
     def study(self, circuit: Circuit, rotation_costs: Sequence[float]) -> Study:
-        """One sweep, and the energy without each gate that has no angle.
+        """A sweep of slopes, one at each end for fans, and the energy without each gate that has no angle.
 
         Args:
             rotation_costs: rises for the gates with angles, in their order.
         """
         slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.strings)
-        large = np.argsort(-np.abs(slopes), axis=None, kind="stable")[: 4 * _KEPT].tolist()
-        found = [
-            Found(k // len(self.strings), self.ways[k % len(self.strings)], float(slopes.ravel()[k])) for k in large
-        ]
-        touched = {q for gate in circuit for q in gate.qubits}
-        found += self._fans(circuit, 0, frozenset(range(self.n_qubits)))
-        if len(circuit) and len(touched) < self.n_qubits:
-            found += self._fans(circuit, len(circuit), frozenset(range(self.n_qubits)) - touched)
-        local = [each for each in found if not each.ways[0].two_qubit_gates]
-        entangling = [each for each in found if each.ways[0].two_qubit_gates]
-        costs, calls = self._costs(circuit, rotation_costs)
-        return Study(self._choice(local), self._choice(entangling), costs, 1 + calls)
+        found = [*self._largest(slopes, self.local), *self._largest(slopes, ~self.local)]
+        calls = 1
+        everywhere = frozenset(range(self.n_qubits))
+        ends = {0: everywhere, len(circuit): everywhere.difference(*(gate.qubits for gate in circuit))}
+        for position, ground in ends.items():
+            strings, ways = self._fans_of(ground)
+            if strings:
+                found += self._fans(circuit, position, strings, ways)
+                calls += 1
+        kinds = [[each for each in found if bool(each.ways[0].two_qubit_gates) == two] for two in (False, True)]
+        local, entangling = (_choice(kind, _FLAT * self.weight) for kind in kinds)
+        costs, fixed = self._costs(circuit, rotation_costs)
+        return Study(local, entangling, costs, calls + fixed)
 
     def _costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
         known = iter(rotation_costs)
@@ -193,11 +195,19 @@ class Guide:
             ]
         return costs, len(fixed)
 
-    def _fans(self, circuit: Circuit, position: int, ground: frozenset[int]) -> list[Found]:
-        """Fans before one gate, of qubits that are in |0⟩ there."""
-        strings, ways = self._fans_of(ground)
-        if not strings:
-            return []
+    def _largest(self, slopes: np.ndarray, columns: np.ndarray) -> list[Found]:
+        chosen = np.flatnonzero(columns)
+        values = slopes[:, chosen].ravel()
+        order = np.argsort(-np.abs(values), kind="stable")[:_KEPT].tolist()
+        places = (divmod(k, len(chosen)) for k in order)
+        return [
+            Found(position, self.ways[chosen[column]], float(values[k]))
+            for k, (position, column) in zip(order, places, strict=True)
+        ]
+
+    def _fans(
+        self, circuit: Circuit, position: int, strings: tuple[str, ...], ways: list[list[Insertion]]
+    ) -> list[Found]:
         slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])[0]
         return [Found(position, way, slope) for way, slope in zip(ways, slopes.tolist(), strict=True)]
 
@@ -211,13 +221,6 @@ class Guide:
             self._known[ground] = tuple(string for string, _ in sets.values()), [ways for _, ways in sets.values()]
         return self._known[ground]
 
-    def _choice(self, found: list[Found]) -> Choice:
-        """The largest by squared slope for each two-qubit gate."""
-        kept = [each for each in found if abs(each.slope) > _FLAT * self.weight]
-        kept.sort(key=_promise, reverse=True)
-        del kept[_KEPT:]
-        return Choice(kept, np.cumsum([_promise(each) for each in kept]))
-
     def draw(self, choice: Choice, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
         """(position, gates) of an insertion drawn by its promise, its first angle a step downhill."""
         total = choice.heap[-1]
@@ -230,7 +233,14 @@ class Guide:
 
 
 def _promise(found: Found) -> float:
+    """Squared slope for each two-qubit gate."""
     return found.slope**2 / max(1, found.ways[0].two_qubit_gates)
+
+
+def _choice(found: list[Found], flat: float) -> Choice:
+    """The most promising insertions, those with slopes up to `flat` left out."""
+    kept = sorted((each for each in found if abs(each.slope) > flat), key=_promise, reverse=True)[:_KEPT]
+    return Choice(kept, np.cumsum([_promise(each) for each in kept]))
 
 
 def edited(circuit: Circuit, deleted: Collection[int], inserted: Iterable[tuple[int, tuple[Gate, ...]]]) -> Circuit:
