@@ -263,7 +263,9 @@ class Evaluator:
     def _evaluation(self, job: Job, result: Any) -> Evaluation:
         tuned = job.circuit.with_angles(result.x) if len(job.start) else job.circuit
         energy = float(result.fun)
-        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), result.get("hess_inv"))
+        curvature = result.get("hess_inv")
+        known = curvature if isinstance(curvature, np.ndarray) else None
+        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), known)
 
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""

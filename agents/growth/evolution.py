@@ -1,16 +1,17 @@
-"""Evolution of circuits on exact gradients: insert, delete, replace, move, swap; angles are inherited."""
+"""Evolution of circuits on exact gradients, guided by the slopes of what could be inserted; angles are inherited."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
+from qas.agents.growth.guidance import Guide, Study, edited, rotation_costs
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -20,12 +21,27 @@ from qas.vqe import Evaluation
 
 _WORTH_IT = 256
 """Numbers in a state, below which making a child takes longer than judging it."""
+_EXCHANGE = 0.5
+"""Share of guided changes that insert in the place of a gate that costs little."""
+_DELETE = 0.1
+"""Share of guided changes that delete only."""
+_LOCAL = 0.5
+"""Share of insertions on one qubit."""
+_SHAKEN = 0.5
+"""Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
+_PRUNED = 4
+"""Deletions tried of a new leader, cheapest first."""
 
 
 @dataclass(eq=False)
 class _Member:
     circuit: Circuit
     error: float
+    costs: list[float] = field(default_factory=list)
+    """estimated rise of the energy without each gate that has angles; kept where the search is guided"""
+    paid: bool = False
+    """its study has been counted"""
+    study: Study | None = None
 
 
 class EvolutionAgent(Agent):
@@ -35,26 +51,38 @@ class EvolutionAgent(Agent):
     of the gates it keeps, is freed of trivially redundant gates, and is optimized. It then competes with the circuits
     that have as many two-qubit gates as itself. New elites are pruned: gates whose removal costs nothing are removed.
 
+    Where exact energies of a Hamiltonian have slopes (see `Guide.fitting`), changes are guided: rotations, alone or
+    between equal two-qubit gates, are drawn among all places by their squared slopes, as in ADAPT-VQE (Grimsley et al.
+    2019) but everywhere; gates are deleted by what that is estimated to cost; and of two circuits with equal energy the
+    newer one stays, so that the population drifts. A study of a parent is counted: one evaluation for its sweep of
+    slopes, and one for each gate without angles that is left out.
+
     Args:
         population: circuits kept for each number of two-qubit gates.
         changes: mean number of changes a child gets beyond the first.
+        guided: follow slopes and costs where there are any.
+        blind: share of children whose changes are drawn evenly all the same; they insert single two-qubit gates, which
+            have no slope.
     """
 
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
 
-    def __init__(self, *, population: int = 6, changes: float = 0.7) -> None:
+    def __init__(self, *, population: int = 6, changes: float = 0.7, guided: bool = True, blind: float = 0.2) -> None:
         self.population = whole_number("population", population)
         if not 0 <= changes <= 20:
             raise QasError(f"changes lies between 0 and 20, got {changes}")
-        self.changes = float(changes)
+        if not 0 <= blind <= 1:
+            raise QasError(f"blind is a share between 0 and 1, got {blind}")
+        self.changes, self.guided, self.blind = float(changes), bool(guided), float(blind)
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
         self.drawn = DrawnAhead(self.rng)
-        self._trying: deque[str] = deque()
-        """Keys of the children whose results are to come."""
+        self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
+        self._trying: deque[tuple[str, _Member | None]] = deque()
+        """Keys of the children whose results are to come, and parents that were studied for them."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -89,8 +117,10 @@ class EvolutionAgent(Agent):
         with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
-                self._count(self._trying.popleft())
-                member = _Member(found.circuit, found.error)
+                key, studied = self._trying.popleft()
+                self._count(key)
+                self._pay(studied)
+                member = self._member(found)
                 before = list(self._cell(member))
                 leader = member if self._insert(member) else None
                 if self._cell(member) != before or not self.tried:
@@ -105,7 +135,7 @@ class EvolutionAgent(Agent):
         self.drawn.mark()
         while True:
             refused = 0 if self._trying else self.refused
-            while self._refuses(child := self._child()):
+            while self._refuses((made := self._child())[0]):
                 refused += 1
                 if refused >= 1000 and self._trying:
                     return  # what comes next depends on what is tried by then
@@ -114,18 +144,60 @@ class EvolutionAgent(Agent):
                     # A small space is exhausted: without another round the budget would never be used up.
                     self.tried.clear()
                     self.refused = refused = 0
-            self._trying.append(child.key)
+            child, studied = made
+            self._trying.append((child.key, studied))
             yield child
             self.drawn.mark()
 
-    def _child(self) -> Circuit:
-        child = self._choose_parent().circuit
+    def _child(self) -> tuple[Circuit, _Member | None]:
+        """A child, and its parent if that was studied for it."""
+        parent, guide = self._choose_parent(), self.guide
+        if guide is None:
+            return self.search.problem.simplify(self._mutated(parent.circuit)), None
+        blind = not len(parent.circuit) or self.rng.random() < self.blind
+        child = self._mutated(parent.circuit) if blind else self._guided(guide, parent)
+        if self.rng.random() < _SHAKEN:
+            child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
+        return self.search.problem.simplify(child), None if blind else parent
+
+    def _mutated(self, circuit: Circuit) -> Circuit:
         for _ in range(1 + self.rng.poisson(self.changes)):
-            child = self._mutate(child)
-        return self.search.problem.simplify(child)
+            circuit = self._mutate(circuit)
+        return circuit
+
+    def _guided(self, guide: Guide, parent: _Member) -> Circuit:
+        """Insertions drawn by slope, a few cheap gates deleted in exchange or not; or such a deletion alone."""
+        study, rng = self._study(guide, parent), self.rng
+        kind = rng.random()
+        deleted: set[int] = set()
+        inserted = []
+        if kind < _DELETE + _EXCHANGE:
+            cheapest = np.argsort(study.costs, kind="stable").tolist()
+            for _ in range(1 + rng.poisson(0.3)):
+                deleted.add(cheapest[min(int(rng.geometric(0.25)), len(cheapest)) - 1])
+        if kind >= _DELETE:
+            for _ in range(1 + rng.poisson(self.changes)):
+                choices = (study.local, study.entangling)[:: 1 if rng.random() < _LOCAL else -1]
+                inserted += [guide.draw(choice, rng) for choice in choices if choice.found][:1]
+        return edited(parent.circuit, deleted, inserted)
+
+    def _study(self, guide: Guide, member: _Member) -> Study:
+        if member.study is None:
+            member.study = guide.study(member.circuit, member.costs)
+        return member.study
+
+    def _pay(self, member: _Member | None) -> None:
+        """Count a study at the first child that came of it: children ahead of their turn may come to nothing."""
+        if member is not None and member.study is not None and not member.paid:
+            member.paid = True
+            self.meter.spend(member.study.evaluations)
+
+    def _member(self, found: Evaluation) -> _Member:
+        costs = [] if self.guide is None else rotation_costs(found.circuit, found.inverse_hessian)
+        return _Member(found.circuit, found.error, costs)
 
     def _refuses(self, child: Circuit) -> bool:
-        times = self.tried.get(child.key, 0) + self._trying.count(child.key)
+        times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
         return len(child) > self.search.max_gates or times >= 2
 
     def _count(self, key: str) -> None:
@@ -151,7 +223,7 @@ class EvolutionAgent(Agent):
 
     def _offer(self, circuit: Circuit) -> _Member | None:
         found = self.meter.evaluate(circuit, self.rng, tidy=True)
-        member = _Member(found.circuit, found.error)
+        member = self._member(found)
         improved = self._insert(member)
         if improved:
             self._prune(member)
@@ -164,31 +236,33 @@ class EvolutionAgent(Agent):
         """Put a member into its cell; returns whether it leads there."""
         cell = self.cells.setdefault(member.circuit.two_qubit_gates, [])
         tolerance = 1e-12 + 1e-6 * abs(member.error)
-        key = member.circuit.key
+        key, leader = member.circuit.key, cell[0] if cell else member
         for held in cell:
-            same_energy = abs(held.error - member.error) <= tolerance and len(held.circuit) <= len(member.circuit)
+            shorter = len(held.circuit) < len(member.circuit) + (self.guide is None)
+            same_energy = abs(held.error - member.error) <= tolerance and shorter
             if same_energy or (held.circuit.key == key and held.error <= member.error):
                 return False
         cell[:] = [
             held
             for held in cell
             if held.circuit.key != key
-            and not (abs(held.error - member.error) <= tolerance and len(held.circuit) > len(member.circuit))
+            and not (abs(held.error - member.error) <= tolerance and len(held.circuit) >= len(member.circuit))
         ]
         cell.append(member)
         cell.sort(key=lambda m: m.error)
         del cell[self.population :]
-        return cell[0] is member
+        drifted = abs(leader.error - member.error) <= tolerance and len(leader.circuit) == len(member.circuit)
+        return cell[0] is member and not (leader is not member and drifted)
 
     def _prune(self, member: _Member) -> None:
         """Remove gates while that costs almost nothing; every shorter circuit is offered to the front on its way."""
         current = member
         for _ in range(len(member.circuit)):
             best: _Member | None = None
-            with closing(self._deletions(current.circuit)) as results:
+            with closing(self._deletions(current)) as results:
                 for found in results:
                     self.drawn.settle()
-                    candidate = _Member(found.circuit, found.error)
+                    candidate = self._member(found)
                     if candidate.error <= current.error + 1e-10 + 0.01 * abs(current.error):
                         best = candidate
                         break
@@ -199,8 +273,8 @@ class EvolutionAgent(Agent):
             self._insert(best)
             current = best
 
-    def _deletions(self, circuit: Circuit) -> Generator[Evaluation, None, None]:
-        """What is left of a circuit without one of its gates, in random order."""
+    def _deletions(self, member: _Member) -> Generator[Evaluation, None, None]:
+        """What is left of a circuit without one of its gates: the cheapest few, or all in random order."""
 
         def shorter() -> Iterator[Circuit]:
             self.drawn.mark()
@@ -208,7 +282,12 @@ class EvolutionAgent(Agent):
                 yield self.search.problem.simplify(circuit.delete(int(index)))
                 self.drawn.mark()
 
-        order = self.rng.permutation(len(circuit))
+        circuit = member.circuit
+        if self.guide is None:
+            order = self.rng.permutation(len(circuit))
+        else:
+            order = np.argsort(self._study(self.guide, member).costs, kind="stable")[:_PRUNED]
+            self._pay(member)
         return self._judged(shorter(), max_evaluations=60)
 
     def _judged(
@@ -218,7 +297,13 @@ class EvolutionAgent(Agent):
         size = 1 << self.search.problem.n_qubits * (1 if self.search.noise is None else 2)
         workers = worker_count() if size >= _WORTH_IT else 1
         return self.meter.evaluate_many(
-            circuits, self.rng, max_evaluations=max_evaluations, tidy=True, workers=workers, ahead=workers + 1
+            circuits,
+            self.rng,
+            max_evaluations=max_evaluations,
+            exact_start=self.guide is not None,
+            tidy=True,
+            workers=workers,
+            ahead=workers + 1,
         )
 
     # ------------------------------------------------------------------ changes
@@ -263,13 +348,16 @@ class EvolutionAgent(Agent):
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        cells = [[two, [[m.circuit.to_list(), m.error] for m in members]] for two, members in self.cells.items()]
+        cells = [
+            [two, [[m.circuit.to_list(), m.error, m.costs, m.paid] for m in members]]
+            for two, members in self.cells.items()
+        ]
         return {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}, {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
         self.drawn = DrawnAhead(self.rng)
-        self.cells = {two: [_Member(Circuit(n, c), error) for c, error in members] for two, members in state["cells"]}
+        self.cells = {two: [_Member(Circuit(n, c), *known) for c, *known in members] for two, members in state["cells"]}
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
         self.refused = int(state["refused"])
