@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel
+from qas.noise import NoiseModel, amplitude_damping, depolarizing
 from qas.optimizers import minimize
 from qas.simulators import pauli_transfer, workers
 from qas.simulators.interrupt import Interrupted, stop_when
 from qas.simulators.pauli_transfer import PauliTransferSimulator
 from qas.testing import random_circuit
 
-NOISES = {"undone": NoiseModel.depolarizing(0.01, 0.02), "kept": NoiseModel.depolarizing(1.0, 0.1)}
+NOISES = {
+    "undone": NoiseModel.depolarizing(0.01, 0.02),
+    "kept": NoiseModel("reset").add(amplitude_damping(1.0), ["rx", "ry"]).add(depolarizing(0.02, 2), ["cx"]),
+}
 
 
 def _ising(n_qubits: int) -> Hamiltonian:
