@@ -14,7 +14,7 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses
 from qas.simulators._inserted import Channels
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
@@ -178,6 +178,12 @@ class StatevectorSimulator(CompiledSimulator):
             result[k] = np.vdot(psi[index ^ x], phase * psi).real
         return result
 
+    def _prepared(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> np.ndarray:
+        """Complex memory of this thread, with the state after the circuit and the Hamiltonian times it."""
+        work = self.work(circuit.n_qubits)
+        finished(self._call(circuit, 2, work[0], self.observable(hamiltonian)).run(VALUE, angles))
+        return work
+
     def _insertion_slopes(
         self,
         circuit: Circuit,
@@ -191,19 +197,19 @@ class StatevectorSimulator(CompiledSimulator):
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
         gates = self.gate_operations(circuit)
-        energy = insertion_kernels.sweep(
+        whole = insertion_kernels.sweep(
             self.library,
             gates,
             angles,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
+            self._prepared(circuit, hamiltonian, angles),
             generators.tables,
             generators.sums_table,
             row_of,
             values,
             interrupt.current().address,
         )
-        finished(energy)
+        if not whole:
+            interrupt.check()
         return values, np.zeros((len(positions), len(generators.strings)))
 
     def _append_curves(
@@ -211,13 +217,8 @@ class StatevectorSimulator(CompiledSimulator):
     ) -> tuple[Curves, np.ndarray, np.ndarray]:
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
-        gates = self.gate_operations(circuit)
-        energy = insertion_kernels.append(
-            self.library,
-            gates,
-            angles,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
+        insertion_kernels.append(
+            self._prepared(circuit, hamiltonian, angles),
             generators.tables,
             generators.sums_table,
             generators.scales,
@@ -226,9 +227,7 @@ class StatevectorSimulator(CompiledSimulator):
             group_diagonals(hamiltonian) if generators.sums else np.zeros((0, 1)),
             *strings,
             sums,
-            interrupt.current().address,
         )
-        finished(energy)
         return strings, sums, np.zeros(len(generators.strings))
 
 
