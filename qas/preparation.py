@@ -24,6 +24,8 @@ from qas.gates import gate_spec
 
 _TRIES = 24
 """Preparations that are made with equal choices drawn anew; the shortest is kept."""
+_MOST_EXCITATIONS = 8
+"""With more, most controls depend on many bits, and one excitation after the other is shorter."""
 _MOST_PARITIES = 400
 _MOST_COVERS = 60
 
@@ -39,14 +41,15 @@ def decomposed_from_zero(circuit: Circuit) -> Circuit:
 def prepared(circuit: Circuit, *, seed: int = 0) -> Circuit | None:
     """A circuit of {x, ry, cx} that makes the same state of |0…0⟩; None where it is not X gates and then excitations.
 
-    None too where more than `MOST_STATES` basis states can occur.
+    None too for more than 8 excitations, and where more than `MOST_STATES` basis states can occur or a control would
+    depend on more than three parities.
 
     Args:
         circuit: at its own angles.
         seed: of the choices among equal steps.
     """
     turns = _turns_of(circuit)
-    if turns is None:
+    if turns is None or len(turns[1]) > _MOST_EXCITATIONS:
         return None
     rng = np.random.default_rng(seed)
     found = [_Frame(circuit.n_qubits, turns[0], rng).run(turns[1]) for _ in range(_TRIES)]
