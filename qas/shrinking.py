@@ -37,12 +37,20 @@ if TYPE_CHECKING:
 _SHARES = (0.01, 0.1, 0.4, 1.0)
 """Of what the tolerance leaves of the error: the bounds of the stages."""
 _MOST = 2000
-"""Evaluations of one optimization that decides."""
+"""Evaluations of the first optimization."""
+_DECIDES = 600
+"""Evaluations of one that decides whether a circuit is accepted."""
+_OF_ROTATIONS = 0.3
+"""Of what a stage allows, what rotations may take before its CX go."""
+_ROUNDS = 3
+"""Times that rotations are ranked before the CX of a stage go."""
 _LOOK = 24
 """Evaluations after which deletions of CX are compared."""
 _FEWEST_LOOKED_AT = 16
-_TRIES = 4
-"""Deletions in a row that may fail before the next stage is gone on to; in the last one all are tried."""
+_TRIES = {False: 4, True: 16}
+"""Cuts of CX in a row that may fail, in the last stage or before it, and rotations before it; there all are tried."""
+_SHAKES = (0.1, 0.3)
+"""Standard deviations, in radians, of what is added to the angles where nothing more goes, for another minimum."""
 _TURNS = ((0.0, 0.0), (math.pi, 0.0), (0.0, math.pi), (math.pi, math.pi), (0.5 * math.pi,) * 2, (-0.5 * math.pi,) * 2)
 """(rz of the control, rx of the target), the products nearest to a CX: each has an overlap of 1/2 with it, or 1/√2."""
 
@@ -238,19 +246,30 @@ class _Shrinker:
         begun = self.current.error
         for share in _SHARES:
             bound = begun + share * (self.tolerance - begun)
-            last = share == _SHARES[-1]
-            yield from self._fewer_rotations(bound if last else self.current.error + 0.1 * (bound - begun), last=False)
-            while (yield from self._fewer_cx(bound, last)):
+            here = self.current.error
+            yield from self._fewer_rotations(here + _OF_ROTATIONS * (bound - here), last=False)
+            while (yield from self._fewer_cx(bound, share == _SHARES[-1])):
                 pass
         while True:
             before = self.current.circuit.two_qubit_gates
             yield from self._fewer_rotations(self.tolerance, last=True)
+            yield from self._from_other_minima()
             if self.current.circuit.two_qubit_gates == before:
                 return
-            while (yield from self._fewer_cx(self.tolerance, last=True)):
-                pass
 
-    def _optimized(self, circuit: Circuit, most: int = _MOST) -> Evaluation:
+    def _from_other_minima(self) -> Iterator[Evaluation]:
+        """Take out CX from where the angles come to from shaken ones."""
+        for scale in _SHAKES:
+            if not self.current.circuit.two_qubit_gates:
+                return
+            dressed = _dressed(self.current.circuit)
+            shaken = dressed.angles + self.rng.normal(scale=scale, size=dressed.n_angles)
+            found = self._optimized(dressed.with_angles(shaken))
+            if (yield from self._cut_from(found, self.tolerance, last=False)):
+                while (yield from self._fewer_cx(self.tolerance, last=True)):
+                    pass
+
+    def _optimized(self, circuit: Circuit, most: int = _DECIDES) -> Evaluation:
         return self.meter.evaluate(circuit, self.rng, max_evaluations=most, exact_start=True)
 
     def _accept(self, found: Evaluation) -> Evaluation:
@@ -287,7 +306,7 @@ class _Shrinker:
             found = self._optimized(trial)
             if found.error > bound:
                 failed += 1
-                if failed >= _TRIES and not last:
+                if failed >= _TRIES[last]:
                     break
                 continue
             working, failed = found.circuit, 0
@@ -325,7 +344,7 @@ class _Shrinker:
     # ------------------------------------------------------------------ rotations
     def _fewer_rotations(self, bound: float, last: bool) -> Iterator[Evaluation]:
         """Take out rotations, the cheapest by the quadratic model first."""
-        while self.current.circuit.n_angles:
+        for _ in range(self.current.circuit.n_angles if last else _ROUNDS):
             found = self._without_rotations(bound, last)
             if found is None:
                 return
@@ -334,29 +353,35 @@ class _Shrinker:
     def _without_rotations(self, bound: float, last: bool) -> Evaluation | None:
         """The circuit without as many rotations as the bound seems to allow, or without any one; None: none goes."""
         circuit, slack = self.current.circuit, bound - self.current.error
+        if not circuit.n_angles:
+            return None
         self.meter.spend(2 * circuit.n_angles)
         costs = self.meter.simulator.deletion_costs(circuit, self.hamiltonian)
         order = np.argsort(costs)
         places = np.array([k for k, gate in enumerate(circuit) if gate.angles])[order]
         many = int(np.searchsorted(np.cumsum(costs[order]), 0.5 * slack))
         while many > 1:
-            found = self._deleted(places[:many])
+            found = self._deleted(places[:many], bound)
             if found.error <= bound:
                 return found
             many //= 3
-        for tried, place in enumerate(places):
-            if not last and (costs[order[tried]] > slack or tried >= _TRIES):
+        for tried in range(len(places)):
+            if not last and (costs[order[tried]] > slack or tried >= _TRIES[last]):
                 return None
-            found = self._deleted([place])
+            found = self._deleted(places[tried : tried + 1], bound)
             if found.error <= bound:
                 return found
         return None
 
-    def _deleted(self, places: np.ndarray | list[int]) -> Evaluation:
-        gone = set(map(int, places))
+    def _deleted(self, places: np.ndarray, bound: float) -> Evaluation:
+        """The circuit without the gates at some places; far from the bound after a look, it is optimized no further."""
+        gone = set(places.tolist())
         circuit = self.current.circuit
         left = Circuit(circuit.n_qubits, [gate for k, gate in enumerate(circuit) if k not in gone])
-        return self._optimized(peephole(left))
+        found = self._optimized(peephole(left), _LOOK)
+        if bound < found.error < bound + self.tolerance:
+            found = self._optimized(found.circuit)
+        return found
 
 
 # ---------------------------------------------------------------------- circuits with CX taken out

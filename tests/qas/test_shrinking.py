@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +177,20 @@ def test_a_budget_keeps_the_best_so_far(layered: Circuit) -> None:
     with pytest.raises(SearchEnded):
         list(shrinking(layered, meter, 1.6e-3, np.random.default_rng(0)))
     assert meter.evaluations <= 2500
+
+
+def test_ctrl_c_keeps_the_best_so_far(layered: Circuit) -> None:
+    accepted: list[Evaluation] = []
+
+    def press(found: Evaluation) -> None:
+        accepted.append(found)
+        if len(accepted) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    found = qas.shrink(layered, "lih-4", tolerance=1.6e-3, on_accept=press)
+    assert found.interrupted and not found.finished and 4 <= len(accepted) <= 5
+    assert found.best.two_qubit_gates == accepted[-1].circuit.two_qubit_gates
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the program hears it again"
 
 
 def test_what_cannot_be_shrunk_is_refused(layered: Circuit) -> None:
