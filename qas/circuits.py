@@ -236,7 +236,8 @@ class Circuit:
             gates: names that may be used: other gates are rewritten too, and runs of one-qubit gates merged. None: all
                 but excitations stay as they are.
             from_zero: keep what the circuit makes of |0…0⟩, not its whole matrix. Excitations get cheaper where the
-                state before them occupies few basis states; one of a determinant takes 3 CX instead of 13.
+                state before them occupies few basis states; one of a determinant takes 3 CX instead of 13. Where the
+                circuit is a determinant (X gates) with excitations only, they share what they flip, too.
 
         Returns:
             The circuit itself where nothing changes. Matrix and state are the same up to a global phase.
@@ -247,9 +248,9 @@ class Circuit:
         """
         plain = self
         if self.lowering is not None and from_zero:
-            from qas.decomposition import lower
+            from qas.preparation import decomposed_from_zero
 
-            plain = lower(self, from_zero=True).circuit
+            plain = decomposed_from_zero(self)
         elif self.lowering is not None:
             plain = self.lowering.circuit.with_angles(self.lowering.angles(self.angles))
         if gates is None:

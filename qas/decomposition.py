@@ -285,7 +285,7 @@ def _planned(tree: _Tree, terms: Terms, fixed: dict[int, int]) -> _Plan:
         child = nodes[1].bit_length() - 1
         order = {c: p for c, p in tree.parents.items() if c != child} | {child: tree.root}
         return _Plan((made, 2), tree._replace(parents=order), tuple((v, weights[v]) for v in nodes), child)
-    steps, walk = _shortest_walk(nodes, near, known)
+    steps, walk = shortest_walk(nodes, near, known)
     return _Plan((made + steps, len(nodes)), tree, tuple((v, weights[v]) for v in walk), -1)
 
 
@@ -295,7 +295,7 @@ def _children(tree: _Tree, mask: int) -> int:
 
 
 @functools.lru_cache(maxsize=8192)
-def _shortest_walk(nodes: Walk, near: int, known: bool) -> tuple[int, Walk]:
+def shortest_walk(nodes: Walk, near: int, known: bool) -> tuple[int, Walk]:
     """Fewest controlled Z that visit all nodes, from 0 and back to 0, without those that cost nothing.
 
     Args:

@@ -18,7 +18,19 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
-from qas.simulators._entry import ANGLES, ENGINE, GRADIENT, MODE, N_ANGLES, SLOPES, STATE, STOP, Entry, array_at
+from qas.simulators._entry import (
+    ANGLES,
+    ENGINE,
+    GRADIENT,
+    MODE,
+    N_ANGLES,
+    SERVE,
+    SLOPES,
+    STATE,
+    STOP,
+    Entry,
+    array_at,
+)
 from qas.simulators._lanes import (
     SHORT,
     address,
@@ -34,6 +46,7 @@ from qas.simulators._lanes import (
     minus,
     plus,
     pointer,
+    pointer_to,
     read,
     splat8,
     stopped,
@@ -47,6 +60,7 @@ from qas.simulators._lanes import (
     write,
     zero8,
 )
+from qas.simulators._team import LEAVE, called, calls, halt_if, meet, number, payload, share
 
 LANES = 8
 MASKS = 4
@@ -59,6 +73,10 @@ a block after the other."""
 CHUNK = 1 << 7
 FAR = 4
 """A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
+PIECES = 8
+"""Sums over states that are taken block by block are cut into so many, for any number of threads."""
+SHARED_QUBITS = 16
+"""Threads share states of at least so many qubits."""
 AHEAD = 200
 """How many steps ahead are searched for those that fit into the same block."""
 FUSED = 1 << 8
@@ -72,7 +90,8 @@ MATRIX_SIZE = 16
 # Columns of the entry point's table: addresses of the arrays of a library, of a circuit, of an observable, of two
 # states; and sizes.
 LIBRARY, OPS, OBSERVABLE, KET = ENGINE, ENGINE + 6, ENGINE + 8, ENGINE + 11
-N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS = range(ENGINE + 12, ENGINE + 18)
+N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS, SEAT, SHARED = range(ENGINE + 12, ENGINE + 20)
+"""The last two: the seat in a team, and, written by the leader, the memory for its sums."""
 
 
 class Library(NamedTuple):
@@ -602,9 +621,9 @@ def _real_row(psi, i, x, real, place, sums):
 
 
 @compiled(inline=True)
-def _apply_diagonals_real(psi, out, size, masks, real):
+def _apply_diagonals_real(psi, out, first, last, masks, real):
     energy = zero8()
-    for i in range(0, size, LANES):
+    for i in range(first, last, LANES):
         a, b, c, d = zero8(), zero8(), zero8(), zero8()
         for m in range(0, len(masks), MASKS):
             place = i * len(masks) + 8 * m
@@ -631,9 +650,9 @@ def _complex_row(psi, i, x, real, imag, place, complex_matrix, low, high):
 
 
 @compiled(inline=True)
-def _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix):
+def _apply_diagonals(psi, out, first, last, masks, real, imag, complex_matrix):
     energy = zero8()
-    for i in range(0, size >> 1, LANES):
+    for i in range(first, last, LANES):
         a, b, c, d = zero8(), zero8(), zero8(), zero8()
         for m in range(0, len(masks), 2):
             place = i * len(masks) + 8 * m
@@ -705,16 +724,15 @@ def _add_product(psi, out, start, block, x, diagonal, imaginary, parts):
 
 
 @compiled(inline=True)
-def _apply_terms(psi, out, size, masks, coefficients, parts):
+def _apply_terms(psi, out, begin, end, masks, coefficients, parts):
     """out = H psi from H's terms, block by block: no diagonal is ever stored. Layout of `masks`: see `observables`."""
     groups = masks[1]
     terms = masks[2 + 4 * groups :]
-    dimension = size // parts
-    block = min(BLOCK, dimension)
+    block = min(BLOCK, end - begin)
     buffer = np.empty(BLOCK)
     diagonal = address(buffer)
     energy = zero8()
-    for start in range(0, dimension, block):
+    for start in range(begin, end, block):
         for i in range(parts * start, parts * (start + block), LANES):
             store(out, i, zero8())
         for g in range(groups):
@@ -732,15 +750,21 @@ def _apply_terms(psi, out, size, masks, coefficients, parts):
 
 
 @compiled(inline=True)
+def _apply_rows(psi, out, first, last, masks, real, imag, complex_matrix, parts):
+    """Amplitudes from `first` to `last` of what `_apply_hamiltonian` does, for an operator that is no projector."""
+    if masks[0] < 0:
+        return _apply_terms(psi, out, first, last, masks, real, parts)
+    if parts == 1:
+        return _apply_diagonals_real(psi, out, first, last, masks, real)
+    return _apply_diagonals(psi, out, first, last, masks, real, imag, complex_matrix)
+
+
+@compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=2):
     """out = H psi, or Re(H) psi for real amplitudes; returns <psi|H|psi>. For the arrays see `observables`."""
     if len(masks) == 0:
         return _apply_projector(psi, out, size, real, read(imag, 0), parts)
-    if masks[0] < 0:
-        return _apply_terms(psi, out, size, masks, real, parts)
-    if parts == 1:
-        return _apply_diagonals_real(psi, out, size, masks, real)
-    return _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix)
+    return _apply_rows(psi, out, 0, size // parts, masks, real, imag, complex_matrix, parts)
 
 
 # ---------------------------------------------------------------------- steps
@@ -791,7 +815,7 @@ def _put_matrix(place, a, b, c, d):
     write(place, 7, d.imag)
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _fuse(library, ops, slots, table, sines, step, words, following, place):
     """Make the gates of a run one; its matrix, and its inverse, are written to the address `place`."""
     word = STEP * step
@@ -811,6 +835,11 @@ def _fuse(library, ops, slots, table, sines, step, words, following, place):
 
 
 @compiled(inline=True)
+def _one_gate(words, step):
+    return read(words, STEP * step + HEAD) == read(words, STEP * step + TAIL)
+
+
+@compiled(spliced=True)
 def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
     """Gates from `begin` on as steps: runs of one-qubit gates on one qubit, and other gates. Returns their number.
 
@@ -818,13 +847,13 @@ def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
     """
     following = at(words, STEP * len(ops))
     before = at(following, len(ops))
-    runs = np.full(64, -1)
+    runs = np.full(64 if size >= FUSED else 0, -1)
     count = 0
     for k in range(begin, len(ops)):
         op, slot = ops[k], slots[k]
-        write(following, k, -1)
-        write(before, k, -1)
         if size >= FUSED:
+            write(following, k, -1)
+            write(before, k, -1)
             qubit, other = lowest_bit(library.first[op]), library.second[op]
             run = runs[qubit]
             if other == 0 and run >= 0:
@@ -839,16 +868,11 @@ def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
                 runs[lowest_bit(other)] = -1
         _lone_step(library, op, slot, table, sines, k, count, words, numbers)
         count += 1
-    for step in range(count):
-        if read(words, STEP * step + HEAD) != read(words, STEP * step + TAIL):
+    for step in range(count if size >= FUSED else 0):
+        if not _one_gate(words, step):
             place = numbers + 8 * (2 * len(ops) + MATRIX_SIZE * step)
             _fuse(library, ops, slots, table, sines, step, words, following, place)
     return count
-
-
-@compiled(inline=True)
-def _alone(words, step):
-    return read(words, STEP * step + HEAD) == read(words, STEP * step + TAIL)
 
 
 @compiled(inline=True)
@@ -869,7 +893,7 @@ def _undo(ket, size, words, numbers, step, bit, other, x, z, parts):
         _take(ket, 2 * size, words, numbers, step, bit, other, x, z, True, parts)
         return 0.0, 0.0, 0.0
     kind = read(words, STEP * step + KIND)
-    if _alone(words, step):
+    if _one_gate(words, step):
         c, s = read(numbers, 2 * step), read(numbers, 2 * step + 1)
         return _undo_rotation(ket, size, kind, bit, x, z, c, -s, parts), 0.0, 0.0
     bra, matrix = ket + 8 * size, read(words, STEP * step + MATRIX) + 64
@@ -906,7 +930,7 @@ def _before(library, op, c, s, x, y, z):
 def _add_slopes(library, ops, slots, table, sines, words, step, x, y, z, gradient):
     """Add what `_undo` returned to the derivatives in the angles of a step."""
     k = read(words, STEP * step + TAIL)
-    if _alone(words, step):
+    if _one_gate(words, step):
         if slots[k] >= 0:
             write(gradient, slots[k], read(gradient, slots[k]) + x)
         return
@@ -942,7 +966,7 @@ def _far(step, other_step):
 
 
 @compiled(inline=True)
-def _choose(words, steps, done, start, way, members, parts):
+def _choose(words, begin, steps, done, start, way, members, parts):
     """Steps that one block can take, from `start` on, and the far bits it needs.
 
     A step is passed over if it needs other far bits; later ones may go before it if they share no qubit with it.
@@ -950,7 +974,7 @@ def _choose(words, steps, done, start, way, members, parts):
     count = far = barred = 0
     k = start
     for _ in range(AHEAD):
-        if k < 0 or k >= steps:
+        if k < begin or k >= steps:
             break
         if not done[k]:
             first, second = read(words, STEP * k + FIRST), read(words, STEP * k + SECOND)
@@ -997,56 +1021,71 @@ def _copy_block(psi, buffer, start, places, inwards):
                 store(psi, offset + i, load8(buffer, CHUNK * c + i))
 
 
-@compiled(inline=True)
-def _through(words, numbers, psi, size, members, places, sums, undo, stop, parts):
-    """Take each block of psi, or of the two states from psi on, through the steps `members`; False if stopped."""
+@compiled(spliced=True)
+def _through_block(words, numbers, buffer, members, places, sums, undo, parts):
+    """Take a block, or the blocks of two states, through the steps `members`."""
+    block = CHUNK << FAR
+    for m in range(len(members)):
+        step = members[m]
+        first, second = read(words, STEP * step + FIRST), read(words, STEP * step + SECOND)
+        bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
+        x = _moved(read(words, STEP * step + X_MASK), first, bit, other)
+        z = _moved(read(words, STEP * step + Z_MASK), first, bit, other)
+        if undo:
+            sx, sy, sz = _undo(buffer, block, words, numbers, step, bit, other, x, z, parts)
+            write(sums, 3 * step, read(sums, 3 * step) + sx)
+            write(sums, 3 * step + 1, read(sums, 3 * step + 1) + sy)
+            write(sums, 3 * step + 2, read(sums, 3 * step + 2) + sz)
+        else:
+            _take(buffer, block, words, numbers, step, bit, other, x, z, False, parts)
+
+
+@compiled(spliced=True)
+def _through(words, numbers, psi, size, first, last, members, places, sums, undo, stop, parts):
+    """Take the blocks from `first` to `last` of psi, or of the two states from psi on, through the steps `members`."""
     block = CHUNK << FAR
     memory = np.empty(2 * block)
     buffer = address(memory)
-    for number in range(size // block):
-        if stopped(stop):
-            return False
-        start = number * CHUNK
+    for index in range(first, last):
+        if stopped(stop):  # the meeting after the next one, at the latest, ends the calculation
+            break
+        start = index * CHUNK
         for j in range(FAR):  # room for the far bits, lowest first
             low = start & (places[j] - 1)
             start = (start - low) * 2 + low
         for state in range(2 if undo else 1):
             _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, True)
-        for m in range(len(members)):
-            step = members[m]
-            first, second = read(words, STEP * step + FIRST), read(words, STEP * step + SECOND)
-            bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
-            x = _moved(read(words, STEP * step + X_MASK), first, bit, other)
-            z = _moved(read(words, STEP * step + Z_MASK), first, bit, other)
-            if undo:
-                sx, sy, sz = _undo(buffer, block, words, numbers, step, bit, other, x, z, parts)
-                sums[step, 0] += sx
-                sums[step, 1] += sy
-                sums[step, 2] += sz
-            else:
-                _take(buffer, block, words, numbers, step, bit, other, x, z, False, parts)
+        _through_block(words, numbers, buffer, members, places, sums, undo, parts)
         for state in range(2 if undo else 1):
             _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, False)
     memory[0] = 0.0  # named by its address above, it lives to here
-    return True
+
+
+@compiled(inline=True)
+def _goes_on(seat, stop):
+    """All threads meet; False, for all of them, if they are to stop."""
+    halt_if(seat, number(seat) == 0 and stopped(stop))
+    return meet(seat)
 
 
 @compiled()
-def _sweep(words, numbers, begin, steps, psi, size, sums, undo, stop, parts):
+def _sweep(words, numbers, begin, steps, psi, size, sums, room, undo, seat, stop, parts):
     """Take psi through the steps from `begin` on, or undo them on the two states from psi on; False if stopped.
 
-    `sums`, float64 (steps, 3), receives what `_undo` returns.
+    All threads of a team run this, each on its pieces of the state. To `sums`, `room` numbers for each piece and 3 of
+    them for each step, what `_undo` returns is added.
     """
     done = np.zeros(steps, dtype=np.bool_)
-    done[:begin] = True
     members = np.empty(AHEAD, dtype=np.int64)
     places = np.empty(FAR, dtype=np.int64)
+    blocks = size // (CHUNK << FAR)
+    first, last = share(seat, PIECES)
     k, way = (steps - 1, -1) if undo else (begin, 1)
     while begin <= k < steps:
         if done[k]:
             k += way
             continue
-        count, far = _choose(words, steps, done, k, way, members, parts)
+        count, far = _choose(words, begin, steps, done, k, way, members, parts)
         step = CHUNK
         while _count(far) < FAR:
             far |= step
@@ -1056,32 +1095,42 @@ def _sweep(words, numbers, begin, steps, psi, size, sums, undo, stop, parts):
             far &= far - 1
         for m in range(count):
             done[members[m]] = True
-        if not _through(words, numbers, psi, size, members[:count], places, sums, undo, stop, parts):
+        if not _goes_on(seat, stop):
             return False
-    return True
+        for piece in range(first, last):
+            a, b = piece * blocks // PIECES, (piece + 1) * blocks // PIECES
+            own = sums + 8 * room * piece
+            _through(words, numbers, psi, size, a, b, members[:count], places, own, undo, stop, parts)
+    # Twice: a thread that saw the flag left its share undone, where the leader may have looked before it was raised.
+    return _goes_on(seat, stop) and _goes_on(seat, stop)
 
 
 # ---------------------------------------------------------------------- whole circuits
-@compiled(inline=True)
-def _start(library, ops, psi, size, parts):
+@compiled(spliced=True)
+def _start(library, ops, psi, size, seat, parts):
     """psi = the basis state that X gates at the start choose; returns the number of these gates."""
-    for i in range(0, size, LANES):
+    first, last = 0, size
+    if size >= BLOCKED:
+        first, last = share(seat, PIECES)
+        first, last = first * (size // PIECES), last * (size // PIECES)
+    for i in range(first, last, LANES):
         store(psi, i, zero8())
     begin = basis = 0
     while begin < len(ops) and library.kind[ops[begin]] == 9:
         basis ^= library.first[ops[begin]]
         begin += 1
-    write(psi, parts * basis, 1.0)
+    if first <= parts * basis < last:
+        write(psi, parts * basis, 1.0)
     return begin
 
 
-@compiled(inline=True)
-def _forward(words, numbers, steps, psi, size, stop, parts):
+@compiled(spliced=True)
+def _forward(words, numbers, steps, psi, size, seat, stop, parts):
     """Take psi through all steps; False if it was stopped before."""
+    if size >= BLOCKED:
+        return _sweep(words, numbers, 0, steps, psi, size, 0, 0, False, seat, stop, parts)
     if stopped(stop):
         return False
-    if size >= BLOCKED:
-        return _sweep(words, numbers, 0, steps, psi, size, np.empty((0, 3)), False, stop, parts)
     for step in range(steps):
         if size > SHORT and stopped(stop):
             return False
@@ -1092,18 +1141,46 @@ def _forward(words, numbers, steps, psi, size, stop, parts):
     return True
 
 
-@compiled(inline=True)
-def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, gradient, stop, parts):
-    """Undo all steps on ket and on bra behind it, and add the derivatives to `gradient`; False if stopped."""
+@compiled(spliced=True)
+def _energy(psi, size, masks, real, imag, complex_matrix, shared, seat, stop, parts):
+    """The Hamiltonian times psi, written behind it; returns the energy, NaN if stopped.
+
+    Threads of a team take a share of the rows; sums of the pieces are left in `shared`.
+    """
+    out = psi + 8 * size
+    if size < BLOCKED:
+        return _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts)
+    first, last = share(seat, PIECES)
+    rows = size // parts // PIECES
+    if len(masks) > 0:
+        for piece in range(first, last):
+            a, b = piece * rows, (piece + 1) * rows
+            write(shared, piece, _apply_rows(psi, out, a, b, masks, real, imag, complex_matrix, parts))
+    elif number(seat) == 0:
+        write(shared, 0, _apply_projector(psi, out, size, real, read(imag, 0), parts))
+    if not _goes_on(seat, stop):
+        return math.nan
+    energy = 0.0
+    for piece in range(PIECES):
+        energy += read(shared, piece)
+    return energy
+
+
+@compiled(spliced=True)
+def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, gradient, sums, seat, stop, parts):
+    """Undo all steps on ket and on bra behind it; the leader writes the derivatives to `gradient`. False if stopped."""
     left = 0  # what is before the first angle need not be undone
     while left < steps and read(words, STEP * left + TURNS) == 0:
         left += 1
     if size >= BLOCKED:
-        sums = np.zeros((steps, 3))
-        if not _sweep(words, numbers, left, steps, ket, size, sums, True, stop, parts):
+        room = 3 * len(ops)
+        if not _sweep(words, numbers, left, steps, ket, size, sums, room, True, seat, stop, parts):
             return False
-        for step in range(left, steps):
-            x, y, z = sums[step, 0], sums[step, 1], sums[step, 2]
+        for step in range(left, steps if number(seat) == 0 else left):
+            x, y, z = 0.0, 0.0, 0.0
+            for piece in range(PIECES):
+                place = room * piece + 3 * step
+                x, y, z = x + read(sums, place), y + read(sums, place + 1), z + read(sums, place + 2)
             _add_slopes(library, ops, slots, table, sines, words, step, x, y, z, gradient)
         return True
     for step in range(steps - 1, left - 1, -1):
@@ -1117,13 +1194,15 @@ def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, siz
     return True
 
 
-@compiled(inline=True)
-def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, stop, parts):
+@compiled(spliced=True)
+def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, shared, seat, stop, parts):
     """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
     Args:
         ket: address of two states of `size` numbers each, at least 8·parts; of one for mode `STATE`.
         mode: see `qas.simulators._entry`.
+        shared: address of zeros that the threads of a team share: see `_shared_size`.
+        seat: this thread's in its team.
         stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
     sines = _table_size(len(angles))
@@ -1131,50 +1210,84 @@ def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, g
     table, words = address(memory), pointer(plan)
     numbers = table + 16 * sines
     _cos_sin(angles, table, sines)
-    begin = _start(library, ops, ket, size, parts)
+    begin = _start(library, ops, ket, size, seat, parts)
     steps = _plan(library, ops, slots, table, sines, begin, size, words, numbers)
-    energy = 0.0 if _forward(words, numbers, steps, ket, size, stop, parts) else math.nan
+    energy = 0.0 if _forward(words, numbers, steps, ket, size, seat, stop, parts) else math.nan
     if mode != STATE and not math.isnan(energy):
         real_at, imag_at = address(real), address(imag)
-        energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, real_at, imag_at, len(imag) > 0, parts)
+        energy = _energy(ket, size, masks, real_at, imag_at, len(imag) > 0, shared, seat, stop, parts)
     if mode == GRADIENT and not math.isnan(energy):
-        gradient[:] = 0.0
-        slopes = address(gradient)
-        if not _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, slopes, stop, parts):
+        for k in range(len(gradient) if number(seat) == 0 else 0):
+            gradient[k] = 0.0
+        slopes, sums = address(gradient), shared + 8 * PIECES
+        whole = _backward(
+            library, ops, slots, table, sines, words, numbers, steps, ket, size, slopes, sums, seat, stop, parts
+        )
+        if not whole:
             energy = math.nan
     memory[:1] = 0.0  # they live to here
     plan[:1] = 0
     return energy
 
 
-@compiled()
-def run(library, ops, slots, angles, psi, stop, parts=2):
-    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
-    nothing = np.empty(0, dtype=np.int64)
-    energy = _evaluate(
-        library, ops, slots, angles, nothing, angles, angles, address(psi), len(psi), STATE, angles, stop, parts
+@compiled(inline=True)
+def _shared_size(size, n_ops, mode):
+    """Numbers that threads share: for large states an energy of each piece, and sums for each gate of each piece."""
+    if size < BLOCKED or mode == STATE:
+        return 0
+    return PIECES + (3 * PIECES * n_ops if mode == GRADIENT else 0)
+
+
+@compiled(spliced=True)
+def _asked(table, seat):
+    """What a table asks for, or this thread's share of it."""
+    n_kinds, n_ops, n_angles = read(table, N_KINDS), read(table, N_OPS), read(table, N_ANGLES)
+    library = Library(
+        array_at(read(table, LIBRARY), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 1), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 2), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 3), (n_kinds, 2, 8), np.float64),
+        array_at(read(table, LIBRARY + 4), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 5), n_kinds, np.int64),
     )
-    return not math.isnan(energy)
+    return _evaluate(
+        library,
+        array_at(read(table, OPS), n_ops, np.int64),
+        array_at(read(table, OPS + 1), n_ops, np.int64),
+        array_at(read(table, ANGLES), n_angles, np.float64),
+        array_at(read(table, OBSERVABLE), read(table, N_MASKS), np.int64),
+        array_at(read(table, OBSERVABLE + 1), 1, np.float64),
+        array_at(read(table, OBSERVABLE + 2), read(table, N_IMAGINARY), np.float64),
+        read(table, KET),
+        read(table, SIZE),
+        read(table, MODE),
+        array_at(read(table, SLOPES), n_angles, np.float64),
+        read(table, SHARED),
+        seat,
+        read(table, STOP),
+        read(table, PARTS),
+    )
 
 
 @Entry
 def evaluate(where):
-    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory."""
-    table = array_at(where, PARTS + 1, np.int64)
-    n_kinds = table[N_KINDS]
-    library = Library(
-        array_at(table[LIBRARY], n_kinds, np.int64),
-        array_at(table[LIBRARY + 1], n_kinds, np.int64),
-        array_at(table[LIBRARY + 2], n_kinds, np.int64),
-        array_at(table[LIBRARY + 3], (n_kinds, 2, 8), np.float64),
-        array_at(table[LIBRARY + 4], n_kinds, np.int64),
-        array_at(table[LIBRARY + 5], n_kinds, np.int64),
-    )
-    ops, slots = array_at(table[OPS], table[N_OPS], np.int64), array_at(table[OPS + 1], table[N_OPS], np.int64)
-    angles, stop = array_at(table[ANGLES], table[N_ANGLES], np.float64), table[STOP]
-    masks = array_at(table[OBSERVABLE], table[N_MASKS], np.int64)
-    real = array_at(table[OBSERVABLE + 1], 1, np.float64)
-    imag = array_at(table[OBSERVABLE + 2], table[N_IMAGINARY], np.float64)
-    slopes = array_at(table[SLOPES], table[N_ANGLES], np.float64)
-    ket, size, parts = table[KET], table[SIZE], table[PARTS]
-    return _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, table[MODE], slopes, stop, parts)
+    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory.
+
+    All threads of a team run this, the helpers, whose mode is `SERVE`, until the team is dismissed.
+    """
+    table = pointer_to(where, np.int64)
+    seat = pointer_to(read(table, SEAT), np.int64)
+    serves, energy = read(table, MODE) == SERVE, math.nan
+    while True:
+        if serves:
+            if called(seat) == LEAVE:
+                return energy
+            table = pointer_to(payload(seat), np.int64)
+        memory = np.zeros(0 if serves else _shared_size(read(table, SIZE), read(table, N_OPS), read(table, MODE)))
+        if not serves:
+            write(table, SHARED, address(memory))
+            calls(seat, 1, where)
+        energy = _asked(table, seat)
+        memory[:1] = 0.0  # it lives to here
+        if not serves:
+            return energy

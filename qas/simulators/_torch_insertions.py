@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from qas.circuits import Circuit
 from qas.gates import PAULI_MATRICES
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
+from qas.simulators._inserted import Channels
 from qas.simulators._sums import from_derivatives
 from qas.simulators._torch_sweep import (
     AmplitudeObservables,
@@ -107,20 +108,60 @@ class Places:
         else:
             self.gradient = place.state(noise.apply_readout(hamiltonian.pauli_vector))[None]
 
-    def slopes(self, of: Slopes, positions: Sequence[int]) -> Tensor:
-        """Slopes before some gates, the number of gates standing for the end, float64, (positions, n_strings)."""
+    def at(self, positions: Sequence[int], wanted: Sequence[Callable[[Tensor, Tensor], Tensor]]) -> list[Tensor]:
+        """What functions of state and gradient give before some gates, the number of gates standing for the end.
+
+        Returns:
+            For each function its values, stacked in the order of `positions`.
+        """
         n, program = self.program.n_qubits, self.program
         end = len(program.steps)
-        rows = {end: of(self.state, self.gradient)} if end - n in positions else {}
+        rows = {}
+        if end - n in positions:
+            rows[end] = [of(self.state, self.gradient) for of in wanted]
 
         def visit(number: int, state: Tensor, gradient: Tensor) -> None:
             if number - n in positions:
                 order = program.steps[number - 1].order
-                rows[number] = of(program.in_order(state, order), program.in_order(gradient, order))
+                states = program.in_order(state, order), program.in_order(gradient, order)
+                rows[number] = [of(*states) for of in wanted]
 
         if len(positions) > len(rows):
             adjoint_sweep(program, self.kept, self.maps, program.ended_adjoint(self.gradient), self.stride, visit)
-        return torch.stack([rows[n + k] for k in positions])
+        return [torch.stack([rows[n + k][column] for k in positions]) for column in range(len(wanted))]
+
+
+class Costs:
+    """Σ λ (N - 1) v: what channels N change at a place.
+
+    Args:
+        channels: of inserted gates.
+        size: number of results.
+        n_qubits: of the register.
+    """
+
+    def __init__(self, channels: Channels, size: int, n_qubits: int) -> None:
+        self.channels, self.size, self.n_qubits = channels, size, n_qubits
+
+    def __call__(self, state: Tensor, gradient: Tensor) -> Tensor:
+        """Float64, shape (size,), from a state of shape (1, 4^n) and the energy's gradient by it."""
+        channels = self.channels
+        found = torch.zeros(self.size, dtype=torch.float64, device=state.device)
+        for pair, low, high in zip(range(len(channels.low)), channels.low, channels.high, strict=True):
+            left, right = (self._rows(vector[0], int(low), int(high)) for vector in (gradient, state))
+            overlaps = (left @ right.T).to(torch.float64).reshape(-1)
+            for c in range(channels.first[pair], channels.first[pair + 1]):
+                part = slice(channels.start[c], channels.start[c + 1])
+                value = torch.as_tensor(channels.value[part], device=state.device)
+                found[channels.column[c]] = overlaps[torch.as_tensor(channels.entry[part], device=state.device)] @ value
+        return found
+
+    def _rows(self, vector: Tensor, low: int, high: int) -> Tensor:
+        """A vector by the strings of two qubits, low + 4 · high, shape (16, 4**(n - 2)); n = 1 has room for another."""
+        n = max(self.n_qubits, 2)
+        if self.n_qubits == 1:
+            vector = torch.cat([vector, vector.new_zeros(12)])
+        return vector.view((4,) * n).movedim((n - 1 - high, n - 1 - low), (0, 1)).reshape(16, -1)
 
 
 def falls(places: Places, strings: Sequence[str], terms: np.ndarray, hamiltonian: Hamiltonian) -> np.ndarray:

@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 if TYPE_CHECKING:
-    from qas.simulators.insertions import Curves, Generators, Inserting
+    from qas.simulators._inserted import Channels, Inserting
+    from qas.simulators.insertions import Curves, Generators
 
 
 class BaseObjective(abc.ABC):
@@ -155,9 +156,9 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
         lowering = circuit.lowering
         if lowering is None:
             return method(self, circuit, *arguments, **keywords)
-        from qas.simulators._tied import tie
+        from qas.simulators._tied import Tied
 
-        return tie(lowering, method(self, lowering.circuit, *arguments, **keywords))
+        return Tied(lowering, method(self, lowering.circuit, *arguments, **keywords))
 
     return lowered
 
@@ -273,6 +274,7 @@ class Simulator(abc.ABC):
         return Objective(self, circuit, hamiltonian)
 
     # ------------------------------------------------------------------ what inserting and deleting would bring
+    @overload
     def insertion_gradients(
         self,
         circuit: Circuit,
@@ -281,7 +283,31 @@ class Simulator(abc.ABC):
         angles: Sequence[float] | np.ndarray | None = None,
         *,
         positions: Sequence[int] | None = None,
-    ) -> np.ndarray:
+        costs: Literal[False] = False,
+    ) -> np.ndarray: ...
+
+    @overload
+    def insertion_gradients(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+        costs: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def insertion_gradients(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+        costs: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
 
         Args:
@@ -290,15 +316,21 @@ class Simulator(abc.ABC):
             angles: as in `expectation`.
             positions: k for a place before gate k, len(circuit) for the end; None: all of them, in their order. What
                 lies before the first one asked for takes no time.
+            costs: also return what the noise of each inserted gate costs at θ = 0: the energy with it, less the energy
+                without it, exactly. Generators are then strings on one or two qubits. The gates are rx, ry and rz; rxx,
+                ryy and rzz where the noise model has noise for them; else rx, ry, rz and two cx, each with its noise
+                (`qas.simulators._inserted.rotation_gates`).
 
         Returns:
-            float64, shape (n_positions, n_generators).
+            float64, shape (n_positions, n_generators); with `costs` a pair of them. Costs are 0 without noise, and
+            infinite where the device has no such gate.
 
         Raises:
-            QasError: generators or positions that are none; for an engine without kernels of its own also noise.
+            QasError: generators or positions that are none; costs of wider generators; for an engine without kernels of
+                its own also noise.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import read_generators, read_positions
+        from qas.simulators.insertions import NO_CHANNELS, read_generators, read_positions
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
@@ -306,7 +338,33 @@ class Simulator(abc.ABC):
         lowering = circuit.lowering
         if lowering is not None:
             circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
-        return read.slopes(self._insertion_slopes(circuit, hamiltonian, read, values, chosen))[row]
+        channels = read.channels(self.noise) if costs else NO_CHANNELS
+        slopes, lost = self._insertion_slopes(circuit, hamiltonian, read, values, chosen, channels)
+        if costs:
+            return read.slopes(slopes)[row], read.costs(lost, self.noise)[row]
+        return read.slopes(slopes)[row]
+
+    @overload
+    def append_gains(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        costs: Literal[False] = False,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @overload
+    def append_gains(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        costs: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
     def append_gains(
         self,
@@ -314,7 +372,9 @@ class Simulator(abc.ABC):
         hamiltonian: Hamiltonian,
         generators: Sequence[str | Hamiltonian] | None = None,
         angles: Sequence[float] | np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        *,
+        costs: bool = False,
+    ) -> tuple[np.ndarray, ...]:
         """How far one appended exp(-iθG/2) can lower the energy, the other angles held, in closed form.
 
         Args:
@@ -322,6 +382,7 @@ class Simulator(abc.ABC):
                 as Pauli strings with any coefficient, excitations of one or two electrons, and exchange operators. For
                 an excitation with eigenvalues 0, 1 and -1 that other codes write exp(-iθG), double the angle.
             angles: as in `expectation`.
+            costs: as in `insertion_gradients`; a third array is returned. Gains are those without noise of the gate.
 
         Returns:
             gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
@@ -330,14 +391,17 @@ class Simulator(abc.ABC):
             QasError: as `insertion_gradients`; also a generator with other eigenvalues.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import read_generators
+        from qas.simulators.insertions import NO_CHANNELS, read_generators
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
         lowering = circuit.lowering
         if lowering is not None:
             circuit, values = lowering.circuit, lowering.angles(values)
-        return read.best(*self._append_curves(circuit, hamiltonian, read, values))
+        channels = read.channels(self.noise) if costs else NO_CHANNELS
+        strings, sums, lost = self._append_curves(circuit, hamiltonian, read, values, channels)
+        found = read.best(strings, sums)
+        return (*found, read.costs(lost, self.noise)) if costs else found
 
     def deletion_costs(
         self,
@@ -385,27 +449,29 @@ class Simulator(abc.ABC):
         generators: Generators,
         angles: np.ndarray,
         positions: np.ndarray,
-    ) -> np.ndarray:
-        """Slopes of the strings and sums of `generators`, float64, shape (positions, strings + sums)."""
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes of strings and sums, shape (positions, strings + sums); costs of strings, (positions, strings)."""
         inserting = self._inserting(circuit, hamiltonian, angles)
         strings = generators.expanded.strings
         slopes = [[inserting.curve(k, string)[0] for string in strings] for k in positions]
         values = np.array(slopes).reshape(len(positions), len(strings))
-        return generators.expanded.values(values, len(generators.strings))
+        lost = np.zeros((len(positions), len(generators.strings)))
+        return generators.expanded.values(values, len(generators.strings)), lost
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> tuple[Curves, np.ndarray]:
-        """Energies of appended rotations about the strings of `generators`, and (α, β, γ, δ) of its sums."""
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+        """Energies of appended rotations about strings, (α, β, γ, δ) of sums, and costs of strings."""
         from qas.simulators.insertions import Curves
 
         inserting, end = self._inserting(circuit, hamiltonian, angles), len(circuit)
         strings = np.array([inserting.curve(end, string) for string in generators.strings]).reshape(-1, 2)
         sums = [inserting.sum_curve(*pair) for pair in zip(generators.sums, generators.scales, strict=True)]
-        return Curves(*strings.T), np.array(sums).reshape(-1, 4)
+        return Curves(*strings.T), np.array(sums).reshape(-1, 4), np.zeros(len(generators.strings))
 
     def _inserting(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Inserting:
-        from qas.simulators.insertions import Inserting
+        from qas.simulators._inserted import Inserting
 
         if self.noise is not None:
             raise QasError(f"the {self.name} engine really inserts gates, with their noise; use pauli-transfer")

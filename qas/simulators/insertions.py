@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from qas.checks import whole_number
-from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian, walsh_hadamard
+from qas.noise import NoiseModel
+from qas.simulators._inserted import Channels, channels_table
 from qas.simulators._insertion_kernels import Groups, Strings
 from qas.simulators._sums import Cosets, Sums, cosets_table, minima, scale_of, sums_table
 
@@ -47,6 +48,10 @@ def _string(n_qubits: int, places: Iterable[tuple[int, str]]) -> str:
     for qubit, letter in places:
         letters[n_qubits - 1 - qubit] = letter
     return "".join(letters)
+
+
+NO_CHANNELS = channels_table((), 2, None)
+"""Where nobody asks for the noise of inserted gates."""
 
 
 class Expanded(NamedTuple):
@@ -126,6 +131,27 @@ class Generators:
                 )
             scales[k] = scale
         return scales
+
+    def channels(self, noise: NoiseModel | None) -> Channels:
+        """Noise of the inserted gates under a model; that of the last model is remembered.
+
+        Raises:
+            QasError: a generator that is no Pauli string on at most two qubits.
+        """
+        held = self.__dict__.get("_channels")
+        if held is None or held[0] is not noise:
+            if self.sums:
+                raise QasError(
+                    "the noise of an inserted gate is known for Pauli strings on one and two qubits, got a sum of "
+                    f"{len(self.sums[0])} strings"
+                )
+            held = self.__dict__["_channels"] = (noise, channels_table(self.strings, max(self.n_qubits, 2), noise))
+        return held[1]
+
+    def costs(self, values: np.ndarray, noise: NoiseModel | None) -> np.ndarray:
+        """Costs of strings, shape (…, strings), to those of generators; infinite where a device has no such gate."""
+        values[..., self.channels(noise).missing] = np.inf
+        return values[..., self.column]
 
     def slopes(self, values: np.ndarray) -> np.ndarray:
         """Slopes of strings and sums, shape (…, strings + sums), to those of generators, (…, generators)."""
@@ -292,60 +318,6 @@ class Curves(NamedTuple):
         gain = np.where(self.fall < 0.0, self.slope * (self.slope / rest), self.fall + swing)
         angle = np.where(swing > 0.0, np.arctan2(-self.slope, -self.fall), 0.0)
         return gain, angle
-
-
-# ---------------------------------------------------------------------- engines without kernels
-_TO_Z = {"X": ("h",), "Y": ("sdg", "h"), "Z": ()}
-_FROM_Z = {"X": ("h",), "Y": ("h", "s"), "Z": ()}
-
-
-def rotation_gates(string: str, angle: float) -> list[Gate]:
-    """exp(-iθP/2) of a Pauli string, not the identity, as gates: rz between chains of CX and changes of basis."""
-    places = [(q, letter) for q, letter in enumerate(reversed(string)) if letter != "I"]
-    before = [Gate(name, (q,)) for q, letter in places for name in _TO_Z[letter]]
-    after = [Gate(name, (q,)) for q, letter in places for name in _FROM_Z[letter]]
-    chain = [Gate("cx", (a, b)) for (a, _), (b, _) in itertools.pairwise(places)]
-    return [*before, *chain, Gate("rz", (places[-1][0],), (angle,)), *reversed(chain), *after]
-
-
-class Inserting:
-    """Energies of a circuit with rotations really inserted.
-
-    Args:
-        energy: of a circuit.
-        circuit: what is inserted into.
-    """
-
-    def __init__(self, energy: Callable[[Circuit], float], circuit: Circuit) -> None:
-        self._energy, self._circuit = energy, circuit
-        self._here = energy(circuit)
-
-    def _at(self, position: int, rotations: Iterable[tuple[str, float]]) -> float:
-        gates = self._circuit.gates
-        new = [gate for string, angle in rotations for gate in rotation_gates(string, angle)]
-        return self._energy(Circuit(self._circuit.n_qubits, (*gates[:position], *new, *gates[position:])))
-
-    def curve(self, position: int, string: str) -> tuple[float, float]:
-        """Slope and fall (see `Curves`) from the energies at ±π/2 (parameter shift)."""
-        if set(string) == {"I"}:
-            return 0.0, 0.0
-        up, down = (self._at(position, [(string, sign * math.pi / 2)]) for sign in (1, -1))
-        return (up - down) / 2, self._here - (up + down) / 2
-
-    def sum_curve(self, terms: Mapping[str, float], scale: float) -> np.ndarray:
-        """(α, β, γ, δ) of an appended sum of commuting strings, from four energies.
-
-        Raises:
-            QasError: strings that do not commute.
-        """
-        for one, other in itertools.combinations(terms, 2):
-            if sum(a != b and "I" not in (a, b) for a, b in zip(one, other, strict=True)) % 2:
-                raise QasError(f"this engine inserts sums of commuting strings, got {one} and {other}")
-        end = len(self._circuit)
-        shifts = np.array([math.pi / 4, math.pi / 2, -math.pi / 2, math.pi])
-        sin, cos = np.sin(shifts), np.cos(shifts) - 1.0
-        rises = [self._at(end, [(p, 2 * phi * w / scale) for p, w in terms.items()]) - self._here for phi in shifts]
-        return np.linalg.solve(np.stack([sin, cos, sin * cos, cos**2], axis=1), rises)
 
 
 # ---------------------------------------------------------------------- deletion

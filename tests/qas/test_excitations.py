@@ -11,7 +11,7 @@ from scipy.linalg import expm
 from qas import load_run, search
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
-from qas.decomposition import steps_of
+from qas.decomposition import lower, steps_of
 from qas.encoders.layers import LayerEncoding
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
@@ -19,6 +19,7 @@ from qas.gates import EXCITATIONS, SEARCH_GATES
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 from qas.optimizers import minimize, minimize_many
+from qas.preparation import prepared
 from qas.problems import Problem
 from qas.simplify import simplify
 from qas.simulators import make_simulator
@@ -334,3 +335,21 @@ def test_gates_that_cannot_be_made_are_named() -> None:
         Circuit(2, [("cx", (0, 1))]).decompose(("rx", "rz"))
     with pytest.raises(UnknownNameError, match="did you mean 'cx'"):
         Circuit(2, [("cx", (0, 1))]).decompose(("cnot",))
+
+
+def test_excitations_of_a_determinant_share_what_they_flip() -> None:
+    rng = np.random.default_rng(12)
+    for trial in range(12):
+        n = 8 if trial % 2 else 6
+        excitations = [gate for gate in random_excitations(n, 5, rng) if gate.name in EXCITATIONS]
+        front = [("x", int(q)) for q in rng.permutation(n)[: n // 2]]
+        circuit = Circuit(n, [*front, *excitations])
+        plain = prepared(circuit)
+        assert plain is not None
+        assert set(plain.counts) <= {"x", "ry", "cx"}
+        assert same_up_to_phase(circuit_matrix(circuit)[:, 0], circuit_matrix(plain)[:, 0])
+        alone = lower(circuit, from_zero=True).circuit.two_qubit_gates
+        assert circuit.decompose(from_zero=True).two_qubit_gates == min(alone, plain.two_qubit_gates)
+    assert prepared(Circuit(2, [("h", 0), ("single_excitation", (0, 1), 0.1)])) is None
+    shared = [("double_excitation", (0, 1, a, b), 0.3) for a, b in ((2, 3), (4, 3), (5, 3))]
+    assert Circuit(6, [("x", 0), ("x", 1), *shared]).decompose(from_zero=True).two_qubit_gates < 3 + 4 + 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -12,13 +13,15 @@ from scipy.optimize import minimize_scalar
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel
+from qas.noise import NoiseModel, amplitude_damping, depolarizing, thermal_relaxation
 from qas.optimizers.bfgs import minimize_bfgs
 from qas.simulators import insertions, make_simulator, pauli_transfer
+from qas.simulators._inserted import device_gates, rotation_gates
 from qas.simulators._sums import minima
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.dense import _apply_channel, density_matrix, embed, gate_matrix, measured_matrix
-from qas.simulators.insertions import pauli_generators, rotation_gates
+from qas.simulators.insertions import pauli_generators
+from qas.simulators.statevector import StatevectorSimulator
 from qas.testing import random_circuit, random_hamiltonian
 from qas.testing.simulators import asymmetric_noise, covering_circuit
 
@@ -152,7 +155,7 @@ def test_gains_are_minima_over_the_angle(noise: NoiseModel | None, n_qubits: int
     circuit = covering_circuit(n_qubits, 0, noise, rng)
     hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng)
     strings = [*pauli_generators(n_qubits), *random_hamiltonian(n_qubits, 4, rng).strings]
-    generators = [*strings, Hamiltonian({strings[0]: -1.0})]
+    generators: list[str | Hamiltonian] = [*strings, Hamiltonian({strings[0]: -1.0})]
     gains, angles = engine(noise).append_gains(circuit, hamiltonian, generators)
     inserted = Inserted(circuit, hamiltonian, noise, len(circuit))
     for column in {*rng.permutation(len(generators))[:12].tolist(), len(generators) - 1}:
@@ -215,7 +218,7 @@ def test_gains_of_excitations_are_minima_over_the_angle(noise: NoiseModel | None
     circuit = covering_circuit(n_qubits, 0, noise, rng)
     hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 40), rng)
     sums = excitations(n_qubits)
-    generators = [sums[0], "X" * n_qubits, *sums[1:], Hamiltonian({"Z" * n_qubits: 0.4})]
+    generators: list[str | Hamiltonian] = [sums[0], "X" * n_qubits, *sums[1:], Hamiltonian({"Z" * n_qubits: 0.4})]
     gains, angles = engine(noise).append_gains(circuit, hamiltonian, generators)
     inserted = Inserted(circuit, hamiltonian, noise, len(circuit))
     here = inserted.energy(sums[0], 0.0)
@@ -223,7 +226,7 @@ def test_gains_of_excitations_are_minima_over_the_angle(noise: NoiseModel | None
         operator = generator if isinstance(generator, Hamiltonian) else pauli(generator)
         values, vectors = np.linalg.eigh(operator.to_matrix() - operator.identity * np.eye(2**n_qubits))
         observable, state = (vectors.conj().T @ m @ vectors for m in (inserted.observable, inserted.state))
-        grid = np.linspace(-2 * np.pi, 2 * np.pi, 4001) / np.abs(values).max()
+        grid = np.linspace(-2 * np.pi, 2 * np.pi, 1001) / np.abs(values).max()
         turns = np.exp(-0.5j * grid[:, None, None] * (values[:, None] - values))
         energies = np.einsum("ij,tji,ji->t", observable, turns, state, optimize=True).real
         step = (grid[1] - grid[0]) * np.abs(values).max()
@@ -270,7 +273,7 @@ def test_minima_of_trigonometric_polynomials() -> None:
 def test_slopes_at_some_positions_only(noise: NoiseModel | None, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(SEED)
     circuit, hamiltonian = random_circuit(5, 12, rng), random_hamiltonian(5, 20, rng)
-    generators = [*pauli_generators(5), "XYZXY", *excitations(5)]
+    generators: list[str | Hamiltonian] = [*pauli_generators(5), "XYZXY", *excitations(5)]
     simulator = engine(noise)
     every = simulator.insertion_gradients(circuit, hamiltonian, generators)
     for kept in (1 << 28, 0):
@@ -280,7 +283,70 @@ def test_slopes_at_some_positions_only(noise: NoiseModel | None, monkeypatch: py
             np.testing.assert_allclose(some, every[list(positions)], atol=1e-13)
     for bad in ([13], [-1], [1.5]):
         with pytest.raises(QasError, match="a position"):
-            simulator.insertion_gradients(circuit, hamiltonian, generators, positions=bad)
+            simulator.insertion_gradients(circuit, hamiltonian, generators, positions=bad)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- noise of what is inserted
+def noise_of_rotations(n_qubits: int) -> NoiseModel:
+    """Noise that differs from gate to gate and qubit to qubit; rxx has some of its own, ryy and rzz have none."""
+    model = NoiseModel("own").add_readout(0.02, 0.05)
+    for q in range(n_qubits):
+        model = model.add(thermal_relaxation(50.0 + q, 40.0, 1.0, 0.1), ("rx", "ry", "h"), [q])
+        model = model.add(amplitude_damping(0.01 + 0.01 * q), "rz", [q])
+    model = model.add(depolarizing(0.05, 2), "rxx").add(depolarizing(0.03, 2), "cx")
+    return model.add(amplitude_damping(0.02), "cx", target=1)
+
+
+@pytest.mark.parametrize("name", ["compiled", "torch"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 5])
+def test_costs_are_those_of_really_inserted_gates(name: str, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, n_qubits])
+    noise = noise_of_rotations(n_qubits)
+    circuit, hamiltonian = random_circuit(n_qubits, 8, rng), random_hamiltonian(n_qubits, min(4**n_qubits, 20), rng)
+    simulator = make_simulator(noise, "torch" if name == "torch" else None)
+    energy = simulator.expectation(circuit, hamiltonian)
+    strings = [*pauli_generators(n_qubits), "I" * n_qubits]
+    positions = range(len(circuit) + 1)
+    slopes, costs = simulator.insertion_gradients(circuit, hamiltonian, strings, costs=True)
+    np.testing.assert_allclose(slopes, simulator.insertion_gradients(circuit, hamiltonian, strings), atol=1e-12)
+    assert costs.shape == slopes.shape and not costs[:, -1].any()
+    for k in positions if n_qubits < 5 else (0, 3, len(circuit)):
+        for column in rng.permutation(len(strings) - 1)[:20]:
+            gates = [*circuit.gates[:k], *device_gates(strings[column], noise), *circuit.gates[k:]]
+            inserted = simulator.expectation(Circuit(n_qubits, gates), hamiltonian)
+            assert costs[k, column] == pytest.approx(inserted - energy, abs=1e-11)
+    gains, _, lost = simulator.append_gains(circuit, hamiltonian, strings, costs=True)
+    np.testing.assert_allclose(lost, costs[-1], atol=1e-12)
+    assert np.array_equal(gains, simulator.append_gains(circuit, hamiltonian, strings)[0])
+
+
+def test_the_gates_of_a_device() -> None:
+    noise = noise_of_rotations(3)
+    assert [g.name for g in device_gates("IXX", noise)] == ["rxx"] and device_gates("IIY", noise)[0].name == "ry"
+    assert [g.name for g in device_gates("YIY", noise)] == ["rx", "rx", "cx", "rz", "cx", "rx", "rx"]
+    rng = np.random.default_rng(SEED)
+    for string in ("YIX", "ZYX", "IZY", "IYI"):
+        angle = float(rng.uniform(-3, 3))
+        before = random_circuit(3, 10, rng)
+        simulator = StatevectorSimulator()
+        found = simulator.state(Circuit(3, [*before, *rotation_gates(string, angle)]))
+        state, matrix = simulator.state(before), pauli(string).to_matrix()
+        turned = math.cos(angle / 2) * state - 1j * math.sin(angle / 2) * (matrix @ state)
+        assert abs(np.vdot(turned, found)) == pytest.approx(1.0)
+
+
+def test_costs_without_noise_of_gates_that_are_not_there_and_of_wide_ones() -> None:
+    circuit, hamiltonian = Circuit(3, [("ry", 0, 0.3), ("cx", (0, 1))]), Hamiltonian({"ZZI": 1.0, "XIX": 0.5})
+    for name in (None, "torch"):
+        assert not make_simulator(None, name).insertion_gradients(circuit, hamiltonian, costs=True)[1].any()
+        assert not make_simulator(None, name).append_gains(circuit, hamiltonian, costs=True)[2].any()
+    chain = dataclasses.replace(noise_of_rotations(3), coupling=frozenset({(0, 1), (1, 2)}))
+    costs = make_simulator(chain).append_gains(circuit, hamiltonian, costs=True)[2]
+    far = np.array([string[0] != "I" != string[2] and string[1] == "I" for string in pauli_generators(3)])
+    assert np.array_equal(np.isinf(costs), far)
+    for generators in (["XYZ"], [Hamiltonian({"XXI": 0.5, "YYI": 0.5})]):
+        with pytest.raises(QasError, match="one and two qubits"):
+            make_simulator(chain).append_gains(circuit, hamiltonian, generators, costs=True)
 
 
 # ---------------------------------------------------------------------- what is listed, refused, inserted by gates
@@ -306,7 +372,7 @@ def test_generators_that_are_none(generators: object, words: str) -> None:
         simulator = make_simulator(noise)
         for method in (simulator.insertion_gradients, simulator.append_gains):
             with pytest.raises(QasError, match=words) as caught:
-                method(circuit, hamiltonian, generators)  # type: ignore[arg-type]
+                method(circuit, hamiltonian, generators)  # type: ignore[call-overload]
             assert "\n" not in str(caught.value)
 
 
@@ -329,7 +395,7 @@ def test_an_engine_without_kernels_inserts_gates() -> None:
     circuit, hamiltonian = random_circuit(3, 4, rng), random_hamiltonian(3, 8, rng)
     aer = make_simulator(engine="aer")
     sums = [Hamiltonian({"XYI": 0.5, "IIZ": -1.5}), excitation(3, (0,), (2,), True)]
-    generators = ["XYZ", *pauli_generators(3)[::5], *sums]
+    generators: list[str | Hamiltonian] = ["XYZ", *pauli_generators(3)[::5], *sums]
     slopes = aer.insertion_gradients(circuit, hamiltonian, generators)
     np.testing.assert_allclose(slopes, engine().insertion_gradients(circuit, hamiltonian, generators), atol=1e-10)
     del generators[-2]
