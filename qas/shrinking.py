@@ -13,9 +13,9 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,10 +23,11 @@ from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError
 from qas.meter import Budget, Meter, SearchEnded
-from qas.problems import BaseProblem, load_problem, require_hamiltonian
+from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
 from qas.report import short_unit
 from qas.rewriting import compress, native, peephole
 from qas.runs import Front, Result, envelope
+from qas.simplify import wrap_angles
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluation, Evaluator
 
@@ -50,7 +51,7 @@ _TURNS = ((0.0, 0.0), (math.pi, 0.0), (0.0, math.pi), (math.pi, math.pi), (0.5 *
 class Shrunk:
     """What became of a circuit. Energies in the problem's unit."""
 
-    problem: BaseProblem
+    problem: Problem
     tolerance: float
     """largest error of a circuit that was kept"""
     start: Evaluation
@@ -64,6 +65,28 @@ class Shrunk:
     seconds: float
     finished: bool
     """nothing more goes; False: the budget, or Ctrl-C, ended it"""
+    interrupted: bool = False
+    """it was Ctrl-C, or another signal"""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able, with each circuit as OpenQASM 3."""
+        start = self.start
+        return {
+            "problem": self.problem.name,
+            "unit": self.problem.unit,
+            "tolerance": self.tolerance,
+            "start": {
+                "gates": len(start.circuit),
+                "two_qubit_gates": start.circuit.two_qubit_gates,
+                "energy": start.energy,
+                "error": start.error,
+            },
+            "best": self.best.to_json(),
+            "front": [result.to_json() for result in self.front],
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
 
 
 def shrink(
@@ -96,8 +119,8 @@ def shrink(
         UnknownNameError: unknown problem or engine.
         CircuitError: circuit and problem differ in size.
         TooLargeError: more qubits than the engine, or an eigensolver for the exact energy, can hold.
-        QasError: a problem without a Hamiltonian, a circuit that misses the tolerance, numbers out of range, or a budget
-            that ends before the circuit given was optimized once.
+        QasError: a problem without a Hamiltonian, a circuit that misses the tolerance, numbers out of range, or a
+            budget that ends before the circuit given was optimized once.
     """
     if not isinstance(circuit, Circuit):
         raise QasError(f"a Circuit is shrunk, got {type(circuit).__name__} (see Circuit.from_qiskit, .from_qasm)")
@@ -113,13 +136,15 @@ def shrink(
     evaluator = Evaluator(
         target, engine=engine, max_evaluations=_MOST, start_noise=0.0, tolerance=min(1e-7, 1e-4 * allowed)
     )
-    evaluator.simulator.check_size(target.n_qubits)
-    assert target.exact <= target.basis_state  # too large a problem is told of here, not after minutes
-    return _shrunk(circuit, Meter(evaluator, budget), allowed, rng, on_accept)
+    meter = Meter(evaluator, budget)
+    meter.simulator.check_size(target.n_qubits)
+    target.error(0.0)  # a problem too large to be solved is refused here, not after minutes
+    return _shrunk(circuit, target, meter, allowed, rng, on_accept)
 
 
 def _shrunk(
     circuit: Circuit,
+    problem: Problem,
     meter: Meter,
     tolerance: float,
     rng: np.random.Generator,
@@ -128,23 +153,31 @@ def _shrunk(
     began, finished = time.perf_counter(), False
     found: list[tuple[Evaluation, int]] = []
     meter.start_clock()
-    with first_signal_asks(lambda: None), stop_when(meter.seconds_left if meter.budget else None):
-        with suppress(SearchEnded, Interrupted), closing(shrinking(circuit, meter, tolerance, rng)) as steps:
-            for evaluation in steps:
-                found.append((evaluation, meter.evaluations))
-                if on_accept is not None:
-                    on_accept(evaluation)
-            finished = True
+    deadline = None if meter.budget is None else meter.budget.seconds
+    with (
+        first_signal_asks(lambda: None),
+        stop_when(deadline) as stop,
+        suppress(SearchEnded, Interrupted),
+        closing(shrinking(circuit, meter, tolerance, rng)) as steps,
+    ):
+        for evaluation in steps:
+            found.append((evaluation, meter.evaluations))
+            if on_accept is not None:
+                on_accept(evaluation)
+        finished = True
+    if not found and stop.reason == "signal":
+        raise KeyboardInterrupt
     if not found:
         raise QasError("the budget ends before the angles of the circuit given are optimized; give a larger one")
-    front = Front(0.0)
+    kept = Front(0.0)
     for evaluation, count in found:
-        front.add(evaluation.circuit, evaluation.energy, evaluation.error, count)
-    results = [Result(c, energy, error, energy, error, count) for error, energy, c, count in front.points]
+        kept.add(evaluation.circuit, evaluation.energy, evaluation.error, count)
+    results = [Result(c, energy, error, energy, error, count) for error, energy, c, count in kept.points]
     best = min(results, key=lambda r: (r.two_qubit_gates, r.gates, r.error))
     seconds = time.perf_counter() - began
-    problem = meter.problem
-    return Shrunk(problem, tolerance, found[0][0], envelope(results), best, meter.evaluations, seconds, finished)
+    interrupted = stop.reason == "signal" and not finished
+    front = envelope(results)
+    return Shrunk(problem, tolerance, found[0][0], front, best, meter.evaluations, seconds, finished, interrupted)
 
 
 def shrinking(
@@ -222,7 +255,7 @@ class _Shrinker:
 
     def _accept(self, found: Evaluation) -> Evaluation:
         """Go on from a circuit, rewritten."""
-        circuit = compress(found.circuit)
+        circuit = compress(wrap_angles(found.circuit))
         if circuit is not found.circuit:
             energy = self.meter.energy(circuit)
             found = Evaluation(circuit, energy, self.meter.problem.error(energy), found.evaluations)

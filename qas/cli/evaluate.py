@@ -40,26 +40,28 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.backend is not None:
         tell("--backend is called --engine now; this name will be gone in the next version")
         engine = engine or arguments.backend
-    circuit, problem, noise = _read(arguments)
+    from qas.noise import load_noise
+
+    noise = load_noise(arguments.noise)
+    circuit, problem, of_run = read_target(arguments)
+    if arguments.noise is None:
+        noise = of_run
     from qas.evaluation import evaluate
 
     report = evaluate(circuit, problem, noise=noise, shots=arguments.shots, engine=engine, seed=arguments.seed)
     return show.answer(arguments, report.to_json(), *_text(report, problem))
 
 
-def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseModel | None]:
-    """What is judged on what, and under which noise."""
-    from qas.noise import load_noise
-
+def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseModel | None]:
+    """A circuit, its problem, and the noise of the run that it comes from."""
     target = Path(arguments.target)
-    noise = load_noise(arguments.noise)
     problem = read.read_problem(arguments, arguments.problem)
     if target.is_dir() or (not target.exists() and target.suffix.lower() != ".qasm"):
         from qas.runs import load_run
 
         found = load_run(target)
         circuit = pick(found, arguments.circuit).circuit
-        return circuit, problem or found.problem, found.noise if arguments.noise is None else noise
+        return circuit, problem or found.problem, found.noise
     if not target.exists():
         raise QasError(f"the circuit file does not exist: {target}")
     if arguments.circuit is not None:
@@ -68,7 +70,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseMod
         raise QasError("a circuit file does not say what it is for: add --problem NAME (qas problems lists them)")
     from qas.interop import read_circuit_file
 
-    return read_circuit_file(target), problem, noise
+    return read_circuit_file(target), problem, None
 
 
 def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
