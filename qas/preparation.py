@@ -68,8 +68,9 @@ class _Turn(NamedTuple):
 
 def _turns_of(circuit: Circuit) -> tuple[int, list[_Turn]] | None:
     """The bits that X gates set at the front, and the excitations behind them."""
-    start, turns = 0, []
-    for gate in circuit:
+    start = 0
+    turns: list[_Turn] = []
+    for gate in circuit.gates:
         spec = gate_spec(gate.name)
         if gate.name == "x" and not turns:
             start ^= 1 << gate.qubits[0]

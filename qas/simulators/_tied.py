@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -59,5 +60,7 @@ class Tied(Call):
         super().__init__(tied, lowering.n_angles, numbers, (inner, arrays))
         self.inner, self.helped = inner, inner.helped
 
-    def together(self) -> AbstractContextManager[None]:
-        return self.inner.together()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self.inner.together():
+            yield
