@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
+from qas.agents.growth.guidance import Guide
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
@@ -19,20 +20,24 @@ from qas.vqe import Evaluation
 class BeamAgent(Agent):
     """Extends each kept circuit by every legal gate, and by every two-qubit gate followed by a one-qubit gate.
 
-    A lone entangling gate rarely lowers the energy, so pairs are needed. All extensions are optimized and the best
-    `width` different ones kept (ADAPT-VQE, Grimsley et al. 2019, selects by gradient, which a CNOT does not have).
-    At full length, or when a level brings no gain, the search starts again from the empty circuit with new random start
-    angles.
+    A lone entangling gate rarely lowers the energy, so pairs are needed. Extensions are optimized and the best `width`
+    different ones kept (ADAPT-VQE, Grimsley et al. 2019, selects by gradient, which a CNOT does not have). Where the
+    gains of appended rotations are known in closed form (see `Guide.fitting`), they choose: extensions are then also a
+    rotation between two equal two-qubit gates, which turns about a string of two letters, and only those are optimized
+    that belong to the `strings` of largest gain. At full length, or when a level brings no gain, the search starts
+    again from the empty circuit with new random start angles.
 
     Args:
         width: circuits kept on each level.
+        strings: Pauli strings whose extensions of one circuit are optimized; 0: all extensions.
     """
 
     name: ClassVar[str] = "beam"
     about: ClassVar[str] = "grows circuits by the best gates; width 1 is greedy growth as in ADAPT-VQE"
 
-    def __init__(self, *, width: int = 3) -> None:
+    def __init__(self, *, width: int = 3, strings: int = 12) -> None:
         self.width = whole_number("width", width)
+        self.strings = whole_number("strings", strings, 0)
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -43,15 +48,33 @@ class BeamAgent(Agent):
         self.beam: list[tuple[float, Circuit]] = []
         self.pending: list[tuple[float, Circuit]] = []
         self.position = 0
+        self.chosen: list[tuple[int, int, float | None]] = []
+        """What is tried on this level: a circuit of the beam, an extension, and its first angle, if that is known."""
+        self.guide = Guide.fitting(search.alphabet, search.meter) if self.strings else None
         gates = search.alphabet.placed
         one = [g for g in gates if len(g.qubits) == 1]
         self.extensions: list[tuple[Gate, ...]] = [(g,) for g in gates]
         self.extensions += [(t, g) for t in gates if len(t.qubits) > 1 for g in one if g.qubits[0] in t.qubits]
+        self._turning = self._extensions_by_string(self.guide) if self.guide is not None else []
+
+    def _extensions_by_string(self, guide: Guide) -> list[list[tuple[int, float]]]:
+        """For each string of a guide the extensions that turn about it, or begin to, with the sign of their angle."""
+        found: list[list[tuple[int, float]]] = []
+        for ways in guide.ways:
+            found.append([])
+            for way in ways:
+                for gates in dict.fromkeys((way.gates(0.0), way.gates(0.0)[:2])):
+                    if gates not in self.extensions:
+                        self.extensions.append(gates)
+                    found[-1].append((self.extensions.index(gates), way.sign))
+        return found
 
     def run(self) -> None:
         if not self.beam:
             self._restart()
         while True:
+            if not self.chosen:
+                self._choose()
             self.search.safe_point(self)
             with closing(self.meter.evaluate_many(self._grown(), self.rng)) as results:
                 for found in results:
@@ -63,13 +86,28 @@ class BeamAgent(Agent):
     def _grown(self) -> Iterator[Circuit]:
         """The circuits that are still to be tried on this level."""
         self.drawn.mark()
-        for position in range(self.position, len(self.beam) * len(self.extensions)):
-            which, extension = divmod(position, len(self.extensions))
-            grown = self._extended(self.beam[which][1], self.extensions[extension])
+        for position in range(self.position, len(self.chosen)):
+            which, extension, angle = self.chosen[position]
+            grown = self._extended(self.beam[which][1], self.extensions[extension], angle)
             if grown is not None:
                 self._trying.append(position)
                 yield grown
                 self.drawn.mark()
+
+    def _choose(self) -> None:
+        """All extensions, or those of the strings of largest gain; a circuit's gains count as one evaluation."""
+        self.chosen = []
+        for which, (_, circuit) in enumerate(self.beam):
+            gains, angles = np.zeros(0), np.zeros(0)
+            if self.guide is not None:
+                self.meter.spend()
+                gains, angles = self.guide.append_gains(circuit)
+            best = np.argsort(-gains, kind="stable")[: self.strings]
+            best = best[gains[best] > 1e-10]
+            tried = {index: sign * float(angles[string]) for string in best for index, sign in self._turning[string]}
+            if not tried:
+                tried = dict.fromkeys(range(len(self.extensions)))
+            self.chosen += [(which, index, angle) for index, angle in tried.items()]
 
     def _note(self, found: Evaluation) -> None:
         self.drawn.settle()
@@ -80,9 +118,9 @@ class BeamAgent(Agent):
 
     def _restart(self) -> None:
         found = self.meter.evaluate(Circuit(self.search.problem.n_qubits), self.rng)
-        self.beam, self.pending, self.position = [(found.error, found.circuit)], [], 0
+        self.beam, self.pending, self.position, self.chosen = [(found.error, found.circuit)], [], 0, []
 
-    def _extended(self, circuit: Circuit, extension: tuple[Gate, ...]) -> Circuit | None:
+    def _extended(self, circuit: Circuit, extension: tuple[Gate, ...], angle: float | None) -> Circuit | None:
         """None if it is too long, or no longer than a simpler one."""
         if len(circuit) + len(extension) > self.search.max_gates:
             return None
@@ -90,6 +128,8 @@ class BeamAgent(Agent):
         for gate in extension:
             count = gate_spec(gate.name).n_angles
             angles = tuple(self.rng.normal(scale=0.1, size=count).tolist())
+            if angle is not None and count == 1:
+                angles = (angle,)
             grown = grown.insert(len(grown), Gate(gate.name, gate.qubits, angles))
         return grown if len(self.search.problem.simplify(grown)) == len(grown) else None
 
@@ -102,7 +142,7 @@ class BeamAgent(Agent):
         kept = kept[: self.width]
         gain = kept and kept[0][0] < self.beam[0][0] - 1e-10
         if gain:
-            self.beam, self.pending, self.position = kept, [], 0
+            self.beam, self.pending, self.position, self.chosen = kept, [], 0, []
         else:
             self._restart()
 
@@ -115,6 +155,7 @@ class BeamAgent(Agent):
             "beam": pack(self.beam),
             "pending": pack(self.pending),
             "position": self.position,
+            "chosen": self.chosen,
         }
         return state, {}
 
@@ -125,3 +166,4 @@ class BeamAgent(Agent):
         self.beam = [(error, Circuit(n, gates)) for error, gates in state["beam"]]
         self.pending = [(error, Circuit(n, gates)) for error, gates in state["pending"]]
         self.position = int(state["position"])
+        self.chosen = [(int(which), int(extension), angle) for which, extension, angle in state["chosen"]]

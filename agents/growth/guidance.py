@@ -184,6 +184,10 @@ class Guide:
         costs, fixed = self._costs(circuit, rotation_costs)
         return Study(local, entangling, costs, calls + fixed)
 
+    def append_gains(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
+        """Gains and best angles of rotations about `strings` at the end; see `Simulator.append_gains`."""
+        return self.simulator.append_gains(circuit, self.hamiltonian, self.strings)
+
     def _costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
         known = iter(rotation_costs)
         costs = np.array([next(known) if gate.angles else math.nan for gate in circuit])

@@ -1,0 +1,241 @@
+"""What guides growth: insertions and their slopes against dense matrices, costs, what is counted, and where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+import qas
+from qas.agents.growth.evolution import EvolutionAgent, _Member
+from qas.agents.growth.guidance import Guide, edited, fans, pauli_insertions, rotation_costs
+from qas.alphabet import Alphabet
+from qas.circuits import Circuit, Gate
+from qas.errors import QasError
+from qas.hamiltonians import Hamiltonian
+from qas.meter import Budget, Meter
+from qas.simplify import simplify
+from qas.vqe import Evaluator
+
+ALPHABETS = [
+    Alphabet(3),
+    Alphabet(3, ("cx", "cz", "ry", "rz"), [(0, 1), (1, 2)]),
+    Alphabet(2, ("rzz", "rxx", "rx", "cx")),
+    Alphabet(1, ("rx", "rz")),
+]
+
+
+def rotation(string: str, angle: float) -> np.ndarray:
+    return expm(-0.5j * angle * Hamiltonian({string: 1.0}).to_matrix())
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS, ids=str)
+def test_every_insertion_turns_about_its_string(alphabet: Alphabet) -> None:
+    found = pauli_insertions(alphabet)
+    for string, ways in found.items():
+        for way in ways:
+            made = Circuit(alphabet.n_qubits, way.gates(0.7))
+            assert np.abs(made.to_matrix() - rotation(string, 0.7)).max() < 1e-12
+            assert made.two_qubit_gates == way.two_qubit_gates
+            alphabet.tokens_of(made)
+    assert {s for s in found if s.count("I") == alphabet.n_qubits - 1}, "single rotations are among them"
+
+
+def test_cx_leads_to_six_of_the_nine_strings_of_a_pair() -> None:
+    pairs = {string.replace("I", "") for string in pauli_insertions(Alphabet(2)) if "I" not in string}
+    assert pairs == {"XX", "ZZ", "XY", "YX", "ZY", "YZ"}
+    assert pauli_insertions(Alphabet(2, ("h", "cx"))) == {}
+
+
+def test_fans_of_a_qubit_in_zero_need_one_cx_for_each_other_letter() -> None:
+    rng = np.random.default_rng(0)
+    before = Circuit(4, [("ry", 0, 0.4), ("cx", (0, 1)), ("rx", 2, rng.normal()), ("cx", (2, 0)), ("rz", 1, 0.3)])
+    state = before.to_matrix()[:, 0]
+    found = fans(Alphabet(4), 3)
+    assert sorted(map(len, found)) == [3, 3, 3, 4]
+    for qubits, (string, way) in found.items():
+        grown = simplify(edited(before, (), [(len(before), way.gates(0.9))]))
+        assert grown.two_qubit_gates == before.two_qubit_gates + len(qubits) - 1
+        overlap = np.vdot(grown.to_matrix()[:, 0], rotation(string, 0.9) @ state)
+        assert abs(overlap) == pytest.approx(1.0, abs=1e-12)
+    coupled = fans(Alphabet(4, coupling=[(0, 1), (1, 2), (2, 3), (0, 2)]), 3)
+    assert coupled == {}, "one neighbour makes no string of three letters"
+
+
+def case(name: str = "h2-4", noise: str | None = None) -> tuple[Guide, Evaluator]:
+    problem = qas.load_problem(name)
+    evaluator = Evaluator(problem, None if noise is None else qas.load_noise(noise))
+    guide = Guide.fitting(Alphabet(problem.n_qubits), Meter(evaluator))
+    assert guide is not None
+    return guide, evaluator
+
+
+CIRCUIT = Circuit(
+    4, [("ry", 0, 0.4), ("rx", 1, 2.0), ("cx", (0, 1)), ("rz", 1, 0.9), ("ry", 1, -0.5), ("cx", (1, 2)), ("rx", 2, 1.1)]
+)
+
+
+def test_slopes_are_those_of_the_inserted_gates() -> None:
+    """Finite differences of the circuit that `draw` would make, single rotations, pairs and fans alike."""
+    guide, evaluator = case()
+    study = guide.study(CIRCUIT, [0.0] * 5)
+    kinds = set()
+    for found in (*study.local.found[:20], *study.entangling.found[::5]):
+        for way in found.ways:
+            up, down = (
+                evaluator.energy(edited(CIRCUIT, (), [(found.position, way.gates(step))])) for step in (1e-4, -1e-4)
+            )
+            assert (up - down) / 2e-4 == pytest.approx(found.slope, abs=1e-6)
+            kinds.add((way.two_qubit_gates, len(way.before)))
+    assert {(0, 0), (2, 1), (3, 3)} <= kinds
+    promises = [f.slope**2 / max(1, f.ways[0].two_qubit_gates) for f in study.entangling.found]
+    assert promises == sorted(promises, reverse=True)
+    assert study.entangling.heap == pytest.approx(np.cumsum(promises))
+
+
+def test_a_drawn_insertion_goes_downhill() -> None:
+    guide, evaluator = case()
+    study, rng = guide.study(CIRCUIT, [0.0] * 5), np.random.default_rng(1)
+    here = evaluator.energy(CIRCUIT)
+    lower = 0
+    for choice in (study.local, study.entangling) * 20:
+        position, gates = guide.draw(choice, rng)
+        lower += evaluator.energy(edited(CIRCUIT, (), [(position, gates)])) < here
+    assert lower >= 36, "steps that are too long are rare"
+
+
+def test_costs_of_gates_without_angles_are_energies_without_them() -> None:
+    guide, evaluator = case()
+    study = guide.study(CIRCUIT, [1.0, 2.0, 3.0, 4.0, 5.0])
+    here = evaluator.energy(CIRCUIT)
+    assert study.costs[[0, 1, 3, 4, 6]].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    for index in (2, 5):
+        assert study.costs[index] == pytest.approx(evaluator.energy(CIRCUIT.delete(index)) - here, abs=1e-12)
+    assert study.evaluations == 1 + 2 + 2, "sweeps everywhere, and for fans at both ends, qubit 3 being untouched"
+
+
+def test_from_a_determinant_the_double_excitation_is_what_is_left() -> None:
+    """All slopes of one and two letters vanish there (Brillouin); one fan of three CX is exact for H2."""
+    guide, evaluator = case()
+    problem = evaluator.problem
+    rng = np.random.default_rng(0)
+    start = Circuit(4, [("ry", q, 3.0) for q in range(4)])
+    energies = [evaluator.evaluate(start.with_angles(rng.uniform(0, 6.3, 4)), rng) for _ in range(8)]
+    found = simplify(min(energies, key=lambda e: e.energy).circuit, angle_tolerance=1e-3)
+    assert evaluator.energy(found) == pytest.approx(problem.basis_state, abs=1e-8)
+    study = guide.study(found, [0.0] * len(found))
+    assert {each.ways[0].two_qubit_gates for each in study.entangling.found if abs(each.slope) > 1e-3} == {3}
+    grown = problem.simplify(edited(found, (), [guide.draw(study.entangling, rng)]))
+    exact = evaluator.evaluate(grown, rng, exact_start=True)
+    assert exact.error < 1e-9 and exact.circuit.two_qubit_gates == 3
+
+
+def test_gates_go_and_come_at_the_places_they_had() -> None:
+    circuit = Circuit(2, [("rx", 0, 0.1), ("ry", 1, 0.2), ("cx", (0, 1))])
+    new = Gate("rz", (0,), (0.5,)), Gate("rz", (1,), (0.6,))
+    names = [g.name for g in edited(circuit, {1}, [(1, new), (3, new[:1]), (0, new[1:])])]
+    assert names == ["rz", "rx", "rz", "rz", "cx", "rz"]
+    assert edited(circuit, {0, 1, 2}, []) == Circuit(2)
+
+
+def test_costs_of_rotations_are_those_of_the_quadratic_model() -> None:
+    _, evaluator = case()
+    circuit = evaluator.evaluate(CIRCUIT, np.random.default_rng(0)).circuit
+    hessian = np.diag([1.0, 2.0, 3.0, 4.0, 5.0]) + 0.1
+    inverse = np.linalg.inv(hessian)
+    wanted = evaluator.simulator.deletion_costs(circuit, evaluator.problem.hamiltonian, inverse_hessian=inverse)
+    assert rotation_costs(circuit, inverse) == pytest.approx(wanted)
+    other = rotation_costs(circuit, np.eye(3))
+    assert other == pytest.approx(np.square(np.angle(np.exp(1j * circuit.angles))) / 2), "another shape is none"
+
+
+def test_an_evaluation_brings_the_inverse_hessian_of_its_circuit() -> None:
+    _, evaluator = case()
+    many = list(evaluator.evaluate_many([CIRCUIT] * 4, np.random.default_rng(0), workers=2))
+    for found in (evaluator.evaluate(CIRCUIT, np.random.default_rng(0)), *many):
+        assert found.inverse_hessian is not None and found.inverse_hessian.shape == (5, 5)
+    assert evaluator.evaluate(Circuit(4), np.random.default_rng(0)).inverse_hessian is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "settings"),
+    [("adapter-8", {}), ("h2-2", {"shots": 100, "optimizer": "spsa"}), ("h2-2", {"engine": "torch"})],
+)
+def test_where_there_are_no_slopes_there_is_no_guide(problem: str, settings: dict[str, Any]) -> None:
+    chosen = qas.load_problem(problem)
+    assert Guide.fitting(Alphabet(chosen.n_qubits, ("ry", "cx")), Meter(Evaluator(chosen, **settings))) is None
+
+
+# ---------------------------------------------------------------------- searches
+def search(out: Path, problem: str, **settings: Any) -> qas.runs.Run:
+    return qas.search(problem, agent="evolution", out=out, report=False, **settings)
+
+
+def test_guidance_leaves_the_determinant_where_blind_changes_do_not(tmp_path: Path) -> None:
+    given = {"evaluations": 1500, "seed": 0}
+    guided = search(tmp_path / "guided", "h2-4", **given)
+    blind = search(tmp_path / "blind", "h2-4", options={"guided": False}, **given)
+    assert guided.best.error < 1e-8 and min(r.two_qubit_gates for r in guided.front if r.error < 1e-8) <= 3
+    assert blind.best.error > 1e-3
+
+
+def test_noise_and_a_coupling_are_kept_to(tmp_path: Path) -> None:
+    run = search(tmp_path / "run", "h2-2", noise="ibm-mumbai", coupling=[(0, 1)], steps=25, seed=1)
+    assert run.architectures == 25 and run.best.error < 0.2
+
+
+def test_a_study_counts_once_and_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, judged, paid = [], [], set()
+    spend, take, pay = Meter.spend, Meter._counted, EvolutionAgent._pay
+
+    def spending(self: Meter, evaluations: int = 1) -> None:
+        spend(self, evaluations)
+        counted.append(evaluations)
+
+    def taking(self: Meter, found: Any, *rest: Any) -> Any:
+        judged.append(found.evaluations)
+        return take(self, found, *rest)
+
+    def paying(self: EvolutionAgent, member: _Member | None) -> None:
+        pay(self, member)
+        if member is not None:
+            paid.add(member)
+
+    monkeypatch.setattr(Meter, "spend", spending)
+    monkeypatch.setattr(Meter, "_counted", taking)
+    monkeypatch.setattr(EvolutionAgent, "_pay", paying)
+    run = search(tmp_path / "run", "lih-4", steps=80, seed=0)
+    assert run.evaluations == sum(counted) + sum(judged)
+    assert len(counted) == len(paid) and sum(counted) == sum(m.study.evaluations for m in paid if m.study)
+
+
+def test_of_equal_circuits_the_newer_one_stays() -> None:
+    agent = EvolutionAgent()
+    agent.guide, agent.cells = case()[0], {}
+    old, new = (_Member(Circuit(4, [("ry", q, 0.3)]), 0.5) for q in (0, 1))
+    longer = _Member(Circuit(4, [("ry", 0, 0.1), ("ry", 1, 0.1)]), 0.5)
+    assert agent._insert(old)
+    assert not agent._insert(new), "it takes the place, but leads to nothing new"
+    assert agent.cells == {0: [new]}
+    assert not agent._insert(longer) and agent.cells == {0: [new]}
+    agent.guide = None
+    assert not agent._insert(old) and agent.cells == {0: [new]}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_lies_between_none_and_all(share: float) -> None:
+    with pytest.raises(QasError, match="blind is a share between 0 and 1"):
+        EvolutionAgent(blind=share)
+
+
+def test_only_promising_strings_are_tried_on_a_level(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"evaluations": 3000, "seed": 0, "report": False}
+    few, every = (
+        qas.search("tfim-4", agent="beam", options={"strings": strings}, out=tmp_path / str(strings), **given)
+        for strings in (12, 0)
+    )
+    assert few.best.error < every.best.error
+    assert Budget(evaluations=3000).evaluations == few.evaluations == every.evaluations
