@@ -163,12 +163,20 @@ def _molecule(path: Path) -> Problem:
     return Problem.from_json(read_json(path, "a shipped molecule"))
 
 
+def _tapered(path: Path) -> Problem:
+    return _molecule(path).tapered(name=f"{path.stem}-tapered-jw")
+
+
 PROBLEMS = Registry(
     "problems",
     "problem family",
     {
         path.stem: Single(path.stem, partial(_molecule, path))
         for path in sorted(MOLECULES.glob("*.json"), key=lambda p: p.stem)
+    }
+    | {
+        f"{path.stem}-jw": Single(f"{path.stem}-jw", partial(_tapered, MOLECULES / f"{path.stem[:-8]}.json"))
+        for path in sorted(MOLECULES.glob("*-tapered.json"), key=lambda p: p.stem)
     }
     | {
         "tfim": "qas.problems.spins:TFIM",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ from qas.files import check_versioned, versioned
 from qas.hamiltonians import Hamiltonian
 from qas.problems.base import BaseProblem
 from qas.problems.triviality import Triviality, basis_states_needed
+from qas.tapering import Tapering
 
 if TYPE_CHECKING:
     from qas.noise import NoiseModel
@@ -188,6 +189,35 @@ class Problem(BaseProblem):
         if 8 << self.n_qubits > _MEMORY_LIMIT:
             raise TooLargeError(f"the lowest basis state is searched on up to 28 qubits, got {self.n_qubits}")
         return self.hamiltonian.basis_state
+
+    def tapered(self, *, sector: Sequence[int] | None = None, name: str | None = None) -> Problem:
+        """The problem on fewer qubits: without one for each Pauli string that commutes with all terms.
+
+        Args:
+            sector: value of each of `qas.tapering.symmetries`; None: of a molecule that of the reference determinant,
+                of other operators that of the ground state.
+            name: id; None: ``<name>-tapered``.
+
+        Raises:
+            QasError: no symmetry, a sector that does not fit, or a molecule from which qubits were taken already.
+            TooLargeError: more qubits than can be diagonalized, and no sector given.
+        """
+        molecule = self.molecule
+        if molecule is not None and molecule.tapering is not None:
+            raise QasError(f"{self.name} has no qubit left to taper: its mapping or tapering took them already")
+        determinant = self.determinant if molecule is not None and sector is None else None
+        tapering = Tapering.of(self.hamiltonian, determinant=determinant, sector=sector)
+        # A determinant stays one, and the molecule's lowest state lies in its sector or is not what is sought.
+        kept = SIMPLE if molecule is not None and sector is None else ()
+        return Problem(
+            name=name or f"{self.name}-tapered",
+            hamiltonian=tapering.taper(self.hamiltonian),
+            unit=self.unit,
+            threshold=self.threshold,
+            description=f"{self.description}, tapered".removeprefix(", "),
+            provenance=self.provenance | {"tapering": tapering.to_json()},
+            references={key: self.references[key] for key in kept if key in self.references},
+        )
 
     @property
     def reference_circuit(self) -> Circuit:

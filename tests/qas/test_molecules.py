@@ -317,6 +317,10 @@ class TestLive:
         assert tapered.exact == pytest.approx(whole.provenance["sector_energy"], abs=1e-9)
         assert tapered.energy(tapered.reference_circuit) == pytest.approx(whole.provenance["hartree_fock"], abs=1e-8)
         assert Problem.from_json(tapered.to_json()) == tapered
+        if mapping != "parity":
+            later = whole.tapered().hamiltonian.terms
+            assert {p for p, c in later.items() if abs(c) > 1e-9} == set(tapered.hamiltonian.terms)
+            assert all(later[p] == pytest.approx(c, abs=1e-9) for p, c in tapered.hamiltonian.terms.items())
         # Electrons that are not spread evenly have fewer symmetries, localized orbitals none of the point group's.
         assert molecule(geometry, mapping=mapping, taper=True, orbitals="localized").n_qubits == 6
         skew = molecule("H 0 0 0; H 0 0 1.0; H 0 0 3.0; H 0 0 4.5", mapping=mapping, taper=True)

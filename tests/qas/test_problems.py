@@ -184,7 +184,29 @@ def test_compact_molecules_and_their_twins(name: str) -> None:
 def test_compact_names_follow_one_rule() -> None:
     """The plain name is the first distance; then the distance, then whether it is tapered."""
     compact = {name for name in list_problems() if name.endswith("-tapered")}
+    assert {name for name in list_problems() if name.endswith("-jw")} == {f"{name}-jw" for name in compact}
     assert compact == {f"{name}-tapered" for name in COMPACT} and set(COMPACT) < set(list_problems())
+
+
+def test_tapered_problems() -> None:
+    whole, made = load_problem("h4-8-1.5"), load_problem("h4-8-1.5-tapered-jw")
+    assert made.name == "h4-8-1.5-tapered-jw" and made.description == f"{whole.description}, tapered"
+    assert made == whole.tapered(name=made.name) == Problem.from_json(made.to_json())
+    assert (made.n_qubits, len(made.hamiltonian)) == (5, 132) and made.molecule.mapping == "jordan-wigner"
+    assert made.exact == pytest.approx(whole.exact, abs=1e-9) and made.determinants == whole.determinants == 12
+    assert made.energy(made.reference_circuit) == pytest.approx(whole.provenance["hartree_fock"], abs=1e-8)
+    assert basis_states_needed(made.hamiltonian, made.threshold) == 12
+    ring = load_problem("tfim-6").tapered()
+    assert ring.name == "tfim-6-tapered" and ring.n_qubits == 5 and ring.exact == pytest.approx(tfim(6).exact)
+    assert load_problem("tfim-6").tapered(sector=[-1]).exact > ring.exact
+    for wrong, words in (
+        (lambda: made.tapered(), "has no qubit left to taper"),
+        (lambda: load_problem("lih-4").tapered(), "has no qubit left to taper"),
+        (lambda: problem({"XI": 1.0, "ZI": 0.5, "IX": 0.25, "IZ": 0.125}).tapered(), "tapering needs a symmetry"),
+        (lambda: problem({"ZZ": 1.0}).tapered(sector=[1]), "a sector is 1 or -1"),
+    ):
+        with pytest.raises(QasError, match=words):
+            wrong()
 
 
 @pytest.mark.parametrize("name", ["h4-8-tapered", "h4-8-1.5", "lih-4", "h2o-8", "lih-12-tapered"])
