@@ -815,7 +815,7 @@ def _put_matrix(place, a, b, c, d):
     write(place, 7, d.imag)
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _fuse(library, ops, slots, table, sines, step, words, following, place):
     """Make the gates of a run one; its matrix, and its inverse, are written to the address `place`."""
     word = STEP * step
@@ -839,7 +839,7 @@ def _one_gate(words, step):
     return read(words, STEP * step + HEAD) == read(words, STEP * step + TAIL)
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
     """Gates from `begin` on as steps: runs of one-qubit gates on one qubit, and other gates. Returns their number.
 
@@ -1021,7 +1021,7 @@ def _copy_block(psi, buffer, start, places, inwards):
                 store(psi, offset + i, load8(buffer, CHUNK * c + i))
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _through_block(words, numbers, buffer, members, places, sums, undo, parts):
     """Take a block, or the blocks of two states, through the steps `members`."""
     block = CHUNK << FAR
@@ -1040,7 +1040,7 @@ def _through_block(words, numbers, buffer, members, places, sums, undo, parts):
             _take(buffer, block, words, numbers, step, bit, other, x, z, False, parts)
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _through(words, numbers, psi, size, first, last, members, places, sums, undo, stop, parts):
     """Take the blocks from `first` to `last` of psi, or of the two states from psi on, through the steps `members`."""
     block = CHUNK << FAR
@@ -1106,7 +1106,7 @@ def _sweep(words, numbers, begin, steps, psi, size, sums, room, undo, seat, stop
 
 
 # ---------------------------------------------------------------------- whole circuits
-@compiled(inline=True)
+@compiled(spliced=True)
 def _start(library, ops, psi, size, seat, parts):
     """psi = the basis state that X gates at the start choose; returns the number of these gates."""
     first, last = 0, size
@@ -1124,7 +1124,7 @@ def _start(library, ops, psi, size, seat, parts):
     return begin
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _forward(words, numbers, steps, psi, size, seat, stop, parts):
     """Take psi through all steps; False if it was stopped before."""
     if size >= BLOCKED:
@@ -1141,7 +1141,7 @@ def _forward(words, numbers, steps, psi, size, seat, stop, parts):
     return True
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _energy(psi, size, masks, real, imag, complex_matrix, shared, seat, stop, parts):
     """The Hamiltonian times psi, written behind it; returns the energy, NaN if stopped.
 
@@ -1166,7 +1166,7 @@ def _energy(psi, size, masks, real, imag, complex_matrix, shared, seat, stop, pa
     return energy
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, gradient, sums, seat, stop, parts):
     """Undo all steps on ket and on bra behind it; the leader writes the derivatives to `gradient`. False if stopped."""
     left = 0  # what is before the first angle need not be undone
@@ -1194,7 +1194,7 @@ def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, siz
     return True
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, shared, seat, stop, parts):
     """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
@@ -1238,7 +1238,7 @@ def _shared_size(size, n_ops, mode):
     return PIECES + (3 * PIECES * n_ops if mode == GRADIENT else 0)
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _asked(table, seat):
     """What a table asks for, or this thread's share of it."""
     n_kinds, n_ops, n_angles = read(table, N_KINDS), read(table, N_OPS), read(table, N_ANGLES)
