@@ -2,7 +2,7 @@
 
     python benchmarks/guided.py --problems lih-6 heisenberg-8 --evaluations 60000 --seeds 5 --out results/guided
 
-Writes `runs.csv` (as `search_quality.py` does; rows that are there are not run again) and `table.md`: for each number of
+Writes `runs.csv` (as `search_quality.py` does; rows that are there are not run again) and `table.md`: for numbers of
 two-qubit gates, the error that circuits with at most so many have, and the mean of log10(guided / unguided) over the
 pairs with its 95 % interval (Student). Below zero, guided is better. Times are told beside, because a sweep of slopes
 counts as one evaluation and takes about as long as ten.
@@ -45,8 +45,17 @@ def sizes(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[int]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = "| problem | budget | seeds | two-qubit gates | guided: median | unguided: median | better | log10 of the ratio |"
-    lines = [head, "|---" * 8 + "|"]
+    columns = (
+        "problem",
+        "budget",
+        "seeds",
+        "two-qubit gates",
+        "guided: median",
+        "unguided: median",
+        "better",
+        "log10 ratio",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * 8 + "|"]
     times = [
         "| problem | guided: best error | unguided: best error | guided: seconds | unguided: seconds |",
         "|---" * 5 + "|",
