@@ -46,7 +46,8 @@ _ROUNDS = 3
 """Times that rotations are ranked before the CX of a stage go."""
 _LOOK = 24
 """Evaluations after which deletions of CX are compared."""
-_FEWEST_LOOKED_AT = 16
+_LOOKED_AT = 16, 64
+"""Fewest and most cuts that are compared before the last stage: a third of them."""
 _TRIES = {False: 4, True: 16}
 """Cuts of CX in a row that may fail, in the last stage or before it, and rotations before it; there all are tried."""
 _SHAKES = (0.1, 0.3)
@@ -320,7 +321,8 @@ class _Shrinker:
     def _looked_at(self, base: Circuit, groups: list[tuple[int, ...]], bound: float, last: bool) -> list[_Cut]:
         """Cuts, the most promising first, by their errors after a short optimization."""
         cuts = sorted((self._screened(base, group) for group in groups), key=lambda cut: cut.error)
-        many = len(cuts) if last else max(_FEWEST_LOOKED_AT, len(cuts) // 3)
+        least, most = _LOOKED_AT
+        many = len(cuts) if last else min(max(least, len(cuts) // 3), most)
         trials = [_without(base, base, {}, cut) for cut in cuts[:many]]
         looked = []
         with closing(
