@@ -168,6 +168,18 @@ def test_one_qubit_and_no_gates(circuit: Circuit) -> None:
     assert found.finished and found.best.gates == 0
 
 
+def test_moves_find_what_deletions_alone_do_not() -> None:
+    """From the circuit at which deletions alone end."""
+    rng = np.random.default_rng(0)
+    layer = [(name, q) for name in ("ry", "rz") for q in range(4)]
+    ring = [("cx", (q, (q + 1) % 4)) for q in range(4)]
+    gates = [g for _ in range(4) for g in (*((n, q, float(rng.normal())) for n, q in layer), *ring)]
+    alone = qas.shrink(Circuit(4, gates), "lih-4")
+    moved = qas.shrink(alone.best.circuit, "lih-4", moves=10)
+    assert moved.finished and moved.best.two_qubit_gates < alone.best.two_qubit_gates
+    assert moved.best.error <= qas.load_problem("lih-4").threshold
+
+
 def test_a_budget_keeps_the_best_so_far(layered: Circuit) -> None:
     problem = qas.load_problem("lih-4")
     found = qas.shrink(layered, problem, tolerance=1.6e-3, evaluations=2500)
