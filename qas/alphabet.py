@@ -318,7 +318,7 @@ def same_orders(name: str) -> tuple[tuple[int, ...], ...]:
 @cache
 def first_orders(name: str) -> tuple[tuple[int, ...], ...]:
     """One of each class of orders of an excitation's qubits that are not the same."""
-    found = {}
+    found: dict[frozenset[tuple[int, int]], tuple[int, ...]] = {}
     for order in itertools.permutations(range(gate_spec(name).n_qubits)):
         found.setdefault(_turned(name, order), order)
     return tuple(found.values())

@@ -229,23 +229,35 @@ class Circuit:
 
         return lower(self)
 
-    def decompose(self, *, from_zero: bool = False) -> Circuit:
+    def decompose(self, gates: Iterable[str] | None = None, *, from_zero: bool = False) -> Circuit:
         """An equal circuit without excitations: they become {rx, ry, rz, cx}, in as few CX as is known.
 
         Args:
+            gates: names that may be used: other gates are rewritten too, and runs of one-qubit gates merged. None: all
+                but excitations stay as they are.
             from_zero: keep what the circuit makes of |0…0⟩, not its whole matrix. Excitations get cheaper where the
-                state before them occupies few basis states; one of a determinant takes 3 CX instead of 13.
+                state before them occupies few basis states; one of a determinant takes 3 CX instead of 13. Where the
+                circuit is a determinant (X gates) with excitations only, they share what they flip, too.
 
         Returns:
-            The circuit itself where it has none. Matrix and state are the same up to a global phase.
-        """
-        if self.lowering is None:
-            return self
-        if from_zero:
-            from qas.decomposition import lower
+            The circuit itself where nothing changes. Matrix and state are the same up to a global phase.
 
-            return lower(self, from_zero=True).circuit
-        return self.lowering.circuit.with_angles(self.lowering.angles(self.angles))
+        Raises:
+            UnknownNameError: a name outside the gate table.
+            CircuitError: a gate that cannot be made of `gates`.
+        """
+        plain = self
+        if self.lowering is not None and from_zero:
+            from qas.preparation import decomposed_from_zero
+
+            plain = decomposed_from_zero(self)
+        elif self.lowering is not None:
+            plain = self.lowering.circuit.with_angles(self.lowering.angles(self.angles))
+        if gates is None:
+            return plain
+        from qas.simplify import rewritten
+
+        return rewritten(plain, [gate_spec(name).name for name in gates], whole=not from_zero)
 
     # ------------------------------------------------------------------ measures
     @cached_property

@@ -78,7 +78,8 @@ def lower(circuit: Circuit, *, from_zero: bool = False) -> Lowering:
     """
     support = np.zeros(1, dtype=np.int64) if from_zero else None
     gates: list[Gate] = []
-    starts, offsets = [0], []
+    starts: list[int] = [0]
+    offsets: list[float] = []
     terms: list[tuple[int, int, float]] = []
     position = 0
     for gate in circuit.gates:
@@ -284,7 +285,7 @@ def _planned(tree: _Tree, terms: Terms, fixed: dict[int, int]) -> _Plan:
         child = nodes[1].bit_length() - 1
         order = {c: p for c, p in tree.parents.items() if c != child} | {child: tree.root}
         return _Plan((made, 2), tree._replace(parents=order), tuple((v, weights[v]) for v in nodes), child)
-    steps, walk = _shortest_walk(nodes, near, known)
+    steps, walk = shortest_walk(nodes, near, known)
     return _Plan((made + steps, len(nodes)), tree, tuple((v, weights[v]) for v in walk), -1)
 
 
@@ -294,14 +295,16 @@ def _children(tree: _Tree, mask: int) -> int:
 
 
 @functools.lru_cache(maxsize=8192)
-def _shortest_walk(nodes: Walk, near: int, known: bool) -> tuple[int, Walk]:
+def shortest_walk(nodes: Walk, near: int, known: bool) -> tuple[int, Walk]:
     """Fewest controlled Z that visit all nodes, from 0 and back to 0, without those that cost nothing.
 
     Args:
         near: children of the root: theirs merge with CNOTs at the end, and at the start.
         known: the root is in a basis state at the start, where a controlled Z is no gate on two qubits.
     """
-    best = {(1 << k, k): (0 if known else (v & ~near).bit_count(), (v,)) for k, v in enumerate(nodes)}
+    best: dict[tuple[int, int], tuple[int, Walk]] = {
+        (1 << k, k): (0 if known else (v & ~near).bit_count(), (v,)) for k, v in enumerate(nodes)
+    }
     for _ in nodes[1:]:
         longer: dict[tuple[int, int], tuple[int, Walk]] = {}
         for (visited, at), (cost, walk) in best.items():

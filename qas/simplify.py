@@ -10,6 +10,7 @@ from itertools import islice, permutations
 import numpy as np
 
 from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError
 from qas.gates import EXCITATIONS, GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
@@ -109,23 +110,79 @@ def without_small_rotations(circuit: Circuit, below: float) -> list[Circuit]:
     ]
 
 
+# ---------------------------------------------------------------------- other gate sets
+_QUARTER = math.pi / 2
+
+
+def rewritten(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -> Circuit:
+    """An equal circuit of certain gates, up to a global phase, runs of one-qubit gates merged.
+
+    Args:
+        circuit: without excitations (see `Circuit.decompose`).
+        gates: names that may be used.
+        whole: keep the circuit's whole matrix, not the state that it makes of |0…0⟩ alone.
+
+    Raises:
+        CircuitError: a gate that cannot be made of them.
+    """
+    names = tuple(gates)
+    made = merge_runs(_with_two_qubit_gates(circuit, names), names, whole=whole)
+    for gate in made:
+        if gate.name not in names:
+            raise CircuitError(f"{gate.name} cannot be made of {', '.join(names)}")
+    return made
+
+
+def _with_two_qubit_gates(circuit: Circuit, names: tuple[str, ...]) -> Circuit:
+    """The circuit with two-qubit gates outside a set made of those that are in it and one-qubit gates."""
+    done: list[Gate] = []
+    open_gates = list(reversed(circuit.gates))
+    while open_gates:
+        gate = open_gates.pop()
+        known = len(gate.qubits) == 1 or gate.name in names or not {"cx", "cz"}.intersection(names)
+        if known:
+            done.append(gate)
+        else:
+            open_gates += reversed(_of_cx(gate))
+    return Circuit(circuit.n_qubits, done)
+
+
+def _of_cx(gate: Gate) -> list[Gate]:
+    """A two-qubit gate by CX, or CX by CZ, and one-qubit gates."""
+    a, b = gate.qubits
+    there, back = Gate("cx", (a, b)), Gate("cx", (b, a))
+    if gate.name in ("cx", "cz"):
+        other = Gate("cz" if gate.name == "cx" else "cx", (a, b))
+        return [Gate("h", (b,)), other, Gate("h", (b,))]
+    if gate.name == "swap":
+        return [there, back, there]
+    middle = [there, Gate("rz", (b,), gate.angles), there]
+    if gate.name == "rzz":
+        return middle
+    name, first, last = ("h", (), ()) if gate.name == "rxx" else ("rx", (_QUARTER,), (-_QUARTER,))
+    return [*(Gate(name, (q,), first) for q in (a, b)), *middle, *(Gate(name, (q,), last) for q in (a, b))]
+
+
 # ---------------------------------------------------------------------- runs of one-qubit gates
 def merge_runs(circuit: Circuit, gates: Iterable[str], *, whole: bool = False) -> Circuit:
     """An equal circuit whose runs of one-qubit gates are as short as a gate set allows.
 
     A run is what stands on one qubit between two gates on two qubits; it is a rotation of the Bloch sphere, and one
     ``u``, three rotations about two axes, or fewer, make any. A run at the beginning needs to make a state of |0⟩ only.
-    Sequences of up to two fixed gates, or of one fixed gate and a rotation, are found too.
+    Sequences of up to two fixed gates, or of one fixed gate and a rotation, are found too. A run with gates outside the
+    set is rewritten where the set can make it, if need be longer.
 
     Args:
-        circuit: what is shortened; returned itself if no run gets shorter.
+        circuit: what is shortened; returned itself if no run changes.
         gates: names that may be used.
         whole: keep the circuit's whole matrix up to a global phase, not the state that it makes of |0…0> alone.
     """
     names = [name for name in gates if gate_spec(name).n_qubits == 1]
     shorter: dict[int, list[Gate]] = {}
     for run, at_start in _runs(circuit):
-        found = _shortest([circuit[i] for i in run], names, whole or not at_start)
+        own = [circuit[i] for i in run]
+        below = len(run) if all(gate.name in names for gate in own) else _LONGEST + 1
+        found = _shortest(own, names, whole or not at_start, below)
         if found is not None:
             qubits = circuit[run[0]].qubits
             shorter |= {i: [] for i in run} | {run[0]: [Gate(name, qubits, angles) for name, angles in found]}
@@ -154,12 +211,14 @@ _Sequence = list[tuple[str, tuple[float, ...]]]
 _AXES = {name: np.eye(3)["XYZ".index(spec.axis)] for name, spec in GATES.items() if spec.axis and spec.n_qubits == 1}
 _EQUAL = 1e-10
 """Matrices whose entries differ by less are the same."""
+_LONGEST = 3
+"""Gates of the longest run that is made."""
 
 
-def _shortest(run: list[Gate], names: list[str], whole: bool) -> _Sequence | None:
-    """The shortest sequence found that is shorter than a run and does the same; None if there is none."""
+def _shortest(run: list[Gate], names: list[str], whole: bool, below: int) -> _Sequence | None:
+    """The shortest sequence found, of fewer gates than `below`, that does the same as a run; None if there is none."""
     matrix = _product([(gate.name, gate.angles) for gate in run])
-    for sequences in islice((_none, _singles, _pairs, _triples), len(run)):
+    for sequences in islice((_none, _singles, _pairs, _triples), below):
         for sequence in sequences(matrix, names, whole):
             difference = _product(sequence).conj().T @ matrix
             same = abs(difference[1, 0]) < _EQUAL

@@ -17,6 +17,7 @@ _FILES = (
     "_ptm_kernels.py",
     "_ptm_program.py",
     "_insertion_kernels.py",
+    "_insertion_sums.py",
     "_insertion_ptm.py",
     "_tied.py",
     "../optimizers/bfgs.py",
@@ -45,7 +46,7 @@ def _or_nothing(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, An
     return load_index
 
 
-def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def compiled(*, inline: bool = False, spliced: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile with Numba, cached on disk, without the GIL.
 
     Numba renews a cached function when its own file changes, but callees from other files are compiled into it; so the
@@ -53,10 +54,12 @@ def compiled(*, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
 
     Args:
         inline: compile into the caller; a call costs reference counts on every array passed.
+        spliced: for a long function with one caller: its source becomes the caller's, and is not compiled by itself.
     """
+    options = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, forceinline=inline)(function)
+        dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False, **options)(function)
         return stamped(dispatcher)
 
     return decorate

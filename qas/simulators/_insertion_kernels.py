@@ -19,6 +19,7 @@ import numpy as np
 
 from qas.simulators import _sv_kernels
 from qas.simulators._compile import compiled
+from qas.simulators._insertion_sums import sum_curves, sum_slopes
 from qas.simulators._lanes import (
     SHORT,
     address,
@@ -237,16 +238,6 @@ def sv_values(bra, ket, size, strings, touched, row, scratch):
 
 
 @compiled()
-def _prepare(library, gates, angles, masks, real, imag, work, stop):
-    """work = the state after the circuit, and the Hamiltonian times it; returns the energy, NaN if stopped."""
-    size, ket = work.shape[1], address(work)
-    if not _sv_kernels.run(library, gates.ops, gates.slots, angles, work[0], stop, 2):
-        return math.nan
-    real_at, imag_at = address(real), address(imag)
-    return _sv_kernels._apply_hamiltonian(ket, ket + 8 * size, size, masks, real_at, imag_at, len(imag) > 0, 2)
-
-
-@compiled()
 def _undo(library, op, angle, ket, size):
     """Undo an operation on two states that lie beside each other; `size` counts the floats of both."""
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
@@ -256,43 +247,48 @@ def _undo(library, op, angle, ket, size):
 
 
 @compiled()
-def sweep(library, gates, angles, masks, real, imag, work, strings, values, stop):
-    """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
+def sweep(library, gates, angles, work, strings, sums, row_of, values, stop):
+    """Insertion gradients of strings and sums at some positions; False if it was stopped.
 
     Args:
         gates: `GateOperations`.
-        masks, real, imag: the Hamiltonian, and `work`: memory, as for `_sv_kernels.value`.
-        values: float64 (gates + 1, strings), receives the result.
+        work: the state after the circuit, and the Hamiltonian times it; used up.
+        sums: `_sums.Sums`.
+        row_of: int64 (gates + 1,): row of `values` that a position goes to, or -1.
+        values: float64 (rows, strings + sums), receives the result.
     """
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
-    if math.isnan(energy):
-        return energy
     products = np.empty(size >> 1)
     scratch = address(products)
     row = np.zeros(values.shape[1])
-    sv_values(bra, ket, size, strings, -1, row, scratch)
-    n_gates = len(gates.masks)
-    values[n_gates] = row
-    for gate in range(n_gates - 1, -1, -1):
-        if size > SHORT and stopped(stop):
-            return math.nan
-        for k in range(gates.starts[gate + 1] - 1, gates.starts[gate] - 1, -1):
-            slot = gates.slots[k]
-            _undo(library, gates.ops[k], angles[slot] if slot >= 0 else 0.0, ket, 2 * size)
-        sv_values(bra, ket, size, strings, gates.masks[gate], row, scratch)
-        values[gate] = row
+    n_gates, first, touched = len(gates.masks), 0, -1
+    while first <= n_gates and row_of[first] < 0:
+        first += 1
+    for gate in range(n_gates, first - 1, -1):
+        if gate < n_gates:
+            if size > SHORT and stopped(stop):
+                return False
+            for k in range(gates.starts[gate + 1] - 1, gates.starts[gate] - 1, -1):
+                slot = gates.slots[k]
+                _undo(library, gates.ops[k], angles[slot] if slot >= 0 else 0.0, ket, 2 * size)
+            touched |= gates.masks[gate]
+        if row_of[gate] >= 0:
+            sv_values(bra, ket, size, strings, touched, row, scratch)
+            sum_slopes(bra, ket, sums, touched, row, len(row) - len(sums.support))
+            values[row_of[gate]] = row
+            touched = 0
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
-    return energy
+    return True
 
 
 @compiled()
-def append(library, gates, angles, masks, real, imag, work, strings, terms, weight, slopes, falls, stop):
-    """What all strings bring after the last gate; returns the energy, NaN if stopped. Arguments as for `sweep`.
+def append(work, strings, sums, scales, terms, weight, diagonals, slopes, falls, curves):
+    """What strings and sums bring after the last gate. Arguments as for `sweep`.
 
     Args:
+        scales, diagonals, curves: of the sums, as for `sum_curves`.
         terms: `Groups` of the Hamiltonian's terms; `column` is their place in `weight`, their coefficients.
         slopes: float64 (strings,), receives the slopes at θ = 0.
         falls: float64 (strings,), receives (E(0) - E(π)) / 2.
@@ -300,9 +296,10 @@ def append(library, gates, angles, masks, real, imag, work, strings, terms, weig
     size = work.shape[1]
     ket = address(work)
     bra = ket + 8 * size
-    energy = _prepare(library, gates, angles, masks, real, imag, work, stop)
-    if math.isnan(energy):
-        return energy
+    if len(curves):
+        sum_curves(bra, ket, size, sums, scales, terms, weight, diagonals, curves)
+    if len(slopes) == 0:
+        return
     products = np.empty(size >> 1)
     scratch = address(products)
     sv_values(bra, ket, size, strings, -1, slopes, scratch)
@@ -312,7 +309,6 @@ def append(library, gates, angles, masks, real, imag, work, strings, terms, weig
         parts[r] = weight[terms.column[r]] * expectations[terms.column[r]]
     sum_of_anticommuting(terms.base4, parts, strings, falls)
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
-    return energy
 
 
 # ---------------------------------------------------------------------- what changes sign

@@ -105,22 +105,51 @@ def _pair_sums(bra, ket, first, last, p, q, rows, sums):
 
 
 @compiled()
-def _pair(bra, ket, tiles, low, high, sums, rows, buffer):
-    """sums[letter + 4 · higher letter] = the derivative for all nine strings of two qubits."""
-    for local in range(16):
+def _overlaps(bra, ket, first, last, p, q, rows, sums):
+    """sums[16 a + b] += Σ λ v over the rows a of λ and b of v, over tiles of rows."""
+    for a in range(0, 16, 4):
+        ra, rb, rc, rd = read(rows, a), read(rows, a + 1), read(rows, a + 2), read(rows, a + 3)
+        for b in range(16):
+            row, there = read(rows, b), 16 * a + b
+            s0, s1, s2, s3 = nothing(bra), nothing(bra), nothing(bra), nothing(bra)
+            for tile in range(first, last):
+                start = kernels.place(tile, p, q)
+                for i in range(start, start + TILE, width(bra)):
+                    x = load(ket, i + row)
+                    s0, s1 = times_plus(load(bra, i + ra), x, s0), times_plus(load(bra, i + rb), x, s1)
+                    s2, s3 = times_plus(load(bra, i + rc), x, s2), times_plus(load(bra, i + rd), x, s3)
+            write(sums, there, read(sums, there) + total(s0))
+            write(sums, there + 16, read(sums, there + 16) + total(s1))
+            write(sums, there + 32, read(sums, there + 32) + total(s2))
+            write(sums, there + 48, read(sums, there + 48) + total(s3))
+
+
+@compiled()
+def _pair(bra, ket, tiles, low, high, whole, sums, rows, buffer):
+    """sums[letter + 4 · higher letter] = the derivative for all nine strings of two qubits; or, `whole`, all overlaps.
+
+    The overlaps are sums[16 a + b] = Σ λ_a v_b over the strings that begin with the local strings a and b.
+    """
+    for local in range(256 if whole else 16):
         write(sums, local, 0.0)
     p, q, lane, further = _tile(low, high)
+    here, there, step = bra, ket, tiles
     if low >= 2:
         kernels.straight_rows(rows, 1 << (2 * low), 1 << (2 * high))
-        _pair_sums(bra, ket, 0, tiles, low, high, rows, sums)
-        return
-    kernels.straight_rows(rows, LINE, 4 * LINE)
-    other = at(buffer, 16 * LINE)
-    for tile in range(0, tiles, CHUNK):
-        end = min(tiles, tile + CHUNK)
-        kernels.gather(bra, buffer, tile, end, p, q, low, high, lane, further, False)
-        kernels.gather(ket, other, tile, end, p, q, low, high, lane, further, False)
-        _pair_sums(buffer, other, 0, end - tile, NOWHERE, NOWHERE, rows, sums)
+    else:
+        kernels.straight_rows(rows, LINE, 4 * LINE)
+        here, there, step = buffer, at(buffer, 16 * LINE), CHUNK
+    for tile in range(0, tiles, step):
+        first, end = tile, min(tiles, tile + step)
+        if low < 2:
+            kernels.gather(bra, here, tile, end, p, q, low, high, lane, further, False)
+            kernels.gather(ket, there, tile, end, p, q, low, high, lane, further, False)
+            first, end = 0, end - tile
+        start, stop = (p, q) if low >= 2 else (NOWHERE, NOWHERE)
+        if whole:
+            _overlaps(here, there, first, end, start, stop, rows, sums)
+        else:
+            _pair_sums(here, there, first, end, start, stop, rows, sums)
 
 
 @compiled()
@@ -139,26 +168,86 @@ def _single(bra, ket, size, qubit, sums):
     write(sums, 3, z)
 
 
+@compiled(inline=True)
+def _turn(q, p):
+    """Strings in base 4 with Q P = i s R: s, and 0 where they commute."""
+    if not _anticommute(p, q):
+        return 0.0
+    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
+    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
+    q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
+    q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
+    # A product of n digits that anticommute is i^n, with a sign for each of X·Z, Y·X, Z·Y; n is odd.
+    negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
+    bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
+    while bits & (bits - 1):
+        bits &= bits - 1
+        bits &= bits - 1
+        negative = not negative
+    return -1.0 if negative else 1.0
+
+
 @compiled()
 def _string(bra, ket, size, p):
     """The derivative for any one string, given in base 4."""
-    p_low, p_high = p & _LOW_BITS, (p >> 1) & _LOW_BITS
-    p_x, p_y, p_z = p_low & ~p_high, p_high & ~p_low, p_low & p_high
     value = 0.0
     for q in range(size):
-        if _anticommute(p, q):
-            q_low, q_high = q & _LOW_BITS, (q >> 1) & _LOW_BITS
-            q_x, q_y, q_z = q_low & ~q_high, q_high & ~q_low, q_low & q_high
-            # A product of n digits that anticommute is i^n, with a sign for each of X·Z, Y·X, Z·Y; n is odd.
-            negative = odd((q_x & p_z) | (q_y & p_x) | (q_z & p_y))
-            bits = ((p_low & q_high) ^ (p_high & q_low)) & _LOW_BITS
-            while bits & (bits - 1):
-                bits &= bits - 1
-                bits &= bits - 1
-                negative = not negative
-            product = float(read(bra, q)) * read(ket, q ^ p)
-            value += -product if negative else product
+        sign = _turn(q, p)
+        if sign != 0.0:
+            value += sign * read(bra, q) * read(ket, q ^ p)
     return value
+
+
+@compiled()
+def _sum_derivatives(state, h_index, h_value, cosets, scales, derivatives):
+    """First to fourth derivative at φ = 0 of the energy under exp(-iφG/s) for sums G, float64 (sums, 4).
+
+    Turning a string of the observable never leaves the group of the sum's strings times it. With D the derivative of
+    the state, D v and D² v are formed on that coset, and so are h D and h D², as D⁴ = D² D².
+    """
+    for s in range(len(scales)):
+        group = cosets.group[cosets.start[s] : cosets.start[s + 1]]
+        first, size = cosets.first[s], len(group)
+        count = cosets.first[s + 1] - first
+        places = cosets.place[first : first + count]
+        turns = np.empty((size, count))
+        v, dv, ddv = np.empty(size), np.empty(size), np.empty(size)
+        h, dh, ddh = np.empty(size), np.empty(size), np.empty(size)
+        derivatives[s] = 0.0
+        for t in range(len(h_index)):
+            here, moves = h_index[t], False
+            for j in range(count):
+                moves |= _anticommute(cosets.string[first + j], here)
+            if not moves:
+                continue
+            for e in range(size):
+                v[e], h[e] = state[here ^ group[e]], 0.0
+                for j in range(count):
+                    turn = _turn(here ^ group[e], cosets.string[first + j])
+                    turns[e, j] = turn * cosets.weight[first + j] * 2.0 / scales[s]
+            h[0] = h_value[t]
+            _derive(turns, places, v, dv, False)
+            _derive(turns, places, dv, ddv, False)
+            _derive(turns, places, h, dh, True)
+            _derive(turns, places, dh, ddh, True)
+            derivatives[s, 0] += h[0] * dv[0]
+            derivatives[s, 1] += h[0] * ddv[0]
+            for e in range(size):
+                derivatives[s, 2] += dh[e] * ddv[e]
+                derivatives[s, 3] += ddh[e] * ddv[e]
+
+
+@compiled(inline=True)
+def _derive(turns, places, source, target, transposed):
+    """target = D source, or the transpose of D on it."""
+    target[:] = 0.0
+    for e in range(len(source)):
+        for j in range(len(places)):
+            other = e ^ places[j]
+            if transposed:
+                target[other] += turns[e, j] * source[e]
+            else:
+                target[e] += turns[e, j] * source[other]
 
 
 @compiled()
@@ -181,7 +270,7 @@ def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
     for p in range(len(strings.low)):
         low, high = strings.low[p], strings.high[p]
         if ((1 << low) | (1 << high)) & touched:
-            _pair(bra, ket, tiles, low, high, sums, rows, buffer)
+            _pair(bra, ket, tiles, low, high, False, sums, rows, buffer)
             for local in range(5, 16):
                 if local & 3:
                     _keep(row, strings.pair, p, local, read(sums, local))
@@ -189,6 +278,25 @@ def values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer):
     for r in range(len(wide.base4)):
         if wide.support[r] & touched:
             row[wide.column[r]] = _string(bra, ket, 1 << (2 * n_qubits), wide.base4[r])
+
+
+@compiled()
+def costs_of(bra, ket, n_qubits, channels, touched, row, sums, rows, buffer):
+    """row[column] = Σ λ (N - 1) v for the `Channels` N that touch a qubit of the bit mask `touched`.
+
+    Args: as for `values_of`, but `sums`: scratch for 256 numbers.
+    """
+    tiles = 1 << (2 * max(n_qubits, 4) - 8)
+    for p in range(len(channels.low)):
+        low, high = channels.low[p], channels.high[p]
+        if ((1 << low) | (1 << high)) & touched == 0:
+            continue
+        _pair(bra, ket, tiles, low, high, True, sums, rows, buffer)
+        for c in range(channels.first[p], channels.first[p + 1]):
+            cost = 0.0
+            for k in range(channels.start[c], channels.start[c + 1]):
+                cost += channels.value[k] * read(sums, channels.entry[k])
+            row[channels.column[c]] = cost
 
 
 # ---------------------------------------------------------------------- running gates
@@ -314,8 +422,10 @@ def _set_observable(vector, room, h_index, h_value):
 
 
 @compiled()
-def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, strings, values, stop):
-    """Insertion gradients of all strings at all positions; returns the energy, NaN if stopped.
+def sweep(
+    library, gates, angles, n_qubits, h_index, h_value, memory, segment, strings, channels, row_of, values, costs, stop
+):
+    """Insertion gradients of all strings at some positions; returns the energy, NaN if stopped.
 
     The state at every position is needed. One is kept at the start of each `segment` gates, and on the way back each
     segment is run again.
@@ -325,7 +435,9 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
         n_qubits: at least 2.
         memory: `VECTORS` numbers of scratch, then vectors of max(4**n, 4**4): the adjoint, a kept state
             for each segment, and segment + 1 more.
-        values: float64 (gates + 1, strings), receives the result.
+        row_of: int64 (gates + 1,): row of `values` that a position goes to, or -1.
+        channels: `Channels` of inserted gates.
+        values: float64 (rows, strings), receives the slopes; costs: float64 (rows, gates), those of the channels.
     """
     n_gates, n_ops = len(gates.masks), len(gates.ops)
     blocks, factors = np.empty((n_ops, COLUMNS), np.int64), np.empty((n_ops, 2), np.int64)
@@ -334,21 +446,25 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
     room = 1 << (2 * max(n_qubits, 4))
     constants = pointer(memory)
     buffer, bra = at(constants, SCRATCH), at(constants, VECTORS)
-    whole, real = np.empty(48, np.int64), np.empty(48)
+    whole, real = np.empty(48, np.int64), np.empty(24 + 256)
     rows, maps, sums = pointer(whole), pointer(real), at(pointer(real), 24)
     for k in range(16):
         whole[16 + k] = k
-    row = np.zeros(values.shape[1])
+    row, cost_row = np.zeros(values.shape[1]), np.zeros(costs.shape[1])
     n_segments = max(1, (n_gates + segment - 1) // segment)
     kept = at(bra, room)
     segment_states = at(kept, room * n_segments)
-    energy = 0.0
+    energy, lowest, touched = 0.0, 0, -1
+    while lowest <= n_gates and row_of[lowest] < 0:
+        lowest += 1
     _set_ground_state(kept, n_qubits, room)
     for round_ in range(1 - n_segments, n_segments):
         # Negative rounds run forward through every segment but the last; then each one is run and undone, last first.
         j = round_ + n_segments - 1 if round_ < 0 else n_segments - 1 - round_
         first, last = j * segment, min(n_gates, (j + 1) * segment)
         ket = at(kept, room * j)
+        if round_ > 0 and last <= lowest:
+            break
         for gate in range(first, last):
             if (gate == 0 or room > SHORT) and stopped(stop):
                 return math.nan
@@ -365,23 +481,32 @@ def sweep(library, gates, angles, n_qubits, h_index, h_value, memory, segment, s
             _set_observable(bra, room, h_index, h_value)
             for t in range(len(h_index)):
                 energy += h_value[t] * read(ket, h_index[t])
-            values_of(bra, ket, n_qubits, strings, -1, row, sums, rows, buffer)
-            values[n_gates] = row
-        for gate in range(last - 1, first - 1, -1):
+            if row_of[n_gates] >= 0:
+                values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
+                costs_of(bra, ket, n_qubits, channels, touched, cost_row, sums, rows, buffer)
+                values[row_of[n_gates]], costs[row_of[n_gates]] = row, cost_row
+                touched = 0
+        for gate in range(last - 1, max(first, lowest) - 1, -1):
             if room > SHORT and stopped(stop):
                 return math.nan
             for b in range(first_block[gate + 1] - 1, first_block[gate] - 1, -1):
                 _apply(True, bra, bra, n_qubits, library, blocks[b], factors, angles, constants, maps, rows)
             ket = at(segment_states, room * (gate - 1 - first)) if gate > first else at(kept, room * j)
-            values_of(bra, ket, n_qubits, strings, gates.masks[gate], row, sums, rows, buffer)
-            values[gate] = row
+            touched |= gates.masks[gate]
+            if row_of[gate] >= 0:
+                values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
+                costs_of(bra, ket, n_qubits, channels, touched, cost_row, sums, rows, buffer)
+                values[row_of[gate]], costs[row_of[gate]] = row, cost_row
+                touched = 0
     whole[0], real[0] = 0, 0.0  # their addresses were in use until here; a last mention keeps them alive
     return energy
 
 
 @compiled()
-def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
-    """What all strings bring after `state`, float64 (4**n,).
+def append(
+    state, n_qubits, h_index, h_value, memory, strings, cosets, scales, channels, slopes, falls, derivatives, costs
+):  # fmt: skip
+    """What strings and sums bring after `state`, float64 (4**n,).
 
     Args:
         n_qubits: at least 2.
@@ -389,7 +514,12 @@ def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
         memory: float64: as for `sweep`, with two vectors.
         slopes: float64 (strings,), receives the slopes at θ = 0.
         falls: float64 (strings,), receives (E(0) - E(π)) / 2.
+        cosets, scales, derivatives: of the sums, as for `_sum_derivatives`.
+        costs: float64 (gates,), receives those of `channels`.
     """
+    _sum_derivatives(state, h_index, h_value, cosets, scales, derivatives)
+    if len(slopes) == 0 and len(costs) == 0:
+        return
     room = 1 << (2 * max(n_qubits, 4))
     buffer, bra = at(pointer(memory), SCRATCH), at(pointer(memory), VECTORS)
     ket = at(bra, room)
@@ -397,10 +527,11 @@ def append(state, n_qubits, h_index, h_value, memory, strings, slopes, falls):
     _fill(ket, room)
     for i in range(len(state)):
         write(ket, i, state[i])
-    whole, sums = np.empty(32, np.int64), np.empty(16)
+    whole, sums = np.empty(32, np.int64), np.empty(256)
     for k in range(16):
         whole[16 + k] = k
     values_of(bra, ket, n_qubits, strings, -1, slopes, pointer(sums), pointer(whole), buffer)
+    costs_of(bra, ket, n_qubits, channels, -1, costs, pointer(sums), pointer(whole), buffer)
     parts = np.empty(len(h_index))
     for t in range(len(h_index)):
         parts[t] = h_value[t] * state[h_index[t]]

@@ -196,6 +196,16 @@ def odd(typingctx, value):
 
 
 @intrinsic
+def lowest_bit(typingctx, value):
+    """Place of the lowest bit set in a 64-bit integer."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
 def stopped(typingctx, flag):
     """Whether the 64-bit integer at this address is not zero; other threads set it (`qas.simulators.interrupt`)."""
 

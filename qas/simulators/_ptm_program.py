@@ -578,7 +578,7 @@ def _products(k, digits):
     return (k & 1) * PARTS if _large(digits) else 2 * PARTS, PARTS if digits >= SHARED_DIGITS else 1
 
 
-@compiled()
+@compiled(spliced=True)
 def _back(frame, step, k, bras, shared_products):
     """One block of the reverse sweep, or this thread's share of it."""
     digits, op = read(step, DIGITS), read(step, OPERATION)
@@ -606,7 +606,7 @@ def _back(frame, step, k, bras, shared_products):
         kernels.read_sums(sums, at(shared_products, 24 * (row + part)))
 
 
-@compiled()
+@compiled(spliced=True)
 def _slopes_of(frame, k):
     """Add the derivatives of the angles of a block, whose products all threads have left."""
     step = at(frame.steps, COLUMNS * k)
@@ -700,7 +700,7 @@ def _expectation(vector, places, weight, count):
     return energy
 
 
-@compiled()
+@compiled(spliced=True)
 def _forward_only(frame, mode, places, weight, count, out):
     """Energy, or with mode `STATE` the values at `places`, written to `out`; NaN if stopped."""
     if not (_run(frame, 1, read(frame.steps, N_STEPS), False) and _goes_on(frame)):
@@ -714,7 +714,7 @@ def _forward_only(frame, mode, places, weight, count, out):
     return 0.0
 
 
-@compiled()
+@compiled(spliced=True)
 def _with_gradient(frame, places, weight, count, n_angles, shared_products):
     """Energy, and its gradient by a reverse sweep; NaN if stopped."""
     steps, vectors, leads = frame.steps, frame.vectors, number(frame.seat) == 0
@@ -747,7 +747,7 @@ def _with_gradient(frame, places, weight, count, n_angles, shared_products):
     return energy
 
 
-@compiled(inline=True)
+@compiled(spliced=True)
 def _evaluate(where, scalar):
     """Energy: Σ weight v over the strings of the observable; by one reverse sweep its gradient too; NaN if stopped.
 

@@ -18,10 +18,23 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.simulators._compile import compiled
-from qas.simulators._entry import ANGLES, ENGINE, MODE, N_ANGLES, SLOPES, STATE, STOP, VALUE, Entry, array_at
+from qas.simulators._entry import (
+    ANGLES,
+    ENGINE,
+    GRADIENT,
+    MODE,
+    N_ANGLES,
+    SERVE,
+    SLOPES,
+    STATE,
+    STOP,
+    Entry,
+    array_at,
+)
 from qas.simulators._lanes import (
     SHORT,
     address,
+    at,
     blend1,
     blend2,
     blend4,
@@ -29,13 +42,17 @@ from qas.simulators._lanes import (
     flip2,
     flip4,
     load8,
+    lowest_bit,
     minus,
     plus,
+    pointer,
+    pointer_to,
     read,
     splat8,
     stopped,
     store,
     times,
+    times_minus,
     times_plus,
     total,
     twice_high,
@@ -43,28 +60,38 @@ from qas.simulators._lanes import (
     write,
     zero8,
 )
+from qas.simulators._team import LEAVE, called, calls, halt_if, meet, number, payload, share
 
 LANES = 8
 MASKS = 4
 """Permuted diagonals are taken so many at a time: sums of their own, since each addition waits for the one before."""
 BLOCK = 1 << 9
 """Amplitudes for which the diagonals of a Hamiltonian given by its terms are formed at once: they stay in cache."""
-
-
 BLOCKED = 1 << 14
 """States of at least so many numbers (more than the fastest cache holds) are taken through several gates at a time,
 a block after the other."""
 CHUNK = 1 << 7
 FAR = 4
 """A block is 2**FAR chunks of so many numbers, 16 kB: those that differ in FAR chosen far bits and the near ones."""
+PIECES = 8
+"""Sums over states that are taken block by block are cut into so many, for any number of threads."""
+SHARED_QUBITS = 16
+"""Threads share states of at least so many qubits."""
 AHEAD = 200
-"""How many gates ahead are searched for those that fit into the same block."""
+"""How many steps ahead are searched for those that fit into the same block."""
+FUSED = 1 << 8
+"""States of fewer numbers take their gates one by one: a gate costs no more than the product of two matrices."""
+KIND, FIRST, SECOND, X_MASK, Z_MASK, MATRIX, HEAD, TAIL, TURNS, STEP = range(10)
+"""Words of a step: columns of the library, address of its matrix, first and last gate of the run, angles in it."""
+MATRIX_SIZE = 16
+"""Numbers of a matrix and its inverse."""
 
 
 # Columns of the entry point's table: addresses of the arrays of a library, of a circuit, of an observable, of two
 # states; and sizes.
 LIBRARY, OPS, OBSERVABLE, KET = ENGINE, ENGINE + 6, ENGINE + 8, ENGINE + 11
-N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS = range(ENGINE + 12, ENGINE + 18)
+N_KINDS, N_OPS, N_MASKS, N_IMAGINARY, SIZE, PARTS, SEAT, SHARED = range(ENGINE + 12, ENGINE + 20)
+"""The last two: the seat in a team, and, written by the leader, the memory for its sums."""
 
 
 class Library(NamedTuple):
@@ -236,32 +263,38 @@ def _real_one_qubit(psi, size, step, m00, m01, m10, m11):
 
 
 @compiled(inline=True)
+def _entry(table, place):
+    """A complex number as factors of an amplitude and of its exchanged parts."""
+    re, im = read(table, place), read(table, place + 1)
+    return splat8(re), blend1(splat8(-im), splat8(im))
+
+
+@compiled(inline=True)
+def _combine(r, i, a, turned_a, s, j, b, turned_b):
+    """One row of a matrix times two amplitudes."""
+    return times_plus(i, turned_a, times_plus(s, b, times_plus(j, turned_b, times(r, a))))
+
+
+@compiled(inline=True)
 def _one_qubit(psi, size, step, table, row):
-    r00, r01, r10, r11 = (
-        splat8(read(table, row)),
-        splat8(read(table, row + 2)),
-        splat8(read(table, row + 4)),
-        splat8(read(table, row + 6)),
-    )
-    i00 = blend1(splat8(-read(table, row + 1)), splat8(read(table, row + 1)))
-    i01 = blend1(splat8(-read(table, row + 3)), splat8(read(table, row + 3)))
-    i10 = blend1(splat8(-read(table, row + 5)), splat8(read(table, row + 5)))
-    i11 = blend1(splat8(-read(table, row + 7)), splat8(read(table, row + 7)))
+    r00, i00 = _entry(table, row)
+    r01, i01 = _entry(table, row + 2)
+    r10, i10 = _entry(table, row + 4)
+    r11, i11 = _entry(table, row + 6)
     if step < LANES:
         own, own_turned = _blend(r00, r11, step), _blend(i00, i11, step)
         other, other_turned = _blend(r01, r10, step), _blend(i01, i10, step)
         for i in range(0, size, LANES):
             v = load8(psi, i)
             w = _flip(v, step)
-            sums = times_plus(own_turned, flip1(v), times(own, v))
-            store(psi, i, times_plus(other_turned, flip1(w), times_plus(other, w, sums)))
+            store(psi, i, _combine(own, own_turned, v, flip1(v), other, other_turned, w, flip1(w)))
         return
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             a, b = load8(psi, i), load8(psi, i + step)
             ta, tb = flip1(a), flip1(b)
-            store(psi, i, times_plus(i00, ta, times_plus(r01, b, times_plus(i01, tb, times(r00, a)))))
-            store(psi, i + step, times_plus(i10, ta, times_plus(r11, b, times_plus(i11, tb, times(r10, a)))))
+            store(psi, i, _combine(r00, i00, a, ta, r01, i01, b, tb))
+            store(psi, i + step, _combine(r10, i10, a, ta, r11, i11, b, tb))
 
 
 @compiled(inline=True)
@@ -428,27 +461,28 @@ def _undo_rx(bra, ket, size, step, c, s):
 
 
 @compiled(inline=True)
-def _undo_ry(bra, ket, size, step, c, s):
-    cc, positive, negative = splat8(c), splat8(s), splat8(-s)
+def _undo_real(bra, ket, size, step, m00, m01, m10, m11):
+    """A real matrix on both states; returns Im <bra| Y |ket> before."""
+    a0, a1, b0, b1 = splat8(m00), splat8(m01), splat8(m10), splat8(m11)
     sums, other = zero8(), zero8()
     if step < LANES:
-        ss = _blend(negative, positive, step)
+        own, turned = _blend(a0, b1, step), _blend(a1, b0, step)
         for i in range(0, size, LANES):
             p, q = load8(bra, i), load8(ket, i)
             moved = _flip(q, step)
             sums = times_plus(p, moved, sums)
-            store(ket, i, times_plus(ss, moved, times(cc, q)))
-            store(bra, i, times_plus(ss, _flip(p, step), times(cc, p)))
+            store(ket, i, times_plus(turned, moved, times(own, q)))
+            store(bra, i, times_plus(turned, _flip(p, step), times(own, p)))
         return total(times(_blend(splat8(-1.0), splat8(1.0), step), sums))
     for start in range(0, size, 2 * step):
         for i in range(start, start + step, LANES):
             pa, pb, qa, qb = load8(bra, i), load8(bra, i + step), load8(ket, i), load8(ket, i + step)
             sums = times_plus(pb, qa, sums)
             other = times_plus(pa, qb, other)
-            store(ket, i, times_plus(negative, qb, times(cc, qa)))
-            store(ket, i + step, times_plus(positive, qa, times(cc, qb)))
-            store(bra, i, times_plus(negative, pb, times(cc, pa)))
-            store(bra, i + step, times_plus(positive, pa, times(cc, pb)))
+            store(ket, i, times_plus(a1, qb, times(a0, qa)))
+            store(ket, i + step, times_plus(b1, qb, times(b0, qa)))
+            store(bra, i, times_plus(a1, pb, times(a0, pa)))
+            store(bra, i + step, times_plus(b1, pb, times(b0, pa)))
     return total(minus(sums, other))
 
 
@@ -476,6 +510,43 @@ def _undo_rz(bra, ket, size, step, c, s):
             store(bra, i, times_plus(positive, flip1(pa), times(cc, pa)))
             store(bra, i + step, times_plus(negative, flip1(pb), times(cc, pb)))
     return total(times(turn, minus(sums, other)))
+
+
+@compiled(inline=True)
+def _undo_one_qubit(bra, ket, size, step, table, row):
+    """A matrix on both states; returns Im <bra| P |ket> before, for P = X, Y and Z."""
+    r00, i00 = _entry(table, row)
+    r01, i01 = _entry(table, row + 2)
+    r10, i10 = _entry(table, row + 4)
+    r11, i11 = _entry(table, row + 6)
+    turn, x, y, z = blend1(splat8(1.0), splat8(-1.0)), zero8(), zero8(), zero8()
+    if step < LANES:
+        own, own_turned = _blend(r00, r11, step), _blend(i00, i11, step)
+        other, other_turned = _blend(r01, r10, step), _blend(i01, i10, step)
+        for i in range(0, size, LANES):
+            p, q = load8(bra, i), load8(ket, i)
+            moved, turned = _flip(q, step), flip1(q)
+            both = flip1(moved)
+            x, y, z = times_plus(p, both, x), times_plus(p, moved, y), times_plus(p, turned, z)
+            store(ket, i, _combine(own, own_turned, q, turned, other, other_turned, moved, both))
+            moved = _flip(p, step)
+            store(bra, i, _combine(own, own_turned, p, flip1(p), other, other_turned, moved, flip1(moved)))
+        signs = _blend(splat8(1.0), splat8(-1.0), step)
+        return total(times(turn, x)), -total(times(signs, y)), total(times(times(turn, signs), z))
+    for start in range(0, size, 2 * step):
+        for i in range(start, start + step, LANES):
+            a, b = load8(ket, i), load8(ket, i + step)
+            ta, tb = flip1(a), flip1(b)
+            store(ket, i, _combine(r00, i00, a, ta, r01, i01, b, tb))
+            store(ket, i + step, _combine(r10, i10, a, ta, r11, i11, b, tb))
+            p, q = load8(bra, i), load8(bra, i + step)
+            x = times_plus(q, ta, times_plus(p, tb, x))
+            y = times_minus(p, b, times_plus(q, a, y))
+            z = times_minus(q, tb, times_plus(p, ta, z))
+            tp, tq = flip1(p), flip1(q)
+            store(bra, i, _combine(r00, i00, p, tp, r01, i01, q, tq))
+            store(bra, i + step, _combine(r10, i10, p, tp, r11, i11, q, tq))
+    return total(times(turn, x)), total(y), total(times(turn, z))
 
 
 @compiled(inline=True)
@@ -508,7 +579,7 @@ def _undo_rotation(ket, size, kind, bit, x, z, c, s, parts):
     """Undo a rotation on ket and on bra, which lies behind it; returns Im <bra| P |ket>, the same before and after."""
     bra, step = ket + 8 * size, bit * parts
     if kind == 1:
-        return _undo_ry(bra, ket, size, step, c, s)
+        return _undo_real(bra, ket, size, step, c, -s, s, c)
     if parts == 1:
         return 0.0
     if kind == 0:
@@ -550,9 +621,9 @@ def _real_row(psi, i, x, real, place, sums):
 
 
 @compiled(inline=True)
-def _apply_diagonals_real(psi, out, size, masks, real):
+def _apply_diagonals_real(psi, out, first, last, masks, real):
     energy = zero8()
-    for i in range(0, size, LANES):
+    for i in range(first, last, LANES):
         a, b, c, d = zero8(), zero8(), zero8(), zero8()
         for m in range(0, len(masks), MASKS):
             place = i * len(masks) + 8 * m
@@ -579,9 +650,9 @@ def _complex_row(psi, i, x, real, imag, place, complex_matrix, low, high):
 
 
 @compiled(inline=True)
-def _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix):
+def _apply_diagonals(psi, out, first, last, masks, real, imag, complex_matrix):
     energy = zero8()
-    for i in range(0, size >> 1, LANES):
+    for i in range(first, last, LANES):
         a, b, c, d = zero8(), zero8(), zero8(), zero8()
         for m in range(0, len(masks), 2):
             place = i * len(masks) + 8 * m
@@ -653,16 +724,15 @@ def _add_product(psi, out, start, block, x, diagonal, imaginary, parts):
 
 
 @compiled(inline=True)
-def _apply_terms(psi, out, size, masks, coefficients, parts):
+def _apply_terms(psi, out, begin, end, masks, coefficients, parts):
     """out = H psi from H's terms, block by block: no diagonal is ever stored. Layout of `masks`: see `observables`."""
     groups = masks[1]
     terms = masks[2 + 4 * groups :]
-    dimension = size // parts
-    block = min(BLOCK, dimension)
+    block = min(BLOCK, end - begin)
     buffer = np.empty(BLOCK)
     diagonal = address(buffer)
     energy = zero8()
-    for start in range(0, dimension, block):
+    for start in range(begin, end, block):
         for i in range(parts * start, parts * (start + block), LANES):
             store(out, i, zero8())
         for g in range(groups):
@@ -680,15 +750,203 @@ def _apply_terms(psi, out, size, masks, coefficients, parts):
 
 
 @compiled(inline=True)
+def _apply_rows(psi, out, first, last, masks, real, imag, complex_matrix, parts):
+    """Amplitudes from `first` to `last` of what `_apply_hamiltonian` does, for an operator that is no projector."""
+    if masks[0] < 0:
+        return _apply_terms(psi, out, first, last, masks, real, parts)
+    if parts == 1:
+        return _apply_diagonals_real(psi, out, first, last, masks, real)
+    return _apply_diagonals(psi, out, first, last, masks, real, imag, complex_matrix)
+
+
+@compiled(inline=True)
 def _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts=2):
     """out = H psi, or Re(H) psi for real amplitudes; returns <psi|H|psi>. For the arrays see `observables`."""
     if len(masks) == 0:
         return _apply_projector(psi, out, size, real, read(imag, 0), parts)
-    if masks[0] < 0:
-        return _apply_terms(psi, out, size, masks, real, parts)
+    return _apply_rows(psi, out, 0, size // parts, masks, real, imag, complex_matrix, parts)
+
+
+# ---------------------------------------------------------------------- steps
+@compiled(inline=True)
+def _lone_step(library, op, slot, table, sines, k, step, words, numbers):
+    word = STEP * step
+    write(words, word + KIND, library.kind[op])
+    write(words, word + FIRST, library.first[op])
+    write(words, word + SECOND, library.second[op])
+    write(words, word + X_MASK, library.x_mask[op])
+    write(words, word + Z_MASK, library.z_mask[op])
+    write(words, word + MATRIX, address(library.matrix) + 8 * MATRIX_SIZE * op)
+    write(words, word + HEAD, k)
+    write(words, word + TAIL, k)
+    write(words, word + TURNS, 1 if slot >= 0 else 0)
+    write(numbers, 2 * step, read(table, slot) if slot >= 0 else 1.0)
+    write(numbers, 2 * step + 1, read(table, sines + slot) if slot >= 0 else 0.0)
+
+
+@compiled(inline=True)
+def _matrix(library, op, c, s):
+    """A one-qubit gate."""
+    kind = library.kind[op]
+    if kind == 0:
+        return complex(c, 0.0), complex(0.0, -s), complex(0.0, -s), complex(c, 0.0)
+    if kind == 1:
+        return complex(c, 0.0), complex(-s, 0.0), complex(s, 0.0), complex(c, 0.0)
+    if kind == 2:
+        return complex(c, -s), complex(0.0, 0.0), complex(0.0, 0.0), complex(c, s)
+    table = library.matrix[op, 0]
+    return (
+        complex(table[0], table[1]),
+        complex(table[2], table[3]),
+        complex(table[4], table[5]),
+        complex(table[6], table[7]),
+    )
+
+
+@compiled(inline=True)
+def _put_matrix(place, a, b, c, d):
+    write(place, 0, a.real)
+    write(place, 1, a.imag)
+    write(place, 2, b.real)
+    write(place, 3, b.imag)
+    write(place, 4, c.real)
+    write(place, 5, c.imag)
+    write(place, 6, d.real)
+    write(place, 7, d.imag)
+
+
+@compiled(spliced=True)
+def _fuse(library, ops, slots, table, sines, step, words, following, place):
+    """Make the gates of a run one; its matrix, and its inverse, are written to the address `place`."""
+    word = STEP * step
+    a, b, c, d = complex(1.0, 0.0), complex(0.0, 0.0), complex(0.0, 0.0), complex(1.0, 0.0)
+    k = read(words, word + HEAD)
+    while k >= 0:
+        slot = slots[k]
+        cos, sin = (read(table, slot), read(table, sines + slot)) if slot >= 0 else (1.0, 0.0)
+        p, q, r, t = _matrix(library, ops[k], cos, sin)
+        a, b, c, d = p * a + q * c, p * b + q * d, r * a + t * c, r * b + t * d
+        k = read(following, k)
+    _put_matrix(place, a, b, c, d)
+    _put_matrix(place + 64, a.conjugate(), c.conjugate(), b.conjugate(), d.conjugate())
+    real = a.imag == 0.0 and b.imag == 0.0 and c.imag == 0.0 and d.imag == 0.0
+    write(words, word + KIND, 8 if real else 3)
+    write(words, word + MATRIX, place)
+
+
+@compiled(inline=True)
+def _one_gate(words, step):
+    return read(words, STEP * step + HEAD) == read(words, STEP * step + TAIL)
+
+
+@compiled(spliced=True)
+def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
+    """Gates from `begin` on as steps: runs of one-qubit gates on one qubit, and other gates. Returns their number.
+
+    `words` has room for `STEP` + 2 numbers a gate, `numbers` for 2 + `MATRIX_SIZE` of them.
+    """
+    following = at(words, STEP * len(ops))
+    before = at(following, len(ops))
+    runs = np.full(64 if size >= FUSED else 0, -1)
+    count = 0
+    for k in range(begin, len(ops)):
+        op, slot = ops[k], slots[k]
+        if size >= FUSED:
+            write(following, k, -1)
+            write(before, k, -1)
+            qubit, other = lowest_bit(library.first[op]), library.second[op]
+            run = runs[qubit]
+            if other == 0 and run >= 0:
+                tail = read(words, STEP * run + TAIL)
+                write(following, tail, k)
+                write(before, k, tail)
+                write(words, STEP * run + TAIL, k)
+                write(words, STEP * run + TURNS, read(words, STEP * run + TURNS) + (1 if slot >= 0 else 0))
+                continue
+            runs[qubit] = count if other == 0 else -1
+            if other != 0:
+                runs[lowest_bit(other)] = -1
+        _lone_step(library, op, slot, table, sines, k, count, words, numbers)
+        count += 1
+    for step in range(count if size >= FUSED else 0):
+        if not _one_gate(words, step):
+            place = numbers + 8 * (2 * len(ops) + MATRIX_SIZE * step)
+            _fuse(library, ops, slots, table, sines, step, words, following, place)
+    return count
+
+
+@compiled(inline=True)
+def _take(psi, size, words, numbers, step, bit, other, x, z, inverse, parts):
+    """Apply a step, or its inverse, with its qubits and masks where they are in psi."""
+    kind, matrix = read(words, STEP * step + KIND), read(words, STEP * step + MATRIX)
+    c, s = read(numbers, 2 * step), read(numbers, 2 * step + 1)
+    apply(psi, size, kind, bit, other, x, z, matrix, 0, c, -s if inverse else s, inverse, parts)
+
+
+@compiled(inline=True)
+def _undo(ket, size, words, numbers, step, bit, other, x, z, parts):
+    """Undo a step on ket and on bra, which lies behind it.
+
+    Returns Im <bra| P |ket> after the step for P = X, Y, Z on its qubit, or for its own P as the first number.
+    """
+    if read(words, STEP * step + TURNS) == 0:
+        _take(ket, 2 * size, words, numbers, step, bit, other, x, z, True, parts)
+        return 0.0, 0.0, 0.0
+    kind = read(words, STEP * step + KIND)
+    if _one_gate(words, step):
+        c, s = read(numbers, 2 * step), read(numbers, 2 * step + 1)
+        return _undo_rotation(ket, size, kind, bit, x, z, c, -s, parts), 0.0, 0.0
+    bra, matrix = ket + 8 * size, read(words, STEP * step + MATRIX) + 64
+    if kind == 8:
+        m00, m01, m10, m11 = read(matrix, 0), read(matrix, 2), read(matrix, 4), read(matrix, 6)
+        return 0.0, _undo_real(bra, ket, size, bit * parts, m00, m01, m10, m11), 0.0
     if parts == 1:
-        return _apply_diagonals_real(psi, out, size, masks, real)
-    return _apply_diagonals(psi, out, size, masks, real, imag, complex_matrix)
+        return 0.0, 0.0, 0.0
+    return _undo_one_qubit(bra, ket, size, 2 * bit, matrix, 0)
+
+
+@compiled(inline=True)
+def _before(library, op, c, s, x, y, z):
+    """What Im <bra| P |ket> was before a gate, from what it is after it: P becomes G P G^-1."""
+    cos, sin = c * c - s * s, 2.0 * c * s
+    kind = library.kind[op]
+    if kind == 0:
+        return x, cos * y + sin * z, cos * z - sin * y
+    if kind == 1:
+        return cos * x - sin * z, y, cos * z + sin * x
+    if kind == 2:
+        return cos * x + sin * y, cos * y - sin * x, z
+    p, q, r, t = _matrix(library, op, c, s)
+    low = complex(x, y)
+    # Rows of G^-1 N G with N = [[z, x - iy], [x + iy, -z]]; it has no trace.
+    top, bottom = z * p + low.conjugate() * r, low * p - z * r
+    right, below = z * q + low.conjugate() * t, low * q - z * t
+    corner = p.conjugate() * top + r.conjugate() * bottom
+    upper = p.conjugate() * right + r.conjugate() * below
+    return upper.real, -upper.imag, corner.real
+
+
+@compiled(inline=True)
+def _add_slopes(library, ops, slots, table, sines, words, step, x, y, z, gradient):
+    """Add what `_undo` returned to the derivatives in the angles of a step."""
+    k = read(words, STEP * step + TAIL)
+    if _one_gate(words, step):
+        if slots[k] >= 0:
+            write(gradient, slots[k], read(gradient, slots[k]) + x)
+        return
+    if read(words, STEP * step + TURNS) == 0:
+        return
+    before = at(words, (STEP + 1) * len(ops))
+    while k >= 0:
+        op, slot = ops[k], slots[k]
+        c, s = 1.0, 0.0
+        if slot >= 0:
+            kind = library.kind[op]
+            slope = x if kind == 0 else y if kind == 1 else z
+            write(gradient, slot, read(gradient, slot) + slope)
+            c, s = read(table, slot), read(table, sines + slot)
+        x, y, z = _before(library, op, c, s, x, y, z)
+        k = read(before, k)
 
 
 # ---------------------------------------------------------------------- large states, block by block
@@ -708,20 +966,20 @@ def _far(step, other_step):
 
 
 @compiled(inline=True)
-def _choose(library, ops, done, start, way, members, parts):
-    """Gates that one block can take, from `start` on, and the far bits it needs.
+def _choose(words, begin, steps, done, start, way, members, parts):
+    """Steps that one block can take, from `start` on, and the far bits it needs.
 
-    A gate is passed over if it needs other far bits; later ones may go before it if they share no qubit with it.
+    A step is passed over if it needs other far bits; later ones may go before it if they share no qubit with it.
     """
     count = far = barred = 0
     k = start
     for _ in range(AHEAD):
-        if k < 0 or k >= len(ops):
+        if k < begin or k >= steps:
             break
         if not done[k]:
-            op = ops[k]
-            qubits = library.first[op] | library.second[op]
-            need = far | _far(library.first[op] * parts, library.second[op] * parts)
+            first, second = read(words, STEP * k + FIRST), read(words, STEP * k + SECOND)
+            qubits = first | second
+            need = far | _far(first * parts, second * parts)
             if not qubits & barred and _count(need) <= FAR:
                 far = need
                 members[count] = k
@@ -763,58 +1021,71 @@ def _copy_block(psi, buffer, start, places, inwards):
                 store(psi, offset + i, load8(buffer, CHUNK * c + i))
 
 
-@compiled(inline=True)
-def _through(library, ops, slots, table, sines, psi, size, members, places, gradient, undo, stop, parts):
-    """Take each block of psi, or of the two states from psi on, through the gates `members`; False if stopped."""
+@compiled(spliced=True)
+def _through_block(words, numbers, buffer, members, places, sums, undo, parts):
+    """Take a block, or the blocks of two states, through the steps `members`."""
+    block = CHUNK << FAR
+    for m in range(len(members)):
+        step = members[m]
+        first, second = read(words, STEP * step + FIRST), read(words, STEP * step + SECOND)
+        bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
+        x = _moved(read(words, STEP * step + X_MASK), first, bit, other)
+        z = _moved(read(words, STEP * step + Z_MASK), first, bit, other)
+        if undo:
+            sx, sy, sz = _undo(buffer, block, words, numbers, step, bit, other, x, z, parts)
+            write(sums, 3 * step, read(sums, 3 * step) + sx)
+            write(sums, 3 * step + 1, read(sums, 3 * step + 1) + sy)
+            write(sums, 3 * step + 2, read(sums, 3 * step + 2) + sz)
+        else:
+            _take(buffer, block, words, numbers, step, bit, other, x, z, False, parts)
+
+
+@compiled(spliced=True)
+def _through(words, numbers, psi, size, first, last, members, places, sums, undo, stop, parts):
+    """Take the blocks from `first` to `last` of psi, or of the two states from psi on, through the steps `members`."""
     block = CHUNK << FAR
     memory = np.empty(2 * block)
     buffer = address(memory)
-    matrix = address(library.matrix)
-    for number in range(size // block):
-        if stopped(stop):
-            return False
-        start = number * CHUNK
+    for index in range(first, last):
+        if stopped(stop):  # the meeting after the next one, at the latest, ends the calculation
+            break
+        start = index * CHUNK
         for j in range(FAR):  # room for the far bits, lowest first
             low = start & (places[j] - 1)
             start = (start - low) * 2 + low
         for state in range(2 if undo else 1):
             _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, True)
-        for m in range(len(members)):
-            op, slot = ops[members[m]], slots[members[m]]
-            kind, first, second = library.kind[op], library.first[op], library.second[op]
-            bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
-            x, z = _moved(library.x_mask[op], first, bit, other), _moved(library.z_mask[op], first, bit, other)
-            c, s = 1.0, 0.0
-            if slot >= 0:
-                c, s = read(table, slot), read(table, sines + slot)
-            if undo and slot >= 0:
-                slope = _undo_rotation(buffer, block, kind, bit, x, z, c, -s, parts)
-                write(gradient, slot, read(gradient, slot) + slope)
-            else:
-                floats = 2 * block if undo else block
-                apply(buffer, floats, kind, bit, other, x, z, matrix, op, c, s, undo, parts)
+        _through_block(words, numbers, buffer, members, places, sums, undo, parts)
         for state in range(2 if undo else 1):
             _copy_block(psi + 8 * size * state, buffer + 8 * block * state, start, places, False)
     memory[0] = 0.0  # named by its address above, it lives to here
-    return True
+
+
+@compiled(inline=True)
+def _goes_on(seat, stop):
+    """All threads meet; False, for all of them, if they are to stop."""
+    halt_if(seat, number(seat) == 0 and stopped(stop))
+    return meet(seat)
 
 
 @compiled()
-def _sweep(library, ops, slots, table, sines, psi, size, begin, gradient, undo, stop, parts):
-    """Take psi through the gates from `begin` on, or undo them on the two states from psi on; False if stopped.
+def _sweep(words, numbers, begin, steps, psi, size, sums, room, undo, seat, stop, parts):
+    """Take psi through the steps from `begin` on, or undo them on the two states from psi on; False if stopped.
 
-    `gradient`, `psi` and `table` are addresses; of the sweep that undoes, `gradient` receives the slopes.
+    All threads of a team run this, each on its pieces of the state. To `sums`, `room` numbers for each piece and 3 of
+    them for each step, what `_undo` returns is added.
     """
-    ops, slots = ops[begin:], slots[begin:]
-    done = np.zeros(len(ops), dtype=np.bool_)
+    done = np.zeros(steps, dtype=np.bool_)
     members = np.empty(AHEAD, dtype=np.int64)
     places = np.empty(FAR, dtype=np.int64)
-    k, way = (len(ops) - 1, -1) if undo else (0, 1)
-    while 0 <= k < len(ops):
+    blocks = size // (CHUNK << FAR)
+    first, last = share(seat, PIECES)
+    k, way = (steps - 1, -1) if undo else (begin, 1)
+    while begin <= k < steps:
         if done[k]:
             k += way
             continue
-        count, far = _choose(library, ops, done, k, way, members, parts)
+        count, far = _choose(words, begin, steps, done, k, way, members, parts)
         step = CHUNK
         while _count(far) < FAR:
             far |= step
@@ -824,123 +1095,199 @@ def _sweep(library, ops, slots, table, sines, psi, size, begin, gradient, undo, 
             far &= far - 1
         for m in range(count):
             done[members[m]] = True
-        if not _through(
-            library, ops, slots, table, sines, psi, size, members[:count], places, gradient, undo, stop, parts
-        ):
+        if not _goes_on(seat, stop):
             return False
-    return True
+        for piece in range(first, last):
+            a, b = piece * blocks // PIECES, (piece + 1) * blocks // PIECES
+            own = sums + 8 * room * piece
+            _through(words, numbers, psi, size, a, b, members[:count], places, own, undo, stop, parts)
+    # Twice: a thread that saw the flag left its share undone, where the leader may have looked before it was raised.
+    return _goes_on(seat, stop) and _goes_on(seat, stop)
 
 
 # ---------------------------------------------------------------------- whole circuits
-@compiled(inline=True)
-def _forward(library, ops, slots, table, sines, psi, size, stop, parts):
-    """psi = circuit |0…0>; False if it was stopped before. `table` as `_cos_sin` writes it, sines from `sines` on."""
-    kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
-    matrix = address(library.matrix)
-    for i in range(0, size, LANES):
+@compiled(spliced=True)
+def _start(library, ops, psi, size, seat, parts):
+    """psi = the basis state that X gates at the start choose; returns the number of these gates."""
+    first, last = 0, size
+    if size >= BLOCKED:
+        first, last = share(seat, PIECES)
+        first, last = first * (size // PIECES), last * (size // PIECES)
+    for i in range(first, last, LANES):
         store(psi, i, zero8())
     begin = basis = 0
-    while begin < len(ops) and kind[ops[begin]] == 9:  # X gates at the start choose the basis state to start from
-        basis ^= first[ops[begin]]
+    while begin < len(ops) and library.kind[ops[begin]] == 9:
+        basis ^= library.first[ops[begin]]
         begin += 1
-    write(psi, parts * basis, 1.0)
+    if first <= parts * basis < last:
+        write(psi, parts * basis, 1.0)
+    return begin
+
+
+@compiled(spliced=True)
+def _forward(words, numbers, steps, psi, size, seat, stop, parts):
+    """Take psi through all steps; False if it was stopped before."""
+    if size >= BLOCKED:
+        return _sweep(words, numbers, 0, steps, psi, size, 0, 0, False, seat, stop, parts)
     if stopped(stop):
         return False
-    if size >= BLOCKED:
-        return _sweep(library, ops, slots, table, sines, psi, size, begin, 0, False, stop, parts)
-    for k in range(begin, len(ops)):
+    for step in range(steps):
         if size > SHORT and stopped(stop):
             return False
-        op, slot = ops[k], slots[k]
-        c, s = 1.0, 0.0
-        if slot >= 0:
-            c, s = read(table, slot), read(table, sines + slot)
-        apply(psi, size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, False, parts)
+        word = STEP * step
+        bit, other = read(words, word + FIRST), read(words, word + SECOND)
+        x, z = read(words, word + X_MASK), read(words, word + Z_MASK)
+        _take(psi, size, words, numbers, step, bit, other, x, z, False, parts)
     return True
 
 
-@compiled(inline=True)
-def _run(library, ops, slots, angles, psi, size, stop, parts=2):
-    """psi = circuit |0…0>; False if it was stopped before."""
-    sines = _table_size(len(angles))
-    table = np.empty(2 * sines)
-    _cos_sin(angles, address(table), sines)
-    result = _forward(library, ops, slots, address(table), sines, psi, size, stop, parts)
-    table[0] = 0.0  # it lives to here
-    return result
+@compiled(spliced=True)
+def _energy(psi, size, masks, real, imag, complex_matrix, shared, seat, stop, parts):
+    """The Hamiltonian times psi, written behind it; returns the energy, NaN if stopped.
+
+    Threads of a team take a share of the rows; sums of the pieces are left in `shared`.
+    """
+    out = psi + 8 * size
+    if size < BLOCKED:
+        return _apply_hamiltonian(psi, out, size, masks, real, imag, complex_matrix, parts)
+    first, last = share(seat, PIECES)
+    rows = size // parts // PIECES
+    if len(masks) > 0:
+        for piece in range(first, last):
+            a, b = piece * rows, (piece + 1) * rows
+            write(shared, piece, _apply_rows(psi, out, a, b, masks, real, imag, complex_matrix, parts))
+    elif number(seat) == 0:
+        write(shared, 0, _apply_projector(psi, out, size, real, read(imag, 0), parts))
+    if not _goes_on(seat, stop):
+        return math.nan
+    energy = 0.0
+    for piece in range(PIECES):
+        energy += read(shared, piece)
+    return energy
 
 
-@compiled()
-def run(library, ops, slots, angles, psi, stop, parts=2):
-    """psi = circuit |0…0>, float64, shape (parts·2**n,), at least 8·parts; False if it was stopped before."""
-    return _run(library, ops, slots, angles, address(psi), len(psi), stop, parts)
+@compiled(spliced=True)
+def _backward(library, ops, slots, table, sines, words, numbers, steps, ket, size, gradient, sums, seat, stop, parts):
+    """Undo all steps on ket and on bra behind it; the leader writes the derivatives to `gradient`. False if stopped."""
+    left = 0  # what is before the first angle need not be undone
+    while left < steps and read(words, STEP * left + TURNS) == 0:
+        left += 1
+    if size >= BLOCKED:
+        room = 3 * len(ops)
+        if not _sweep(words, numbers, left, steps, ket, size, sums, room, True, seat, stop, parts):
+            return False
+        for step in range(left, steps if number(seat) == 0 else left):
+            x, y, z = 0.0, 0.0, 0.0
+            for piece in range(PIECES):
+                place = room * piece + 3 * step
+                x, y, z = x + read(sums, place), y + read(sums, place + 1), z + read(sums, place + 2)
+            _add_slopes(library, ops, slots, table, sines, words, step, x, y, z, gradient)
+        return True
+    for step in range(steps - 1, left - 1, -1):
+        if size > SHORT and stopped(stop):
+            return False
+        word = STEP * step
+        bit, other = read(words, word + FIRST), read(words, word + SECOND)
+        x, z = read(words, word + X_MASK), read(words, word + Z_MASK)
+        sx, sy, sz = _undo(ket, size, words, numbers, step, bit, other, x, z, parts)
+        _add_slopes(library, ops, slots, table, sines, words, step, sx, sy, sz, gradient)
+    return True
 
 
-@compiled(inline=True)
-def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, stop, parts):
+@compiled(spliced=True)
+def _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, mode, gradient, shared, seat, stop, parts):
     """<H> after the circuit; by one reverse sweep its gradient too (Jones and Gacon, arXiv:2009.02823).
 
     Args:
-        ket: address of two states of `size` numbers each, at least 8·parts.
+        ket: address of two states of `size` numbers each, at least 8·parts; of one for mode `STATE`.
         mode: see `qas.simulators._entry`.
+        shared: address of zeros that the threads of a team share: see `_shared_size`.
+        seat: this thread's in its team.
         stop: address of a flag, read before each gate (see `SHORT`); where it is raised the result is NaN.
     """
     sines = _table_size(len(angles))
-    angle_table = np.empty(2 * sines)
-    table = address(angle_table)
+    memory, plan = np.empty(2 * sines + (2 + MATRIX_SIZE) * len(ops)), np.empty((STEP + 2) * len(ops), dtype=np.int64)
+    table, words = address(memory), pointer(plan)
+    numbers = table + 16 * sines
     _cos_sin(angles, table, sines)
-    if not _forward(library, ops, slots, table, sines, ket, size, stop, parts):
-        return math.nan
-    if mode == STATE:
-        angle_table[0] = 0.0  # it lives to here
-        return 0.0
-    energy = _apply_hamiltonian(ket, ket + 8 * size, size, masks, address(real), address(imag), len(imag) > 0, parts)
-    if mode == VALUE:
-        angle_table[0] = 0.0
-        return energy
-    kind, first, second, x, z = library.kind, library.first, library.second, library.x_mask, library.z_mask
-    matrix = address(library.matrix)
-    for i in range(len(gradient)):
-        gradient[i] = 0.0
-    left = 0  # gates before the first angle need not be undone
-    while left < len(ops) and slots[left] < 0:
-        left += 1
-    if size >= BLOCKED:
-        whole = _sweep(library, ops, slots, table, sines, ket, size, left, address(gradient), True, stop, parts)
-        angle_table[0] = 0.0
-        return energy if whole else math.nan
-    for k in range(len(ops) - 1, left - 1, -1):
-        if size > SHORT and stopped(stop):
-            return math.nan
-        op, slot = ops[k], slots[k]
-        if slot >= 0:
-            c, s = read(table, slot), -read(table, sines + slot)
-            gradient[slot] += _undo_rotation(ket, size, kind[op], first[op], x[op], z[op], c, s, parts)
-        else:
-            c, s = 1.0, 0.0
-            apply(ket, 2 * size, kind[op], first[op], second[op], x[op], z[op], matrix, op, c, s, True, parts)
-    angle_table[0] = 0.0  # it lives to here
+    begin = _start(library, ops, ket, size, seat, parts)
+    steps = _plan(library, ops, slots, table, sines, begin, size, words, numbers)
+    energy = 0.0 if _forward(words, numbers, steps, ket, size, seat, stop, parts) else math.nan
+    if mode != STATE and not math.isnan(energy):
+        real_at, imag_at = address(real), address(imag)
+        energy = _energy(ket, size, masks, real_at, imag_at, len(imag) > 0, shared, seat, stop, parts)
+    if mode == GRADIENT and not math.isnan(energy):
+        for k in range(len(gradient) if number(seat) == 0 else 0):
+            gradient[k] = 0.0
+        slopes, sums = address(gradient), shared + 8 * PIECES
+        whole = _backward(
+            library, ops, slots, table, sines, words, numbers, steps, ket, size, slopes, sums, seat, stop, parts
+        )
+        if not whole:
+            energy = math.nan
+    memory[:1] = 0.0  # they live to here
+    plan[:1] = 0
     return energy
+
+
+@compiled(inline=True)
+def _shared_size(size, n_ops, mode):
+    """Numbers that threads share: for large states an energy of each piece, and sums for each gate of each piece."""
+    if size < BLOCKED or mode == STATE:
+        return 0
+    return PIECES + (3 * PIECES * n_ops if mode == GRADIENT else 0)
+
+
+@compiled(spliced=True)
+def _asked(table, seat):
+    """What a table asks for, or this thread's share of it."""
+    n_kinds, n_ops, n_angles = read(table, N_KINDS), read(table, N_OPS), read(table, N_ANGLES)
+    library = Library(
+        array_at(read(table, LIBRARY), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 1), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 2), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 3), (n_kinds, 2, 8), np.float64),
+        array_at(read(table, LIBRARY + 4), n_kinds, np.int64),
+        array_at(read(table, LIBRARY + 5), n_kinds, np.int64),
+    )
+    return _evaluate(
+        library,
+        array_at(read(table, OPS), n_ops, np.int64),
+        array_at(read(table, OPS + 1), n_ops, np.int64),
+        array_at(read(table, ANGLES), n_angles, np.float64),
+        array_at(read(table, OBSERVABLE), read(table, N_MASKS), np.int64),
+        array_at(read(table, OBSERVABLE + 1), 1, np.float64),
+        array_at(read(table, OBSERVABLE + 2), read(table, N_IMAGINARY), np.float64),
+        read(table, KET),
+        read(table, SIZE),
+        read(table, MODE),
+        array_at(read(table, SLOPES), n_angles, np.float64),
+        read(table, SHARED),
+        seat,
+        read(table, STOP),
+        read(table, PARTS),
+    )
 
 
 @Entry
 def evaluate(where):
-    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory."""
-    table = array_at(where, PARTS + 1, np.int64)
-    n_kinds = table[N_KINDS]
-    library = Library(
-        array_at(table[LIBRARY], n_kinds, np.int64),
-        array_at(table[LIBRARY + 1], n_kinds, np.int64),
-        array_at(table[LIBRARY + 2], n_kinds, np.int64),
-        array_at(table[LIBRARY + 3], (n_kinds, 2, 8), np.float64),
-        array_at(table[LIBRARY + 4], n_kinds, np.int64),
-        array_at(table[LIBRARY + 5], n_kinds, np.int64),
-    )
-    ops, slots = array_at(table[OPS], table[N_OPS], np.int64), array_at(table[OPS + 1], table[N_OPS], np.int64)
-    angles, stop = array_at(table[ANGLES], table[N_ANGLES], np.float64), table[STOP]
-    masks = array_at(table[OBSERVABLE], table[N_MASKS], np.int64)
-    real = array_at(table[OBSERVABLE + 1], 1, np.float64)
-    imag = array_at(table[OBSERVABLE + 2], table[N_IMAGINARY], np.float64)
-    slopes = array_at(table[SLOPES], table[N_ANGLES], np.float64)
-    ket, size, parts = table[KET], table[SIZE], table[PARTS]
-    return _evaluate(library, ops, slots, angles, masks, real, imag, ket, size, table[MODE], slopes, stop, parts)
+    """The entry point; see `qas.simulators._entry`. The state is left in the first half of the memory.
+
+    All threads of a team run this, the helpers, whose mode is `SERVE`, until the team is dismissed.
+    """
+    table = pointer_to(where, np.int64)
+    seat = pointer_to(read(table, SEAT), np.int64)
+    serves, energy = read(table, MODE) == SERVE, math.nan
+    while True:
+        if serves:
+            if called(seat) == LEAVE:
+                return energy
+            table = pointer_to(payload(seat), np.int64)
+        memory = np.zeros(0 if serves else _shared_size(read(table, SIZE), read(table, N_OPS), read(table, MODE)))
+        if not serves:
+            write(table, SHARED, address(memory))
+            calls(seat, 1, where)
+        energy = _asked(table, seat)
+        memory[:1] = 0.0  # it lives to here
+        if not serves:
+            return energy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 
 from qas.decomposition import Lowering
@@ -48,8 +50,14 @@ def tied(where):
     return energy
 
 
-def tie(lowering: Lowering, inner: Call) -> Call:
-    """The call of a circuit with excitations from that of its primitive gates; it finds energies and gradients."""
-    arrays = lowering.rows, lowering.columns, lowering.weights, lowering.offsets
-    numbers = [inner.entry.address, inner.address, *addresses(*arrays), len(lowering.rows)]
-    return Call(tied, lowering.n_angles, numbers, (inner, arrays))
+class Tied(Call):
+    """The call of a circuit with excitations, from that of its primitive gates; it finds energies and gradients."""
+
+    def __init__(self, lowering: Lowering, inner: Call) -> None:
+        arrays = lowering.rows, lowering.columns, lowering.weights, lowering.offsets
+        numbers = [inner.entry.address, inner.address, *addresses(*arrays), len(lowering.rows)]
+        super().__init__(tied, lowering.n_angles, numbers, (inner, arrays))
+        self.inner, self.helped = inner, inner.helped
+
+    def together(self) -> AbstractContextManager[None]:
+        return self.inner.together()

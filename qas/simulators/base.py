@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 if TYPE_CHECKING:
+    from qas.simulators._inserted import Channels, Inserting
     from qas.simulators.insertions import Curves, Generators
 
 
@@ -155,9 +156,9 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
         lowering = circuit.lowering
         if lowering is None:
             return method(self, circuit, *arguments, **keywords)
-        from qas.simulators._tied import tie
+        from qas.simulators._tied import Tied
 
-        return tie(lowering, method(self, lowering.circuit, *arguments, **keywords))
+        return Tied(lowering, method(self, lowering.circuit, *arguments, **keywords))
 
     return lowered
 
@@ -273,37 +274,97 @@ class Simulator(abc.ABC):
         return Objective(self, circuit, hamiltonian)
 
     # ------------------------------------------------------------------ what inserting and deleting would bring
+    @overload
     def insertion_gradients(
         self,
         circuit: Circuit,
         hamiltonian: Hamiltonian,
         generators: Sequence[str | Hamiltonian] | None = None,
         angles: Sequence[float] | np.ndarray | None = None,
-    ) -> np.ndarray:
+        *,
+        positions: Sequence[int] | None = None,
+        costs: Literal[False] = False,
+    ) -> np.ndarray: ...
+
+    @overload
+    def insertion_gradients(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+        costs: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def insertion_gradients(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        positions: Sequence[int] | None = None,
+        costs: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
 
         Args:
             generators: Pauli strings, and Hamiltonians for sums of them; None: all one- and two-qubit strings, in the
                 order of `qas.simulators.insertions.pauli_generators`.
             angles: as in `expectation`.
+            positions: k for a place before gate k, len(circuit) for the end; None: all of them, in their order. What
+                lies before the first one asked for takes no time.
+            costs: also return what the noise of each inserted gate costs at θ = 0: the energy with it, less the energy
+                without it, exactly. Generators are then strings on one or two qubits. The gates are rx, ry and rz; rxx,
+                ryy and rzz where the noise model has noise for them; else rx, ry, rz and two cx, each with its noise
+                (`qas.simulators._inserted.rotation_gates`).
 
         Returns:
-            float64, shape (len(circuit) + 1, n_generators); row k belongs to a place before gate k.
+            float64, shape (n_positions, n_generators); with `costs` a pair of them. Costs are 0 without noise, and
+            infinite where the device has no such gate.
 
         Raises:
-            QasError: generators that are none; for an engine without kernels of its own also strings on more than two
-                qubits, and noise.
+            QasError: generators or positions that are none; costs of wider generators; for an engine without kernels of
+                its own also noise.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import read_generators
+        from qas.simulators.insertions import NO_CHANNELS, read_generators, read_positions
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
+        chosen, row = read_positions(len(circuit), positions)
         lowering = circuit.lowering
-        if lowering is None:
-            return read.sums(self._insertion_slopes(circuit, hamiltonian, read, values))
-        slopes = self._insertion_slopes(lowering.circuit, hamiltonian, read, lowering.angles(values))
-        return read.sums(slopes[lowering.starts])
+        if lowering is not None:
+            circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
+        channels = read.channels(self.noise) if costs else NO_CHANNELS
+        slopes, lost = self._insertion_slopes(circuit, hamiltonian, read, values, chosen, channels)
+        if costs:
+            return read.slopes(slopes)[row], read.costs(lost, self.noise)[row]
+        return read.slopes(slopes)[row]
+
+    @overload
+    def append_gains(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        costs: Literal[False] = False,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @overload
+    def append_gains(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Sequence[str | Hamiltonian] | None = None,
+        angles: Sequence[float] | np.ndarray | None = None,
+        *,
+        costs: Literal[True],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
     def append_gains(
         self,
@@ -311,32 +372,36 @@ class Simulator(abc.ABC):
         hamiltonian: Hamiltonian,
         generators: Sequence[str | Hamiltonian] | None = None,
         angles: Sequence[float] | np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """How far one appended rotation exp(-iθP/2) can lower the energy, the other angles held, in closed form.
+        *,
+        costs: bool = False,
+    ) -> tuple[np.ndarray, ...]:
+        """How far one appended exp(-iθG/2) can lower the energy, the other angles held, in closed form.
 
         Args:
-            generators: as in `insertion_gradients`, but each one Pauli string up to its sign, so that its square is 1.
+            generators: as in `insertion_gradients`, but each with eigenvalues 0, s and -s for some s (G³ = s²G), such
+                as Pauli strings with any coefficient, excitations of one or two electrons, and exchange operators. For
+                an excitation with eigenvalues 0, 1 and -1 that other codes write exp(-iθG), double the angle.
             angles: as in `expectation`.
+            costs: as in `insertion_gradients`; a third array is returned. Gains are those without noise of the gate.
 
         Returns:
             gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
 
         Raises:
-            QasError: as `insertion_gradients`; also a generator whose square is not 1.
+            QasError: as `insertion_gradients`; also a generator with other eigenvalues.
             CircuitError, TooLargeError: as `expectation`.
         """
-        from qas.simulators.insertions import Curves, read_generators
+        from qas.simulators.insertions import NO_CHANNELS, read_generators
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        signs = read.signs()
         lowering = circuit.lowering
         if lowering is not None:
             circuit, values = lowering.circuit, lowering.angles(values)
-        slope, fall = self._append_curves(circuit, hamiltonian, read, values)
-        if not read.plain:
-            slope, fall = signs * slope[read.term], fall[read.term]
-        return Curves(slope, fall).best()
+        channels = read.channels(self.noise) if costs else NO_CHANNELS
+        strings, sums, lost = self._append_curves(circuit, hamiltonian, read, values, channels)
+        found = read.best(strings, sums)
+        return (*found, read.costs(lost, self.noise)) if costs else found
 
     def deletion_costs(
         self,
@@ -378,31 +443,39 @@ class Simulator(abc.ABC):
         return wrapped(values) ** 2 / (2.0 * diagonal)
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> np.ndarray:
-        """Slopes of the strings of `generators` at all positions, float64, shape (len(circuit) + 1, strings)."""
-        rows = [self._shifted(circuit, hamiltonian, k, generators, angles).slope for k in range(len(circuit) + 1)]
-        return np.array(rows)
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes of strings and sums, shape (positions, strings + sums); costs of strings, (positions, strings)."""
+        inserting = self._inserting(circuit, hamiltonian, angles)
+        strings = generators.expanded.strings
+        slopes = [[inserting.curve(k, string)[0] for string in strings] for k in positions]
+        values = np.array(slopes).reshape(len(positions), len(strings))
+        lost = np.zeros((len(positions), len(generators.strings)))
+        return generators.expanded.values(values, len(generators.strings)), lost
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        """Energies of appended rotations about the strings of `generators`."""
-        return self._shifted(circuit, hamiltonian, len(circuit), generators, angles)
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+        """Energies of appended rotations about strings, (α, β, γ, δ) of sums, and costs of strings."""
+        from qas.simulators.insertions import Curves
 
-    def _shifted(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, position: int, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        from qas.simulators.insertions import shifted_curves
+        inserting, end = self._inserting(circuit, hamiltonian, angles), len(circuit)
+        strings = np.array([inserting.curve(end, string) for string in generators.strings]).reshape(-1, 2)
+        sums = [inserting.sum_curve(*pair) for pair in zip(generators.sums, generators.scales, strict=True)]
+        return Curves(*strings.T), np.array(sums).reshape(-1, 4), np.zeros(len(generators.strings))
+
+    def _inserting(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Inserting:
+        from qas.simulators._inserted import Inserting
 
         if self.noise is not None:
             raise QasError(f"the {self.name} engine really inserts gates, with their noise; use pauli-transfer")
-        return shifted_curves(
-            lambda changed: self.expectation(changed, hamiltonian),
-            circuit.with_angles(angles),
-            position,
-            generators.strings,
-        )
+        return Inserting(lambda changed: self.expectation(changed, hamiltonian), circuit.with_angles(angles))
 
     def check_size(self, n_qubits: int) -> None:  # noqa: B027
         """Refuse registers that do not fit; an engine without a limit of its own refuses none.
@@ -421,6 +494,6 @@ def check_angles(circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[fl
     values = np.ascontiguousarray(angles, dtype=np.float64)
     if values.shape != (circuit.n_angles,):
         raise CircuitError(f"the circuit has {circuit.n_angles} angles, got an array of shape {values.shape}")
-    if not math.isfinite(values.sum()):
+    if not math.isfinite(values.sum()) and not np.isfinite(values).all():  # finite ones may overflow
         raise CircuitError("angles must be finite, got NaN or infinity")
     return values

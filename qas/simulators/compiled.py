@@ -18,9 +18,6 @@ from qas.simulators._entry import GRADIENT, VALUE, Call
 from qas.simulators.base import Objective, Simulator, check_angles
 from qas.simulators.workers import in_order, worker_count
 
-_STATES = 32
-"""As many states, or fewer, are held by a gradient of a large register."""
-
 
 class CompiledCircuit(NamedTuple):
     """A circuit as arrays for the kernels."""
@@ -189,6 +186,10 @@ class CompiledSimulator(Simulator):
         """Memory of one state."""
         return 16 << n_qubits if self.noise is None else 8 << (2 * n_qubits)
 
+    @abc.abstractmethod
+    def gradient_bytes(self, n_qubits: int) -> int:
+        """Most memory that a gradient takes, whatever the circuit."""
+
     def _expectations(
         self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
     ) -> list[float]:
@@ -215,7 +216,7 @@ class CompiledObjective(Objective):
 
     def __init__(self, simulator: CompiledSimulator, circuit: Circuit, hamiltonian: Hamiltonian) -> None:
         super().__init__(simulator, circuit, hamiltonian)
-        self.scratch = _STATES * simulator.state_bytes(circuit.n_qubits)
+        self.scratch = simulator.gradient_bytes(circuit.n_qubits)
 
     def minimize_compiled(self, start: np.ndarray, max_evaluations: int, tolerance: float) -> Any:
         """BFGS in compiled code; see `qas.optimizers.bfgs.minimize_bfgs`."""

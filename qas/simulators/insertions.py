@@ -11,14 +11,18 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from qas.circuits import Circuit, Gate
+from qas.checks import whole_number
 from qas.errors import CircuitError, QasError
-from qas.hamiltonians import Hamiltonian
+from qas.hamiltonians import Hamiltonian, walsh_hadamard
+from qas.noise import NoiseModel
+from qas.simulators._inserted import Channels, channels_table
 from qas.simulators._insertion_kernels import Groups, Strings
+from qas.simulators._sums import Cosets, Sums, cosets_table, minima, scale_of, sums_table
 
 Generator = str | Hamiltonian
 
@@ -46,43 +50,122 @@ def _string(n_qubits: int, places: Iterable[tuple[int, str]]) -> str:
     return "".join(letters)
 
 
-class Generators(NamedTuple):
-    """Generators as sums of Pauli strings: G_j = Σ coefficient[t] strings[t], t from start[j] to start[j + 1]."""
+NO_CHANNELS = channels_table((), 2, None)
+"""Where nobody asks for the noise of inserted gates."""
+
+
+class Expanded(NamedTuple):
+    """All strings of all generators, for engines that know sums by their strings."""
+
+    strings: tuple[str, ...]
+    """distinct; first those of generators that are one string"""
+    tables: Strings
+    term: np.ndarray  # int64 (terms,): index into `strings`, sum by sum
+    coefficient: np.ndarray  # float64 (terms,)
+    start: np.ndarray  # int64 (sums + 1,)
+
+    def values(self, of_strings: np.ndarray, n_alone: int) -> np.ndarray:
+        """Values of strings, shape (…, strings), to those of the first `n_alone` of them and of all sums."""
+        if len(self.start) == 1:
+            return of_strings
+        sums = np.add.reduceat(of_strings[..., self.term] * self.coefficient, self.start[:-1], axis=-1)
+        return np.concatenate([of_strings[..., :n_alone], sums], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Generators:
+    """Generators by what computes them: distinct strings, and sums of several strings."""
 
     n_qubits: int
     names: tuple[Generator, ...]
     strings: tuple[str, ...]
-    """distinct"""
-    term: np.ndarray  # int64 (terms,): index into `strings`
-    coefficient: np.ndarray  # float64 (terms,)
-    start: np.ndarray  # int64 (generators + 1,)
+    """of the generators that are one string with a coefficient"""
+    sums: tuple[dict[str, float], ...]
+    """the other generators, without a part of the identity, which does nothing"""
+    column: np.ndarray  # int64 (generators,): index into the strings, followed by the sums
+    factor: np.ndarray  # float64 (generators,): the coefficient of a string; 1 for sums
     plain: bool
-    """each generator is one string with coefficient 1, and `term` counts up"""
-    tables: Strings
+    """each generator is one string with coefficient 1, and none comes twice"""
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Values of strings, shape (…, strings), to values of generators, shape (…, generators)."""
-        if self.plain:
-            return values
-        if not len(self.names):
-            return np.zeros((*values.shape[:-1], 0))
-        return np.add.reduceat(values[..., self.term] * self.coefficient, self.start[:-1], axis=-1)
+    @functools.cached_property
+    def tables(self) -> Strings:
+        """Tables of `strings`."""
+        return _tables(self.strings)
 
-    def signs(self) -> np.ndarray:
-        """1 or -1 for each generator: what its one Pauli string is multiplied with.
+    @functools.cached_property
+    def sums_table(self) -> Sums:
+        return sums_table(self.n_qubits, self.sums)
+
+    @functools.cached_property
+    def cosets(self) -> Cosets:
+        return cosets_table(self.sums)
+
+    @functools.cached_property
+    def expanded(self) -> Expanded:
+        index = {string: k for k, string in enumerate(self.strings)}
+        term = [index.setdefault(string, len(index)) for terms in self.sums for string in terms]
+        strings = tuple(index)
+        return Expanded(
+            strings,
+            self.tables if len(strings) == len(self.strings) else _tables(strings),
+            np.array(term, dtype=np.int64),
+            np.array([weight for terms in self.sums for weight in terms.values()]),
+            np.cumsum([0, *map(len, self.sums)], dtype=np.int64),
+        )
+
+    @functools.cached_property
+    def scales(self) -> np.ndarray:
+        """s > 0 with G³ = s²G of each sum, float64, shape (sums,).
 
         Raises:
-            QasError: a generator that is no Pauli string up to its sign, so that its square is not 1.
+            QasError: a sum for which there is none.
         """
-        if self.plain:
-            return np.ones(len(self.names))
-        for name, first, last in zip(self.names, self.start[:-1], self.start[1:], strict=True):
-            if last - first != 1 or abs(self.coefficient[first]) != 1.0:
+        scales = np.ones(len(self.sums))
+        for k, terms in enumerate(self.sums):
+            scale = scale_of(terms)
+            if scale is None:
+                where = int(np.flatnonzero(self.column == len(self.strings) + k)[0])
                 raise QasError(
-                    f"a gain in closed form needs a generator whose square is 1, one Pauli string with coefficient 1 "
-                    f"or -1, got {name!r}"
+                    f"a gain in closed form needs a generator G with eigenvalues 0, s and -s (G^3 = s^2 G), such as a "
+                    f"Pauli string or an excitation, got {self.names[where]!r}"
                 )
-        return self.coefficient
+            scales[k] = scale
+        return scales
+
+    def channels(self, noise: NoiseModel | None) -> Channels:
+        """Noise of the inserted gates under a model; that of the last model is remembered.
+
+        Raises:
+            QasError: a generator that is no Pauli string on at most two qubits.
+        """
+        held = self.__dict__.get("_channels")
+        if held is None or held[0] is not noise:
+            if self.sums:
+                raise QasError(
+                    "the noise of an inserted gate is known for Pauli strings on one and two qubits, got a sum of "
+                    f"{len(self.sums[0])} strings"
+                )
+            held = self.__dict__["_channels"] = (noise, channels_table(self.strings, max(self.n_qubits, 2), noise))
+        return held[1]
+
+    def costs(self, values: np.ndarray, noise: NoiseModel | None) -> np.ndarray:
+        """Costs of strings, shape (…, strings), to those of generators; infinite where a device has no such gate."""
+        values[..., self.channels(noise).missing] = np.inf
+        return values[..., self.column]
+
+    def slopes(self, values: np.ndarray) -> np.ndarray:
+        """Slopes of strings and sums, shape (…, strings + sums), to those of generators, (…, generators)."""
+        return values if self.plain else values[..., self.column] * self.factor
+
+    def best(self, curves: Curves, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gains and best angles of generators, from energies of strings and of sums, (α, β, γ, δ) (see `_sums`)."""
+        gain, angle = curves.best()
+        if self.plain:
+            return gain, angle
+        if len(self.sums):
+            more, phi = minima(sums)
+            gain, angle = np.concatenate([gain, more]), np.concatenate([angle, 2.0 * phi / self.scales])
+        return gain[self.column], angle[self.column] / np.where(self.factor == 0.0, 1.0, self.factor)
 
 
 def read_generators(n_qubits: int, generators: Sequence[Generator] | None) -> Generators:
@@ -101,34 +184,53 @@ def read_generators(n_qubits: int, generators: Sequence[Generator] | None) -> Ge
     return _read(n_qubits, tuple(generators))
 
 
+def read_positions(n_gates: int, positions: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray | slice]:
+    """Distinct positions in ascending order, int64, and for each one asked for where it stands among them.
+
+    Raises:
+        QasError: a position that is no whole number from 0 to `n_gates`.
+    """
+    if positions is None:
+        return np.arange(n_gates + 1), slice(None)
+    chosen = [whole_number("a position", k, 0, n_gates) for k in positions]
+    return np.unique(np.array(chosen, dtype=np.int64), return_inverse=True)
+
+
 @functools.lru_cache(maxsize=32)
 def _read(n_qubits: int, generators: tuple[Generator, ...]) -> Generators:
-    index: dict[str, int] = {}
-    term: list[int] = []
-    coefficient: list[float] = []
-    start = [0]
+    strings: dict[str, int] = {}
+    sums: list[dict[str, float]] = []
+    alone, column, factor = [], [], []
     for generator in generators:
-        if not isinstance(generator, (str, Hamiltonian)):
-            raise QasError(f"a generator is a Pauli string or a Hamiltonian, got {type(generator).__name__}")
-        terms = generator.terms if isinstance(generator, Hamiltonian) else {generator: 1.0}
-        for string, weight in terms.items():
-            if len(string) != n_qubits or not set(string) <= set("IXYZ"):
-                raise QasError(f"generators are strings of {n_qubits} letters I, X, Y, Z, got {string!r}")
-            term.append(index.setdefault(string, len(index)))
-            coefficient.append(weight)
-        start.append(len(term))
-    strings = tuple(index)
-    plain = term == list(range(len(generators))) and all(c == 1.0 for c in coefficient)
+        terms = _terms(n_qubits, generator)
+        alone.append(len(terms) == 1)
+        if alone[-1]:
+            ((string, weight),) = terms.items()
+            column.append(strings.setdefault(string, len(strings)))
+            factor.append(weight)
+        else:
+            column.append(len(sums))
+            factor.append(1.0)
+            sums.append(terms)
+    where = np.array(column, dtype=np.int64)
+    where[~np.array(alone, dtype=bool)] += len(strings)
+    plain = column == list(range(len(strings))) and all(weight == 1.0 for weight in factor)
     return Generators(
-        n_qubits,
-        generators,
-        strings,
-        np.array(term, dtype=np.int64),
-        np.array(coefficient, dtype=np.float64),
-        np.array(start, dtype=np.int64),
-        plain,
-        _tables(strings),
+        n_qubits, generators, tuple(strings), tuple(sums), where, np.array(factor, dtype=np.float64), plain
     )
+
+
+def _terms(n_qubits: int, generator: Generator) -> dict[str, float]:
+    """Strings and coefficients; that of the identity only where it stands alone."""
+    if not isinstance(generator, (str, Hamiltonian)):
+        raise QasError(f"a generator is a Pauli string or a Hamiltonian, got {type(generator).__name__}")
+    terms = generator.terms if isinstance(generator, Hamiltonian) else {generator: 1.0}
+    for string in terms:
+        if len(string) != n_qubits or not set(string) <= set("IXYZ"):
+            raise QasError(f"generators are strings of {n_qubits} letters I, X, Y, Z, got {string!r}")
+    if len(terms) > 1:
+        terms.pop("I" * n_qubits, None)
+    return terms
 
 
 def _tables(strings: Sequence[str]) -> Strings:
@@ -173,11 +275,32 @@ def group_strings(strings: Sequence[str], columns: Sequence[int]) -> Groups:
     return Groups(x[first], odd_y[first], start, z, support, index, sign.astype(np.float64), column)
 
 
+DIAGONAL_BYTES = 1 << 26
+"""A Hamiltonian keeps the diagonals of its X-masks up to this size."""
+
+
 def term_groups(hamiltonian: Hamiltonian) -> Groups:
     """`group_strings` of all terms; the Hamiltonian carries them along."""
     held = hamiltonian.__dict__.get("_groups")
     if held is None:
         held = hamiltonian.__dict__["_groups"] = group_strings(hamiltonian.strings, range(len(hamiltonian)))
+    return held
+
+
+def group_diagonals(hamiltonian: Hamiltonian) -> np.ndarray:
+    """Σ ± coefficient (-1)^{z·i} over the terms of each of `term_groups`, float64, shape (groups, 2**n).
+
+    The Hamiltonian carries them along; where they would be too large there are none, shape (0, 2**n).
+    """
+    held = hamiltonian.__dict__.get("_group_diagonals")
+    if held is None:
+        groups, size = term_groups(hamiltonian), 1 << hamiltonian.n_qubits
+        held = np.zeros((len(groups.x) if 8 * size * len(groups.x) <= DIAGONAL_BYTES else 0, size))
+        if len(held):
+            rows = np.repeat(np.arange(len(held)), np.diff(groups.start))
+            held[rows, groups.z] = groups.sign * hamiltonian.coefficients[groups.column]
+            walsh_hadamard(held)
+        hamiltonian.__dict__["_group_diagonals"] = held
     return held
 
 
@@ -195,45 +318,6 @@ class Curves(NamedTuple):
         gain = np.where(self.fall < 0.0, self.slope * (self.slope / rest), self.fall + swing)
         angle = np.where(swing > 0.0, np.arctan2(-self.slope, -self.fall), 0.0)
         return gain, angle
-
-
-# ---------------------------------------------------------------------- engines without kernels
-_TO_Z = {"X": ("h",), "Y": ("sdg", "h"), "Z": ()}
-_FROM_Z = {"X": ("h",), "Y": ("h", "s"), "Z": ()}
-
-
-def rotation_gates(string: str, angle: float) -> list[Gate]:
-    """exp(-iθP/2) of a Pauli string on one or two qubits, as gates: rz or rzz between changes of basis.
-
-    Raises:
-        QasError: a string on more than two qubits, or on none.
-    """
-    places = [(q, letter) for q, letter in enumerate(reversed(string)) if letter != "I"]
-    if not 1 <= len(places) <= 2:
-        raise QasError(f"this engine inserts rotations about Pauli strings on one or two qubits, got {string!r}")
-    before = [Gate(name, (q,)) for q, letter in places for name in _TO_Z[letter]]
-    after = [Gate(name, (q,)) for q, letter in places for name in _FROM_Z[letter]]
-    qubits = tuple(q for q, _ in places)
-    return [*before, Gate("rz" if len(places) == 1 else "rzz", qubits, (angle,)), *after]
-
-
-def inserted(circuit: Circuit, position: int, string: str, angle: float) -> Circuit:
-    """The circuit with exp(-iθP/2) before the gate at `position`."""
-    gates = circuit.gates
-    return Circuit(circuit.n_qubits, (*gates[:position], *rotation_gates(string, angle), *gates[position:]))
-
-
-def shifted_curves(
-    energy: Callable[[Circuit], float], circuit: Circuit, position: int, strings: Sequence[str]
-) -> Curves:
-    """Curves of really inserted rotations, from their energies at ±π/2 (parameter shift) and the circuit's own."""
-    slope, fall = np.zeros(len(strings)), np.zeros(len(strings))
-    here = energy(circuit)
-    for column, string in enumerate(strings):
-        if set(string) != {"I"}:
-            up, down = (energy(inserted(circuit, position, string, sign * math.pi / 2)) for sign in (1, -1))
-            slope[column], fall[column] = (up - down) / 2, here - (up + down) / 2
-    return Curves(slope, fall)
 
 
 # ---------------------------------------------------------------------- deletion

@@ -18,7 +18,9 @@ from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
 from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._inserted import Channels
 from qas.simulators._ptm_schedule import actions
+from qas.simulators._sums import from_derivatives
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
@@ -213,15 +215,15 @@ class PauliTransferSimulator(CompiledSimulator):
         factors, places = np.zeros((len(ops), 2), np.int64), np.zeros(n_qubits, np.int64)
         library, limit = self.library, self._loss_limit
         programs.plan(library, ops, slots, n_qubits, STORED_QUBITS, limit, steps, factors, places)
-        room, home = self._gradient_room(n_qubits), int(steps[0, programs.HOME_SIZE])
+        room = self.gradient_bytes(n_qubits) // np.dtype(PRECISIONS[self.precision]).itemsize
+        home = int(steps[0, programs.HOME_SIZE])
         if home + steps[0, programs.KET_SIZE] > room:
             programs.place_kets(library, steps, factors, STORED_QUBITS, limit, max(1, (room - 2 * home) // 3))
         return _Assembled(programs.Program(steps, factors, actions(steps, room)), places)
 
-    def _gradient_room(self, n_qubits: int) -> int:
-        """Numbers that the states of a gradient may take."""
-        size = np.dtype(PRECISIONS[self.precision]).itemsize
-        return min(max(GRADIENT_BYTES // size, GRADIENT_STATES * 4**n_qubits), memory_limit() // size)
+    def gradient_bytes(self, n_qubits: int) -> int:
+        state = 4 ** max(n_qubits, 2) * np.dtype(PRECISIONS[self.precision]).itemsize
+        return min(max(GRADIENT_BYTES, GRADIENT_STATES * state), memory_limit())
 
     # ------------------------------------------------------------------ evaluation
     def check_size(self, n_qubits: int) -> None:
@@ -302,8 +304,14 @@ class PauliTransferSimulator(CompiledSimulator):
         return result
 
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> np.ndarray:
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
         gates = self.gate_operations(circuit)
         n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
         room = 4 ** max(n_qubits, 4)
@@ -317,7 +325,10 @@ class PauliTransferSimulator(CompiledSimulator):
                 f"insertion gradients of {n_gates} gates on {n_qubits} noisy qubits keep "
                 f"{size * dtype.itemsize / 1e9:.1f} GB, this machine has {memory_limit() / 1e9:.1f} GB"
             )
-        values = np.empty((n_gates + 1, len(generators.strings)))
+        values = np.empty((len(positions), len(generators.expanded.strings)))
+        costs = np.zeros((len(positions), len(generators.strings)))
+        row_of = np.full(n_gates + 1, -1)
+        row_of[positions] = np.arange(len(positions))
         energy = insertion_kernels.sweep(
             self.library,
             gates,
@@ -326,28 +337,37 @@ class PauliTransferSimulator(CompiledSimulator):
             *self.observable(hamiltonian),
             aligned(size, dtype),
             segment,
-            generators.tables,
+            generators.expanded.tables,
+            channels,
+            row_of,
             values,
+            costs,
             interrupt.current().address,
         )
         finished(energy)
-        return values
+        return generators.expanded.values(values, len(generators.strings)), costs
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
         n_qubits = max(circuit.n_qubits, 2)
         vectors = aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
-        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        derivatives, costs = np.zeros((len(generators.sums), 4)), np.zeros(len(generators.strings))
         insertion_kernels.append(
             self.pauli_expectations(circuit, angles),
             n_qubits,
             *self.observable(hamiltonian),
             vectors,
             generators.tables,
-            *curves,
+            generators.cosets,
+            generators.scales,
+            channels,
+            *strings,
+            derivatives,
+            costs,
         )
-        return curves
+        return strings, from_derivatives(derivatives), costs
 
     def pauli_expectations(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """Tr(P ρ) of all 4**n Pauli strings before readout, float64; base-4 digit q is the letter of qubit q."""

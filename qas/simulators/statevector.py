@@ -14,10 +14,12 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, addresses
+from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses
+from qas.simulators._inserted import Channels
+from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators, term_groups
+from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 24
@@ -137,6 +139,9 @@ class StatevectorSimulator(CompiledSimulator):
             buffer = buffers[parts] = np.empty((2, size))
         return buffer
 
+    def gradient_bytes(self, n_qubits: int) -> int:
+        return 2 * self.state_bytes(n_qubits)
+
     def call(self, circuit: Circuit, hamiltonian: Hamiltonian, *, gradient: bool = True) -> Call:
         parts = parts_of(circuit)
         work = self.work(circuit.n_qubits, parts)
@@ -147,7 +152,11 @@ class StatevectorSimulator(CompiledSimulator):
         arrays = (*library, compiled.ops, compiled.slots, *observable, state)
         masks, _, imag = observable
         sizes = [len(library.kind), len(compiled.ops), len(masks), len(imag), len(state), parts]
-        return Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes], arrays)
+        seat, _, columns, held = _seat()
+        call = Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes, *columns, 0], (*arrays, held))
+        if circuit.n_qubits >= kernels.SHARED_QUBITS:
+            call.helped = Helped(seat, _seat)
+        return call
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
@@ -169,43 +178,64 @@ class StatevectorSimulator(CompiledSimulator):
             result[k] = np.vdot(psi[index ^ x], phase * psi).real
         return result
 
+    def _prepared(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> np.ndarray:
+        """Complex memory of this thread, with the state after the circuit and the Hamiltonian times it."""
+        work = self.work(circuit.n_qubits)
+        finished(self._call(circuit, 2, work[0], self.observable(hamiltonian)).run(VALUE, angles))
+        return work
+
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> np.ndarray:
-        values = np.empty((len(circuit) + 1, len(generators.strings)))
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
+        row_of = np.full(len(circuit) + 1, -1)
+        row_of[positions] = np.arange(len(positions))
         gates = self.gate_operations(circuit)
-        energy = insertion_kernels.sweep(
+        whole = insertion_kernels.sweep(
             self.library,
             gates,
             angles,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
+            self._prepared(circuit, hamiltonian, angles),
             generators.tables,
+            generators.sums_table,
+            row_of,
             values,
             interrupt.current().address,
         )
-        finished(energy)
-        return values
+        if not whole:
+            interrupt.check()
+        return values, np.zeros((len(positions), len(generators.strings)))
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
-        curves = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
-        gates = self.gate_operations(circuit)
-        energy = insertion_kernels.append(
-            self.library,
-            gates,
-            angles,
-            *self.observable(hamiltonian),
-            self.work(circuit.n_qubits),
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+        strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
+        sums = np.zeros((len(generators.sums), 4))
+        insertion_kernels.append(
+            self._prepared(circuit, hamiltonian, angles),
             generators.tables,
+            generators.sums_table,
+            generators.scales,
             term_groups(hamiltonian),
             hamiltonian.coefficients,
-            *curves,
-            interrupt.current().address,
+            group_diagonals(hamiltonian) if generators.sums else np.zeros((0, 1)),
+            *strings,
+            sums,
         )
-        finished(energy)
-        return curves
+        return strings, sums, np.zeros(len(generators.strings))
+
+
+def _seat() -> tuple[int, int, list[int], np.ndarray]:
+    """The seat of a team of one; see `Helped`."""
+    words = np.empty(SEAT_SIZE, np.int64)
+    sit(address_of(words), 0, 0, 1)
+    return address_of(words), kernels.SEAT, [address_of(words)], words
 
 
 def parts_of(circuit: Circuit) -> int:

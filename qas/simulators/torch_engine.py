@@ -21,6 +21,7 @@ from qas.simulators.workers import memory_limit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qas.simulators._inserted import Channels
     from qas.simulators._torch_insertions import Places
     from qas.simulators._torch_sweep import Observables, Program
     from qas.simulators.insertions import Curves, Generators
@@ -110,34 +111,47 @@ class TorchSimulator(Simulator):
 
     # ------------------------------------------------------------------ what inserting would bring
     def _insertion_slopes(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> np.ndarray:
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        generators: Generators,
+        angles: np.ndarray,
+        positions: np.ndarray,
+        channels: Channels,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """With noise by dense matrices of states and gradients: all Pauli strings in one product."""
         import torch
 
-        from qas.simulators._torch_insertions import Slopes
+        from qas.simulators._torch_insertions import Costs, Slopes
 
-        if not generators.strings:
-            return np.zeros((len(circuit) + 1, 0))
-        with torch.inference_mode(False), torch.no_grad():
-            places = self._places(circuit, hamiltonian, angles)
-            return places.slopes(Slopes(generators.strings, self._place)).cpu().numpy()
+        strings = generators.expanded.strings
+        values, costs = np.zeros((len(positions), len(strings))), np.zeros((len(positions), len(generators.strings)))
+        if values.size:
+            with torch.inference_mode(False), torch.no_grad():
+                places = self._places(circuit, hamiltonian, angles)
+                lost = Costs(channels, costs.shape[1], circuit.n_qubits)
+                found = places.at(positions.tolist(), [Slopes(strings, self._place), lost])
+                values, costs = (rows.cpu().numpy() for rows in found)
+        return generators.expanded.values(values, len(generators.strings)), costs
 
     def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray
-    ) -> Curves:
+        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
+    ) -> tuple[Curves, np.ndarray, np.ndarray]:
         import torch
 
-        from qas.simulators._torch_insertions import Slopes, falls
+        from qas.simulators._torch_insertions import Costs, Slopes, falls, sum_curves
         from qas.simulators.insertions import Curves
 
-        if not generators.strings:
-            return Curves(np.zeros(0), np.zeros(0))
+        strings = Curves(np.zeros(0), np.zeros(0))
         with torch.inference_mode(False), torch.no_grad():
             places = self._places(circuit, hamiltonian, angles)
-            slope = Slopes(generators.strings, self._place)(places.state, places.gradient)
-            terms = self.term_expectations(circuit, hamiltonian, angles) if self.noise is None else np.zeros(0)
-            return Curves(slope.cpu().numpy(), falls(places, generators.strings, terms, hamiltonian))
+            if generators.strings:
+                slope = Slopes(generators.strings, self._place)(places.state, places.gradient)
+                terms = self.term_expectations(circuit, hamiltonian, angles) if self.noise is None else np.zeros(0)
+                strings = Curves(slope.cpu().numpy(), falls(places, generators.strings, terms, hamiltonian))
+            lost = Costs(channels, len(generators.strings), circuit.n_qubits)(places.state, places.gradient)
+            sums = sum_curves(places, generators.sums, generators.scales, hamiltonian)
+            return strings, sums, lost.cpu().numpy()
 
     def _places(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> Places:
         """States between the gates; the budget says how many are kept."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -11,12 +13,15 @@ from scipy.optimize import minimize_scalar
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.hamiltonians import Hamiltonian
-from qas.noise import NoiseModel
+from qas.noise import NoiseModel, amplitude_damping, depolarizing, thermal_relaxation
 from qas.optimizers.bfgs import minimize_bfgs
-from qas.simulators import make_simulator, pauli_transfer
+from qas.simulators import insertions, make_simulator, pauli_transfer
+from qas.simulators._inserted import device_gates, rotation_gates
+from qas.simulators._sums import minima
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.dense import _apply_channel, density_matrix, embed, gate_matrix, measured_matrix
 from qas.simulators.insertions import pauli_generators
+from qas.simulators.statevector import StatevectorSimulator
 from qas.testing import random_circuit, random_hamiltonian
 from qas.testing.simulators import asymmetric_noise, covering_circuit
 
@@ -150,7 +155,7 @@ def test_gains_are_minima_over_the_angle(noise: NoiseModel | None, n_qubits: int
     circuit = covering_circuit(n_qubits, 0, noise, rng)
     hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng)
     strings = [*pauli_generators(n_qubits), *random_hamiltonian(n_qubits, 4, rng).strings]
-    generators = [*strings, Hamiltonian({strings[0]: -1.0})]
+    generators: list[str | Hamiltonian] = [*strings, Hamiltonian({strings[0]: -1.0})]
     gains, angles = engine(noise).append_gains(circuit, hamiltonian, generators)
     inserted = Inserted(circuit, hamiltonian, noise, len(circuit))
     for column in {*rng.permutation(len(generators))[:12].tolist(), len(generators) - 1}:
@@ -176,6 +181,174 @@ def test_gains_keep_their_digits_near_a_minimum() -> None:
     assert abs(angles[2]) == pytest.approx(math.pi)
 
 
+def excitation(n_qubits: int, create: tuple[int, ...], destroy: tuple[int, ...], fermionic: bool) -> Hamiltonian:
+    """i(T - T†) of T = Π a†_create Π a_destroy, with Jordan-Wigner's signs or without, from its dense matrix."""
+    lowering = np.array([[0, 1], [0, 0]], dtype=complex)
+    parity = np.diag([1.0, -1.0]) if fermionic else np.eye(2)
+
+    def ladder(qubit: int) -> np.ndarray:
+        factors = [parity if q < qubit else lowering if q == qubit else np.eye(2) for q in range(n_qubits)]
+        return functools.reduce(lambda high, low: np.kron(low, high), factors)
+
+    chain = [*(ladder(q).conj().T for q in create), *map(ladder, destroy)]
+    product = functools.reduce(np.matmul, chain)
+    return Hamiltonian.from_matrix(1j * (product - product.conj().T))
+
+
+def excitations(n_qubits: int) -> list[Hamiltonian]:
+    """Sums of strings whose gain has a closed form: of one and two electrons, exchanges, several X-masks."""
+    rest = "I" * (n_qubits - 2)
+    found = [Hamiltonian({"XX" + rest: 0.5, "YY" + rest: 0.5}), Hamiltonian({"XI" + rest: 0.3, "IX" + rest: -0.3})]
+    found += [Hamiltonian({"XZ" + rest: 0.6, "ZI" + rest: 0.8, "II" + rest: 2.0})]
+    for fermionic in (False, True) if n_qubits > 2 else ():
+        found += [excitation(n_qubits, (0,), (n_qubits - 1,), fermionic)]
+    for fermionic in (False, True) if n_qubits > 4 else ():
+        doubles = [excitation(n_qubits, (0, 3), pair, fermionic) for pair in ((2, 4), (4, 2))]
+        found += [doubles[0], Hamiltonian([*doubles[0].terms.items(), *doubles[1].terms.items()])][: 1 + fermionic]
+        crossed = excitation(n_qubits, (0, 2), (3, 4), fermionic)
+        if not fermionic:  # a coupled exchange: two excitations of the same four qubits, half of their strings cancel
+            found.append(Hamiltonian([*doubles[0].terms.items(), *crossed.terms.items()]))
+    return [generator for generator in found if np.abs(generator.coefficients).max() > 1e-9]
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
+@pytest.mark.parametrize("n_qubits", [2, 3, 5])
+def test_gains_of_excitations_are_minima_over_the_angle(noise: NoiseModel | None, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, n_qubits, 1])
+    circuit = covering_circuit(n_qubits, 0, noise, rng)
+    hamiltonian = random_hamiltonian(n_qubits, min(4**n_qubits, 40), rng)
+    sums = excitations(n_qubits)
+    generators: list[str | Hamiltonian] = [sums[0], "X" * n_qubits, *sums[1:], Hamiltonian({"Z" * n_qubits: 0.4})]
+    gains, angles = engine(noise).append_gains(circuit, hamiltonian, generators)
+    inserted = Inserted(circuit, hamiltonian, noise, len(circuit))
+    here = inserted.energy(sums[0], 0.0)
+    for gain, angle, generator in zip(gains, angles, generators, strict=True):
+        operator = generator if isinstance(generator, Hamiltonian) else pauli(generator)
+        values, vectors = np.linalg.eigh(operator.to_matrix() - operator.identity * np.eye(2**n_qubits))
+        observable, state = (vectors.conj().T @ m @ vectors for m in (inserted.observable, inserted.state))
+        grid = np.linspace(-2 * np.pi, 2 * np.pi, 1001) / np.abs(values).max()
+        turns = np.exp(-0.5j * grid[:, None, None] * (values[:, None] - values))
+        energies = np.einsum("ij,tji,ji->t", observable, turns, state, optimize=True).real
+        step = (grid[1] - grid[0]) * np.abs(values).max()
+        assert inserted.energy(operator, angle) == pytest.approx(here - gain, abs=1e-10)
+        assert -1e-12 <= gain - (here - energies.min()) <= step**2 * np.abs(hamiltonian.coefficients).sum()
+        assert abs(angle) * np.abs(values).max() <= 2 * np.pi + 1e-9
+
+
+def test_gains_of_excitations_on_large_registers_and_of_states_with_few_amplitudes() -> None:
+    """Where diagonals are not kept, and against the energies of circuits that rotate about the commuting strings."""
+    rng = np.random.default_rng(SEED)
+    hamiltonian = random_hamiltonian(7, 60, rng)
+    generators = [
+        excitation(7, (1, 5), (6, 2), True),
+        excitation(7, (0,), (4,), True),
+        excitation(7, (3,), (1,), False),
+    ]
+    for circuit in (Circuit(7, [("x", 1), ("x", 5), ("x", 0)]), random_circuit(7, 40, rng)):
+        gains, angles = engine().append_gains(circuit, hamiltonian, generators)
+        energy = engine().expectation(circuit, hamiltonian)
+        for gain, angle, generator in zip(gains, angles, generators, strict=True):
+            gates = [g for p, w in generator.terms.items() for g in rotation_gates(p, w * angle)]
+            assert engine().expectation(Circuit(7, [*circuit, *gates]), hamiltonian) == pytest.approx(energy - gain)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(insertions, "DIAGONAL_BYTES", 0)
+            again = engine().append_gains(circuit, Hamiltonian(hamiltonian.terms), generators)
+        np.testing.assert_allclose(again, (gains, angles), atol=1e-12)
+
+
+def test_minima_of_trigonometric_polynomials() -> None:
+    rng = np.random.default_rng(SEED)
+    curves = rng.normal(size=(300, 4)) * 10.0 ** rng.integers(-9, 1, size=(300, 4))
+    curves[:6] = [[0, 0, 0, 0], [0, 1, 0, 0], [0, -1, 0, 0], [1e-9, -1, 0, 0], [0, 0, 0, -1], [0, -4, 0, -2]]
+    gains, phi = minima(curves)
+    grid = np.linspace(-np.pi, np.pi, 5001)[:, None]
+    sin, cos = np.sin(grid), np.cos(grid) - 1
+    lowest = (curves[:, 0] * sin + curves[:, 1] * cos + curves[:, 2] * sin * cos + curves[:, 3] * cos**2).min(axis=0)
+    size = np.abs(curves).max(axis=1)
+    assert np.all(gains >= -lowest - 1e-15 * size) and np.all(gains + lowest <= 3e-6 * size)
+    assert gains[3] == pytest.approx(5e-19) and phi[3] == pytest.approx(-1e-9) and not gains[[0, 2]].any()
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
+def test_slopes_at_some_positions_only(noise: NoiseModel | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(SEED)
+    circuit, hamiltonian = random_circuit(5, 12, rng), random_hamiltonian(5, 20, rng)
+    generators: list[str | Hamiltonian] = [*pauli_generators(5), "XYZXY", *excitations(5)]
+    simulator = engine(noise)
+    every = simulator.insertion_gradients(circuit, hamiltonian, generators)
+    for kept in (1 << 28, 0):
+        monkeypatch.setattr(pauli_transfer, "KEPT_BYTES", kept)
+        for positions in ([12], [0], [7, 12, 3, 7], [], range(2, 6)):
+            some = simulator.insertion_gradients(circuit, hamiltonian, generators, positions=positions)
+            np.testing.assert_allclose(some, every[list(positions)], atol=1e-13)
+    for bad in ([13], [-1], [1.5]):
+        with pytest.raises(QasError, match="a position"):
+            simulator.insertion_gradients(circuit, hamiltonian, generators, positions=bad)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- noise of what is inserted
+def noise_of_rotations(n_qubits: int) -> NoiseModel:
+    """Noise that differs from gate to gate and qubit to qubit; rxx has some of its own, ryy and rzz have none."""
+    model = NoiseModel("own").add_readout(0.02, 0.05)
+    for q in range(n_qubits):
+        model = model.add(thermal_relaxation(50.0 + q, 40.0, 1.0, 0.1), ("rx", "ry", "h"), [q])
+        model = model.add(amplitude_damping(0.01 + 0.01 * q), "rz", [q])
+    model = model.add(depolarizing(0.05, 2), "rxx").add(depolarizing(0.03, 2), "cx")
+    return model.add(amplitude_damping(0.02), "cx", target=1)
+
+
+@pytest.mark.parametrize("name", ["compiled", "torch"])
+@pytest.mark.parametrize("n_qubits", [1, 2, 5])
+def test_costs_are_those_of_really_inserted_gates(name: str, n_qubits: int) -> None:
+    rng = np.random.default_rng([SEED, n_qubits])
+    noise = noise_of_rotations(n_qubits)
+    circuit, hamiltonian = random_circuit(n_qubits, 8, rng), random_hamiltonian(n_qubits, min(4**n_qubits, 20), rng)
+    simulator = make_simulator(noise, "torch" if name == "torch" else None)
+    energy = simulator.expectation(circuit, hamiltonian)
+    strings = [*pauli_generators(n_qubits), "I" * n_qubits]
+    positions = range(len(circuit) + 1)
+    slopes, costs = simulator.insertion_gradients(circuit, hamiltonian, strings, costs=True)
+    np.testing.assert_allclose(slopes, simulator.insertion_gradients(circuit, hamiltonian, strings), atol=1e-12)
+    assert costs.shape == slopes.shape and not costs[:, -1].any()
+    for k in positions if n_qubits < 5 else (0, 3, len(circuit)):
+        for column in rng.permutation(len(strings) - 1)[:20]:
+            gates = [*circuit.gates[:k], *device_gates(strings[column], noise), *circuit.gates[k:]]
+            inserted = simulator.expectation(Circuit(n_qubits, gates), hamiltonian)
+            assert costs[k, column] == pytest.approx(inserted - energy, abs=1e-11)
+    gains, _, lost = simulator.append_gains(circuit, hamiltonian, strings, costs=True)
+    np.testing.assert_allclose(lost, costs[-1], atol=1e-12)
+    assert np.array_equal(gains, simulator.append_gains(circuit, hamiltonian, strings)[0])
+
+
+def test_the_gates_of_a_device() -> None:
+    noise = noise_of_rotations(3)
+    assert [g.name for g in device_gates("IXX", noise)] == ["rxx"] and device_gates("IIY", noise)[0].name == "ry"
+    assert [g.name for g in device_gates("YIY", noise)] == ["rx", "rx", "cx", "rz", "cx", "rx", "rx"]
+    rng = np.random.default_rng(SEED)
+    for string in ("YIX", "ZYX", "IZY", "IYI"):
+        angle = float(rng.uniform(-3, 3))
+        before = random_circuit(3, 10, rng)
+        simulator = StatevectorSimulator()
+        found = simulator.state(Circuit(3, [*before, *rotation_gates(string, angle)]))
+        state, matrix = simulator.state(before), pauli(string).to_matrix()
+        turned = math.cos(angle / 2) * state - 1j * math.sin(angle / 2) * (matrix @ state)
+        assert abs(np.vdot(turned, found)) == pytest.approx(1.0)
+
+
+def test_costs_without_noise_of_gates_that_are_not_there_and_of_wide_ones() -> None:
+    circuit, hamiltonian = Circuit(3, [("ry", 0, 0.3), ("cx", (0, 1))]), Hamiltonian({"ZZI": 1.0, "XIX": 0.5})
+    for name in (None, "torch"):
+        assert not make_simulator(None, name).insertion_gradients(circuit, hamiltonian, costs=True)[1].any()
+        assert not make_simulator(None, name).append_gains(circuit, hamiltonian, costs=True)[2].any()
+    chain = dataclasses.replace(noise_of_rotations(3), coupling=frozenset({(0, 1), (1, 2)}))
+    costs = make_simulator(chain).append_gains(circuit, hamiltonian, costs=True)[2]
+    far = np.array([string[0] != "I" != string[2] and string[1] == "I" for string in pauli_generators(3)])
+    assert np.array_equal(np.isinf(costs), far)
+    for generators in (["XYZ"], [Hamiltonian({"XXI": 0.5, "YYI": 0.5})]):
+        with pytest.raises(QasError, match="one and two qubits"):
+            make_simulator(chain).append_gains(circuit, hamiltonian, generators, costs=True)
+
+
 # ---------------------------------------------------------------------- what is listed, refused, inserted by gates
 def test_all_one_and_two_qubit_strings_in_their_order() -> None:
     assert [len(pauli_generators(n)) for n in (1, 4, 6, 8)] == [3, 66, 153, 276]
@@ -199,14 +372,14 @@ def test_generators_that_are_none(generators: object, words: str) -> None:
         simulator = make_simulator(noise)
         for method in (simulator.insertion_gradients, simulator.append_gains):
             with pytest.raises(QasError, match=words) as caught:
-                method(circuit, hamiltonian, generators)  # type: ignore[arg-type]
+                method(circuit, hamiltonian, generators)  # type: ignore[call-overload]
             assert "\n" not in str(caught.value)
 
 
-def test_gains_need_a_square_of_one() -> None:
-    for generator in (Hamiltonian({"XX": 0.5, "YY": 0.5}), Hamiltonian({"XX": 0.5})):
-        with pytest.raises(QasError, match="square is 1"):
-            make_simulator().append_gains(Circuit(2), Hamiltonian({"ZZ": 1.0}), [generator])
+def test_gains_need_three_eigenvalues() -> None:
+    for generator in ({"IX": 1.0, "XI": 0.5}, {"XX": 0.5, "ZI": 0.25, "IY": 1.0}):
+        with pytest.raises(QasError, match="eigenvalues 0, s and -s"):
+            make_simulator().append_gains(Circuit(2), Hamiltonian({"ZZ": 1.0}), [Hamiltonian(generator)])
 
 
 def test_no_generators_give_no_columns() -> None:
@@ -221,16 +394,18 @@ def test_an_engine_without_kernels_inserts_gates() -> None:
     rng = np.random.default_rng(SEED)
     circuit, hamiltonian = random_circuit(3, 4, rng), random_hamiltonian(3, 8, rng)
     aer = make_simulator(engine="aer")
-    generators = [*pauli_generators(3)[::5], Hamiltonian({"XYI": 0.5, "IIZ": -1.5})]
+    sums = [Hamiltonian({"XYI": 0.5, "IIZ": -1.5}), excitation(3, (0,), (2,), True)]
+    generators: list[str | Hamiltonian] = ["XYZ", *pauli_generators(3)[::5], *sums]
     slopes = aer.insertion_gradients(circuit, hamiltonian, generators)
     np.testing.assert_allclose(slopes, engine().insertion_gradients(circuit, hamiltonian, generators), atol=1e-10)
-    gains, angles = aer.append_gains(circuit, hamiltonian, generators[:-1])
-    exact, exact_angles = engine().append_gains(circuit, hamiltonian, generators[:-1])
+    del generators[-2]
+    gains, angles = aer.append_gains(circuit, hamiltonian, generators)
+    exact, exact_angles = engine().append_gains(circuit, hamiltonian, generators)
     np.testing.assert_allclose(gains, exact, atol=1e-10)
     assert np.count_nonzero(exact > 1e-9) >= 3
     np.testing.assert_allclose(np.cos(angles - exact_angles)[exact > 1e-9], 1.0, atol=1e-9)
-    with pytest.raises(QasError, match="one or two qubits"):
-        aer.insertion_gradients(circuit, hamiltonian, ["XYZ"])
+    with pytest.raises(QasError, match="commuting"):
+        aer.append_gains(circuit, hamiltonian, [Hamiltonian({"IIX": 0.6, "IIZ": 0.8})])
     with pytest.raises(QasError, match="use pauli-transfer"):
         make_simulator("depolarizing", "aer").append_gains(circuit, hamiltonian)
 

@@ -56,11 +56,11 @@ def test_an_interrupted_minimization_returns_the_best_point_it_knows(method: str
     objective = simulator.objective(circuit, hamiltonian)
     known = options_of(OPTIMIZERS[method])
     endless = {name: 10**7 for name in ("max_iterations", "iterations") if name in known}
-    with stop_when(0.2):
+    with stop_when(0.2) as stop:
         result = minimize(objective, circuit.angles, method=method, tolerance=1e-300, rng=0, **endless)
     assert result.fun <= simulator.expectation(circuit, hamiltonian) + 1e-12
     assert result.fun == pytest.approx(simulator.expectation(circuit, hamiltonian, result.x), abs=1e-12)
-    if not result.success:
+    if stop and not result.success:  # a method may be at its end before
         assert result.message == "stopped: interrupted"
 
 

@@ -17,6 +17,7 @@ from qas.noise import (
     ONE_QUBIT_GATES,
     TWO_QUBIT_GATES,
     NoiseModel,
+    amplitude_damping,
     depolarizing,
     thermal_relaxation,
 )
@@ -291,12 +292,39 @@ def test_long_chains_of_lossy_gates_on_one_qubit() -> None:
     assert gradient == pytest.approx(exact, rel=1e-9, abs=1e-11)
 
 
+def _damped() -> NoiseModel:
+    return NoiseModel("damped").add(amplitude_damping(1.0), ONE_QUBIT_GATES).add(depolarizing(0.01, 2), TWO_QUBIT_GATES)
+
+
+@pytest.mark.parametrize(
+    "noise", [NoiseModel.depolarizing(0.001, 0.01), NoiseModel.depolarizing(1.0, 0.1), _damped()], ids=lambda n: n.name
+)
 @pytest.mark.parametrize(("n_qubits", "megabytes"), [(10, 150), (12, 1500)])
-def test_a_gradient_needs_little_memory(n_qubits: int, megabytes: int) -> None:
+def test_a_gradient_needs_little_memory(n_qubits: int, megabytes: int, noise: NoiseModel) -> None:
     circuit = random_circuit(n_qubits, 200, np.random.default_rng(3))
-    noise = NoiseModel.depolarizing(0.001, 0.01)
-    header = PauliTransferSimulator(noise).compiled(circuit).program.steps[0]
-    assert 8 * (header[_ptm_program.HOME_SIZE] + header[_ptm_program.KET_SIZE]) < 1e6 * megabytes
+    simulator = PauliTransferSimulator(noise)
+    header = simulator.compiled(circuit).program.steps[0]
+    columns = _ptm_program.HOME_SIZE, _ptm_program.KET_SIZE, _ptm_program.SLOTS_SIZE
+    assert 8 * sum(header[column] for column in columns) <= simulator.gradient_bytes(n_qubits) < 1e6 * megabytes
+
+
+def test_states_calculated_again_give_the_gradient_of_kept_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng([SEED, 94])
+    pieces = []
+    for noise in (NoiseModel.depolarizing(0.1, 1.0, per_qubit=True), NoiseModel.depolarizing(1.0, 0.1), _damped()):
+        for n_qubits, states in ((2, 3), (4, 4), (5, 3), (5, 6), (6, 9)):
+            circuit, hamiltonian = random_circuit(n_qubits, 40, rng), random_hamiltonian(n_qubits, 3, rng)
+            kept, slopes = PauliTransferSimulator(noise).expectation_and_gradient(circuit, hamiltonian)
+            with monkeypatch.context() as patch:
+                patch.setattr(pauli_transfer, "GRADIENT_BYTES", 8 * states * 4 ** max(4, n_qubits))
+                patch.setattr(pauli_transfer, "GRADIENT_STATES", 0)
+                simulator = PauliTransferSimulator(noise)
+                again = Circuit(n_qubits, circuit.gates)
+                energy, gradient = simulator.expectation_and_gradient(again, hamiltonian)
+                pieces.append(len(simulator.compiled(again).program.actions))
+            assert energy == pytest.approx(kept, abs=1e-13)
+            assert np.abs(gradient - slopes).max() < 1e-12
+    assert min(pieces) > 2 and max(pieces) > 50
 
 
 def test_single_precision_keeps_what_it_states() -> None:
@@ -319,7 +347,7 @@ def test_single_precision_keeps_what_it_states() -> None:
 
 
 def test_a_gradient_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauli_transfer, "memory_limit", lambda: 8 * 4**8 * 8)
+    monkeypatch.setattr(pauli_transfer, "memory_limit", lambda: 3 * 4**8 * 8)
     circuit, hamiltonian = random_circuit(8, 200, np.random.default_rng(0)), Hamiltonian({"Z" * 8: 1.0})
     simulator = make_simulator(NoiseModel.depolarizing(0.1, 1.0))  # nothing of it can be undone
     with pytest.raises(TooLargeError, match=r"8 noisy qubits keeps .* GB of states, this machine has") as caught:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from qas.circuits import Circuit
 from qas.errors import TooLargeError
 from qas.hamiltonians import Hamiltonian
-from qas.simulators import _sv_kernels, statevector
+from qas.simulators import _sv_kernels, _team, statevector, workers
 from qas.simulators.dense import circuit_matrix, gate_matrix
+from qas.simulators.interrupt import Interrupted, stop_when
 from qas.simulators.statevector import StatevectorSimulator, parts_of
 from qas.testing import random_circuit, random_hamiltonian
 from qas.testing.simulators import covering_circuit, shifted_gradient
@@ -37,7 +41,7 @@ def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
         assert np.abs(gradient - shifted_gradient(simulator, circuit, hamiltonian)).max() < 1e-11
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 8))
+@pytest.mark.parametrize("n_qubits", range(1, 10))
 def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, n_qubits])
     for _ in range(2):
@@ -46,7 +50,7 @@ def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
         _check(circuit, random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng))
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 8))
+@pytest.mark.parametrize("n_qubits", range(1, 10))
 def test_real_gates_keep_amplitudes_real(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, 20 + n_qubits])
     for n_terms in (2, 30):  # strings with an odd number of Y among them: they have no part in a real state
@@ -151,3 +155,84 @@ def test_large_states_without_gates_or_angles() -> None:
     for circuit in (Circuit(14), random_circuit(14, 9, rng, gates=["h", "cx", "s"]), Circuit(14, [("x", 13)])):
         energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-12 and gradient.shape == (0,)
+
+
+# ---------------------------------------------------------------------- threads that share one circuit
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[None]]:
+    """Sets how many threads there are, from the smallest states on that are cut; returns a list that helpers extend."""
+    helpers: list[None] = []
+
+    def lend(work: Callable[[], None]) -> None:
+        helpers.append(None)
+        workers.lend(work)
+
+    def use(count: int) -> list[None]:
+        monkeypatch.setattr(workers, "cores", lambda: count)
+        monkeypatch.setattr(_sv_kernels, "SHARED_QUBITS", 13)
+        monkeypatch.setattr(_team, "lend", lend)
+        return helpers
+
+    return use
+
+
+@pytest.mark.parametrize(("gates", "n_qubits"), [(None, 13), (REAL_GATES, 14)], ids=["complex", "real"])
+def test_any_number_of_threads_finds_the_same(
+    gates: list[str] | None, n_qubits: int, form: str, threads: Callable[[int], list[None]]
+) -> None:
+    rng = np.random.default_rng([SEED, 70, n_qubits])
+    hamiltonian = random_hamiltonian(n_qubits, 12, rng)
+    for n_gates in (0, 60):
+        circuit = Circuit(n_qubits, [("x", 12), ("ry", n_qubits - 1, 0.3)])
+        for gate in random_circuit(n_qubits, n_gates, rng, gates=gates):
+            circuit = circuit.append(gate.name, gate.qubits, *gate.angles)
+        found = []
+        for count in (1, 2, 3):
+            helpers = threads(count)
+            helpers.clear()
+            simulator = StatevectorSimulator()
+            energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
+            assert simulator.expectation(circuit, hamiltonian) == energy
+            found.append((energy, gradient, simulator.state(circuit)))
+            assert len(helpers) == 3 * (count - 1)
+        assert abs(found[0][0] - _slow_energy(circuit, hamiltonian)) < 1e-11
+        for energy, gradient, state in found[1:]:
+            assert energy == found[0][0] and (gradient == found[0][1]).all() and (state == found[0][2]).all()
+
+
+def test_threads_share_a_minimization_and_hear_the_flag(threads: Callable[[int], list[None]]) -> None:
+    rng = np.random.default_rng([SEED, 71])
+    circuit, hamiltonian = random_circuit(13, 30, rng, gates=["rx", "ry", "rz", "cx"]), random_hamiltonian(13, 6, rng)
+    ends = []
+    for count in (1, 2):
+        helpers = threads(count)
+        helpers.clear()
+        objective = StatevectorSimulator().objective(circuit, hamiltonian)
+        ends.append(objective.minimize_compiled(circuit.angles, 12, 1e-12))
+        assert len(helpers) == count - 1, "the same threads for all of it"
+    assert ends[0].fun == ends[1].fun and (ends[0].x == ends[1].x).all()
+    simulator = StatevectorSimulator()
+    with stop_when(0.0) as stop:
+        while not stop:
+            time.sleep(0.001)
+        with pytest.raises(Interrupted):
+            simulator.expectation_and_gradient(circuit, hamiltonian)
+    endless = random_circuit(18, 3000, rng, gates=["rx", "rxx"])
+    with stop_when(0.05), pytest.raises(Interrupted):
+        for _ in range(1000):
+            simulator.expectation_and_gradient(endless, Hamiltonian({"Z" * 18: 1.0}))
+    energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
+    threads(1)
+    again = simulator.expectation_and_gradient(circuit, hamiltonian)
+    assert energy == again[0] and (gradient == again[1]).all()
+
+
+def test_a_worker_has_no_helpers(threads: Callable[[int], list[None]]) -> None:
+    helpers = threads(2)
+    simulator, circuit, hamiltonian = (
+        StatevectorSimulator(),
+        Circuit(13, [("ry", 12, 0.3)]),
+        Hamiltonian({"Z" * 13: 1.0}),
+    )
+    energies = list(workers.in_order(lambda _: simulator.expectation(circuit, hamiltonian), range(3), 2))
+    assert not helpers and energies == [simulator.expectation(circuit, hamiltonian)] * 3 and len(helpers) == 1

@@ -365,7 +365,8 @@ def test_insertion_gradients_and_gains_are_those_of_the_compiled_engines(noise: 
                 found = subject.insertion_gradients(chosen, hamiltonian, generators)
                 assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-10
         assert np.abs(subject.insertion_gradients(circuit, hamiltonian)).max() > 1e-3
-        for generators in (None, [*wide, "I" * n_qubits]):
+        exchange = Hamiltonian({"Y" * (n_qubits - 1) + letter: 0.5 for letter in "YX"})
+        for generators in (None, [*wide, "I" * n_qubits, exchange]):
             gains, angles = subject.append_gains(circuit, hamiltonian, generators)
             expected_gains, expected_angles = compiled.append_gains(circuit, hamiltonian, generators)
             assert np.abs(gains - expected_gains).max() < 1e-10
