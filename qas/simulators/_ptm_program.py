@@ -771,9 +771,7 @@ def _evaluate(where, scalar):
         places = pointer_to(read(table, STRINGS), np.int64)
         weight = pointer_to(read(table, STRINGS + 1), np.float64)
         count, mode = read(table, N_STRINGS), read(asked, MODE)
-        if stopped(frame.stop) and not serves:
-            halt_if(seat, True)
-        if not meet(seat):
+        if not _goes_on(frame):
             energy = math.nan
         elif mode == GRADIENT:
             products = pointer_to(read(asked, WORK + 2), np.float64)

@@ -28,8 +28,8 @@ from qas.simulators.insertions import Curves, Generators
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 13
-"""Largest register: one state of 13 qubits takes 0.5 GB; a gradient keeps about three, and one more for each time that
-noise has shrunk the state too much to undo it."""
+"""Largest register: one state of 13 qubits takes 0.5 GB; a gradient keeps about three, and up to
+`GRADIENT_STATES` where noise has shrunk states too much to undo it."""
 
 STORED_QUBITS = 6
 """States of at most so many qubits are kept for the gradient: reading them again is cheaper than undoing blocks."""

@@ -324,7 +324,7 @@ def test_states_calculated_again_give_the_gradient_of_kept_ones(monkeypatch: pyt
                 pieces.append(len(simulator.compiled(again).program.actions))
             assert energy == pytest.approx(kept, abs=1e-13)
             assert np.abs(gradient - slopes).max() < 1e-12
-    assert min(pieces) > 2 and max(pieces) > 50
+    assert sum(count > 2 for count in pieces) > 10 and max(pieces) > 50
 
 
 def test_single_precision_keeps_what_it_states() -> None:
