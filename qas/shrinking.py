@@ -49,7 +49,7 @@ _LOOK = 24
 _LOOKED_AT = 16, 64
 """Fewest and most cuts that are compared before the last stage: a third of them."""
 _TRIES = {False: 4, True: 16}
-"""Cuts of CX in a row that may fail, in the last stage or before it, and rotations before it; there all are tried."""
+"""Cuts of CX in a row that may fail before the last stage and in it. Rotations: before it as many, in it all."""
 _MOVES_TRIED = 2
 """Moves of a round that are optimized to the end."""
 _SHAKES = (0.1, 0.3)
@@ -78,6 +78,11 @@ class Shrunk:
     """nothing more goes; False: the budget, or Ctrl-C, ended it"""
     interrupted: bool = False
     """it was Ctrl-C, or another signal"""
+
+    @property
+    def circuits(self) -> list[Result]:
+        """`best`, and those of `front` that are others."""
+        return [self.best, *(result for result in self.front if result.circuit != self.best.circuit)]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, with each circuit as OpenQASM 3."""
@@ -217,6 +222,7 @@ def shrinking(
     lowered = compress(native(circuit))
     start = meter.evaluate(lowered, rng, max_evaluations=_MOST, exact_start=True)
     if start.error > tolerance:
+        meter.left()  # where the budget has cut the optimization short, that is what ends it
         unit = short_unit(meter.problem.unit)
         raise QasError(
             f"the circuit misses the tolerance to begin with: its error is {start.error:.3g} {unit} with its angles "

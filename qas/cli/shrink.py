@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         from qas.publishing import publish
 
-        places = ["", f"front        {publish(found.front, found.problem, arguments.out)}"]
+        places = ["", f"front        {publish(found.circuits, found.problem, arguments.out)}"]
     done = show.answer(arguments, found.to_json(), *_text(found), *places)
     return INTERRUPTED if found.interrupted else done
 

@@ -213,6 +213,8 @@ def test_what_cannot_be_shrunk_is_refused(layered: Circuit) -> None:
     with pytest.raises(QasError, match="tolerance"):
         qas.shrink(layered, "lih-4", tolerance=0.0)
     with pytest.raises(QasError, match="give a larger one"):
+        qas.shrink(layered, "lih-4", tolerance=1e-3, evaluations=3)
+    with pytest.raises(QasError, match="give a larger one"):
         qas.shrink(layered, "lih-4", tolerance=1e-3, seconds=1e-6)
 
 
@@ -238,6 +240,7 @@ def test_the_referee_confirms_what_was_written(published: Path) -> None:
     assert "all claims are true" in told.stdout and all(row["file"] in told.stdout for row in rows)
     text = (published / rows[0]["file"]).read_text()
     circuit = qasm3.loads(text)
+    assert min(row["gates"] for row in rows if row["cnots"] == rows[0]["cnots"]) == rows[0]["gates"]
     assert circuit.count_ops()["cx"] == rows[0]["cnots"]
     assert Circuit.from_qasm(text).two_qubit_gates == rows[0]["cnots"]
 
