@@ -113,9 +113,10 @@ def _commute(a: Gate, b: Gate) -> bool:
 
 def _partner(gates: Sequence[Gate | None], gate: Gate) -> int:
     """The last gate that `gate`, coming after all, can stand beside and merge with; -1: none."""
+    qubits = set(gate.qubits)
     for position in range(len(gates) - 1, -1, -1):
         other = gates[position]
-        if other is None or not set(other.qubits) & set(gate.qubits):
+        if other is None or qubits.isdisjoint(other.qubits):
             continue
         if other.name == gate.name and other.qubits == gate.qubits:
             return position
@@ -143,13 +144,12 @@ def _meet(circuit: Circuit) -> Circuit:
 def _without_wraps(circuit: Circuit) -> Circuit:
     """cx(a, b) cx(b, c) cx(a, b) becomes cx(a, c) cx(b, c), and with all CX turned round the same."""
     gates = list(circuit.gates)
-    for last in range(len(gates)):
-        if gates[last].name != "cx":
+    for last, outer in enumerate(gates):
+        if outer.name != "cx":
             continue
-        between = [
-            k for k in range(last - 1, -1, -1) if set(gates[k].qubits) & set(gates[last].qubits)
-        ]  # nearest first
-        blocking = next((k for k in between if not _commute(gates[k], gates[last])), None)
+        qubits = set(outer.qubits)
+        before = (k for k in range(last - 1, -1, -1) if not qubits.isdisjoint(gates[k].qubits))
+        blocking = next((k for k in before if not _commute(gates[k], outer)), None)
         if blocking is None or gates[blocking].name != "cx":
             continue
         replaced = _unwrapped(gates, blocking, last)

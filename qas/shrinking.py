@@ -46,9 +46,12 @@ _ROUNDS = 3
 """Times that rotations are ranked before the CX of a stage go."""
 _LOOK = 24
 """Evaluations after which deletions of CX are compared."""
-_FEWEST_LOOKED_AT = 16
+_LOOKED_AT = 16, 64
+"""Fewest and most cuts that are compared before the last stage: a third of them."""
 _TRIES = {False: 4, True: 16}
-"""Cuts of CX in a row that may fail, in the last stage or before it, and rotations before it; there all are tried."""
+"""Cuts of CX in a row that may fail before the last stage and in it. Rotations: before it as many, in it all."""
+_MOVES_TRIED = 2
+"""Moves of a round that are optimized to the end."""
 _SHAKES = (0.1, 0.3)
 """Standard deviations, in radians, of what is added to the angles where nothing more goes, for another minimum."""
 _TURNS = ((0.0, 0.0), (math.pi, 0.0), (0.0, math.pi), (math.pi, math.pi), (0.5 * math.pi,) * 2, (-0.5 * math.pi,) * 2)
@@ -75,6 +78,11 @@ class Shrunk:
     """nothing more goes; False: the budget, or Ctrl-C, ended it"""
     interrupted: bool = False
     """it was Ctrl-C, or another signal"""
+
+    @property
+    def circuits(self) -> list[Result]:
+        """`best`, and those of `front` that are others."""
+        return [self.best, *(result for result in self.front if result.circuit != self.best.circuit)]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able, with each circuit as OpenQASM 3."""
@@ -106,6 +114,7 @@ def shrink(
     seconds: float | None = None,
     evaluations: int | None = None,
     seed: int = 0,
+    moves: int = 0,
     on_accept: Callable[[Evaluation], None] | None = None,
 ) -> Shrunk:
     """The circuit with as few CX, and then gates, as are found to do at an accuracy.
@@ -121,6 +130,7 @@ def shrink(
         seconds: longest time, or None.
         evaluations: most calls of the objective, or None.
         seed: fixes what is drawn.
+        moves: rounds in a row that may bring nothing, of walking on where nothing more goes (see `shrinking`).
         on_accept: called with each circuit that was found, as it comes.
 
     Raises:
@@ -147,15 +157,15 @@ def shrink(
     meter = Meter(evaluator, budget)
     meter.simulator.check_size(target.n_qubits)
     target.error(0.0)  # a problem too large to be solved is refused here, not after minutes
-    return _shrunk(circuit, target, meter, allowed, rng, on_accept)
+    steps = shrinking(circuit, meter, allowed, rng, moves=whole_number("moves", moves, 0))
+    return _shrunk(target, meter, allowed, steps, on_accept)
 
 
 def _shrunk(
-    circuit: Circuit,
     problem: Problem,
     meter: Meter,
     tolerance: float,
-    rng: np.random.Generator,
+    steps: Generator[Evaluation, None, None],
     on_accept: Callable[[Evaluation], None] | None,
 ) -> Shrunk:
     began, finished = time.perf_counter(), False
@@ -166,7 +176,7 @@ def _shrunk(
         first_signal_asks(lambda: None),
         stop_when(deadline) as stop,
         suppress(SearchEnded, Interrupted),
-        closing(shrinking(circuit, meter, tolerance, rng)) as steps,
+        closing(steps),
     ):
         for evaluation in steps:
             found.append((evaluation, meter.evaluations))
@@ -189,7 +199,7 @@ def _shrunk(
 
 
 def shrinking(
-    circuit: Circuit, meter: Meter, tolerance: float, rng: np.random.Generator
+    circuit: Circuit, meter: Meter, tolerance: float, rng: np.random.Generator, *, moves: int = 0
 ) -> Generator[Evaluation, None, None]:
     """Every circuit that is found on the way from a circuit to the smallest of at most an error.
 
@@ -197,7 +207,9 @@ def shrinking(
         circuit: any, on the qubits of the meter's problem.
         meter: judges, and counts.
         tolerance: largest error, problem's unit.
-        rng: draws starts.
+        rng: draws starts and moves.
+        moves: rounds in a row that may bring nothing, of walking where nothing more goes: one CX is put elsewhere, and
+            CX are taken out from there.
 
     Yields:
         The circuit in {rx, ry, rz, cx}, rewritten and its angles optimized; then each that was accepted after it, its
@@ -210,13 +222,14 @@ def shrinking(
     lowered = compress(native(circuit))
     start = meter.evaluate(lowered, rng, max_evaluations=_MOST, exact_start=True)
     if start.error > tolerance:
+        meter.left()  # where the budget has cut the optimization short, that is what ends it
         unit = short_unit(meter.problem.unit)
         raise QasError(
             f"the circuit misses the tolerance to begin with: its error is {start.error:.3g} {unit} with its angles "
             f"optimized, and at most {tolerance:.3g} {unit} is asked for".replace("  ", " ")
         )
     yield start
-    yield from _Shrinker(start, meter, tolerance, rng).run()
+    yield from _Shrinker(start, meter, tolerance, rng, moves).run()
 
 
 class _Cut(NamedTuple):
@@ -234,12 +247,12 @@ class _Shrinker:
 
     Args:
         start: where to begin.
-        meter, tolerance, rng: as of `shrinking`.
+        meter, tolerance, rng, moves: as of `shrinking`.
     """
 
-    def __init__(self, start: Evaluation, meter: Meter, tolerance: float, rng: np.random.Generator) -> None:
+    def __init__(self, start: Evaluation, meter: Meter, tolerance: float, rng: np.random.Generator, moves: int) -> None:
         self.current = start
-        self.meter, self.tolerance, self.rng = meter, tolerance, rng
+        self.meter, self.tolerance, self.rng, self.moves = meter, tolerance, rng, moves
         self.hamiltonian = require_hamiltonian(meter.problem, "shrinking").hamiltonian
 
     def run(self) -> Iterator[Evaluation]:
@@ -254,6 +267,7 @@ class _Shrinker:
             before = self.current.circuit.two_qubit_gates
             yield from self._fewer_rotations(self.tolerance, last=True)
             yield from self._from_other_minima()
+            yield from self._by_moves()
             if self.current.circuit.two_qubit_gates == before:
                 return
 
@@ -268,6 +282,27 @@ class _Shrinker:
             if (yield from self._cut_from(found, self.tolerance, last=False)):
                 while (yield from self._fewer_cx(self.tolerance, last=True)):
                     pass
+
+    def _by_moves(self) -> Iterator[Evaluation]:
+        """Walk over circuits of as many CX within the tolerance, and take out CX on the way."""
+        parent, left = self.current, self.moves
+        while left and self.current.circuit.two_qubit_gates:
+            left -= 1
+            parent = self._moved(parent) or self.current
+            if (yield from self._cut_from(parent, self.tolerance, last=False)):
+                while (yield from self._fewer_cx(self.tolerance, last=True)):
+                    pass
+                parent, left = self.current, self.moves
+
+    def _moved(self, parent: Evaluation) -> Evaluation | None:
+        """The best of some circuits with one CX elsewhere; None if all of them miss the tolerance."""
+        base = _dressed(compress(parent.circuit))
+        trials = (_with_a_move(base, self.rng) for _ in range(_LOOKED_AT[0]))
+        with closing(self.meter.evaluate_many(trials, self.rng, max_evaluations=_LOOK, exact_start=True)) as looks:
+            nearest = sorted(looks, key=lambda found: found.error)[:_MOVES_TRIED]
+        tried = [self._optimized(found.circuit) for found in nearest]
+        best = min(tried, key=lambda found: found.error)
+        return best if best.error <= self.tolerance else None
 
     def _optimized(self, circuit: Circuit, most: int = _DECIDES) -> Evaluation:
         return self.meter.evaluate(circuit, self.rng, max_evaluations=most, exact_start=True)
@@ -320,7 +355,8 @@ class _Shrinker:
     def _looked_at(self, base: Circuit, groups: list[tuple[int, ...]], bound: float, last: bool) -> list[_Cut]:
         """Cuts, the most promising first, by their errors after a short optimization."""
         cuts = sorted((self._screened(base, group) for group in groups), key=lambda cut: cut.error)
-        many = len(cuts) if last else max(_FEWEST_LOOKED_AT, len(cuts) // 3)
+        least, most = _LOOKED_AT
+        many = len(cuts) if last else min(max(least, len(cuts) // 3), most)
         trials = [_without(base, base, {}, cut) for cut in cuts[:many]]
         looked = []
         with closing(
@@ -429,6 +465,22 @@ def _turns_of(base: Circuit, found: Circuit, positions: tuple[int, ...]) -> np.n
     offsets = [p + 3 * k for k, p in enumerate(sorted(positions))]
     assert len(found) == len(base) + 3 * len(positions)
     return np.array([gate.angles[0] for start in offsets for gate in found.gates[start : start + 4]])
+
+
+def _with_a_move(circuit: Circuit, rng: np.random.Generator) -> Circuit:
+    """The circuit with one CX substituted and another put in, half of the time on one of the same qubits."""
+    gates = list(circuit.gates)
+    old = int(rng.choice([k for k, gate in enumerate(gates) if gate.name == "cx"]))
+    first, second = (int(q) for q in rng.choice(circuit.n_qubits, 2, replace=False))
+    shared = gates[old].qubits[int(rng.integers(2))]
+    if rng.random() < 0.5 and shared != second:
+        first = shared
+    turns = [np.array([rz, 0.0, rx, 0.0]) for rz, rx in (_TURNS[int(k)] for k in rng.integers(len(_TURNS), size=2))]
+    new = Gate("cx", (first, second) if rng.random() < 0.5 else (second, first))
+    place = int(rng.integers(len(gates) + 1))
+    gates[old : old + 1] = _substitute(gates[old], turns[0])
+    gates[place:place] = [new, *_substitute(new, turns[1])]
+    return Circuit(circuit.n_qubits, gates)
 
 
 def _dressed(circuit: Circuit) -> Circuit:

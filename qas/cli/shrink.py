@@ -32,6 +32,8 @@ def add(commands: Any) -> None:
     option("--seconds", "S", "longest time (default: until nothing more goes)", read.seconds)
     option("--evaluations", "N", "most calls of the objective", read.count)
     option("--seed", "N", "fixes what is drawn (default 0)", read.natural, default=0)
+    about = "rounds in a row that may bring nothing, of moving CX where nothing more goes (default 0)"
+    option("--moves", "N", about, read.natural, default=0)
     option("-o --out", "DIR", "folder for the front, new or empty: OpenQASM 3 and JSON (default: none is written)")
     parser.output(progress=True)
 
@@ -47,13 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
         circuit,
         problem,
         on_accept=None if arguments.quiet else _Progress(),
-        **read.given(arguments, "tolerance", "engine", "seconds", "evaluations", "seed"),
+        **read.given(arguments, "tolerance", "engine", "seconds", "evaluations", "seed", "moves"),
     )
     places = []
     if arguments.out is not None:
         from qas.publishing import publish
 
-        places = ["", f"front        {publish(found.front, found.problem, arguments.out)}"]
+        places = ["", f"front        {publish(found.circuits, found.problem, arguments.out)}"]
     done = show.answer(arguments, found.to_json(), *_text(found), *places)
     return INTERRUPTED if found.interrupted else done
 
