@@ -104,7 +104,9 @@ class BeamAgent(Agent):
                 gains, angles = self.guide.append_gains(circuit)
             best = np.argsort(-gains, kind="stable")[: self.strings]
             best = best[gains[best] > 1e-10]
-            tried = {index: sign * float(angles[string]) for string in best for index, sign in self._turning[string]}
+            tried: dict[int, float | None] = {
+                index: sign * float(angles[string]) for string in best for index, sign in self._turning[string]
+            }
             if not tried:
                 tried = dict.fromkeys(range(len(self.extensions)))
             self.chosen += [(which, index, angle) for index, angle in tried.items()]

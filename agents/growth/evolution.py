@@ -170,7 +170,7 @@ class EvolutionAgent(Agent):
         study, rng = self._study(guide, parent), self.rng
         kind = rng.random()
         deleted: set[int] = set()
-        inserted = []
+        inserted: list[tuple[int, tuple[Gate, ...]]] = []
         if kind < _DELETE + _EXCHANGE:
             cheapest = np.argsort(study.costs, kind="stable").tolist()
             for _ in range(1 + rng.poisson(0.3)):
