@@ -1,0 +1,9 @@
+OPENQASM 3.0;
+include "stdgates.inc";
+qubit[9] q;
+x q[0];
+x q[2];
+x q[3];
+x q[4];
+x q[5];
+x q[7];
