@@ -12,7 +12,7 @@ import numpy as np
 
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
-from qas.gates import GATES
+from qas.gates import gate_spec
 from qas.meter import Meter
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
@@ -45,10 +45,10 @@ class Insertion(NamedTuple):
 def pauli_insertions(alphabet: Alphabet) -> dict[str, list[Insertion]]:
     """Pauli string -> the ways to turn about it: single rotations, and rotations between two equal Clifford gates."""
     found: dict[str, list[Insertion]] = {}
-    rotations = [gate for gate in alphabet.placed if GATES[gate.name].axis]
+    rotations = [gate for gate in alphabet.placed if gate_spec(gate.name).axis]
     cliffords = [gate for gate in alphabet.placed if gate.name in ("cx", "cz")]
     for gate in rotations:
-        letters = dict(zip(gate.qubits, GATES[gate.name].axis or "", strict=True))
+        letters = dict(zip(gate.qubits, gate_spec(gate.name).axis or "", strict=True))
         found.setdefault(_string(alphabet.n_qubits, letters), []).append(Insertion((), gate, (), 1.0, len(letters) - 1))
     for clifford, gate in itertools.product(cliffords, rotations):
         if len(gate.qubits) == 1 and gate.qubits[0] in clifford.qubits:
@@ -91,7 +91,7 @@ _PAULIS = {
 def _conjugated(clifford: Gate, rotation: Gate) -> tuple[dict[int, str], float]:
     """C P C of a self-inverse gate C: letters by qubit, and the sign."""
     first, second = clifford.qubits
-    matrix, axis = GATES[clifford.name].matrix(), GATES[rotation.name].axis
+    matrix, axis = gate_spec(clifford.name).matrix(), gate_spec(rotation.name).axis
     here = [axis if q in rotation.qubits else "I" for q in (first, second)]
     turned = matrix @ np.kron(_PAULIS[here[1] or "I"], _PAULIS[here[0] or "I"]) @ matrix
     for low, high in itertools.product("IXYZ", repeat=2):

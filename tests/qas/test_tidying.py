@@ -78,6 +78,6 @@ def test_a_run_reports_a_tidy_front_and_goes_on_from_the_other(tmp_path: Path) -
     assert whole.evaluations == 2000 and 0 < whole.tidying <= 200
     for result in whole.front:
         assert (np.abs(result.circuit.angles) <= np.pi).all()
-        assert merge_runs(result.circuit, ["u"]) is result.circuit
+        assert merge_runs(result.circuit, ["u", "ry", "rx"]) is result.circuit
     part = search("part", 900)
     assert found(resume(part.path, evaluations=2000, report=False)) == found(whole)
