@@ -67,7 +67,7 @@ class CompactAgent(Agent):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {"problem": "h2-4", "options": {"candidates": 3}}
+        return {"problem": "heisenberg-3", "options": {"candidates": 2, "tolerance": 0.1}}
 
     def _adapt(self) -> AdaptAgent:
         names = ("pool", "generalized", "start", "rank", "candidates", "layers", "choices")
