@@ -41,11 +41,14 @@ def found_before(folder: Path, problem: Any) -> list[Result]:
 
 
 def republish(results: list[Result], problem: Any, folder: Path) -> None:
-    new = folder.with_name(f"{folder.name}.new")
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    for left in (new, old):  # of a run that was cut off
+        shutil.rmtree(left, ignore_errors=True)
     publish(results, problem, new)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(old)
     new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def row_of(run: Any, seed: int, options: str) -> dict[str, Any]:

@@ -41,9 +41,10 @@ def publish(results: Iterable[Result], problem: Problem, folder: str | os.PathLi
     with new_folder(folder, "the front", stem=f"{problem.name}-front") as path:
         rows, names = [], set[str]()
         for result in ordered:
-            name = f"{result.two_qubit_gates:02}cx"
-            name = f"{name}.qasm" if name not in names else f"{name}-{result.gates}gates.qasm"
-            names.add(name.removesuffix(".qasm"))
+            stem = f"{result.two_qubit_gates:02}cx"
+            tries = (f"{stem}.qasm", *(f"{stem}-{k}.qasm" for k in range(2, len(ordered) + 1)))
+            name = next(name for name in tries if name not in names)
+            names.add(name)
             write_atomic(path / name, result.circuit.decompose().to_qasm())
             rows.append({"file": name, **claims(result)})
         problem.save(path / "problem.json")

@@ -168,4 +168,4 @@ class BeamAgent(Agent):
         self.beam = [(error, Circuit(n, gates)) for error, gates in state["beam"]]
         self.pending = [(error, Circuit(n, gates)) for error, gates in state["pending"]]
         self.position = int(state["position"])
-        self.chosen = [(int(which), int(extension), angle) for which, extension, angle in state["chosen"]]
+        self.chosen = [(int(which), int(extension), angle) for which, extension, angle in state.get("chosen", ())]

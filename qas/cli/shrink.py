@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from qas.cli import INTERRUPTED, show
@@ -39,7 +40,9 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    circuit, problem, _ = read_target(arguments)
+    circuit, problem, noise = read_target(arguments)
+    if noise is not None:
+        print("shrinking compares exact energies: the noise of the run is left out", file=sys.stderr)
     from qas.files import new_folder
     from qas.shrinking import shrink
 

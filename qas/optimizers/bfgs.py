@@ -277,9 +277,10 @@ def minimize_bfgs(
     if inverse_hessian is not None:
         hessian[:] = _checked_inverse(inverse_hessian, len(x))
     asked = simulator.call(circuit, hamiltonian)
-    engine, table, stop = asked.entry.address, asked.address, interrupt.current().address
+    engine, table = asked.entry.address, asked.address
 
     def run() -> tuple[float, int, int, int]:
+        stop = interrupt.current().address
         with asked.together():
             return bfgs(engine, table, x, gradient, hessian, known, limit, float(tolerance), stop)
 

@@ -573,13 +573,16 @@ def _run(frame, first_step, last_step, keep):
 
 
 @compiled(inline=True)
-def _products(k, digits):
-    """Where the products of bra and ket of a step are, in rows of `Work.maps` of each thread, and how many parts."""
-    return (k & 1) * PARTS if _large(digits) else 2 * PARTS, PARTS if digits >= SHARED_DIGITS else 1
+def _products(turn, digits):
+    """Where the products of bra and ket of a step are, in rows of `Work.maps` of the leader, and how many parts.
+
+    Large blocks take turns (0 or 1): the leader still reads those of one while others write those of the next.
+    """
+    return turn * PARTS if _large(digits) else 2 * PARTS, PARTS if digits >= SHARED_DIGITS else 1
 
 
 @compiled(spliced=True)
-def _back(frame, step, k, bras, shared_products):
+def _back(frame, step, k, turn, bras, shared_products):
     """One block of the reverse sweep, or this thread's share of it."""
     digits, op = read(step, DIGITS), read(step, OPERATION)
     low_map = at(frame.maps, 24 * (MAPS + k))
@@ -591,7 +594,7 @@ def _back(frame, step, k, bras, shared_products):
     if undo:
         _set_inverse(frame.scratch, low_map, high_map, low_kind, high_kind)
     sums = at(frame.scratch, SUMS)
-    row, parts = _products(k, digits)
+    row, parts = _products(turn, digits)
     first_part, last_part = share(frame.seat, parts) if parts > 1 else (0, 1)
     tiles = _tiles(digits)
     for part in range(first_part, last_part):
@@ -607,10 +610,10 @@ def _back(frame, step, k, bras, shared_products):
 
 
 @compiled(spliced=True)
-def _slopes_of(frame, k):
+def _slopes_of(frame, k, turn):
     """Add the derivatives of the angles of a block, whose products all threads have left."""
     step = at(frame.steps, COLUMNS * k)
-    row, parts = _products(k, read(step, DIGITS))
+    row, parts = _products(turn, read(step, DIGITS))
     products = at(frame.maps, 24 * row)
     for part in range(1, parts):
         for i in range(24):
@@ -630,7 +633,7 @@ def _sweep(frame, first_step, last_step, shared_products):
     """
     vectors, leads = frame.vectors, number(frame.seat) == 0
     bras = at(vectors, read(frame.steps, KET_SIZE))
-    waiting = 0
+    waiting = turn = 0
     for k in range(last_step, first_step - 1, -1):
         step = at(frame.steps, COLUMNS * k)
         digits, kind = read(step, DIGITS), read(step, TYPE)
@@ -638,15 +641,17 @@ def _sweep(frame, first_step, last_step, shared_products):
             if not _goes_on(frame):
                 return False
             if leads and waiting:
-                _slopes_of(frame, waiting)
+                _slopes_of(frame, waiting, turn)
             waiting = 0
         if kind == BLOCK:
+            if _large(digits):
+                turn = 1 - turn
             if leads or digits >= SHARED_DIGITS:
-                _back(frame, step, k, bras, shared_products)
+                _back(frame, step, k, turn, bras, shared_products)
             if _large(digits):
                 waiting = k
             elif leads:
-                _slopes_of(frame, k)
+                _slopes_of(frame, k, turn)
         elif leads:
             bra, ket = at(bras, read(step, HOME)), at(vectors, read(step, NEW_KET))
             if kind == JOIN:
@@ -667,7 +672,7 @@ def _sweep(frame, first_step, last_step, shared_products):
     if not _goes_on(frame):
         return False
     if leads and waiting:
-        _slopes_of(frame, waiting)
+        _slopes_of(frame, waiting, turn)
     return True
 
 

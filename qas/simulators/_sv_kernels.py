@@ -1161,7 +1161,7 @@ def _energy(psi, size, masks, real, imag, complex_matrix, shared, seat, stop, pa
     if not _goes_on(seat, stop):
         return math.nan
     energy = 0.0
-    for piece in range(PIECES):
+    for piece in range(PIECES if number(seat) == 0 else 0):  # the leader may have left with the memory
         energy += read(shared, piece)
     return energy
 

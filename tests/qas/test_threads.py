@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qas.circuits import Circuit
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel, amplitude_damping, depolarizing
 from qas.optimizers import minimize
@@ -58,6 +59,22 @@ def test_any_number_of_threads_gives_the_same_bits(n_qubits: int, kind: str, mon
         found.append((energy, simulator.expectation(circuit, hamiltonian), gradient.tobytes(), vector.tobytes()))
     assert found[0] == found[1] == found[2] and abs(found[0][0]) > 1e-3
     assert _all_workers_idle()
+
+
+def test_gates_on_a_second_small_group_between_those_of_a_shared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of groups that threads share and of groups that they do not, in turn."""
+    rng = np.random.default_rng(5)
+    gates = [g for q in range(8) for g in (("ry", q, rng.normal()), ("cx", (q, q + 1)))]
+    for _ in range(8):
+        q = int(rng.integers(8))
+        gates += [("ry", q, rng.normal()), ("ry", q + 1, 0.2), ("cx", (q, q + 1)), ("rx", 9, 0.3), ("cx", (9, 10))]
+    circuit = Circuit(11, [*gates, ("ry", 9, 0.7), ("cx", (8, 9)), ("ry", 8, 0.4)])
+    found = []
+    for count in (1, 2, 3):
+        _use(monkeypatch, count)
+        simulator = PauliTransferSimulator(NOISES["undone"])
+        found += [simulator.expectation_and_gradient(circuit, _ising(11))[1] for _ in range(4)]
+    assert np.ptp(found, axis=0).max() == 0.0 and np.abs(found[0]).max() > 1e-3
 
 
 def test_a_minimization_in_threads_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
