@@ -53,10 +53,8 @@ def prepared(circuit: Circuit, *, seed: int = 0) -> Circuit | None:
         return None
     rng = np.random.default_rng(seed)
     found = [_Frame(circuit.n_qubits, turns[0], rng).run(turns[1]) for _ in range(_TRIES)]
-    made = [gates for gates in found if gates is not None]
-    if not made:
-        return None
-    return Circuit(circuit.n_qubits, min(made, key=lambda gates: sum(g.name == "cx" for g in gates)))
+    made = [Circuit(circuit.n_qubits, gates) for gates in found if gates is not None]
+    return min(made, key=lambda one: one.two_qubit_gates, default=None)
 
 
 class _Turn(NamedTuple):
