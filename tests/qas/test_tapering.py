@@ -29,7 +29,7 @@ def symmetric(seed: int, most: int = 4) -> Hamiltonian:
     """Random terms that commute with one or two random strings."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, most + 1))
-    planted = ["".join(rng.choice(list("IXYZ"), n)) for _ in range(int(rng.integers(1, 3)))]
+    planted = ["".join([*rng.choice(list("IXYZ"), n - 1), rng.choice(list("XYZ"))]) for _ in range(rng.integers(1, 3))]
     drawn = ("".join(rng.choice(list("IXYZ"), n)) for _ in range(40))
     kept = [string for string in drawn if all(commute(string, each) for each in planted)]
     return Hamiltonian([(string, float(rng.normal())) for string in [*kept[:8], "I" * n]])
