@@ -133,7 +133,10 @@ class BeamAgent(Agent):
             if angle is not None and count == 1:
                 angles = (angle,)
             grown = grown.insert(len(grown), Gate(gate.name, gate.qubits, angles))
-        return grown if len(self.search.problem.simplify(grown)) == len(grown) else None
+        short = self.search.problem.simplify(grown)
+        if angle is not None:  # of two equal gates around a rotation the first may do nothing here
+            return short if len(short) > len(circuit) else None
+        return grown if len(short) == len(grown) else None
 
     def _advance(self) -> None:
         kept: list[tuple[float, Circuit]] = []
