@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.gates import gate_spec
+from qas.gates import DIAGONAL_GATES, gate_spec
 
 MOST_STATES = 1 << 13
 """More basis states than these are not followed: the state counts as unknown from there on."""
@@ -112,7 +112,6 @@ def lower(circuit: Circuit, *, from_zero: bool = False) -> Lowering:
 
 
 # ---------------------------------------------------------------------- which basis states occur
-_DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 
 
 def states_after(states: np.ndarray, gate: Gate) -> np.ndarray | None:
@@ -121,7 +120,7 @@ def states_after(states: np.ndarray, gate: Gate) -> np.ndarray | None:
     Args:
         states: those that may occur before it, int64, sorted.
     """
-    if gate.name in _DIAGONAL:
+    if gate.name in DIAGONAL_GATES:
         return states
     bits = [1 << q for q in gate.qubits]
     flipped = states ^ sum(bits)

@@ -143,6 +143,9 @@ EXCITATIONS: dict[str, GateSpec] = {
 }
 """Gates that are decomposed into those of `GATES` wherever they are run or counted."""
 
+DIAGONAL_GATES = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
+"""Gates whose matrices are diagonal."""
+
 POOL_GATES = ("x", "y", "z", "h", "rx", "ry", "rz", "cx", "cz", "u", "swap")
 """The eleven gates of the published pools, in their order (arXiv:2401.11576, code release)."""
 

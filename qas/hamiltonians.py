@@ -92,9 +92,8 @@ class Hamiltonian:
     @cached_property
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
         """Bit masks (x, z) of each string, int64, shape (n_terms,) each: X -> x, Z -> z, Y -> both."""
-        x = [sum(1 << q for q, letter in enumerate(reversed(p)) if letter in "XY") for p in self.strings]
-        z = [sum(1 << q for q, letter in enumerate(reversed(p)) if letter in "ZY") for p in self.strings]
-        return np.array(x, dtype=np.int64), np.array(z, dtype=np.int64)
+        x, z = np.array([string_masks(p) for p in self.strings], dtype=np.int64).reshape(-1, 2).T.copy()
+        return x, z
 
     @cached_property
     def xor_diagonals(self) -> tuple[np.ndarray, np.ndarray]:
@@ -322,6 +321,12 @@ class Hamiltonian:
             "a Hamiltonian is a SparsePauliOp, a dict of Pauli strings or a Hermitian matrix, got "
             f"{type(source).__name__}"
         )
+
+
+def string_masks(string: str) -> tuple[int, int]:
+    """Bit masks (x, z) of a Pauli string: X -> x, Z -> z, Y -> both; the rightmost letter is bit 0."""
+    x = sum(1 << q for q, letter in enumerate(reversed(string)) if letter in "XY")
+    return x, sum(1 << q for q, letter in enumerate(reversed(string)) if letter in "ZY")
 
 
 def walsh_hadamard(array: np.ndarray) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError
-from qas.gates import EXCITATIONS, GATES, gate_spec
+from qas.gates import DIAGONAL_GATES, EXCITATIONS, GATES, gate_spec
 
 _SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
-_DIAGONAL = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 
 
 def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
@@ -48,7 +47,11 @@ def _pass(gates: list[Gate], n_qubits: int, tolerance: float, whole: bool) -> li
         first, second, many = qubits[0], qubits[-1], len(qubits) > 2
         if ground[first] or ground[second]:
             every = ground[first] and ground[second] and not (many and not all(ground[q] for q in qubits))
-            if (every and (name in _DIAGONAL or spec.exchanges)) or (name == "cx" and ground[first]) or name == "cz":
+            if (
+                (every and (name in DIAGONAL_GATES or spec.exchanges))
+                or (name == "cx" and ground[first])
+                or name == "cz"
+            ):
                 continue
         turns = spec.axis or spec.exchanges  # the same up to its sign after 2π
         small = turns and abs(math.remainder(gate.angles[0], 2 * math.pi)) < tolerance

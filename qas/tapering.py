@@ -12,7 +12,7 @@ import numpy as np
 
 from qas.checks import shortened
 from qas.errors import QasError, TooLargeError
-from qas.hamiltonians import Hamiltonian
+from qas.hamiltonians import Hamiltonian, string_masks
 
 MAX_QUBITS = 62
 """Largest operator: strings are held as pairs of 64-bit masks."""
@@ -86,12 +86,6 @@ def _independent(strings: list[int], of_these: list[int]) -> list[int]:
         if string:
             left.append(string)
     return left
-
-
-def _masks(string: str) -> tuple[int, int]:
-    """Bit masks (x, z) of a Pauli string."""
-    bits = {letters: sum(1 << q for q, c in enumerate(reversed(string)) if c in letters) for letters in ("XY", "ZY")}
-    return bits["XY"], bits["ZY"]
 
 
 def _odd(masks: np.ndarray) -> np.ndarray:
@@ -190,7 +184,7 @@ class Tapering:
         """Whether every term of an operator on all qubits commutes with the symmetries."""
         self._check_size(operator.n_qubits)
         x, z = operator.masks
-        return not any((_odd(x & v) ^ _odd(z & u)).any() for u, v in map(_masks, self.strings))
+        return not any((_odd(x & v) ^ _odd(z & u)).any() for u, v in map(string_masks, self.strings))
 
     def taper(self, operator: Hamiltonian) -> Hamiltonian:
         """What an operator does in the sector, on the qubits that stay; strings that become equal are added up.
@@ -233,7 +227,7 @@ class Tapering:
 
         A symmetry that is multiplied by an earlier one keeps a value: that of the product.
         """
-        pending = [(*_masks(string), sign) for string, sign in zip(self.strings, self.sector, strict=True)]
+        pending = [(*string_masks(string), sign) for string, sign in zip(self.strings, self.sector, strict=True)]
         steps = []
         for k in range(len(pending)):
             x, z, sign = pending[k]

@@ -12,14 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qas.hamiltonians import string_masks, walsh_hadamard
+
 SIGN = 62
 """Bit of an entry's index that is set where the entry's sign is turned."""
-
-
-def string_masks(string: str) -> tuple[int, int]:
-    """Bit masks (x, z) of a Pauli string: X -> x, Z -> z, Y -> both; the rightmost letter is bit 0."""
-    x = sum(1 << q for q, letter in enumerate(reversed(string)) if letter in "XY")
-    return x, sum(1 << q for q, letter in enumerate(reversed(string)) if letter in "YZ")
 
 
 # ---------------------------------------------------------------------- products
@@ -148,7 +144,7 @@ def _frame(n_qubits: int, zs: list[int], weights: np.ndarray) -> _Frame:
     values = np.zeros(1 << len(checks), dtype=np.complex128)
     for part, weight in zip(parts, weights, strict=True):
         values[sum(int(bit) << j for j, bit in enumerate(part))] += weight
-    values = _transformed(values)
+    walsh_hadamard(values)
 
     def signed(index: int) -> int:
         return index | ((index & zs[0]).bit_count() & 1) << SIGN
@@ -178,17 +174,6 @@ def _reduced(masks: Sequence[int]) -> list[int]:
             basis = [other ^ mask if (other >> top) & 1 else other for other in basis]
             basis.append(mask)
     return basis
-
-
-def _transformed(values: np.ndarray) -> np.ndarray:
-    """v[i] -> Σ_j (-1)^{i·j} v[j]"""
-    size = len(values)
-    step = 1
-    while step < size:
-        rows = values.reshape(-1, 2, step)
-        values = np.stack([rows[:, 0] + rows[:, 1], rows[:, 0] - rows[:, 1]], axis=1).reshape(-1)
-        step *= 2
-    return values
 
 
 def _span(basis: list[int]) -> np.ndarray:
