@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -158,6 +159,14 @@ def test_every_result_and_benchmark_is_listed() -> None:
     assert listed == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
     scripts = re.findall(r"^\| `(\w+\.py)`", (ROOT / "benchmarks" / "README.md").read_text(), flags=re.M)
     assert sorted(scripts) == sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+
+
+def test_published_fronts_are_whole() -> None:
+    fronts = sorted((ROOT / "results").glob("*/*/front.json"))
+    assert fronts
+    for front in fronts:
+        claimed = [circuit["file"] for circuit in json.loads(front.read_text())["circuits"]]
+        assert sorted(claimed) == sorted(path.name for path in front.parent.glob("*.qasm")), front.parent
 
 
 def test_the_table_of_doors_names_registries() -> None:
