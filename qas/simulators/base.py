@@ -17,6 +17,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 if TYPE_CHECKING:
+    from qas.decomposition import Lowering
     from qas.simulators._inserted import Channels, Inserting
     from qas.simulators.insertions import Curves, Generators
 
@@ -96,33 +97,29 @@ class Objective(BaseObjective):
 Angles = Sequence[float] | np.ndarray | None
 
 
-def value_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too."""
+def _of_primitives(back: Callable[[Lowering, Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for methods ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too.
 
-    @functools.wraps(method)
-    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
-        lowering = circuit.lowering
-        if lowering is None:
-            return method(self, circuit, hamiltonian, angles)
-        values = check_angles(circuit, hamiltonian, angles)
-        return method(self, lowering.circuit, hamiltonian, lowering.angles(values))
+    Args:
+        back: what is returned, from the lowering and from what the method returns for the primitive gates.
+    """
 
-    return lowered
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
+            lowering = self.lowering(circuit)
+            if lowering is None:
+                return method(self, circuit, hamiltonian, angles)
+            values = check_angles(circuit, hamiltonian, angles)
+            return back(lowering, method(self, lowering.circuit, hamiltonian, lowering.angles(values)))
+
+        return lowered
+
+    return decorate
 
 
-def gradient_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that also returns the gradient."""
-
-    @functools.wraps(method)
-    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
-        lowering = circuit.lowering
-        if lowering is None:
-            return method(self, circuit, hamiltonian, angles)
-        values = check_angles(circuit, hamiltonian, angles)
-        energy, gradient = method(self, lowering.circuit, hamiltonian, lowering.angles(values))
-        return energy, lowering.gradient(gradient)
-
-    return lowered
+value_of_primitives = _of_primitives(lambda lowering, found: found)
+gradient_of_primitives = _of_primitives(lambda lowering, found: (found[0], lowering.gradient(found[1])))
 
 
 def state_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +127,7 @@ def state_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, angles: np.ndarray | None = None) -> Any:
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is None:
             return method(self, circuit, angles)
         return method(self, lowering.circuit, lowering.angles(circuit.angles if angles is None else angles))
@@ -143,7 +140,7 @@ def sample_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
-        return method(self, circuit.decompose(), *arguments, **keywords)
+        return method(self, circuit if self.runs_excitations else circuit.decompose(), *arguments, **keywords)
 
     return lowered
 
@@ -153,7 +150,7 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is None:
             return method(self, circuit, *arguments, **keywords)
         from qas.simulators._tied import Tied
@@ -182,8 +179,9 @@ class Simulator(abc.ABC):
     ``qas.engines``), or hand it to `make_simulator`. An engine that draws shots itself has a method ``sample(circuit,
     hamiltonian, shots, seed)`` that returns an estimate and its standard error.
 
-    Excitations are no engine's business: the methods of `LOWERED` get circuits of primitive gates only, also in
-    subclasses, and gradients are taken back through the tied angles by the chain rule.
+    Excitations are an engine's business only if it says so (`runs_excitations`): else the methods of `LOWERED` get
+    circuits of primitive gates only, also in subclasses, and gradients are taken back through the tied angles by the
+    chain rule. Noise acts on primitive gates, so an engine with noise never runs excitations itself.
 
     Args:
         noise: a noise model, or None for a perfect device.
@@ -192,6 +190,8 @@ class Simulator(abc.ABC):
     name: str
     about: ClassVar[str] = ""
     """one line for lists"""
+    runs_excitations: ClassVar[bool] = False
+    """excitations are gates of this engine, and nothing is decomposed for it"""
     resolution: float = 0.0
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
     noise: NoiseModel | None
@@ -204,6 +204,10 @@ class Simulator(abc.ABC):
         for name, on_primitives in LOWERED.items():
             if name in cls.__dict__:
                 setattr(cls, name, on_primitives(cls.__dict__[name]))
+
+    def lowering(self, circuit: Circuit) -> Lowering | None:
+        """How this engine runs a circuit; None where it runs the gates as they are."""
+        return None if self.runs_excitations else circuit.lowering
 
     @abc.abstractmethod
     def expectation(
@@ -335,7 +339,7 @@ class Simulator(abc.ABC):
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
         chosen, row = read_positions(len(circuit), positions)
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is not None:
             circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
         channels = read.channels(self.noise) if costs else NO_CHANNELS
@@ -395,7 +399,7 @@ class Simulator(abc.ABC):
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is not None:
             circuit, values = lowering.circuit, lowering.angles(values)
         channels = read.channels(self.noise) if costs else NO_CHANNELS

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
-from qas.gates import gate_spec
+from qas.gates import EXCITATIONS, gate_spec
 from qas.hamiltonians import Hamiltonian, walsh_hadamard
 from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
@@ -31,7 +31,8 @@ beyond the cache forming them anew costs no more than reading them."""
 
 _KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
 _REAL_KINDS = {"x": 9, "y": 8, "z": 8, "h": 8}
-_REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS})
+_EXCHANGE = 10
+_REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS, *EXCITATIONS})
 """Gates that are real up to a phase: a circuit of them keeps the amplitudes real."""
 
 
@@ -44,6 +45,7 @@ class StatevectorSimulator(CompiledSimulator):
 
     name = "statevector"
     about = "noise-free, compiled, exact gradients, up to 24 qubits"
+    runs_excitations = True
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__()
@@ -82,6 +84,8 @@ class StatevectorSimulator(CompiledSimulator):
             # Y as -iY: the phase shows nowhere, and the matrix is real.
             matrix = -1j * spec.matrix() if gate.name == "y" else spec.matrix()
             return [(self._add(_REAL_KINDS.get(gate.name, 3), bits[0], 0, matrix), -1)]
+        if spec.exchanges:
+            return [exchange for state, weights in spec.exchanges for exchange in self._exchanges(bits, state, weights)]
         kind = _KINDS[gate.name]
         if kind == 7:
             assert spec.axis is not None
@@ -89,6 +93,15 @@ class StatevectorSimulator(CompiledSimulator):
             z = sum(bit for bit, letter in zip(bits, spec.axis, strict=True) if letter in "ZY")
             return [(self._add(kind, bits[0], bits[1], x=x, z=z), 0)]
         return [(self._add(kind, bits[0], bits[1] if len(bits) == 2 else 0), 0 if spec.n_angles else -1)]
+
+    def _exchanges(self, bits: list[int], state: int, weights: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+        """One rotation of a pair of basis states for each unit of weight: they commute, and their angles add."""
+        everything = sum(bits)
+        taken = sum(bit for k, bit in enumerate(bits) if state >> k & 1)
+        for which, weight in enumerate(weights):
+            z = taken if weight > 0 else everything ^ taken
+            for _ in range(abs(weight)):
+                yield self._add(_EXCHANGE, bits[0], everything ^ bits[0], x=everything, z=z), which
 
     @property
     def library(self) -> kernels.Library:
