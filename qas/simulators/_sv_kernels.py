@@ -424,7 +424,7 @@ def _next(i, far, start):
     return ((i | far) + LANES & ~far) | start
 
 
-@compiled(inline=True)
+@compiled()
 def _exchange(psi, size, x, z, c, s):
     """Turn each number at z + … into that at its complement in x: by cos c, sin s."""
     near, far, low, i = x & 7, x & -8, z & 7, z & -8
@@ -445,7 +445,7 @@ def _exchange(psi, size, x, z, c, s):
         i = _next(i, far, start)
 
 
-@compiled(inline=True)
+@compiled()
 def _overlap_exchange(bra, ket, size, x, z):
     """Twice the real part of <bra|K|ket> for the generator K of an exchange."""
     near, far, start = x & 7, x & -8, z & -8
