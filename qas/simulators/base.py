@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -96,6 +96,9 @@ class Objective(BaseObjective):
 
 Angles = Sequence[float] | np.ndarray | None
 
+ROUNDING = 1e-14
+"""Differences of energies in double precision are rounding below so much, times the sum of all |coefficients|."""
+
 
 def _of_primitives(back: Callable[[Lowering, Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for methods ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too.
@@ -158,6 +161,20 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
         return Tied(lowering, method(self, lowering.circuit, *arguments, **keywords))
 
     return lowered
+
+
+class Asked(NamedTuple):
+    """What an engine is asked about gates that could be inserted."""
+
+    circuit: Circuit
+    """as the engine runs it (see `Simulator.lowering`)"""
+    hamiltonian: Hamiltonian
+    generators: Generators
+    angles: np.ndarray
+    positions: np.ndarray
+    """int64, ascending"""
+    channels: Channels
+    """noise of the inserted gates, where it is asked for"""
 
 
 LOWERED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -248,7 +265,7 @@ class Simulator(abc.ABC):
             circuits: on as many qubits as the Hamiltonian; the same circuit may occur often.
             hamiltonian: as of `expectation`.
             angles: for each circuit what replaces its own, or None; or None for all.
-            workers: threads; None: one for each core that the process may use.
+            workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
 
         Raises:
             CircuitError, TooLargeError: as `expectation`, or angles for another number of circuits.
@@ -343,7 +360,7 @@ class Simulator(abc.ABC):
         if lowering is not None:
             circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
         channels = read.channels(self.noise) if costs else NO_CHANNELS
-        slopes, lost = self._insertion_slopes(circuit, hamiltonian, read, values, chosen, channels)
+        slopes, lost = self._insertion_slopes(Asked(circuit, hamiltonian, read, values, chosen, channels))
         if costs:
             return read.slopes(slopes)[row], read.costs(lost, self.noise)[row]
         return read.slopes(slopes)[row]
@@ -389,7 +406,8 @@ class Simulator(abc.ABC):
             costs: as in `insertion_gradients`; a third array is returned. Gains are those without noise of the gate.
 
         Returns:
-            gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
+            gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each. Where nothing is
+            gained but rounding both are 0; of equal minima it is the one with the smallest |θ|, θ > 0 before θ < 0.
 
         Raises:
             QasError: as `insertion_gradients`; also a generator with other eigenvalues.
@@ -403,8 +421,10 @@ class Simulator(abc.ABC):
         if lowering is not None:
             circuit, values = lowering.circuit, lowering.angles(values)
         channels = read.channels(self.noise) if costs else NO_CHANNELS
-        strings, sums, lost = self._append_curves(circuit, hamiltonian, read, values, channels)
-        found = read.best(strings, sums)
+        end = np.array([len(circuit)])
+        strings, sums, lost = self._append_curves(Asked(circuit, hamiltonian, read, values, end, channels))
+        floor = max(self.resolution, ROUNDING) * float(np.abs(hamiltonian.coefficients).sum())
+        found = read.best(strings, sums, floor)
         return (*found, read.costs(lost, self.noise)) if costs else found
 
     def deletion_costs(
@@ -446,16 +466,9 @@ class Simulator(abc.ABC):
             diagonal = inverse_diagonal(exact_hessian(gradient, values))
         return wrapped(values) ** 2 / (2.0 * diagonal)
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Slopes of strings and sums, shape (positions, strings + sums); costs of strings, (positions, strings)."""
+        circuit, hamiltonian, generators, angles, positions, _ = asked
         inserting = self._inserting(circuit, hamiltonian, angles)
         strings = generators.expanded.strings
         slopes = [[inserting.curve(k, string)[0] for string in strings] for k in positions]
@@ -463,10 +476,9 @@ class Simulator(abc.ABC):
         lost = np.zeros((len(positions), len(generators.strings)))
         return generators.expanded.values(values, len(generators.strings)), lost
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
         """Energies of appended rotations about strings, (α, β, γ, δ) of sums, and costs of strings."""
+        circuit, hamiltonian, generators, angles, _, _ = asked
         from qas.simulators.insertions import Curves
 
         inserting, end = self._inserting(circuit, hamiltonian, angles), len(circuit)

@@ -15,11 +15,10 @@ from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
 from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses
-from qas.simulators._inserted import Channels
 from qas.simulators._team import SEAT_SIZE, sit
-from qas.simulators.base import check_angles
+from qas.simulators.base import Asked, check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
+from qas.simulators.insertions import Curves, group_diagonals, term_groups
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 24
@@ -203,15 +202,8 @@ class StatevectorSimulator(CompiledSimulator):
         finished(self._call(circuit, 2, work[0], self.observable(hamiltonian)).run(VALUE, angles))
         return work
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, positions, _ = asked
         values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
@@ -231,9 +223,8 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.check()
         return values, np.zeros((len(positions), len(generators.strings)))
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, _, _ = asked
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
         insertion_kernels.append(
