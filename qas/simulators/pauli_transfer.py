@@ -17,7 +17,7 @@ from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
 from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
+from qas.simulators._entry import STATE, Call, Helped, address_of, addresses, aligned
 from qas.simulators._ptm_schedule import actions
 from qas.simulators._sums import from_derivatives
 from qas.simulators._team import SEAT_SIZE, sit
@@ -386,13 +386,6 @@ def _work(size: int, dtype: np.dtype, n_rows: int) -> programs.Work:
     whole = np.zeros(programs.SEAT + SEAT_SIZE, np.int64)
     sit(address_of(whole) + 8 * programs.SEAT, 0, 0, 1)
     return programs.Work(aligned(size, dtype), whole, np.empty((programs.MAPS + n_rows, 24)))
-
-
-def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Uninitialized memory that starts at a cache line."""
-    memory = np.empty(size + 64 // dtype.itemsize, dtype)
-    start = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[start : start + size]
 
 
 def _loss(matrix: np.ndarray) -> float:

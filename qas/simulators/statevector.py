@@ -14,7 +14,7 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses
+from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses, aligned
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import Asked, check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
@@ -27,9 +27,6 @@ MAX_QUBITS = 24
 STORED_BYTES = 1 << 26
 """A Hamiltonian keeps its permuted diagonals up to this size; a larger one is applied from its terms, block by block:
 beyond the cache forming them anew costs no more than reading them."""
-
-CACHE_LINE = 64
-"""Bytes."""
 
 _KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
 _REAL_KINDS = {"x": 9, "y": 8, "z": 8, "h": 8}
@@ -154,7 +151,7 @@ class StatevectorSimulator(CompiledSimulator):
             self._forget_calls()  # the old memory is given back first
             del held
             self._local.memory = None
-            held = self._local.memory = n_qubits, _aligned(4 * rows)
+            held = self._local.memory = n_qubits, aligned(4 * rows)
         return held[1][: 2 * parts * rows].reshape(2, -1)
 
     def gradient_bytes(self, n_qubits: int) -> int:
@@ -248,13 +245,6 @@ def _seat() -> tuple[int, int, list[int], np.ndarray]:
     return address_of(words), kernels.SEAT, [address_of(words)], words
 
 
-def _aligned(size: int) -> np.ndarray:
-    """Memory for float64 numbers where registers lie in one cache line each: else kernels lose up to a third."""
-    memory = np.empty(size + CACHE_LINE // 8)
-    skipped = -address_of(memory) % CACHE_LINE // 8
-    return memory[skipped : skipped + size]
-
-
 def parts_of(circuit: Circuit) -> int:
     """Numbers in one amplitude: 1 where every gate keeps amplitudes real, else 2."""
     parts = circuit.__dict__.get("_parts")
@@ -276,7 +266,7 @@ def _by_diagonals(hamiltonian: Hamiltonian, rows: int) -> tuple[np.ndarray, np.n
         walsh_hadamard(diagonals)
         padded = np.zeros((len(masks), rows))
         padded[:, : diagonals.shape[1]] = diagonals
-        ordered = _aligned(padded.size)
+        ordered = aligned(padded.size)
         ordered.reshape(-1, len(masks), kernels.LANES)[:] = padded.reshape(len(masks), -1, kernels.LANES).swapaxes(0, 1)
         parts.append(ordered)
         if not factors.imag.any():

@@ -15,7 +15,7 @@ from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
-from qas.simulators.base import Simulator, check_angles
+from qas.simulators.base import Asked, Simulator, check_angles
 from qas.simulators.workers import memory_limit
 
 if TYPE_CHECKING:
