@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_what_is_too_large_names_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(statevector, "memory_limit", lambda: 10**7)
     with pytest.raises(TooLargeError, match=r"20 qubits need 0\.034 GB .* has 0\.01 GB"):
         StatevectorSimulator().expectation(Circuit(20), Hamiltonian({"Z" * 20: 1.0}))
+
+
+def test_memory_is_that_of_two_states_whatever_comes_in_turn() -> None:
+    rng = np.random.default_rng([SEED, 51])
+    simulator, hamiltonian = StatevectorSimulator(), _local(15, rng)
+    circuits = [random_circuit(15, 8, rng, gates=gates) for gates in (REAL_GATES, ["rx", "cx"])]
+    alone = [StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian) for circuit in circuits]
+    simulator.observable(hamiltonian)
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            for circuit, (energy, gradient) in zip(circuits, alone, strict=True):
+                found = simulator.expectation_and_gradient(circuit, hamiltonian)
+                assert found[0] == energy and np.array_equal(found[1], gradient)
+                assert simulator.expectation(circuit, hamiltonian) == energy
+        assert 32 << 15 <= tracemalloc.get_traced_memory()[1] < 1.1 * (32 << 15)
+        simulator.expectation(Circuit(14), Hamiltonian({"Z" * 14: 1.0}))
+        assert tracemalloc.get_traced_memory()[0] < 1.1 * (32 << 14) + (8 << 17)  # and the diagonals of four masks
+    finally:
+        tracemalloc.stop()
 
 
 def _slow_energy(circuit: Circuit, hamiltonian: Hamiltonian) -> float:
