@@ -163,7 +163,7 @@ class Evaluator:
             circuits: architectures and start angles; taken as they are needed, so that there may be endlessly many.
             rng: a generator for all, or one for each circuit.
             max_evaluations, exact_start: as of `evaluate`, for every circuit.
-            workers: threads; None: one for each core that the process may use.
+            workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
             ahead: circuits taken beyond the one whose result comes next; None: 16 for each thread.
 
         Yields:
@@ -219,6 +219,7 @@ class Evaluator:
             self.optimize,
             jobs,
             self.workers(workers),
+            one_core=workers == 1,
             ahead=ahead,
             together=self.optimize_together,
             most_together=MOST_TOGETHER,
