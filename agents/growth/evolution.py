@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -86,17 +87,33 @@ class EvolutionAgent(Agent):
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
+        self.window: tuple[int, int] | None = None
+        """fewest two-qubit gates of parents, and most of children; None: any"""
         placed = search.alphabet.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
         self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        if not self.cells:
-            self._seed()
         while True:
             self.search.safe_point(self)
+            self.step()
+
+    def step(self) -> None:
+        """Begin a population, or breed until it changes."""
+        if self.cells:
             self._breed()
+        else:
+            self._seed()
+
+    def welcome(self, found: Evaluation) -> None:
+        """Take in a circuit whose angles are optimized."""
+        self._insert(self._member(found))
+
+    @property
+    def leaders(self) -> list[tuple[Circuit, float]]:
+        """The best circuit of every number of two-qubit gates, fewest first, and its error."""
+        return [(self.cells[two][0].circuit, self.cells[two][0].error) for two in sorted(self.cells)]
 
     def _seed(self) -> None:
         """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
@@ -198,7 +215,8 @@ class EvolutionAgent(Agent):
 
     def _refuses(self, child: Circuit) -> bool:
         times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
-        return len(child) > self.search.max_gates or times >= 2
+        many = self.window is not None and child.two_qubit_gates > self.window[1]
+        return many or len(child) > self.search.max_gates or times >= 2
 
     def _count(self, key: str) -> None:
         self.refused = 0
@@ -207,7 +225,8 @@ class EvolutionAgent(Agent):
             self.tried.clear()
 
     def _choose_parent(self) -> _Member:
-        cells = sorted(self.cells)
+        low, high = self.window or (0, math.inf)
+        cells = [two for two in sorted(self.cells) if low <= two <= high] or [min(self.cells)]
         # Cells that beat all smaller ones lead; the others are picked now and then.
         leading, lowest = [], np.inf
         for cell in cells:
