@@ -259,7 +259,7 @@ _PARTS: tuple[tuple[str, float], ...] = (
     ("moves", 0.0),
 )
 """What is done in turn; from "bare" on again and again, as long as CX go."""
-_NUMBERS = {"begun": float, "here": float, "part": int, "done": int, "before": int, "waiting": int}
+_NUMBERS = {"begun": float, "here": float, "part": int, "done": int, "before": int, "waiting": int, "moves": int}
 _AGAIN = [kind for kind, _ in _PARTS].index("bare")
 
 
@@ -322,7 +322,7 @@ class Shrinker:
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:
-        """JSON-able; `restore` takes it back on a shrinker of the same meter, tolerance and moves."""
+        """JSON-able; `restore` takes it back on a shrinker of the same meter and tolerance."""
         current = [self.current.circuit.to_list(), self.current.energy, self.current.error]
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         return {"current": current, "parent": self.parent.to_list(), **numbers}

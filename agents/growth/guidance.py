@@ -186,7 +186,9 @@ class _Places(Sequence[Place]):
     def __init__(self, table: _Table, slopes: np.ndarray, chosen: np.ndarray, more: Sequence[Place]) -> None:
         self.blocks, self.more = table.blocks, more
         self.position, self.block = np.divmod(chosen, max(1, len(table.blocks)))
-        self.slopes = np.stack([slopes[self.position, each[self.block]] for each in (table.first, table.second)], axis=1)
+        self.slopes = np.stack(
+            [slopes[self.position, each[self.block]] for each in (table.first, table.second)], axis=1
+        )
 
     def __len__(self) -> int:
         return len(self.block) + len(self.more)
@@ -250,7 +252,9 @@ class Guide:
         slopes = np.append(slopes, np.zeros((len(slopes), 1)), axis=1)
         fans, calls = self._fans_at_ends(circuit)
         new = self._differ(circuit)
-        local, entangling = (self._choice(t, slopes, new, more) for t, more in zip(self.tables, ((), fans), strict=True))
+        local, entangling = (
+            self._choice(t, slopes, new, more) for t, more in zip(self.tables, ((), fans), strict=True)
+        )
         return Study(local, entangling, 1 + calls)
 
     def append_gains(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
@@ -322,7 +326,10 @@ class Guide:
         """(position, gates) of an insertion drawn by its promise, its first angles steps downhill."""
         total = choice.heap[-1]
         drawn = min(int(np.searchsorted(choice.heap, rng.random() * total, side="right")), len(choice.heap) - 1)
-        place = choice.found[drawn]
+        return self.made(choice.found[drawn], rng)
+
+    def made(self, place: Place, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
+        """(position, gates) of an insertion in one of its ways, its first angles steps downhill."""
         way = place.block.ways[int(rng.integers(len(place.block.ways)))]
         return place.position, gates_of(way, [self._step(slope) for slope in place.slopes])
 
