@@ -43,16 +43,16 @@ class _Outward:
 
     def take(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, tidy: bool = False) -> Evaluation:
         """As `Record.take`; circuits that may join the front are rewritten on all qubits first."""
-        promising = found.error <= self.record.front.lowest(found.circuit.two_qubit_gates)
+        offered, promising = found, found.error <= self.record.front.lowest(found.circuit.two_qubit_gates)
         if tidy or promising:
             simpler = self.problem.simplify(found.circuit, 1e-7)
             if simpler is not found.circuit:
-                found = replace(found, circuit=simpler, inverse_hessian=None)
-        shown = self.tapering.embedded(found.circuit)
+                offered = replace(found, circuit=simpler, inverse_hessian=None)
+        shown = self.tapering.embedded(offered.circuit)
         if promising:
             shown = compress(native(shown))
-        self.record.take(replace(found, circuit=shown, inverse_hessian=None), meter, rng)
-        return found
+        self.record.take(replace(offered, circuit=shown, inverse_hessian=None), meter, rng)
+        return offered if tidy else found
 
 
 class Frame:
