@@ -57,7 +57,8 @@ class InsertionGrowth:
     def _longer(self, here: Evaluation) -> Evaluation | None:
         meter, best = self.search.meter, None
         study = self.guide.study(here.circuit)
-        meter.spend(study.evaluations)
+        for _ in range(study.evaluations):  # one by one, so that a budget ends where it is used up
+            meter.spend()
         promising = list(study.entangling.found) or list(study.local.found)
         beside = list(study.local.found)[:1]
         first = min(int(self.rng.geometric(0.5)) - 1, self.choices - 1) if self.round else 0
