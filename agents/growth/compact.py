@@ -23,7 +23,7 @@ from qas.shrinking import Shrinker, lowered
 from qas.vqe import Evaluation
 
 _ENOUGH = 1 / 3
-"""Of the tolerance: error at which a circuit grows no further."""
+"""Of the tolerance: error at which a circuit of excitations grows no further."""
 _ROOM = 1.1
 """Error allowed to a circuit that misses the tolerance, in terms of what it has."""
 _HOPELESS = 64, 2
@@ -54,8 +54,8 @@ class CompactAgent(Agent):
     CX behind it (see `qas.tapering.Tapering.embedded`). Four kinds of turns follow each other:
 
     1. A circuit of native gates grows from the reference determinant by the insertions, at any place, that win most
-       energy for their CX (see `qas.agents.growth.inserting.InsertionGrowth`), until its error is a third of the
-       tolerance or nothing is won.
+       energy for their CX (see `qas.agents.growth.inserting.InsertionGrowth`), until it meets the tolerance or nothing
+       is won.
     2. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
        about as many CX as the best one within the tolerance, or a few less.
     3. What is best on few qubits is taken to all of them.
@@ -172,19 +172,15 @@ class CompactAgent(Agent):
         growth = self.insertion
         if growth is None:
             return True
-        before = growth.found
         found = growth.step()
-        if found is None or found.error <= _ENOUGH * self.bound:
-            last = found or before
-            if last is not None and last.error <= self.bound:
-                self._shrink_later(last.circuit, 0)
-            if found is not None:
-                growth.restart()
+        if found is None:
             return True
         self._found(found, 0)
-        if found.error <= self.bound and (before is None or before.error > self.bound):
-            self._shrink_later(found.circuit, 0)
-        return False
+        if found.error > self.bound:
+            return False
+        self._shrink_later(found.circuit, 0)
+        growth.restart()
+        return True
 
     def _evolve(self) -> bool:
         """A step of evolution; whether the turn is over."""
