@@ -217,6 +217,7 @@ class Guide:
     def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
         ways = pauli_insertions(alphabet)
+        self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.strings = tuple(ways)
         self.ways = tuple(ways.values())
         blocks = blocks_of(self.ways)
@@ -333,6 +334,18 @@ class Guide:
         """(position, gates) of an insertion in one of its ways, its first angles steps downhill."""
         way = place.block.ways[int(rng.integers(len(place.block.ways)))]
         return place.position, gates_of(way, [self._step(slope) for slope in place.slopes])
+
+    def nearest_product(self, gate: Gate, rng: np.random.Generator) -> tuple[Gate, ...]:
+        """Rotations by a quarter turn whose product has an overlap of 1/√2 with a CX or CZ; none for other gates.
+
+        Both signs together are the two nearest ones; which is better depends on the state.
+        """
+        axes = {"cx": "zx", "cz": "zz"}.get(gate.name, "")
+        turns = [(f"r{axis}", qubit) for axis, qubit in zip(axes, gate.qubits, strict=False)]
+        if not turns or not all(turn in self.turns for turn in turns):
+            return ()
+        angle = math.copysign(math.pi / 2, rng.random() - 0.5)
+        return tuple(Gate(name, (qubit,), (angle,)) for name, qubit in turns)
 
     def _step(self, slope: float) -> float:
         if abs(slope) <= _FLAT * self.weight:
