@@ -31,8 +31,7 @@ _LOCAL = 0.5
 """Share of insertions on one qubit."""
 _SHAKEN = 0.5
 """Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
-import os
-_REPLACED = float(os.environ.get("REPL", 0.5))
+_REPLACED = 0.5
 """Share of deleted two-qubit gates that leave rotations in their place."""
 _PRUNED = 4
 """Deletions tried of a new leader, cheapest first."""
@@ -221,9 +220,8 @@ class EvolutionAgent(Agent):
             cheapest = np.argsort(self._removal(guide, parent), kind="stable").tolist()
             for _ in range(1 + rng.poisson(0.3)):
                 deleted.add(cheapest[min(int(rng.geometric(0.25)), len(cheapest)) - 1])
-            for index in sorted(deleted):
-                if rng.random() < _REPLACED:
-                    inserted.append((index, guide.nearest_product(parent.circuit[index], rng)))
+            products = [(index, guide.nearest_product(parent.circuit[index], rng)) for index in sorted(deleted)]
+            inserted += [each for each in products if rng.random() < _REPLACED]
         if kind >= _DELETE:
             study = self._study(guide, parent)
             for _ in range(1 + rng.poisson(self.changes)):
