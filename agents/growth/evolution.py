@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import itertools
+import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -18,6 +18,7 @@ from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
+from qas.problems import BaseProblem, Problem
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
 
@@ -31,8 +32,13 @@ _LOCAL = 0.5
 """Share of insertions on one qubit."""
 _SHAKEN = 0.5
 """Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
+import os
+
+POW = float(os.environ.get("POW", 0))
 _REPLACED = 0.5
 """Share of deleted two-qubit gates that leave rotations in their place."""
+_GATES_EACH = 25
+"""Gates for each qubit that circuits may have, where the caller does not say."""
 _PRUNED = 4
 """Deletions tried of a new leader, cheapest first."""
 
@@ -52,7 +58,6 @@ class _Member:
     study: Study | None = None
     removal: np.ndarray | None = None
     """float64 (n_gates,): estimated rise of the energy without each gate"""
-
 
     def inherited(self, child: Circuit) -> np.ndarray | None:
         """The inverse Hessian that a child begins with."""
@@ -77,11 +82,12 @@ class EvolutionAgent(Agent):
     of the gates it keeps, is freed of trivially redundant gates, and is optimized. It then competes with the circuits
     that have as many two-qubit gates as itself. New elites are pruned: gates whose removal costs nothing are removed.
 
-    Where exact energies of a Hamiltonian have slopes (see `Guide.fitting`), changes are guided: rotations, alone or
-    between equal two-qubit gates, are drawn among all places by their squared slopes, as in ADAPT-VQE (Grimsley et al.
-    2019) but everywhere; gates are deleted by what that is estimated to cost; and of two circuits with equal energy the
-    newer one stays, so that the population drifts. A study of a parent is counted: one evaluation for its sweep of
-    slopes, and one for each gate without angles that is left out.
+    Where exact energies of a Hamiltonian have slopes (see `Guide.fitting`), changes are guided: rotations, alone or one
+    or two of them between equal two-qubit gates, and excitations are drawn among all places by their squared slopes, as
+    in ADAPT-VQE (Grimsley et al. 2019) but everywhere; gates are deleted by what that is estimated to cost; and of two
+    circuits with equal energy the newer one stays, so that the population drifts. Optimizations begin with the parent's
+    inverse Hessian (as in Ramôa et al., arXiv:2401.05172). What is found out of a parent is counted where it is used:
+    one evaluation for each sweep of slopes, and one for each gate without angles that is left out.
 
     Args:
         population: circuits kept for each number of two-qubit gates.
@@ -101,6 +107,11 @@ class EvolutionAgent(Agent):
         if not 0 <= blind <= 1:
             raise QasError(f"blind is a share between 0 and 1, got {blind}")
         self.changes, self.guided, self.blind = float(changes), bool(guided), float(blind)
+
+    def defaults(self, problem: BaseProblem) -> dict[str, Any]:
+        """Room for deep circuits: the front's short ones do not suffer from it."""
+        deep = isinstance(problem, Problem) and problem.n_qubits > 4
+        return {"max_gates": max(problem.max_gates, _GATES_EACH * problem.n_qubits)} if deep else {}
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -276,7 +287,11 @@ class EvolutionAgent(Agent):
                 leading.append(cell)
                 lowest = best
         pool = leading if self.rng.random() < 0.8 else cells
-        cell = pool[self.rng.integers(len(pool))]
+        if POW:
+            weight = np.array([1.0 / (2 + c) ** POW for c in pool])
+            cell = pool[int(self.rng.choice(len(pool), p=weight / weight.sum()))]
+        else:
+            cell = pool[self.rng.integers(len(pool))]
         members = self.cells[cell]
         rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
         return members[rank]

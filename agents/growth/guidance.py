@@ -122,7 +122,7 @@ class Block(NamedTuple):
     columns: tuple[int, ...]
     """generators, by their number"""
     ways: tuple[tuple[Insertion, ...], ...]
-    """the same block, made differently; an insertion for each string"""
+    """the same block, made differently with as few two-qubit gates; an insertion for each generator"""
 
     @property
     def two_qubit_gates(self) -> int:
@@ -150,6 +150,9 @@ def blocks_of(ways: Sequence[Sequence[Insertion]]) -> list[Block]:
         for pair in together:
             chosen = sorted(pair, key=lambda each: each[0])
             found.setdefault(tuple(c for c, _ in chosen), []).append(tuple(w for _, w in chosen))
+    for columns, each in found.items():
+        least = min(way[0].two_qubit_gates for way in each)
+        found[columns] = [way for way in each if way[0].two_qubit_gates == least]
     return [Block(columns, tuple(each)) for columns, each in found.items()]
 
 
@@ -399,7 +402,8 @@ class Curvature(NamedTuple):
         inverse, size = found.inverse_hessian, found.circuit.n_angles
         if inverse is None or inverse.shape != (size, size) or not size:
             return None
-        return cls(inverse[_lower(size)].astype(np.float32))
+        packed = inverse[_lower(size)].astype(np.float32)
+        return cls(packed) if np.isfinite(packed).all() and (inverse.diagonal() > 0.0).all() else None
 
     def inherited(self, parent: Circuit, child: Circuit) -> np.ndarray | None:
         """An inverse Hessian for a child, which shares gate objects with its parent; float64, shape (n_angles,) * 2.

@@ -113,7 +113,7 @@ def test_every_place_that_differs_is_known_once() -> None:
     study = guide.study(CIRCUIT)
     slopes = evaluator.simulator.insertion_gradients(CIRCUIT, evaluator.problem.hamiltonian, guide.generators)
     wanted = set()
-    for position, column in itertools.product(range(len(CIRCUIT) + 1), range(len(guide.strings))):
+    for position, column in itertools.product(range(len(CIRCUIT) + 1), range(len(guide.generators))):
         string = str(guide.generators[column])
         qubit = 3 - next(q for q, letter in enumerate(string) if letter != "I")
         fresh = position == 0 or qubit in CIRCUIT[position - 1].qubits
