@@ -32,9 +32,6 @@ _LOCAL = 0.5
 """Share of insertions on one qubit."""
 _SHAKEN = 0.5
 """Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
-import os
-
-POW = float(os.environ.get("POW", 0))
 _REPLACED = 0.5
 """Share of deleted two-qubit gates that leave rotations in their place."""
 _GATES_EACH = 25
@@ -95,18 +92,30 @@ class EvolutionAgent(Agent):
         guided: follow slopes and costs where there are any.
         blind: share of children whose changes are drawn evenly all the same; they insert single two-qubit gates, which
             have no slope.
+        small: how far a guided search favours parents with few two-qubit gates: those with k of them by
+            (k + 2)^-small. 0 goes fastest to low errors, 1 finds the better small circuits.
     """
 
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
 
-    def __init__(self, *, population: int = 6, changes: float = 0.7, guided: bool = True, blind: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        population: int = 6,
+        changes: float = 0.7,
+        guided: bool = True,
+        blind: float = 0.2,
+        small: float = 0.5,
+    ) -> None:
         self.population = whole_number("population", population)
+        if not 0 <= small <= 4:
+            raise QasError(f"small lies between 0 and 4, got {small}")
         if not 0 <= changes <= 20:
             raise QasError(f"changes lies between 0 and 20, got {changes}")
         if not 0 <= blind <= 1:
             raise QasError(f"blind is a share between 0 and 1, got {blind}")
-        self.changes, self.guided, self.blind = float(changes), bool(guided), float(blind)
+        self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Room for deep circuits: the front's short ones do not suffer from it."""
@@ -287,11 +296,11 @@ class EvolutionAgent(Agent):
                 leading.append(cell)
                 lowest = best
         pool = leading if self.rng.random() < 0.8 else cells
-        if POW:
-            weight = np.array([1.0 / (2 + c) ** POW for c in pool])
-            cell = pool[int(self.rng.choice(len(pool), p=weight / weight.sum()))]
-        else:
+        if self.guide is None:
             cell = pool[self.rng.integers(len(pool))]
+        else:
+            weight = (2.0 + np.array(pool)) ** -self.small
+            cell = pool[int(self.rng.choice(len(pool), p=weight / weight.sum()))]
         members = self.cells[cell]
         rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
         return members[rank]
