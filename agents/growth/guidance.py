@@ -233,7 +233,9 @@ class Guide:
 
     def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
-        ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
+        ways: dict[Generator, list[Insertion]] = {}
+        ways.update(pauli_insertions(alphabet))
+        ways.update(excitation_insertions(alphabet))
         self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.generators = tuple(ways)
         """what may be turned about: Pauli strings, and sums of them for excitations"""
