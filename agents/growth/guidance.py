@@ -15,7 +15,6 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.excitations import generators_of
 from qas.gates import gate_spec
-from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
@@ -63,9 +62,9 @@ def pauli_insertions(alphabet: Alphabet) -> dict[str, list[Insertion]]:
     return found
 
 
-def excitation_insertions(alphabet: Alphabet) -> dict[Hamiltonian, list[Insertion]]:
+def excitation_insertions(alphabet: Alphabet) -> dict[Generator, list[Insertion]]:
     """Generator -> the excitation that it makes, for those of one angle."""
-    found = {}
+    found: dict[Generator, list[Insertion]] = {}
     for gate in alphabet.placed:
         if len(gate.angles) == 1 and not gate_spec(gate.name).primitive:
             cost = Circuit(alphabet.n_qubits, [gate]).two_qubit_gates
