@@ -122,6 +122,15 @@ class EvolutionAgent(Agent):
         """The circuits of the population that have at most an error, fewest two-qubit gates first, then best first."""
         return [m.circuit for two in sorted(self.cells) for m in self.cells[two] if m.error <= error]
 
+    def _seed(self) -> None:
+        """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
+        n = self.search.problem.n_qubits
+        self._offer(Circuit(n))
+        layer = [self._gate(a) for a in self._one]
+        for _ in range(3):
+            if 0 < len(layer) <= self.search.max_gates:
+                self._offer(Circuit(n, layer))
+
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
 
