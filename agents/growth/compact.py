@@ -34,8 +34,11 @@ _ABOVE, _BELOW = 2, 8
 """CX more and fewer than the fewest within the tolerance: the window that evolution works in."""
 _WALKED = 60
 """CX of the largest circuit that is walked on over others of as many CX."""
-_TURNS = ("insert", "evolve", "outward", "excite", "evolve all")
-"""What is done in turn when no circuit waits to be shrunk."""
+_TURNS = {
+    1: ("insert", "evolve", "excite"),
+    2: ("insert", "outward", "excite", "evolve", "outward", "evolve all"),
+}
+"""What is done in turn when no circuit waits to be shrunk, by the number of frames."""
 
 
 class _Task(NamedTuple):
@@ -56,12 +59,12 @@ class CompactAgent(Agent):
     1. A circuit of native gates grows from the reference determinant by the insertions, at any place, that win most
        energy for their CX (see `qas.agents.growth.inserting.InsertionGrowth`), until it meets the tolerance or nothing
        is won.
-    2. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
+    2. What is best on few qubits is taken to all of them.
+    3. A circuit grows by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`), and is lowered to rx, ry,
+       rz and cx, which costs an excitation of few basis states a few CX only.
+    4. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
        about as many CX as the best one within the tolerance, or a few less; on few qubits, and in a turn of its own on
        all of them, where these circuits are small.
-    3. What is best on few qubits is taken to all of them.
-    4. A circuit grows by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`), and is lowered to rx, ry,
-       rz and cx, which costs an excitation of few basis states a few CX only.
 
     Each circuit that meets the tolerance with fewer CX than all before, or comes of growth, is shrunk: CX and rotations
     are taken out, the cheapest first, and all angles optimized again, while the error stays within the tolerance (see
@@ -163,13 +166,14 @@ class CompactAgent(Agent):
             "excite": self._excite,
             "evolve all": self._evolve_on_all_qubits,
         }
+        order = _TURNS[len(self.frames)]
         while True:
             self.search.safe_point(self)
             if self.waiting:
                 self._shrink(self.waiting[0])
                 self.waiting.popleft()
-            elif turns[_TURNS[self.turn]]():
-                self.turn = (self.turn + 1) % len(_TURNS)
+            elif turns[order[self.turn]]():
+                self.turn = (self.turn + 1) % len(order)
 
     def _insert(self) -> bool:
         """One insertion more; whether the turn is over."""
@@ -209,7 +213,7 @@ class CompactAgent(Agent):
 
     def _take_outward(self) -> bool:
         """What has fewest CX on all qubits, of what is best on few, is shrunk there; the turn is over at once."""
-        if len(self.frames) > 1 and self.best[0] is not None:
+        if self.best[0] is not None:
             accurate = [c for c in self.evolutions[0].within(self.bound) if c.two_qubit_gates <= self.best[0] + _ABOVE]
             taken = min(map(self.frames[0].outward, accurate), key=lambda c: (c.two_qubit_gates, len(c)), default=None)
             if taken is not None and taken.key != self.taken_out:
@@ -240,12 +244,11 @@ class CompactAgent(Agent):
         self.waiting.append(_Task(circuit, self.bound if tolerance is None else tolerance, frame))
 
     def _found(self, found: Evaluation, frame: int) -> None:
-        """Note a circuit, and let it breed if it is where evolution works."""
+        """Note a circuit, and let it breed."""
         count, known = found.circuit.two_qubit_gates, self.best[frame]
         if found.error <= self.bound and (known is None or count < known):
             self.best[frame] = count
-        if self.evolve:
-            self.evolutions[frame].welcome(found)
+        self.evolutions[frame].welcome(found)
 
     # ------------------------------------------------------------------ shrinking
     def _shrink(self, task: _Task) -> None:
