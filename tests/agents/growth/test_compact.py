@@ -30,7 +30,7 @@ def fewest(run: Run, error: float) -> Any:
 
 def test_lithium_hydride_takes_few_cnots(tmp_path: Path) -> None:
     """Published: 52 CNOT (QEB-ADAPT-VQE, 1.598 mHa). Judged on all qubits; most was searched on eight."""
-    run = run_compact(tmp_path / "run", "lih-12", evaluations=25_000, options={"candidates": 10})
+    run = run_compact(tmp_path / "run", "lih-12", evaluations=20_000)
     best = fewest(run, 1.6e-3)
     assert best.two_qubit_gates <= 9
     for result in run.front:
