@@ -64,8 +64,8 @@ def search(
         steps: budget of architectures.
         target: error at which the search is content and ends, problem's unit.
         seed: fixes the run, wall-clock budgets aside.
-        max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
-            qubits).
+        max_gates: longest circuit; default what the agent says (what its encoder holds; ``evolution`` 25 for each qubit
+            beyond 4 qubits), else the problem's (40, or 70 beyond 4 qubits).
         gates: gates that may be used; default those of the agent's encoder, else the problem's
             (`qas.gates.SEARCH_GATES`).
         coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
