@@ -197,7 +197,8 @@ class CompactAgent(Agent):
         meter, evolution, fewest = self.search.meter, self.evolutions[frame], self.best[frame]
         if not self.until:
             self.until = meter.evaluations + max(_LEAST_EVOLVED, meter.evaluations - self.since)
-        evolution.window = None if fewest is None else (fewest - max(_BELOW, fewest // 10), fewest + _ABOVE)
+        if fewest is not None:
+            evolution.narrow(fewest - max(_BELOW, fewest // 10), fewest + _ABOVE)
         evolution.step()
         if meter.evaluations < self.until:
             return False
@@ -271,11 +272,13 @@ class CompactAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         growth, arrays = self.growth.state()
+        evolutions = [evolution.state() for evolution in self.evolutions]
+        arrays |= {f"{k}.{name}": array for k, (_, held) in enumerate(evolutions) for name, array in held.items()}
         waiting = [[task.circuit.to_list(), task.tolerance, task.frame] for task in self.waiting]
         state = {
             "growth": growth,
             "insertion": None if self.insertion is None else self.insertion.state(),
-            "evolutions": [evolution.state()[0] for evolution in self.evolutions],
+            "evolutions": [evolution for evolution, _ in evolutions],
             "rng": rng_state(self.rng),
             "waiting": waiting,
             "shrinker": None if self.shrinker is None else self.shrinker.state(),
@@ -288,8 +291,11 @@ class CompactAgent(Agent):
         self.growth.restore(state["growth"], arrays)
         if self.insertion is not None:
             self.insertion.restore(state["insertion"])
-        for evolution, held in zip(self.evolutions, state["evolutions"], strict=True):
-            evolution.restore(held, {})
+        for k, (evolution, held) in enumerate(zip(self.evolutions, state["evolutions"], strict=True)):
+            start = f"{k}."
+            evolution.restore(
+                held, {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            )
         self.rng = restore_rng(state["rng"])
         tasks = ((gates, float(tolerance), int(frame)) for gates, tolerance, frame in state["waiting"])
         self.waiting = deque(_Task(Circuit(self.frames[f].n_qubits, gates), t, f) for gates, t, f in tasks)

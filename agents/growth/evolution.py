@@ -155,6 +155,11 @@ class EvolutionAgent(Agent):
         """Take in a circuit whose angles are optimized."""
         self._insert(self._member(found))
 
+    def narrow(self, fewest: int, most: int) -> None:
+        """Work with numbers of two-qubit gates in a window from now on, and forget circuits outside it."""
+        self.window = fewest, most
+        self.cells = {two: members for two, members in self.cells.items() if fewest <= two <= most}
+
     def within(self, error: float) -> list[Circuit]:
         """The circuits of the population that have at most an error, fewest two-qubit gates first, then best first."""
         return [m.circuit for two in sorted(self.cells) for m in self.cells[two] if m.error <= error]
