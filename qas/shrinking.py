@@ -306,7 +306,7 @@ class Shrinker:
         self.parent, self.waiting = start.circuit, moves
         """of the walk: where it stands, and rounds that may still bring nothing"""
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self) -> Generator[Evaluation, None, None]:
         """Each circuit that is accepted; see `shrinking`."""
         steps = {
             "rotations": self._fewer_rotations,
