@@ -485,7 +485,7 @@ class _Device:
                 if gate not in own and self._calibrated(gate, direction):
                     own[gate] = self._directed(gate, pair, direction)
         for channel, gates in (
-            (once, ("cx", "cz")),
+            (once, ("cx", "cz", "ecr")),
             (_repeated(once, 2), ("rxx", "ryy", "rzz")),
             (_repeated(once, 3), ("swap",)),
         ):
