@@ -1,0 +1,454 @@
+"""Circuits in a device's own gates: virtual rz, pulses sx and x, and one entangling gate on calibrated pairs.
+
+A run of one-qubit gates becomes ``rz``, ``rz sx rz`` or ``rz sx rz sx rz``, whichever is the shortest (McKay et al.,
+Phys. Rev. A 96, 022330, 2017), or ``x rz``. What is left of rz at its end moves on through entangling gates that
+commute with it, into the next run; equal entangling gates that meet cancel. The same pass makes any circuit native and
+makes a native circuit shorter, so that a search can edit one as it likes and tidy it afterwards.
+
+Runs are unit quaternions (w, x, y, z), the matrix w - i (x X + y Y + z Z). Angles are free unless told otherwise: what
+is made of a circuit holds for all its angles, since a twin of it with other angles decides how many pulses a run needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError
+from qas.hamiltonians import Hamiltonian
+
+ENTANGLERS = ("cx", "cz", "ecr")
+PULSES = ("sx", "x")
+
+Quaternion = tuple[float, float, float, float]
+Pair = tuple[int, int]
+
+
+class NativeGates(NamedTuple):
+    """The gates of a device, or of a patch of one."""
+
+    entangler: str
+    """cx, cz or ecr; empty where there is none"""
+    directions: frozenset[Pair] | None
+    """ordered pairs that carry it; None: all"""
+    flip: bool
+    """x is native"""
+
+    def has(self, gate: Gate) -> bool:
+        """Whether a gate is native where it stands."""
+        if len(gate.qubits) == 1:
+            return gate.name in ("rz", "sx") or (self.flip and gate.name == "x")
+        order = gate.qubits[0], gate.qubits[1]
+        allowed = self.directions is None or order in self.directions
+        return gate.name == self.entangler and (allowed or (gate.name == "cz" and order[::-1] in self.directions))
+
+    def order(self, name: str, pair: Pair) -> Pair:
+        """The order in which a coupled pair carries the entangler, that given if it may be.
+
+        Raises:
+            CircuitError: the pair is not coupled.
+        """
+        if self.entangler and self.directions is None:
+            return pair
+        held = self.directions if self.entangler and self.directions is not None else frozenset()
+        if pair in held:
+            return pair
+        if pair[::-1] in held:
+            return pair if self.entangler == "cz" else (pair[1], pair[0])
+        pairs = " ".join(f"{a}-{b}" for a, b in sorted({(min(p), max(p)) for p in held})) or "no pair"
+        raise CircuitError(f"two-qubit gates act on coupled pairs only ({pairs}), got {name} on {pair[0]}-{pair[1]}")
+
+
+def native_set(gates: Collection[str], directions: Iterable[Pair] | None = None) -> NativeGates | None:
+    """What a gate set is as native gates; None: it has others than rz, sx, x and at most one entangler.
+
+    Args:
+        gates: names.
+        directions: ordered pairs that carry the entangler; None: all.
+    """
+    entanglers = [name for name in gates if name in ENTANGLERS]
+    if not {"rz", "sx"} <= set(gates) <= {"rz", "sx", "x", *entanglers} or len(entanglers) > 1:
+        return None
+    pairs = None if directions is None else frozenset((a, b) for a, b in directions)
+    return NativeGates(entanglers[0] if entanglers else "", pairs, "x" in gates)
+
+
+def native(
+    circuit: Circuit,
+    gates: NativeGates,
+    *,
+    whole: bool = False,
+    free: bool = True,
+    hamiltonian: Hamiltonian | None = None,
+) -> Circuit:
+    """The circuit in native gates, equal up to a global phase; no qubit is moved.
+
+    Args:
+        circuit: any; excitations are decomposed.
+        gates: of the device.
+        whole: keep the whole matrix, not the state that the circuit makes of |0…0⟩ alone.
+        free: the circuit's angles may change: for all of them there are angles of the result, which does not depend
+            on their values. Otherwise these angles alone count, and runs are as short as they allow.
+        hamiltonian: what is measured at the end; rz before the measurement goes on qubits where all its terms are I or
+            Z. None: keep the state.
+
+    Raises:
+        CircuitError: a two-qubit gate on a pair that is not coupled.
+    """
+    unseen = set() if hamiltonian is None else _diagonal_qubits(hamiltonian)
+    return _made(circuit, gates, whole, None if free else _EQUAL, unseen)
+
+
+def tidied(circuit: Circuit, gates: NativeGates, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
+    """A circuit in native gates with no more of them than are needed; the circuit itself where nothing goes.
+
+    Args:
+        circuit: native, or with others inserted that become native.
+        gates: of the device.
+        angle_tolerance: runs that are this close to one of fewer pulses become that, and rz this close to nothing go,
+            radians.
+        whole: keep the whole matrix, not the state that the circuit makes of |0…0⟩ alone.
+
+    Raises:
+        CircuitError: as `native`.
+    """
+    made = _made(circuit, gates, whole, angle_tolerance)
+    return circuit if all(map(gates.has, circuit)) and _size(made) >= _size(circuit) else made
+
+
+def _made(
+    circuit: Circuit, gates: NativeGates, whole: bool, tolerance: float | None, unseen: Collection[int] = ()
+) -> Circuit:
+    """Passes until no entanglers meet."""
+    circuit = circuit.decompose(from_zero=not whole)
+    while True:
+        one = _Pass(circuit.n_qubits, gates, whole, tolerance)
+        circuit = one.circuit(circuit, unseen)
+        if not one.cancelled:
+            return circuit
+
+
+def _size(circuit: Circuit) -> tuple[int, int, int]:
+    pulses = sum(gate.name in PULSES for gate in circuit)
+    return circuit.two_qubit_gates, pulses, len(circuit)
+
+
+def _diagonal_qubits(hamiltonian: Hamiltonian) -> set[int]:
+    letters = [set(column) for column in zip(*hamiltonian.strings, strict=True)]
+    return {q for q, held in enumerate(reversed(letters)) if held <= {"I", "Z"}}
+
+
+# ---------------------------------------------------------------------- gates as quaternions
+_R = math.sqrt(0.5)
+_ONE: Quaternion = (1.0, 0.0, 0.0, 0.0)
+_EIGHTH = math.cos(math.pi / 8), math.sin(math.pi / 8)
+_FIXED: dict[str, Quaternion] = {
+    "x": (0.0, 1.0, 0.0, 0.0),
+    "y": (0.0, 0.0, 1.0, 0.0),
+    "z": (0.0, 0.0, 0.0, 1.0),
+    "h": (0.0, _R, 0.0, _R),
+    "s": (_R, 0.0, 0.0, _R),
+    "sdg": (_R, 0.0, 0.0, -_R),
+    "t": (_EIGHTH[0], 0.0, 0.0, _EIGHTH[1]),
+    "tdg": (_EIGHTH[0], 0.0, 0.0, -_EIGHTH[1]),
+    "sx": (_R, _R, 0.0, 0.0),
+    "sxdg": (_R, -_R, 0.0, 0.0),
+}
+_AXIS = {"rx": 1, "ry": 2, "rz": 3}
+_EQUAL = 1e-9
+"""Angles that differ by less are equal, where no other tolerance is asked for."""
+_GENERIC = 0.6180339887498949
+"""The twin's angles are fractional parts of its multiples: no two have anything to do with each other."""
+
+Local = tuple[str, int]
+"""A fixed one-qubit gate, by name, on the first (0) or second (1) qubit of a pair."""
+_TO_CZ: dict[str, tuple[list[Local], list[Local]]] = {
+    "cz": ([], []),
+    "cx": ([("h", 1)], [("h", 1)]),
+    "ecr": ([("h", 1)], [("h", 1), ("s", 0), ("x", 0), ("sx", 1)]),
+}
+"""Gate -> what stands before and after a CZ that is made that gate."""
+_OF_CZ: dict[str, tuple[list[Local], list[Local]]] = {
+    "cz": ([], []),
+    "cx": ([("h", 1)], [("h", 1)]),
+    "ecr": ([("h", 1)], [("x", 0), ("sdg", 0), ("sxdg", 1), ("h", 1)]),
+}
+"""Entangler -> what stands before and after it that is made a CZ."""
+_TURNS = {"rxx": ("h", "h"), "ryy": ("sx", "sxdg"), "rzz": ("", "")}
+"""What turns the axis into ZZ, and back."""
+_LETTERS = {"cz": "ZZ", "cx": "ZX", "ecr": "-X"}
+"""Paulis that an entangler commutes with, on its first and second qubit; ecr turns Z on the first round."""
+
+
+def _times(a: Quaternion, b: Quaternion) -> Quaternion:
+    """The product of matrices, b acting first."""
+    aw, ax, ay, az = a
+    bw, bx, by, bz = b
+    return (
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    )
+
+
+def _turn(axis: int, angle: float) -> Quaternion:
+    values = [math.cos(angle / 2), 0.0, 0.0, 0.0]
+    values[axis] = math.sin(angle / 2)
+    return values[0], values[1], values[2], values[3]
+
+
+def _gate(name: str, angles: tuple[float, ...]) -> Quaternion:
+    if name == "u":
+        theta, phi, lam = angles
+        return _times(_turn(3, phi), _times(_turn(2, theta), _turn(3, lam)))
+    return _turn(_AXIS[name], angles[0]) if angles else _FIXED[name]
+
+
+def _wrapped(angle: float) -> float:
+    angle = math.remainder(angle, 2 * math.pi)
+    return math.pi if angle <= -math.pi else angle
+
+
+class _Form(NamedTuple):
+    """rz(before), sx, rz(between), sx, rz(after), or its shorter kin."""
+
+    before: float
+    between: float
+    after: float
+
+
+def _polar(q: Quaternion) -> float:
+    """Angle of the rotation about an axis of the equator that is left when rz is taken off on both sides, 0 to π."""
+    w, x, y, z = q
+    return 2 * math.atan2(math.hypot(x, y), math.hypot(w, z))
+
+
+_NOTHING, _ONE_SX, _FLIP, _TWO_SX = range(4)
+_PULSES_OF = (0, 1, 1, 2)
+
+
+def _kind(q: Quaternion, tolerance: float) -> int:
+    """The fewest pulses that make a run."""
+    polar = _polar(q)
+    for kind, angle in ((_NOTHING, 0.0), (_ONE_SX, math.pi / 2), (_FLIP, math.pi)):
+        if abs(polar - angle) <= tolerance:
+            return kind
+    return _TWO_SX
+
+
+def _forms(q: Quaternion, kind: int) -> list[_Form]:
+    """Angles of a run of one kind: all choices that there are."""
+    w, x, y, z = q
+    total, gap = 2 * math.atan2(z, w), 2 * math.atan2(-x, y)  # φ + λ and φ - λ of RZ(φ) RY(θ) RZ(λ)
+    if kind == _NOTHING:
+        return [_Form(0.0, 0.0, total)]
+    if kind == _FLIP:
+        return [_Form(0.0, 0.0, gap + math.pi)]
+    if kind == _ONE_SX:
+        return [_Form((total - gap - math.pi) / 2, 0.0, (total + gap + math.pi) / 2)]
+    polar = _polar(q)
+    pairs = [(total, gap)]
+    if polar < _EQUAL:  # the gap is free
+        pairs = [(total, total), (total, -total)]
+    elif math.pi - polar < _EQUAL:  # the sum is free
+        pairs = [(gap, gap), (-gap, gap)]
+    found = []
+    for both, apart in pairs:
+        phi, lam = (both + apart) / 2, (both - apart) / 2
+        found += [
+            _Form(lam, polar + math.pi, phi + math.pi),
+            _Form(lam + math.pi, math.pi - polar, phi),
+        ]
+    return found
+
+
+# ---------------------------------------------------------------------- the pass
+class _Pass:
+    """One way through a circuit: runs are gathered, and written when an entangler ends them.
+
+    Args:
+        tolerance: runs and rz within this of shorter ones become these, radians; None: only what is shorter at all
+            angles.
+    """
+
+    def __init__(self, n_qubits: int, gates: NativeGates, whole: bool, tolerance: float | None) -> None:
+        self.n_qubits, self.gates, self.whole, self.tolerance = n_qubits, gates, whole, tolerance
+        self.run: list[Quaternion] = [_ONE] * n_qubits
+        """what is not written yet, of each qubit"""
+        self.twin: list[Quaternion] = [_ONE] * n_qubits
+        """the same at other angles"""
+        self.out: list[Gate | None] = []
+        self.held: list[list[int]] = [[] for _ in range(n_qubits)]
+        """positions in `out` of what is written on each qubit"""
+        self.cancelled = False
+        """entanglers met: runs may stand side by side"""
+        self._drawn = 0
+
+    def circuit(self, circuit: Circuit, unseen: Collection[int] = ()) -> Circuit:
+        """All gates of a circuit; rz at the end is left out on some qubits."""
+        for gate in circuit:
+            if len(gate.qubits) == 1:
+                self._one(gate.name, gate.qubits[0], gate.angles)
+            else:
+                self._two(gate)
+        for qubit in range(self.n_qubits):
+            after = self._write(qubit)
+            if qubit not in unseen:
+                self._rz(qubit, after)
+        return Circuit(self.n_qubits, [gate for gate in self.out if gate is not None])
+
+    def _one(self, name: str, qubit: int, angles: tuple[float, ...] = ()) -> None:
+        matrix = _gate(name, angles)
+        self.run[qubit] = _times(matrix, self.run[qubit])
+        if angles:
+            self._drawn += len(angles)
+            matrix = _gate(name, tuple([0.4 + 0.9 * ((self._drawn - k) * _GENERIC % 1.0) for k in range(len(angles))]))
+        self.twin[qubit] = _times(matrix, self.twin[qubit])
+
+    def _two(self, gate: Gate) -> None:
+        name, (a, b) = gate.name, gate.qubits
+        if name == "swap":
+            for pair in ((a, b), (b, a), (a, b)):
+                self._entangled("cx", pair)
+        elif gate.angles:
+            into, back = _TURNS[name]
+            self._locals([(into, 0), (into, 1)] if into else [], (a, b))
+            self._entangled("cx", (a, b))
+            self._one("rz", b, gate.angles)
+            self._entangled("cx", (a, b))
+            self._locals([(back, 0), (back, 1)] if back else [], (a, b))
+        else:
+            self._entangled(name, (a, b))
+
+    def _locals(self, gates: Iterable[Local], pair: Pair) -> None:
+        for name, which in gates:
+            self._one(name, pair[which])
+
+    def _entangled(self, name: str, pair: Pair) -> None:
+        """cx, cz or ecr, by the entangler in an order that the pair carries."""
+        order = self.gates.order(name, pair)
+        if name == self.gates.entangler and order == pair:
+            self._entangle(order)
+            return
+        (before, after), (inner_before, inner_after) = _TO_CZ[name], _OF_CZ[self.gates.entangler]
+        self._locals(before, pair)
+        self._locals(inner_before, order)
+        self._entangle(order)
+        self._locals(inner_after, order)
+        self._locals(after, pair)
+
+    # ------------------------------------------------------------------ entanglers
+    def _entangle(self, pair: Pair) -> None:
+        name = self.gates.entangler
+        still = [self._kind(q) == _NOTHING for q in pair]
+        ground = [one and self._in_ground(q) for one, q in zip(still, pair, strict=True)]
+        if ground[0] or (ground[1] and name == "cz"):
+            if name == "ecr":  # of |0⟩ it is a pulse on each qubit
+                self._locals([("x", 0), ("sx", 1)], pair)
+        elif not (all(still) and self._cancels(pair)):
+            for qubit, letter in zip(pair, _LETTERS[name], strict=True):
+                after = self._write(qubit)
+                if letter == "X":
+                    self._rz(qubit, after)
+                else:
+                    sign = -1.0 if letter == "-" else 1.0
+                    self.run[qubit], self.twin[qubit] = (_turn(3, sign * angle) for angle in after)
+            self._append(Gate(name, pair))
+
+    def _in_ground(self, qubit: int) -> bool:
+        """Whether nothing is written on a qubit that is in |0⟩ at the start."""
+        return not self.whole and not self.held[qubit]
+
+    def _cancels(self, pair: Pair) -> bool:
+        """Whether an entangler undoes an earlier one that it meets, which is then gone."""
+        letters = _LETTERS[self.gates.entangler]
+        for qubit, letter in zip(pair, letters, strict=True):
+            if letter == "X" and not self._vanishes(*(_forms(q, _NOTHING)[0].after for q in self._both(qubit))):
+                return False
+        found = {self._equal_before(qubit, letter, pair) for qubit, letter in zip(pair, letters, strict=True)}
+        if None in found or len(found) > 1:
+            return False
+        (position,) = found
+        assert position is not None
+        self.out[position] = None
+        self.cancelled = True
+        for qubit, letter in zip(pair, letters, strict=True):
+            self.held[qubit].remove(position)
+            if letter == "-":
+                self.run[qubit], self.twin[qubit] = ((w, x, y, -z) for w, x, y, z in self._both(qubit))
+        return True
+
+    def _equal_before(self, qubit: int, letter: str, pair: Pair) -> int | None:
+        """Position of the entangler on a pair that one can meet on a qubit."""
+        for position in reversed(self.held[qubit]):
+            gate = self.out[position]
+            assert gate is not None
+            if len(gate.qubits) == 1:
+                if gate.name != "rz" or letter != "Z":
+                    return None
+            elif gate.qubits == pair or (gate.name == "cz" and gate.qubits == pair[::-1]):
+                return position
+            elif letter == "-" or _LETTERS[gate.name][gate.qubits.index(qubit)] != letter:
+                return None
+        return None
+
+    # ------------------------------------------------------------------ runs
+    def _both(self, qubit: int) -> tuple[Quaternion, Quaternion]:
+        return self.run[qubit], self.twin[qubit]
+
+    def _kind(self, qubit: int) -> int:
+        """What becomes of a run."""
+        always = _kind(self.twin[qubit], _EQUAL)
+        now = always if self.tolerance is None else _kind(self.run[qubit], self.tolerance)
+        return now if _PULSES_OF[now] < _PULSES_OF[always] else always
+
+    def _vanishes(self, angle: float, twin: float) -> bool:
+        """Whether rz goes."""
+        if self.tolerance is not None:
+            return abs(_wrapped(angle)) < self.tolerance
+        return abs(_wrapped(angle)) < _EQUAL and abs(_wrapped(twin)) < _EQUAL
+
+    def _write(self, qubit: int) -> tuple[float, float]:
+        """Write a run but for the rz at its end, which is returned, with that of the twin."""
+        kind, ground = self._kind(qubit), self._in_ground(qubit)
+        run, twin = self._both(qubit)
+        self.run[qubit] = self.twin[qubit] = _ONE
+        if kind != _kind(twin, _EQUAL):
+            twin = run
+        if ground and kind in (_NOTHING, _FLIP):
+            self._pulses(qubit, kind)
+            return 0.0, 0.0  # a phase
+
+        def gone(forms: tuple[_Form, _Form]) -> int:
+            here, there = forms
+            return (ground or self._vanishes(here.before, there.before)) + self._vanishes(here.after, there.after)
+
+        here, there = max(itertools.product(_forms(run, kind), _forms(twin, kind)), key=gone)
+        if not ground:
+            self._rz(qubit, (here.before, there.before))
+        self._pulses(qubit, kind, here.between)
+        return here.after, there.after
+
+    def _pulses(self, qubit: int, kind: int, between: float = 0.0) -> None:
+        if kind == _FLIP and self.gates.flip:
+            self._append(Gate("x", (qubit,)))
+            return
+        if kind != _NOTHING:
+            self._append(Gate("sx", (qubit,)))
+        if kind == _TWO_SX:
+            self._append(Gate("rz", (qubit,), (_wrapped(between),)))
+        if kind in (_TWO_SX, _FLIP):
+            self._append(Gate("sx", (qubit,)))
+
+    def _rz(self, qubit: int, angles: tuple[float, float]) -> None:
+        if not self._vanishes(*angles):
+            self._append(Gate("rz", (qubit,), (_wrapped(angles[0]),)))
+
+    def _append(self, gate: Gate) -> None:
+        for qubit in gate.qubits:
+            self.held[qubit].append(len(self.out))
+        self.out.append(gate)
