@@ -11,7 +11,6 @@ is made of a circuit holds for all its angles, since a twin of it with other ang
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -423,15 +422,27 @@ class _Pass:
             self._pulses(qubit, kind)
             return 0.0, 0.0  # a phase
 
-        def gone(forms: tuple[_Form, _Form]) -> int:
-            here, there = forms
-            return (ground or self._vanishes(here.before, there.before)) + self._vanishes(here.after, there.after)
-
-        here, there = max(itertools.product(_forms(run, kind), _forms(twin, kind)), key=gone)
+        here, there = self._chosen(_forms(run, kind), _forms(twin, kind), ground)
         if not ground:
             self._rz(qubit, (here.before, there.before))
         self._pulses(qubit, kind, here.between)
         return here.after, there.after
+
+    def _chosen(self, forms: list[_Form], twins: list[_Form], ground: bool) -> tuple[_Form, _Form]:
+        """A form of a run with the fewest rz, and one of its twin; where both count, angles that never change agree."""
+
+        def gone(form: _Form) -> int:
+            return (not ground and self._vanishes(form.before, form.before)) + self._vanishes(form.after, form.after)
+
+        def agreeing(here: _Form, there: _Form) -> int:
+            pairs = ((here.before, there.before), (here.after, there.after))
+            return sum(abs(_wrapped(one - other)) < _EQUAL for one, other in pairs)
+
+        if self.tolerance is not None:
+            here = max(forms, key=gone)
+            return here, twins[forms.index(here) % len(twins)]
+        there = max(twins, key=gone)
+        return max(forms, key=lambda here: agreeing(here, there)), there
 
     def _pulses(self, qubit: int, kind: int, between: float = 0.0) -> None:
         if kind == _FLIP and self.gates.flip:
