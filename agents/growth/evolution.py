@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -39,9 +40,17 @@ class _Member:
     error: float
     costs: list[float] = field(default_factory=list)
     """estimated rise of the energy without each gate that has angles; kept where the search is guided"""
-    paid: bool = False
-    """its study has been counted"""
+    paid: list[str] = field(default_factory=list)
+    """what has been counted of what was found out of it"""
+    spent: dict[str, int] = field(default_factory=dict)
+    """evaluations that each of it took"""
     study: Study | None = None
+    removal: np.ndarray | None = None
+    """float64 (n_gates,): estimated rise of the energy without each gate"""
+
+
+_Bill = tuple[_Member, tuple[str, ...]]
+"""A member, and what was used of what was found out of it."""
 
 
 class EvolutionAgent(Agent):
@@ -81,22 +90,38 @@ class EvolutionAgent(Agent):
         self.rng = search.rng(1)
         self.drawn = DrawnAhead(self.rng)
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
-        self._trying: deque[tuple[str, _Member | None]] = deque()
-        """Keys of the children whose results are to come, and parents that were studied for them."""
+        self._trying: deque[tuple[str, _Bill]] = deque()
+        """Keys of the children whose results are to come, and what was found out for them."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
+        self.window: tuple[int, int] | None = None
+        """fewest two-qubit gates of parents, and most of children; None: any"""
         placed = search.alphabet.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
         self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        if not self.cells:
-            self._seed()
         while True:
             self.search.safe_point(self)
+            self.step()
+
+    def step(self) -> None:
+        """Begin a population, or breed until it changes."""
+        if self.cells:
             self._breed()
+        else:
+            self._seed()
+
+    def welcome(self, found: Evaluation) -> None:
+        """Take in a circuit whose angles are optimized."""
+        self._insert(self._member(found))
+
+    @property
+    def leaders(self) -> list[tuple[Circuit, float]]:
+        """The best circuit of every number of two-qubit gates, fewest first, and its error."""
+        return [(self.cells[two][0].circuit, self.cells[two][0].error) for two in sorted(self.cells)]
 
     def _seed(self) -> None:
         """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
@@ -117,9 +142,9 @@ class EvolutionAgent(Agent):
         with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
-                key, studied = self._trying.popleft()
+                key, bill = self._trying.popleft()
                 self._count(key)
-                self._pay(studied)
+                self._pay(*bill)
                 member = self._member(found)
                 before = list(self._cell(member))
                 leader = member if self._insert(member) else None
@@ -144,53 +169,64 @@ class EvolutionAgent(Agent):
                     # A small space is exhausted: without another round the budget would never be used up.
                     self.tried.clear()
                     self.refused = refused = 0
-            child, studied = made
-            self._trying.append((child.key, studied))
+            child, bill = made
+            self._trying.append((child.key, bill))
             yield child
             self.drawn.mark()
 
-    def _child(self) -> tuple[Circuit, _Member | None]:
-        """A child, and its parent if that was studied for it."""
+    def _child(self) -> tuple[Circuit, _Bill]:
+        """A child, and what was found out for it."""
         parent, guide = self._choose_parent(), self.guide
         if guide is None:
-            return self.search.problem.simplify(self._mutated(parent.circuit)), None
-        blind = not len(parent.circuit) or self.rng.random() < self.blind
-        child = self._mutated(parent.circuit) if blind else self._guided(guide, parent)
+            return self.search.problem.simplify(self._mutated(parent.circuit)), (parent, ())
+        used: tuple[str, ...] = ()
+        if not len(parent.circuit) or self.rng.random() < self.blind:
+            child = self._mutated(parent.circuit)
+        else:
+            child, used = self._guided(guide, parent)
         if self.rng.random() < _SHAKEN:
             child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
-        return self.search.problem.simplify(child), None if blind else parent
+        return self.search.problem.simplify(child), (parent, used)
 
     def _mutated(self, circuit: Circuit) -> Circuit:
         for _ in range(1 + self.rng.poisson(self.changes)):
             circuit = self._mutate(circuit)
         return circuit
 
-    def _guided(self, guide: Guide, parent: _Member) -> Circuit:
+    def _guided(self, guide: Guide, parent: _Member) -> tuple[Circuit, tuple[str, ...]]:
         """Insertions drawn by slope, a few cheap gates deleted in exchange or not; or such a deletion alone."""
-        study, rng = self._study(guide, parent), self.rng
-        kind = rng.random()
+        rng, kind = self.rng, self.rng.random()
         deleted: set[int] = set()
         inserted: list[tuple[int, tuple[Gate, ...]]] = []
         if kind < _DELETE + _EXCHANGE:
-            cheapest = np.argsort(study.costs, kind="stable").tolist()
+            cheapest = np.argsort(self._removal(guide, parent), kind="stable").tolist()
             for _ in range(1 + rng.poisson(0.3)):
                 deleted.add(cheapest[min(int(rng.geometric(0.25)), len(cheapest)) - 1])
         if kind >= _DELETE:
+            study = self._study(guide, parent)
             for _ in range(1 + rng.poisson(self.changes)):
                 choices = (study.local, study.entangling)[:: 1 if rng.random() < _LOCAL else -1]
                 inserted += [guide.draw(choice, rng) for choice in choices if choice.found][:1]
-        return edited(parent.circuit, deleted, inserted)
+        used = ("removal",) * bool(deleted) + ("study",) * (kind >= _DELETE)
+        return edited(parent.circuit, deleted, inserted), used
 
     def _study(self, guide: Guide, member: _Member) -> Study:
         if member.study is None:
-            member.study = guide.study(member.circuit, member.costs)
+            member.study = guide.study(member.circuit)
+            member.spent["study"] = member.study.evaluations
         return member.study
 
-    def _pay(self, member: _Member | None) -> None:
-        """Count a study at the first child that came of it: children ahead of their turn may come to nothing."""
-        if member is not None and member.study is not None and not member.paid:
-            member.paid = True
-            self.meter.spend(member.study.evaluations)
+    def _removal(self, guide: Guide, member: _Member) -> np.ndarray:
+        if member.removal is None:
+            member.removal, member.spent["removal"] = guide.deletion_costs(member.circuit, member.costs)
+        return member.removal
+
+    def _pay(self, member: _Member, used: Iterable[str]) -> None:
+        """Count what was found out at the first child that it was used for: children ahead may come to nothing."""
+        for each in used:
+            if each not in member.paid:
+                member.paid.append(each)
+                self.meter.spend(member.spent[each])
 
     def _member(self, found: Evaluation) -> _Member:
         costs = [] if self.guide is None else rotation_costs(found.circuit, found.inverse_hessian)
@@ -198,7 +234,8 @@ class EvolutionAgent(Agent):
 
     def _refuses(self, child: Circuit) -> bool:
         times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
-        return len(child) > self.search.max_gates or times >= 2
+        many = self.window is not None and child.two_qubit_gates > self.window[1]
+        return many or len(child) > self.search.max_gates or times >= 2
 
     def _count(self, key: str) -> None:
         self.refused = 0
@@ -207,7 +244,8 @@ class EvolutionAgent(Agent):
             self.tried.clear()
 
     def _choose_parent(self) -> _Member:
-        cells = sorted(self.cells)
+        low, high = self.window or (0, math.inf)
+        cells = [two for two in sorted(self.cells) if low <= two <= high] or [min(self.cells)]
         # Cells that beat all smaller ones lead; the others are picked now and then.
         leading, lowest = [], np.inf
         for cell in cells:
@@ -286,8 +324,8 @@ class EvolutionAgent(Agent):
         if self.guide is None:
             order = self.rng.permutation(len(circuit))
         else:
-            order = np.argsort(self._study(self.guide, member).costs, kind="stable")[:_PRUNED]
-            self._pay(member)
+            order = np.argsort(self._removal(self.guide, member), kind="stable")[:_PRUNED]
+            self._pay(member, ("removal",))
         return self._judged(shorter(), max_evaluations=60)
 
     def _judged(
