@@ -43,8 +43,8 @@ class Alphabet:
             by the set of their qubits; then for each qubit, for each one-qubit kind. ``"by-kind"``: for each kind its
             qubits, or its sorted pairs. Kinds keep the order of `gates`.
         connected: whether the coupling must connect all qubits.
-        directions: ordered pairs in which two-qubit gates that are not symmetric may act, as a device calibrates them;
-            they are the coupling where none is given. None: both orders of every pair.
+        directions: ordered pairs in which two-qubit gates may act, as a device calibrates them, symmetric gates being
+            named in that order; they are the coupling where none is given. None: both orders of every pair.
 
     Raises:
         UnknownNameError: a name outside the gate table, or no such order.
@@ -118,10 +118,12 @@ class Alphabet:
         pairs = [(c, (c + x) % n) for c in range(n) for x in range(1, 2 if name in self.ring else n)]
         if self.coupling is not None:
             pairs = [(a, b) for a, b in pairs if (min(a, b), max(a, b)) in self.coupling]
-        if self.directions is not None and not gate_spec(name).symmetric:
-            pairs = [pair for pair in pairs if pair in self.directions]
+        held = self.directions
+        if held is not None and not gate_spec(name).symmetric:
+            pairs = [pair for pair in pairs if pair in held]
         if gate_spec(name).symmetric:
             pairs = list(dict.fromkeys((min(a, b), max(a, b)) for a, b in pairs))
+            pairs = [(b, a) if held is not None and (a, b) not in held and (b, a) in held else (a, b) for a, b in pairs]
         if not pairs:
             raise QasError(f"no coupled pair may carry {name}; leave it out of the gates or of ring")
         return pairs

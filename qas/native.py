@@ -40,9 +40,7 @@ class NativeGates(NamedTuple):
         """Whether a gate is native where it stands."""
         if len(gate.qubits) == 1:
             return gate.name in ("rz", "sx") or (self.flip and gate.name == "x")
-        order = gate.qubits[0], gate.qubits[1]
-        allowed = self.directions is None or order in self.directions
-        return gate.name == self.entangler and (allowed or (gate.name == "cz" and order[::-1] in self.directions))
+        return gate.name == self.entangler and (self.directions is None or gate.qubits in self.directions)
 
     def order(self, name: str, pair: Pair) -> Pair:
         """The order in which a coupled pair carries the entangler, that given if it may be.
@@ -56,7 +54,7 @@ class NativeGates(NamedTuple):
         if pair in held:
             return pair
         if pair[::-1] in held:
-            return pair if self.entangler == "cz" else (pair[1], pair[0])
+            return pair[1], pair[0]
         pairs = " ".join(f"{a}-{b}" for a, b in sorted({(min(p), max(p)) for p in held})) or "no pair"
         raise CircuitError(f"two-qubit gates act on coupled pairs only ({pairs}), got {name} on {pair[0]}-{pair[1]}")
 
@@ -266,6 +264,21 @@ def _forms(q: Quaternion, kind: int) -> list[_Form]:
 
 
 # ---------------------------------------------------------------------- the pass
+class _Run(NamedTuple):
+    """What becomes of a run: rz before, pulses, rz after; of each rz the angle, and that of the twin."""
+
+    kind: int
+    before: tuple[float, float]
+    between: float
+    after: tuple[float, float]
+    same: tuple[Gate | None, Gate | None] = (None, None)
+    """the gates before and between the pulses, where they are those of the circuit"""
+
+
+_STILL = 0.0, 0.0
+_NATIVE = frozenset({"rz", *PULSES})
+
+
 class _Pass:
     """One way through a circuit: runs are gathered, and written when an entangler ends them.
 
@@ -276,10 +289,10 @@ class _Pass:
 
     def __init__(self, n_qubits: int, gates: NativeGates, whole: bool, tolerance: float | None) -> None:
         self.n_qubits, self.gates, self.whole, self.tolerance = n_qubits, gates, whole, tolerance
-        self.run: list[Quaternion] = [_ONE] * n_qubits
-        """what is not written yet, of each qubit"""
-        self.twin: list[Quaternion] = [_ONE] * n_qubits
-        """the same at other angles"""
+        self.carried: list[tuple[float, float]] = [_STILL] * n_qubits
+        """rz that moved here through entanglers, of each qubit, and of its twin"""
+        self.run: list[list[tuple[str, tuple[float, ...], Gate | None]]] = [[] for _ in range(n_qubits)]
+        """what follows it and is not written yet: names, angles, and the circuit's own gates"""
         self.out: list[Gate | None] = []
         self.held: list[list[int]] = [[] for _ in range(n_qubits)]
         """positions in `out` of what is written on each qubit"""
@@ -291,22 +304,14 @@ class _Pass:
         """All gates of a circuit; rz at the end is left out on some qubits."""
         for gate in circuit:
             if len(gate.qubits) == 1:
-                self._one(gate.name, gate.qubits[0], gate.angles)
+                self.run[gate.qubits[0]].append((gate.name, gate.angles, gate))
             else:
                 self._two(gate)
         for qubit in range(self.n_qubits):
-            after = self._write(qubit)
+            after = self._write(qubit, self._formed(qubit))
             if qubit not in unseen:
                 self._rz(qubit, after)
         return Circuit(self.n_qubits, [gate for gate in self.out if gate is not None])
-
-    def _one(self, name: str, qubit: int, angles: tuple[float, ...] = ()) -> None:
-        matrix = _gate(name, angles)
-        self.run[qubit] = _times(matrix, self.run[qubit])
-        if angles:
-            self._drawn += len(angles)
-            matrix = _gate(name, tuple([0.4 + 0.9 * ((self._drawn - k) * _GENERIC % 1.0) for k in range(len(angles))]))
-        self.twin[qubit] = _times(matrix, self.twin[qubit])
 
     def _two(self, gate: Gate) -> None:
         name, (a, b) = gate.name, gate.qubits
@@ -317,15 +322,17 @@ class _Pass:
             into, back = _TURNS[name]
             self._locals([(into, 0), (into, 1)] if into else [], (a, b))
             self._entangled("cx", (a, b))
-            self._one("rz", b, gate.angles)
+            self.run[b].append(("rz", gate.angles, None))
             self._entangled("cx", (a, b))
             self._locals([(back, 0), (back, 1)] if back else [], (a, b))
+        elif name == self.gates.entangler and self.gates.has(gate):
+            self._entangle((a, b), gate)
         else:
             self._entangled(name, (a, b))
 
     def _locals(self, gates: Iterable[Local], pair: Pair) -> None:
         for name, which in gates:
-            self._one(name, pair[which])
+            self.run[pair[which]].append((name, (), None))
 
     def _entangled(self, name: str, pair: Pair) -> None:
         """cx, cz or ecr, by the entangler in an order that the pair carries."""
@@ -341,44 +348,43 @@ class _Pass:
         self._locals(after, pair)
 
     # ------------------------------------------------------------------ entanglers
-    def _entangle(self, pair: Pair) -> None:
+    def _entangle(self, pair: Pair, same: Gate | None = None) -> None:
         name = self.gates.entangler
-        still = [self._kind(q) == _NOTHING for q in pair]
+        runs = [self._formed(q) for q in pair]
+        still = [run.kind == _NOTHING for run in runs]
         ground = [one and self._in_ground(q) for one, q in zip(still, pair, strict=True)]
         if ground[0] or (ground[1] and name == "cz"):
             if name == "ecr":  # of |0⟩ it is a pulse on each qubit
                 self._locals([("x", 0), ("sx", 1)], pair)
-        elif not (all(still) and self._cancels(pair)):
-            for qubit, letter in zip(pair, _LETTERS[name], strict=True):
-                after = self._write(qubit)
+        elif not (all(still) and self._cancels(pair, runs)):
+            for qubit, letter, run in zip(pair, _LETTERS[name], runs, strict=True):
+                after = self._write(qubit, run)
                 if letter == "X":
                     self._rz(qubit, after)
                 else:
-                    sign = -1.0 if letter == "-" else 1.0
-                    self.run[qubit], self.twin[qubit] = (_turn(3, sign * angle) for angle in after)
-            self._append(Gate(name, pair))
+                    self.carried[qubit] = after if letter == "Z" else (-after[0], -after[1])
+            self._append(same or Gate(name, pair))
 
     def _in_ground(self, qubit: int) -> bool:
         """Whether nothing is written on a qubit that is in |0⟩ at the start."""
         return not self.whole and not self.held[qubit]
 
-    def _cancels(self, pair: Pair) -> bool:
+    def _cancels(self, pair: Pair, runs: list[_Run]) -> bool:
         """Whether an entangler undoes an earlier one that it meets, which is then gone."""
-        letters = _LETTERS[self.gates.entangler]
-        for qubit, letter in zip(pair, letters, strict=True):
-            if letter == "X" and not self._vanishes(*(_forms(q, _NOTHING)[0].after for q in self._both(qubit))):
-                return False
-        found = {self._equal_before(qubit, letter, pair) for qubit, letter in zip(pair, letters, strict=True)}
+        places = list(zip(pair, _LETTERS[self.gates.entangler], runs, strict=True))
+        if any(letter == "X" and not self._vanishes(*run.after) for _, letter, run in places):
+            return False
+        found = {self._equal_before(qubit, letter, pair) for qubit, letter, _ in places}
         if None in found or len(found) > 1:
             return False
         (position,) = found
         assert position is not None
         self.out[position] = None
         self.cancelled = True
-        for qubit, letter in zip(pair, letters, strict=True):
+        for qubit, letter, run in places:
             self.held[qubit].remove(position)
             if letter == "-":
-                self.run[qubit], self.twin[qubit] = ((w, x, y, -z) for w, x, y, z in self._both(qubit))
+                self.carried[qubit], self.run[qubit] = (-run.after[0], -run.after[1]), []
         return True
 
     def _equal_before(self, qubit: int, letter: str, pair: Pair) -> int | None:
@@ -396,37 +402,61 @@ class _Pass:
         return None
 
     # ------------------------------------------------------------------ runs
-    def _both(self, qubit: int) -> tuple[Quaternion, Quaternion]:
-        return self.run[qubit], self.twin[qubit]
-
-    def _kind(self, qubit: int) -> int:
+    def _formed(self, qubit: int) -> _Run:
         """What becomes of a run."""
-        always = _kind(self.twin[qubit], _EQUAL)
-        now = always if self.tolerance is None else _kind(self.run[qubit], self.tolerance)
-        return now if _PULSES_OF[now] < _PULSES_OF[always] else always
+        found = None if self.tolerance is None else self._as_it_is(qubit)
+        return found or self._made(qubit)
 
-    def _vanishes(self, angle: float, twin: float) -> bool:
-        """Whether rz goes."""
-        if self.tolerance is not None:
-            return abs(_wrapped(angle)) < self.tolerance
-        return abs(_wrapped(angle)) < _EQUAL and abs(_wrapped(twin)) < _EQUAL
+    def _as_it_is(self, qubit: int) -> _Run | None:
+        """A run that is as short as it gets by its gates alone; None: it must be made anew."""
+        parts = [self.carried[qubit][0], 0.0, 0.0]
+        own: list[Gate | None] = [None, None, None]
+        pulses = ""
+        for name, angles, gate in self.run[qubit]:
+            if name == "rz":
+                k = len(pulses)
+                own[k] = None if parts[k] else gate
+                parts[k] += angles[0]
+            elif name == "sx" and pulses in ("", "s"):
+                pulses += "s"
+            elif name == "x" and not pulses:
+                pulses = "x"
+            else:
+                return None
+        kind = {"": _NOTHING, "s": _ONE_SX, "x": _FLIP, "ss": _TWO_SX}[pulses]
+        if kind == _TWO_SX and abs(math.remainder(parts[1], math.pi / 2)) <= (self.tolerance or 0.0):
+            return None
+        before, between, after = parts
+        if kind == _NOTHING:
+            before, after = 0.0, before
+        elif kind == _FLIP:
+            before, after = 0.0, between - before
+        elif kind == _ONE_SX:
+            after = between
+        return _Run(kind, (before, before), between, (after, after), (own[0], own[1]))
 
-    def _write(self, qubit: int) -> tuple[float, float]:
-        """Write a run but for the rz at its end, which is returned, with that of the twin."""
-        kind, ground = self._kind(qubit), self._in_ground(qubit)
-        run, twin = self._both(qubit)
-        self.run[qubit] = self.twin[qubit] = _ONE
-        if kind != _kind(twin, _EQUAL):
+    def _made(self, qubit: int) -> _Run:
+        """A run as short as its matrix, and that of its twin, allow."""
+        run, twin = (_turn(3, angle) for angle in self.carried[qubit])
+        for name, angles, _ in self.run[qubit]:
+            matrix = _gate(name, angles)
+            run = _times(matrix, run)
+            if angles:
+                matrix = _gate(name, self._others(len(angles)))
+            twin = _times(matrix, twin)
+        always = _kind(twin, _EQUAL)
+        kind = always if self.tolerance is None else _kind(run, self.tolerance)
+        if _PULSES_OF[kind] < _PULSES_OF[always]:
             twin = run
-        if ground and kind in (_NOTHING, _FLIP):
-            self._pulses(qubit, kind)
-            return 0.0, 0.0  # a phase
+        else:
+            kind = always
+        here, there = self._chosen(_forms(run, kind), _forms(twin, kind), self._in_ground(qubit))
+        return _Run(kind, (here.before, there.before), here.between, (here.after, there.after))
 
-        here, there = self._chosen(_forms(run, kind), _forms(twin, kind), ground)
-        if not ground:
-            self._rz(qubit, (here.before, there.before))
-        self._pulses(qubit, kind, here.between)
-        return here.after, there.after
+    def _others(self, count: int) -> tuple[float, ...]:
+        """Angles of the twin."""
+        self._drawn += count
+        return tuple([0.4 + 0.9 * ((self._drawn - k) * _GENERIC % 1.0) for k in range(count)])
 
     def _chosen(self, forms: list[_Form], twins: list[_Form], ground: bool) -> tuple[_Form, _Form]:
         """A form of a run with the fewest rz, and one of its twin; where both count, angles that never change agree."""
@@ -444,20 +474,32 @@ class _Pass:
         there = max(twins, key=gone)
         return max(forms, key=lambda here: agreeing(here, there)), there
 
-    def _pulses(self, qubit: int, kind: int, between: float = 0.0) -> None:
-        if kind == _FLIP and self.gates.flip:
-            self._append(Gate("x", (qubit,)))
-            return
-        if kind != _NOTHING:
-            self._append(Gate("sx", (qubit,)))
-        if kind == _TWO_SX:
-            self._append(Gate("rz", (qubit,), (_wrapped(between),)))
-        if kind in (_TWO_SX, _FLIP):
-            self._append(Gate("sx", (qubit,)))
+    def _vanishes(self, angle: float, twin: float) -> bool:
+        """Whether rz goes."""
+        if self.tolerance is not None:
+            return abs(_wrapped(angle)) < self.tolerance
+        return abs(_wrapped(angle)) < _EQUAL and abs(_wrapped(twin)) < _EQUAL
 
-    def _rz(self, qubit: int, angles: tuple[float, float]) -> None:
+    # ------------------------------------------------------------------ writing
+    def _write(self, qubit: int, run: _Run) -> tuple[float, float]:
+        """Write a run but for the rz at its end, which is returned, with that of the twin."""
+        ground = self._in_ground(qubit)
+        self.run[qubit], self.carried[qubit] = [], _STILL
+        if not ground:
+            self._rz(qubit, run.before, run.same[0])
+        if run.kind == _FLIP and self.gates.flip:
+            self._append(Gate("x", (qubit,)))
+        elif run.kind != _NOTHING:
+            self._append(Gate("sx", (qubit,)))
+            if run.kind == _TWO_SX:
+                self._append(run.same[1] or Gate("rz", (qubit,), (_wrapped(run.between),)))
+            if run.kind != _ONE_SX:
+                self._append(Gate("sx", (qubit,)))
+        return _STILL if ground and run.kind in (_NOTHING, _FLIP) else run.after  # of a basis state it is a phase
+
+    def _rz(self, qubit: int, angles: tuple[float, float], same: Gate | None = None) -> None:
         if not self._vanishes(*angles):
-            self._append(Gate("rz", (qubit,), (_wrapped(angles[0]),)))
+            self._append(same or Gate("rz", (qubit,), (_wrapped(angles[0]),)))
 
     def _append(self, gate: Gate) -> None:
         for qubit in gate.qubits:
