@@ -150,6 +150,17 @@ class Alphabet:
         return native_set(self.gates, held)
 
     @cached_property
+    def moves(self) -> Alphabet:
+        """What circuits are changed by: this alphabet, or rotations and cx, cz on its pairs where it is native.
+
+        A rotation is several native gates, so that circuits are edited with rotations and tidied afterwards.
+        """
+        if self.native is None:
+            return self
+        two = ("cx", "cz") if self.native.entangler and self.n_qubits > 1 else ()
+        return Alphabet(self.n_qubits, ("rx", "ry", "rz", *two), self.coupling, connected=False)
+
+    @cached_property
     def kind(self) -> np.ndarray:
         """Token -> position of its gate in `gates`, int64, shape (len(self),)."""
         return np.array([self.gates.index(g.name) for g in self.placed])

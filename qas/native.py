@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError
@@ -114,6 +114,77 @@ def tidied(circuit: Circuit, gates: NativeGates, *, angle_tolerance: float = 1e-
     """
     made = _made(circuit, gates, whole, angle_tolerance)
     return circuit if all(map(gates.has, circuit)) and _size(made) >= _size(circuit) else made
+
+
+class Simplifies(Protocol):
+    """A problem."""
+
+    @property
+    def whole_matrix(self) -> bool: ...
+    def simplify(self, circuit: Circuit, angle_tolerance: float = 1e-9) -> Circuit: ...
+
+
+def simplified(
+    circuit: Circuit, problem: Simplifies, gates: NativeGates | None, angle_tolerance: float = 1e-9
+) -> Circuit:
+    """A circuit of the same energy with no more gates, native where a search is; `circuit` itself where nothing goes.
+
+    Args:
+        circuit: what is simplified.
+        problem: what it is judged on.
+        gates: those of the device, or None.
+        angle_tolerance: as of `tidied`, or of the problem's own `simplify`, radians.
+    """
+    if gates is None:
+        return problem.simplify(circuit, angle_tolerance)
+    return tidied(circuit, gates, angle_tolerance=angle_tolerance, whole=problem.whole_matrix)
+
+
+# ---------------------------------------------------------------------- leaving gates out
+def middles(circuit: Circuit) -> dict[int, int]:
+    """Position of each sx and rz of a pair of pulses, ``sx rz sx`` -> that of its rz."""
+    found: dict[int, int] = {}
+    run: dict[int, list[int]] = {}
+    for position, gate in enumerate(circuit):
+        if len(gate.qubits) > 1:
+            for qubit in gate.qubits:
+                run.pop(qubit, None)
+            continue
+        (qubit,) = gate.qubits
+        held = run.setdefault(qubit, [])
+        held.append(position)
+        if [circuit[k].name for k in held[-3:]] == ["sx", "rz", "sx"]:
+            found |= dict.fromkeys(held[-3:], held[-2])
+            held.clear()
+    return found
+
+
+def short_of(angle: float, name: str) -> float:
+    """How far rz between two pulses is from an angle at which they are fewer, radians.
+
+    Args:
+        angle: of the rz.
+        name: "rz" for no pulse at all, at π; "sx" for one of the two, at ±π/2.
+    """
+    if name == "rz":
+        return _wrapped(angle - math.pi)
+    return _wrapped(angle - math.copysign(math.pi / 2, _wrapped(angle)))
+
+
+def remaining(circuit: Circuit, deleted: Collection[int]) -> list[Gate | None]:
+    """The gates of a native circuit without some of them, at their positions; what is left is to be tidied.
+
+    One pulse of two goes by the nearest angle at which one is enough, and both by that at which they do nothing.
+    """
+    found: list[Gate | None] = [None if k in deleted else gate for k, gate in enumerate(circuit)]
+    pairs = middles(circuit)
+    for position in sorted(deleted, key=lambda k: circuit[k].name, reverse=True):
+        if position in pairs:
+            middle = pairs[position]
+            angle = circuit[middle].angles[0]
+            found[position] = circuit[position]
+            found[middle] = Gate("rz", circuit[middle].qubits, (angle - short_of(angle, circuit[position].name),))
+    return found
 
 
 def _made(

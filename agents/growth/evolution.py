@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Guide, Study, edited, rotation_costs
+from qas.agents.growth.guidance import Guide, Study, edited
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -97,7 +97,9 @@ class EvolutionAgent(Agent):
         self.refused = 0
         self.window: tuple[int, int] | None = None
         """fewest two-qubit gates of parents, and most of children; None: any"""
-        placed = search.alphabet.placed
+        self.moves = search.alphabet.moves
+        """what circuits are changed by"""
+        placed = self.moves.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
         self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
@@ -129,8 +131,10 @@ class EvolutionAgent(Agent):
         self._offer(Circuit(n))
         layer = [self._gate(a) for a in self._one]
         for _ in range(3):
-            if 0 < len(layer) <= self.search.max_gates:
-                self._offer(Circuit(n, layer))
+            start = Circuit(n, layer)
+            start = start if self.search.alphabet.native is None else self.search.simplify(start)
+            if 0 < len(start) <= self.search.max_gates:
+                self._offer(start)
 
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
@@ -178,7 +182,7 @@ class EvolutionAgent(Agent):
         """A child, and what was found out for it."""
         parent, guide = self._choose_parent(), self.guide
         if guide is None:
-            return self.search.problem.simplify(self._mutated(parent.circuit)), (parent, ())
+            return self.search.simplify(self._mutated(parent.circuit)), (parent, ())
         used: tuple[str, ...] = ()
         if not len(parent.circuit) or self.rng.random() < self.blind:
             child = self._mutated(parent.circuit)
@@ -186,7 +190,7 @@ class EvolutionAgent(Agent):
             child, used = self._guided(guide, parent)
         if self.rng.random() < _SHAKEN:
             child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
-        return self.search.problem.simplify(child), (parent, used)
+        return self.search.simplify(child), (parent, used)
 
     def _mutated(self, circuit: Circuit) -> Circuit:
         for _ in range(1 + self.rng.poisson(self.changes)):
@@ -208,7 +212,7 @@ class EvolutionAgent(Agent):
                 choices = (study.local, study.entangling)[:: 1 if rng.random() < _LOCAL else -1]
                 inserted += [guide.draw(choice, rng) for choice in choices if choice.found][:1]
         used = ("removal",) * bool(deleted) + ("study",) * (kind >= _DELETE)
-        return edited(parent.circuit, deleted, inserted), used
+        return edited(parent.circuit, deleted, inserted, native=guide.native), used
 
     def _study(self, guide: Guide, member: _Member) -> Study:
         if member.study is None:
@@ -229,7 +233,7 @@ class EvolutionAgent(Agent):
                 self.meter.spend(member.spent[each])
 
     def _member(self, found: Evaluation) -> _Member:
-        costs = [] if self.guide is None else rotation_costs(found.circuit, found.inverse_hessian)
+        costs = [] if self.guide is None else self.guide.angle_costs(found.circuit, found.inverse_hessian)
         return _Member(found.circuit, found.error, costs)
 
     def _refuses(self, child: Circuit) -> bool:
@@ -317,10 +321,10 @@ class EvolutionAgent(Agent):
         def shorter() -> Iterator[Circuit]:
             self.drawn.mark()
             for index in order:
-                yield self.search.problem.simplify(circuit.delete(int(index)))
+                yield self.search.simplify(edited(circuit, {int(index)}, (), native=native))
                 self.drawn.mark()
 
-        circuit = member.circuit
+        circuit, native = member.circuit, self.search.alphabet.native is not None
         if self.guide is None:
             order = self.rng.permutation(len(circuit))
         else:
@@ -346,7 +350,7 @@ class EvolutionAgent(Agent):
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:
-        gate = self.search.alphabet.gate(action)
+        gate = self.moves.gate(action)
         count = gate_spec(gate.name).n_angles
         return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
 
@@ -359,7 +363,7 @@ class EvolutionAgent(Agent):
         if kind < 0.4 and self._two:
             return self._insert_block(circuit, int(rng.integers(size + 1)))
         if kind < 0.6:
-            return circuit.delete(int(rng.integers(size)))
+            return edited(circuit, {int(rng.integers(size))}, (), native=self.search.alphabet.native is not None)
         index = int(rng.integers(size))
         gate = circuit[index]
         if kind < 0.8:
@@ -377,7 +381,7 @@ class EvolutionAgent(Agent):
         """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
         two = self._gate(self._pick(self._two))
         circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.search.alphabet.gate(a).qubits[0] in two.qubits]
+        near = [a for a in self._one if self.moves.gate(a).qubits[0] in two.qubits]
         if near:
             circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
             if self.rng.random() < 0.5:

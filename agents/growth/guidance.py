@@ -14,6 +14,7 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
 from qas.meter import Meter
+from qas.native import middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import wrapped
@@ -215,6 +216,9 @@ class Guide:
 
     def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
+        self.native = alphabet.native is not None
+        """gates are left out as `qas.native.remaining` says"""
+        alphabet = alphabet.moves
         ways = pauli_insertions(alphabet)
         self.strings = tuple(ways)
         self.ways = tuple(ways.values())
@@ -261,19 +265,22 @@ class Guide:
         """Gains and best angles of rotations about `strings` at the end; see `Simulator.append_gains`."""
         return self.simulator.append_gains(circuit, self.hamiltonian, self.strings)
 
-    def deletion_costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
+    def angle_costs(self, circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+        """What `deletion_costs` is told; see `rotation_costs` and `pulse_costs`."""
+        return (pulse_costs if self.native else rotation_costs)(circuit, inverse_hessian)
+
+    def deletion_costs(self, circuit: Circuit, angle_costs: Sequence[float | None]) -> tuple[np.ndarray, int]:
         """Estimated rise of the energy without each gate, and the calls of the objective this took.
 
-        Gates that have no angle are left out in turn, which costs an evaluation each.
+        Gates of which nothing is known are left out in turn, which costs an evaluation each.
 
         Args:
-            rotation_costs: rises for the gates with angles, in their order.
+            angle_costs: rises that are known from angles, None for those that are not; one for each gate.
         """
-        known = iter(rotation_costs)
-        costs = np.array([next(known) if gate.angles else math.nan for gate in circuit])
+        costs = np.array([math.nan if cost is None else cost for cost in angle_costs])
         fixed = np.flatnonzero(np.isnan(costs)).tolist()
         if fixed:
-            circuits = [circuit, *(circuit.delete(index) for index in fixed)]
+            circuits = [circuit, *(edited(circuit, {index}, (), native=self.native) for index in fixed)]
             energies = self.simulator.expectation_many(circuits, self.hamiltonian, workers=1)
             costs[fixed] = energies[1:] - energies[0]
         return costs, len(fixed)
@@ -346,31 +353,69 @@ def gates_of(way: tuple[Insertion, ...], angles: Sequence[float]) -> tuple[Gate,
     return (*way[0].before, *turns, *way[0].after)
 
 
-def edited(circuit: Circuit, deleted: Collection[int], inserted: Iterable[tuple[int, tuple[Gate, ...]]]) -> Circuit:
-    """A circuit without some of its gates, with others before the positions that its gates had."""
+def edited(
+    circuit: Circuit,
+    deleted: Collection[int],
+    inserted: Iterable[tuple[int, tuple[Gate, ...]]],
+    *,
+    native: bool = False,
+) -> Circuit:
+    """A circuit without some of its gates, with others before the positions that its gates had.
+
+    Args:
+        native: gates are left out as `qas.native.remaining` says.
+    """
     new: dict[int, list[Gate]] = {}
     for position, gates in inserted:
         new.setdefault(position, []).extend(gates)
+    left = (
+        remaining(circuit, deleted)
+        if native and deleted
+        else [None if index in deleted else gate for index, gate in enumerate(circuit.gates)]
+    )
     kept: list[Gate] = []
-    for index, gate in enumerate(circuit.gates):
+    for index, gate in enumerate(left):
         kept += new.get(index, [])
-        if index not in deleted:
+        if gate is not None:
             kept.append(gate)
     return Circuit(circuit.n_qubits, kept + new.get(len(circuit), []))
 
 
-def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float]:
-    """Estimated rise of the energy without each gate that has angles: θ² / 2(H⁻¹), summed over its angles.
+def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """Estimated rise of the energy without each gate, None for gates without angles: θ² / 2(H⁻¹), summed over angles.
 
     Args:
         inverse_hessian: as an optimization left it, shape (n_angles, n_angles); None: the unit matrix.
     """
+    each = wrapped(circuit.angles) ** 2 / (2 * _softness(circuit, inverse_hessian))
+    costs: list[float | None] = []
+    first = 0
+    for gate in circuit.gates:
+        last = first + len(gate.angles)
+        costs.append(float(each[first:last].sum()) if gate.angles else None)
+        first = last
+    return costs
+
+
+def pulse_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """As `rotation_costs`, of a native circuit, where a pair of pulses goes by the angle between them."""
+    softness = iter(_softness(circuit, inverse_hessian).tolist())
+    soft = {k: next(softness) for k, gate in enumerate(circuit) if gate.angles}
+    pairs = middles(circuit)
+    costs: list[float | None] = []
+    for k, gate in enumerate(circuit):
+        place = pairs.get(k, k)
+        if place not in soft:
+            costs.append(None)
+            continue
+        angle = circuit[place].angles[0]
+        away = short_of(angle, gate.name) if k in pairs else math.remainder(angle, 2 * math.pi)
+        costs.append(away**2 / (2 * soft[place]))
+    return costs
+
+
+def _softness(circuit: Circuit, inverse_hessian: np.ndarray | None) -> np.ndarray:
+    """Diagonal of an inverse Hessian, float64, shape (n_angles,); ones where none fits."""
     fits = inverse_hessian is not None and inverse_hessian.shape == (circuit.n_angles,) * 2
     diagonal = inverse_hessian.diagonal() if fits and inverse_hessian is not None else np.ones(circuit.n_angles)
-    each = wrapped(circuit.angles) ** 2 / (2 * np.maximum(diagonal, 1e-12))
-    costs, first = [], 0
-    for gate in circuit.gates:
-        if gate.angles:
-            costs.append(float(each[first : first + len(gate.angles)].sum()))
-            first += len(gate.angles)
-    return costs
+    return np.maximum(diagonal, 1e-12)

@@ -64,7 +64,7 @@ class InsertionGrowth:
         first = min(int(self.rng.geometric(0.5)) - 1, self.choices - 1) if self.round else 0
         for chosen in promising[first : first + self.candidates]:
             inserted = [self.guide.made(each, self.rng) for each in (chosen, *beside)]
-            grown = self.search.problem.simplify(edited(here.circuit, (), inserted))
+            grown = self.search.simplify(edited(here.circuit, (), inserted))
             if len(grown) > self.search.max_gates:
                 continue
             found = meter.evaluate(grown, self.rng, exact_start=True)
