@@ -166,6 +166,7 @@ class Meter:
         max_evaluations: int | None = None,
         exact_start: bool = False,
         tidy: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -175,28 +176,31 @@ class Meter:
         away, and counts as nothing. Only the circuits and their generators have gone on by then.
 
         Args:
-            circuits, rng, max_evaluations, exact_start, workers, ahead: as of `Evaluator.evaluate_many`.
+            circuits, rng, max_evaluations, exact_start, inverse_hessians, workers, ahead: as of
+                `Evaluator.evaluate_many`.
             tidy: as of `evaluate`.
 
         Raises:
             SearchEnded: nothing is left to spend, and there is another circuit.
         """
         rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
-        pairs = zip(circuits, rngs, strict=False)
+        known = repeat(None) if inverse_hessians is None else inverse_hessians
+        all_given = zip(circuits, rngs, known, strict=False)
         if self.evaluator.workers(workers) == 1:
-            for circuit, generator in pairs:
-                settings: Any = {"max_evaluations": max_evaluations, "exact_start": exact_start, "tidy": tidy}
-                yield self.evaluate(circuit, generator, **settings)
+            settings: Any = {"max_evaluations": max_evaluations, "exact_start": exact_start, "tidy": tidy}
+            for circuit, generator, inverse in all_given:
+                yield self.evaluate(circuit, generator, inverse_hessian=inverse, **settings)
             return
         taken: deque[Job] = deque()
 
         def jobs() -> Iterator[Job]:
-            for circuit, generator in pairs:
+            for circuit, generator, inverse in all_given:
                 if not taken:
                     self.left()
                 elif not self._may_begin(len(taken)):
                     raise SearchEnded
-                taken.append(self.evaluator.job(circuit, generator, self._limit(max_evaluations), exact_start))
+                job = self.evaluator.job(circuit, generator, self._limit(max_evaluations), exact_start)
+                taken.append(job._replace(inverse_hessian=inverse))
                 yield taken[-1]
 
         with closing(self.evaluator.optimized(jobs(), workers, ahead)) as results:

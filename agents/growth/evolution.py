@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Guide, Study, edited
+from qas.agents.growth.guidance import Curvature, Guide, Study, edited
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -44,13 +45,26 @@ class _Member:
     """what has been counted of what was found out of it"""
     spent: dict[str, int] = field(default_factory=dict)
     """evaluations that each of it took"""
+    curvature: Curvature | None = None
+    """what its optimization learned; kept where the search is guided"""
     study: Study | None = None
     removal: np.ndarray | None = None
     """float64 (n_gates,): estimated rise of the energy without each gate"""
 
+    def inherited(self, child: Circuit) -> np.ndarray | None:
+        """The inverse Hessian that a child begins with."""
+        return None if self.curvature is None else self.curvature.inherited(self.circuit, child)
 
-_Bill = tuple[_Member, tuple[str, ...]]
-"""A member, and what was used of what was found out of it."""
+
+class _Child(NamedTuple):
+    circuit: Circuit
+    parent: _Member
+    used: tuple[str, ...] = ()
+    """what was used of what was found out of the parent"""
+
+
+_Start = tuple[Circuit, "np.ndarray | None"]
+"""A circuit, and the inverse Hessian that it begins with."""
 
 
 class EvolutionAgent(Agent):
@@ -90,8 +104,8 @@ class EvolutionAgent(Agent):
         self.rng = search.rng(1)
         self.drawn = DrawnAhead(self.rng)
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
-        self._trying: deque[tuple[str, _Bill]] = deque()
-        """Keys of the children whose results are to come, and what was found out for them."""
+        self._trying: deque[_Child] = deque()
+        """Children whose results are to come."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -146,9 +160,9 @@ class EvolutionAgent(Agent):
         with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
-                key, bill = self._trying.popleft()
-                self._count(key)
-                self._pay(*bill)
+                child = self._trying.popleft()
+                self._count(child.circuit.key)
+                self._pay(child.parent, child.used)
                 member = self._member(found)
                 before = list(self._cell(member))
                 leader = member if self._insert(member) else None
@@ -160,11 +174,11 @@ class EvolutionAgent(Agent):
         if leader is not None:
             self._prune(leader)
 
-    def _children(self) -> Iterator[Circuit]:
+    def _children(self) -> Iterator[_Start]:
         self.drawn.mark()
         while True:
             refused = 0 if self._trying else self.refused
-            while self._refuses((made := self._child())[0]):
+            while self._refuses((child := self._child()).circuit):
                 refused += 1
                 if refused >= 1000 and self._trying:
                     return  # what comes next depends on what is tried by then
@@ -173,24 +187,25 @@ class EvolutionAgent(Agent):
                     # A small space is exhausted: without another round the budget would never be used up.
                     self.tried.clear()
                     self.refused = refused = 0
-            child, bill = made
-            self._trying.append((child.key, bill))
-            yield child
+            self._trying.append(child)
+            yield self._shaken(child.circuit), child.parent.inherited(child.circuit)
             self.drawn.mark()
 
-    def _child(self) -> tuple[Circuit, _Bill]:
-        """A child, and what was found out for it."""
+    def _child(self) -> _Child:
         parent, guide = self._choose_parent(), self.guide
         if guide is None:
-            return self.search.simplify(self._mutated(parent.circuit)), (parent, ())
+            return _Child(self.search.simplify(self._mutated(parent.circuit)), parent)
         used: tuple[str, ...] = ()
         if not len(parent.circuit) or self.rng.random() < self.blind:
             child = self._mutated(parent.circuit)
         else:
             child, used = self._guided(guide, parent)
-        if self.rng.random() < _SHAKEN:
-            child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
-        return self.search.simplify(child), (parent, used)
+        return _Child(self.search.simplify(child), parent, used)
+
+    def _shaken(self, circuit: Circuit) -> Circuit:
+        if self.guide is None or self.rng.random() >= _SHAKEN:
+            return circuit
+        return circuit.with_angles(circuit.angles + self.rng.normal(scale=0.1, size=circuit.n_angles))
 
     def _mutated(self, circuit: Circuit) -> Circuit:
         for _ in range(1 + self.rng.poisson(self.changes)):
@@ -233,11 +248,13 @@ class EvolutionAgent(Agent):
                 self.meter.spend(member.spent[each])
 
     def _member(self, found: Evaluation) -> _Member:
-        costs = [] if self.guide is None else self.guide.angle_costs(found.circuit, found.inverse_hessian)
-        return _Member(found.circuit, found.error, costs)
+        if self.guide is None:
+            return _Member(found.circuit, found.error)
+        costs = self.guide.angle_costs(found.circuit, found.inverse_hessian)
+        return _Member(found.circuit, found.error, costs, curvature=Curvature.of(found))
 
     def _refuses(self, child: Circuit) -> bool:
-        times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
+        times = self.tried.get(child.key, 0) + sum(child.key == other.circuit.key for other in self._trying)
         many = self.window is not None and child.two_qubit_gates > self.window[1]
         return many or len(child) > self.search.max_gates or times >= 2
 
@@ -318,10 +335,11 @@ class EvolutionAgent(Agent):
     def _deletions(self, member: _Member) -> Generator[Evaluation, None, None]:
         """What is left of a circuit without one of its gates: the cheapest few, or all in random order."""
 
-        def shorter() -> Iterator[Circuit]:
+        def shorter() -> Iterator[_Start]:
             self.drawn.mark()
             for index in order:
-                yield self.search.simplify(edited(circuit, {int(index)}, (), native=native))
+                less = self.search.simplify(edited(circuit, {int(index)}, (), native=native))
+                yield less, member.inherited(less)
                 self.drawn.mark()
 
         circuit, native = member.circuit, self.search.alphabet.native is not None
@@ -333,16 +351,24 @@ class EvolutionAgent(Agent):
         return self._judged(shorter(), max_evaluations=60)
 
     def _judged(
-        self, circuits: Iterator[Circuit], max_evaluations: int | None = None
+        self, starts: Iterator[_Start], max_evaluations: int | None = None
     ) -> Generator[Evaluation, None, None]:
         """Evaluations of circuits of which the first that is good makes those behind it void."""
+        known: deque[np.ndarray | None] = deque()
+
+        def circuits() -> Iterator[Circuit]:
+            for circuit, inverse in starts:
+                known.append(inverse)
+                yield circuit
+
         size = 1 << self.search.problem.n_qubits * (1 if self.search.noise is None else 2)
         workers = worker_count() if size >= _WORTH_IT else 1
         return self.meter.evaluate_many(
-            circuits,
+            circuits(),
             self.rng,
             max_evaluations=max_evaluations,
             exact_start=self.guide is not None,
+            inverse_hessians=(known.popleft() for _ in itertools.count()),
             tidy=True,
             workers=workers,
             ahead=workers + 1,
@@ -391,15 +417,25 @@ class EvolutionAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         cells = [
-            [two, [[m.circuit.to_list(), m.error, m.costs, m.paid] for m in members]]
+            [two, [[m.circuit.to_list(), m.error, m.costs, m.paid, m.curvature is not None] for m in members]]
             for two, members in self.cells.items()
         ]
-        return {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}, {}
+        known = [m.curvature.packed for members in self.cells.values() for m in members if m.curvature is not None]
+        state = {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}
+        return state, {"curvatures": np.concatenate(known)} if known else {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
         self.drawn = DrawnAhead(self.rng)
-        self.cells = {two: [_Member(Circuit(n, c), *known) for c, *known in members] for two, members in state["cells"]}
+        self.cells, rest = {}, arrays.get("curvatures", np.empty(0, dtype=np.float32))
+        for two, members in state["cells"]:
+            self.cells[two] = []
+            for gates, error, costs, paid, known in members:
+                member = _Member(Circuit(n, gates), error, costs, paid)
+                if known:
+                    size = member.circuit.n_angles * (member.circuit.n_angles + 1) // 2
+                    member.curvature, rest = Curvature(rest[:size]), rest[size:]
+                self.cells[two].append(member)
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
         self.refused = int(state["refused"])

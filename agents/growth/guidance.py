@@ -18,6 +18,7 @@ from qas.native import middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import wrapped
+from qas.vqe import Evaluation
 
 _KEPT = 256
 """Insertions remembered of one circuit, of each kind."""
@@ -379,6 +380,43 @@ def edited(
         if gate is not None:
             kept.append(gate)
     return Circuit(circuit.n_qubits, kept + new.get(len(circuit), []))
+
+
+class Curvature(NamedTuple):
+    """An estimated inverse Hessian, in half the digits and one half of the matrix, because many are kept."""
+
+    packed: np.ndarray  # float32 (n (n + 1) / 2,): the lower triangle, row by row
+
+    @classmethod
+    def of(cls, found: Evaluation) -> Curvature | None:
+        """What an optimization left; None where that is nothing, or not of its circuit."""
+        inverse, size = found.inverse_hessian, found.circuit.n_angles
+        if inverse is None or inverse.shape != (size, size) or not size:
+            return None
+        return cls(inverse[np.tril_indices(size)].astype(np.float32))
+
+    def inherited(self, parent: Circuit, child: Circuit) -> np.ndarray | None:
+        """An inverse Hessian for a child, which shares gate objects with its parent; float64, shape (n_angles,) * 2.
+
+        New angles, and those that two gates have become, count as of median curvature and independent.
+        """
+        known = np.zeros((parent.n_angles,) * 2)
+        known[np.tril_indices(len(known))] = self.packed
+        known += np.tril(known, -1).T
+        slots = {id(gate): slot for gate, slot in zip(parent.gates, _slots(parent), strict=True)}
+        rows = [slots.get(id(gate), -len(gate.angles)) + k for gate in child.gates for k in range(len(gate.angles))]
+        old = np.flatnonzero(np.array(rows, dtype=np.int64) >= 0)
+        if not len(old):
+            return None
+        begun = np.diag(np.full(len(rows), np.median(known.diagonal())))
+        from_parent = np.array(rows)[old]
+        begun[np.ix_(old, old)] = known[np.ix_(from_parent, from_parent)]
+        return begun
+
+
+def _slots(circuit: Circuit) -> list[int]:
+    """Where the angles of each gate begin."""
+    return [0, *itertools.accumulate(len(gate.angles) for gate in circuit.gates)][: len(circuit.gates)]
 
 
 def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
