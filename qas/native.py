@@ -22,6 +22,9 @@ from qas.hamiltonians import Hamiltonian
 ENTANGLERS = ("cx", "cz", "ecr")
 PULSES = ("sx", "x")
 
+TURNS = {"z": math.pi, "s": math.pi / 2, "sdg": -math.pi / 2, "t": math.pi / 4, "tdg": -math.pi / 4}
+"""Gates that are rz by fixed angles, radians."""
+
 Quaternion = tuple[float, float, float, float]
 Pair = tuple[int, int]
 
@@ -99,7 +102,14 @@ def native(
     return _made(circuit, gates, whole, None if free else _EQUAL, unseen)
 
 
-def tidied(circuit: Circuit, gates: NativeGates, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
+def tidied(
+    circuit: Circuit,
+    gates: NativeGates,
+    *,
+    angle_tolerance: float = 1e-9,
+    whole: bool = False,
+    fixed: bool = False,
+) -> Circuit:
     """A circuit in native gates with no more of them than are needed; the circuit itself where nothing goes.
 
     Args:
@@ -108,12 +118,23 @@ def tidied(circuit: Circuit, gates: NativeGates, *, angle_tolerance: float = 1e-
         angle_tolerance: runs that are this close to one of fewer pulses become that, and rz this close to nothing go,
             radians.
         whole: keep the whole matrix, not the state that the circuit makes of |0…0⟩ alone.
+        fixed: turns about Z by multiples of π/4 that do not depend on angles stay z, s, sdg, t and tdg, so that there
+            are fewer angles to optimize; `with_rz` makes them native.
 
     Raises:
         CircuitError: as `native`.
     """
-    made = _made(circuit, gates, whole, angle_tolerance)
-    return circuit if all(map(gates.has, circuit)) and _size(made) >= _size(circuit) else made
+    made = _made(circuit, gates, whole, angle_tolerance, fixed=fixed)
+    there = all(gates.has(gate) or (fixed and gate.name in TURNS) for gate in circuit)
+    return circuit if there and _size(made) >= _size(circuit) else made
+
+
+def with_rz(circuit: Circuit) -> Circuit:
+    """The circuit with rz in the place of z, s, sdg, t and tdg; itself where there are none."""
+    if not any(gate.name in TURNS for gate in circuit):
+        return circuit
+    gates = [Gate("rz", g.qubits, (TURNS[g.name],)) if g.name in TURNS else g for g in circuit]
+    return Circuit(circuit.n_qubits, gates)
 
 
 class Simplifies(Protocol):
@@ -132,12 +153,12 @@ def simplified(
     Args:
         circuit: what is simplified.
         problem: what it is judged on.
-        gates: those of the device, or None.
+        gates: those of the device, or None; turns about Z by fixed angles are written as `tidied` says.
         angle_tolerance: as of `tidied`, or of the problem's own `simplify`, radians.
     """
     if gates is None:
         return problem.simplify(circuit, angle_tolerance)
-    return tidied(circuit, gates, angle_tolerance=angle_tolerance, whole=problem.whole_matrix)
+    return tidied(circuit, gates, angle_tolerance=angle_tolerance, whole=problem.whole_matrix, fixed=True)
 
 
 # ---------------------------------------------------------------------- leaving gates out
@@ -188,20 +209,25 @@ def remaining(circuit: Circuit, deleted: Collection[int]) -> list[Gate | None]:
 
 
 def _made(
-    circuit: Circuit, gates: NativeGates, whole: bool, tolerance: float | None, unseen: Collection[int] = ()
+    circuit: Circuit,
+    gates: NativeGates,
+    whole: bool,
+    tolerance: float | None,
+    unseen: Collection[int] = (),
+    fixed: bool = False,
 ) -> Circuit:
     """Passes until no entanglers meet."""
     circuit = circuit.decompose(from_zero=not whole)
     while True:
-        one = _Pass(circuit.n_qubits, gates, whole, tolerance)
+        one = _Pass(circuit.n_qubits, gates, whole, tolerance, fixed)
         circuit = one.circuit(circuit, unseen)
         if not one.cancelled:
             return circuit
 
 
-def _size(circuit: Circuit) -> tuple[int, int, int]:
+def _size(circuit: Circuit) -> tuple[int, int, int, int]:
     pulses = sum(gate.name in PULSES for gate in circuit)
-    return circuit.two_qubit_gates, pulses, len(circuit)
+    return circuit.two_qubit_gates, pulses, len(circuit), circuit.n_angles
 
 
 def _diagonal_qubits(hamiltonian: Hamiltonian) -> set[int]:
@@ -340,14 +366,13 @@ class _Run(NamedTuple):
 
     kind: int
     before: tuple[float, float]
-    between: float
+    between: tuple[float, float]
     after: tuple[float, float]
-    same: tuple[Gate | None, Gate | None] = (None, None)
-    """the gates before and between the pulses, where they are those of the circuit"""
+    same: tuple[Gate | None, Gate | None, Gate | None] = (None, None, None)
+    """the rz before, between and after the pulses, where they are those of the circuit"""
 
 
 _STILL = 0.0, 0.0
-_NATIVE = frozenset({"rz", *PULSES})
 
 
 class _Pass:
@@ -356,10 +381,13 @@ class _Pass:
     Args:
         tolerance: runs and rz within this of shorter ones become these, radians; None: only what is shorter at all
             angles.
+        fixed: rz by a multiple of π/4 at all angles becomes a gate without angle.
     """
 
-    def __init__(self, n_qubits: int, gates: NativeGates, whole: bool, tolerance: float | None) -> None:
-        self.n_qubits, self.gates, self.whole, self.tolerance = n_qubits, gates, whole, tolerance
+    def __init__(
+        self, n_qubits: int, gates: NativeGates, whole: bool, tolerance: float | None, fixed: bool = False
+    ) -> None:
+        self.n_qubits, self.gates, self.whole, self.tolerance, self.fixed = n_qubits, gates, whole, tolerance, fixed
         self.carried: list[tuple[float, float]] = [_STILL] * n_qubits
         """rz that moved here through entanglers, of each qubit, and of its twin"""
         self.run: list[list[tuple[str, tuple[float, ...], Gate | None]]] = [[] for _ in range(n_qubits)]
@@ -379,9 +407,10 @@ class _Pass:
             else:
                 self._two(gate)
         for qubit in range(self.n_qubits):
-            after = self._write(qubit, self._formed(qubit))
+            run = self._formed(qubit)
+            after = self._write(qubit, run)
             if qubit not in unseen:
-                self._rz(qubit, after)
+                self._rz(qubit, after, run.same[2])
         return Circuit(self.n_qubits, [gate for gate in self.out if gate is not None])
 
     def _two(self, gate: Gate) -> None:
@@ -431,7 +460,7 @@ class _Pass:
             for qubit, letter, run in zip(pair, _LETTERS[name], runs, strict=True):
                 after = self._write(qubit, run)
                 if letter == "X":
-                    self._rz(qubit, after)
+                    self._rz(qubit, after, run.same[2])
                 else:
                     self.carried[qubit] = after if letter == "Z" else (-after[0], -after[1])
             self._append(same or Gate(name, pair))
@@ -480,14 +509,15 @@ class _Pass:
 
     def _as_it_is(self, qubit: int) -> _Run | None:
         """A run that is as short as it gets by its gates alone; None: it must be made anew."""
-        parts = [self.carried[qubit][0], 0.0, 0.0]
+        parts, twins = ([first, 0.0, 0.0] for first in self.carried[qubit])
         own: list[Gate | None] = [None, None, None]
         pulses = ""
         for name, angles, gate in self.run[qubit]:
-            if name == "rz":
+            if name in TURNS or name == "rz":
                 k = len(pulses)
-                own[k] = None if parts[k] else gate
-                parts[k] += angles[0]
+                own[k] = None if parts[k] or not (self.fixed or name == "rz") else gate
+                parts[k] += TURNS.get(name) or angles[0]
+                twins[k] += TURNS.get(name) or self._others(1)[0]
             elif name == "sx" and pulses in ("", "s"):
                 pulses += "s"
             elif name == "x" and not pulses:
@@ -497,14 +527,16 @@ class _Pass:
         kind = {"": _NOTHING, "s": _ONE_SX, "x": _FLIP, "ss": _TWO_SX}[pulses]
         if kind == _TWO_SX and abs(math.remainder(parts[1], math.pi / 2)) <= (self.tolerance or 0.0):
             return None
-        before, between, after = parts
+        before, between, after = zip(parts, twins, strict=True)
+        last = own[2]
         if kind == _NOTHING:
-            before, after = 0.0, before
+            before, after, last = _STILL, before, own[0]
         elif kind == _FLIP:
-            before, after = 0.0, between - before
+            last = None if before[0] else own[1]
+            before, after = _STILL, (between[0] - before[0], between[1] - before[1])
         elif kind == _ONE_SX:
-            after = between
-        return _Run(kind, (before, before), between, (after, after), (own[0], own[1]))
+            after, last = between, own[1]
+        return _Run(kind, before, between, after, (own[0], own[1], last))
 
     def _made(self, qubit: int) -> _Run:
         """A run as short as its matrix, and that of its twin, allow."""
@@ -522,7 +554,8 @@ class _Pass:
         else:
             kind = always
         here, there = self._chosen(_forms(run, kind), _forms(twin, kind), self._in_ground(qubit))
-        return _Run(kind, (here.before, there.before), here.between, (here.after, there.after))
+        before, between, after = zip(here, there, strict=True)
+        return _Run(kind, before, between, after)
 
     def _others(self, count: int) -> tuple[float, ...]:
         """Angles of the twin."""
@@ -563,14 +596,23 @@ class _Pass:
         elif run.kind != _NOTHING:
             self._append(Gate("sx", (qubit,)))
             if run.kind == _TWO_SX:
-                self._append(run.same[1] or Gate("rz", (qubit,), (_wrapped(run.between),)))
+                self._append(run.same[1] or self._turn(qubit, run.between))
             if run.kind != _ONE_SX:
                 self._append(Gate("sx", (qubit,)))
         return _STILL if ground and run.kind in (_NOTHING, _FLIP) else run.after  # of a basis state it is a phase
 
     def _rz(self, qubit: int, angles: tuple[float, float], same: Gate | None = None) -> None:
         if not self._vanishes(*angles):
-            self._append(same or Gate("rz", (qubit,), (_wrapped(angles[0]),)))
+            self._append(same or self._turn(qubit, angles))
+
+    def _turn(self, qubit: int, angles: tuple[float, float]) -> Gate:
+        """An rz, or the gate without angle that it always is."""
+        angle = _wrapped(angles[0])
+        if self.fixed and abs(_wrapped(angle - angles[1])) < _EQUAL:
+            for name, turn in TURNS.items():
+                if abs(_wrapped(angle - turn)) < _EQUAL:
+                    return Gate(name, (qubit,))
+        return Gate("rz", (qubit,), (angle,))
 
     def _append(self, gate: Gate) -> None:
         for qubit in gate.qubits:

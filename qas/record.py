@@ -11,7 +11,7 @@ import numpy as np
 
 from qas.circuits import Circuit
 from qas.meter import Meter
-from qas.native import NativeGates, simplified
+from qas.native import NativeGates, simplified, with_rz
 from qas.problems import BaseProblem
 from qas.remarks import remarks_on
 from qas.runs import Front, Recorder, Result
@@ -80,7 +80,8 @@ class Record:
         """
         offered = self._offered(found, meter, rng, always=tidy)
         if offered is not None:
-            self.front.add(offered.circuit, offered.energy, offered.error, meter.evaluations)
+            shown = offered.circuit if self.native is None else with_rz(offered.circuit)
+            self.front.add(shown, offered.energy, offered.error, meter.evaluations)
             self.best_error = min(self.best_error, offered.error)
             if tidy:
                 found = offered

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 
 from qas.circuits import Circuit
-from qas.native import NativeGates, simplified
+from qas.native import NativeGates, simplified, with_rz
 from qas.runs import Front, rounding
 from qas.simplify import merge_runs, without_small_rotations, wrap_angles
 from qas.simulators.interrupt import Interrupted, current, stop_when
@@ -93,9 +93,10 @@ class Tidier:
     def _merged(self, circuit: Circuit, energy: float) -> tuple[Circuit, float]:
         problem, short = self.evaluator.problem, circuit
         while True:
-            merged = simplified(short, problem, self.native)
             if self.native is None:
-                merged = merge_runs(merged, self.gates, whole=problem.whole_matrix)
+                merged = merge_runs(problem.simplify(short), self.gates, whole=problem.whole_matrix)
+            else:
+                merged = with_rz(simplified(short, problem, self.native))
             if len(merged) == len(short):
                 break
             short = merged
@@ -113,7 +114,7 @@ class Tidier:
         """The circuit without all its small rotations, and without one each; in native gates without all."""
         if self.native is None:
             return without_small_rotations(circuit, SMALL)
-        shorter = simplified(circuit, self.evaluator.problem, self.native, SMALL)
+        shorter = with_rz(simplified(circuit, self.evaluator.problem, self.native, SMALL))
         return [] if shorter is circuit else [shorter]
 
     def _without_small(

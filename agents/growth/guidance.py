@@ -14,7 +14,7 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
 from qas.meter import Meter
-from qas.native import middles, remaining, short_of
+from qas.native import TURNS, middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import wrapped
@@ -24,6 +24,8 @@ _KEPT = 256
 """Insertions remembered of one circuit, of each kind."""
 _FLAT = 1e-9
 """Slopes below this, relative to the Hamiltonian's weight, are rounding errors."""
+_NO_CHOICE = 1e300
+"""What leaving out a gate costs that is none to leave out."""
 _FARTHEST = 0.5
 """Largest first angle of an inserted rotation, radians."""
 
@@ -436,19 +438,22 @@ def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list
 
 
 def pulse_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
-    """As `rotation_costs`, of a native circuit, where a pair of pulses goes by the angle between them."""
+    """As `rotation_costs`, of a native circuit, where a pair of pulses goes by the angle between them.
+
+    Of a pair of pulses the first stands for either; fixed turns about Z are left alone.
+    """
     softness = iter(_softness(circuit, inverse_hessian).tolist())
     soft = {k: next(softness) for k, gate in enumerate(circuit) if gate.angles}
     pairs = middles(circuit)
     costs: list[float | None] = []
     for k, gate in enumerate(circuit):
-        place = pairs.get(k, k)
-        if place not in soft:
-            costs.append(None)
-            continue
-        angle = circuit[place].angles[0]
-        away = short_of(angle, gate.name) if k in pairs else math.remainder(angle, 2 * math.pi)
-        costs.append(away**2 / (2 * soft[place]))
+        if k not in pairs:
+            away = math.remainder(gate.angles[0], 2 * math.pi) if gate.angles else 0.0
+            costs.append(away**2 / (2 * soft[k]) if gate.angles else _NO_CHOICE if gate.name in TURNS else None)
+        elif gate.name == "sx" and k > pairs[k]:
+            costs.append(_NO_CHOICE)
+        else:
+            costs.append(short_of(circuit[pairs[k]].angles[0], gate.name) ** 2 / (2 * soft[pairs[k]]))
     return costs
 
 
