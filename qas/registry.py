@@ -43,6 +43,7 @@ OWNERS = {
     "methods": "qas.finetuning",
     "tasks": "qas.finetuning",
     "noise": "qas.noise",
+    "extrapolations": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }
