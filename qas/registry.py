@@ -44,6 +44,8 @@ OWNERS = {
     "tasks": "qas.finetuning",
     "noise": "qas.noise",
     "extrapolations": "qas.mitigation",
+    "objectives": "qas.mitigation",
+    "extrapolations": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }

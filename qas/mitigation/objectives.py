@@ -23,13 +23,12 @@ from qas.mitigation.extrapolation import (
     make_extrapolation,
     read_nodes,
 )
+from qas.mitigation.recipe import Recipe
 from qas.mitigation.sampling import checked_assignment
 from qas.mitigation.scaling import SCALES, scaled
-from qas.mitigation.simulator import CompiledMitigated, Mitigated, Recipe
 from qas.noise import NoiseModel
 from qas.registry import Registry
 from qas.simulators.base import Simulator
-from qas.simulators.pauli_transfer import PauliTransferSimulator
 
 SHOTS = 1_000_000
 """Measurements, all nodes and groups together, unless told otherwise."""
@@ -67,6 +66,9 @@ class Scored(abc.ABC):
         Raises:
             QasError: no noise where there must be some, or an engine that is not exact.
         """
+        from qas.mitigation.simulator import CompiledMitigated, Mitigated
+        from qas.simulators.pauli_transfer import PauliTransferSimulator
+
         noise = engine.noise
         if noise is None and self.needs_noise:
             raise QasError(f"the objective {name_of(self)} takes errors of a device away: it needs noise")
@@ -204,6 +206,26 @@ def make_objective(given: Any) -> Scored:
     """
     made: Scored = OBJECTIVES.make(given, Scored)
     return made
+
+
+def scored_by(objective: Scored, engine: Simulator | None, shots: int | None = None) -> Any:
+    """The engine of a problem as it serves an objective.
+
+    Args:
+        engine: None for problems that are judged without one.
+        shots: measurements of each term that values are drawn from.
+
+    Raises:
+        QasError: an objective other than the plain noisy energy without an engine, without noise, or beside such shots.
+    """
+    if isinstance(objective, Noisy) and objective.kappa == 0.0:
+        return engine
+    name = name_of(objective)
+    if engine is None:
+        raise QasError(f"the objective {name} is one of energies under noise; this problem is judged without a device")
+    if shots is not None:
+        raise QasError(f"shots are drawn for the noisy energy; the cost of {name} is its own: {name}:shots={shots}")
+    return objective.simulator(engine)
 
 
 def name_of(objective: Scored) -> str:
