@@ -45,7 +45,6 @@ OWNERS = {
     "noise": "qas.noise",
     "extrapolations": "qas.mitigation",
     "objectives": "qas.mitigation",
-    "extrapolations": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }

@@ -792,7 +792,7 @@ def _evaluate(where, scalar):
         out = pointer_to(read(table, OUT), np.float64)
         if not _goes_on(frame):
             energy = math.nan
-        elif mode == GRADIENT or mode == FORWARD or mode == BACKWARD:
+        elif mode in (GRADIENT, FORWARD, BACKWARD):
             products = pointer_to(read(asked, WORK + 2), np.float64)
             energy = _with_gradient(frame, mode, places, weight, count, out, read(table, N_ANGLES), products)
         else:
