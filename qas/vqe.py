@@ -126,8 +126,8 @@ class Evaluator:
         whole_number("max_evaluations", self.max_evaluations)
         finite_number("start_noise", self.start_noise, least=0)
         self.objective = make_objective(self.objective)
-        engine = self.problem.simulator(self.noise, self.engine, self.shots)
-        self.simulator = scored_by(self.objective, engine, self.shots)
+        self.engine_under_noise = self.problem.simulator(self.noise, self.engine, self.shots)
+        self.simulator = scored_by(self.objective, self.engine_under_noise, self.shots)
 
     def evaluate(
         self,

@@ -27,7 +27,7 @@ from qas.mitigation.recipe import Recipe
 from qas.mitigation.sampling import checked_assignment
 from qas.mitigation.scaling import SCALES, scaled
 from qas.noise import NoiseModel
-from qas.registry import Registry
+from qas.registry import Registry, recorded
 from qas.simulators.base import Simulator
 
 SHOTS = 1_000_000
@@ -231,3 +231,20 @@ def scored_by(objective: Scored, engine: Simulator | None, shots: int | None = N
 def name_of(objective: Scored) -> str:
     """The name under which an objective is registered, else that of its class."""
     return OBJECTIVES.name_of(objective) or type(objective).__name__
+
+
+def spelled(objective: Any) -> str:
+    """An objective, or what `qas.registry.recorded` made of it, as the text that `make_objective` reads.
+
+    A matrix of readout probabilities has no short form and is left out.
+    """
+    told = recorded(objective)
+    if isinstance(told, str):
+        return told
+    settings = []
+    for key, value in told.items():
+        if key == "nodes":
+            value = "-".join(f"{node:g}" for node in value)
+        if key not in ("name", "assignment"):
+            settings.append(f"{key}={value}")
+    return f"{told['name']}:{','.join(settings)}" if settings else told["name"]

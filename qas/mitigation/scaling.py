@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ def scaled(noise: NoiseModel, factor: float, scale: str = "channel", *, readout:
     With ``"channel"`` what follows a gate follows it `factor` times: its transfer matrix to that power, which for whole
     numbers is physical and for others is checked when a gate is first met. With ``"fold"``, factor 1, 3, 5, …, each
     two-qubit gate G with its noise is run as G G† G …, as on a device; the model returned has the noise that is left of
-    this beside G. One-qubit gates are not repeated. A circuit under this model has the energy of the folded circuit
-    under `noise`.
+    this beside G, and others wait that much longer. One-qubit gates are not repeated. A circuit under this model has
+    the energy of the folded circuit under `noise`.
 
     Args:
         factor: 1 is the noise as it is.
@@ -39,7 +39,14 @@ def scaled(noise: NoiseModel, factor: float, scale: str = "channel", *, readout:
     factor = finite_number("a factor of the noise", factor, above=0.0)
     if scale == "fold" and factor not in range(1, 100, 2):
         raise QasError(f"folding makes noise 1, 3, 5, … times as strong, got {factor:g}")
-    known = {each.name: getattr(noise, each.name) for each in fields(NoiseModel)}
+    idle = noise.idle
+    if idle is not None and scale == "channel":  # relaxing for a longer time, or faster, is the same
+        times = (tuple(time / factor for time in each) for each in (idle.t1, idle.t2))
+        idle = replace(idle, t1=next(times), t2=next(times))
+    elif idle is not None:
+        longer = {place: (factor if len(place[1]) == 2 else 1.0) * time for place, time in idle.durations.items()}
+        idle = replace(idle, durations=longer)
+    known = {each.name: getattr(noise, each.name) for each in fields(NoiseModel)} | {"idle": idle}
     if not readout:
         known["readout"] = {}
     return ScaledNoise(**known, base=noise, factor=factor, folded=scale == "fold")
