@@ -61,7 +61,7 @@ class Mitigated(Simulator):
         self.name = self.nodes[0].name
         self.resolution = max(node.resolution for node in self.nodes) * float(np.abs(recipe.fit).sum())
         self.fell = np.zeros(1, dtype=np.int64)
-        """Set where an extrapolation did not converge."""
+        """Set by compiled code where an extrapolation did not converge."""
         self._warned = False
         self._measured: tuple[Hamiltonian, _Observable] | None = None
 
@@ -110,8 +110,6 @@ class Mitigated(Simulator):
         weights, known, out = scratch(observable)
         measured = observable.measured[1:]
         kernels.combine(values, weights, *measured, observable.nodes, observable.settings, known, out, gradient)
-        self.fell[0] |= int(out[kernels.FALLEN])
-        self.tell()
         return out, weights
 
     def _values(self, circuit: Circuit, measured: Measurement, angles: np.ndarray) -> np.ndarray:
@@ -129,8 +127,8 @@ class Mitigated(Simulator):
         return measured.operator(n_qubits, weights)
 
     def tell(self) -> None:
-        """Warn, once, where an extrapolation did not converge."""
-        if self.fell[0] and not self._warned:
+        """Warn, once in an engine's life, that an extrapolation did not converge."""
+        if not self._warned:
             self._warned = True
             warnings.warn(
                 "an extrapolation did not converge (energies on both sides of the fully mixed state's, or far outside "
@@ -140,8 +138,10 @@ class Mitigated(Simulator):
 
     # ------------------------------------------------------------------ as an engine
     def expectation(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> float:
-        values = check_angles(circuit, hamiltonian, angles)
-        return float(self._combined(circuit, hamiltonian, values, gradient=False)[0][kernels.SCORE])
+        out, _ = self._combined(circuit, hamiltonian, check_angles(circuit, hamiltonian, angles), gradient=False)
+        if out[kernels.FALLEN]:
+            self.tell()
+        return float(out[kernels.SCORE])
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None
@@ -218,16 +218,13 @@ class CompiledMitigated(Mitigated, CompiledSimulator):
         self._set(nodes, recipe)
 
     def expectation(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> float:
+        self.fell[0] = 0
         score = CompiledSimulator.expectation(self, circuit, hamiltonian, angles)
-        self.tell()
+        if self.fell[0]:
+            self.tell()
         return score
 
-    def expectation_and_gradient(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None
-    ) -> tuple[float, np.ndarray]:
-        found = CompiledSimulator.expectation_and_gradient(self, circuit, hamiltonian, angles)
-        self.tell()
-        return found
+    expectation_and_gradient = CompiledSimulator.expectation_and_gradient
 
     def check_size(self, n_qubits: int) -> None:
         super().check_size(n_qubits)
@@ -290,10 +287,13 @@ class CompiledMitigated(Mitigated, CompiledSimulator):
 
 
 class MitigatedObjective(CompiledObjective):
-    """Warns where an extrapolation did not converge in compiled code."""
+    """Warns where a minimization ends at angles from which an extrapolation does not converge."""
 
     simulator: CompiledMitigated
 
     def counted(self, result: Any) -> Any:
-        self.simulator.tell()
+        if self.simulator.fell[0]:  # on the way, at least; it is set by any thread
+            self.simulator.fell[0] = 0
+            if self.simulator.estimate(self.circuit, self.hamiltonian, result.x).fell_back:
+                self.simulator.tell()
         return super().counted(result)
