@@ -170,9 +170,7 @@ def minimize_many(
     )
 
 
-def minimize_together(
-    tasks: Sequence[tuple[Any, Any, int | None, np.ndarray | None]], tolerance: float
-) -> list[Any]:
+def minimize_together(tasks: Sequence[tuple[Any, Any, int | None, np.ndarray | None]], tolerance: float) -> list[Any]:
     """What `minimize` returns or raises for several short minimizations, in one compiled call.
 
     Args:
