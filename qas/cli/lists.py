@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qas.cli.parser import command, count
 from qas.cli.show import answer, listing, table
+from qas.gates import gate_spec
 
 if TYPE_CHECKING:
     from qas.devices import Calibration, Device
@@ -134,7 +135,10 @@ def _calibration(device: Device, patch: Device) -> list[str]:
         flips = (f"{p:.2g}" for p in patch.readout[q])
         rows.append((str(q), str(physical), *times, *_told_gate(pulse[q,]), *flips))
     pairs = [("pair", "of device", f"{patch.entangler} error", f"{patch.entangler} (ns)")] if patch.coupling else []
+    either = patch.coupling and gate_spec(patch.entangler).symmetric
     for a, b in patch.directions:
+        if either and a > b and (b, a) in patch.directions:
+            continue
         known = _told_gate(patch.gates[patch.entangler][a, b])
         pairs.append((f"{a}-{b}", f"{patch.physical[a]}-{patch.physical[b]}", *known))
     joined = ", ".join(f"{a}-{b}" for a, b in sorted(patch.coupling))
