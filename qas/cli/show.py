@@ -97,8 +97,8 @@ def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
     if known is None:
         return []
     named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
-    return [*((name, energy) for name, energy in named.items() if energy != found.energy or name == "mitigated"),
-            ("noise-free, angles again optimized", known.reoptimized)]  # fmt: skip
+    named = {name: energy for name, energy in named.items() if energy != found.energy}
+    return [*named.items(), ("noise-free, angles again optimized", known.reoptimized)]
 
 
 # ---------------------------------------------------------------------- runs

@@ -150,10 +150,13 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     size = max(1.0, np.abs(expected).max())
     assert np.abs(expected).max() > 1e-2 and np.abs(gradient - expected).max() < 1e-8 * size
     found = score.insertion_gradients(circuit, operator, ["IIZ", "ZII"])
-    for place, (column, qubit) in itertools.product(range(len(circuit) + 1), enumerate((0, 2))):
-        assert (
-            abs(found[place, column] - slope(lambda h: circuit.insert(place, Gate("rz", (qubit,), (h,))))) < 1e-8 * size
-        )  # noqa: B023
+    for place in range(len(circuit) + 1):
+        for column, qubit in enumerate((0, 2)):
+
+            def made(angle: float, place: int = place, qubit: int = qubit) -> Circuit:
+                return circuit.insert(place, Gate("rz", (qubit,), (angle,)))
+
+            assert abs(found[place, column] - slope(made)) < 1e-8 * size
 
 
 def test_costs_of_inserted_gates_are_exact_where_the_score_is_linear() -> None:
