@@ -131,8 +131,8 @@ class Mitigated(Simulator):
         if not self._warned:
             self._warned = True
             warnings.warn(
-                "an extrapolation did not converge (energies on both sides of the fully mixed state's, or far outside "
-                "the spectrum): a straight line took its place there",
+                "an extrapolation did not converge (energies on both sides of the fully mixed state's, or one that leads "
+                "far beyond them): a straight line took its place there",
                 stacklevel=3,
             )
 
