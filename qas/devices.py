@@ -141,9 +141,9 @@ class Device:
     @functools.cached_property
     def schedule(self) -> Idle:
         """Durations of all gates on this device, and how waiting qubits relax."""
-        places = [(q,) for q in range(self.n_qubits)]
+        places: list[tuple[int, ...]] = [(q,) for q in range(self.n_qubits)]
         places += [order for pair in sorted(self.coupling) for order in (pair, pair[::-1])]
-        durations = {}
+        durations: dict[tuple[str, tuple[int, ...]], float] = {}
         for place in places:
             for gates, native in self._compiled.gates_on(place):
                 durations |= {(gate, place): native.duration for gate in gates if native.duration}
@@ -540,8 +540,8 @@ def _read_readout(target: Any, qubit: int) -> tuple[float, float]:
     row = None if table is None else table.get((qubit,))
     p01, p10 = getattr(row, "prob_meas1_prep0", None), getattr(row, "prob_meas0_prep1", None)
     if p01 is None or p10 is None:
-        p01 = p10 = getattr(row, "error", None)
-    return (0.0, 0.0) if p01 is None else (float(p01), float(p10))
+        p01 = p10 = getattr(row, "error", None) or 0.0
+    return float(p01), float(p10)
 
 
 def _time(value: float | None) -> float:
@@ -662,8 +662,7 @@ def _fake_backend(name: str) -> Any:
         if name.startswith("fake_"):
             raise MissingExtraError(f"device {name!r} (here are {', '.join(DEVICES)})", "ibm") from None
         raise UnknownNameError("device", name, DEVICES) from None
-    classes = {getattr(thing, "backend_name", None): thing for thing in vars(fake_provider).values()}
-    classes.pop(None, None)
+    classes = {thing.backend_name: thing for thing in vars(fake_provider).values() if hasattr(thing, "backend_name")}
     if name not in classes:
         raise UnknownNameError("device", name, {*DEVICES, *classes})
     return classes[name]()

@@ -46,12 +46,9 @@ class Prediction:
                 self.qubit[q] = LAYERS * (2 * math.log1p(-error) + math.log(waiting)) + math.log1p(-flips)
         self.pair: dict[Pair, float] = {}
         for a, b in sorted(device.coupling):
-            errors = [
-                calibration.error or 0.0
-                for gate in ENTANGLERS
-                for place in ((a, b), (b, a))
-                if (calibration := device.gates.get(gate, {}).get(place)) is not None
-            ]
+            orders = ((a, b), (b, a))
+            tables = [device.gates.get(gate, {}) for gate in ENTANGLERS]
+            errors = [table[place].error or 0.0 for table in tables for place in orders if place in table]
             if {a, b} <= self.qubit.keys() and min(errors) < 1:
                 self.pair[a, b] = LAYERS * math.log1p(-min(errors))
         self.graph = nx.Graph()

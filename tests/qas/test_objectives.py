@@ -14,7 +14,7 @@ import qas
 from qas.circuits import Circuit, Gate
 from qas.errors import NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
-from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled
+from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled, scored_by
 from qas.mitigation.sampling import groups_of
 from qas.mitigation.simulator import CompiledMitigated, Mitigated
 from qas.noise import NoiseModel, amplitude_damping, depolarizing, load_noise
@@ -326,7 +326,7 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
-        (lambda: Evaluator(qas.load_problem("state-2-0"), objective=Noisy(kappa=1)), "without a device"),
+        (lambda: scored_by(Noisy(kappa=1), None), "without a device"),
     ]
     for call, words in bad:
         with pytest.raises(QasError, match=words) as caught:
