@@ -112,8 +112,8 @@ def heading(run: Run) -> list[str]:
     state = "still running, or killed," if run.status == "running" else run.status
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
-        f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
+        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after "
+        f"{run.seconds:,.1f} s, {run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
 

@@ -29,7 +29,7 @@ GATES = ("rx", "ry", "rz", "h", "cx", "cz", "swap")
 
 
 def mumbai_patch() -> NoiseModel:
-    return qas.load_device("fake_mumbai").patch(3, shape="line").noise(idle=False)
+    return qas.load_device("fake_mumbai").patch(3, shape="line").noise()
 
 
 def instance(noise: NoiseModel, n_gates: int = 14) -> tuple[Circuit, Hamiltonian]:
@@ -43,21 +43,26 @@ def instance(noise: NoiseModel, n_gates: int = 14) -> tuple[Circuit, Hamiltonian
 
 # ---------------------------------------------------------------------- independent answers
 def aer_state(circuit: Circuit, noise: NoiseModel, channels: int = 1, folds: int = 1) -> np.ndarray:
-    """Aer's density matrix of a circuit whose noise, or whose two-qubit gates with it, are written out repeatedly."""
+    """Aer's density matrix of a circuit whose noise, or whose two-qubit gates with it, are written out repeatedly.
+
+    Qubits wait as the schedule of what is written out says.
+    """
     from qiskit import QuantumCircuit
     from qiskit.quantum_info import PTM, Kraus
     from qiskit_aer import AerSimulator
 
     quantum = QuantumCircuit(circuit.n_qubits)
-    for gate in circuit:
+    run = Circuit(circuit.n_qubits, [g for g in circuit for _ in range(folds if len(g.qubits) == 2 else 1)])
+    for gate, waiting in zip(run, noise.idle_channels(run) or [[]] * len(run), strict=True):
+        getattr(quantum, gate.name)(*gate.angles, *gate.qubits)
         ptm = noise.channel(gate.name, gate.qubits)
-        for _ in range(folds if len(gate.qubits) == 2 else 1):
-            getattr(quantum, gate.name)(*gate.angles, *gate.qubits)
-            for _ in range(channels if ptm is not None else 0):
-                quantum.append(Kraus(PTM(ptm)).to_instruction(), list(gate.qubits))
+        maps = [] if ptm is None else [(gate.qubits, ptm)]
+        for qubits, ptm in [*maps, *(((qubit,), ptm) for qubit, ptm in waiting)]:
+            for _ in range(channels):
+                quantum.append(Kraus(PTM(ptm)).to_instruction(), list(qubits))
     quantum.save_density_matrix()
-    run = AerSimulator(method="density_matrix", zero_threshold=0.0).run(quantum).result()
-    return np.asarray(run.data()["density_matrix"])
+    result = AerSimulator(method="density_matrix", zero_threshold=0.0).run(quantum).result()
+    return np.asarray(result.data()["density_matrix"])
 
 
 def letter_basis(letter: int) -> np.ndarray:
