@@ -78,8 +78,9 @@ def search(
         steps: budget of architectures.
         target: error at which the search is content and ends, problem's unit.
         seed: fixes the run, wall-clock budgets aside.
-        max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
-            qubits), twice that where the gates are native ones (rz, sx, x and an entangler).
+        max_gates: longest circuit; default what the agent says (what its encoder holds; ``evolution`` 25 for each qubit
+            beyond 4 qubits), else the problem's (40, or 70 beyond 4 qubits); twice that where the gates are native ones
+            (rz, sx, x and an entangler).
         gates: gates that may be used; default those of the device, else of the agent's encoder, else the problem's
             (`qas.gates.SEARCH_GATES`).
         coupling: pairs that may carry two-qubit gates; default: those of the device or noise model, else all.

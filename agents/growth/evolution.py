@@ -18,6 +18,7 @@ from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
+from qas.problems import BaseProblem, Problem
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
 
@@ -31,6 +32,10 @@ _LOCAL = 0.5
 """Share of insertions on one qubit."""
 _SHAKEN = 0.5
 """Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
+_REPLACED = 0.5
+"""Share of deleted two-qubit gates that leave rotations in their place."""
+_GATES_EACH = 25
+"""Gates for each qubit that circuits may have, where the caller does not say."""
 _PRUNED = 4
 """Deletions tried of a new leader, cheapest first."""
 
@@ -74,11 +79,12 @@ class EvolutionAgent(Agent):
     of the gates it keeps, is freed of trivially redundant gates, and is optimized. It then competes with the circuits
     that have as many two-qubit gates as itself. New elites are pruned: gates whose removal costs nothing are removed.
 
-    Where exact energies of a Hamiltonian have slopes (see `Guide.fitting`), changes are guided: rotations, alone or
-    between equal two-qubit gates, are drawn among all places by their squared slopes, as in ADAPT-VQE (Grimsley et al.
-    2019) but everywhere; gates are deleted by what that is estimated to cost; and of two circuits with equal energy the
-    newer one stays, so that the population drifts. A study of a parent is counted: one evaluation for its sweep of
-    slopes, and one for each gate without angles that is left out.
+    Where exact energies of a Hamiltonian have slopes (see `Guide.fitting`), changes are guided: rotations, alone or one
+    or two of them between equal two-qubit gates, and excitations are drawn among all places by their squared slopes, as
+    in ADAPT-VQE (Grimsley et al. 2019) but everywhere; gates are deleted by what that is estimated to cost; and of two
+    circuits with equal energy the newer one stays, so that the population drifts. Optimizations begin with the parent's
+    inverse Hessian (as in Ramôa et al., arXiv:2401.05172). What is found out of a parent is counted where it is used:
+    one evaluation for each sweep of slopes, and one for each gate without angles that is left out.
 
     Args:
         population: circuits kept for each number of two-qubit gates.
@@ -86,18 +92,35 @@ class EvolutionAgent(Agent):
         guided: follow slopes and costs where there are any.
         blind: share of children whose changes are drawn evenly all the same; they insert single two-qubit gates, which
             have no slope.
+        small: how far a guided search favours parents with few two-qubit gates: those with k of them by
+            (k + 2)^-small. 0 goes fastest to low errors, 1 finds the better small circuits.
     """
 
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
 
-    def __init__(self, *, population: int = 6, changes: float = 0.7, guided: bool = True, blind: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        population: int = 6,
+        changes: float = 0.7,
+        guided: bool = True,
+        blind: float = 0.2,
+        small: float = 0.5,
+    ) -> None:
         self.population = whole_number("population", population)
+        if not 0 <= small <= 4:
+            raise QasError(f"small lies between 0 and 4, got {small}")
         if not 0 <= changes <= 20:
             raise QasError(f"changes lies between 0 and 20, got {changes}")
         if not 0 <= blind <= 1:
             raise QasError(f"blind is a share between 0 and 1, got {blind}")
-        self.changes, self.guided, self.blind = float(changes), bool(guided), float(blind)
+        self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
+
+    def defaults(self, problem: BaseProblem) -> dict[str, Any]:
+        """Room for deep circuits: the front's short ones do not suffer from it."""
+        deep = isinstance(problem, Problem) and problem.n_qubits > 4
+        return {"max_gates": max(problem.max_gates, _GATES_EACH * problem.n_qubits)} if deep else {}
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -221,6 +244,8 @@ class EvolutionAgent(Agent):
             cheapest = np.argsort(self._removal(guide, parent), kind="stable").tolist()
             for _ in range(1 + rng.poisson(0.3)):
                 deleted.add(cheapest[min(int(rng.geometric(0.25)), len(cheapest)) - 1])
+            products = [(index, guide.nearest_product(parent.circuit[index], rng)) for index in sorted(deleted)]
+            inserted += [each for each in products if rng.random() < _REPLACED]
         if kind >= _DELETE:
             study = self._study(guide, parent)
             for _ in range(1 + rng.poisson(self.changes)):
@@ -275,7 +300,11 @@ class EvolutionAgent(Agent):
                 leading.append(cell)
                 lowest = best
         pool = leading if self.rng.random() < 0.8 else cells
-        cell = pool[self.rng.integers(len(pool))]
+        if self.guide is None:
+            cell = pool[self.rng.integers(len(pool))]
+        else:
+            weight = (2.0 + np.array(pool)) ** -self.small
+            cell = pool[int(self.rng.choice(len(pool), p=weight / weight.sum()))]
         members = self.cells[cell]
         rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
         return members[rank]

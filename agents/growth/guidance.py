@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterable, Sequence
@@ -12,12 +13,14 @@ import numpy as np
 
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
+from qas.excitations import generators_of
 from qas.gates import gate_spec
+from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
 from qas.native import TURNS, middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
-from qas.simulators.insertions import wrapped
+from qas.simulators.insertions import Generator, wrapped
 from qas.vqe import Evaluation
 
 _KEPT = 256
@@ -31,7 +34,7 @@ _FARTHEST = 0.5
 
 
 class Insertion(NamedTuple):
-    """Gates that together are the rotation exp(-i sign θ P / 2) about one Pauli string P."""
+    """Gates that together are exp(-i sign θ G / 2), with G one Pauli string, or the generator of an excitation."""
 
     before: tuple[Gate, ...]
     rotation: Gate
@@ -42,7 +45,7 @@ class Insertion(NamedTuple):
     """as far as they are not redundant where they stand"""
 
     def gates(self, angle: float) -> tuple[Gate, ...]:
-        """The gates of exp(-iθP/2)."""
+        """The gates of exp(-iθG/2)."""
         return (*self.before, self.rotation.with_angles((self.sign * angle,)), *self.after)
 
 
@@ -60,6 +63,17 @@ def pauli_insertions(alphabet: Alphabet) -> dict[str, list[Insertion]]:
             if len(letters) == 2:
                 string = _string(alphabet.n_qubits, letters)
                 found.setdefault(string, []).append(Insertion((clifford,), gate, (clifford,), sign, 2))
+    return found
+
+
+def excitation_insertions(alphabet: Alphabet) -> dict[Hamiltonian, list[Insertion]]:
+    """Generator -> the excitation that it makes, for those of one angle."""
+    found = {}
+    for gate in alphabet.placed:
+        if len(gate.angles) == 1 and not gate_spec(gate.name).primitive:
+            cost = Circuit(alphabet.n_qubits, [gate]).two_qubit_gates
+            (generator,) = generators_of(gate, alphabet.n_qubits)
+            found[generator] = [Insertion((), gate, (), 1.0, cost)]
     return found
 
 
@@ -109,9 +123,9 @@ class Block(NamedTuple):
     """Rotations that commute, made at once: one, or two between the same pair of equal Clifford gates."""
 
     columns: tuple[int, ...]
-    """strings turned about, by their number"""
+    """generators, by their number"""
     ways: tuple[tuple[Insertion, ...], ...]
-    """the same block, made differently; an insertion for each string"""
+    """the same block, made differently with as few two-qubit gates; an insertion for each generator"""
 
     @property
     def two_qubit_gates(self) -> int:
@@ -139,6 +153,9 @@ def blocks_of(ways: Sequence[Sequence[Insertion]]) -> list[Block]:
         for pair in together:
             chosen = sorted(pair, key=lambda each: each[0])
             found.setdefault(tuple(c for c, _ in chosen), []).append(tuple(w for _, w in chosen))
+    for columns, each in found.items():
+        least = min(way[0].two_qubit_gates for way in each)
+        found[columns] = [way for way in each if way[0].two_qubit_gates == least]
     return [Block(columns, tuple(each)) for columns, each in found.items()]
 
 
@@ -222,8 +239,10 @@ class Guide:
         self.native = alphabet.native is not None
         """gates are left out as `qas.native.remaining` says"""
         alphabet = alphabet.moves
-        ways = pauli_insertions(alphabet)
-        self.strings = tuple(ways)
+        ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
+        self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
+        self.generators = tuple(ways)
+        """what may be turned about: Pauli strings, and sums of them for excitations"""
         self.ways = tuple(ways.values())
         blocks = blocks_of(self.ways)
         self.tables = [self._table([each for each in blocks if bool(each.two_qubit_gates) == two]) for two in (0, 1)]
@@ -232,7 +251,7 @@ class Guide:
         self._known: dict[frozenset[int], tuple[tuple[str, ...], list[Block]]] = {}
 
     def _table(self, blocks: list[Block]) -> _Table:
-        nothing = len(self.strings)
+        nothing = len(self.generators)
         qubits = np.zeros((len(blocks), self.n_qubits), dtype=np.float32)
         for row, block in zip(qubits, blocks, strict=True):
             row[[q for way in block.ways[0] for gate in way.gates(0.0) for q in gate.qubits]] = 1.0
@@ -251,11 +270,11 @@ class Guide:
         if not fits or meter.shots is not None:
             return None
         guide = cls(alphabet, meter.problem, meter.simulator)
-        return guide if guide.strings else None
+        return guide if guide.generators else None
 
     def study(self, circuit: Circuit) -> Study:
         """A sweep of slopes, and one at each end for fans."""
-        slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.strings)
+        slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.generators)
         slopes = np.append(slopes, np.zeros((len(slopes), 1)), axis=1)
         fans, calls = self._fans_at_ends(circuit)
         new = self._differ(circuit)
@@ -265,8 +284,8 @@ class Guide:
         return Study(local, entangling, 1 + calls)
 
     def append_gains(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
-        """Gains and best angles of rotations about `strings` at the end; see `Simulator.append_gains`."""
-        return self.simulator.append_gains(circuit, self.hamiltonian, self.strings)
+        """Gains and best angles of rotations about `generators` at the end; see `Simulator.append_gains`."""
+        return self.simulator.append_gains(circuit, self.hamiltonian, self.generators)
 
     def angle_costs(self, circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
         """What `deletion_costs` is told; see `rotation_costs` and `pulse_costs`."""
@@ -343,6 +362,18 @@ class Guide:
         way = place.block.ways[int(rng.integers(len(place.block.ways)))]
         return place.position, gates_of(way, [self._step(slope) for slope in place.slopes])
 
+    def nearest_product(self, gate: Gate, rng: np.random.Generator) -> tuple[Gate, ...]:
+        """Rotations by a quarter turn whose product has an overlap of 1/√2 with a CX or CZ; none for other gates.
+
+        Both signs together are the two nearest ones; which is better depends on the state.
+        """
+        axes = {"cx": "zx", "cz": "zz"}.get(gate.name, "")
+        turns = [(f"r{axis}", qubit) for axis, qubit in zip(axes, gate.qubits, strict=False)]
+        if not turns or not all(turn in self.turns for turn in turns):
+            return ()
+        angle = math.copysign(math.pi / 2, rng.random() - 0.5)
+        return tuple(Gate(name, (qubit,), (angle,)) for name, qubit in turns)
+
     def _step(self, slope: float) -> float:
         if abs(slope) <= _FLAT * self.weight:
             return 0.0
@@ -395,25 +426,33 @@ class Curvature(NamedTuple):
         inverse, size = found.inverse_hessian, found.circuit.n_angles
         if inverse is None or inverse.shape != (size, size) or not size:
             return None
-        return cls(inverse[np.tril_indices(size)].astype(np.float32))
+        packed = inverse[_lower(size)].astype(np.float32)
+        return cls(packed) if np.isfinite(packed).all() and (inverse.diagonal() > 0.0).all() else None
 
     def inherited(self, parent: Circuit, child: Circuit) -> np.ndarray | None:
         """An inverse Hessian for a child, which shares gate objects with its parent; float64, shape (n_angles,) * 2.
 
         New angles, and those that two gates have become, count as of median curvature and independent.
         """
-        known = np.zeros((parent.n_angles,) * 2)
-        known[np.tril_indices(len(known))] = self.packed
-        known += np.tril(known, -1).T
+        size = parent.n_angles
+        known = np.zeros((size, size))
+        lower, left = _lower(size)
+        known[lower, left] = known[left, lower] = self.packed
         slots = {id(gate): slot for gate, slot in zip(parent.gates, _slots(parent), strict=True)}
         rows = [slots.get(id(gate), -len(gate.angles)) + k for gate in child.gates for k in range(len(gate.angles))]
-        old = np.flatnonzero(np.array(rows, dtype=np.int64) >= 0)
+        there = np.array(rows, dtype=np.int64)
+        old = np.flatnonzero(there >= 0)
         if not len(old):
             return None
-        begun = np.diag(np.full(len(rows), np.median(known.diagonal())))
-        from_parent = np.array(rows)[old]
-        begun[np.ix_(old, old)] = known[np.ix_(from_parent, from_parent)]
+        begun = np.zeros((len(rows), len(rows)))
+        np.fill_diagonal(begun, np.sort(known.diagonal())[size // 2])
+        begun[old[:, None], old] = known[there[old][:, None], there[old]]
         return begun
+
+
+@functools.lru_cache(maxsize=256)
+def _lower(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.tril_indices(size)
 
 
 def _slots(circuit: Circuit) -> list[int]:

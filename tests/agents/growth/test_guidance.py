@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,23 @@ from scipy.linalg import expm
 
 import qas
 from qas.agents.growth.evolution import EvolutionAgent, _Member
-from qas.agents.growth.guidance import Guide, edited, fans, pauli_insertions, rotation_costs
+from qas.agents.growth.guidance import (
+    Curvature,
+    Guide,
+    blocks_of,
+    edited,
+    fans,
+    gates_of,
+    pauli_insertions,
+    rotation_costs,
+)
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian
 from qas.meter import Budget, Meter
 from qas.simplify import simplify
-from qas.vqe import Evaluator
+from qas.vqe import Evaluation, Evaluator
 
 ALPHABETS = [
     Alphabet(3),
@@ -79,26 +89,86 @@ CIRCUIT = Circuit(
 
 
 def test_slopes_are_those_of_the_inserted_gates() -> None:
-    """Finite differences of the circuit that `draw` would make, single rotations, pairs and fans alike."""
+    """Finite differences of the circuit that `draw` would make, each angle alone: rotations, pairs and fans alike."""
     guide, evaluator = case()
-    study = guide.study(CIRCUIT, [0.0] * 5)
+    study = guide.study(CIRCUIT)
     kinds = set()
-    for found in (*study.local.found[:20], *study.entangling.found):
-        for way in found.ways:
+    for place in (*list(study.local.found)[:20], *study.entangling.found):
+        for way, (k, slope) in itertools.product(place.block.ways, enumerate(place.slopes)):
             up, down = (
-                evaluator.energy(edited(CIRCUIT, (), [(found.position, way.gates(step))])) for step in (1e-4, -1e-4)
+                evaluator.energy(edited(CIRCUIT, (), [(place.position, gates_of(way, step * np.eye(len(way))[k]))]))
+                for step in (1e-4, -1e-4)
             )
-            assert (up - down) / 2e-4 == pytest.approx(found.slope, abs=1e-6)
-            kinds.add((way.two_qubit_gates, len(way.before)))
-    assert {(0, 0), (2, 1), (3, 3)} <= kinds
-    promises = [f.slope**2 / max(1, f.ways[0].two_qubit_gates) for f in study.entangling.found]
+            assert (up - down) / 2e-4 == pytest.approx(slope, abs=1e-6)
+            kinds.add((place.block.two_qubit_gates, len(way)))
+    assert {(0, 1), (2, 2), (3, 1)} <= kinds
+    assert study.entangling.heap == pytest.approx(np.cumsum([place.promise for place in study.entangling.found]))
+    promises = [place.promise for place in study.local.found]
     assert promises == sorted(promises, reverse=True)
-    assert study.entangling.heap == pytest.approx(np.cumsum(promises))
+
+
+def test_every_place_that_differs_is_known_once() -> None:
+    """All slopes of single rotations, against a sweep: those behind a gate on other qubits are left out."""
+    guide, evaluator = case()
+    study = guide.study(CIRCUIT)
+    slopes = evaluator.simulator.insertion_gradients(CIRCUIT, evaluator.problem.hamiltonian, guide.generators)
+    wanted = set()
+    for position, column in itertools.product(range(len(CIRCUIT) + 1), range(len(guide.generators))):
+        string = str(guide.generators[column])
+        qubit = 3 - next(q for q, letter in enumerate(string) if letter != "I")
+        fresh = position == 0 or qubit in CIRCUIT[position - 1].qubits
+        if string.count("I") == 3 and fresh and abs(slopes[position, column]) > 1e-8:
+            wanted.add((position, column))
+    assert {(place.position, *place.block.columns) for place in study.local.found} == wanted
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS, ids=str)
+def test_blocks_turn_about_both_strings_and_leave_none_out(alphabet: Alphabet) -> None:
+    ways = pauli_insertions(alphabet)
+    strings, blocks = list(ways), blocks_of(list(ways.values()))
+    assert {column for block in blocks for column in block.columns} == set(range(len(strings)))
+    for block in blocks:
+        wanted = np.eye(1 << alphabet.n_qubits)
+        for column, angle in zip(block.columns, (0.7, -1.1), strict=False):
+            wanted = rotation(strings[column], angle) @ wanted
+        for way in block.ways:
+            made = Circuit(alphabet.n_qubits, gates_of(way, (0.7, -1.1)[: len(way)]))
+            assert np.abs(made.to_matrix() - wanted).max() < 1e-12
+            assert made.two_qubit_gates == block.two_qubit_gates
+
+
+def test_excitations_of_the_alphabet_are_among_what_may_be_inserted() -> None:
+    problem = qas.load_problem("h2-4")
+    alphabet = Alphabet(4, ("rx", "cx", "single_excitation", "double_excitation", "ovp_ceo", "mvp_ceo"))
+    guide = Guide.fitting(alphabet, Meter(Evaluator(problem)))
+    assert guide is not None
+    study = guide.study(problem.reference_circuit)
+    steepest = study.entangling.found[0]
+    for way in steepest.block.ways:
+        (gate,) = gates_of(way, [0.3])
+        made = Circuit(4, [gate]).to_matrix()
+        generator = guide.generators[steepest.block.columns[0]]
+        assert isinstance(generator, Hamiltonian)
+        assert np.abs(made - expm(-0.15j * generator.to_matrix())).max() < 1e-12
+    kinds = {way.rotation.name for ways in guide.ways for way in ways if len(way.rotation.qubits) > 1}
+    assert kinds == {"single_excitation", "double_excitation", "ovp_ceo"}
+    assert {way.two_qubit_gates for ways in guide.ways for way in ways} >= {0, 2, 13}
+
+
+@pytest.mark.parametrize("name", ["cx", "cz"])
+def test_what_a_deleted_gate_leaves_is_next_to_it(name: str) -> None:
+    guide, _ = case()
+    gate = Gate(name, (2, 0))
+    drawn = [guide.nearest_product(gate, np.random.default_rng(seed)) for seed in range(8)]
+    for gates in drawn:
+        product = Circuit(4, gates).to_matrix()
+        assert abs(np.vdot(Circuit(4, [gate]).to_matrix(), product)) / 16 == pytest.approx(np.sqrt(0.5))
+    assert len(set(drawn)) == 2 and guide.nearest_product(Gate("swap", (0, 1)), np.random.default_rng(0)) == ()
 
 
 def test_a_drawn_insertion_goes_downhill() -> None:
     guide, evaluator = case()
-    study, rng = guide.study(CIRCUIT, [0.0] * 5), np.random.default_rng(1)
+    study, rng = guide.study(CIRCUIT), np.random.default_rng(1)
     here = evaluator.energy(CIRCUIT)
     lower = 0
     for choice in (study.local, study.entangling) * 20:
@@ -109,12 +179,13 @@ def test_a_drawn_insertion_goes_downhill() -> None:
 
 def test_costs_of_gates_without_angles_are_energies_without_them() -> None:
     guide, evaluator = case()
-    study = guide.study(CIRCUIT, [1.0, 2.0, 3.0, 4.0, 5.0])
+    costs, evaluations = guide.deletion_costs(CIRCUIT, [1.0, 2.0, 3.0, 4.0, 5.0])
     here = evaluator.energy(CIRCUIT)
-    assert study.costs[[0, 1, 3, 4, 6]].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert costs[[0, 1, 3, 4, 6]].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
     for index in (2, 5):
-        assert study.costs[index] == pytest.approx(evaluator.energy(CIRCUIT.delete(index)) - here, abs=1e-12)
-    assert study.evaluations == 1 + 2 + 2, "sweeps everywhere, and for fans at both ends, qubit 3 being untouched"
+        assert costs[index] == pytest.approx(evaluator.energy(CIRCUIT.delete(index)) - here, abs=1e-12)
+    assert evaluations == 2
+    assert guide.study(CIRCUIT).evaluations == 1 + 2, "sweeps everywhere, and for fans at both ends"
 
 
 def test_from_a_determinant_the_double_excitation_is_what_is_left() -> None:
@@ -126,8 +197,8 @@ def test_from_a_determinant_the_double_excitation_is_what_is_left() -> None:
     energies = [evaluator.evaluate(start.with_angles(rng.uniform(0, 6.3, 4)), rng) for _ in range(8)]
     found = simplify(min(energies, key=lambda e: e.energy).circuit, angle_tolerance=1e-3)
     assert evaluator.energy(found) == pytest.approx(problem.basis_state, abs=1e-8)
-    study = guide.study(found, [0.0] * len(found))
-    assert {each.ways[0].two_qubit_gates for each in study.entangling.found if abs(each.slope) > 1e-3} == {3}
+    study = guide.study(found)
+    assert {each.block.two_qubit_gates for each in study.entangling.found if max(map(abs, each.slopes)) > 1e-3} == {3}
     grown = problem.simplify(edited(found, (), [guide.draw(study.entangling, rng)]))
     exact = evaluator.evaluate(grown, rng, exact_start=True)
     assert exact.error < 1e-9 and exact.circuit.two_qubit_gates == 3
@@ -158,6 +229,37 @@ def test_an_evaluation_brings_the_inverse_hessian_of_its_circuit() -> None:
     for found in (evaluator.evaluate(CIRCUIT, np.random.default_rng(0)), *many):
         assert found.inverse_hessian is not None and found.inverse_hessian.shape == (5, 5)
     assert evaluator.evaluate(Circuit(4), np.random.default_rng(0)).inverse_hessian is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_optimization_of_many_begins_with_what_is_known_of_each(workers: int) -> None:
+    _, evaluator = case()
+    rng = np.random.default_rng(3)
+    starts = [CIRCUIT.with_angles(rng.normal(size=5)) for _ in range(12)]
+    inverses = [None if k % 3 == 0 else np.diag(rng.uniform(0.1, 2.0, 5)) for k in range(12)]
+    many = evaluator.evaluate_many(starts, rng, exact_start=True, inverse_hessians=inverses, workers=workers)
+    for start, inverse, found in zip(starts, inverses, many, strict=True):
+        alone = evaluator.evaluate(start, rng, exact_start=True, inverse_hessian=inverse)
+        assert (found.circuit, found.energy, found.evaluations) == (alone.circuit, alone.energy, alone.evaluations)
+
+
+def test_a_child_inherits_the_curvature_of_the_angles_it_keeps() -> None:
+    known = np.random.default_rng(0).normal(size=(5, 5))
+    known = known @ known.T + np.eye(5)
+    held = Curvature.of(Evaluation(CIRCUIT, 0.0, 0.0, 1, known))
+    assert held is not None
+    new, merged = Gate("ry", (3,), (0.2,)), Gate("rx", (2,), (0.3,))
+    child = simplify(edited(CIRCUIT, {1, 2}, [(0, (new,)), (7, (merged,))]))
+    assert [gate.name for gate in child] == ["ry", "ry", "ry", "cx", "rx"]
+    inverse = held.inherited(CIRCUIT, child)
+    slots = {id(gate): k for k, gate in enumerate(g for g in CIRCUIT if g.angles)}
+    rows = [slots.get(id(gate)) for gate in child if gate.angles]
+    assert inverse is not None and rows.count(None) == 2, "a new rotation, and one that was added to another"
+    for (i, a), (j, b) in itertools.product(enumerate(rows), repeat=2):
+        wanted = known[a, b] if a is not None and b is not None else float(i == j) * np.median(np.diag(known))
+        assert inverse[i, j] == pytest.approx(wanted, rel=1e-6)
+    assert held.inherited(CIRCUIT, Circuit(4, [new])) is None
+    assert Curvature.of(Evaluation(CIRCUIT, 0.0, 0.0, 1, np.eye(4))) is None
 
 
 @pytest.mark.parametrize(
@@ -199,17 +301,16 @@ def test_a_study_counts_once_and_all_of_it(tmp_path: Path, monkeypatch: pytest.M
         judged.append(found.evaluations)
         return take(self, found, *rest)
 
-    def paying(self: EvolutionAgent, member: _Member | None) -> None:
-        pay(self, member)
-        if member is not None:
-            paid.add(member)
+    def paying(self: EvolutionAgent, member: _Member, used: tuple[str, ...]) -> None:
+        pay(self, member, used)
+        paid.update((member, each) for each in used)
 
     monkeypatch.setattr(Meter, "spend", spending)
     monkeypatch.setattr(Meter, "_counted", taking)
     monkeypatch.setattr(EvolutionAgent, "_pay", paying)
     run = search(tmp_path / "run", "lih-4", steps=80, seed=0)
     assert run.evaluations == sum(counted) + sum(judged)
-    assert len(counted) == len(paid) and sum(counted) == sum(m.study.evaluations for m in paid if m.study)
+    assert len(counted) == len(paid) and sum(counted) == sum(member.spent[each] for member, each in paid)
 
 
 def test_of_equal_circuits_the_newer_one_stays() -> None:
