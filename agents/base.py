@@ -29,6 +29,9 @@ from qas.record import Record
 
 __all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
 
+NATIVE_TOLERANCE = 5e-4
+"""Angles of native circuits this close to one that saves gates become that one before they are optimized, radians."""
+
 
 @dataclass
 class Search:
@@ -53,7 +56,8 @@ class Search:
 
     def simplify(self, circuit: Circuit) -> Circuit:
         """A circuit of the same energy with no more gates, native where the alphabet is (`qas.native.simplified`)."""
-        return simplified(circuit, self.problem, self.alphabet.native)
+        native = self.alphabet.native
+        return simplified(circuit, self.problem, native, 1e-9 if native is None else NATIVE_TOLERANCE)
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""

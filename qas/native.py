@@ -118,8 +118,8 @@ def tidied(
         angle_tolerance: runs that are this close to one of fewer pulses become that, and rz this close to nothing go,
             radians.
         whole: keep the whole matrix, not the state that the circuit makes of |0…0⟩ alone.
-        fixed: turns about Z by multiples of π/4 that do not depend on angles stay z, s, sdg, t and tdg, so that there
-            are fewer angles to optimize; `with_rz` makes them native.
+        fixed: turns about Z by multiples of π/4 are written as z, s, sdg, t and tdg, so that there are fewer angles to
+            optimize; `with_rz` makes them native.
 
     Raises:
         CircuitError: as `native`.
@@ -381,7 +381,7 @@ class _Pass:
     Args:
         tolerance: runs and rz within this of shorter ones become these, radians; None: only what is shorter at all
             angles.
-        fixed: rz by a multiple of π/4 at all angles becomes a gate without angle.
+        fixed: rz by a multiple of π/4, within the tolerance, becomes a gate without angle.
     """
 
     def __init__(
@@ -608,10 +608,9 @@ class _Pass:
     def _turn(self, qubit: int, angles: tuple[float, float]) -> Gate:
         """An rz, or the gate without angle that it always is."""
         angle = _wrapped(angles[0])
-        if self.fixed and abs(_wrapped(angle - angles[1])) < _EQUAL:
-            for name, turn in TURNS.items():
-                if abs(_wrapped(angle - turn)) < _EQUAL:
-                    return Gate(name, (qubit,))
+        for name, turn in TURNS.items() if self.fixed else ():
+            if abs(_wrapped(angle - turn)) < (self.tolerance or _EQUAL):
+                return Gate(name, (qubit,))
         return Gate("rz", (qubit,), (angle,))
 
     def _append(self, gate: Gate) -> None:
