@@ -323,7 +323,8 @@ class EvolutionAgent(Agent):
     def _insert(self, member: _Member) -> bool:
         """Put a member into its cell; returns whether it leads there."""
         cell = self.cells.setdefault(member.circuit.two_qubit_gates, [])
-        tolerance = 1e-12 + 1e-6 * abs(member.error)
+        # rz costs nothing on a device, so that native circuits with idle ones are as good but for what is left to find.
+        tolerance = 1e-12 + (1e-6 if self.search.alphabet.native is None else 1e-4) * abs(member.error)
         key, leader = member.circuit.key, cell[0] if cell else member
         for held in cell:
             shorter = len(held.circuit) < len(member.circuit) + (self.guide is None)
