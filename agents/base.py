@@ -18,14 +18,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.alphabet import Alphabet
+from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
+from qas.native import simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
 
 __all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
+
+NATIVE_TOLERANCE = 5e-4
+"""Angles of native circuits this close to one that saves gates become that one before they are optimized, radians."""
 
 
 @dataclass
@@ -48,6 +53,11 @@ class Search:
     @property
     def noise(self) -> NoiseModel | None:
         return self.meter.noise
+
+    def simplify(self, circuit: Circuit) -> Circuit:
+        """A circuit of the same energy with no more gates, native where the alphabet is (`qas.native.simplified`)."""
+        native = self.alphabet.native
+        return simplified(circuit, self.problem, native, 1e-9 if native is None else NATIVE_TOLERANCE)
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""

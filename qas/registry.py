@@ -34,6 +34,7 @@ OWNERS = {
     "acquisitions": "qas.agents.pool",
     "surrogates": "qas.agents.pool",
     "curricula": "qas.envs",
+    "devices": "qas.devices",
     "rewards": "qas.envs",
     "encodings": "qas.encoders",
     "models": "qas.encoders",
@@ -43,6 +44,8 @@ OWNERS = {
     "methods": "qas.finetuning",
     "tasks": "qas.finetuning",
     "noise": "qas.noise",
+    "extrapolations": "qas.mitigation",
+    "objectives": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }

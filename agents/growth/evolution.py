@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Curvature, Guide, Study, edited, rotation_costs
+from qas.agents.growth.guidance import Curvature, Guide, Study, edited
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -134,7 +134,9 @@ class EvolutionAgent(Agent):
         self.refused = 0
         self.window: tuple[int, int] | None = None
         """fewest two-qubit gates of parents, and most of children; None: any"""
-        placed = search.alphabet.placed
+        self.moves = search.alphabet.moves
+        """what circuits are changed by"""
+        placed = self.moves.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
         self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
@@ -170,8 +172,10 @@ class EvolutionAgent(Agent):
         self._offer(Circuit(n))
         layer = [self._gate(a) for a in self._one]
         for _ in range(3):
-            if 0 < len(layer) <= self.search.max_gates:
-                self._offer(Circuit(n, layer))
+            start = Circuit(n, layer)
+            start = start if self.search.alphabet.native is None else self.search.simplify(start)
+            if 0 < len(start) <= self.search.max_gates:
+                self._offer(start)
 
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
@@ -217,13 +221,13 @@ class EvolutionAgent(Agent):
     def _child(self) -> _Child:
         parent, guide = self._choose_parent(), self.guide
         if guide is None:
-            return _Child(self.search.problem.simplify(self._mutated(parent.circuit)), parent)
+            return _Child(self.search.simplify(self._mutated(parent.circuit)), parent)
         used: tuple[str, ...] = ()
         if not len(parent.circuit) or self.rng.random() < self.blind:
             child = self._mutated(parent.circuit)
         else:
             child, used = self._guided(guide, parent)
-        return _Child(self.search.problem.simplify(child), parent, used)
+        return _Child(self.search.simplify(child), parent, used)
 
     def _shaken(self, circuit: Circuit) -> Circuit:
         if self.guide is None or self.rng.random() >= _SHAKEN:
@@ -252,7 +256,7 @@ class EvolutionAgent(Agent):
                 choices = (study.local, study.entangling)[:: 1 if rng.random() < _LOCAL else -1]
                 inserted += [guide.draw(choice, rng) for choice in choices if choice.found][:1]
         used = ("removal",) * bool(deleted) + ("study",) * (kind >= _DELETE)
-        return edited(parent.circuit, deleted, inserted), used
+        return edited(parent.circuit, deleted, inserted, native=guide.native), used
 
     def _study(self, guide: Guide, member: _Member) -> Study:
         if member.study is None:
@@ -275,7 +279,7 @@ class EvolutionAgent(Agent):
     def _member(self, found: Evaluation) -> _Member:
         if self.guide is None:
             return _Member(found.circuit, found.error)
-        costs = rotation_costs(found.circuit, found.inverse_hessian)
+        costs = self.guide.angle_costs(found.circuit, found.inverse_hessian)
         return _Member(found.circuit, found.error, costs, curvature=Curvature.of(found))
 
     def _refuses(self, child: Circuit) -> bool:
@@ -323,7 +327,8 @@ class EvolutionAgent(Agent):
     def _insert(self, member: _Member) -> bool:
         """Put a member into its cell; returns whether it leads there."""
         cell = self.cells.setdefault(member.circuit.two_qubit_gates, [])
-        tolerance = 1e-12 + 1e-6 * abs(member.error)
+        # rz costs nothing on a device, so that native circuits with idle ones are as good but for what is left to find.
+        tolerance = 1e-12 + (1e-6 if self.search.alphabet.native is None else 1e-4) * abs(member.error)
         key, leader = member.circuit.key, cell[0] if cell else member
         for held in cell:
             shorter = len(held.circuit) < len(member.circuit) + (self.guide is None)
@@ -367,11 +372,11 @@ class EvolutionAgent(Agent):
         def shorter() -> Iterator[_Start]:
             self.drawn.mark()
             for index in order:
-                less = self.search.problem.simplify(circuit.delete(int(index)))
+                less = self.search.simplify(edited(circuit, {int(index)}, (), native=native))
                 yield less, member.inherited(less)
                 self.drawn.mark()
 
-        circuit = member.circuit
+        circuit, native = member.circuit, self.search.alphabet.native is not None
         if self.guide is None:
             order = self.rng.permutation(len(circuit))
         else:
@@ -405,7 +410,7 @@ class EvolutionAgent(Agent):
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:
-        gate = self.search.alphabet.gate(action)
+        gate = self.moves.gate(action)
         count = gate_spec(gate.name).n_angles
         return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
 
@@ -418,7 +423,7 @@ class EvolutionAgent(Agent):
         if kind < 0.4 and self._two:
             return self._insert_block(circuit, int(rng.integers(size + 1)))
         if kind < 0.6:
-            return circuit.delete(int(rng.integers(size)))
+            return edited(circuit, {int(rng.integers(size))}, (), native=self.search.alphabet.native is not None)
         index = int(rng.integers(size))
         gate = circuit[index]
         if kind < 0.8:
@@ -436,7 +441,7 @@ class EvolutionAgent(Agent):
         """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
         two = self._gate(self._pick(self._two))
         circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.search.alphabet.gate(a).qubits[0] in two.qubits]
+        near = [a for a in self._one if self.moves.gate(a).qubits[0] in two.qubits]
         if near:
             circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
             if self.rng.random() < 0.5:

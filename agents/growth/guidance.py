@@ -16,6 +16,7 @@ from qas.circuits import Circuit, Gate
 from qas.excitations import generators_of
 from qas.gates import gate_spec
 from qas.meter import Meter
+from qas.native import TURNS, middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import Generator, wrapped
@@ -25,6 +26,8 @@ _KEPT = 256
 """Insertions remembered of one circuit, of each kind."""
 _FLAT = 1e-9
 """Slopes below this, relative to the Hamiltonian's weight, are rounding errors."""
+_NO_CHOICE = 1e300
+"""What leaving out a gate costs that is none to leave out."""
 _FARTHEST = 0.5
 """Largest first angle of an inserted rotation, radians."""
 
@@ -232,9 +235,10 @@ class Guide:
 
     def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
-        ways: dict[Generator, list[Insertion]] = {}
-        ways.update(pauli_insertions(alphabet))
-        ways.update(excitation_insertions(alphabet))
+        self.native = alphabet.native is not None
+        """gates are left out as `qas.native.remaining` says"""
+        alphabet = alphabet.moves
+        ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
         self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.generators = tuple(ways)
         """what may be turned about: Pauli strings, and sums of them for excitations"""
@@ -282,19 +286,22 @@ class Guide:
         """Gains and best angles of rotations about `generators` at the end; see `Simulator.append_gains`."""
         return self.simulator.append_gains(circuit, self.hamiltonian, self.generators)
 
-    def deletion_costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
+    def angle_costs(self, circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+        """What `deletion_costs` is told; see `rotation_costs` and `pulse_costs`."""
+        return (pulse_costs if self.native else rotation_costs)(circuit, inverse_hessian)
+
+    def deletion_costs(self, circuit: Circuit, angle_costs: Sequence[float | None]) -> tuple[np.ndarray, int]:
         """Estimated rise of the energy without each gate, and the calls of the objective this took.
 
-        Gates that have no angle are left out in turn, which costs an evaluation each.
+        Gates of which nothing is known are left out in turn, which costs an evaluation each.
 
         Args:
-            rotation_costs: rises for the gates with angles, in their order.
+            angle_costs: rises that are known from angles, None for those that are not; one for each gate.
         """
-        known = iter(rotation_costs)
-        costs = np.array([next(known) if gate.angles else math.nan for gate in circuit])
+        costs = np.array([math.nan if cost is None else cost for cost in angle_costs])
         fixed = np.flatnonzero(np.isnan(costs)).tolist()
         if fixed:
-            circuits = [circuit, *(circuit.delete(index) for index in fixed)]
+            circuits = [circuit, *(edited(circuit, {index}, (), native=self.native) for index in fixed)]
             energies = self.simulator.expectation_many(circuits, self.hamiltonian, workers=1)
             costs[fixed] = energies[1:] - energies[0]
         return costs, len(fixed)
@@ -379,15 +386,30 @@ def gates_of(way: tuple[Insertion, ...], angles: Sequence[float]) -> tuple[Gate,
     return (*way[0].before, *turns, *way[0].after)
 
 
-def edited(circuit: Circuit, deleted: Collection[int], inserted: Iterable[tuple[int, tuple[Gate, ...]]]) -> Circuit:
-    """A circuit without some of its gates, with others before the positions that its gates had."""
+def edited(
+    circuit: Circuit,
+    deleted: Collection[int],
+    inserted: Iterable[tuple[int, tuple[Gate, ...]]],
+    *,
+    native: bool = False,
+) -> Circuit:
+    """A circuit without some of its gates, with others before the positions that its gates had.
+
+    Args:
+        native: gates are left out as `qas.native.remaining` says.
+    """
     new: dict[int, list[Gate]] = {}
     for position, gates in inserted:
         new.setdefault(position, []).extend(gates)
+    left = (
+        remaining(circuit, deleted)
+        if native and deleted
+        else [None if index in deleted else gate for index, gate in enumerate(circuit.gates)]
+    )
     kept: list[Gate] = []
-    for index, gate in enumerate(circuit.gates):
+    for index, gate in enumerate(left):
         kept += new.get(index, [])
-        if index not in deleted:
+        if gate is not None:
             kept.append(gate)
     return Circuit(circuit.n_qubits, kept + new.get(len(circuit), []))
 
@@ -437,18 +459,44 @@ def _slots(circuit: Circuit) -> list[int]:
     return [0, *itertools.accumulate(len(gate.angles) for gate in circuit.gates)][: len(circuit.gates)]
 
 
-def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float]:
-    """Estimated rise of the energy without each gate that has angles: θ² / 2(H⁻¹), summed over its angles.
+def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """Estimated rise of the energy without each gate, None for gates without angles: θ² / 2(H⁻¹), summed over angles.
 
     Args:
         inverse_hessian: as an optimization left it, shape (n_angles, n_angles); None: the unit matrix.
     """
+    each = wrapped(circuit.angles) ** 2 / (2 * _softness(circuit, inverse_hessian))
+    costs: list[float | None] = []
+    first = 0
+    for gate in circuit.gates:
+        last = first + len(gate.angles)
+        costs.append(float(each[first:last].sum()) if gate.angles else None)
+        first = last
+    return costs
+
+
+def pulse_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """As `rotation_costs`, of a native circuit, where a pair of pulses goes by the angle between them.
+
+    Of a pair of pulses the first stands for either; fixed turns about Z are left alone.
+    """
+    softness = iter(_softness(circuit, inverse_hessian).tolist())
+    soft = {k: next(softness) for k, gate in enumerate(circuit) if gate.angles}
+    pairs = middles(circuit)
+    costs: list[float | None] = []
+    for k, gate in enumerate(circuit):
+        if k not in pairs:
+            away = math.remainder(gate.angles[0], 2 * math.pi) if gate.angles else 0.0
+            costs.append(away**2 / (2 * soft[k]) if gate.angles else _NO_CHOICE if gate.name in TURNS else None)
+        elif gate.name == "sx" and k > pairs[k]:
+            costs.append(_NO_CHOICE)
+        else:
+            costs.append(short_of(circuit[pairs[k]].angles[0], gate.name) ** 2 / (2 * soft[pairs[k]]))
+    return costs
+
+
+def _softness(circuit: Circuit, inverse_hessian: np.ndarray | None) -> np.ndarray:
+    """Diagonal of an inverse Hessian, float64, shape (n_angles,); ones where none fits."""
     fits = inverse_hessian is not None and inverse_hessian.shape == (circuit.n_angles,) * 2
     diagonal = inverse_hessian.diagonal() if fits and inverse_hessian is not None else np.ones(circuit.n_angles)
-    each = wrapped(circuit.angles) ** 2 / (2 * np.maximum(diagonal, 1e-12))
-    costs, first = [], 0
-    for gate in circuit.gates:
-        if gate.angles:
-            costs.append(float(each[first : first + len(gate.angles)].sum()))
-            first += len(gate.angles)
-    return costs
+    return np.maximum(diagonal, 1e-12)

@@ -69,7 +69,7 @@ class InsertionGrowth:
     def _best(self, here: Evaluation, circuits: Iterator[Circuit]) -> Evaluation | None:
         best: tuple[float, Evaluation] | None = None
         for circuit in circuits:
-            grown = self.search.problem.simplify(circuit)
+            grown = self.search.simplify(circuit)
             if len(grown) > self.search.max_gates:
                 continue
             found = self.search.meter.evaluate(grown, self.rng, exact_start=True)

@@ -66,7 +66,7 @@ class Rules:
         if foreign:
             raise QasError(f"the encoder knows the gates {', '.join(space.gates)}, got {foreign[0]}")
         self.space, self.max_gates = space, max_gates
-        self.gates, self.coupling = alphabet.gates, alphabet.coupling
+        self.gates, self.coupling, self.directions = alphabet.gates, alphabet.coupling, alphabet.directions
         self.allowed = space.alphabet.tokens_in(alphabet) != NONE
         """Which placed gates of the space may be used, (n_tokens,)."""
 
@@ -95,6 +95,9 @@ class Rules:
         coupling = self.coupling
         if coupling is not None and space.coupling is not None:
             coupling = tuple(pair for pair in coupling if pair in space.coupling)
+        directions = self.directions
+        if directions is not None and space.directions is not None:
+            directions = tuple(pair for pair in directions if pair in space.directions)
         narrow = space
         if coupling is not None or len(gates) < len(space.gates) or most < space.max_gates:
             narrow = CircuitSpace(
@@ -105,6 +108,7 @@ class Rules:
                 max_depth=space.max_depth,
                 ring=[name for name in space.ring if name in gates],
                 coupling=coupling if coupling is not None else space.coupling,
+                directions=directions if directions is not None else space.directions,
             )
         return translate(distinct(narrow.sample(size, rng)), narrow, space)
 

@@ -36,6 +36,7 @@ class CircuitSpace:
         ring: two-qubit gates that act from qubit q to q+1 (mod n) only; default CNOT as published, none with a
             coupling.
         coupling: undirected pairs that may carry two-qubit gates; None: all.
+        directions: ordered pairs in which two-qubit gates may act; see `qas.alphabet.Alphabet`.
 
     Raises:
         UnknownNameError: a name outside the gate table.
@@ -55,6 +56,7 @@ class CircuitSpace:
         max_depth: int | None = None,
         ring: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
+        directions: Iterable[Sequence[int]] | None = None,
     ) -> None:
         self.n_qubits = n = whole_number("the number of qubits", n_qubits)
         if n > 64:
@@ -70,11 +72,12 @@ class CircuitSpace:
         depth = -(-2 * self.max_gates // n) if max_depth is None else whole_number("max_depth", max_depth, 0)
         self.max_depth = min(depth, self.max_gates) or self.max_gates
         if ring is None:
-            ring = ("cx",) if coupling is None and "cx" in two else ()
+            ring = ("cx",) if coupling is None and directions is None and "cx" in two else ()
         kept = gates if n > 1 or not one else one
-        self.alphabet = Alphabet(n, kept, coupling, ring=ring, order="by-kind", connected=False)
+        self.alphabet = Alphabet(n, kept, coupling, ring=ring, order="by-kind", connected=False, directions=directions)
         """Gates on their places; tokens are its numbers."""
         self.gates, self.coupling, self.ring = self.alphabet.gates, self.alphabet.coupling, self.alphabet.ring
+        self.directions = self.alphabet.directions
         self.placed, self.n_tokens = self.alphabet.placed, len(self.alphabet)
         self.kind, self.symmetric = self.alphabet.kind, self.alphabet.symmetric
         self.first, self.last = self.alphabet.first, self.alphabet.last
@@ -217,7 +220,7 @@ class CircuitSpace:
             "max_depth": self.max_depth,
             "ring": list(self.ring),
             "coupling": None if self.coupling is None else [list(pair) for pair in self.coupling],
-        }
+        } | ({} if self.directions is None else {"directions": [list(pair) for pair in self.directions]})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CircuitSpace:
@@ -235,8 +238,9 @@ class CircuitSpace:
                 max_depth=data["max_depth"],
                 ring=data["ring"],
                 coupling=data["coupling"],
+                directions=data.get("directions"),
             )
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             raise QasError(
                 "a circuit space is described by n_qubits, gates, max_gates, min_gates, max_depth, ring and coupling"
             ) from None

@@ -85,6 +85,9 @@ class StatevectorSimulator(CompiledSimulator):
             return [(self._add(_REAL_KINDS.get(gate.name, 3), bits[0], 0, matrix), -1)]
         if spec.exchanges:
             return [exchange for state, weights in spec.exchanges for exchange in self._exchanges(bits, state, weights)]
+        if gate.name == "ecr":
+            parts = [("cx", gate.qubits), *((name, gate.qubits[:1]) for name in ("s", "x")), ("sx", gate.qubits[1:])]
+            return [op for name, qubits in parts for op in self._operations(Gate(name, qubits))]
         kind = _KINDS[gate.name]
         if kind == 7:
             assert spec.axis is not None
