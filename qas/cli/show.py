@@ -97,8 +97,8 @@ def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
     if known is None:
         return []
     named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
-    return [*((name, energy) for name, energy in named.items() if energy != found.energy or name == "mitigated"),
-            ("noise-free, angles again optimized", known.reoptimized)]  # fmt: skip
+    named = {name: energy for name, energy in named.items() if energy != found.energy}
+    return [*named.items(), ("noise-free, angles again optimized", known.reoptimized)]
 
 
 # ---------------------------------------------------------------------- runs
@@ -112,8 +112,8 @@ def heading(run: Run) -> list[str]:
     state = "still running, or killed," if run.status == "running" else run.status
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
-        f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
+        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after "
+        f"{run.seconds:,.1f} s, {run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
 
