@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from qas.devices import Device, _fake_backend
+from qas.devices import Device, fake_backend
 from qas.files import write_json
 from qas.simulators import make_simulator
 from qas.testing import random_hamiltonian
@@ -46,7 +46,7 @@ ACCURACY = 1e-9
 
 
 def measured(name: str, n_circuits: int, n_gates: int, rng: np.random.Generator) -> dict[str, Any]:
-    backend = _fake_backend(name)
+    backend = fake_backend(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which pairs of the device do not work
         device = Device.from_backend(backend)

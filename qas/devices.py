@@ -657,12 +657,12 @@ def load_device(name: str | os.PathLike[str] | Device) -> Device:
         except QasError as error:
             raise QasError(f"{text}: {error}" if text not in str(error) else str(error)) from None
     if text not in DEVICES:
-        return Device.from_backend(_fake_backend(text))
+        return Device.from_backend(fake_backend(text))
     found = DEVICES[text]
     return found if isinstance(found, Device) else found()
 
 
-def _fake_backend(name: str) -> Any:
+def fake_backend(name: str) -> Any:
     """A fake backend of qiskit-ibm-runtime.
 
     Raises:

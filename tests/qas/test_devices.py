@@ -9,15 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import networkx as nx
 import numpy as np
 import pytest
 
 import qas
+import qas.envs
 from qas.circuits import Circuit, Gate
+from qas.cli import main
 from qas.devices import DEVICES, Calibration, Device, list_devices, load_device, native_gates_of
 from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.idle import Idle, seconds
+from qas.mitigation.objectives import ZeroNoise
 from qas.noise import NoiseModel, thermal_relaxation
 from qas.patches import Prediction, choose, patch_for
 from qas.simulators import make_simulator
@@ -358,3 +362,33 @@ def test_settings_of_a_device_that_do_not_fit(settings: dict[str, Any], message:
         qas.search(settings.pop("problem", "h2-2"), agent="random", out=tmp_path / "run", **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_of_a_device(tmp_path: Path) -> None:
+    env = gymnasium.make("qas/CircuitBuilder-v0", problem="tfim-3", device="fake_sherbrooke", patch="line", max_gates=4)
+    device = load_device("fake_sherbrooke").patch(3, "line")
+    actions, evaluator = env.unwrapped.actions, env.unwrapped.evaluator  # type: ignore[attr-defined]
+    assert actions.gates == device.native_gates and actions.directions == device.directions
+    assert evaluator.noise == device.noise() and isinstance(evaluator.objective, ZeroNoise)
+    env.reset(seed=0)
+    for action in (0, len(actions) - 1):
+        _, _, _, _, info = env.step(np.int64(action))
+    assert info["circuit"][0].qubits in device.directions
+    for settings in ({"noise": "ibm-mumbai"}, {"device": None}):
+        with pytest.raises(QasError, match="device"):
+            gymnasium.make(
+                "qas/CircuitBuilder-v0", problem="tfim-3", **{"device": "fake_lagos", "patch": "line"} | settings
+            )
+
+
+def test_devices_at_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices"]) == 0
+    assert set(list_devices()) <= set(capsys.readouterr().out.split())
+    assert main(["devices", "fake_guadalupe", "--patch", "line", "--qubits", "3"]) == 0
+    text = capsys.readouterr().out
+    patch = load_device("fake_guadalupe").patch(3, "line")
+    assert patch.name in text and "map: 0-1, 1-2" in text and "cx error" in text
+    assert main(["devices", "fake_guadalupe", "--patch", "5,3", "--json"]) == 0
+    assert Device.from_json(json.loads(capsys.readouterr().out)) == patch_for(2, "fake_guadalupe", "5,3")
+    assert main(["devices", "fake_guadalup"]) == 2
+    assert "did you mean 'fake_guadalupe'" in capsys.readouterr().err
