@@ -264,7 +264,7 @@ def test_gradients_with_idle_noise(engine: str, rng: np.random.Generator) -> Non
 
 @pytest.mark.parametrize("engine", ["pauli-transfer", "torch"])
 def test_insertions_with_idle_noise(engine: str, rng: np.random.Generator) -> None:
-    """Against gates without noise that take no time, really inserted."""
+    """Against gates without noise that take no time, really inserted. On two qubits they would let one wait."""
     device = load_device("fake_mumbai").patch(3, "line")
     whole = device.noise()
     assert whole.idle is not None
@@ -275,7 +275,7 @@ def test_insertions_with_idle_noise(engine: str, rng: np.random.Generator) -> No
     rules = tuple(replace(r, gates=tuple(set(r.gates) - set(free))) for r in whole.rules)
     noise = replace(whole, rules=tuple(r for r in rules if r.gates), idle=replace(whole.idle, durations=native))
     simulator, circuit = make_simulator(noise=noise, engine=engine), random_native_circuit(device, 12, rng)
-    hamiltonian, strings = random_hamiltonian(3, 20, rng), ["IIX", "IYI", "ZII", "IXX", "ZZI"]
+    hamiltonian, strings = random_hamiltonian(3, 20, rng), ["IIX", "IYI", "ZII"]
     found = simulator.insertion_gradients(circuit, hamiltonian, strings)
     for position, (column, string) in itertools.product(range(len(circuit) + 1), enumerate(strings)):
         qubits = tuple(q for q, letter in enumerate(reversed(string)) if letter != "I")
