@@ -16,6 +16,7 @@ from qas.alphabet import Alphabet
 from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
+from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
@@ -33,6 +34,7 @@ def search(
     *,
     agent: str | type[Agent] | Agent = "ddqn",
     noise: str | NoiseModel | None = None,
+    objective: str | Mapping[str, Any] | type[Scored] | Scored = "noisy",
     seconds: float | None = None,
     evaluations: int | None = None,
     steps: int | None = None,
@@ -59,6 +61,8 @@ def search(
         agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings. A class that is not
             registered must be handed to `resume` again.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
+        objective: what counts as energy under the noise: a name of `qas.mitigation.list_objectives`, with settings as
+            in ``"zne:nodes=1-3-5,fit=linear"`` if it has any, a class or an instance.
         seconds: wall-clock budget.
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
@@ -81,7 +85,7 @@ def search(
         The run; its folder holds everything.
 
     Raises:
-        UnknownNameError: unknown problem, agent, noise or gate.
+        UnknownNameError: unknown problem, agent, noise, objective or gate.
         QasError: settings that do not fit.
         RunError: the folder cannot be used.
     """
@@ -95,6 +99,7 @@ def search(
         "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
         "coupling": pairs_of(coupling),
         "evaluator": {} if evaluator is None else evaluator,
+        "objective": make_objective(objective),
     }
     # Names and numbers come before anything slow is imported or computed.
     if isinstance(agent, str):
@@ -104,7 +109,8 @@ def search(
     goal = load_problem(problem) if isinstance(problem, str) else problem
     if not isinstance(goal, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
-    goal.simulator(model, settings["evaluator"].get("engine"), settings["evaluator"].get("shots"))
+    shots = settings["evaluator"].get("shots")
+    scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
     if max_gates is None:
@@ -122,7 +128,7 @@ def search(
         "versions": versions(),
     }
     with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
-        asked = config | {"evaluator": settings["evaluator"]}
+        asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
         return _conduct(state, player, report)
@@ -202,7 +208,7 @@ def _build(
     pairs = [tuple(p) for p in coupling] if coupling is not None else None
     if pairs is None and noise is not None and noise.coupling is not None:
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
-    evaluator = Evaluator(problem, noise, **config["evaluator"])
+    evaluator = Evaluator(problem, noise, objective=config.get("objective", "noisy"), **config["evaluator"])
     alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
     budget = Budget(**config["budget"])
     record = Record(problem, recorder, on_progress)

@@ -17,6 +17,7 @@ from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
 from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
+from qas.mitigation.objectives import Scored
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem
 from qas.vqe import CircuitEvaluator, Evaluator
@@ -84,6 +85,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     Args:
         problem: a `Problem` or a name of `qas.list_problems()`.
         noise: a `NoiseModel`, a name of `qas.list_noise()`, or None. With an `evaluator`: None, meaning its noise.
+        objective: what counts as energy under the noise, such as ``"zne:nodes=1-3-5"``; see `qas.mitigation`. With an
+            `evaluator`: None, meaning its objective.
         max_gates: longest circuit, and number of layers in the observation.
         gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
@@ -93,7 +96,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
         order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
             is appended with angle 0, as the published code does.
-        evaluator: optimises the angles; None: `Evaluator(problem, noise)`.
+        evaluator: optimises the angles; None: `Evaluator(problem, noise, objective=objective)`.
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
     Raises:
@@ -128,6 +131,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         problem: str | BaseProblem,
         noise: str | NoiseModel | None = None,
         *,
+        objective: str | Mapping[str, Any] | type[Scored] | Scored | None = None,
         max_gates: int = 40,
         gates: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
@@ -147,7 +151,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             raise QasError(f"render_mode is one of {modes} or None, got {render_mode!r}")
         self.order = order
         self.render_mode = render_mode
-        self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
+        self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise), objective)
         n = self.problem.n_qubits
         gates = self.problem.search_gates if gates is None else gates
         self.actions = Alphabet(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
@@ -417,10 +421,12 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 # ---------------------------------------------------------------------- arguments
 def _checked_evaluator(
-    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None
+    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None, objective: Any
 ) -> CircuitEvaluator:
     if evaluator is None:
-        evaluator = Evaluator(problem, noise)
+        evaluator = Evaluator(problem, noise, objective="noisy" if objective is None else objective)
+    elif objective is not None:
+        raise QasError("the objective is given by the evaluator; leave it out beside an evaluator")
     elif evaluator.problem != problem:
         raise QasError(f"the evaluator is for problem {evaluator.problem.name}, the environment for {problem.name}")
     elif noise is not None and noise != evaluator.noise:

@@ -44,6 +44,8 @@ OWNERS = {
     "methods": "qas.finetuning",
     "tasks": "qas.finetuning",
     "noise": "qas.noise",
+    "extrapolations": "qas.mitigation",
+    "objectives": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }

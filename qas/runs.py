@@ -32,6 +32,8 @@ from qas.files import (
     write_atomic,
     write_json,
 )
+from qas.mitigation.objectives import spelled
+from qas.mitigation.outcomes import Outcomes
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 
@@ -60,7 +62,7 @@ class Result:
 
     circuit: Circuit
     energy: float
-    """objective under the run's noise"""
+    """objective under the run's noise: raw or mitigated, with the cost of measuring it"""
     error: float
     """energy minus the problem's exact value"""
     noise_free_energy: float
@@ -68,6 +70,8 @@ class Result:
     noise_free_error: float
     evaluations: int
     """evaluations the run had used when it found this circuit"""
+    outcomes: Outcomes | None = None
+    """what it is worth raw, mitigated and on a perfect device; None without noise, and until the search has ended"""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -93,6 +97,7 @@ class Result:
             "two_qubit_gates": self.two_qubit_gates,
             "depth": self.circuit.depth,
             "evaluations": self.evaluations,
+            "outcomes": None if self.outcomes is None else self.outcomes.to_json(),
             "n_qubits": self.circuit.n_qubits,
             "circuit": self.circuit.to_list(),
             "key": self.circuit.key,
@@ -108,6 +113,7 @@ class Result:
             finite_number("noise_free_energy", data["noise_free_energy"]),
             finite_number("noise_free_error", data["noise_free_error"]),
             whole_number("evaluations", data["evaluations"], 0),
+            None if data.get("outcomes") is None else Outcomes.from_json(data["outcomes"]),
         )
 
 
@@ -296,6 +302,11 @@ class Run:
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    @property
+    def objective(self) -> str:
+        """What was minimized, such as ``"zne:nodes=1-3-5"``."""
+        return spelled(self.config.get("objective", "noisy"))
 
     def history(self) -> np.ndarray:
         """One row per evaluated architecture, structured array with the fields of `HISTORY_COLUMNS`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
+from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.simulators import Simulator
@@ -93,6 +94,8 @@ class Evaluator:
     Args:
         problem: what is judged.
         noise: hardware noise, or None.
+        objective: what counts as energy under the noise: a name of `qas.mitigation.list_objectives`, with settings as
+            in ``"zne:nodes=1-3-5"`` if it has any, a class or an instance.
         engine: a name of `qas.simulators.list_engines`, a class or an instance; None for the fastest exact one.
         optimizer: a name of `qas.optimizers.list_optimizers`, or a function like theirs.
         max_evaluations: most evaluations one architecture may take.
@@ -103,12 +106,14 @@ class Evaluator:
 
     Raises:
         TooLargeError: more qubits than the engine can hold.
-        QasError: settings out of range, or noise, engine or shots where the problem takes none.
+        QasError: settings out of range, noise, engine, shots or an objective where the problem takes none, or shots
+            beside a mitigated objective, which has its own.
     """
 
     problem: BaseProblem
     noise: NoiseModel | None = None
     _: KW_ONLY
+    objective: str | Mapping[str, Any] | type[Scored] | Scored = "noisy"
     engine: str | type[Simulator] | Simulator | None = None
     optimizer: str | Callable[..., Any] = "l-bfgs"
     max_evaluations: int = 200
@@ -120,7 +125,9 @@ class Evaluator:
     def __post_init__(self) -> None:
         whole_number("max_evaluations", self.max_evaluations)
         finite_number("start_noise", self.start_noise, least=0)
-        self.simulator = self.problem.simulator(self.noise, self.engine, self.shots)
+        self.objective = make_objective(self.objective)
+        self.engine_under_noise = self.problem.simulator(self.noise, self.engine, self.shots)
+        self.simulator = scored_by(self.objective, self.engine_under_noise, self.shots)
 
     def evaluate(
         self,

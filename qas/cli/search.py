@@ -26,6 +26,10 @@ def add(commands: Any) -> None:
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default ddqn)", kind="agents")
     option("--noise", "NAME", "a name from qas noise, or a noise model in a .json file (default none)", kind="noise")
+    option(
+        "--objective", "NAME", "noisy, readout, zne, … with settings as in zne:nodes=1-3-5 (default noisy)",
+        kind="objectives",
+    )  # fmt: skip
     limits = parser.add_argument_group("budget (the first limit reached ends the search; default 60 seconds)")
     limits.add_argument("--seconds", type=read.seconds, metavar="S", help="wall-clock time")
     limits.add_argument("--evaluations", type=read.count, metavar="N", help="calls of the objective")
@@ -108,7 +112,7 @@ def _started(arguments: argparse.Namespace) -> Any:
             noise=noise,
             evaluator=evaluator,
             options=options,
-            **read.given(arguments, "seed", "max_gates", "gates", "coupling", "out"),
+            **read.given(arguments, "objective", "seed", "max_gates", "gates", "coupling", "out"),
             **keywords,
         )
 
