@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,17 @@ import numpy as np
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
+from qas.mitigation.recipe import (
+    Counted,
+    Exact,
+    MitigatedEnergy,
+    Mitigation,
+    Source,
+    mitigated_energy,
+    observables_of,
+    read_mitigation,
+    simulated_counts,
+)
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, require_hamiltonian
 
@@ -47,6 +58,13 @@ class EvaluationReport:
     unit: str
     shots: int | None
     seed: int
+    mitigated: MitigatedEnergy | None = None
+    """what mitigation makes of the energy; None without"""
+
+    @property
+    def mitigated_error(self) -> float | None:
+        """Mitigated energy minus the exact value; it can fall below zero."""
+        return None if self.mitigated is None else self.mitigated.energy - self.exact
 
     @property
     def solved(self) -> bool:
@@ -77,7 +95,10 @@ class EvaluationReport:
             "exact", "product_state", "threshold", "solved", "unit", "shots", "seed", "gates", "two_qubit_gates",
             "depth", "counts",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names} | {"qasm": self.circuit.to_qasm()}
+        found = {name: getattr(self, name) for name in names}
+        if self.mitigated is not None:
+            found["mitigated"] = self.mitigated.to_json() | {"error": self.mitigated_error}
+        return found | {"qasm": self.circuit.to_qasm()}
 
 
 def evaluate(
@@ -87,7 +108,7 @@ def evaluate(
     noise: str | NoiseModel | None = None,
     shots: int | None = None,
     engine: str | type[Simulator] | Simulator | None = None,
-    backend: str | None = None,
+    mitigate: str | Mitigation | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
     """The energy of a circuit at its own angles.
@@ -104,7 +125,8 @@ def evaluate(
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         shots: measurements, or None for the exact value.
         engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact.
-        backend: the old name of `engine`; warns.
+        mitigate: steps of mitigation, as `qas.mitigation.read_mitigation` reads them: ``"readout,symmetry,zne"``. Shots
+            are then those of all settings at all strengths of the noise together, and bit strings are drawn.
         seed: fixes what the shots draw.
 
     Raises:
@@ -125,14 +147,13 @@ def evaluate(
     seed = whole_number("seed", seed, 0)
     if shots is not None:
         shots = whole_number("shots", shots)
-    if backend is not None:
-        warnings.warn("evaluate(backend=...) is now evaluate(engine=...)", DeprecationWarning, stacklevel=2)
-        engine = backend
-
     model = load_noise(noise)
     simulator = target.simulator(model, engine, shots)
-    standard_error = None
-    if shots is None:
+    standard_error, mitigated = None, None
+    if mitigate is not None:
+        mitigated = _mitigated(circuit, target, read_mitigation(mitigate), model, engine, shots, seed)
+        energy, standard_error = mitigated.steps[0].energy, mitigated.steps[0].standard_error if shots else None
+    elif shots is None:
         energy = target.energy(circuit, simulator)
     else:
         objective = require_hamiltonian(target, "an estimate from shots").objective(circuit, simulator)
@@ -159,7 +180,36 @@ def evaluate(
         unit=target.unit,
         shots=shots,
         seed=seed,
+        mitigated=mitigated,
     )
+
+
+def _mitigated(
+    circuit: Circuit,
+    problem: BaseProblem,
+    recipe: Mitigation,
+    noise: NoiseModel | None,
+    engine: Any,
+    shots: int | None,
+    seed: int,
+) -> MitigatedEnergy:
+    """The energy in a simulation, as measured and mitigated."""
+    target = require_hamiltonian(problem, "mitigation")
+    observables = observables_of(target, recipe)
+    source: Source
+    if shots is None:
+        unflipped = None if noise is None else replace(noise, readout={})
+        source = Exact(circuit, (target.simulator(noise, engine), target.simulator(unflipped, engine)))
+    else:
+        if engine not in (None, "pauli-transfer"):
+            raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
+        rng = np.random.default_rng(seed)
+        flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
+        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, flips)
+    found = mitigated_energy(target, recipe, source, observables)
+    if found.fallback:
+        warnings.warn(f"{found.recipe}: a straight line was fitted instead, {found.fallback}", stacklevel=3)
+    return found
 
 
 def _estimate(objective: Objective, shots: int, seed: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from qas.mitigation.extrapolation import (
     make_extrapolation,
     read_nodes,
 )
+from qas.mitigation.recipe import MitigatedEnergy, Mitigation, read_mitigation
 
 __all__ = [
     "EXTRAPOLATIONS",
@@ -21,9 +22,12 @@ __all__ = [
     "Extrapolated",
     "Extrapolation",
     "Linear",
+    "MitigatedEnergy",
+    "Mitigation",
     "PolyExponential",
     "Polynomial",
     "Richardson",
     "make_extrapolation",
+    "read_mitigation",
     "read_nodes",
 ]
