@@ -16,6 +16,7 @@ _EXPORTS = {
     "BaseProblem": "qas.problems",
     "Channel": "qas.noise",
     "Circuit": "qas.circuits",
+    "Device": "qas.devices",
     "Evaluator": "qas.vqe",
     "Gate": "qas.circuits",
     "Hamiltonian": "qas.hamiltonians",
@@ -26,8 +27,10 @@ _EXPORTS = {
     "Run": "qas.runs",
     "evaluate": "qas.evaluation",
     "list_agents": "qas.agents",
+    "list_devices": "qas.devices",
     "list_noise": "qas.noise",
     "list_problems": "qas.problems",
+    "load_device": "qas.devices",
     "load_noise": "qas.noise",
     "load_problem": "qas.problems",
     "load_run": "qas.runs",
@@ -38,8 +41,8 @@ _EXPORTS = {
     "shrink": "qas.shrinking",
 }
 _MODULES = (
-    "agents", "circuits", "encoders", "envs", "errors", "gates", "hamiltonians", "noise", "optimizers", "problems",
-    "runs", "simulators", "testing", "vqe",
+    "agents", "circuits", "devices", "encoders", "envs", "errors", "gates", "hamiltonians", "noise", "optimizers",
+    "problems", "runs", "simulators", "testing", "vqe",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]
@@ -47,6 +50,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from qas.agents import list_agents, search
     from qas.circuits import Circuit, Gate
+    from qas.devices import Device, list_devices, load_device
     from qas.errors import QasError
     from qas.evaluation import evaluate
     from qas.hamiltonians import Hamiltonian

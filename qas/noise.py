@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from qas.checks import shortened, whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.gates import GATES, PAULI_MATRICES, gate_spec
 from qas.registry import Registry
+
+if TYPE_CHECKING:
+    from qas.circuits import Circuit
+    from qas.idle import Idle
 
 TOLERANCE = 1e-10
 """How far a channel may be from completely positive and trace preserving."""
@@ -228,6 +232,8 @@ class NoiseModel:
     """undirected pairs that carry two-qubit gates; None: all"""
     n_qubits: int | None = None
     """number of qubits the model describes; None: any"""
+    idle: Idle | None = None
+    """relaxation of waiting qubits; None: waiting is free of noise"""
 
     def add(
         self,
@@ -320,6 +326,29 @@ class NoiseModel:
             return None if turned is None else exchange_qubits(turned)
         return _composed(_of_one_order(self.name, rules, gate, qubits), gate, qubits)
 
+    def idle_channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]] | None:
+        """What waiting does: after each gate and its noise, (qubit, PTM of shape (4, 4)); None without idle noise.
+
+        A qubit waits from the end of a gate to the start of its next one, or to the measurement (see `qas.idle`). The
+        gates are those of the decomposed circuit.
+
+        Raises:
+            CircuitError: more qubits than idle noise describes.
+        """
+        return None if self.idle is None else self.idle.channels(circuit)
+
+    def channels(self, circuit: Circuit) -> list[np.ndarray | None]:
+        """PTM of all noise after each gate of a circuit of primitive gates, waiting included, as `channel`.
+
+        Raises:
+            CircuitError, QasError: as `channel` and `idle_channels`.
+        """
+        found = [self.channel(gate.name, gate.qubits) for gate in circuit]
+        for k, waiting in enumerate(self.idle_channels(circuit) or ()):
+            if waiting:
+                found[k] = _then(found[k], circuit[k].qubits, dict(waiting))
+        return found
+
     def readout_flips(self, n_qubits: int) -> np.ndarray:
         """(p01, p10) of each qubit, float64, shape (n_qubits, 2)."""
         default = self.readout.get(None, (0.0, 0.0))
@@ -354,6 +383,8 @@ class NoiseModel:
             lines.append(f"  {gate}: {_range(losses)} average gate infidelity" if losses else f"  {gate}: no noise")
         flips = np.array([*self.readout.values()])
         lines.append(f"  readout: {_range(flips.ravel())} flipped" if len(flips) else "  readout: no flips")
+        if self.idle is not None:
+            lines.append(f"  waiting: T1 {_range(self.idle.t1)} s, T2 {_range(self.idle.t2)} s")
         return "\n".join(lines)
 
     # ------------------------------------------------------------------ constructors and conversions
@@ -382,10 +413,18 @@ class NoiseModel:
 
     @classmethod
     def from_backend(cls, backend: Any, *, qubits: Sequence[int] | None = None) -> NoiseModel:
-        """Read a calibrated Qiskit backend, restricted to `qubits`; see `qas.noise_import.from_backend`."""
-        from qas.noise_import import from_backend
+        """The gates' noise and the readout of a calibrated Qiskit backend; waiting is free of noise.
 
-        return from_backend(backend, qubits=qubits)
+        Args:
+            backend: see `qas.Device.from_backend`.
+            qubits: device qubits in use, in the order of the model's qubits. None: the whole device.
+
+        Raises:
+            QasError: as `qas.Device.from_backend` and `qas.Device.noise`.
+        """
+        from qas.devices import Device
+
+        return Device.from_backend(backend, qubits=qubits).noise(idle=False)
 
     def to_aer(self, n_qubits: int) -> Any:
         """The model as a `qiskit_aer.noise.NoiseModel`; readout flips are attached for shot simulation."""
@@ -410,6 +449,7 @@ class NoiseModel:
             "readout": [[qubit, *pair] for qubit, pair in self.readout.items()],
             "coupling": None if self.coupling is None else sorted(map(list, self.coupling)),
             "n_qubits": self.n_qubits,
+            "idle": None if self.idle is None else self.idle.to_json(),
         }
 
     @classmethod
@@ -419,6 +459,8 @@ class NoiseModel:
         Raises:
             QasError: missing or malformed fields.
         """
+        from qas.idle import Idle
+
         try:
             model = cls(name=str(data["name"]))
             for rule in data["rules"]:
@@ -426,13 +468,14 @@ class NoiseModel:
                 model = model.add(channel, rule["gates"], rule["qubits"], target=rule["target"])
             for qubit, p01, p10 in data["readout"]:
                 model = model.add_readout(p01, p10, None if qubit is None else [qubit])
-            coupling = data["coupling"]
+            coupling, idle = data["coupling"], data.get("idle")
             return replace(
                 model,
                 coupling=None if coupling is None else frozenset((int(a), int(b)) for a, b in coupling),
                 n_qubits=None if data["n_qubits"] is None else whole_number("n_qubits", data["n_qubits"]),
+                idle=None if idle is None else Idle.from_json(idle),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, QasError):
                 raise
             raise QasError(f"malformed noise description: {error!r}") from None
@@ -456,6 +499,16 @@ def _infidelity(ptm: np.ndarray | None) -> float:
 def _range(values: Any) -> str:
     low, high = (f"{bound:.2g}" for bound in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def _then(ptm: np.ndarray | None, qubits: tuple[int, ...], waiting: Mapping[int, np.ndarray]) -> np.ndarray:
+    """`ptm` of a gate's noise, followed by one-qubit maps of some of its qubits."""
+    maps = [waiting.get(qubit, _STAYS) for qubit in qubits]
+    after = maps[0] if len(maps) == 1 else embed_pair(*maps)
+    return after if ptm is None else after @ ptm
+
+
+_STAYS = np.eye(4)
 
 
 def _composed(rules: Iterable[Rule], gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:

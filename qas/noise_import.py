@@ -1,4 +1,4 @@
-"""Noise models in and out of Qiskit: Aer noise models, calibrated backends, and our models as Aer noise models.
+"""Noise models in and out of Qiskit Aer.
 
 Qiskit is imported inside the functions, so that importing this module is cheap.
 """
@@ -6,7 +6,7 @@ Qiskit is imported inside the functions, so that importing this module is cheap.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -17,30 +17,18 @@ from qas.checks import whole_number
 from qas.errors import QasError
 from qas.gates import GATES
 from qas.noise import (
-    ONE_QUBIT_GATES,
     TWO_QUBIT_GATES,
     Channel,
     NoiseModel,
-    depolarizing,
     embed_pair,
     exchange_qubits,
     pauli_basis,
-    thermal_relaxation,
 )
-
-WHOLE_DEVICE_LIMIT = 12
-"""Largest device that `from_backend` reads without being told which qubits are in use."""
 
 OPEN_ENDED_QUBITS = 16
 """Qubits described by `from_aer` when a model mixes all-qubit and local errors and no number is given."""
 
 _IGNORED = frozenset({"id", "delay", "measure", "reset"})
-_VIRTUAL = ("rz", "z", "s", "sdg", "t", "tdg")
-_ONE_PULSE = ("h", "sx")
-_TWO_PULSES = ("rx", "ry", "u")
-_PULSES = {"sx": "rz", "u2": "u1"}
-"""Native gate of one pulse -> native rotation about z, newest devices first."""
-_ENTANGLERS = ("cx", "cz", "ecr")
 
 
 # ---------------------------------------------------------------------- transfer matrices
@@ -268,239 +256,6 @@ class _ErrorReader:
 
 def _hashable(parameter: Any) -> Any:
     return parameter.tobytes() if isinstance(parameter, np.ndarray) else parameter
-
-
-# ---------------------------------------------------------------------- from a calibrated device
-def from_backend(backend: Any, qubits: Sequence[int] | None = None) -> NoiseModel:
-    """Read the calibration of a Qiskit backend (`BackendV2` with a target), for the qubits in use only.
-
-    Every native gate carries the channel that `qiskit_aer.noise.NoiseModel.from_backend` gives it at temperature 0: a
-    depolarizing channel, then thermal relaxation (T2 cut to 2·T1) over the gate's duration on each of its qubits, with
-    the depolarizing probability chosen so that both together have the reported average gate infidelity. Readout flips
-    come from the measurement calibration. Qubits are renumbered: qubit i of the model is ``qubits[i]`` of the device.
-
-    A gate that the device does not have natively carries the noise of the native gates it compiles to, all of it after
-    the gate:
-
-    ============================  ==========================================================================
-    rz, z, s, sdg, t, tdg         the channel of the native rz: none where rz is virtual (error 0)
-    sx, h                         one sx channel
-    x, y                          one x channel; two sx channels where x is not native
-    rx, ry, u                     two sx channels
-    cx, cz                        one channel of the pair's native entangler (of cx, cz, ecr the first it has)
-    rxx, ryy, rzz                 two channels of that entangler
-    swap                          three channels of that entangler
-    ============================  ==========================================================================
-
-    On devices of before 2021 with native u1, u2, u3 the rotation about z is u1, the single pulse is u2, and the two
-    pulses of rx, ry, u, x and y are one u3.
-
-    The one-qubit gates around a compiled two-qubit gate add nothing. An entangler calibrated in both directions is
-    taken in the direction of the gate, one calibrated in a single direction serves both, with its qubits exchanged.
-    Symmetric gates (cz, swap, rxx, ryy, rzz) have one channel for a pair, that of the direction (lower, higher).
-    Pairs without calibration, or with a reported error of 1 or more (IBM's mark for a broken pair), are not in
-    `coupling`, and gates on them are refused. Noise during idle times and crosstalk are not in the model.
-
-    Args:
-        backend: a calibrated backend, for example from `qiskit_ibm_runtime.fake_provider`.
-        qubits: device qubits in use, in the order of the model's qubits. None: the whole device, up to 12 qubits.
-
-    Raises:
-        QasError: no target or no calibration, no native rz and sx (or u1, u2 and u3), more than 12 qubits without
-            `qubits`, or qubits that are repeated or out of range.
-    """
-    device = getattr(backend, "name", None)
-    label = device if isinstance(device, str) else type(backend).__name__
-    target = getattr(backend, "target", None)
-    if target is None or not hasattr(target, "qubit_properties"):
-        raise QasError(f"from_backend reads a calibrated BackendV2 with a target, got {label}")
-    if target.num_qubits is None:
-        raise QasError(f"backend {label} has no qubits of its own, so it has no calibration to read")
-    chosen = _chosen_qubits(label, target.num_qubits, qubits)
-    pulse = next((p for p, turn in _PULSES.items() if {p, turn} <= set(target.operation_names)), None)
-    if pulse is None:
-        names = ", ".join(sorted(target.operation_names))
-        shown = names if len(names) < 100 else names[:100] + "…"
-        raise QasError(f"from_backend reads devices with native rz and sx, but {label} has {shown}")
-    device_reader = _Device(label, target, chosen, pulse)
-    name = label if qubits is None else f"{label}[{','.join(map(str, chosen))}]"
-    model = NoiseModel(name, n_qubits=len(chosen), coupling=frozenset(device_reader.coupled_pairs()))
-    for position in range(len(chosen)):
-        for channel, gates in device_reader.one_qubit_noise(position):
-            model = model.add(channel, gates, [position])
-        flips = device_reader.readout(position)
-        if any(flips):
-            model = model.add_readout(*flips, [position])
-    for a, b in sorted(model.coupling or ()):
-        for pair in ((a, b), (b, a)):
-            for channel, gates in device_reader.two_qubit_noise(pair):
-                here = tuple(gate for gate in gates if pair == (a, b) or not GATES[gate].symmetric)
-                if here:
-                    model = model.add(channel, here, [pair])
-    return model
-
-
-def _chosen_qubits(label: str, size: int, qubits: Sequence[int] | None) -> list[int]:
-    if qubits is None:
-        if size > WHOLE_DEVICE_LIMIT:
-            raise QasError(f"{label} has {size} qubits; choose the ones in use, for example qubits=[0, 1, 2, 3]")
-        return list(range(size))
-    try:
-        chosen = [int(q) for q in qubits]
-        exact = all(a == b for a, b in zip(chosen, qubits, strict=True))
-    except (TypeError, ValueError):
-        exact = False
-    if not exact:
-        raise QasError(f"qubits is a list of qubit numbers such as [5, 3, 2], got {qubits!r}")
-    if not chosen:
-        raise QasError("qubits must name at least one qubit, got none")
-    if len(set(chosen)) != len(chosen):
-        raise QasError(f"qubits must differ, got {chosen}")
-    if min(chosen) < 0 or max(chosen) >= size:
-        raise QasError(f"{label} has qubits 0..{size - 1}, got {chosen}")
-    return chosen
-
-
-class _Device:
-    """The calibration of the chosen qubits; qubits are positions in `chosen`, not device numbers."""
-
-    def __init__(self, label: str, target: Any, chosen: list[int], pulse: str) -> None:
-        self.label = label
-        self.pulse = pulse
-        self.target = target
-        self.chosen = chosen
-        self._cache: dict[tuple[str, tuple[int, ...]], Channel | None] = {}
-
-    def _properties(self, gate: str, places: tuple[int, ...]) -> Any:
-        """Error and duration (s) of a native gate, or None."""
-        if gate not in self.target.operation_names:
-            return None
-        table = self.target[gate]
-        return None if table is None else table.get(tuple(self.chosen[p] for p in places))
-
-    def _relaxation(self, place: int, duration: float) -> Channel:
-        calibration = self.target.qubit_properties
-        qubit = calibration[self.chosen[place]] if calibration else None
-        t1, t2 = getattr(qubit, "t1", None), getattr(qubit, "t2", None)
-        t1 = math.inf if t1 is None else t1
-        t2 = 2 * t1 if t2 is None else min(t2, 2 * t1)
-        return thermal_relaxation(t1, t2, duration)
-
-    def native(self, gate: str, places: tuple[int, ...]) -> Channel | None:
-        """What follows a native gate, as in Aer's `basic_device_gate_errors`; None if nothing does."""
-        if (gate, places) not in self._cache:
-            self._cache[gate, places] = self._native(gate, places)
-        return self._cache[gate, places]
-
-    def _native(self, gate: str, places: tuple[int, ...]) -> Channel | None:
-        properties = self._properties(gate, places)
-        if properties is None:
-            return None
-        size, dim = 4 ** len(places), 2 ** len(places)
-        ptm = np.eye(size)
-        if properties.duration:
-            relax = [self._relaxation(p, properties.duration).ptm for p in places]
-            ptm = relax[0] if len(places) == 1 else embed_pair(*relax)
-        if properties.error:
-            # Average gate fidelity (d·F_process + 1)/(d + 1), with F_process = Tr(PTM)/4^n (Nielsen, 2002).
-            fidelity = (dim * np.trace(ptm) / size + 1) / (dim + 1)
-            error = min(properties.error, dim / (dim + 1))
-            if error > 1 - fidelity:
-                p = dim * (error - (1 - fidelity)) / (dim * fidelity - 1)
-                ptm = ptm @ depolarizing(min(p, size / (size - 1)), len(places)).ptm
-        if _is_identity(ptm):
-            return None
-        where = ",".join(str(self.chosen[p]) for p in places)
-        return Channel(f"{self.label} {gate} {where}", ptm)
-
-    def _calibrated(self, gate: str, places: tuple[int, ...]) -> bool:
-        properties = self._properties(gate, places)
-        return properties is not None and properties.error is not None and properties.error < 1
-
-    # ------------------------------------------------------------------ one qubit
-    def one_qubit_noise(self, position: int) -> Iterator[tuple[Channel, tuple[str, ...]]]:
-        """Channels on one qubit, with the gates that carry each of them."""
-        place = (position,)
-        pulse_properties = self._properties(self.pulse, place)
-        if pulse_properties is None or (pulse_properties.error is None and pulse_properties.duration is None):
-            raise QasError(f"{self.label} has no calibration of {self.pulse} on qubit {self.chosen[position]}")
-        own = tuple(g for g in ONE_QUBIT_GATES if self._properties(g, place) is not None)
-        turn, pulse, flip = (self.native(g, place) for g in (_PULSES[self.pulse], self.pulse, "x"))
-        twice = _repeated(pulse, 2) if self.pulse == "sx" else self.native("u3", place)
-        for channel, gates in (
-            (turn, _VIRTUAL),
-            (pulse, _ONE_PULSE),
-            (flip if "x" in own else twice, ("x", "y")),
-            (twice, _TWO_PULSES),
-        ):
-            compiled = tuple(g for g in gates if g not in own)
-            if channel is not None and compiled:
-                yield channel, compiled
-        for gate in own:
-            channel = self.native(gate, place)
-            if channel is not None:
-                yield channel, (gate,)
-
-    def readout(self, position: int) -> tuple[float, float]:
-        """(p01, p10) of the qubit; (0, 0) without calibration."""
-        properties = self._properties("measure", (position,))
-        if properties is None:
-            return 0.0, 0.0
-        p01 = getattr(properties, "prob_meas1_prep0", None)
-        p10 = getattr(properties, "prob_meas0_prep1", None)
-        if p01 is None or p10 is None:
-            p01 = p10 = properties.error
-        return (0.0, 0.0) if p01 is None else (float(p01), float(p10))
-
-    # ------------------------------------------------------------------ two qubits
-    def _entangler(self, pair: tuple[int, int]) -> tuple[str, tuple[int, int]] | None:
-        """The native gate that makes entanglement on the pair, and the direction it is calibrated in."""
-        for gate in _ENTANGLERS:
-            for direction in (pair, pair[::-1]):
-                if self._calibrated(gate, direction):
-                    return gate, direction
-        return None
-
-    def coupled_pairs(self) -> Iterator[tuple[int, int]]:
-        """Calibrated pairs (a, b), a < b."""
-        for a in range(len(self.chosen)):
-            for b in range(a + 1, len(self.chosen)):
-                if self._entangler((a, b)) is not None:
-                    yield a, b
-
-    def _directed(self, gate: str, pair: tuple[int, int], direction: tuple[int, int]) -> Channel | None:
-        channel = self.native(gate, direction)
-        if channel is None or direction == pair:
-            return channel
-        return Channel(channel.name, exchange_qubits(channel.ptm))
-
-    def two_qubit_noise(self, pair: tuple[int, int]) -> Iterator[tuple[Channel, tuple[str, ...]]]:
-        """Channels on a coupled pair, first qubit first, with the gates that carry each of them."""
-        found = self._entangler(pair)
-        assert found is not None, "the pair is coupled"
-        once = self._directed(found[0], pair, found[1])
-        own: dict[str, Channel | None] = {}
-        for gate in TWO_QUBIT_GATES:
-            for direction in (pair, pair[::-1]):
-                if gate not in own and self._calibrated(gate, direction):
-                    own[gate] = self._directed(gate, pair, direction)
-        for channel, gates in (
-            (once, ("cx", "cz")),
-            (_repeated(once, 2), ("rxx", "ryy", "rzz")),
-            (_repeated(once, 3), ("swap",)),
-        ):
-            compiled = tuple(g for g in gates if g not in own)
-            if channel is not None and compiled:
-                yield channel, compiled
-        for gate, native in own.items():
-            if native is not None:
-                yield native, (gate,)
-
-
-def _repeated(channel: Channel | None, times: int) -> Channel | None:
-    if channel is None:
-        return None
-    return Channel(f"{channel.name} x{times}", np.linalg.matrix_power(channel.ptm, times))
 
 
 # ---------------------------------------------------------------------- to Aer

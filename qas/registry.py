@@ -34,6 +34,7 @@ OWNERS = {
     "acquisitions": "qas.agents.pool",
     "surrogates": "qas.agents.pool",
     "curricula": "qas.envs",
+    "devices": "qas.devices",
     "rewards": "qas.envs",
     "encodings": "qas.encoders",
     "models": "qas.encoders",

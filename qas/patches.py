@@ -1,0 +1,168 @@
+"""Which qubits of a device to use: patches of a shape, compared by the fidelity they predict.
+
+A patch is judged by a circuit of a few layers, each with one entangler on every pair of the shape and two pulses and
+one wait as long as an entangler on every qubit, and a measurement at the end: the product of the fidelities of all
+these. Where a shape leaves the pairs open, those of its best spanning tree count, so that patches with and without
+rings compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import networkx as nx
+import numpy as np
+
+from qas.checks import whole_number
+from qas.devices import ENTANGLERS, Device
+from qas.errors import QasError, UnknownNameError
+from qas.noise import thermal_relaxation
+
+SHAPES = ("best", "line", "ring", "tree")
+CHOICES = ("best", "median")
+LAYERS = 4
+"""Layers of the circuit that a patch is judged by."""
+MOST = 20_000
+"""Patches of one size that are looked at; where there are more, those that promise most, or some drawn at random for
+the median, are grown further."""
+
+Pair = tuple[int, int]
+
+
+class Prediction:
+    """Logarithms of predicted fidelities of a device's qubits and pairs; broken qubits are left out."""
+
+    def __init__(self, device: Device) -> None:
+        pulse = device.gates.get("sx") or device.gates.get("u2", {})
+        times = [c.duration for gate in ENTANGLERS for c in device.gates.get(gate, {}).values() if c.duration]
+        wait = float(np.median(times)) if times else 0.0
+        known = any(map(math.isfinite, device.t1))
+        self.qubit: dict[int, float] = {}
+        for (q,), calibration in pulse.items():
+            error, flips = calibration.error or 0.0, sum(device.readout[q]) / 2
+            if error < 1 and flips < 1 and (not known or math.isfinite(device.t1[q])):
+                waiting = _relaxed_fidelity(device.t1[q], device.t2[q], wait)
+                self.qubit[q] = LAYERS * (2 * math.log1p(-error) + math.log(waiting)) + math.log1p(-flips)
+        self.pair: dict[Pair, float] = {}
+        for a, b in sorted(device.coupling):
+            errors = [
+                calibration.error or 0.0
+                for gate in ENTANGLERS
+                for place in ((a, b), (b, a))
+                if (calibration := device.gates.get(gate, {}).get(place)) is not None
+            ]
+            if {a, b} <= self.qubit.keys() and min(errors) < 1:
+                self.pair[a, b] = LAYERS * math.log1p(-min(errors))
+        self.graph = nx.Graph()
+        self.graph.add_nodes_from(self.qubit)
+        self.graph.add_weighted_edges_from((a, b, value) for (a, b), value in self.pair.items())
+
+    def of(self, qubits: Iterable[int], pairs: Iterable[Pair]) -> float:
+        """Logarithm of the predicted fidelity of a patch."""
+        return sum(self.qubit[q] for q in qubits) + sum(self.pair[min(p), max(p)] for p in pairs)
+
+    def tree(self, qubits: Iterable[int]) -> list[Pair]:
+        """The best spanning tree of connected qubits."""
+        return [(a, b) for a, b, _ in nx.maximum_spanning_edges(self.graph.subgraph(qubits))]
+
+
+def _relaxed_fidelity(t1: float, t2: float, time: float) -> float:
+    """Average fidelity of a qubit that waits (Nielsen, Phys. Lett. A 303, 249, 2002)."""
+    ptm = thermal_relaxation(t1, min(t2, 2 * t1), time).ptm
+    return float((np.trace(ptm) / 2 + 1) / 3)
+
+
+def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "best") -> Device:
+    """The patch that `Device.patch` returns.
+
+    Qubits of a line are numbered along it, those of a ring around it, others in the order of the device.
+    """
+    for value, known, what in ((shape, SHAPES, "shape of a patch"), (which, CHOICES, "choice of a patch")):
+        if value not in known:
+            raise UnknownNameError(what, value, known)
+    whole_number("the number of qubits of a patch", n_qubits)
+    if n_qubits > device.n_qubits:
+        raise QasError(f"a patch has at most the {device.n_qubits} qubits of {device.name}, got {n_qubits}")
+    prediction = Prediction(device)
+    if shape in ("line", "ring"):
+        grown = _grown([(q,) for q in prediction.qubit], n_qubits, _longer(prediction), prediction, which)
+        found = _rings(grown, prediction) if shape == "ring" else grown
+        closed = shape == "ring"
+        scored = [(path, prediction.of(path, _steps(path, closed=closed))) for path in found]
+    else:
+        sets = _grown([(q,) for q in prediction.qubit], n_qubits, _larger(prediction), prediction, which)
+        scored = [(qubits, prediction.of(qubits, prediction.tree(qubits))) for qubits in sets]
+    if not scored:
+        what = {"ring": "ring", "line": "line"}.get(shape, "connected patch")
+        raise QasError(f"{device.name} has no {what} of {n_qubits} working qubits; choose another shape or size")
+    qubits = _picked(scored, which)
+    patch = device.restricted(qubits)
+    if shape == "best":
+        return patch
+    pairs = prediction.tree(qubits) if shape == "tree" else _steps(qubits, closed=shape == "ring")
+    number = {q: position for position, q in enumerate(qubits)}
+    return patch.coupled_by((number[a], number[b]) for a, b in pairs)
+
+
+def _picked(scored: Sequence[tuple[tuple[int, ...], float]], which: str) -> tuple[int, ...]:
+    """The patch with the highest score, or that in the middle; equal scores go by the qubits' numbers."""
+    ranked = sorted(scored, key=lambda entry: (-entry[1], entry[0]))
+    return ranked[0 if which == "best" else len(ranked) // 2][0]
+
+
+def _steps(path: Sequence[int], *, closed: bool) -> list[Pair]:
+    ends = [*path[1:], path[0]] if closed else path[1:]
+    return list(zip(path, ends, strict=False))
+
+
+def _longer(prediction: Prediction) -> Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]]:
+    """Paths with one qubit more at their end."""
+    return lambda path: ((*path, q) for q in prediction.graph[path[-1]] if q not in path)
+
+
+def _larger(prediction: Prediction) -> Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]]:
+    """Sets with one neighbour more, as sorted tuples."""
+
+    def grow(qubits: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        neighbours = {other for qubit in qubits for other in prediction.graph[qubit]}
+        for other in neighbours.difference(qubits):
+            yield tuple(sorted((*qubits, other)))
+
+    return grow
+
+
+def _grown(
+    seeds: list[tuple[int, ...]],
+    size: int,
+    grow: Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]],
+    prediction: Prediction,
+    which: str,
+) -> list[tuple[int, ...]]:
+    """All patches of a size, or as many as are looked at; a path and its reverse count once."""
+    rng = np.random.default_rng(0)
+    level = sorted(seeds)
+    for _ in range(size - 1):
+        level = sorted({longer for patch in level for longer in grow(patch)})
+        if len(level) > MOST and which == "median":
+            level = [level[k] for k in sorted(rng.choice(len(level), MOST, replace=False))]
+        elif len(level) > MOST:
+            level = sorted(level, key=lambda patch: (-_promise(patch, prediction), patch))[:MOST]
+    return [patch for patch in level if patch[0] <= patch[-1]]
+
+
+def _promise(patch: tuple[int, ...], prediction: Prediction) -> float:
+    """What is known of a patch while it grows: its qubits, and the pairs between those that follow each other."""
+    pairs = [(min(p), max(p)) for p in _steps(patch, closed=False)]
+    return prediction.of(patch, [pair for pair in pairs if pair in prediction.pair])
+
+
+def _rings(paths: Iterable[tuple[int, ...]], prediction: Prediction) -> list[tuple[int, ...]]:
+    """Paths whose ends are coupled, each ring once: from its lowest qubit on towards the lower neighbour."""
+    found = set()
+    for path in paths:
+        if len(path) > 2 and prediction.graph.has_edge(path[0], path[-1]):
+            at = path.index(min(path))
+            ring = (*path[at:], *path[:at])
+            found.add(ring if ring[1] <= ring[-1] else (ring[0], *ring[:0:-1]))
+    return sorted(found)
