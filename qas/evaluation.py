@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from qas.checks import whole_number
 from qas.circuits import Circuit
-from qas.errors import CircuitError, QasError
+from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place, readout_flips
 from qas.mitigation.recipe import (
     Counted,
     Exact,
@@ -60,6 +63,8 @@ class EvaluationReport:
     seed: int
     mitigated: MitigatedEnergy | None = None
     """what mitigation makes of the energy; None without"""
+    execution: Execution | None = None
+    """where and how the circuit was run; None: in a simulation by `engine`"""
 
     @property
     def mitigated_error(self) -> float | None:
@@ -98,6 +103,8 @@ class EvaluationReport:
         found = {name: getattr(self, name) for name in names}
         if self.mitigated is not None:
             found["mitigated"] = self.mitigated.to_json() | {"error": self.mitigated_error}
+        if self.execution is not None:
+            found["execution"] = self.execution.to_json()
         return found | {"qasm": self.circuit.to_qasm()}
 
 
@@ -108,6 +115,11 @@ def evaluate(
     noise: str | NoiseModel | None = None,
     shots: int | None = None,
     engine: str | type[Simulator] | Simulator | None = None,
+    backend: Any = None,
+    layout: Sequence[int] | None = None,
+    transpile_level: int | None = None,
+    primitive: str | None = None,
+    submit: bool = False,
     mitigate: str | Mitigation | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
@@ -127,10 +139,17 @@ def evaluate(
         engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact.
         mitigate: steps of mitigation, as `qas.mitigation.read_mitigation` reads them: ``"readout,symmetry,zne"``. Shots
             are then those of all settings at all strengths of the noise together, and bit strings are drawn.
+        backend: a name or object of `qas.hardware.load_backend`: the energy is measured there by Qiskit's primitives.
+        layout: device qubit of each qubit of the circuit; None: the backend's best patch.
+        transpile_level: 0 (as it stands, the default) to 3.
+        primitive: ``"sampler"``, `shots` in all (default 100,000), bit strings counted here; or ``"estimator"``, the
+            backend's own, `shots` for each setting. Default: sampler; of Aer without shots and mitigation the exact
+            estimator.
+        submit: whether the circuit may leave this machine.
         seed: fixes what the shots draw.
 
     Raises:
-        UnknownNameError: unknown problem, noise or engine.
+        UnknownNameError: unknown problem, noise, engine, backend or step of mitigation.
         CircuitError: circuit and problem differ in size, or the device lacks a gate of the circuit.
         TooLargeError: more qubits than the engine can hold.
         QasError: shots or seed out of range, or noise, engine or shots where the problem takes none.
@@ -148,17 +167,25 @@ def evaluate(
     if shots is not None:
         shots = whole_number("shots", shots)
     model = load_noise(noise)
-    simulator = target.simulator(model, engine, shots)
-    standard_error, mitigated = None, None
-    if mitigate is not None:
-        mitigated = _mitigated(circuit, target, read_mitigation(mitigate), model, engine, shots, seed)
+    recipe = None if mitigate is None else read_mitigation(mitigate)
+    if backend is None and not (layout is None and transpile_level is None and primitive is None):
+        raise QasError("layout, transpile level and primitive say how a backend runs a circuit, got no backend")
+    simulator = None if backend is not None else target.simulator(model, engine, shots)
+    standard_error, mitigated, execution = None, None, None
+    if backend is not None:
+        if engine is not None:
+            raise QasError("a circuit is run by an engine or on a backend, got both")
+        asked = Run(backend, layout, transpile_level or 0, primitive, submit)
+        mitigated, energy, standard_error, execution = _measured(circuit, target, asked, recipe, model, shots, seed)
+    elif recipe is not None:
+        mitigated = _mitigated(circuit, target, recipe, model, engine, shots, seed)
         energy, standard_error = mitigated.steps[0].energy, mitigated.steps[0].standard_error if shots else None
     elif shots is None:
         energy = target.energy(circuit, simulator)
     else:
         objective = require_hamiltonian(target, "an estimate from shots").objective(circuit, simulator)
         energy, standard_error = _estimate(objective, shots, seed)
-    if model is None and shots is None:
+    if model is None and shots is None and recipe is None and backend is None:
         noise_free = energy
     else:
         ours = engine is None or simulator is None or simulator.name in ("statevector", "pauli-transfer")
@@ -181,7 +208,61 @@ def evaluate(
         shots=shots,
         seed=seed,
         mitigated=mitigated,
+        execution=execution,
     )
+
+
+class Run(NamedTuple):
+    """How a backend is to run a circuit; see `evaluate`."""
+
+    backend: Any
+    layout: Sequence[int] | None
+    transpile_level: int
+    primitive: str | None
+    submit: bool
+
+
+def _measured(
+    circuit: Circuit,
+    problem: BaseProblem,
+    asked: Run,
+    recipe: Mitigation | None,
+    noise: NoiseModel | None,
+    shots: int | None,
+    seed: int,
+) -> tuple[MitigatedEnergy | None, float, float | None, Execution]:
+    """Mitigated energy if asked for, energy as measured, its standard error, and how it was run."""
+    target = require_hamiltonian(problem, "a measurement on a backend")
+    if noise is not None and asked.backend != "aer":
+        raise QasError("a backend has its own noise, got a noise model; only aer takes one")
+    if asked.primitive is not None and asked.primitive not in PRIMITIVES:
+        raise UnknownNameError("primitive", asked.primitive, PRIMITIVES)
+    if asked.primitive == "estimator" and recipe is not None:
+        raise QasError("mitigation needs counted bit strings: the primitive sampler, got estimator")
+    backend = load_backend(asked.backend, noise, n_qubits=target.n_qubits, submit=asked.submit)
+    placed = place(circuit, backend, asked.layout, asked.transpile_level)
+    exact = asked.backend == "aer" and shots is None and recipe is None and asked.primitive != "sampler"
+    primitive = asked.primitive or ("estimator" if exact else "sampler")
+    execution = Execution(backend.name, primitive, placed.start, placed.level, placed.before, placed.after)
+    if primitive == "estimator":
+        energy, error = estimated(placed, backend, target.hamiltonian, None if exact else shots or SHOTS, seed)
+        return None, energy, error, execution
+    steps = recipe or Mitigation()
+    observables = observables_of(target, steps)
+    flips = np.zeros((target.n_qubits, 2))
+    if steps.readout:
+        flips = readout_flips(backend, placed.qubits, noise)
+    counts = partial(counts_of, placed, backend, seed=seed)
+    found = mitigated_energy(
+        target, steps, Counted(steps, observables, counts, shots or SHOTS, flips, equal=True), observables
+    )
+    _warn(found)
+    return (found if recipe else None), found.steps[0].energy, found.steps[0].standard_error, execution
+
+
+def _warn(found: MitigatedEnergy) -> None:
+    if found.fallback:
+        warnings.warn(f"{found.recipe}: a straight line was fitted instead, {found.fallback}", stacklevel=4)
 
 
 def _mitigated(
@@ -207,8 +288,7 @@ def _mitigated(
         flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
         source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, flips)
     found = mitigated_energy(target, recipe, source, observables)
-    if found.fallback:
-        warnings.warn(f"{found.recipe}: a straight line was fitted instead, {found.fallback}", stacklevel=3)
+    _warn(found)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -145,5 +146,15 @@ def divided(shots: int, observables: Sequence[Hamiltonian], settings: Sequence[S
     return [max(2, round(float(shots * share))) for share in shares]
 
 
-Count = Callable[[float, Sequence[str], Sequence[int]], Sequence[np.ndarray]]
-"""Strength of the noise, bases, shots of each -> the share of each bit string in each basis, shape (2**n,)."""
+class Request(NamedTuple):
+    """One circuit to be measured."""
+
+    scale: float
+    """strength of the noise, 1 is the circuit as it is"""
+    basis: str
+    """of a `Setting`"""
+    shots: int
+
+
+Count = Callable[[Sequence[Request]], Sequence[np.ndarray]]
+"""Requests -> the share of each bit string in each, float64, shape (2**n,), qubit 0 the least significant bit."""

@@ -13,7 +13,7 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import QasError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.mitigation.counting import Count, Counts, Estimates, divided, outcome_probabilities, settings_of
+from qas.mitigation.counting import Count, Counts, Estimates, Request, divided, outcome_probabilities, settings_of
 from qas.mitigation.extrapolation import EXTRAPOLATIONS, NODES, Extrapolation, make_extrapolation, read_nodes
 from qas.mitigation.folding import folded, folds
 from qas.mitigation.symmetry import verification
@@ -41,6 +41,15 @@ class Mitigation:
     nodes: tuple[float, ...] = (1.0,)
     """strengths of the noise, made by gate folding; more than one: extrapolated to none"""
     extrapolation: Extrapolation | None = None
+
+    def shares(self, scales: Sequence[float], shots: int) -> list[int]:
+        """Shots of each strength: in proportion to what it counts in the extrapolation of equal values."""
+        if self.extrapolation is None:
+            return [shots // len(scales)] * len(scales)
+        found = self.extrapolation(np.array(self.nodes), np.ones(len(self.nodes))).weights
+        known = dict(zip(self.nodes, np.abs(found).tolist(), strict=True))
+        sizes = [known.get(scale, 1.0) for scale in scales]
+        return [int(shots * size / sum(sizes)) for size in sizes]
 
     def __str__(self) -> str:
         parts = ["readout"] if self.readout else []
@@ -167,29 +176,40 @@ class Counted(Source):
         count: where bit strings come from.
         shots: measurements of all settings at all strengths together; each gets two at least.
         flips: (p01, p10) of each qubit, shape (n, 2).
+        equal: all circuits get the same number of shots, as devices want it.
     """
 
     def __init__(
-        self, recipe: Mitigation, observables: Sequence[Hamiltonian], count: Count, shots: int, flips: np.ndarray
+        self,
+        recipe: Mitigation,
+        observables: Sequence[Hamiltonian],
+        count: Count,
+        shots: int,
+        flips: np.ndarray,
+        *,
+        equal: bool = False,
     ) -> None:
         plan = settings_of(observables)
         self.settings = len(plan)
-        scales = np.array(sorted({1.0, *recipe.nodes}))
-        weights = np.ones(len(scales))
-        if recipe.extrapolation is not None:
-            found = recipe.extrapolation(np.array(recipe.nodes), np.ones(len(recipe.nodes))).weights
-            weights = np.array([abs(found[recipe.nodes.index(s)]) if s in recipe.nodes else 1.0 for s in scales])
-        each = weights / weights.sum() * shots
-        own = {s: divided(int(n), observables, plan) for s, n in zip(scales.tolist(), each, strict=True)}
-        self.shots = sum(map(sum, own.values()))
+        scales = sorted({1.0, *recipe.nodes})
+        own = [[max(2, shots // max(1, len(scales) * len(plan)))] * len(plan) for _ in scales]
+        if not equal:
+            own = [divided(number, observables, plan) for number in recipe.shares(scales, shots)]
+        self.shots = sum(map(sum, own))
+        requests = [
+            Request(scale, setting.basis, number)
+            for scale, numbers in zip(scales, own, strict=True)
+            for setting, number in zip(plan, numbers, strict=True)
+        ]
+        read = list(count(requests)) if requests else []
         self._counts = {
-            s: Counts(plan, count(s, [setting.basis for setting in plan], n), n) for s, n in own.items() if plan
+            scale: Counts(plan, read[k * len(plan) : (k + 1) * len(plan)], numbers)
+            for k, (scale, numbers) in enumerate(zip(scales, own, strict=True))
         }
         self._flips = flips
 
     def __call__(self, scale: float, observables: Sequence[Hamiltonian], inverted: bool) -> Estimates:
-        counts = self._counts.get(scale, Counts((), (), ()))
-        return counts.estimates(observables, self._flips if inverted else None)
+        return self._counts[scale].estimates(observables, self._flips if inverted else None)
 
 
 def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.Generator) -> Count:
@@ -199,11 +219,13 @@ def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.
     simulator = PauliTransferSimulator(noise)
     flips = None if noise is None else noise.readout_flips(circuit.n_qubits)
 
-    def count(scale: float, bases: Sequence[str], shots: Sequence[int]) -> list[np.ndarray]:
-        vector = simulator.pauli_expectations(folded(circuit, scale))
+    def count(requests: Sequence[Request]) -> list[np.ndarray]:
+        vectors = {
+            scale: simulator.pauli_expectations(folded(circuit, scale)) for scale in {each.scale for each in requests}
+        }
         return [
-            rng.multinomial(number, outcome_probabilities(vector, basis, flips)) / number
-            for basis, number in zip(bases, shots, strict=True)
+            rng.multinomial(shots, outcome_probabilities(vectors[scale], basis, flips)) / shots
+            for scale, basis, shots in requests
         ]
 
     return count
