@@ -13,7 +13,8 @@ import numpy as np
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place, readout_flips
+from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
+from qas.mitigation.counting import Readout
 from qas.mitigation.recipe import (
     Counted,
     Exact,
@@ -249,13 +250,9 @@ def _measured(
         return None, energy, error, execution
     steps = recipe or Mitigation()
     observables = observables_of(target, steps)
-    flips = np.zeros((target.n_qubits, 2))
-    if steps.readout:
-        flips = readout_flips(backend, placed.qubits, noise)
     counts = partial(counts_of, placed, backend, seed=seed)
-    found = mitigated_energy(
-        target, steps, Counted(steps, observables, counts, shots or SHOTS, flips, equal=True), observables
-    )
+    source = Counted(steps, observables, counts, shots or SHOTS, equal=True)
+    found = mitigated_energy(target, steps, source, observables)
     _warn(found)
     return (found if recipe else None), found.steps[0].energy, found.steps[0].standard_error, execution
 
@@ -286,7 +283,7 @@ def _mitigated(
             raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
         rng = np.random.default_rng(seed)
         flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
-        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, flips)
+        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Readout.known(flips))
     found = mitigated_energy(target, recipe, source, observables)
     _warn(found)
     return found

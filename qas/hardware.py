@@ -215,18 +215,6 @@ def device_of(backend: Any) -> Device:
         return Device.from_backend(backend)
 
 
-def readout_flips(backend: Any, qubits: Sequence[int], noise: NoiseModel | None) -> np.ndarray:
-    """(p01, p10) of device qubits, float64, shape (n, 2): what is known of the backend's readout.
-
-    Raises:
-        QasError: a device without calibration.
-    """
-    if type(backend).__module__.startswith("qiskit_aer.") and backend.coupling_map is None:
-        n = max(qubits) + 1
-        return (np.zeros((n, 2)) if noise is None else noise.readout_flips(n))[list(qubits)]
-    return np.array(device_of(backend).restricted(qubits).readout)
-
-
 @dataclass(frozen=True)
 class Execution:
     """Where and how a circuit was run."""
@@ -264,7 +252,7 @@ def counts_of(placed: Placed, backend: Any, requests: Sequence[Request], seed: i
         QasError: what the backend refuses.
     """
     n = len(placed.qubits)
-    circuits = [_read_in(placed, request.scale, request.basis, backend) for request in requests]
+    circuits = [_read_in(placed, request, backend) for request in requests]
     with _one_line_errors(f"{backend.name} failed"):
         sampler = _primitive("sampler", backend, seed)
         results = sampler.run(circuits, shots=requests[0].shots).result()
@@ -277,21 +265,26 @@ def counts_of(placed: Placed, backend: Any, requests: Sequence[Request], seed: i
     return shares
 
 
-def _read_in(placed: Placed, scale: float, basis: str, backend: Any) -> Any:
-    """The circuit with stronger noise, measured in a basis: rz and sx turn X and Y to Z."""
+def _read_in(placed: Placed, request: Request, backend: Any) -> Any:
+    """The circuit with stronger noise, or a prepared state, measured in a basis: rz and sx turn X and Y to Z."""
     from qiskit import ClassicalRegister
 
-    circuit = folded_qiskit(placed.circuit, scale)
+    circuit = folded_qiskit(placed.circuit, request.scale)
+    if request.prepared:
+        circuit = placed.circuit.copy_empty_like()
+        for qubit, bit in zip(placed.qubits, reversed(request.prepared), strict=True):
+            if bit == "1":
+                circuit.x(qubit)
     read = ClassicalRegister(len(placed.qubits), "read")
     circuit.add_register(read)
-    for qubit, letter in zip(placed.qubits, reversed(basis), strict=True):
+    for qubit, letter in zip(placed.qubits, reversed(request.basis), strict=True):
         if letter == "X":
             circuit.rz(math.pi / 2, qubit)
         if letter in "XY":
             circuit.sx(qubit)
     circuit.barrier(placed.qubits)
     circuit.measure(placed.qubits, read)
-    if {"rz", "sx"} <= set(backend.target.operation_names):
+    if {"rz", "sx", "x"} <= set(backend.target.operation_names):
         return circuit
     from qiskit.transpiler import generate_preset_pass_manager
 

@@ -84,17 +84,29 @@ class Counts:
     shots: Sequence[int]
     """measurements of each setting"""
 
-    def estimates(self, observables: Sequence[Hamiltonian], flips: np.ndarray | None = None) -> Estimates:
-        """Expectation values, and their covariance by the spread of what was read.
+    def estimates(self, observables: Sequence[Hamiltonian], readout: Readout | None = None) -> Estimates:
+        """Expectation values, and their covariance by the spread of what was read and of the flips.
 
         Args:
             observables: whose terms the settings hold.
-            flips: (p01, p10) of each qubit, to be inverted qubit by qubit: every measured letter L stands for
+            readout: flips to be inverted qubit by qubit: every measured letter L stands for
                 (L - (p10 - p01)) / (1 - p01 - p10); None: taken as it was read.
 
         Raises:
             QasError: a qubit that is read at random, so that nothing can be inverted.
         """
+        if readout is None:
+            return self._estimates(observables, None)
+        found = self._estimates(observables, readout.flips)
+        covariance = found.covariance.copy()
+        for place in zip(*np.nonzero(readout.errors), strict=True):
+            moved = readout.flips.copy()
+            moved[place] += readout.errors[place]
+            change = self._estimates(observables, moved).values - found.values
+            covariance += np.outer(change, change)
+        return Estimates(found.values, covariance)
+
+    def _estimates(self, observables: Sequence[Hamiltonian], flips: np.ndarray | None) -> Estimates:
         values = np.array([observable.identity for observable in observables])
         covariance = np.zeros((len(observables),) * 2)
         terms = [observable.terms for observable in observables]
@@ -154,6 +166,30 @@ class Request(NamedTuple):
     basis: str
     """of a `Setting`"""
     shots: int
+    prepared: str = ""
+    """bits of a basis state that is read instead of the circuit, the rightmost one qubit 0's; empty: the circuit"""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is known of the flips at readout."""
+
+    flips: np.ndarray
+    """(p01, p10) of each qubit, float64, shape (n, 2)"""
+    errors: np.ndarray
+    """their standard errors, same shape"""
+
+    @classmethod
+    def known(cls, flips: np.ndarray) -> Readout:
+        return cls(flips, np.zeros_like(flips))
+
+    @classmethod
+    def measured(cls, zeros: np.ndarray, ones: np.ndarray, shots: int) -> Readout:
+        """From what is read where all qubits are prepared in 0, and in 1: shares of bit strings, shape (2**n,)."""
+        size = len(zeros)
+        bits = np.arange(size)[:, None] >> np.arange(size.bit_length() - 1) & 1
+        flips = np.stack([zeros @ bits, 1.0 - ones @ bits], axis=1)
+        return cls(flips, np.sqrt(np.clip(flips * (1.0 - flips), 0.25 / shots, None) / shots))
 
 
 Count = Callable[[Sequence[Request]], Sequence[np.ndarray]]

@@ -13,7 +13,16 @@ import numpy as np
 from qas.circuits import Circuit
 from qas.errors import QasError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
-from qas.mitigation.counting import Count, Counts, Estimates, Request, divided, outcome_probabilities, settings_of
+from qas.mitigation.counting import (
+    Count,
+    Counts,
+    Estimates,
+    Readout,
+    Request,
+    divided,
+    outcome_probabilities,
+    settings_of,
+)
 from qas.mitigation.extrapolation import EXTRAPOLATIONS, NODES, Extrapolation, make_extrapolation, read_nodes
 from qas.mitigation.folding import folded, folds
 from qas.mitigation.symmetry import verification
@@ -175,7 +184,7 @@ class Counted(Source):
         observables: all that will be asked for, as of `observables_of`.
         count: where bit strings come from.
         shots: measurements of all settings at all strengths together; each gets two at least.
-        flips: (p01, p10) of each qubit, shape (n, 2).
+        readout: flips where they are known; None: measured on two prepared states, if they are to be inverted.
         equal: all circuits get the same number of shots, as devices want it.
     """
 
@@ -185,31 +194,37 @@ class Counted(Source):
         observables: Sequence[Hamiltonian],
         count: Count,
         shots: int,
-        flips: np.ndarray,
+        readout: Readout | None = None,
         *,
         equal: bool = False,
     ) -> None:
-        plan = settings_of(observables)
-        self.settings = len(plan)
+        plan, n = settings_of(observables), observables[0].n_qubits
         scales = sorted({1.0, *recipe.nodes})
-        own = [[max(2, shots // max(1, len(scales) * len(plan)))] * len(plan) for _ in scales]
-        if not equal:
+        calibrated = recipe.readout and readout is None
+        if equal:
+            circuits = len(scales) * len(plan) + 2 * calibrated
+            own = [[max(2, shots // max(1, circuits))] * len(plan) for _ in scales]
+        else:
             own = [divided(number, observables, plan) for number in recipe.shares(scales, shots)]
-        self.shots = sum(map(sum, own))
         requests = [
             Request(scale, setting.basis, number)
             for scale, numbers in zip(scales, own, strict=True)
             for setting, number in zip(plan, numbers, strict=True)
         ]
+        if calibrated and requests:
+            requests += [Request(1.0, "Z" * n, requests[0].shots, bit * n) for bit in "01"]
         read = list(count(requests)) if requests else []
+        self.settings, self.shots = len(plan), sum(request.shots for request in requests)
+        self._readout = readout
+        if calibrated and requests:
+            self._readout = Readout.measured(*read[-2:], requests[-1].shots)
         self._counts = {
             scale: Counts(plan, read[k * len(plan) : (k + 1) * len(plan)], numbers)
             for k, (scale, numbers) in enumerate(zip(scales, own, strict=True))
         }
-        self._flips = flips
 
     def __call__(self, scale: float, observables: Sequence[Hamiltonian], inverted: bool) -> Estimates:
-        return self._counts[scale].estimates(observables, self._flips if inverted else None)
+        return self._counts[scale].estimates(observables, self._readout if inverted else None)
 
 
 def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.Generator) -> Count:
@@ -225,7 +240,7 @@ def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.
         }
         return [
             rng.multinomial(shots, outcome_probabilities(vectors[scale], basis, flips)) / shots
-            for scale, basis, shots in requests
+            for scale, basis, shots, _ in requests
         ]
 
     return count
