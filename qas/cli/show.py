@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qas.circuits import Circuit
     from qas.evaluation import EvaluationReport
+    from qas.hardware import Execution
+    from qas.mitigation import MitigatedEnergy
     from qas.problems import BaseProblem
     from qas.runs import Result, Run
 
@@ -99,6 +101,34 @@ def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
     named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
     return [*((name, energy) for name, energy in named.items() if energy != found.energy or name == "mitigated"),
             ("noise-free, angles again optimized", known.reoptimized)]  # fmt: skip
+
+
+def mitigated(found: MitigatedEnergy, exact: float, unit: str) -> list[str]:
+    """The energy after each step of mitigation."""
+    suffix = f" ({unit})" if unit else ""
+    rows = [["", f"energy{suffix}", f"error{suffix}", "standard error"]]
+    for step in found.steps:
+        spread = f"{step.standard_error:.3g}" if found.shots else "0"
+        rows.append([step.name, f"{step.energy:.8f}", f"{step.energy - exact + 0.0:.3g}", spread])
+    lines = [f"mitigation {found.recipe}", *table(rows)]
+    if found.kept is not None:
+        lines.append(f"in the right sector: {100 * found.kept:.1f} % of the runs")
+    if found.shots:
+        lines.append(f"{found.shots:,} shots in all, {found.settings} settings at each strength of the noise")
+    return lines
+
+
+def execution(found: Execution) -> list[str]:
+    """Where a circuit was run, and what the transpiler made of it."""
+    names = sorted({*found.before.counts, *found.after.counts})
+    rows = [["", "as given", "as run"]]
+    for name, of in (("depth", "depth"), ("two-qubit gates", "two_qubit_gates")):
+        rows.append([name, *(str(getattr(shape, of)) for shape in (found.before, found.after))])
+    rows += [[name, *(str(shape.counts.get(name, 0)) for shape in (found.before, found.after))] for name in names]
+    times = [shape.duration for shape in (found.before, found.after)]
+    rows.append(["duration", *("-" if time is None else f"{1e6 * time:.3g} µs" for time in times)])
+    qubits = "-".join(map(str, found.qubits))
+    return [f"{found.backend}, qubits {qubits}, transpile level {found.transpile_level}", *table(rows)]
 
 
 # ---------------------------------------------------------------------- runs

@@ -153,7 +153,7 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     for place, (column, qubit) in itertools.product(range(len(circuit) + 1), enumerate((0, 2))):
         assert (
             abs(found[place, column] - slope(lambda h: circuit.insert(place, Gate("rz", (qubit,), (h,))))) < 1e-8 * size
-        )  # noqa: B023
+        )
 
 
 def test_costs_of_inserted_gates_are_exact_where_the_score_is_linear() -> None:
