@@ -17,6 +17,7 @@ from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.mitigation.objectives import Scored, make_objective, scored_by
+from qas.native import native_set
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
@@ -69,7 +70,7 @@ def search(
         target: error at which the search is content and ends, problem's unit.
         seed: fixes the run, wall-clock budgets aside.
         max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
-            qubits).
+            qubits), twice that where the gates are native ones (rz, sx, x and an entangler).
         gates: gates that may be used; default those of the agent's encoder, else the problem's
             (`qas.gates.SEARCH_GATES`).
         coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
@@ -113,10 +114,12 @@ def search(
     scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
-    if max_gates is None:
-        settings["max_gates"] = usual.get("max_gates", goal.max_gates)
     if gates is None:
         settings["gates"] = list(usual.get("gates", goal.search_gates))
+    if max_gates is None:
+        longest = usual.get("max_gates", goal.max_gates)
+        # A rotation is up to five native gates, of which runs keep fewer.
+        settings["max_gates"] = longest if native_set(settings["gates"]) is None else 2 * longest
     settings["evaluator"] = usual.get("evaluator", {}) | settings["evaluator"]
     if isinstance(agent, Agent):
         settings["options"] = settings_of(player)
@@ -211,7 +214,7 @@ def _build(
     evaluator = Evaluator(problem, noise, objective=config.get("objective", "noisy"), **config["evaluator"])
     alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
     budget = Budget(**config["budget"])
-    record = Record(problem, recorder, on_progress)
+    record = Record(problem, recorder, on_progress, alphabet.native)
     state = Search(problem, alphabet, config["max_gates"], config["seed"], Meter(evaluator, budget, record), record)
     try:
         with stop_when():

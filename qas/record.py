@@ -14,6 +14,7 @@ from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.mitigation.objectives import spelled
 from qas.mitigation.outcomes import Judge
+from qas.native import NativeGates, simplified
 from qas.problems import BaseProblem, Problem
 from qas.remarks import remarks_on
 from qas.runs import Front, Recorder, Result
@@ -47,6 +48,7 @@ class Record:
         problem: what is searched for.
         recorder: writes the run folder; None: nothing is written.
         on_progress: called a few times each second.
+        native: gates of the device that circuits consist of, or None.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Record:
         problem: BaseProblem,
         recorder: Recorder | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        native: NativeGates | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.native = problem, native
         self.recorder = recorder
         self.on_progress = on_progress
         self.front = Front()
@@ -115,7 +118,7 @@ class Record:
             return again
         if evaluator.noise is None and not (promising or always):
             return None
-        circuit = self.problem.simplify(found.circuit, 1e-7)
+        circuit = simplified(found.circuit, self.problem, self.native, 1e-7)
         if circuit is found.circuit:
             return found
         if evaluator.noise is None:
@@ -171,7 +174,7 @@ class Record:
         if self.recorder is None:
             return
         self.write(meter, status)  # what comes now can be cut short
-        tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds)
+        tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds, self.native)
         front = tidier(self.front)
         results = self._judged(self.results(meter, front), meter, seconds)
         remarks = remarks_on(

@@ -62,6 +62,7 @@ class CircuitEvaluator(Protocol):
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -157,6 +158,7 @@ class Evaluator:
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -170,13 +172,16 @@ class Evaluator:
             circuits: architectures and start angles; taken as they are needed, so that there may be endlessly many.
             rng: a generator for all, or one for each circuit.
             max_evaluations, exact_start: as of `evaluate`, for every circuit.
+            inverse_hessians: one for each circuit, taken after it; None: nothing is known of any.
             workers: threads; None: one for each core that the process may use.
             ahead: circuits taken beyond the one whose result comes next; None: 16 for each thread.
 
         Yields:
             An `Evaluation` for each circuit, in order.
         """
-        return self.optimized(self.jobs(circuits, rng, lambda: max_evaluations, exact_start), workers, ahead)
+        known = repeat(None) if inverse_hessians is None else inverse_hessians
+        jobs = self.jobs(circuits, rng, known, lambda: max_evaluations, exact_start)
+        return self.optimized(jobs, workers, ahead)
 
     # ------------------------------------------------------------------ in two steps
     def workers(self, workers: int | None = None) -> int:
@@ -208,13 +213,15 @@ class Evaluator:
         self,
         circuits: Iterable[Circuit],
         rng: np.random.Generator | Iterable[np.random.Generator],
+        inverse_hessians: Iterable[np.ndarray | None],
         max_evaluations: Callable[[], int | None],
         exact_start: bool,
     ) -> Iterator[Job]:
         """Jobs of many circuits, each made when it is asked for."""
         rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
-        for circuit, generator in zip(circuits, rngs, strict=False):
-            yield self.job(circuit, generator, max_evaluations(), exact_start)
+        for circuit, generator, known in zip(circuits, rngs, inverse_hessians, strict=False):
+            job = self.job(circuit, generator, max_evaluations(), exact_start)
+            yield job._replace(inverse_hessian=known)
 
     def optimized(
         self, jobs: Iterable[Job], workers: int | None = None, ahead: int | None = None
@@ -256,7 +263,8 @@ class Evaluator:
         tasks = []
         for job in jobs:
             try:
-                tasks.append((self.problem.objective(job.circuit, self.simulator), job.start, job.limit))
+                objective = self.problem.objective(job.circuit, self.simulator)
+                tasks.append((objective, job.start, job.limit, job.inverse_hessian))
                 found.append(None)
             except Exception as error:  # raised at the job's turn
                 found.append(error)

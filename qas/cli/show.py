@@ -140,9 +140,10 @@ def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str
 def heading(run: Run) -> list[str]:
     about = f"{run.problem.name}: {run.problem.description}" if run.problem.description else run.problem.name
     state = "still running, or killed," if run.status == "running" else run.status
+    searched = label(run.problem.name, run.agent, run.noise, run.objective)
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
+        f"{searched}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
         f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
