@@ -51,6 +51,7 @@ class Mitigated(Simulator):
     """
 
     about = "a mitigated score"
+    idle = True  # its nodes tell what they do not know
 
     def __init__(self, noise: NoiseModel | None, nodes: Sequence[Simulator], recipe: Recipe) -> None:
         super().__init__(noise)
