@@ -20,6 +20,7 @@ from qas.circuits import Circuit, Gate
 from qas.cli import main
 from qas.devices import DEVICES, Calibration, Device, list_devices, load_device, native_gates_of
 from qas.errors import CircuitError, NotPhysicalError, QasError
+from qas.hamiltonians import Hamiltonian
 from qas.idle import Idle, seconds
 from qas.mitigation.objectives import ZeroNoise
 from qas.noise import NoiseModel, thermal_relaxation
@@ -299,11 +300,11 @@ def test_minimizing_with_idle_noise(rng: np.random.Generator) -> None:
     assert other.expectation(circuit, hamiltonian, found.x) == pytest.approx(energy, abs=1e-11)
 
 
-def test_shots_with_idle_noise(rng: np.random.Generator) -> None:
+def test_shots_with_idle_noise() -> None:
     device = load_device("fake_mumbai").patch(2)
     slow = replace(device, t1=(2e-6, 3e-6), t2=(2e-6, 1e-6))  # waiting shows
     circuit = Circuit(2, [("x", 0), ("x", 1), (device.entangler, (0, 1)), *[("sx", 1)] * 8])
-    hamiltonian = random_hamiltonian(2, 8, rng)
+    hamiltonian = Hamiltonian({"IZ": 1.0, "ZI": 0.5, "XY": 0.3})
     simulator = make_simulator(noise=slow.noise(), engine="aer")
     estimate, spread = simulator.sample(circuit, hamiltonian, 40_000, seed=5)
     assert abs(estimate - simulator.expectation(circuit, hamiltonian)) < 5 * spread
