@@ -657,25 +657,31 @@ def load_device(name: str | os.PathLike[str] | Device) -> Device:
         except QasError as error:
             raise QasError(f"{text}: {error}" if text not in str(error) else str(error)) from None
     if text not in DEVICES:
-        return Device.from_backend(_fake_backend(text))
+        return Device.from_backend(fake_backend(text))
     found = DEVICES[text]
     return found if isinstance(found, Device) else found()
 
 
-def _fake_backend(name: str) -> Any:
+def fake_backends() -> dict[str, Any]:
+    """Name of each fake backend of qiskit-ibm-runtime -> its class; empty where the extra ``ibm`` is not installed."""
+    try:
+        from qiskit_ibm_runtime import fake_provider
+    except ImportError:
+        return {}
+    classes = {getattr(thing, "backend_name", None): thing for thing in vars(fake_provider).values()}
+    return {name: thing for name, thing in classes.items() if isinstance(name, str)}
+
+
+def fake_backend(name: str) -> Any:
     """A fake backend of qiskit-ibm-runtime.
 
     Raises:
         UnknownNameError: there is no such device.
         MissingExtraError: it may be one of the extra, which is not installed.
     """
-    try:
-        from qiskit_ibm_runtime import fake_provider
-    except ImportError:
-        if name.startswith("fake_"):
-            raise MissingExtraError(f"device {name!r} (here are {', '.join(DEVICES)})", "ibm") from None
-        raise UnknownNameError("device", name, DEVICES) from None
-    classes = {thing.backend_name: thing for thing in vars(fake_provider).values() if hasattr(thing, "backend_name")}
+    classes = fake_backends()
+    if not classes and name.startswith("fake_"):
+        raise MissingExtraError(f"device {name!r} (here are {', '.join(DEVICES)})", "ibm")
     if name not in classes:
         raise UnknownNameError("device", name, {*DEVICES, *classes})
     return classes[name]()

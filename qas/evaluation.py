@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from qas.checks import whole_number
 from qas.circuits import Circuit
-from qas.errors import CircuitError, QasError
+from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
+from qas.mitigation.counting import Readout
+from qas.mitigation.recipe import (
+    Counted,
+    Exact,
+    MitigatedEnergy,
+    Mitigation,
+    Source,
+    mitigated_energy,
+    observables_of,
+    read_mitigation,
+    simulated_counts,
+)
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, require_hamiltonian
 
@@ -47,6 +62,15 @@ class EvaluationReport:
     unit: str
     shots: int | None
     seed: int
+    mitigated: MitigatedEnergy | None = None
+    """what mitigation makes of the energy; None without"""
+    execution: Execution | None = None
+    """where and how the circuit was run; None: in a simulation by `engine`"""
+
+    @property
+    def mitigated_error(self) -> float | None:
+        """Mitigated energy minus the exact value; it can fall below zero."""
+        return None if self.mitigated is None else self.mitigated.energy - self.exact
 
     @property
     def solved(self) -> bool:
@@ -77,7 +101,12 @@ class EvaluationReport:
             "exact", "product_state", "threshold", "solved", "unit", "shots", "seed", "gates", "two_qubit_gates",
             "depth", "counts",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names} | {"qasm": self.circuit.to_qasm()}
+        found = {name: getattr(self, name) for name in names}
+        if self.mitigated is not None:
+            found["mitigated"] = self.mitigated.to_json() | {"error": self.mitigated_error}
+        if self.execution is not None:
+            found["execution"] = self.execution.to_json()
+        return found | {"qasm": self.circuit.to_qasm()}
 
 
 def evaluate(
@@ -87,7 +116,12 @@ def evaluate(
     noise: str | NoiseModel | None = None,
     shots: int | None = None,
     engine: str | type[Simulator] | Simulator | None = None,
-    backend: str | None = None,
+    backend: Any = None,
+    layout: Sequence[int] | None = None,
+    transpile_level: int | None = None,
+    primitive: str | None = None,
+    submit: bool = False,
+    mitigate: str | Mitigation | None = None,
     seed: int = 0,
 ) -> EvaluationReport:
     """The energy of a circuit at its own angles.
@@ -104,11 +138,19 @@ def evaluate(
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         shots: measurements, or None for the exact value.
         engine: a name of `qas.simulators.list_engines`, a `Simulator` class or an instance; None: the fastest exact.
-        backend: the old name of `engine`; warns.
+        mitigate: steps of mitigation, as `qas.mitigation.read_mitigation` reads them: ``"readout,symmetry,zne"``. Shots
+            are then those of all settings at all strengths of the noise together, and bit strings are drawn.
+        backend: a name or object of `qas.hardware.load_backend`: the energy is measured there by Qiskit's primitives.
+        layout: device qubit of each qubit of the circuit; None: the backend's best patch.
+        transpile_level: 0 (as it stands, the default) to 3.
+        primitive: ``"sampler"``, `shots` in all (default 100,000), bit strings counted here; or ``"estimator"``, the
+            backend's own, `shots` for each setting. Default: sampler; of Aer without shots and mitigation the exact
+            estimator.
+        submit: whether the circuit may leave this machine.
         seed: fixes what the shots draw.
 
     Raises:
-        UnknownNameError: unknown problem, noise or engine.
+        UnknownNameError: unknown problem, noise, engine, backend or step of mitigation.
         CircuitError: circuit and problem differ in size, or the device lacks a gate of the circuit.
         TooLargeError: more qubits than the engine can hold.
         QasError: shots or seed out of range, or noise, engine or shots where the problem takes none.
@@ -125,19 +167,26 @@ def evaluate(
     seed = whole_number("seed", seed, 0)
     if shots is not None:
         shots = whole_number("shots", shots)
-    if backend is not None:
-        warnings.warn("evaluate(backend=...) is now evaluate(engine=...)", DeprecationWarning, stacklevel=2)
-        engine = backend
-
     model = load_noise(noise)
-    simulator = target.simulator(model, engine, shots)
-    standard_error = None
-    if shots is None:
+    recipe = None if mitigate is None else read_mitigation(mitigate)
+    if backend is None and not (layout is None and transpile_level is None and primitive is None):
+        raise QasError("layout, transpile level and primitive say how a backend runs a circuit, got no backend")
+    simulator = None if backend is not None else target.simulator(model, engine, shots)
+    standard_error, mitigated, execution = None, None, None
+    if backend is not None:
+        if engine is not None:
+            raise QasError("a circuit is run by an engine or on a backend, got both")
+        asked = Run(backend, layout, transpile_level or 0, primitive, submit)
+        mitigated, energy, standard_error, execution = _measured(circuit, target, asked, recipe, model, shots, seed)
+    elif recipe is not None:
+        mitigated = _mitigated(circuit, target, recipe, model, engine, shots, seed)
+        energy, standard_error = mitigated.steps[0].energy, mitigated.steps[0].standard_error if shots else None
+    elif shots is None:
         energy = target.energy(circuit, simulator)
     else:
         objective = require_hamiltonian(target, "an estimate from shots").objective(circuit, simulator)
         energy, standard_error = _estimate(objective, shots, seed)
-    if model is None and shots is None:
+    if model is None and shots is None and recipe is None and backend is None:
         noise_free = energy
     else:
         ours = engine is None or simulator is None or simulator.name in ("statevector", "pauli-transfer")
@@ -159,7 +208,85 @@ def evaluate(
         unit=target.unit,
         shots=shots,
         seed=seed,
+        mitigated=mitigated,
+        execution=execution,
     )
+
+
+class Run(NamedTuple):
+    """How a backend is to run a circuit; see `evaluate`."""
+
+    backend: Any
+    layout: Sequence[int] | None
+    transpile_level: int
+    primitive: str | None
+    submit: bool
+
+
+def _measured(
+    circuit: Circuit,
+    problem: BaseProblem,
+    asked: Run,
+    recipe: Mitigation | None,
+    noise: NoiseModel | None,
+    shots: int | None,
+    seed: int,
+) -> tuple[MitigatedEnergy | None, float, float | None, Execution]:
+    """Mitigated energy if asked for, energy as measured, its standard error, and how it was run."""
+    target = require_hamiltonian(problem, "a measurement on a backend")
+    if noise is not None and asked.backend != "aer":
+        raise QasError("a backend has its own noise, got a noise model; only aer takes one")
+    if asked.primitive is not None and asked.primitive not in PRIMITIVES:
+        raise UnknownNameError("primitive", asked.primitive, PRIMITIVES)
+    if asked.primitive == "estimator" and recipe is not None:
+        raise QasError("mitigation needs counted bit strings: the primitive sampler, got estimator")
+    backend = load_backend(asked.backend, noise, n_qubits=target.n_qubits, submit=asked.submit)
+    placed = place(circuit, backend, asked.layout, asked.transpile_level)
+    exact = asked.backend == "aer" and shots is None and recipe is None and asked.primitive != "sampler"
+    primitive = asked.primitive or ("estimator" if exact else "sampler")
+    execution = Execution(backend.name, primitive, placed.start, placed.level, placed.before, placed.after)
+    if primitive == "estimator":
+        energy, error = estimated(placed, backend, target.hamiltonian, None if exact else shots or SHOTS, seed)
+        return None, energy, error, execution
+    steps = recipe or Mitigation()
+    observables = observables_of(target, steps)
+    counts = partial(counts_of, placed, backend, seed=seed)
+    source = Counted(steps, observables, counts, shots or SHOTS, equal=True)
+    found = mitigated_energy(target, steps, source, observables)
+    _warn(found)
+    return (found if recipe else None), found.steps[0].energy, found.steps[0].standard_error, execution
+
+
+def _warn(found: MitigatedEnergy) -> None:
+    if found.fallback:
+        warnings.warn(f"{found.recipe}: a straight line was fitted instead, {found.fallback}", stacklevel=4)
+
+
+def _mitigated(
+    circuit: Circuit,
+    problem: BaseProblem,
+    recipe: Mitigation,
+    noise: NoiseModel | None,
+    engine: Any,
+    shots: int | None,
+    seed: int,
+) -> MitigatedEnergy:
+    """The energy in a simulation, as measured and mitigated."""
+    target = require_hamiltonian(problem, "mitigation")
+    observables = observables_of(target, recipe)
+    source: Source
+    if shots is None:
+        unflipped = None if noise is None else replace(noise, readout={})
+        source = Exact(circuit, (target.simulator(noise, engine), target.simulator(unflipped, engine)))
+    else:
+        if engine not in (None, "pauli-transfer"):
+            raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
+        rng = np.random.default_rng(seed)
+        flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
+        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Readout.known(flips))
+    found = mitigated_energy(target, recipe, source, observables)
+    _warn(found)
+    return found
 
 
 def _estimate(objective: Objective, shots: int, seed: int) -> tuple[float, float]:

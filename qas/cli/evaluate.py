@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from qas.errors import QasError
 if TYPE_CHECKING:
     from qas.circuits import Circuit
     from qas.evaluation import EvaluationReport
-    from qas.noise import NoiseModel
     from qas.problems import BaseProblem
+    from qas.runs import Run
 
 
 def add(commands: Any) -> None:
@@ -28,32 +29,63 @@ def add(commands: Any) -> None:
     read.add_problem(parser)
     option("--noise", "NAME", "as for qas search, or none (default: the run's)", kind="noise")
     option("--engine", "NAME", "statevector, pauli-transfer, aer, …", kind="engines")
-    option("--backend", "NAME", argparse.SUPPRESS, kind="engines")
     option("--shots", "N", "measurements (default: the exact value)", read.count)
     option("--seed", "N", "fixes what the shots draw (default 0)", read.natural, default=0)
     option("--circuit", "K", "of a run: number in the front, or best (default)")
+    option("--mitigate", "STEPS", "readout, symmetry, zne, with commas between; zne:fit=linear,nodes=1-3-5")
+    option("--backend", "NAME", "measure there: aer, a fake backend, a device of your IBM account")
+    option("--layout", "Q-Q-…", "device qubits of the circuit's (default: the run's patch, or the best)", read.qubits)
+    option("--transpile-level", "0..3", "0, the default, runs native circuits as they stand", read.natural)
+    option("--primitive", "NAME", "sampler (default: bit strings, counted here) or estimator (the backend's)")
+    parser.flag("--submit", "send the circuit to a device over the network")
     parser.output()
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = arguments.engine
-    if arguments.backend is not None:
-        tell("--backend is called --engine now; this name will be gone in the next version")
-        engine = engine or arguments.backend
     from qas.noise import load_noise
 
     noise = load_noise(arguments.noise)
-    circuit, problem, of_run = read_target(arguments)
-    if arguments.noise is None:
-        noise = of_run
+    circuit, problem, found = read_target(arguments)
+    on_backend = read.given(arguments, "layout", "transpile_level", "primitive")
+    if arguments.backend is not None:
+        on_backend |= {"backend": arguments.backend, "submit": arguments.submit}
+        layout = patch_of(found, arguments.backend)
+        if layout is not None:
+            on_backend = {"layout": layout} | on_backend
+    if arguments.noise is None and found is not None and arguments.backend in (None, "aer"):
+        noise = found.noise
     from qas.evaluation import evaluate
 
-    report = evaluate(circuit, problem, noise=noise, shots=arguments.shots, engine=engine, seed=arguments.seed)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        report = evaluate(
+            circuit,
+            problem,
+            noise=noise,
+            shots=arguments.shots,
+            engine=arguments.engine,
+            mitigate=arguments.mitigate,
+            seed=arguments.seed,
+            **on_backend,
+        )
+    for remark in remarks:
+        if remark.category is UserWarning:
+            tell(str(remark.message))
     return show.answer(arguments, report.to_json(), *_text(report, problem))
 
 
-def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, NoiseModel | None]:
-    """A circuit, its problem, and the noise of the run that it comes from."""
+def patch_of(found: Run | None, backend: str) -> list[int] | None:
+    """Device qubits of a run's patch, if it is one of that backend; a fake backend has the qubits of its original."""
+    device = None if found is None else found.config.get("device")
+    if not device:
+        return None
+    name = device["name"].partition("[")[0]
+    same = name.removeprefix("fake_") == backend.removeprefix("fake_").removeprefix("ibm_")
+    return list(device["physical"]) if same else None
+
+
+def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, Run | None]:
+    """A circuit, its problem, and the run that it comes from."""
     target = Path(arguments.target)
     problem = read.read_problem(arguments, arguments.problem)
     if target.is_dir() or (not target.exists() and target.suffix.lower() != ".qasm"):
@@ -61,7 +93,7 @@ def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, No
 
         found = load_run(target)
         circuit = pick(found, arguments.circuit).circuit
-        return circuit, problem or found.problem, found.noise
+        return circuit, problem or found.problem, found
     if not target.exists():
         raise QasError(f"the circuit file does not exist: {target}")
     if arguments.circuit is not None:
@@ -76,9 +108,13 @@ def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, No
 def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
     from qas.report import short_unit
 
+    unit = short_unit(report.unit)
     measured = "noisy" if report.noise else "shots" if report.shots else ""
     noise = f"noise {report.noise}" if report.noise else "no noise"
     how = [noise, f"engine {report.engine}"] if problem.simulated else []
+    if report.execution is not None:
+        measured = f"on {report.execution.backend}"
+        how = [measured, report.execution.primitive]
     lines = [
         *show.drawing(report.circuit, "circuit"),
         "",
@@ -87,6 +123,9 @@ def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
         *show.judged(problem, report, measured, report.noise),
     ]
     if report.standard_error is not None:
-        error = show.quantity(report.standard_error, short_unit(report.unit))
-        lines.append(f"standard error of the estimate: {error}")
+        lines.append(f"standard error of the estimate: {show.quantity(report.standard_error, unit)}")
+    if report.mitigated is not None:
+        lines += ["", *show.mitigated(report.mitigated, report.exact, unit)]
+    if report.execution is not None:
+        lines += ["", *show.execution(report.execution)]
     return lines

@@ -129,6 +129,13 @@ def pairs(text: str) -> list[tuple[int, int]]:
         raise argparse.ArgumentTypeError(f"pairs of qubits such as 0-1,1-2 are needed, got {text!r}") from None
 
 
+def qubits(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", "-").split("-")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"qubits such as 5-3-2 are needed, got {text!r}") from None
+
+
 def setting(text: str) -> tuple[str, str]:
     """key=value; what kind of value it is, `qas.registry.read_settings` knows."""
     key, equals, value = text.partition("=")

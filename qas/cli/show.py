@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qas.circuits import Circuit
     from qas.evaluation import EvaluationReport
+    from qas.hardware import Execution
+    from qas.mitigation import MitigatedEnergy
     from qas.problems import BaseProblem
     from qas.runs import Result, Run
 
@@ -101,6 +103,34 @@ def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
     return [*named.items(), ("noise-free, angles again optimized", known.reoptimized)]
 
 
+def mitigated(found: MitigatedEnergy, exact: float, unit: str) -> list[str]:
+    """The energy after each step of mitigation."""
+    suffix = f" ({unit})" if unit else ""
+    rows = [["", f"energy{suffix}", f"error{suffix}", "standard error"]]
+    for step in found.steps:
+        spread = f"{step.standard_error:.3g}" if found.shots else "0"
+        rows.append([step.name, f"{step.energy:.8f}", f"{step.energy - exact + 0.0:.3g}", spread])
+    lines = [f"mitigation {found.recipe}", *table(rows)]
+    if found.kept is not None:
+        lines.append(f"in the right sector: {100 * found.kept:.1f} % of the runs")
+    if found.shots:
+        lines.append(f"{found.shots:,} shots in all, {found.settings} settings at each strength of the noise")
+    return lines
+
+
+def execution(found: Execution) -> list[str]:
+    """Where a circuit was run, and what the transpiler made of it."""
+    names = sorted({*found.before.counts, *found.after.counts})
+    rows = [["", "as given", "as run"]]
+    for name, of in (("depth", "depth"), ("two-qubit gates", "two_qubit_gates")):
+        rows.append([name, *(str(getattr(shape, of)) for shape in (found.before, found.after))])
+    rows += [[name, *(str(shape.counts.get(name, 0)) for shape in (found.before, found.after))] for name in names]
+    times = [shape.duration for shape in (found.before, found.after)]
+    rows.append(["duration", *("-" if time is None else f"{1e6 * time:.3g} µs" for time in times)])
+    qubits = "-".join(map(str, found.qubits))
+    return [f"{found.backend}, qubits {qubits}, transpile level {found.transpile_level}", *table(rows)]
+
+
 # ---------------------------------------------------------------------- runs
 def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str:
     score = "" if objective == "noisy" else f", objective {objective}"
@@ -110,10 +140,11 @@ def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str
 def heading(run: Run) -> list[str]:
     about = f"{run.problem.name}: {run.problem.description}" if run.problem.description else run.problem.name
     state = "still running, or killed," if run.status == "running" else run.status
+    searched = label(run.problem.name, run.agent, run.noise, run.objective)
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after "
-        f"{run.seconds:,.1f} s, {run.evaluations:,} evaluations, {run.architectures:,} architectures",
+        f"{searched}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
+        f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
 

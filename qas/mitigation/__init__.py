@@ -23,8 +23,9 @@ from qas.mitigation.objectives import (
     make_objective,
     scored_by,
 )
-from qas.mitigation.recipe import Estimate
+from qas.mitigation.recipe import MitigatedEnergy, Mitigation, read_mitigation
 from qas.mitigation.scaling import scaled
+from qas.mitigation.score import Estimate
 
 __all__ = [
     "EXTRAPOLATIONS",
@@ -35,6 +36,8 @@ __all__ = [
     "Extrapolated",
     "Extrapolation",
     "Linear",
+    "MitigatedEnergy",
+    "Mitigation",
     "Noisy",
     "PolyExponential",
     "Polynomial",
@@ -45,6 +48,7 @@ __all__ = [
     "list_objectives",
     "make_extrapolation",
     "make_objective",
+    "read_mitigation",
     "read_nodes",
     "scaled",
     "scored_by",

@@ -188,7 +188,7 @@ def make_extrapolation(given: str | type[Extrapolation] | Extrapolation | dict[s
     return made
 
 
-def read_nodes(given: str | float | Sequence[float]) -> tuple[float, ...]:
+def read_nodes(given: object) -> tuple[float, ...]:
     """Strengths of the noise, smallest first, from a sequence or from text such as ``1-3-5``.
 
     Raises:
@@ -196,7 +196,7 @@ def read_nodes(given: str | float | Sequence[float]) -> tuple[float, ...]:
     """
     rule = "nodes are two or more different strengths of the noise, as in 1-3-5"
     try:
-        parts = re.split(r"[-/ ]+", given.strip()) if isinstance(given, str) else list(given)  # type: ignore[arg-type]
+        parts = re.split(r"[-/ ]+", given.strip()) if isinstance(given, str) else list(given)  # type: ignore[call-overload]
         nodes = tuple(sorted(finite_number("a node", float(part), least=1.0) for part in parts))
     except (TypeError, ValueError) as error:
         reason = error if isinstance(error, QasError) else f"got {shortened(given)}"

@@ -165,7 +165,7 @@ def test_completion(capsys: Capture) -> None:
         (["search", "lih-4", "--agent", "e"], ["evolution"]),
         (["search", "--seconds", ""], []),
         (["encoder", ""], ["list", "train"]),
-        (["evaluate", "run", "--bac"], []),
+        (["evaluate", "run", "--bac"], ["--backend"]),
     ):
         assert main(["completion", "bash", "--words", *words]) == 0
         assert capsys.readouterr().out.split() == offered, words
@@ -403,10 +403,15 @@ def test_evaluate(capsys: Capture, run: Run, tmp_path: Path) -> None:
     data = json.loads(capsys.readouterr().out)
     assert data["noise"] is None and data["energy"] == pytest.approx(run.front[0].noise_free_energy, abs=1e-10)
     file = str(run.path / "best.qasm")
-    assert main(["evaluate", file, "--problem", "h2-2", "--backend", "aer", "--noise", "ibm-mumbai", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
-    assert "--engine" in err and err.count("\n") == 1
+    assert main(["evaluate", file, "--problem", "h2-2", "--engine", "aer", "--noise", "ibm-mumbai", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["energy"] == pytest.approx(run.best.energy, abs=1e-10)
+    assert main(["evaluate", str(run.path), "--mitigate", "readout,zne", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["mitigated"]
+    assert abs(data["error"]) < abs(run.best.error) and len(data["steps"]) == 3
+    steps = ["--mitigate", "readout,symmetry:by=z2,zne:fit=linear,nodes=1-3", "--shots", "20000"]
+    assert main(["evaluate", str(run.path), "--backend", "aer", "--transpile-level", "1", *steps]) == 0
+    text = capsys.readouterr().out
+    assert "symmetry verified" in text and "transpile level 1" in text and "settings at each strength" in text
     assert main(["evaluate", file, "--problem", "h2-2"]) == 0
     assert "no noise" in capsys.readouterr().out
 
@@ -647,6 +652,10 @@ def test_wrong_words_about_a_run(capsys: Capture, run: Run, tmp_path: Path) -> N
         (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "does not exist"),
         (["evaluate", path, "--problem", "lih-4"], "2 qubits, but problem lih-4 needs 4"),
         (["evaluate", path, "--shots", "0"], "whole number"),
+        (["evaluate", path, "--mitigate", "zne:nodes=1"], "two or more different strengths"),
+        (["evaluate", path, "--backend", "ibm_torino"], "without --submit"),
+        (["evaluate", path, "--backend", "aerr"], "did you mean 'aer'"),
+        (["evaluate", path, "--layout", "0-x"], "qubits such as 5-3-2"),
         (["evaluate", path + "/best.qasm"], "--problem"),
         (["evaluate", path, "--engine", "statevector"], "statevector"),
         (["evaluate", path + "/best.qasm", "--circuit", "1", "--problem", "h2-2"], "--circuit"),

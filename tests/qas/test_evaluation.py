@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -34,12 +33,8 @@ def test_exact_values() -> None:
 @pytest.mark.parametrize("noise", [None, "ibm-mumbai"])
 def test_aer_agrees(noise: str | None) -> None:
     ours, theirs = evaluate(CIRCUIT, "h2-2", noise=noise), evaluate(CIRCUIT, "h2-2", noise=noise, engine="aer")
-    with pytest.warns(DeprecationWarning, match="engine"):
-        assert evaluate(CIRCUIT, "h2-2", noise=noise, backend="aer") == theirs
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for engine in (AerSimulator, AerSimulator(qas.load_noise(noise))):
-            assert evaluate(CIRCUIT, "h2-2", noise=noise, engine=engine) == theirs
+    for engine in (AerSimulator, AerSimulator(qas.load_noise(noise))):
+        assert evaluate(CIRCUIT, "h2-2", noise=noise, engine=engine) == theirs
     assert theirs.engine == "aer"
     assert theirs.energy == pytest.approx(ours.energy, abs=1e-10)
     assert theirs.noise_free_energy == pytest.approx(ours.noise_free_energy, abs=1e-10)
