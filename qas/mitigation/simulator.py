@@ -61,6 +61,7 @@ class Mitigated(Simulator):
         self.nodes, self.recipe = list(nodes), recipe
         self.name = self.nodes[0].name
         self.resolution = max(node.resolution for node in self.nodes) * float(np.abs(recipe.fit).sum())
+        self.linear = not recipe.exponential and recipe.kappa == 0.0
         self.fell = np.zeros(1, dtype=np.int64)
         """Set by compiled code where an extrapolation did not converge."""
         self._warned = False

@@ -340,6 +340,12 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
     bad = [
         (lambda: Evaluator(problem, objective="zne"), "needs noise"),
         (lambda: Evaluator(problem, noise, objective="zne", shots=100, optimizer="spsa"), "zne:shots=100"),
+        (
+            lambda: Evaluator(problem, noise, objective="zne", optimizer="rotosolve").evaluate(
+                Circuit(2, [("rx", 0, 0.1)]), np.random.default_rng(0)
+            ),
+            "not linear",
+        ),
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
