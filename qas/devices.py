@@ -126,7 +126,7 @@ class Device:
     @functools.cached_property
     def directions(self) -> tuple[tuple[int, int], ...]:
         """Ordered pairs that carry the entangler as calibrated, sorted."""
-        return tuple(sorted((a, b) for a, b in self.gates[self.entangler]))
+        return tuple(sorted((a, b) for a, b in self.gates[self.entangler])) if self.coupling else ()
 
     @functools.cached_property
     def coupling(self) -> frozenset[tuple[int, int]]:
@@ -330,6 +330,19 @@ class Device:
             counts = f"{len(t1)} T1, {len(t2)} T2, {len(readout)} readout"
             raise QasError(f"a device has T1, T2 and readout of each of its {len(physical)} qubits, got {counts}")
         return found
+
+
+def native_gates_of(device: Device, gates: Sequence[str] | None) -> list[str]:
+    """The gates that circuits for a device consist of: those given if it has them, else all native ones.
+
+    Raises:
+        QasError: a gate outside the native set.
+    """
+    native = device.native_gates
+    for gate in gates or ():
+        if gate not in native:
+            raise QasError(f"the native gates of {device.name} are {', '.join(native)}, got {gate}")
+    return list(native if gates is None else gates)
 
 
 def _flip(value: Any) -> float:
@@ -644,12 +657,12 @@ def load_device(name: str | os.PathLike[str] | Device) -> Device:
         except QasError as error:
             raise QasError(f"{text}: {error}" if text not in str(error) else str(error)) from None
     if text not in DEVICES:
-        return Device.from_backend(_fake_backend(text))
+        return Device.from_backend(fake_backend(text))
     found = DEVICES[text]
     return found if isinstance(found, Device) else found()
 
 
-def _fake_backend(name: str) -> Any:
+def fake_backend(name: str) -> Any:
     """A fake backend of qiskit-ibm-runtime.
 
     Raises:

@@ -17,6 +17,7 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
+from qas.devices import Device
 from qas.errors import QasError, RunError
 from qas.files import (
     Held,
@@ -304,6 +305,12 @@ class Run:
         return self.config["seed"]
 
     @property
+    def device(self) -> Device | None:
+        """The patch that was searched for, or None."""
+        held = self.config.get("device")
+        return None if held is None else Device.from_json(held)
+
+    @property
     def objective(self) -> str:
         """What was minimized, such as ``"zne:nodes=1-3-5"``."""
         return spelled(self.config.get("objective", "noisy"))
@@ -354,6 +361,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
+        if config.get("device") is not None:
+            Device.from_json(config["device"])
         problem = problem_from_json(config["problem"])
         noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     except KeyError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = ("lists", "search", "inspect", "evaluate", "shrink", "pool", "encoder", "finetune", "backbone", "completion")
-_FILES_TOO = ("problems", "noise")
+_FILES_TOO = ("problems", "noise", "devices")
 """Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
 _SETTINGS_TOO = ("engines", "objectives")
 """Kinds whose names may be followed by settings."""
