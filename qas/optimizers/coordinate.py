@@ -41,8 +41,8 @@ def rotosolve(
     """
     if not book.sinusoidal:
         raise QasError(
-            "rotosolve needs energies of rotations, got excitations or a score that is not linear in energies; decompose"
-            " the circuit, set kappa=0, or use l-bfgs"
+            "rotosolve needs energies of rotations, got excitations or a score that is not linear in energies; "
+            "decompose the circuit, set kappa=0, or use l-bfgs"
         )
     x = start
     value = book(x)
