@@ -146,6 +146,11 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     plain = Mitigated(noise, score.nodes, score.recipe)
     other, other_gradient = plain.expectation_and_gradient(circuit, operator)
     assert abs(value - other) < 1e-12 and np.abs(gradient - other_gradient).max() < 1e-11
+    for engine, tolerance in (("torch", 1e-11), ("pauli-transfer:precision=single", 1e-3)):
+        other, other_gradient = objective.simulator(make_simulator(noise, engine)).expectation_and_gradient(
+            circuit, operator
+        )
+        assert abs(value - other) < tolerance and np.abs(gradient - other_gradient).max() < 10 * tolerance
     step = 1e-5
 
     def slope(made: Any) -> float:
