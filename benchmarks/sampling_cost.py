@@ -79,7 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="fail where they differ by more than 10 %%")
     parser.add_argument("--experiments", type=int, default=1000)
-    parser.add_argument("--shots", type=int, default=3000, help="of one experiment, all settings together")
+    parser.add_argument("--shots", type=int, default=1000, help="of one experiment, all settings together")
     parser.add_argument("--problem", default="lih-4")
     parser.add_argument("--device", default="fake_marrakesh", help="beside ibm-mumbai")
     arguments = parser.parse_args()

@@ -129,6 +129,8 @@ class Evaluator:
         self.objective = make_objective(self.objective)
         self.engine_under_noise = self.problem.simulator(self.noise, self.engine, self.shots)
         self.simulator = scored_by(self.objective, self.engine_under_noise, self.shots)
+        if self.simulator is not self.engine_under_noise:
+            self.simulator.check_size(self.problem.n_qubits)
 
     def evaluate(
         self,

@@ -13,12 +13,14 @@ from qas.gates import gate_spec
 if TYPE_CHECKING:
     from qas.devices import Calibration, Device
     from qas.problems import BaseProblem
+    from qas.registry import Registry
 
 
 def add(commands: Any) -> None:
     for name, about, run in (
         ("problems", "what can be searched", _problems),
         ("noise", "noise models that have a name", _noise),
+        ("objectives", "what can be minimized under noise", _objectives),
         ("devices", "calibrated devices, and their best qubits", _devices),
         ("agents", "ways to search, and their settings", _agents),
     ):
@@ -155,19 +157,32 @@ def _told_gate(known: Calibration) -> tuple[str, str]:
     return "-" if error is None else f"{error:.2g}", "-" if duration is None else f"{1e9 * duration:.0f}"
 
 
+def _objectives(arguments: argparse.Namespace) -> int:
+    from qas.mitigation import OBJECTIVES
+
+    return _with_settings(arguments, OBJECTIVES, "Settings stand behind the name, as in zne:nodes=1-3-5.")
+
+
 def _agents(arguments: argparse.Namespace) -> int:
-    from qas.agents import AGENTS, list_agents
+    from qas.agents import AGENTS
+
+    how = "A setting is given as -o KEY=VALUE, its value as JSON or plain text."
+    return _with_settings(arguments, AGENTS, how)
+
+
+def _with_settings(arguments: argparse.Namespace, table: Registry, how: str) -> int:
+    """A registry's names with the settings of what they name, and how these are given."""
     from qas.registry import options_of
 
     known: dict[str, Any] = {
-        name: {"about": about, "options": {key: p.default for key, p in options_of(AGENTS[name]).items()}}
-        for name, about in list_agents().items()
+        name: {"about": table.about(name), "options": {key: p.default for key, p in options_of(table[name]).items()}}
+        for name in table
     }
-    lines = [line for name, agent in known.items() for line in _agent(name, **agent)]
-    return answer(arguments, known, *lines, "", "A setting is given as -o KEY=VALUE, its value as JSON or plain text.")
+    lines = [line for name, thing in known.items() for line in _thing(name, **thing)]
+    return answer(arguments, known, *lines, "", how)
 
 
-def _agent(name: str, about: str, options: dict[str, Any]) -> list[str]:
+def _thing(name: str, about: str, options: dict[str, Any]) -> list[str]:
     import json
     import textwrap
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,7 @@ class Mitigated(Simulator):
         self.nodes, self.recipe = list(nodes), recipe
         self.name = self.nodes[0].name
         self.resolution = max(node.resolution for node in self.nodes) * float(np.abs(recipe.fit).sum())
+        self.linear = not recipe.exponential and recipe.kappa == 0.0
         self.fell = np.zeros(1, dtype=np.int64)
         """Set by compiled code where an extrapolation did not converge."""
         self._warned = False
@@ -171,7 +172,7 @@ class Mitigated(Simulator):
             node._insertion_slopes(copy, operator, generators, angles, positions, here)
             for node, copy, operator, here in self._parts(circuit, hamiltonian, generators, angles, channels)
         ]
-        return sum(part[0] for part in parts), sum(part[1] for part in parts)  # type: ignore[return-value]
+        return sum_of(part[0] for part in parts), sum_of(part[1] for part in parts)
 
     def _append_curves(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
@@ -182,8 +183,8 @@ class Mitigated(Simulator):
             node._append_curves(copy, operator, generators, angles, here)
             for node, copy, operator, here in self._parts(circuit, hamiltonian, generators, angles, channels)
         ]
-        curves = Curves(*(sum(values) for values in zip(*(part[0] for part in parts), strict=True)))
-        return curves, sum(part[1] for part in parts), sum(part[2] for part in parts)  # type: ignore[return-value]
+        curves = Curves(*(sum_of(values) for values in zip(*(part[0] for part in parts), strict=True)))
+        return curves, sum_of(part[1] for part in parts), sum_of(part[2] for part in parts)
 
     def _parts(
         self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
@@ -194,6 +195,10 @@ class Mitigated(Simulator):
         for node, copy, row in zip(self.nodes, self._circuits(circuit), weights, strict=True):
             operator = self._operator(circuit.n_qubits, measured, row)
             yield node, copy, operator, channels if channels is NO_CHANNELS else generators.channels(node.noise)
+
+
+def sum_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.sum(list(arrays), axis=0)
 
 
 def scratch(observable: _Observable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -79,9 +79,8 @@ class Bookkeeper:
 
     @property
     def sinusoidal(self) -> bool:
-        """Whether the energy is a sinusoid along each angle, as without excitations."""
-        circuit = getattr(self._objective, "circuit", None)
-        return circuit is None or circuit.lowering is None
+        """Whether the energy is a sinusoid along each angle: not with excitations, nor where a score is no energy."""
+        return getattr(self._objective, "sinusoidal", True)
 
     @property
     def left(self) -> float:

@@ -36,10 +36,14 @@ def rotosolve(
         refresh: with shot noise, angles between fresh measurements of the current point, at least 1.
 
     Raises:
-        QasError: a circuit with excitations, whose energy has two frequencies in each of their angles.
+        QasError: a circuit with excitations, whose energy has two frequencies in each of their angles, or a mitigated
+            score that is not linear in energies.
     """
     if not book.sinusoidal:
-        raise QasError("rotosolve moves rotations, got a circuit with excitations; decompose it or use l-bfgs")
+        raise QasError(
+            "rotosolve needs energies of rotations, got excitations or a score that is not linear in energies; "
+            "decompose the circuit, set kappa=0, or use l-bfgs"
+        )
     x = start
     value = book(x)
     visited = 0

@@ -76,6 +76,10 @@ class Objective(BaseObjective):
         self.hamiltonian = hamiltonian
 
     @property
+    def sinusoidal(self) -> bool:
+        return self.simulator.linear and self.circuit.lowering is None
+
+    @property
     def resolution(self) -> float:
         if not self.simulator.resolution:
             return 0.0
@@ -212,6 +216,8 @@ class Simulator(abc.ABC):
     """one line for lists"""
     runs_excitations: ClassVar[bool] = False
     """excitations are gates of this engine, and nothing is decomposed for it"""
+    linear: bool = True
+    """whether what it returns is linear in the final state, as expectation values are"""
     resolution: float = 0.0
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
     idle: ClassVar[bool] = False

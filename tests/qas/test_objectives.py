@@ -12,6 +12,7 @@ import pytest
 
 import qas
 from qas.circuits import Circuit, Gate
+from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
 from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled, scored_by
@@ -133,8 +134,8 @@ def test_readout_channel_and_folded_extrapolation_are_aers(noise: NoiseModel) ->
 @pytest.mark.parametrize("text", ["readout", "zne:nodes=1-2-4", "zne:nodes=1-3-5,fit=exponential", "zne:scale=fold"])
 def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     """With noise on some gates only, rz is the rotation that is inserted without noise of its own."""
-    noise = NoiseModel("some").add(depolarizing(0.02), ["rx", "ry"]).add(depolarizing(0.04, 2), ["cx", "cz", "swap"])
-    noise = noise.add(amplitude_damping(0.03), ["cx", "rx"]).add_readout(0.03, 0.01, [0]).add_readout(0.02, 0.05, [2])
+    noise = NoiseModel("some").add(depolarizing(0.008), ["rx", "ry"]).add(depolarizing(0.015, 2), ["cx", "cz", "swap"])
+    noise = noise.add(amplitude_damping(0.01), ["cx", "rx"]).add_readout(0.03, 0.01, [0]).add_readout(0.02, 0.05, [2])
     circuit, operator = instance(noise)
     # Far below the value at infinite noise, so that the exponential holds.
     operator = Hamiltonian.from_matrix(operator.to_matrix() - 3 * density_matrix(circuit))
@@ -145,6 +146,11 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     plain = Mitigated(noise, score.nodes, score.recipe)
     other, other_gradient = plain.expectation_and_gradient(circuit, operator)
     assert abs(value - other) < 1e-12 and np.abs(gradient - other_gradient).max() < 1e-11
+    for engine, tolerance in (("torch", 1e-11), ("pauli-transfer:precision=single", 1e-3)):
+        other, other_gradient = objective.simulator(make_simulator(noise, engine)).expectation_and_gradient(
+            circuit, operator
+        )
+        assert abs(value - other) < tolerance and np.abs(gradient - other_gradient).max() < 10 * tolerance
     step = 1e-5
 
     def slope(made: Any) -> float:
@@ -248,6 +254,17 @@ def test_minimizations_stay_compiled_and_agree_in_threads() -> None:
     assert np.abs(gradient).max() < 1e-3 and one.energy < evaluator.energy(circuit)
 
 
+def test_the_environment_judges_by_the_objective() -> None:
+    objective = "zne:nodes=1-3,kappa=0.5"
+    env = CircuitBuilderEnv("h2-2", "ibm-mumbai", objective=objective)
+    env.reset(seed=0)
+    info = env.step(np.int64(len(env.actions) - 2))[-1]
+    evaluator = Evaluator(env.problem, load_noise("ibm-mumbai"), objective=objective)
+    assert info["energy"] == pytest.approx(evaluator.energy(info["circuit"]), abs=1e-12)
+    with pytest.raises(QasError, match="leave it out beside an evaluator"):
+        CircuitBuilderEnv("h2-2", objective=objective, evaluator=evaluator)
+
+
 def test_a_run_keeps_its_objective_and_what_its_circuits_are_worth(tmp_path: Any) -> None:
     settings: dict[str, Any] = {"agent": "evolution", "noise": "ibm-mumbai", "seed": 3, "report": True}
     objective = ZeroNoise(nodes="1-3-5", fit="richardson", shots=100_000)
@@ -328,6 +345,12 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
     bad = [
         (lambda: Evaluator(problem, objective="zne"), "needs noise"),
         (lambda: Evaluator(problem, noise, objective="zne", shots=100, optimizer="spsa"), "zne:shots=100"),
+        (
+            lambda: Evaluator(problem, noise, objective="zne", optimizer="rotosolve").evaluate(
+                Circuit(2, [("rx", 0, 0.1)]), np.random.default_rng(0)
+            ),
+            "not linear",
+        ),
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
