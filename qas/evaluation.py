@@ -14,7 +14,8 @@ from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
-from qas.mitigation.counting import Readout
+from qas.mitigation.counting import Readout, mixed_error
+from qas.mitigation.folding import folded
 from qas.mitigation.recipe import (
     Counted,
     Exact,
@@ -274,10 +275,19 @@ def _mitigated(
     """The energy in a simulation, as measured and mitigated."""
     target = require_hamiltonian(problem, "mitigation")
     observables = observables_of(target, recipe)
+    unflipped = None if noise is None else replace(noise, readout={})
+    simulators = (target.simulator(noise, engine), target.simulator(unflipped, engine))
+    if recipe.extrapolation is not None:
+
+        def measure(other: Circuit, scale: float) -> float:
+            return simulators[recipe.readout].expectation(folded(other, scale), target.hamiltonian)
+
+        spread = mixed_error(target.hamiltonian, shots // len(recipe.nodes) or 1) if shots else 0.0
+        made = recipe.extrapolation.prepared(circuit, target.hamiltonian, recipe.nodes, measure, spread, seed)
+        recipe = replace(recipe, extrapolation=made)
     source: Source
     if shots is None:
-        unflipped = None if noise is None else replace(noise, readout={})
-        source = Exact(circuit, (target.simulator(noise, engine), target.simulator(unflipped, engine)))
+        source = Exact(circuit, simulators)
     else:
         if engine not in (None, "pauli-transfer"):
             raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")

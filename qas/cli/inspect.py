@@ -19,9 +19,7 @@ def add(commands: Any) -> None:
     parser.flag("--front", "all circuits of the front, which also counts gates of every kind")
     parser.option("--circuit", "K", "one circuit: its number in the front, or best")
     parser.flag("--qasm", "print the circuit as OpenQASM 3 and nothing else")
-    about = (
-        "write the circuit: .png .svg .pdf .tex .qasm .qpy, or as a script: .py (Qiskit), .cirq.py, .pennylane.py"
-    )
+    about = "write the circuit: .png .svg .pdf .tex .qasm .qpy, or as a script: .py (Qiskit), .cirq.py, .pennylane.py"
     parser.option("--save", "FILE", about)
     parser.option("--layout", "Q-Q-…", "of --save: device qubits (default: those of the run's patch)", qubits)
     parser.output()

@@ -148,14 +148,23 @@ def divided(shots: int, observables: Sequence[Hamiltonian], settings: Sequence[S
     Where the state is not known that keeps the variance of the sum lowest (Lagrange). Of several observables the
     squares are added up.
     """
+    spreads = _spreads(observables, settings)
+    total = spreads.sum()
+    shares = spreads / total if total > 0 else np.full(len(settings), 1 / max(1, len(settings)))
+    return [max(2, round(float(shots * share))) for share in shares]
+
+
+def mixed_error(observable: Hamiltonian, shots: int) -> float:
+    """Standard error of a value from so many shots in all, divided as of `divided`, in the fully mixed state."""
+    return float(_spreads([observable], settings_of([observable])).sum() / np.sqrt(shots))
+
+
+def _spreads(observables: Sequence[Hamiltonian], settings: Sequence[Setting]) -> np.ndarray:
     squares: dict[str, float] = {}
     for observable in observables:
         for string, weight in observable.terms.items():
             squares[string] = squares.get(string, 0.0) + weight**2
-    spreads = np.array([np.sqrt(sum(squares.get(string, 0.0) for string in s.strings)) for s in settings])
-    total = spreads.sum()
-    shares = spreads / total if total > 0 else np.full(len(settings), 1 / max(1, len(settings)))
-    return [max(2, round(float(shots * share))) for share in shares]
+    return np.array([np.sqrt(sum(squares.get(string, 0.0) for string in s.strings)) for s in settings])
 
 
 class Request(NamedTuple):

@@ -25,6 +25,7 @@ from qas.mitigation.counting import (
 )
 from qas.mitigation.extrapolation import EXTRAPOLATIONS, NODES, Extrapolation, make_extrapolation, read_nodes
 from qas.mitigation.folding import folded, folds
+from qas.mitigation.learned import Learned
 from qas.mitigation.symmetry import verification
 from qas.noise import NoiseModel
 from qas.problems import Problem
@@ -93,6 +94,10 @@ def read_mitigation(given: str | Mitigation | Sequence[str]) -> Mitigation:
         if made.keys() & (found := _READERS[name](settings)).keys():
             raise QasError(f"a step of mitigation is taken once, got {name} twice")
         made |= found
+    if made.get("symmetry") and isinstance(made.get("extrapolation"), Learned):
+        raise QasError(
+            "a network learns energies, not verified ones: mitigation takes symmetry or fit=learned, got both"
+        )
     return Mitigation(**made)
 
 
@@ -217,7 +222,7 @@ class Counted(Source):
         self.settings, self.shots = len(plan), sum(request.shots for request in requests)
         self._readout = readout
         if calibrated and requests:
-            self._readout = Readout.measured(*read[-2:], requests[-1].shots)
+            self._readout = Readout.measured(read[-2], read[-1], requests[-1].shots)
         self._counts = {
             scale: Counts(plan, read[k * len(plan) : (k + 1) * len(plan)], numbers)
             for k, (scale, numbers) in enumerate(zip(scales, own, strict=True))
