@@ -16,6 +16,7 @@ from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
 from qas.mitigation.counting import Readout, mixed_error
 from qas.mitigation.folding import folded
+from qas.mitigation.learned import Learned
 from qas.mitigation.recipe import (
     Counted,
     Exact,
@@ -241,6 +242,8 @@ def _measured(
         raise UnknownNameError("primitive", asked.primitive, PRIMITIVES)
     if asked.primitive == "estimator" and recipe is not None:
         raise QasError("mitigation needs counted bit strings: the primitive sampler, got estimator")
+    if recipe is not None and isinstance(recipe.extrapolation, Learned) and not recipe.extrapolation.is_trained:
+        raise QasError("fit=learned is trained in a simulation; on a backend pass a Mitigation with a trained Learned")
     backend = load_backend(asked.backend, noise, n_qubits=target.n_qubits, submit=asked.submit)
     placed = place(circuit, backend, asked.layout, asked.transpile_level)
     exact = asked.backend == "aer" and shots is None and recipe is None and asked.primitive != "sampler"

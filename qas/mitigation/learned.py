@@ -98,6 +98,10 @@ class Learned(Extrapolation):
         self._scale = 1.0
         self._limit = 0.0
 
+    @property
+    def is_trained(self) -> bool:
+        return self._network is not None
+
     def prepared(
         self,
         circuit: Circuit,
@@ -108,7 +112,7 @@ class Learned(Extrapolation):
         seed: int,
     ) -> Extrapolation:
         """Trained for a circuit, unless it is trained already."""
-        if self._network is not None:
+        if self.is_trained:
             return self
         examples = examples_of(circuit, hamiltonian, nodes, measure, np.random.default_rng(seed))
         return self.train(nodes, examples, limit=hamiltonian.identity, spread=spread, seed=seed)
@@ -159,7 +163,7 @@ class Learned(Extrapolation):
         return made
 
     def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
-        if self._network is None:
+        if not self.is_trained:
             raise QasError("a learned extrapolation is trained before it is used (qas.mitigation.learned)")
         if tuple(nodes) != self._nodes:
             raise QasError(f"the network was trained at the nodes {self._nodes}, got {tuple(nodes)}")
