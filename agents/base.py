@@ -18,9 +18,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.alphabet import Alphabet
+from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
+from qas.native import simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
@@ -48,6 +50,10 @@ class Search:
     @property
     def noise(self) -> NoiseModel | None:
         return self.meter.noise
+
+    def simplify(self, circuit: Circuit) -> Circuit:
+        """A circuit of the same energy with no more gates, native where the alphabet is (`qas.native.simplified`)."""
+        return simplified(circuit, self.problem, self.alphabet.native)
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""

@@ -13,10 +13,14 @@ from qas.agents.base import Agent, Search
 from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
 from qas.alphabet import Alphabet
+from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.meter import Budget, Meter, SearchEnded
+from qas.mitigation.objectives import Scored, make_objective, scored_by
+from qas.native import native_set
 from qas.noise import NoiseModel, load_noise
+from qas.patches import patch_for
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
@@ -33,6 +37,9 @@ def search(
     *,
     agent: str | type[Agent] | Agent = "ddqn",
     noise: str | NoiseModel | None = None,
+    device: str | os.PathLike[str] | Device | None = None,
+    patch: str | Sequence[int] | None = None,
+    objective: str | Mapping[str, Any] | type[Scored] | Scored | None = None,
     seconds: float | None = None,
     evaluations: int | None = None,
     steps: int | None = None,
@@ -59,16 +66,23 @@ def search(
         agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings. A class that is not
             registered must be handed to `resume` again.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
+        device: a name of `qas.list_devices`, a file or a `Device` to search for, instead of `noise`: circuits consist
+            of its native gates on the pairs of a patch of it, under its noise, with waiting qubits.
+        patch: which of its qubits: "best", "line", "ring", "tree", "median", both as in "line:median", or the qubits
+            themselves; see `qas.patches.patch_for`.
+        objective: what counts as energy under the noise: a name of `qas.mitigation.list_objectives`, with settings as
+            in ``"zne:nodes=1-3-5,fit=linear"`` if it has any, a class or an instance. None: "noisy", or "zne" for a
+            device.
         seconds: wall-clock budget.
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
         target: error at which the search is content and ends, problem's unit.
         seed: fixes the run, wall-clock budgets aside.
         max_gates: longest circuit; default what the agent's encoder holds, else the problem's (40, or 70 beyond 4
-            qubits).
-        gates: gates that may be used; default those of the agent's encoder, else the problem's
+            qubits), twice that where the gates are native ones (rz, sx, x and an entangler).
+        gates: gates that may be used; default those of the device, else of the agent's encoder, else the problem's
             (`qas.gates.SEARCH_GATES`).
-        coupling: pairs that may carry two-qubit gates; default: those of the noise model, else all.
+        coupling: pairs that may carry two-qubit gates; default: those of the device or noise model, else all.
         evaluator: settings of `qas.vqe.Evaluator` (optimizer, max_evaluations, tolerance, start_noise, shots, …).
         options: the agent's own settings.
         out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
@@ -81,7 +95,7 @@ def search(
         The run; its folder holds everything.
 
     Raises:
-        UnknownNameError: unknown problem, agent, noise or gate.
+        UnknownNameError: unknown problem, agent, noise, device, objective or gate.
         QasError: settings that do not fit.
         RunError: the folder cannot be used.
     """
@@ -95,22 +109,30 @@ def search(
         "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
         "coupling": pairs_of(coupling),
         "evaluator": {} if evaluator is None else evaluator,
+        "objective": make_objective(objective or ("noisy" if device is None else "zne")),
     }
     # Names and numbers come before anything slow is imported or computed.
     if isinstance(agent, str):
         AGENTS.check(agent)
     check_config(settings)
-    model = load_noise(noise)
+    whole = _device(device, noise, patch)
     goal = load_problem(problem) if isinstance(problem, str) else problem
     if not isinstance(goal, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
-    goal.simulator(model, settings["evaluator"].get("engine"), settings["evaluator"].get("shots"))
+    part = None if whole is None else patch_for(goal.n_qubits, whole, patch)
+    model = load_noise(noise) if part is None else part.noise()
+    if part is not None:
+        gates = settings["gates"] = native_gates_of(part, gates)
+    shots = settings["evaluator"].get("shots")
+    scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
-    if max_gates is None:
-        settings["max_gates"] = usual.get("max_gates", goal.max_gates)
     if gates is None:
         settings["gates"] = list(usual.get("gates", goal.search_gates))
+    if max_gates is None:
+        longest = usual.get("max_gates", goal.max_gates)
+        # A rotation is up to five native gates, of which runs keep fewer.
+        settings["max_gates"] = longest if native_set(settings["gates"]) is None else 2 * longest
     settings["evaluator"] = usual.get("evaluator", {}) | settings["evaluator"]
     if isinstance(agent, Agent):
         settings["options"] = settings_of(player)
@@ -118,14 +140,25 @@ def search(
         "agent": name_of(player),
         "problem": goal.to_json(),
         "noise": None if model is None else model.to_json(),
+        "device": None if part is None else part.to_json(),
         **recorded(settings | {"options": player.kept_options(settings["options"])}),
         "versions": versions(),
     }
     with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
-        asked = config | {"evaluator": settings["evaluator"]}
+        asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
         return _conduct(state, player, report)
+
+
+def _device(device: Any, noise: Any, patch: Any) -> Device | None:
+    if device is None:
+        if patch is not None:
+            raise QasError(f"a patch is one of a device, got patch {patch!r} without a device")
+        return None
+    if noise is not None and not (isinstance(noise, str) and noise in ("", "none")):
+        raise QasError("a device has its own noise: give device or noise, got both")
+    return load_device(device)
 
 
 def resume(
@@ -202,10 +235,11 @@ def _build(
     pairs = [tuple(p) for p in coupling] if coupling is not None else None
     if pairs is None and noise is not None and noise.coupling is not None:
         pairs = sorted(p for p in noise.coupling if max(p) < problem.n_qubits)
-    evaluator = Evaluator(problem, noise, **config["evaluator"])
-    alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs)
+    evaluator = Evaluator(problem, noise, objective=config.get("objective", "noisy"), **config["evaluator"])
+    directions = None if config.get("device") is None else Device.from_json(config["device"]).directions
+    alphabet = Alphabet(problem.n_qubits, tuple(config["gates"]), coupling=pairs, directions=directions)
     budget = Budget(**config["budget"])
-    record = Record(problem, recorder, on_progress)
+    record = Record(problem, recorder, on_progress, alphabet.native)
     state = Search(problem, alphabet, config["max_gates"], config["seed"], Meter(evaluator, budget, record), record)
     try:
         with stop_when():

@@ -14,6 +14,7 @@ from qas.checks import shortened, whole_number
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.gates import gate_spec
 from qas.meter import Budget
+from qas.mitigation.objectives import make_objective
 from qas.registry import check_settings, recorded, settings_of
 from qas.vqe import Evaluator
 
@@ -26,7 +27,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Refuse settings of the wrong kind, whether they come from a caller or from a file.
 
     Raises:
-        UnknownNameError: no such limit, gate or setting of the evaluator.
+        UnknownNameError: no such limit, gate, objective, or setting of the evaluator.
         QasError: a value of the wrong kind or out of range.
     """
     whole_number("seed", config["seed"], 0)
@@ -41,6 +42,9 @@ def check_config(config: Mapping[str, Any]) -> None:
             raise UnknownNameError("budget", name, limits)
     Budget(**config["budget"])
     check_settings(Evaluator, config["evaluator"], "the evaluator")
+    if "objective" in config["evaluator"]:
+        raise QasError("the objective stands beside the evaluator's settings, got it among them")
+    make_objective(config.get("objective", "noisy"))
     gates, coupling = config["gates"], config.get("coupling")
     if gates is not None:
         if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):

@@ -4,7 +4,7 @@
         fake_sherbrooke --seeds 5 --evaluations 6000 --shots 1000000 --out results/devices
 
 Evolution searches each problem without noise (on the couplings of the noise model); of each front up to `--circuits`
-circuits are taken, spread over their numbers of two-qubit gates. Readout is inverted in all arms, the noise is made
+circuits are taken, spread over their numbers of two-qubit gates. Flips is inverted in all arms, the noise is made
 stronger by folding, and the shots of one experiment, all nodes together, are the same for all arms. Written to
 `extrapolation.csv`, one row for a circuit and an arm: bias (the extrapolated exact values less the energy without noise
 at the same angles), standard error (predicted from the state), and the root mean square error over `--experiments`
@@ -46,11 +46,11 @@ from search_quality import interval
 
 import qas
 from qas.circuits import Circuit
-from qas.mitigation.counting import Counts, Readout, divided, mixed_error, outcome_probabilities, settings_of
+from qas.mitigation.counting import Counts, Flips, divided, mixed_error, outcome_probabilities, settings_of
 from qas.mitigation.extrapolation import Extrapolation, make_extrapolation
 from qas.mitigation.folding import folded
 from qas.mitigation.learned import Examples, Learned, examples_of
-from qas.mitigation.recipe import Mitigation
+from qas.mitigation.steps import Mitigation
 from qas.noise import NoiseModel
 from qas.problems import Problem
 from qas.simulators.pauli_transfer import PauliTransferSimulator
@@ -114,7 +114,7 @@ class Device:
         vector = self.simulator.pauli_expectations(folded(circuit, scale))
         read = [outcome_probabilities(vector, setting.basis, self.flips) for setting in self.settings]
         counts = Counts(self.settings, read, divided(shots, [self.hamiltonian], self.settings))
-        found = counts.estimates([self.hamiltonian], Readout.known(self.flips))
+        found = counts.estimates([self.hamiltonian], Flips.known(self.flips))
         return float(np.sqrt(found.covariance[0, 0]))
 
 

@@ -13,11 +13,14 @@ from gymnasium.error import ResetNeeded
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
+from qas.devices import Device, native_gates_of
 from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
 from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
+from qas.mitigation.objectives import Scored
 from qas.noise import NoiseModel, load_noise
+from qas.patches import patch_for
 from qas.problems import BaseProblem, load_problem
 from qas.vqe import CircuitEvaluator, Evaluator
 
@@ -84,16 +87,22 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     Args:
         problem: a `Problem` or a name of `qas.list_problems()`.
         noise: a `NoiseModel`, a name of `qas.list_noise()`, or None. With an `evaluator`: None, meaning its noise.
+        device: a `Device`, a name of `qas.list_devices()` or a file, instead of `noise` and `evaluator`: gates are
+            native, on a patch of it.
+        patch: which of its qubits; see `qas.patches.patch_for`.
+        objective: what counts as energy under the noise, such as ``"zne:nodes=1-3-5"``; see `qas.mitigation`. With an
+            `evaluator`: None, meaning its objective; else None means "zne" for a device, "noisy" otherwise.
         max_gates: longest circuit, and number of layers in the observation.
         gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.
+        directions: ordered pairs in which two-qubit gates may act; None: those of the device, or both orders.
         reward: a name of `REWARDS`, a class, or a function from `Transition` to float. See `load_reward`.
         curriculum: a name of `CURRICULA` (default "moving"), a `Curriculum` class, a number (a fixed threshold), or a
             `Curriculum`, which is copied. See `load_curriculum`.
         random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
         order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
             is appended with angle 0, as the published code does.
-        evaluator: optimises the angles; None: `Evaluator(problem, noise)`.
+        evaluator: optimises the angles; None: `Evaluator(problem, noise, objective=objective)`.
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
     Raises:
@@ -128,9 +137,13 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         problem: str | BaseProblem,
         noise: str | NoiseModel | None = None,
         *,
+        device: str | Device | None = None,
+        patch: str | Sequence[int] | None = None,
+        objective: str | Mapping[str, Any] | type[Scored] | Scored | None = None,
         max_gates: int = 40,
         gates: Sequence[str] | None = None,
         coupling: Iterable[Sequence[int]] | None = None,
+        directions: Iterable[Sequence[int]] | None = None,
         reward: str | Reward | type[Reward] = "incremental_with_fixed_ends",
         curriculum: str | float | Curriculum | type[Curriculum] | None = None,
         random_halting: RandomHalting | Mapping[str, Any] | None = None,
@@ -147,10 +160,21 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             raise QasError(f"render_mode is one of {modes} or None, got {render_mode!r}")
         self.order = order
         self.render_mode = render_mode
-        self.evaluator = _checked_evaluator(evaluator, self.problem, load_noise(noise))
         n = self.problem.n_qubits
+        model = load_noise(noise)
+        if device is not None:
+            if model is not None or evaluator is not None:
+                raise QasError("a device has its own noise: leave out noise and evaluator beside a device")
+            part = patch_for(n, device, patch)
+            model, objective = part.noise(), "zne" if objective is None else objective
+            gates = native_gates_of(part, gates)
+            directions = part.directions if directions is None else directions
+        elif patch is not None:
+            raise QasError(f"a patch is one of a device, got patch {patch!r} without a device")
+        self.evaluator = _checked_evaluator(evaluator, self.problem, model, objective)
         gates = self.problem.search_gates if gates is None else gates
-        self.actions = Alphabet(n, gates, _checked_coupling(coupling, self.evaluator.noise, n))
+        pairs = _checked_coupling(coupling, self.evaluator.noise, n)
+        self.actions = Alphabet(n, gates, pairs, directions=directions)
         self.encoding = LayerEncoding(n, self.actions.gates, max_layers=self.max_gates)
         self.reward = load_reward(reward)
         self.curriculum = load_curriculum(curriculum, self.problem)
@@ -417,10 +441,12 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 # ---------------------------------------------------------------------- arguments
 def _checked_evaluator(
-    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None
+    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None, objective: Any
 ) -> CircuitEvaluator:
     if evaluator is None:
-        evaluator = Evaluator(problem, noise)
+        evaluator = Evaluator(problem, noise, objective="noisy" if objective is None else objective)
+    elif objective is not None:
+        raise QasError("the objective is given by the evaluator; leave it out beside an evaluator")
     elif evaluator.problem != problem:
         raise QasError(f"the evaluator is for problem {evaluator.problem.name}, the environment for {problem.name}")
     elif noise is not None and noise != evaluator.noise:

@@ -14,6 +14,7 @@ from qas.checks import shortened, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import SEARCH_GATES, gate_spec
+from qas.native import NativeGates, native_set
 
 NONE = -1
 """Stands for no gate: a qubit without one in `last_of`, a token that another alphabet does not have."""
@@ -42,6 +43,8 @@ class Alphabet:
             by the set of their qubits; then for each qubit, for each one-qubit kind. ``"by-kind"``: for each kind its
             qubits, or its sorted pairs. Kinds keep the order of `gates`.
         connected: whether the coupling must connect all qubits.
+        directions: ordered pairs in which two-qubit gates may act, as a device calibrates them, symmetric gates being
+            named in that order; they are the coupling where none is given. None: both orders of every pair.
 
     Raises:
         UnknownNameError: a name outside the gate table, or no such order.
@@ -61,6 +64,7 @@ class Alphabet:
         ring: Sequence[str] = (),
         order: str = "by-place",
         connected: bool = True,
+        directions: Iterable[Sequence[int]] | None = None,
     ) -> None:
         self.n_qubits = n = whole_number("the number of qubits", n_qubits)
         several, one = split_gates(gates)
@@ -70,6 +74,9 @@ class Alphabet:
         if order not in ORDERS:
             raise UnknownNameError("order of tokens", order, ORDERS)
         self.order = order
+        self.directions = None if directions is None else _checked_directions(n, directions)
+        """Sorted ordered pairs, or None for both orders of all."""
+        coupling = self.directions if coupling is None else coupling
         self.coupling = None if coupling is None else checked_coupling(n, coupling, connected=connected)
         """Sorted pairs (low, high), or None for all."""
         self.ring: tuple[str, ...] = tuple(name for name in ([ring] if isinstance(ring, str) else ring) if n > 1)
@@ -111,8 +118,12 @@ class Alphabet:
         pairs = [(c, (c + x) % n) for c in range(n) for x in range(1, 2 if name in self.ring else n)]
         if self.coupling is not None:
             pairs = [(a, b) for a, b in pairs if (min(a, b), max(a, b)) in self.coupling]
+        held = self.directions
+        if held is not None and not gate_spec(name).symmetric:
+            pairs = [pair for pair in pairs if pair in held]
         if gate_spec(name).symmetric:
             pairs = list(dict.fromkeys((min(a, b), max(a, b)) for a, b in pairs))
+            pairs = [(b, a) if held is not None and (a, b) not in held and (b, a) in held else (a, b) for a, b in pairs]
         if not pairs:
             raise QasError(f"no coupled pair may carry {name}; leave it out of the gates or of ring")
         return pairs
@@ -129,6 +140,25 @@ class Alphabet:
         if not sets:
             raise QasError(f"no {size} qubits that are all coupled may carry {name}; leave it out of the gates")
         return [tuple(chosen[k] for k in order) for chosen in sets for order in orders]
+
+    @cached_property
+    def native(self) -> NativeGates | None:
+        """The gates as those of a device: rz, sx, x and one entangler on its pairs; None where there are others."""
+        held = self.coupling if self.directions is None else self.directions
+        if held is not None and self.directions is None:
+            held = tuple(order for a, b in held for order in ((a, b), (b, a)))
+        return native_set(self.gates, held)
+
+    @cached_property
+    def moves(self) -> Alphabet:
+        """What circuits are changed by: this alphabet, or rotations and cx, cz on its pairs where it is native.
+
+        A rotation is several native gates, so that circuits are edited with rotations and tidied afterwards.
+        """
+        if self.native is None:
+            return self
+        two = ("cx", "cz") if self.native.entangler and self.n_qubits > 1 else ()
+        return Alphabet(self.n_qubits, ("rx", "ry", "rz", *two), self.coupling, connected=False)
 
     @cached_property
     def kind(self) -> np.ndarray:
@@ -261,16 +291,19 @@ class Alphabet:
         return isinstance(other, Alphabet) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
-        return hash((self.n_qubits, self.gates, self.coupling, self.ring, self.order))
+        return hash((self.n_qubits, self.gates, self.coupling, self.directions, self.ring, self.order))
 
     def __repr__(self) -> str:
-        coupling = "" if self.coupling is None else ", coupling " + " ".join(f"{a}-{b}" for a, b in self.coupling)
+        pairs, sign = (self.coupling, "-") if self.directions is None else (self.directions, "→")
+        coupling = "" if pairs is None else ", coupling " + " ".join(f"{a}{sign}{b}" for a, b in pairs)
         return f"Alphabet({self.n_qubits} qubits, {', '.join(self.gates)}{coupling}: {len(self)} placed gates)"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able description; `from_json` reads it back. A ring and the order by kind are told where there are."""
+        """JSON-able description; `from_json` reads it back. Directions, a ring and the order by kind are told
+        where there are."""
         coupling = None if self.coupling is None else [list(pair) for pair in self.coupling]
         told: dict[str, Any] = {"n_qubits": self.n_qubits, "gates": list(self.gates), "coupling": coupling}
+        told |= {} if self.directions is None else {"directions": [list(pair) for pair in self.directions]}
         told |= {"ring": list(self.ring)} if self.ring else {}
         return told | ({"order": self.order} if self.order != ORDERS[0] else {})
 
@@ -282,7 +315,7 @@ class Alphabet:
             QasError: malformed data.
         """
         try:
-            more = {name: data[name] for name in ("ring", "order") if name in data}
+            more = {name: data[name] for name in ("ring", "order", "directions") if name in data}
             return cls(data["n_qubits"], data["gates"], data["coupling"], connected=False, **more)
         except (KeyError, TypeError):
             raise QasError("an alphabet is described by n_qubits, gates and coupling") from None
@@ -335,6 +368,17 @@ def _turned(name: str, order: tuple[int, ...]) -> frozenset[tuple[int, int]]:
         signs[min(moved, full - moved)] = sign * sum(weights) if spec.n_angles == 1 else 1
     first = signs[min(signs)]
     return frozenset((pair, sign * first) for pair, sign in signs.items())
+
+
+def _checked_directions(n_qubits: int, pairs: Iterable[Sequence[int]]) -> Pairs:
+    """Ordered pairs, sorted.
+
+    Raises:
+        QasError: no list of pairs of different qubits.
+    """
+    listed = list(pairs)
+    checked_coupling(n_qubits, listed, connected=False)
+    return tuple(sorted({(operator.index(a), operator.index(b)) for a, b in listed}))
 
 
 def checked_coupling(n_qubits: int, pairs: Iterable[Sequence[int]], *, connected: bool) -> Pairs:

@@ -128,6 +128,8 @@ def states_after(states: np.ndarray, gate: Gate) -> np.ndarray | None:
         return np.sort(flipped)
     if gate.name == "cx":
         return np.sort(np.where(states & bits[0], states ^ bits[1], states))
+    if gate.name == "ecr":
+        return np.union1d(states ^ bits[0], flipped)
     if gate.name == "swap":
         differ = ((states & bits[0]) != 0) != ((states & bits[1]) != 0)
         return np.sort(np.where(differ, flipped, states))

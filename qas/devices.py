@@ -126,7 +126,7 @@ class Device:
     @functools.cached_property
     def directions(self) -> tuple[tuple[int, int], ...]:
         """Ordered pairs that carry the entangler as calibrated, sorted."""
-        return tuple(sorted((a, b) for a, b in self.gates[self.entangler]))
+        return tuple(sorted((a, b) for a, b in self.gates[self.entangler])) if self.coupling else ()
 
     @functools.cached_property
     def coupling(self) -> frozenset[tuple[int, int]]:
@@ -141,9 +141,9 @@ class Device:
     @functools.cached_property
     def schedule(self) -> Idle:
         """Durations of all gates on this device, and how waiting qubits relax."""
-        places = [(q,) for q in range(self.n_qubits)]
+        places: list[tuple[int, ...]] = [(q,) for q in range(self.n_qubits)]
         places += [order for pair in sorted(self.coupling) for order in (pair, pair[::-1])]
-        durations = {}
+        durations: dict[tuple[str, tuple[int, ...]], float] = {}
         for place in places:
             for gates, native in self._compiled.gates_on(place):
                 durations |= {(gate, place): native.duration for gate in gates if native.duration}
@@ -330,6 +330,19 @@ class Device:
             counts = f"{len(t1)} T1, {len(t2)} T2, {len(readout)} readout"
             raise QasError(f"a device has T1, T2 and readout of each of its {len(physical)} qubits, got {counts}")
         return found
+
+
+def native_gates_of(device: Device, gates: Sequence[str] | None) -> list[str]:
+    """The gates that circuits for a device consist of: those given if it has them, else all native ones.
+
+    Raises:
+        QasError: a gate outside the native set.
+    """
+    native = device.native_gates
+    for gate in gates or ():
+        if gate not in native:
+            raise QasError(f"the native gates of {device.name} are {', '.join(native)}, got {gate}")
+    return list(native if gates is None else gates)
 
 
 def _flip(value: Any) -> float:
@@ -540,8 +553,8 @@ def _read_readout(target: Any, qubit: int) -> tuple[float, float]:
     row = None if table is None else table.get((qubit,))
     p01, p10 = getattr(row, "prob_meas1_prep0", None), getattr(row, "prob_meas0_prep1", None)
     if p01 is None or p10 is None:
-        p01 = p10 = getattr(row, "error", None)
-    return (0.0, 0.0) if p01 is None else (float(p01), float(p10))
+        p01 = p10 = getattr(row, "error", None) or 0.0
+    return float(p01), float(p10)
 
 
 def _time(value: float | None) -> float:

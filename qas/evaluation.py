@@ -14,10 +14,10 @@ from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
-from qas.mitigation.counting import Readout, mixed_error
+from qas.mitigation.counting import Flips, mixed_error
 from qas.mitigation.folding import folded
 from qas.mitigation.learned import Learned
-from qas.mitigation.recipe import (
+from qas.mitigation.steps import (
     Counted,
     Exact,
     MitigatedEnergy,
@@ -296,7 +296,7 @@ def _mitigated(
             raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
         rng = np.random.default_rng(seed)
         flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
-        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Readout.known(flips))
+        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Flips.known(flips))
     found = mitigated_energy(target, recipe, source, observables)
     _warn(found)
     return found

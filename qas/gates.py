@@ -120,6 +120,12 @@ GATES: dict[str, GateSpec] = {
         GateSpec("sx", 1, 0, _constant([[0.5 + 0.5j, 0.5 - 0.5j], [0.5 - 0.5j, 0.5 + 0.5j]])),
         GateSpec("cx", 2, 0, _constant([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])),
         GateSpec("cz", 2, 0, _constant([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, -1]]), symmetric=True),
+        GateSpec(
+            "ecr",
+            2,
+            0,
+            _constant([[0, _R, 0, 1j * _R], [_R, 0, -1j * _R, 0], [0, 1j * _R, 0, _R], [-1j * _R, 0, _R, 0]]),
+        ),
         GateSpec("swap", 2, 0, _constant([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]), symmetric=True),
         GateSpec("rxx", 2, 1, _rotation("XX"), symmetric=True, axis="XX"),
         GateSpec("ryy", 2, 1, _rotation("YY"), symmetric=True, axis="YY"),

@@ -201,6 +201,7 @@ def _is_our_gate(name: str, params: Sequence[Any], wires: tuple[int, ...], gates
 
 # ---------------------------------------------------------------------- OpenQASM, writing
 _DEFINITIONS = {
+    "ecr": "gate ecr a, b { cx a, b; s a; x a; sx b; }",
     "rxx": "gate rxx(theta) a, b { h a; h b; cx a, b; rz(theta) b; cx a, b; h a; h b; }",
     "ryy": "gate ryy(theta) a, b { sx a; sx b; cx a, b; rz(theta) b; cx a, b; inv @ sx a; inv @ sx b; }",
     "rzz": "gate rzz(theta) a, b { cx a, b; rz(theta) b; cx a, b; }",

@@ -53,6 +53,17 @@ class Budget:
             finite_number("the target", self.target, above=0)
 
 
+@dataclass
+class Spent:
+    """What meters of one search have used together."""
+
+    evaluations: int = 0
+    architectures: int = 0
+    seconds_before: float = 0.0
+    """of the run that was resumed"""
+    started: float | None = None
+
+
 @contextmanager
 def _ended_if_interrupted() -> Iterator[None]:
     try:
@@ -68,18 +79,39 @@ class Meter:
         evaluator: does the work.
         budget: when to end; None: never.
         record: is told every circuit; None: nothing is kept.
+        spent: shared with another meter of the same search; None: nothing is spent yet.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget | None = None, record: Record | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        budget: Budget | None = None,
+        record: Record | None = None,
+        *,
+        spent: Spent | None = None,
+    ) -> None:
         self.evaluator = evaluator
         self.budget = budget
         self.record = record
-        self.evaluations = 0
-        """calls of the objective; a gradient counts as one"""
-        self.architectures = 0
-        """circuits whose angles were optimized"""
-        self._elapsed_before = 0.0
-        self._started: float | None = None
+        self.spent = spent or Spent()
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of the objective; a gradient counts as one."""
+        return self.spent.evaluations
+
+    @evaluations.setter
+    def evaluations(self, count: int) -> None:
+        self.spent.evaluations = count
+
+    @property
+    def architectures(self) -> int:
+        """Circuits whose angles were optimized."""
+        return self.spent.architectures
+
+    @architectures.setter
+    def architectures(self, count: int) -> None:
+        self.spent.architectures = count
 
     # ------------------------------------------------------------------ as an evaluator
     @property
@@ -134,6 +166,7 @@ class Meter:
         max_evaluations: int | None = None,
         exact_start: bool = False,
         tidy: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -143,28 +176,31 @@ class Meter:
         away, and counts as nothing. Only the circuits and their generators have gone on by then.
 
         Args:
-            circuits, rng, max_evaluations, exact_start, workers, ahead: as of `Evaluator.evaluate_many`.
+            circuits, rng, max_evaluations, exact_start, inverse_hessians, workers, ahead: as of
+                `Evaluator.evaluate_many`.
             tidy: as of `evaluate`.
 
         Raises:
             SearchEnded: nothing is left to spend, and there is another circuit.
         """
         rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
-        pairs = zip(circuits, rngs, strict=False)
+        known = repeat(None) if inverse_hessians is None else inverse_hessians
+        all_given = zip(circuits, rngs, known, strict=False)
         if self.evaluator.workers(workers) == 1:
-            for circuit, generator in pairs:
-                settings: Any = {"max_evaluations": max_evaluations, "exact_start": exact_start, "tidy": tidy}
-                yield self.evaluate(circuit, generator, **settings)
+            settings: Any = {"max_evaluations": max_evaluations, "exact_start": exact_start, "tidy": tidy}
+            for circuit, generator, inverse in all_given:
+                yield self.evaluate(circuit, generator, inverse_hessian=inverse, **settings)
             return
         taken: deque[Job] = deque()
 
         def jobs() -> Iterator[Job]:
-            for circuit, generator in pairs:
+            for circuit, generator, inverse in all_given:
                 if not taken:
                     self.left()
                 elif not self._may_begin(len(taken)):
                     raise SearchEnded
-                taken.append(self.evaluator.job(circuit, generator, self._limit(max_evaluations), exact_start))
+                job = self.evaluator.job(circuit, generator, self._limit(max_evaluations), exact_start)
+                taken.append(job._replace(inverse_hessian=inverse))
                 yield taken[-1]
 
         with closing(self.evaluator.optimized(jobs(), workers, ahead)) as results:
@@ -224,13 +260,13 @@ class Meter:
     # ------------------------------------------------------------------ clock and budget
     def start_clock(self) -> None:
         """Seconds count from here."""
-        self._started = time.perf_counter()
+        self.spent.started = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Time spent, that of a resumed run included."""
-        running = 0.0 if self._started is None else time.perf_counter() - self._started
-        return self._elapsed_before + running
+        started = self.spent.started
+        return self.spent.seconds_before + (0.0 if started is None else time.perf_counter() - started)
 
     @property
     def fraction(self) -> float:
@@ -278,4 +314,4 @@ class Meter:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting from a saved state."""
         self.evaluations, self.architectures = int(state["evaluations"]), int(state["architectures"])
-        self._elapsed_before = float(state["seconds"])
+        self.spent.seconds_before = float(state["seconds"])

@@ -44,7 +44,7 @@ def _superoperator_ptm(superoperator: np.ndarray) -> np.ndarray:
     return (vectors.conj().T @ superoperator @ vectors).real / 2**n_qubits
 
 
-def _kraus_operators(ptm: np.ndarray) -> list[np.ndarray]:
+def kraus_operators(ptm: np.ndarray) -> list[np.ndarray]:
     """Kraus operators of a PTM, each complex128, shape (2**k, 2**k).
 
     Qiskit's own conversion drops Choi eigenvalues below 1e-8, which is visible at our accuracy.
@@ -299,7 +299,7 @@ def aer_noise(model: NoiseModel, n_qubits: int, uses: Iterable[tuple[str, tuple[
             continue
         key = ptm.tobytes()
         if key not in errors:
-            errors[key] = QuantumError(Kraus(_kraus_operators(ptm)))
+            errors[key] = QuantumError(Kraus(kraus_operators(ptm)))
             # Aer would drop noise weaker than 1e-8 as ideal, and takes most of the time to find that out.
             errors[key].ideal = lambda: False
         result.add_quantum_error(errors[key], gate, list(qubits), warnings=False)

@@ -9,13 +9,14 @@ rings compare.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import networkx as nx
 import numpy as np
 
-from qas.checks import whole_number
-from qas.devices import ENTANGLERS, Device
+from qas.checks import shortened, whole_number
+from qas.devices import ENTANGLERS, Device, load_device
 from qas.errors import QasError, UnknownNameError
 from qas.noise import thermal_relaxation
 
@@ -46,12 +47,9 @@ class Prediction:
                 self.qubit[q] = LAYERS * (2 * math.log1p(-error) + math.log(waiting)) + math.log1p(-flips)
         self.pair: dict[Pair, float] = {}
         for a, b in sorted(device.coupling):
-            errors = [
-                calibration.error or 0.0
-                for gate in ENTANGLERS
-                for place in ((a, b), (b, a))
-                if (calibration := device.gates.get(gate, {}).get(place)) is not None
-            ]
+            orders = ((a, b), (b, a))
+            tables = [device.gates.get(gate, {}) for gate in ENTANGLERS]
+            errors = [table[place].error or 0.0 for table in tables for place in orders if place in table]
             if {a, b} <= self.qubit.keys() and min(errors) < 1:
                 self.pair[a, b] = LAYERS * math.log1p(-min(errors))
         self.graph = nx.Graph()
@@ -71,6 +69,58 @@ def _relaxed_fidelity(t1: float, t2: float, time: float) -> float:
     """Average fidelity of a qubit that waits (Nielsen, Phys. Lett. A 303, 249, 2002)."""
     ptm = thermal_relaxation(t1, min(t2, 2 * t1), time).ptm
     return float((np.trace(ptm) / 2 + 1) / 3)
+
+
+def patch_for(n_qubits: int, device: str | os.PathLike[str] | Device, patch: str | Sequence[int] | None) -> Device:
+    """The part of a device that a problem runs on.
+
+    Args:
+        n_qubits: of the problem.
+        device: a name, a file or a `Device`; see `qas.devices.load_device`.
+        patch: a shape, "median", or both as in ``"line:median"``; or the device's qubits in the order of the problem's,
+            such as ``[5, 3, 2]`` or ``"5,3,2"``. None: the best connected qubits, or the device as it is if it has no
+            qubits to spare.
+
+    Raises:
+        UnknownNameError: no such device, shape or choice.
+        QasError: a patch larger than the device, of another size than the problem, or not connected.
+    """
+    whole = load_device(device)
+    if patch is None and whole.n_qubits == n_qubits:
+        return _connected(whole)
+    if patch is None or isinstance(patch, str):
+        words = (patch or "best").strip()
+        if not words[:1].isdigit():
+            shape, _, which = words.partition(":")
+            return choose(whole, n_qubits, *(("best", shape) if shape == "median" else (shape, which or "best")))
+        patch = _numbers(words)
+    qubits = whole.restricted(patch)
+    if qubits.n_qubits != n_qubits:
+        raise QasError(f"the patch has as many qubits as the problem, {n_qubits}, got {qubits.n_qubits}")
+    return _connected(qubits)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise QasError(f"a patch is a shape or qubits such as 5,3,2, got {shortened(text)}") from None
+
+
+def _connected(device: Device) -> Device:
+    """The device, if its coupling connects all qubits.
+
+    Raises:
+        QasError: it does not.
+    """
+    graph = nx.Graph(list(device.coupling))
+    graph.add_nodes_from(range(device.n_qubits))
+    first, *others = [sorted(device.physical[q] for q in part) for part in nx.connected_components(graph)]
+    if others:
+        raise QasError(
+            f"a patch of {device.backend_name} is connected, got no path from qubit {first[0]} to qubit {others[0][0]}"
+        )
+    return device
 
 
 def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "best") -> Device:

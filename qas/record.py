@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 
 from qas.circuits import Circuit
 from qas.meter import Meter
-from qas.problems import BaseProblem
+from qas.mitigation.objectives import spelled
+from qas.mitigation.outcomes import Judge
+from qas.native import NativeGates, simplified
+from qas.problems import BaseProblem, Problem
 from qas.remarks import remarks_on
 from qas.runs import Front, Recorder, Result
 from qas.simulators import Simulator
-from qas.simulators.interrupt import current, shielded
+from qas.simulators.interrupt import Interrupted, current, shielded, stop_when
 from qas.tidying import Tidier
 from qas.vqe import Evaluation
 
@@ -44,6 +48,7 @@ class Record:
         problem: what is searched for.
         recorder: writes the run folder; None: nothing is written.
         on_progress: called a few times each second.
+        native: gates of the device that circuits consist of, or None.
     """
 
     def __init__(
@@ -51,8 +56,9 @@ class Record:
         problem: BaseProblem,
         recorder: Recorder | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        native: NativeGates | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.native = problem, native
         self.recorder = recorder
         self.on_progress = on_progress
         self.front = Front()
@@ -112,7 +118,7 @@ class Record:
             return again
         if evaluator.noise is None and not (promising or always):
             return None
-        circuit = self.problem.simplify(found.circuit, 1e-7)
+        circuit = simplified(found.circuit, self.problem, self.native, 1e-7)
         if circuit is found.circuit:
             return found
         if evaluator.noise is None:
@@ -163,16 +169,30 @@ class Record:
             meter: of the search. A tenth of its evaluations may be spent beyond them.
             status: "finished" or "interrupted".
             gates: names that circuits may use.
-            seconds: longest time that tidying may take, or None.
+            seconds: longest time that tidying may take, and as long again what the circuits are worth; or None.
         """
         if self.recorder is None:
             return
         self.write(meter, status)  # what comes now can be cut short
-        tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds)
+        tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds, self.native)
         front = tidier(self.front)
-        results = self.results(meter, front)
-        remarks = remarks_on(results, self.problem, meter.noise, self.recorder.folder)
+        results = self._judged(self.results(meter, front), meter, seconds)
+        remarks = remarks_on(
+            results, self.problem, meter.noise, self.recorder.folder, spelled(meter.evaluator.objective)
+        )
         self._write(meter, status, front, results, tidying=tidier.evaluations, remarks=remarks)
+
+    def _judged(self, results: list[Result], meter: Meter, seconds: float | None) -> list[Result]:
+        """Results with their outcomes, as far as the time goes; nothing is counted."""
+        engine = meter.evaluator.engine_under_noise
+        if meter.noise is None or not isinstance(self.problem, Problem) or engine is None:
+            return results
+        judge = Judge(self.problem, engine, meter.evaluator.objective)
+        known: list[Result] = []
+        with stop_when(seconds), suppress(Interrupted):
+            for result in results:
+                known.append(replace(result, outcomes=judge(result.circuit)))
+        return known + results[len(known) :]
 
     def _write(self, meter: Meter, status: str, front: Front, results: list[Result], **more: Any) -> None:
         if self.recorder is None:

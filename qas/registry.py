@@ -45,6 +45,7 @@ OWNERS = {
     "tasks": "qas.finetuning",
     "noise": "qas.noise",
     "extrapolations": "qas.mitigation",
+    "objectives": "qas.mitigation",
     "optimizers": "qas.optimizers",
     "problems": "qas.problems",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from qas.errors import QasError
 from qas.files import read_json
+from qas.mitigation.objectives import spelled
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.runs import Result, lowest_error
@@ -18,7 +19,11 @@ _MOST_CONFIGS = 20
 
 
 def remarks_on(
-    front: Sequence[Result], problem: BaseProblem, noise: NoiseModel | None, folder: Path | None = None
+    front: Sequence[Result],
+    problem: BaseProblem,
+    noise: NoiseModel | None,
+    folder: Path | None = None,
+    objective: str = "noisy",
 ) -> list[str]:
     """Remarks on what a search found.
 
@@ -27,13 +32,14 @@ def remarks_on(
         problem: what was searched.
         noise: under which the energies are, or None.
         folder: that of the run; the runs beside it are compared with.
+        objective: what was minimized, as `qas.mitigation.objectives.spelled` tells it.
     """
     if not front:
         return ["the search ended before a circuit was judged"]
     best = lowest_error(front)
     remarks = _beside_product_state(best, problem, noise)
     if folder is not None:
-        remarks += _beside_other_runs(best, problem, noise, folder)
+        remarks += _beside_other_runs(best, problem, noise, folder, objective)
     return remarks
 
 
@@ -54,14 +60,17 @@ def _beside_product_state(best: Result, problem: BaseProblem, noise: NoiseModel 
     return []
 
 
-def _beside_other_runs(best: Result, problem: BaseProblem, noise: NoiseModel | None, folder: Path) -> list[str]:
+def _beside_other_runs(
+    best: Result, problem: BaseProblem, noise: NoiseModel | None, folder: Path, objective: str
+) -> list[str]:
     """At most one line, on the best run in the same folder that asked the same and is better by the threshold."""
     assert problem.threshold is not None
     asked = {"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}
     better = sorted((error, path) for error, path in _summaries(folder) if error < best.error - problem.threshold)
     for error, path in better[:_MOST_CONFIGS]:
         config = _read(path / "config.json")
-        if all(config.get(name) == value for name, value in asked.items()):
+        same = spelled(config.get("objective", "noisy")) == objective
+        if same and all(config.get(name) == value for name, value in asked.items()):
             agent = config.get("agent", "another agent")
             return [f"{agent} reached an error of {error:.3g}, this search {best.error:.3g}: see {path}"]
     return []

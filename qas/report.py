@@ -69,6 +69,7 @@ def search_command(run: Run) -> str | None:
         return None
     words = ["qas search", run.problem.name, "--agent", run.agent]
     words += ["--noise", run.noise.name] if run.noise else []
+    words += ["--objective", run.objective] if run.objective != "noisy" else []
     for name in ("seconds", "evaluations", "steps"):
         words += [f"--{name}", f"{budget[name]:g}" if name == "seconds" else str(budget[name])] if budget[name] else []
     words += ["--seed", str(run.seed), "--max-gates", str(config["max_gates"]), "--gates", ",".join(config["gates"])]
@@ -335,9 +336,12 @@ def _numbers(run: Run) -> str:
     solved = ratio <= 1
     reached = f"below {goal}" if solved else f"{ratio:.3g} × {goal}"
     cells = [
-        (f"{_error(best.error)}{unit}", "error with noise" if run.noise else "error", reached, solved),
+        (f"{_error(best.error)}{unit}", _measured(run), reached, solved),
         (f"{best.energy:.6f}".replace("-", "−"), f"energy{_suffix(problem)}", f"exact {problem.exact:.6f}", False),
     ]
+    if best.outcomes is not None:
+        error, spread = (_error(value) for value in (problem.error(best.outcomes.mitigated), best.outcomes.sigma))
+        cells.append((f"{error} ± {spread}{unit}", "error mitigated", best.outcomes.by, False))
     if run.noise:
         perfect = best.noise_free_error <= problem.threshold
         cells.append((f"{_error(best.noise_free_error)}{unit}", "error without noise", "same angles", perfect))
@@ -354,6 +358,12 @@ def _numbers(run: Run) -> str:
     return f"<div class='numbers'>{inner}</div>"
 
 
+def _measured(run: Run) -> str:
+    """What the error of a circuit is called."""
+    name = run.objective.partition(":")[0]
+    return f"error, {name} score" if name != "noisy" else "error with noise" if run.noise else "error"
+
+
 def _circuit(best: Result) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in best.counts.items())
     try:
@@ -366,12 +376,17 @@ def _circuit(best: Result) -> str:
 def _table(run: Run) -> str:
     suffix = _text(_suffix(run.problem))
     # What a circuit achieves comes first: on a narrow screen the last columns have to be scrolled to.
+    judged = all(r.outcomes is not None for r in run.front)
     heads = ["two-qubit gates", f"error{suffix}", *([f"error, no noise{suffix}"] if run.noise else [])]
+    if judged:
+        heads[2:] = ["raw", "readout inverted", "mitigated", "no noise", "no noise, re-optimized"]
     heads += ["gates", "depth", "angles", f"energy{suffix}"]
     rows = []
     assert run.problem.threshold is not None
     for r in envelope(run.front):
         cells = [str(r.two_qubit_gates), _error(r.error), *([_error(r.noise_free_error)] if run.noise else [])]
+        if judged:
+            cells[2:] = _outcomes(r, run.problem)
         cells += [str(r.gates), str(r.circuit.depth), str(r.circuit.n_angles), f"{r.energy:.8f}".replace("-", "−")]
         good = " class='good'" if r.error <= run.problem.threshold else ""
         rows.append(f"<tr{good}>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
@@ -381,6 +396,16 @@ def _table(run: Run) -> str:
         "which also counts gates of every kind, are in <code>circuits.jsonl</code>.</p>"
     )
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
+
+
+def _outcomes(result: Result, problem: BaseProblem) -> list[str]:
+    """Errors of a circuit in all the ways that it is judged."""
+    known = result.outcomes
+    assert known is not None
+    raw, readout, mitigated, again = (
+        _error(problem.error(energy)) for energy in (known.noisy, known.readout, known.mitigated, known.reoptimized)
+    )
+    return [raw, readout, f"{mitigated} ± {_error(known.sigma)}", _error(result.noise_free_error), again]
 
 
 def _settings(run: Run) -> str:
@@ -396,6 +421,7 @@ def _settings(run: Run) -> str:
         ("exact energy", f"{problem.exact:.10f} {problem.unit}".rstrip()),
         ("agent", f"{run.agent}; {pairs(config.get('options'))}"),
         ("noise", run.noise.name if run.noise else "none"),
+        ("objective", run.objective),
         ("angles", pairs(config.get("evaluator"))),
         ("gates", f"{', '.join(config.get('gates', ()))}; at most {config.get('max_gates')}"),
         ("coupling", _coupling(run)),
@@ -447,6 +473,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "problem": p.name,
         "agent": run.agent,
         "noise": run.noise.name if run.noise else None,
+        "objective": run.objective,
         "seed": run.seed,
         "evaluations": run.evaluations,
         "architectures": run.architectures,

@@ -57,6 +57,9 @@ def _native_gates(gate: Gate) -> list[Gate]:
     forward, backward = Gate("cx", (first, second)), Gate("cx", (second, first))
     if gate.name == "swap":
         return [forward, backward, forward]
+    if gate.name == "ecr":
+        turns = (("rz", first, _HALF), ("rx", first, _PI), ("rx", second, _HALF))
+        return [forward, *(Gate(name, (qubit,), (angle,)) for name, qubit, angle in turns)]
     if gate.name == "cz":
         return [Gate("ry", (second,), (_HALF,)), forward, Gate("ry", (second,), (-_HALF,))]
     axis = (GATES[gate.name].axis or "")[0]

@@ -17,6 +17,7 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
+from qas.devices import Device
 from qas.errors import QasError, RunError
 from qas.files import (
     Held,
@@ -32,6 +33,8 @@ from qas.files import (
     write_atomic,
     write_json,
 )
+from qas.mitigation.objectives import spelled
+from qas.mitigation.outcomes import Outcomes
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 
@@ -60,7 +63,7 @@ class Result:
 
     circuit: Circuit
     energy: float
-    """objective under the run's noise"""
+    """objective under the run's noise: raw or mitigated, with the cost of measuring it"""
     error: float
     """energy minus the problem's exact value"""
     noise_free_energy: float
@@ -68,6 +71,8 @@ class Result:
     noise_free_error: float
     evaluations: int
     """evaluations the run had used when it found this circuit"""
+    outcomes: Outcomes | None = None
+    """what it is worth raw, mitigated and on a perfect device; None without noise, and until the search has ended"""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -93,6 +98,7 @@ class Result:
             "two_qubit_gates": self.two_qubit_gates,
             "depth": self.circuit.depth,
             "evaluations": self.evaluations,
+            "outcomes": None if self.outcomes is None else self.outcomes.to_json(),
             "n_qubits": self.circuit.n_qubits,
             "circuit": self.circuit.to_list(),
             "key": self.circuit.key,
@@ -108,6 +114,7 @@ class Result:
             finite_number("noise_free_energy", data["noise_free_energy"]),
             finite_number("noise_free_error", data["noise_free_error"]),
             whole_number("evaluations", data["evaluations"], 0),
+            None if data.get("outcomes") is None else Outcomes.from_json(data["outcomes"]),
         )
 
 
@@ -297,6 +304,17 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
+    @property
+    def device(self) -> Device | None:
+        """The patch that was searched for, or None."""
+        held = self.config.get("device")
+        return None if held is None else Device.from_json(held)
+
+    @property
+    def objective(self) -> str:
+        """What was minimized, such as ``"zne:nodes=1-3-5"``."""
+        return spelled(self.config.get("objective", "noisy"))
+
     def history(self) -> np.ndarray:
         """One row per evaluated architecture, structured array with the fields of `HISTORY_COLUMNS`."""
         path = self.path / "history.csv"
@@ -343,6 +361,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
+        if config.get("device") is not None:
+            Device.from_json(config["device"])
         problem = problem_from_json(config["problem"])
         noise = None if config["noise"] is None else NoiseModel.from_json(config["noise"])
     except KeyError as error:

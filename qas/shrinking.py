@@ -219,8 +219,19 @@ def shrinking(
         QasError: the circuit misses the tolerance with its angles optimized.
         SearchEnded: nothing is left to spend.
     """
-    lowered = compress(native(circuit))
-    start = meter.evaluate(lowered, rng, max_evaluations=_MOST, exact_start=True)
+    start = lowered(circuit, meter, tolerance, rng)
+    yield start
+    yield from Shrinker(start, meter, tolerance, rng, moves=moves).run()
+
+
+def lowered(circuit: Circuit, meter: Meter, tolerance: float, rng: np.random.Generator) -> Evaluation:
+    """A circuit in {rx, ry, rz, cx}, rewritten and its angles optimized.
+
+    Raises:
+        QasError: it misses the tolerance.
+        SearchEnded: nothing is left to spend.
+    """
+    start = meter.evaluate(compress(native(circuit)), rng, max_evaluations=_MOST, exact_start=True)
     if start.error > tolerance:
         meter.left()  # where the budget has cut the optimization short, that is what ends it
         unit = short_unit(meter.problem.unit)
@@ -228,8 +239,7 @@ def shrinking(
             f"the circuit misses the tolerance to begin with: its error is {start.error:.3g} {unit} with its angles "
             f"optimized, and at most {tolerance:.3g} {unit} is asked for".replace("  ", " ")
         )
-    yield start
-    yield from _Shrinker(start, meter, tolerance, rng, moves).run()
+    return start
 
 
 class _Cut(NamedTuple):
@@ -242,61 +252,142 @@ class _Cut(NamedTuple):
     error: float
 
 
-class _Shrinker:
-    """A circuit on its way to the smallest one.
+_PARTS: tuple[tuple[str, float], ...] = (
+    *((kind, share) for share in _SHARES for kind in ("rotations", "cx")),
+    ("bare", 1.0),
+    *(("minima", scale) for scale in _SHAKES),
+    ("moves", 0.0),
+)
+"""What is done in turn; from "bare" on again and again, as long as CX go."""
+_NUMBERS = {"begun": float, "here": float, "part": int, "done": int, "before": int, "waiting": int, "moves": int}
+_AGAIN = [kind for kind, _ in _PARTS].index("bare")
+
+
+class Shrinker:
+    """A circuit on its way to the smallest one; between two steps its state is a few numbers and circuits.
 
     Args:
-        start: where to begin.
+        start: where to begin, of {rx, ry, rz, cx}, its angles optimized; see `lowered`.
         meter, tolerance, rng, moves: as of `shrinking`.
+        pause: called between two steps, where `state` is complete.
     """
 
-    def __init__(self, start: Evaluation, meter: Meter, tolerance: float, rng: np.random.Generator, moves: int) -> None:
+    def __init__(
+        self,
+        start: Evaluation,
+        meter: Meter,
+        tolerance: float,
+        rng: np.random.Generator,
+        *,
+        moves: int = 0,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
         self.current = start
-        self.meter, self.tolerance, self.rng, self.moves = meter, tolerance, rng, moves
+        self.meter, self.tolerance, self.rng, self.moves, self.pause = meter, tolerance, rng, moves, pause
         self.hamiltonian = require_hamiltonian(meter.problem, "shrinking").hamiltonian
+        self.begun = self.here = start.error
+        self.part, self.done = 0, 0
+        """where in `_PARTS`, and how many steps of that are done"""
+        self.before = start.circuit.two_qubit_gates
+        self.parent, self.waiting = start.circuit, moves
+        """of the walk: where it stands, and rounds that may still bring nothing"""
 
     def run(self) -> Iterator[Evaluation]:
-        begun = self.current.error
-        for share in _SHARES:
-            bound = begun + share * (self.tolerance - begun)
-            here = self.current.error
-            yield from self._fewer_rotations(here + _OF_ROTATIONS * (bound - here), last=False)
-            while (yield from self._fewer_cx(bound, share == _SHARES[-1])):
-                pass
-        while True:
-            before = self.current.circuit.two_qubit_gates
-            yield from self._fewer_rotations(self.tolerance, last=True)
-            yield from self._from_other_minima()
-            yield from self._by_moves()
-            if self.current.circuit.two_qubit_gates == before:
-                return
+        """Each circuit that is accepted; see `shrinking`."""
+        steps = {
+            "rotations": self._fewer_rotations,
+            "cx": self._fewer_cx_in_part,
+            "bare": self._bare,
+            "minima": self._from_another_minimum,
+            "moves": self._by_a_move,
+        }
+        while self.part < len(_PARTS):
+            self.pause()
+            kind, amount = _PARTS[self.part]
+            if not self.done:
+                self.here = self.current.error
+                self.parent, self.waiting = self.current.circuit, self.moves
+            if (yield from steps[kind](amount)):
+                self.done += 1
+            else:
+                self._next_part()
 
-    def _from_other_minima(self) -> Iterator[Evaluation]:
+    def _next_part(self) -> None:
+        self.part, self.done = self.part + 1, 0
+        count = self.current.circuit.two_qubit_gates
+        if self.part == len(_PARTS) and count < self.before:
+            self.part = _AGAIN
+        if self.part == _AGAIN:
+            self.before = count
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> dict[str, Any]:
+        """JSON-able; `restore` takes it back on a shrinker of the same meter and tolerance."""
+        current = [self.current.circuit.to_list(), self.current.energy, self.current.error]
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return {"current": current, "parent": self.parent.to_list(), **numbers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        n = self.meter.problem.n_qubits
+        gates, energy, error = state["current"]
+        self.current = Evaluation(Circuit(n, gates), float(energy), float(error), 0)
+        self.parent = Circuit(n, state["parent"])
+        for name, kind in _NUMBERS.items():
+            setattr(self, name, kind(state[name]))
+
+    # ------------------------------------------------------------------ parts
+    def _bound(self, share: float) -> float:
+        return self.begun + share * (self.tolerance - self.begun)
+
+    def _fewer_rotations(self, share: float) -> Generator[Evaluation, None, bool]:
+        """Take out the cheapest rotations by the quadratic model; whether to go on."""
+        found = self._without_rotations(self.here + _OF_ROTATIONS * (self._bound(share) - self.here), last=False)
+        if found is None:
+            return False
+        yield self._accept(found)
+        return self.done + 1 < _ROUNDS
+
+    def _bare(self, share: float) -> Generator[Evaluation, None, bool]:
+        """Take out rotations as long as any goes."""
+        found = self._without_rotations(self.tolerance, last=True)
+        if found is not None:
+            yield self._accept(found)
+        return found is not None
+
+    def _fewer_cx_in_part(self, share: float) -> Generator[Evaluation, None, bool]:
+        return (yield from self._fewer_cx(self._bound(share), share == _SHARES[-1]))
+
+    def _from_another_minimum(self, scale: float) -> Generator[Evaluation, None, bool]:
         """Take out CX from where the angles come to from shaken ones."""
-        for scale in _SHAKES:
-            if not self.current.circuit.two_qubit_gates:
-                return
+        if self.current.circuit.two_qubit_gates:
             dressed = _dressed(self.current.circuit)
             shaken = dressed.angles + self.rng.normal(scale=scale, size=dressed.n_angles)
-            found = self._optimized(dressed.with_angles(shaken))
-            if (yield from self._cut_from(found, self.tolerance, last=False)):
-                while (yield from self._fewer_cx(self.tolerance, last=True)):
-                    pass
+            yield from self._cut_on(self._optimized(dressed.with_angles(shaken)).circuit)
+        return False
 
-    def _by_moves(self) -> Iterator[Evaluation]:
+    def _by_a_move(self, _: float) -> Generator[Evaluation, None, bool]:
         """Walk over circuits of as many CX within the tolerance, and take out CX on the way."""
-        parent, left = self.current, self.moves
-        while left and self.current.circuit.two_qubit_gates:
-            left -= 1
-            parent = self._moved(parent) or self.current
-            if (yield from self._cut_from(parent, self.tolerance, last=False)):
-                while (yield from self._fewer_cx(self.tolerance, last=True)):
-                    pass
-                parent, left = self.current, self.moves
+        if not self.waiting or not self.current.circuit.two_qubit_gates:
+            return False
+        self.waiting -= 1
+        moved = self._moved(self.parent)
+        self.parent = self.current.circuit if moved is None else moved.circuit
+        if (yield from self._cut_on(self.parent)):
+            self.parent, self.waiting = self.current.circuit, self.moves
+        return True
 
-    def _moved(self, parent: Evaluation) -> Evaluation | None:
+    def _cut_on(self, parent: Circuit) -> Generator[Evaluation, None, bool]:
+        """Take out CX of a circuit, and where any goes, all that go after it."""
+        if not (yield from self._cut_from(parent, self.tolerance, last=False)):
+            return False
+        while (yield from self._fewer_cx(self.tolerance, last=True)):
+            pass
+        return True
+
+    def _moved(self, parent: Circuit) -> Evaluation | None:
         """The best of some circuits with one CX elsewhere; None if all of them miss the tolerance."""
-        base = _dressed(compress(parent.circuit))
+        base = _dressed(compress(parent))
         trials = (_with_a_move(base, self.rng) for _ in range(_LOOKED_AT[0]))
         with closing(self.meter.evaluate_many(trials, self.rng, max_evaluations=_LOOK, exact_start=True)) as looks:
             nearest = sorted(looks, key=lambda found: found.error)[:_MOVES_TRIED]
@@ -330,13 +421,12 @@ class _Shrinker:
         """
         if not self.current.circuit.two_qubit_gates:
             return False
-        if (yield from self._cut_from(self.current, bound, last)):
+        if (yield from self._cut_from(self.current.circuit, bound, last)):
             return True
         dressed = self._optimized(_dressed(self.current.circuit))
-        return (yield from self._cut_from(dressed, bound, last))
+        return (yield from self._cut_from(dressed.circuit, bound, last))
 
-    def _cut_from(self, parent: Evaluation, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
-        base = parent.circuit
+    def _cut_from(self, base: Circuit, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
         groups = _groups(base)
         working, removed, failed = base, dict[int, np.ndarray](), 0
         for cut in self._looked_at(base, groups, bound, last):
@@ -383,14 +473,6 @@ class _Shrinker:
         return _Cut(group, turns[best], self.meter.problem.error(float(energies[best])))
 
     # ------------------------------------------------------------------ rotations
-    def _fewer_rotations(self, bound: float, last: bool) -> Iterator[Evaluation]:
-        """Take out rotations, the cheapest by the quadratic model first."""
-        for _ in range(self.current.circuit.n_angles if last else _ROUNDS):
-            found = self._without_rotations(bound, last)
-            if found is None:
-                return
-            yield self._accept(found)
-
     def _without_rotations(self, bound: float, last: bool) -> Evaluation | None:
         """The circuit without as many rotations as the bound seems to allow, or without any one; None: none goes."""
         circuit, slack = self.current.circuit, bound - self.current.error

@@ -13,7 +13,7 @@ from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError
 from qas.gates import DIAGONAL_GATES, EXCITATIONS, GATES, gate_spec
 
-_SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "swap"})
+_SELF_INVERSE = frozenset({"x", "y", "z", "h", "cx", "cz", "ecr", "swap"})
 
 
 def simplify(circuit: Circuit, *, angle_tolerance: float = 1e-9, whole: bool = False) -> Circuit:
@@ -159,6 +159,8 @@ def _of_cx(gate: Gate) -> list[Gate]:
         return [Gate("h", (b,)), other, Gate("h", (b,))]
     if gate.name == "swap":
         return [there, back, there]
+    if gate.name == "ecr":
+        return [there, Gate("s", (a,)), Gate("x", (a,)), Gate("sx", (b,))]
     middle = [there, Gate("rz", (b,), gate.angles), there]
     if gate.name == "rzz":
         return middle

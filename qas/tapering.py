@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from qas.checks import shortened
-from qas.errors import QasError, TooLargeError
+from qas.circuits import Circuit, Gate
+from qas.errors import CircuitError, QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian, string_masks
 
 MAX_QUBITS = 62
@@ -105,6 +107,19 @@ def _value(string: str, bits: str) -> int:
     if set(string) & set("XY"):
         raise QasError(f"a determinant has no value of the symmetry {string}; give the sector")
     return -1 if sum(letter == "Z" and bit == "1" for letter, bit in zip(string, bits, strict=True)) % 2 else 1
+
+
+def _still(circuit: Circuit) -> dict[int, int]:
+    """Qubits that a circuit leaves in a basis state, as far as that is plain to see, and their bits."""
+    bits = dict.fromkeys(range(circuit.n_qubits), 0)
+    for gate in circuit:
+        flips = gate.name == "x" or (gate.name in ("rx", "ry") and abs(abs(gate.angles[0]) - math.pi) < 1e-12)
+        for qubit in gate.qubits:
+            if flips and qubit in bits:
+                bits[qubit] ^= 1
+            elif gate.name not in ("z", "rz"):
+                bits.pop(qubit, None)
+    return bits
 
 
 @dataclass(frozen=True)
@@ -219,6 +234,39 @@ class Tapering:
                 f"a determinant lies in the sector {list(self.sector)} of the symmetries, got {bits} in {list(values)}"
             )
         return "".join(bits[self.n_qubits - 1 - q] for q in reversed(self.kept))
+
+    def embedded(self, circuit: Circuit) -> Circuit:
+        """A circuit on all qubits that makes of |0…0⟩ the state of the sector that one on the qubits that stay means.
+
+        A qubit that was taken away holds a parity of others; CX put it there, as few as are found.
+
+        Raises:
+            QasError: a symmetry that is not of Z alone.
+            CircuitError: a circuit of another size.
+        """
+        if circuit.n_qubits != len(self.kept):
+            raise CircuitError(f"tapering leaves {len(self.kept)} qubits, got a circuit on {circuit.n_qubits}")
+        if any(set(string) & {"X", "Y"} for string in self.strings):
+            raise QasError(f"circuits are taken to all qubits where symmetries are of Z alone, got {self.strings[-1]}")
+        gates = [Gate(g.name, tuple(self.kept[q] for q in g.qubits), g.angles) for g in circuit]
+        still = _still(circuit)
+        zero = {self.kept[q] for q in still}
+        ones = sum(1 << self.kept[q] for q, bit in still.items() if bit)
+        known: dict[int, tuple[int, int]] = {}  # qubit taken -> (moving qubits it is the parity of, constant)
+        for qubit, _, (_, mask), sign in reversed(self._steps):
+            sources, constant = mask & ~(1 << qubit), int(sign < 0)
+            for other, (of, value) in known.items():
+                if sources >> other & 1:
+                    sources, constant = sources ^ 1 << other ^ of, constant ^ value
+            constant ^= (sources & ones).bit_count() & 1
+            sources &= ~sum(1 << q for q in zero)
+            plain = (sources, constant, 0)
+            beside = [(sources ^ of, constant ^ value, 1 << other) for other, (of, value) in known.items()]
+            left, flip, via = min((plain, *beside), key=lambda way: (way[0] | way[2]).bit_count())
+            gates += [Gate("cx", (q, qubit)) for q in range(self.n_qubits) if (left | via) >> q & 1]
+            gates += [Gate("x", (qubit,))] * flip
+            known[qubit] = sources, constant
+        return Circuit(self.n_qubits, gates)
 
     # ------------------------------------------------------------------ how it does it
     @cached_property

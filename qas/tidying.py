@@ -12,6 +12,7 @@ from contextlib import suppress
 import numpy as np
 
 from qas.circuits import Circuit
+from qas.native import NativeGates, simplified
 from qas.runs import Front, rounding
 from qas.simplify import merge_runs, without_small_rotations, wrap_angles
 from qas.simulators.interrupt import Interrupted, current, stop_when
@@ -36,11 +37,18 @@ class Tidier:
         gates: names that circuits may use.
         max_evaluations: most calls of the objective.
         seconds: longest time, or None.
+        native: gates of the device that circuits consist of, or None.
     """
 
     def __init__(
-        self, evaluator: Evaluator, gates: Iterable[str], max_evaluations: int, seconds: float | None = None
+        self,
+        evaluator: Evaluator,
+        gates: Iterable[str],
+        max_evaluations: int,
+        seconds: float | None = None,
+        native: NativeGates | None = None,
     ) -> None:
+        self.native = native
         self.evaluator = evaluator
         self.gates = tuple(gates)
         self.max_evaluations = max_evaluations
@@ -85,7 +93,9 @@ class Tidier:
     def _merged(self, circuit: Circuit, energy: float) -> tuple[Circuit, float]:
         problem, short = self.evaluator.problem, circuit
         while True:
-            merged = merge_runs(problem.simplify(short), self.gates, whole=problem.whole_matrix)
+            merged = simplified(short, problem, self.native)
+            if self.native is None:
+                merged = merge_runs(merged, self.gates, whole=problem.whole_matrix)
             if len(merged) == len(short):
                 break
             short = merged
@@ -99,10 +109,17 @@ class Tidier:
             return circuit, energy
         return short, energy if estimated else value
 
+    def _without(self, circuit: Circuit) -> list[Circuit]:
+        """The circuit without all its small rotations, and without one each; in native gates without all."""
+        if self.native is None:
+            return without_small_rotations(circuit, SMALL)
+        shorter = simplified(circuit, self.evaluator.problem, self.native, SMALL)
+        return [] if shorter is circuit else [shorter]
+
     def _without_small(
         self, circuit: Circuit, energy: float, others: list[tuple[Circuit, float]]
     ) -> tuple[Circuit, float]:
-        for shorter in without_small_rotations(circuit, SMALL):
+        for shorter in self._without(circuit):
             most = min(_MOST_OF_ONE, self._left())
             if most < 1:
                 break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
+from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.simulators import Simulator
@@ -61,6 +62,7 @@ class CircuitEvaluator(Protocol):
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -93,6 +95,8 @@ class Evaluator:
     Args:
         problem: what is judged.
         noise: hardware noise, or None.
+        objective: what counts as energy under the noise: a name of `qas.mitigation.list_objectives`, with settings as
+            in ``"zne:nodes=1-3-5"`` if it has any, a class or an instance.
         engine: a name of `qas.simulators.list_engines`, a class or an instance; None for the fastest exact one.
         optimizer: a name of `qas.optimizers.list_optimizers`, or a function like theirs.
         max_evaluations: most evaluations one architecture may take.
@@ -103,12 +107,14 @@ class Evaluator:
 
     Raises:
         TooLargeError: more qubits than the engine can hold.
-        QasError: settings out of range, or noise, engine or shots where the problem takes none.
+        QasError: settings out of range, noise, engine, shots or an objective where the problem takes none, or shots
+            beside a mitigated objective, which has its own.
     """
 
     problem: BaseProblem
     noise: NoiseModel | None = None
     _: KW_ONLY
+    objective: str | Mapping[str, Any] | type[Scored] | Scored = "noisy"
     engine: str | type[Simulator] | Simulator | None = None
     optimizer: str | Callable[..., Any] = "l-bfgs"
     max_evaluations: int = 200
@@ -120,7 +126,9 @@ class Evaluator:
     def __post_init__(self) -> None:
         whole_number("max_evaluations", self.max_evaluations)
         finite_number("start_noise", self.start_noise, least=0)
-        self.simulator = self.problem.simulator(self.noise, self.engine, self.shots)
+        self.objective = make_objective(self.objective)
+        self.engine_under_noise = self.problem.simulator(self.noise, self.engine, self.shots)
+        self.simulator = scored_by(self.objective, self.engine_under_noise, self.shots)
 
     def evaluate(
         self,
@@ -150,6 +158,7 @@ class Evaluator:
         *,
         max_evaluations: int | None = None,
         exact_start: bool = False,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
         workers: int | None = None,
         ahead: int | None = None,
     ) -> Generator[Evaluation, None, None]:
@@ -163,13 +172,16 @@ class Evaluator:
             circuits: architectures and start angles; taken as they are needed, so that there may be endlessly many.
             rng: a generator for all, or one for each circuit.
             max_evaluations, exact_start: as of `evaluate`, for every circuit.
+            inverse_hessians: one for each circuit, taken after it; None: nothing is known of any.
             workers: threads; None: one for each core that the process may use.
             ahead: circuits taken beyond the one whose result comes next; None: 16 for each thread.
 
         Yields:
             An `Evaluation` for each circuit, in order.
         """
-        return self.optimized(self.jobs(circuits, rng, lambda: max_evaluations, exact_start), workers, ahead)
+        known = repeat(None) if inverse_hessians is None else inverse_hessians
+        jobs = self.jobs(circuits, rng, known, lambda: max_evaluations, exact_start)
+        return self.optimized(jobs, workers, ahead)
 
     # ------------------------------------------------------------------ in two steps
     def workers(self, workers: int | None = None) -> int:
@@ -201,13 +213,15 @@ class Evaluator:
         self,
         circuits: Iterable[Circuit],
         rng: np.random.Generator | Iterable[np.random.Generator],
+        inverse_hessians: Iterable[np.ndarray | None],
         max_evaluations: Callable[[], int | None],
         exact_start: bool,
     ) -> Iterator[Job]:
         """Jobs of many circuits, each made when it is asked for."""
         rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
-        for circuit, generator in zip(circuits, rngs, strict=False):
-            yield self.job(circuit, generator, max_evaluations(), exact_start)
+        for circuit, generator, known in zip(circuits, rngs, inverse_hessians, strict=False):
+            job = self.job(circuit, generator, max_evaluations(), exact_start)
+            yield job._replace(inverse_hessian=known)
 
     def optimized(
         self, jobs: Iterable[Job], workers: int | None = None, ahead: int | None = None
@@ -249,7 +263,8 @@ class Evaluator:
         tasks = []
         for job in jobs:
             try:
-                tasks.append((self.problem.objective(job.circuit, self.simulator), job.start, job.limit))
+                objective = self.problem.objective(job.circuit, self.simulator)
+                tasks.append((objective, job.start, job.limit, job.inverse_hessian))
                 found.append(None)
             except Exception as error:  # raised at the job's turn
                 found.append(error)

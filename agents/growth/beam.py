@@ -51,7 +51,7 @@ class BeamAgent(Agent):
         self.chosen: list[tuple[int, int, float | None]] = []
         """What is tried on this level: a circuit of the beam, an extension, and its first angle, if that is known."""
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.strings else None
-        gates = search.alphabet.placed
+        gates = search.alphabet.moves.placed
         one = [g for g in gates if len(g.qubits) == 1]
         self.extensions: list[tuple[Gate, ...]] = [(g,) for g in gates]
         self.extensions += [(t, g) for t in gates if len(t.qubits) > 1 for g in one if g.qubits[0] in t.qubits]
@@ -133,7 +133,9 @@ class BeamAgent(Agent):
             if angle is not None and count == 1:
                 angles = (angle,)
             grown = grown.insert(len(grown), Gate(gate.name, gate.qubits, angles))
-        short = self.search.problem.simplify(grown)
+        short = self.search.simplify(grown)
+        if self.search.alphabet.native is not None:
+            return short if circuit.key != short.key and len(short) <= self.search.max_gates else None
         if angle is not None:  # of two equal gates around a rotation the first may do nothing here
             return short if len(short) > len(circuit) else None
         return grown if len(short) == len(grown) else None

@@ -1,4 +1,4 @@
-"""The most compact circuits: grow by excitations, lower to native gates, shrink at fixed accuracy."""
+"""The most compact circuits: grow, lower to native gates, evolve and shrink at fixed accuracy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ import numpy as np
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.growth.adapt import AdaptAgent
+from qas.agents.growth.evolution import EvolutionAgent
+from qas.agents.growth.frames import Frame, tapering_of
+from qas.agents.growth.guidance import Guide
+from qas.agents.growth.inserting import InsertionGrowth
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.gates import SEARCH_GATES
 from qas.problems import BaseProblem, require_hamiltonian
-from qas.shrinking import shrinking
+from qas.shrinking import Shrinker, lowered
+from qas.vqe import Evaluation
 
 _ENOUGH = 1 / 3
-"""Of the tolerance: error at which a circuit grows no further."""
+"""Of the tolerance: error at which a circuit of excitations grows no further."""
 _ROOM = 1.1
 """Error allowed to a circuit that misses the tolerance, in terms of what it has."""
+_HOPELESS = 64, 2
+"""CX at which excitations that miss the tolerance are given up: at least, and in terms of the fewest known."""
+_LEAST_EVOLVED = 5_000
+"""Evaluations of a turn of evolution, at least; else as many as all else has taken since the last one."""
+_ABOVE, _BELOW = 2, 8
+"""CX more and fewer than the fewest within the tolerance: the window that evolution works in."""
+_WALKED = 60
+"""CX of the largest circuit that is walked on over others of as many CX."""
+_TURNS = ("insert", "evolve", "outward", "excite")
+"""What is done when no circuit waits to be shrunk."""
 
 
 class _Task(NamedTuple):
@@ -28,24 +43,40 @@ class _Task(NamedTuple):
 
     circuit: Circuit
     tolerance: float
+    frame: int
 
 
 class CompactAgent(Agent):
-    """Grows circuits by ADAPT until they are accurate, and takes gates out of them while they stay so.
+    """Grows circuits until they are accurate, and evolves and shrinks them while they stay so.
 
-    A round grows a circuit by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`) until its error is a
-    third of the tolerance, or nothing is won. Each circuit on the way that meets the tolerance is lowered to rx, ry, rz
-    and cx, which costs an excitation of few basis states a few CX only, and shrunk: CX and rotations are taken out, the
-    cheapest first, and all angles optimized again, while the error stays within the tolerance (see `qas.shrinking`).
-    Rounds after the first grow other circuits.
+    Most work is done on few qubits: where a molecule has symmetries that are strings of Z, qubits are taken away as by
+    `Problem.tapered`, and each circuit found there is one of the problem too, with the qubits taken away computed by
+    CX behind it (see `qas.tapering.Tapering.embedded`). Four kinds of turns follow each other:
+
+    1. A circuit of native gates grows from the reference determinant by the insertions, at any place, that win most
+       energy for their CX (see `qas.agents.growth.inserting.InsertionGrowth`), until it meets the tolerance or nothing
+       is won.
+    2. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
+       about as many CX as the best one within the tolerance, or a few less.
+    3. What is best on few qubits is taken to all of them.
+    4. A circuit grows by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`), and is lowered to rx, ry,
+       rz and cx, which costs an excitation of few basis states a few CX only.
+
+    Each circuit that meets the tolerance with fewer CX than all before, or comes of growth, is shrunk: CX and rotations
+    are taken out, the cheapest first, and all angles optimized again, while the error stays within the tolerance (see
+    `qas.shrinking`). Rounds of growth after the first grow other circuits.
 
     Args:
         tolerance: error that circuits may have, problem's unit; None: the problem's threshold.
         pool, generalized, start, rank, candidates, layers, choices: as of agent ``adapt``.
+        insertions: candidates among insertions that are optimized before the best is kept; 0: nothing grows so.
+        evolve: whether there is evolution.
+        taper: whether symmetries take qubits away.
+        moves: rounds without success after which a small circuit is not walked on while it shrinks.
     """
 
     name: ClassVar[str] = "compact"
-    about: ClassVar[str] = "grows by excitations, lowers to native gates, and shrinks at fixed accuracy"
+    about: ClassVar[str] = "grows, lowers to native gates, evolves and shrinks at fixed accuracy"
 
     def __init__(
         self,
@@ -58,12 +89,19 @@ class CompactAgent(Agent):
         candidates: int = 20,
         layers: bool = False,
         choices: int = 8,
+        insertions: int = 5,
+        evolve: bool = True,
+        taper: bool = True,
+        moves: int = 5,
     ) -> None:
         self.tolerance = None if tolerance is None else finite_number("the tolerance", tolerance, above=0)
         self.pool, self.generalized, self.start, self.rank = pool, generalized, start, rank
         self.candidates = whole_number("candidates", candidates)
         self.layers = layers
         self.choices = whole_number("choices", choices)
+        self.insertions = whole_number("insertions", insertions, 0)
+        self.evolve, self.taper = bool(evolve), bool(taper)
+        self.moves = whole_number("moves", moves, 0)
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -92,44 +130,169 @@ class CompactAgent(Agent):
         self.rng = search.rng(2)
         self.growth = self._adapt()
         self.growth.prepare(search)
+        tapering = tapering_of(problem) if self.taper else None
+        self.frames = [Frame(self)] if tapering is None else [Frame(self, tapering), Frame(self)]
+        """where insertions and evolution work, and the problem's own qubits last; one frame may be both"""
+        inner = self.frames[0].search
+        guide = Guide.fitting(inner.alphabet, inner.meter)
+        self.insertion = None
+        if guide is not None and self.insertions:
+            self.insertion = InsertionGrowth(inner, guide, search.rng(3), self.insertions, self.choices)
+        self.evolution = EvolutionAgent()
+        self.evolution.prepare(inner)
         self.waiting: deque[_Task] = deque()
+        self.shrinker: Shrinker | None = None
+        self.turn, self.until = 0, 0
+        """of `_TURNS`, and evaluations at which a turn of evolution ends; 0: it has not begun"""
+        self.since = 0
+        """evaluations when the last turn of evolution ended"""
+        self.best: list[int | None] = [None] * len(self.frames)
+        """fewest CX within the tolerance, in each frame"""
+        self.taken_out: int | None = None
+        """CX of the last circuit that was taken to all qubits"""
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
+        turns = {
+            "insert": self._insert,
+            "evolve": self._evolve,
+            "outward": self._take_outward,
+            "excite": self._excite,
+        }
         while True:
             self.search.safe_point(self)
             if self.waiting:
                 self._shrink(self.waiting[0])
                 self.waiting.popleft()
-            else:
-                self._grow()
+            elif turns[_TURNS[self.turn]]():
+                self.turn = (self.turn + 1) % len(_TURNS)
 
-    def _grow(self) -> None:
-        """One operator more; a circuit that is to be shrunk waits for it."""
-        growth = self.growth
+    def _insert(self) -> bool:
+        """One insertion more; whether the turn is over."""
+        growth = self.insertion
+        if growth is None:
+            return True
+        found = growth.step()
+        if found is None:
+            return True
+        self._found(found, 0)
+        if found.error > self.bound:
+            return False
+        self._shrink_later(found.circuit, 0)
+        growth.restart()
+        return True
+
+    def _evolve(self) -> bool:
+        """A step of evolution; whether the turn is over."""
+        if not self.evolve:
+            return True
+        meter = self.search.meter
+        if not self.until:
+            self.until = meter.evaluations + max(_LEAST_EVOLVED, meter.evaluations - self.since)
+        fewest = self.best[0]
+        self.evolution.window = None if fewest is None else (fewest - max(_BELOW, fewest // 10), fewest + _ABOVE)
+        self.evolution.step()
+        if meter.evaluations >= self.until:
+            self.until, self.since = 0, meter.evaluations
+            self._choose_evolved()
+            return True
+        return False
+
+    def _choose_evolved(self) -> None:
+        """The smallest circuit within the tolerance that evolution has is shrunk."""
+        accurate = [circuit for circuit, error in self.evolution.leaders if error <= self.bound]
+        if accurate:
+            self._shrink_later(accurate[0], 0)
+
+    def _take_outward(self) -> bool:
+        """What is best on few qubits is shrunk on all of them; the turn is over at once."""
+        accurate = [circuit for circuit, error in self.evolution.leaders if error <= self.bound]
+        if len(self.frames) > 1 and accurate:
+            circuit = self.frames[0].outward(accurate[0])
+            known = self.best[1]
+            if self.taken_out != accurate[0].two_qubit_gates or (known and circuit.two_qubit_gates < known):
+                self.taken_out = accurate[0].two_qubit_gates
+                self._shrink_later(circuit, 1)
+        return True
+
+    def _excite(self) -> bool:
+        """One operator more; whether the turn is over."""
+        growth, last = self.growth, len(self.frames) - 1
         before, error = growth.circuit, growth.error
         growth.step()
         if growth.circuit is None:
             if before is not None and before.n_angles and error > self.bound:
-                self.waiting.append(_Task(before, _ROOM * error))
-        elif growth.error <= self.bound:
-            self.waiting.append(_Task(growth.circuit, self.bound))
-            if growth.error <= _ENOUGH * self.bound:
-                growth.restart()
+                self._shrink_later(before, last, _ROOM * error)
+            return True
+        if growth.error <= self.bound:
+            self._shrink_later(growth.circuit, last)
+        done = growth.error <= _ENOUGH * self.bound
+        least, times = _HOPELESS
+        fewest = self.best[last]
+        done |= fewest is not None and growth.circuit.two_qubit_gates > max(least, times * fewest)
+        if done:
+            growth.restart()
+        return done
 
+    def _shrink_later(self, circuit: Circuit, frame: int, tolerance: float | None = None) -> None:
+        self.waiting.append(_Task(circuit, self.bound if tolerance is None else tolerance, frame))
+
+    def _found(self, found: Evaluation, frame: int) -> None:
+        """Note a circuit, and let it breed if it is where evolution works."""
+        count, known = found.circuit.two_qubit_gates, self.best[frame]
+        if found.error <= self.bound and (known is None or count < known):
+            self.best[frame] = count
+        if frame == 0 and self.evolve:
+            self.evolution.welcome(found)
+
+    # ------------------------------------------------------------------ shrinking
     def _shrink(self, task: _Task) -> None:
-        with closing(shrinking(task.circuit, self.meter, task.tolerance, self.rng)) as steps:
-            for _ in steps:
-                pass  # the meter has shown it to the record
+        shrinker = self.shrinker
+        if shrinker is None:
+            meter = self.frames[task.frame].meter
+            start = lowered(task.circuit, meter, task.tolerance, self.rng)
+            self._found(start, task.frame)
+            shrinker = self.shrinker = self._shrinker(start, task)
+        with closing(shrinker.run()) as steps:
+            for found in steps:  # the meter has shown it to the record
+                self._found(found, task.frame)
+        self.shrinker = None
+
+    def _shrinker(self, start: Evaluation, task: _Task) -> Shrinker:
+        moves = self.moves if start.circuit.two_qubit_gates <= _WALKED else 0
+        meter = self.frames[task.frame].meter
+        return Shrinker(start, meter, task.tolerance, self.rng, moves=moves, pause=lambda: self.search.safe_point(self))
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         growth, arrays = self.growth.state()
-        waiting = [[task.circuit.to_list(), task.tolerance] for task in self.waiting]
-        return {"growth": growth, "rng": rng_state(self.rng), "waiting": waiting}, arrays
+        waiting = [[task.circuit.to_list(), task.tolerance, task.frame] for task in self.waiting]
+        evolution, _ = self.evolution.state()
+        state = {
+            "growth": growth,
+            "insertion": None if self.insertion is None else self.insertion.state(),
+            "evolution": evolution | {"window": self.evolution.window},
+            "rng": rng_state(self.rng),
+            "waiting": waiting,
+            "shrinker": None if self.shrinker is None else self.shrinker.state(),
+            "turn": [self.turn, self.until, self.since, self.taken_out],
+            "best": self.best,
+        }
+        return state, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.growth.restore(state["growth"], arrays)
+        if self.insertion is not None:
+            self.insertion.restore(state["insertion"])
+        self.evolution.restore(state["evolution"], {})
         self.rng = restore_rng(state["rng"])
-        n = self.search.problem.n_qubits
-        self.waiting = deque(_Task(Circuit(n, gates), float(tolerance)) for gates, tolerance in state["waiting"])
+        tasks = ((gates, float(tolerance), int(frame)) for gates, tolerance, frame in state["waiting"])
+        self.waiting = deque(_Task(Circuit(self.frames[f].n_qubits, gates), t, f) for gates, t, f in tasks)
+        self.turn, self.until, self.since, self.taken_out = state["turn"]
+        self.best = list(state["best"])
+        self.shrinker = None
+        if state["shrinker"] is not None:
+            task = self.waiting[0]
+            start = Evaluation(task.circuit, 0.0, 0.0, 0)
+            self.shrinker = self._shrinker(start, task)
+            self.shrinker.restore(state["shrinker"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Guide, Study, edited, rotation_costs
+from qas.agents.growth.guidance import Curvature, Guide, Study, edited
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
@@ -39,9 +41,30 @@ class _Member:
     error: float
     costs: list[float] = field(default_factory=list)
     """estimated rise of the energy without each gate that has angles; kept where the search is guided"""
-    paid: bool = False
-    """its study has been counted"""
+    paid: list[str] = field(default_factory=list)
+    """what has been counted of what was found out of it"""
+    spent: dict[str, int] = field(default_factory=dict)
+    """evaluations that each of it took"""
+    curvature: Curvature | None = None
+    """what its optimization learned; kept where the search is guided"""
     study: Study | None = None
+    removal: np.ndarray | None = None
+    """float64 (n_gates,): estimated rise of the energy without each gate"""
+
+    def inherited(self, child: Circuit) -> np.ndarray | None:
+        """The inverse Hessian that a child begins with."""
+        return None if self.curvature is None else self.curvature.inherited(self.circuit, child)
+
+
+class _Child(NamedTuple):
+    circuit: Circuit
+    parent: _Member
+    used: tuple[str, ...] = ()
+    """what was used of what was found out of the parent"""
+
+
+_Start = tuple[Circuit, "np.ndarray | None"]
+"""A circuit, and the inverse Hessian that it begins with."""
 
 
 class EvolutionAgent(Agent):
@@ -81,22 +104,40 @@ class EvolutionAgent(Agent):
         self.rng = search.rng(1)
         self.drawn = DrawnAhead(self.rng)
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
-        self._trying: deque[tuple[str, _Member | None]] = deque()
-        """Keys of the children whose results are to come, and parents that were studied for them."""
+        self._trying: deque[_Child] = deque()
+        """Children whose results are to come."""
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
-        placed = search.alphabet.placed
+        self.window: tuple[int, int] | None = None
+        """fewest two-qubit gates of parents, and most of children; None: any"""
+        self.moves = search.alphabet.moves
+        """what circuits are changed by"""
+        placed = self.moves.placed
         self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
         self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        if not self.cells:
-            self._seed()
         while True:
             self.search.safe_point(self)
+            self.step()
+
+    def step(self) -> None:
+        """Begin a population, or breed until it changes."""
+        if self.cells:
             self._breed()
+        else:
+            self._seed()
+
+    def welcome(self, found: Evaluation) -> None:
+        """Take in a circuit whose angles are optimized."""
+        self._insert(self._member(found))
+
+    @property
+    def leaders(self) -> list[tuple[Circuit, float]]:
+        """The best circuit of every number of two-qubit gates, fewest first, and its error."""
+        return [(self.cells[two][0].circuit, self.cells[two][0].error) for two in sorted(self.cells)]
 
     def _seed(self) -> None:
         """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
@@ -104,8 +145,10 @@ class EvolutionAgent(Agent):
         self._offer(Circuit(n))
         layer = [self._gate(a) for a in self._one]
         for _ in range(3):
-            if 0 < len(layer) <= self.search.max_gates:
-                self._offer(Circuit(n, layer))
+            start = Circuit(n, layer)
+            start = start if self.search.alphabet.native is None else self.search.simplify(start)
+            if 0 < len(start) <= self.search.max_gates:
+                self._offer(start)
 
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
@@ -117,9 +160,9 @@ class EvolutionAgent(Agent):
         with closing(self._judged(self._children())) as results:
             for found in results:
                 self.drawn.settle()
-                key, studied = self._trying.popleft()
-                self._count(key)
-                self._pay(studied)
+                child = self._trying.popleft()
+                self._count(child.circuit.key)
+                self._pay(child.parent, child.used)
                 member = self._member(found)
                 before = list(self._cell(member))
                 leader = member if self._insert(member) else None
@@ -131,11 +174,11 @@ class EvolutionAgent(Agent):
         if leader is not None:
             self._prune(leader)
 
-    def _children(self) -> Iterator[Circuit]:
+    def _children(self) -> Iterator[_Start]:
         self.drawn.mark()
         while True:
             refused = 0 if self._trying else self.refused
-            while self._refuses((made := self._child())[0]):
+            while self._refuses((child := self._child()).circuit):
                 refused += 1
                 if refused >= 1000 and self._trying:
                     return  # what comes next depends on what is tried by then
@@ -144,61 +187,76 @@ class EvolutionAgent(Agent):
                     # A small space is exhausted: without another round the budget would never be used up.
                     self.tried.clear()
                     self.refused = refused = 0
-            child, studied = made
-            self._trying.append((child.key, studied))
-            yield child
+            self._trying.append(child)
+            yield self._shaken(child.circuit), child.parent.inherited(child.circuit)
             self.drawn.mark()
 
-    def _child(self) -> tuple[Circuit, _Member | None]:
-        """A child, and its parent if that was studied for it."""
+    def _child(self) -> _Child:
         parent, guide = self._choose_parent(), self.guide
         if guide is None:
-            return self.search.problem.simplify(self._mutated(parent.circuit)), None
-        blind = not len(parent.circuit) or self.rng.random() < self.blind
-        child = self._mutated(parent.circuit) if blind else self._guided(guide, parent)
-        if self.rng.random() < _SHAKEN:
-            child = child.with_angles(child.angles + self.rng.normal(scale=0.1, size=child.n_angles))
-        return self.search.problem.simplify(child), None if blind else parent
+            return _Child(self.search.simplify(self._mutated(parent.circuit)), parent)
+        used: tuple[str, ...] = ()
+        if not len(parent.circuit) or self.rng.random() < self.blind:
+            child = self._mutated(parent.circuit)
+        else:
+            child, used = self._guided(guide, parent)
+        return _Child(self.search.simplify(child), parent, used)
+
+    def _shaken(self, circuit: Circuit) -> Circuit:
+        if self.guide is None or self.rng.random() >= _SHAKEN:
+            return circuit
+        return circuit.with_angles(circuit.angles + self.rng.normal(scale=0.1, size=circuit.n_angles))
 
     def _mutated(self, circuit: Circuit) -> Circuit:
         for _ in range(1 + self.rng.poisson(self.changes)):
             circuit = self._mutate(circuit)
         return circuit
 
-    def _guided(self, guide: Guide, parent: _Member) -> Circuit:
+    def _guided(self, guide: Guide, parent: _Member) -> tuple[Circuit, tuple[str, ...]]:
         """Insertions drawn by slope, a few cheap gates deleted in exchange or not; or such a deletion alone."""
-        study, rng = self._study(guide, parent), self.rng
-        kind = rng.random()
+        rng, kind = self.rng, self.rng.random()
         deleted: set[int] = set()
         inserted: list[tuple[int, tuple[Gate, ...]]] = []
         if kind < _DELETE + _EXCHANGE:
-            cheapest = np.argsort(study.costs, kind="stable").tolist()
+            cheapest = np.argsort(self._removal(guide, parent), kind="stable").tolist()
             for _ in range(1 + rng.poisson(0.3)):
                 deleted.add(cheapest[min(int(rng.geometric(0.25)), len(cheapest)) - 1])
         if kind >= _DELETE:
+            study = self._study(guide, parent)
             for _ in range(1 + rng.poisson(self.changes)):
                 choices = (study.local, study.entangling)[:: 1 if rng.random() < _LOCAL else -1]
                 inserted += [guide.draw(choice, rng) for choice in choices if choice.found][:1]
-        return edited(parent.circuit, deleted, inserted)
+        used = ("removal",) * bool(deleted) + ("study",) * (kind >= _DELETE)
+        return edited(parent.circuit, deleted, inserted, native=guide.native), used
 
     def _study(self, guide: Guide, member: _Member) -> Study:
         if member.study is None:
-            member.study = guide.study(member.circuit, member.costs)
+            member.study = guide.study(member.circuit)
+            member.spent["study"] = member.study.evaluations
         return member.study
 
-    def _pay(self, member: _Member | None) -> None:
-        """Count a study at the first child that came of it: children ahead of their turn may come to nothing."""
-        if member is not None and member.study is not None and not member.paid:
-            member.paid = True
-            self.meter.spend(member.study.evaluations)
+    def _removal(self, guide: Guide, member: _Member) -> np.ndarray:
+        if member.removal is None:
+            member.removal, member.spent["removal"] = guide.deletion_costs(member.circuit, member.costs)
+        return member.removal
+
+    def _pay(self, member: _Member, used: Iterable[str]) -> None:
+        """Count what was found out at the first child that it was used for: children ahead may come to nothing."""
+        for each in used:
+            if each not in member.paid:
+                member.paid.append(each)
+                self.meter.spend(member.spent[each])
 
     def _member(self, found: Evaluation) -> _Member:
-        costs = [] if self.guide is None else rotation_costs(found.circuit, found.inverse_hessian)
-        return _Member(found.circuit, found.error, costs)
+        if self.guide is None:
+            return _Member(found.circuit, found.error)
+        costs = self.guide.angle_costs(found.circuit, found.inverse_hessian)
+        return _Member(found.circuit, found.error, costs, curvature=Curvature.of(found))
 
     def _refuses(self, child: Circuit) -> bool:
-        times = self.tried.get(child.key, 0) + sum(key == child.key for key, _ in self._trying)
-        return len(child) > self.search.max_gates or times >= 2
+        times = self.tried.get(child.key, 0) + sum(child.key == other.circuit.key for other in self._trying)
+        many = self.window is not None and child.two_qubit_gates > self.window[1]
+        return many or len(child) > self.search.max_gates or times >= 2
 
     def _count(self, key: str) -> None:
         self.refused = 0
@@ -207,7 +265,8 @@ class EvolutionAgent(Agent):
             self.tried.clear()
 
     def _choose_parent(self) -> _Member:
-        cells = sorted(self.cells)
+        low, high = self.window or (0, math.inf)
+        cells = [two for two in sorted(self.cells) if low <= two <= high] or [min(self.cells)]
         # Cells that beat all smaller ones lead; the others are picked now and then.
         leading, lowest = [], np.inf
         for cell in cells:
@@ -276,31 +335,40 @@ class EvolutionAgent(Agent):
     def _deletions(self, member: _Member) -> Generator[Evaluation, None, None]:
         """What is left of a circuit without one of its gates: the cheapest few, or all in random order."""
 
-        def shorter() -> Iterator[Circuit]:
+        def shorter() -> Iterator[_Start]:
             self.drawn.mark()
             for index in order:
-                yield self.search.problem.simplify(circuit.delete(int(index)))
+                less = self.search.simplify(edited(circuit, {int(index)}, (), native=native))
+                yield less, member.inherited(less)
                 self.drawn.mark()
 
-        circuit = member.circuit
+        circuit, native = member.circuit, self.search.alphabet.native is not None
         if self.guide is None:
             order = self.rng.permutation(len(circuit))
         else:
-            order = np.argsort(self._study(self.guide, member).costs, kind="stable")[:_PRUNED]
-            self._pay(member)
+            order = np.argsort(self._removal(self.guide, member), kind="stable")[:_PRUNED]
+            self._pay(member, ("removal",))
         return self._judged(shorter(), max_evaluations=60)
 
     def _judged(
-        self, circuits: Iterator[Circuit], max_evaluations: int | None = None
+        self, starts: Iterator[_Start], max_evaluations: int | None = None
     ) -> Generator[Evaluation, None, None]:
         """Evaluations of circuits of which the first that is good makes those behind it void."""
+        known: deque[np.ndarray | None] = deque()
+
+        def circuits() -> Iterator[Circuit]:
+            for circuit, inverse in starts:
+                known.append(inverse)
+                yield circuit
+
         size = 1 << self.search.problem.n_qubits * (1 if self.search.noise is None else 2)
         workers = worker_count() if size >= _WORTH_IT else 1
         return self.meter.evaluate_many(
-            circuits,
+            circuits(),
             self.rng,
             max_evaluations=max_evaluations,
             exact_start=self.guide is not None,
+            inverse_hessians=(known.popleft() for _ in itertools.count()),
             tidy=True,
             workers=workers,
             ahead=workers + 1,
@@ -308,7 +376,7 @@ class EvolutionAgent(Agent):
 
     # ------------------------------------------------------------------ changes
     def _gate(self, action: int) -> Gate:
-        gate = self.search.alphabet.gate(action)
+        gate = self.moves.gate(action)
         count = gate_spec(gate.name).n_angles
         return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
 
@@ -321,7 +389,7 @@ class EvolutionAgent(Agent):
         if kind < 0.4 and self._two:
             return self._insert_block(circuit, int(rng.integers(size + 1)))
         if kind < 0.6:
-            return circuit.delete(int(rng.integers(size)))
+            return edited(circuit, {int(rng.integers(size))}, (), native=self.search.alphabet.native is not None)
         index = int(rng.integers(size))
         gate = circuit[index]
         if kind < 0.8:
@@ -339,7 +407,7 @@ class EvolutionAgent(Agent):
         """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
         two = self._gate(self._pick(self._two))
         circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.search.alphabet.gate(a).qubits[0] in two.qubits]
+        near = [a for a in self._one if self.moves.gate(a).qubits[0] in two.qubits]
         if near:
             circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
             if self.rng.random() < 0.5:
@@ -349,15 +417,25 @@ class EvolutionAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         cells = [
-            [two, [[m.circuit.to_list(), m.error, m.costs, m.paid] for m in members]]
+            [two, [[m.circuit.to_list(), m.error, m.costs, m.paid, m.curvature is not None] for m in members]]
             for two, members in self.cells.items()
         ]
-        return {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}, {}
+        known = [m.curvature.packed for members in self.cells.values() for m in members if m.curvature is not None]
+        state = {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}
+        return state, {"curvatures": np.concatenate(known)} if known else {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         self.rng = restore_rng(state["rng"])
         self.drawn = DrawnAhead(self.rng)
-        self.cells = {two: [_Member(Circuit(n, c), *known) for c, *known in members] for two, members in state["cells"]}
+        self.cells, rest = {}, arrays.get("curvatures", np.empty(0, dtype=np.float32))
+        for two, members in state["cells"]:
+            self.cells[two] = []
+            for gates, error, costs, paid, known in members:
+                member = _Member(Circuit(n, gates), error, costs, paid)
+                if known:
+                    size = member.circuit.n_angles * (member.circuit.n_angles + 1) // 2
+                    member.curvature, rest = Curvature(rest[:size]), rest[size:]
+                self.cells[two].append(member)
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
         self.refused = int(state["refused"])

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
 from qas.meter import Meter
+from qas.native import middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import wrapped
+from qas.vqe import Evaluation
 
 _KEPT = 256
 """Insertions remembered of one circuit, of each kind."""
@@ -101,19 +103,60 @@ def _conjugated(clifford: Gate, rotation: Gate) -> tuple[dict[int, str], float]:
     raise AssertionError("a Clifford gate carries Pauli strings to Pauli strings")
 
 
-class Found(NamedTuple):
-    """An insertion with its place and slope."""
+class Block(NamedTuple):
+    """Rotations that commute, made at once: one, or two between the same pair of equal Clifford gates."""
+
+    columns: tuple[int, ...]
+    """strings turned about, by their number"""
+    ways: tuple[tuple[Insertion, ...], ...]
+    """the same block, made differently; an insertion for each string"""
+
+    @property
+    def two_qubit_gates(self) -> int:
+        return self.ways[0][0].two_qubit_gates
+
+
+def blocks_of(ways: Sequence[Sequence[Insertion]]) -> list[Block]:
+    """Blocks of all rotations, and of pairs of them that share their two-qubit gates; then not of one of the two alone.
+
+    Two CX can turn about two strings at once, one by a rotation on each qubit between them.
+
+    Args:
+        ways: for each string how to turn about it.
+    """
+    found: dict[tuple[int, ...], list[tuple[Insertion, ...]]] = {}
+    between: dict[tuple[Gate, ...], tuple[list[tuple[int, Insertion]], list[tuple[int, Insertion]]]] = {}
+    for column, way in ((column, way) for column, each in enumerate(ways) for way in each):
+        if way.before:
+            sides = between.setdefault(way.before, ([], []))
+            sides[way.before[0].qubits.index(way.rotation.qubits[0])].append((column, way))
+        else:
+            found.setdefault((column,), []).append((way,))
+    for first, second in between.values():
+        together = list(itertools.product(first, second)) if first and second else [(each,) for each in first or second]
+        for pair in together:
+            chosen = sorted(pair, key=lambda each: each[0])
+            found.setdefault(tuple(c for c, _ in chosen), []).append(tuple(w for _, w in chosen))
+    return [Block(columns, tuple(each)) for columns, each in found.items()]
+
+
+class Place(NamedTuple):
+    """A block with its place in a circuit and the slopes there."""
 
     position: int
-    ways: Sequence[Insertion]
-    """the same rotation, made differently"""
-    slope: float
+    block: Block
+    slopes: tuple[float, ...]
+
+    @property
+    def promise(self) -> float:
+        """Sum of squared slopes, for each two-qubit gate."""
+        return sum(slope**2 for slope in self.slopes) / max(1, self.block.two_qubit_gates)
 
 
 class Choice(NamedTuple):
-    """Insertions of one kind, those of largest slope for their two-qubit gates first."""
+    """Insertions of one kind, the most promising ones first."""
 
-    found: list[Found]
+    found: Sequence[Place]
     heap: np.ndarray  # float64 (found,): running sum of what they are drawn by
 
 
@@ -125,10 +168,38 @@ class Study:
     """rotations on one qubit"""
     entangling: Choice
     """rotations with two-qubit gates"""
-    costs: np.ndarray
-    """float64 (n_gates,): estimated rise of the energy without each gate"""
     evaluations: int
     """calls of the objective this took; a sweep counts as one"""
+
+
+class _Table(NamedTuple):
+    """Blocks of one kind by the columns of their slopes."""
+
+    blocks: list[Block]
+    first: np.ndarray  # int64 (blocks,)
+    second: np.ndarray  # int64 (blocks,): the column behind the last one, of zeros, where there is one string alone
+    weight: np.ndarray  # float64 (blocks,): one over the two-qubit gates
+    qubits: np.ndarray  # float32 (blocks, qubits): 1 where they are acted on
+
+
+class _Places(Sequence[Place]):
+    """Places of blocks of a table, each made when it is looked at, and others behind them."""
+
+    def __init__(self, table: _Table, slopes: np.ndarray, chosen: np.ndarray, more: Sequence[Place]) -> None:
+        self.blocks, self.more = table.blocks, more
+        self.position, self.block = np.divmod(chosen, max(1, len(table.blocks)))
+        self.slopes = np.stack(
+            [slopes[self.position, each[self.block]] for each in (table.first, table.second)], axis=1
+        )
+
+    def __len__(self) -> int:
+        return len(self.block) + len(self.more)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index >= len(self.block):
+            return self.more[index - len(self.block)]
+        block = self.blocks[self.block[index]]
+        return Place(int(self.position[index]), block, tuple(self.slopes[index].tolist()[: len(block.columns)]))
 
 
 class Guide:
@@ -146,13 +217,30 @@ class Guide:
 
     def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
+        self.native = alphabet.native is not None
+        """gates are left out as `qas.native.remaining` says"""
+        alphabet = alphabet.moves
         ways = pauli_insertions(alphabet)
         self.strings = tuple(ways)
         self.ways = tuple(ways.values())
-        self.local = np.array([not found[0].two_qubit_gates for found in self.ways], dtype=bool)
+        blocks = blocks_of(self.ways)
+        self.tables = [self._table([each for each in blocks if bool(each.two_qubit_gates) == two]) for two in (0, 1)]
         self.heads = {head: fans(alphabet, head) for head in range(self.n_qubits)}
         self.weight = problem.spread / 2 or 1.0
-        self._known: dict[frozenset[int], tuple[tuple[str, ...], list[list[Insertion]]]] = {}
+        self._known: dict[frozenset[int], tuple[tuple[str, ...], list[Block]]] = {}
+
+    def _table(self, blocks: list[Block]) -> _Table:
+        nothing = len(self.strings)
+        qubits = np.zeros((len(blocks), self.n_qubits), dtype=np.float32)
+        for row, block in zip(qubits, blocks, strict=True):
+            row[[q for way in block.ways[0] for gate in way.gates(0.0) for q in gate.qubits]] = 1.0
+        return _Table(
+            blocks,
+            np.array([block.columns[0] for block in blocks], dtype=np.int64),
+            np.array([(*block.columns, nothing)[1] for block in blocks], dtype=np.int64),
+            np.array([1.0 / max(1, block.two_qubit_gates) for block in blocks]),
+            qubits,
+        )
 
     @classmethod
     def fitting(cls, alphabet: Alphabet, meter: Meter) -> Guide | None:
@@ -163,115 +251,209 @@ class Guide:
         guide = cls(alphabet, meter.problem, meter.simulator)
         return guide if guide.strings else None
 
-    def study(self, circuit: Circuit, rotation_costs: Sequence[float]) -> Study:
-        """A sweep of slopes, one at each end for fans, and the energy without each gate that has no angle.
-
-        Args:
-            rotation_costs: rises for the gates with angles, in their order.
-        """
+    def study(self, circuit: Circuit) -> Study:
+        """A sweep of slopes, and one at each end for fans."""
         slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.strings)
-        found = [*self._largest(slopes, self.local), *self._largest(slopes, ~self.local)]
-        calls = 1
-        everywhere = frozenset(range(self.n_qubits))
-        ends = {0: everywhere, len(circuit): everywhere.difference(*(gate.qubits for gate in circuit))}
-        for position, ground in ends.items():
-            strings, ways = self._fans_of(ground)
-            if strings:
-                found += self._fans(circuit, position, strings, ways)
-                calls += 1
-        kinds = [[each for each in found if bool(each.ways[0].two_qubit_gates) == two] for two in (False, True)]
-        local, entangling = (_choice(kind, _FLAT * self.weight) for kind in kinds)
-        costs, fixed = self._costs(circuit, rotation_costs)
-        return Study(local, entangling, costs, calls + fixed)
+        slopes = np.append(slopes, np.zeros((len(slopes), 1)), axis=1)
+        fans, calls = self._fans_at_ends(circuit)
+        new = self._differ(circuit)
+        local, entangling = (
+            self._choice(t, slopes, new, more) for t, more in zip(self.tables, ((), fans), strict=True)
+        )
+        return Study(local, entangling, 1 + calls)
 
     def append_gains(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
         """Gains and best angles of rotations about `strings` at the end; see `Simulator.append_gains`."""
         return self.simulator.append_gains(circuit, self.hamiltonian, self.strings)
 
-    def _costs(self, circuit: Circuit, rotation_costs: Sequence[float]) -> tuple[np.ndarray, int]:
-        known = iter(rotation_costs)
-        costs = np.array([next(known) if gate.angles else math.nan for gate in circuit])
+    def angle_costs(self, circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+        """What `deletion_costs` is told; see `rotation_costs` and `pulse_costs`."""
+        return (pulse_costs if self.native else rotation_costs)(circuit, inverse_hessian)
+
+    def deletion_costs(self, circuit: Circuit, angle_costs: Sequence[float | None]) -> tuple[np.ndarray, int]:
+        """Estimated rise of the energy without each gate, and the calls of the objective this took.
+
+        Gates of which nothing is known are left out in turn, which costs an evaluation each.
+
+        Args:
+            angle_costs: rises that are known from angles, None for those that are not; one for each gate.
+        """
+        costs = np.array([math.nan if cost is None else cost for cost in angle_costs])
         fixed = np.flatnonzero(np.isnan(costs)).tolist()
         if fixed:
-            energy = self.simulator.expectation(circuit, self.hamiltonian)
-            costs[fixed] = [
-                self.simulator.expectation(circuit.delete(index), self.hamiltonian) - energy for index in fixed
-            ]
+            circuits = [circuit, *(edited(circuit, {index}, (), native=self.native) for index in fixed)]
+            energies = self.simulator.expectation_many(circuits, self.hamiltonian, workers=1)
+            costs[fixed] = energies[1:] - energies[0]
         return costs, len(fixed)
 
-    def _largest(self, slopes: np.ndarray, columns: np.ndarray) -> list[Found]:
-        chosen = np.flatnonzero(columns)
-        values = slopes[:, chosen].ravel()
-        order = np.argsort(-np.abs(values), kind="stable")[:_KEPT].tolist()
-        places = (divmod(k, len(chosen)) for k in order)
-        return [
-            Found(position, self.ways[chosen[column]], float(values[k]))
-            for k, (position, column) in zip(order, places, strict=True)
-        ]
+    def _differ(self, circuit: Circuit) -> np.ndarray:
+        """Whether a gate on a qubit is another one here than before the gate in front: float32, (positions, qubits)."""
+        new = np.zeros((len(circuit) + 1, self.n_qubits), dtype=np.float32)
+        new[0] = 1.0
+        for position, gate in enumerate(circuit.gates, 1):
+            new[position, list(gate.qubits)] = 1.0
+        return new
 
-    def _fans(
-        self, circuit: Circuit, position: int, strings: tuple[str, ...], ways: list[list[Insertion]]
-    ) -> list[Found]:
-        slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])[0]
-        return [Found(position, way, slope) for way, slope in zip(ways, slopes.tolist(), strict=True)]
+    def _choice(self, table: _Table, slopes: np.ndarray, new: np.ndarray, more: Sequence[Place]) -> Choice:
+        """The most promising blocks, once where they could stand at several places, and some others."""
+        squares = slopes**2
+        promise = (squares[:, table.first] + squares[:, table.second]) * table.weight
+        promise[new @ table.qubits.T == 0] = 0.0
+        values = promise.ravel()
+        best = np.argpartition(-values, _KEPT)[:_KEPT] if len(values) > _KEPT else np.arange(len(values))
+        best = best[np.argsort(-values[best], kind="stable")]
+        best = best[values[best] > (_FLAT * self.weight) ** 2]
+        drawn_by = [*values[best].tolist(), *(place.promise for place in more)]
+        return Choice(_Places(table, slopes, best, more), np.cumsum(drawn_by))
 
-    def _fans_of(self, ground: frozenset[int]) -> tuple[tuple[str, ...], list[list[Insertion]]]:
+    def _fans_at_ends(self, circuit: Circuit) -> tuple[list[Place], int]:
+        """Fans before the first gate and after the last one, and the sweeps this took."""
+        everywhere = frozenset(range(self.n_qubits))
+        ends = {0: everywhere, len(circuit): everywhere.difference(*(gate.qubits for gate in circuit))}
+        found, calls = [], 0
+        for position, ground in ends.items():
+            strings, blocks = self._fans_of(ground)
+            if strings:
+                slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])
+                found += [Place(position, b, (s,)) for b, s in zip(blocks, slopes[0].tolist(), strict=True)]
+                calls += 1
+        return [each for each in found if each.promise > (_FLAT * self.weight) ** 2], calls
+
+    def _fans_of(self, ground: frozenset[int]) -> tuple[tuple[str, ...], list[Block]]:
         """One string for each set of qubits, since all heads in |0⟩ do the same there."""
         if ground not in self._known:
-            sets: dict[frozenset[int], tuple[str, list[Insertion]]] = {}
+            sets: dict[frozenset[int], tuple[str, list[tuple[Insertion, ...]]]] = {}
             for head in sorted(ground):
                 for qubits, (string, way) in self.heads[head].items():
-                    sets.setdefault(qubits, (string, []))[1].append(way)
-            self._known[ground] = tuple(string for string, _ in sets.values()), [ways for _, ways in sets.values()]
+                    sets.setdefault(qubits, (string, []))[1].append((way,))
+            blocks = [Block((k,), tuple(ways)) for k, (_, ways) in enumerate(sets.values())]
+            self._known[ground] = tuple(string for string, _ in sets.values()), blocks
         return self._known[ground]
 
     def draw(self, choice: Choice, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
-        """(position, gates) of an insertion drawn by its promise, its first angle a step downhill."""
+        """(position, gates) of an insertion drawn by its promise, its first angles steps downhill."""
         total = choice.heap[-1]
         drawn = min(int(np.searchsorted(choice.heap, rng.random() * total, side="right")), len(choice.heap) - 1)
-        found = choice.found[drawn]
-        way = found.ways[int(rng.integers(len(found.ways)))]
-        step = -found.slope * self.n_qubits / self.weight
-        angle = math.copysign(min(max(abs(step), 1e-3), _FARTHEST), step)
-        return found.position, way.gates(angle)
+        return self.made(choice.found[drawn], rng)
+
+    def made(self, place: Place, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
+        """(position, gates) of an insertion in one of its ways, its first angles steps downhill."""
+        way = place.block.ways[int(rng.integers(len(place.block.ways)))]
+        return place.position, gates_of(way, [self._step(slope) for slope in place.slopes])
+
+    def _step(self, slope: float) -> float:
+        if abs(slope) <= _FLAT * self.weight:
+            return 0.0
+        step = -slope * self.n_qubits / self.weight
+        return math.copysign(min(max(abs(step), 1e-3), _FARTHEST), step)
 
 
-def _promise(found: Found) -> float:
-    """Squared slope for each two-qubit gate."""
-    return found.slope**2 / max(1, found.ways[0].two_qubit_gates)
+def gates_of(way: tuple[Insertion, ...], angles: Sequence[float]) -> tuple[Gate, ...]:
+    """The gates of a block at angles of its rotations."""
+    turns = [i.rotation.with_angles((i.sign * angle,)) for i, angle in zip(way, angles, strict=True)]
+    return (*way[0].before, *turns, *way[0].after)
 
 
-def _choice(found: list[Found], flat: float) -> Choice:
-    """The most promising insertions, those with slopes up to `flat` left out."""
-    kept = sorted((each for each in found if abs(each.slope) > flat), key=_promise, reverse=True)[:_KEPT]
-    return Choice(kept, np.cumsum([_promise(each) for each in kept]))
+def edited(
+    circuit: Circuit,
+    deleted: Collection[int],
+    inserted: Iterable[tuple[int, tuple[Gate, ...]]],
+    *,
+    native: bool = False,
+) -> Circuit:
+    """A circuit without some of its gates, with others before the positions that its gates had.
 
-
-def edited(circuit: Circuit, deleted: Collection[int], inserted: Iterable[tuple[int, tuple[Gate, ...]]]) -> Circuit:
-    """A circuit without some of its gates, with others before the positions that its gates had."""
+    Args:
+        native: gates are left out as `qas.native.remaining` says.
+    """
     new: dict[int, list[Gate]] = {}
     for position, gates in inserted:
         new.setdefault(position, []).extend(gates)
+    left = (
+        remaining(circuit, deleted)
+        if native and deleted
+        else [None if index in deleted else gate for index, gate in enumerate(circuit.gates)]
+    )
     kept: list[Gate] = []
-    for index, gate in enumerate(circuit.gates):
+    for index, gate in enumerate(left):
         kept += new.get(index, [])
-        if index not in deleted:
+        if gate is not None:
             kept.append(gate)
     return Circuit(circuit.n_qubits, kept + new.get(len(circuit), []))
 
 
-def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float]:
-    """Estimated rise of the energy without each gate that has angles: θ² / 2(H⁻¹), summed over its angles.
+class Curvature(NamedTuple):
+    """An estimated inverse Hessian, in half the digits and one half of the matrix, because many are kept."""
+
+    packed: np.ndarray  # float32 (n (n + 1) / 2,): the lower triangle, row by row
+
+    @classmethod
+    def of(cls, found: Evaluation) -> Curvature | None:
+        """What an optimization left; None where that is nothing, or not of its circuit."""
+        inverse, size = found.inverse_hessian, found.circuit.n_angles
+        if inverse is None or inverse.shape != (size, size) or not size:
+            return None
+        return cls(inverse[np.tril_indices(size)].astype(np.float32))
+
+    def inherited(self, parent: Circuit, child: Circuit) -> np.ndarray | None:
+        """An inverse Hessian for a child, which shares gate objects with its parent; float64, shape (n_angles,) * 2.
+
+        New angles, and those that two gates have become, count as of median curvature and independent.
+        """
+        known = np.zeros((parent.n_angles,) * 2)
+        known[np.tril_indices(len(known))] = self.packed
+        known += np.tril(known, -1).T
+        slots = {id(gate): slot for gate, slot in zip(parent.gates, _slots(parent), strict=True)}
+        rows = [slots.get(id(gate), -len(gate.angles)) + k for gate in child.gates for k in range(len(gate.angles))]
+        old = np.flatnonzero(np.array(rows, dtype=np.int64) >= 0)
+        if not len(old):
+            return None
+        begun = np.diag(np.full(len(rows), np.median(known.diagonal())))
+        from_parent = np.array(rows)[old]
+        begun[np.ix_(old, old)] = known[np.ix_(from_parent, from_parent)]
+        return begun
+
+
+def _slots(circuit: Circuit) -> list[int]:
+    """Where the angles of each gate begin."""
+    return [0, *itertools.accumulate(len(gate.angles) for gate in circuit.gates)][: len(circuit.gates)]
+
+
+def rotation_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """Estimated rise of the energy without each gate, None for gates without angles: θ² / 2(H⁻¹), summed over angles.
 
     Args:
         inverse_hessian: as an optimization left it, shape (n_angles, n_angles); None: the unit matrix.
     """
+    each = wrapped(circuit.angles) ** 2 / (2 * _softness(circuit, inverse_hessian))
+    costs: list[float | None] = []
+    first = 0
+    for gate in circuit.gates:
+        last = first + len(gate.angles)
+        costs.append(float(each[first:last].sum()) if gate.angles else None)
+        first = last
+    return costs
+
+
+def pulse_costs(circuit: Circuit, inverse_hessian: np.ndarray | None) -> list[float | None]:
+    """As `rotation_costs`, of a native circuit, where a pair of pulses goes by the angle between them."""
+    softness = iter(_softness(circuit, inverse_hessian).tolist())
+    soft = {k: next(softness) for k, gate in enumerate(circuit) if gate.angles}
+    pairs = middles(circuit)
+    costs: list[float | None] = []
+    for k, gate in enumerate(circuit):
+        place = pairs.get(k, k)
+        if place not in soft:
+            costs.append(None)
+            continue
+        angle = circuit[place].angles[0]
+        away = short_of(angle, gate.name) if k in pairs else math.remainder(angle, 2 * math.pi)
+        costs.append(away**2 / (2 * soft[place]))
+    return costs
+
+
+def _softness(circuit: Circuit, inverse_hessian: np.ndarray | None) -> np.ndarray:
+    """Diagonal of an inverse Hessian, float64, shape (n_angles,); ones where none fits."""
     fits = inverse_hessian is not None and inverse_hessian.shape == (circuit.n_angles,) * 2
     diagonal = inverse_hessian.diagonal() if fits and inverse_hessian is not None else np.ones(circuit.n_angles)
-    each = wrapped(circuit.angles) ** 2 / (2 * np.maximum(diagonal, 1e-12))
-    costs, first = [], 0
-    for gate in circuit.gates:
-        if gate.angles:
-            costs.append(float(each[first : first + len(gate.angles)].sum()))
-            first += len(gate.angles)
-    return costs
+    return np.maximum(diagonal, 1e-12)

@@ -29,6 +29,7 @@ def make_environment(search: Search, halting: str = "none") -> CircuitBuilderEnv
         max_gates=limit,
         gates=search.alphabet.gates,
         coupling=search.alphabet.coupling,
+        directions=search.alphabet.directions,
         random_halting=random_halting,
         evaluator=search.meter,
     )

@@ -31,12 +31,13 @@ _KINDS = (
     "u",
     "cx",
     "cz",
+    "ecr",
     "swap",
     "rxx",
     "ryy",
     "rzz",
 )
-_X, _Y, _Z, _H, _S, _SDG, _T, _TDG, _SX, _RX, _RY, _RZ, _U, _CX, _CZ, _SWAP, _RXX, _RYY, _RZZ = range(len(_KINDS))
+_X, _Y, _Z, _H, _S, _SDG, _T, _TDG, _SX, _RX, _RY, _RZ, _U, _CX, _CZ, _ECR, _SWAP, _RXX, _RYY, _RZZ = range(len(_KINDS))
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,6 +147,10 @@ def _to_the_start(row, kind, first, last, n, k, a, b, flipped):  # type: ignore[
         elif g == _CZ:
             z[q] ^= x[p]
             z[p] ^= x[q]
+        elif g == _ECR:
+            turned = x[p] ^ z[q]
+            x[q] ^= turned
+            z[p] ^= turned
         position -= 1
         k[position], a[position], b[position] = g, p, q
     for q in range(n):
@@ -184,11 +189,11 @@ def _diagonal(g):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _commutes(g, w, other, p, q):  # type: ignore[no-untyped-def]
-    """Whether the one-qubit gate g on wire w commutes with the two-qubit gate `other` on (p, q)."""
+    """Whether the one-qubit gate g on wire w commutes with the two-qubit gate `other` on (p, q), its sign aside."""
     if _diagonal(g):
-        return other in (_CZ, _RZZ) or (other == _CX and w == p)
+        return other in (_CZ, _RZZ) or (other == _CX and w == p) or (other == _ECR and w == p and g == _RZ)
     if g in (_RX, _SX):
-        return other == _RXX or (other == _CX and w == q)
+        return other == _RXX or (other in (_CX, _ECR) and w == q)
     return g == _RY and other == _RYY
 
 
@@ -248,9 +253,9 @@ def _add_pair(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         return kept if not flipped[q] else _insert(kept, g, p, q, k, a, b, kept)
     if g == _CZ and ((i < 0 and not flipped[p]) or (j < 0 and not flipped[q])):
         return kept
-    if g != _CX and p > q:
+    if g != _CX and g != _ECR and p > q:
         p, q = q, p
     if i >= 0 and i == j and k[i] == g and a[i] == p and b[i] == q:
         # Self-inverse gates cancel, equal rotations merge.
-        return _delete(i, k, a, b, kept) if g in (_CX, _CZ) else kept
+        return _delete(i, k, a, b, kept) if g in (_CX, _CZ, _ECR) else kept
     return _insert(kept, g, p, q, k, a, b, kept)

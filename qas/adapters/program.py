@@ -70,10 +70,10 @@ _QUARTERS = {"s": ("Z", 1), "sdg": ("Z", -1), "sx": ("X", 1)}
 _EIGHTHS = {"t": 1, "tdg": -1}
 _AXES = {"rx": "X", "ry": "Y", "rz": "Z", "rxx": "XX", "ryy": "YY", "rzz": "ZZ"}
 GATE_ANGLES = {"rx": 1, "ry": 1, "rz": 1, "rxx": 1, "ryy": 1, "rzz": 1, "u": 3, "givens": 1} | dict.fromkeys(
-    (*_REAL_CLIFFORDS, "y", "h", *_QUARTERS, *_EIGHTHS), 0
+    (*_REAL_CLIFFORDS, "ecr", "y", "h", *_QUARTERS, *_EIGHTHS), 0
 )
 """Gates on qubits that a layer may have -> number of angles; `givens` is exp(θ/2 (|10><01| - |01><10|))."""
-GATE_WIRES = dict.fromkeys(("cx", "cz", "swap", "rxx", "ryy", "rzz", "givens"), 2)
+GATE_WIRES = dict.fromkeys(("cx", "cz", "ecr", "swap", "rxx", "ryy", "rzz", "givens"), 2)
 """Gates on more than one wire."""
 
 
@@ -131,6 +131,8 @@ def lower(
         elif name in _QUARTERS:
             letter, sign = _QUARTERS[name]
             ops.append(Rotation(_axis(letter, wires, ancilla), None, angle=sign * math.pi / 2))
+        elif name == "ecr":  # X on the first qubit after RZX(π/2)
+            ops += [Rotation(_axis("ZX", wires, ancilla), None, angle=math.pi / 2), Clifford("x", wires[:1])]
         elif name in _EIGHTHS:
             ops.append(Rotation(_axis("Z", wires, ancilla), None, angle=_EIGHTHS[name] * math.pi / 4))
         elif name in _AXES:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from qas.errors import QasError
 
@@ -31,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):  # a terminal may lack letters of a circuit drawing
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except QasError as error:
@@ -61,6 +65,10 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     return arguments.run(arguments)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"qas: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

@@ -1,14 +1,16 @@
-"""``qas problems``, ``qas noise`` and ``qas agents``: what has a name, and what is known of one problem."""
+"""``qas problems``, ``noise``, ``devices`` and ``agents``: what has a name, and what is known of it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from qas.cli.parser import command
+from qas.cli.parser import command, count
 from qas.cli.show import answer, listing, table
+from qas.gates import gate_spec
 
 if TYPE_CHECKING:
+    from qas.devices import Calibration, Device
     from qas.problems import BaseProblem
 
 
@@ -16,12 +18,17 @@ def add(commands: Any) -> None:
     for name, about, run in (
         ("problems", "what can be searched", _problems),
         ("noise", "noise models that have a name", _noise),
+        ("devices", "calibrated devices, and their best qubits", _devices),
         ("agents", "ways to search, and their settings", _agents),
     ):
         parser = command(commands, name, about, f"Lists {about}.", run)
         if name == "problems":
             known = "what is known of one problem: energies, and how trivial it is"
             parser.option("problem", "NAME", known, kind="problems", nargs="*")
+        if name == "devices":
+            parser.option("device", "NAME", "a patch of one device: errors and map", kind="devices", nargs="?")
+            parser.option("--patch", "SHAPE", "best, line, ring, tree, median, line:median, or 5,3,2 (default best)")
+            parser.option("--qubits", "N", "qubits of the patch (default 4, of few-qubit devices all)", count)
         parser.output()
 
 
@@ -102,6 +109,45 @@ def _noise(arguments: argparse.Namespace) -> int:
     from qas.noise import list_noise
 
     return answer(arguments, list_noise(), *listing(list_noise()))
+
+
+def _devices(arguments: argparse.Namespace) -> int:
+    from qas.devices import list_devices, load_device
+    from qas.patches import patch_for
+
+    if arguments.device is None:
+        more = "With the extra ibm every fake backend of qiskit-ibm-runtime is known by its name, too."
+        return answer(arguments, list_devices(), *listing(list_devices()), "", more)
+    device = load_device(arguments.device)
+    listed = arguments.patch is not None and arguments.patch[:1].isdigit()
+    size = arguments.patch.count(",") + 1 if listed else arguments.qubits or min(4, device.n_qubits)
+    patch = patch_for(size, device, arguments.patch or "best")
+    return answer(arguments, patch.to_json(), *_calibration(device, patch))
+
+
+def _calibration(device: Device, patch: Device) -> list[str]:
+    """A patch for readers: its gates, what is known of each qubit and pair, and the map."""
+    about = [str(device), f"{device.source}", f"patch {patch.name}, gates {', '.join(patch.native_gates)}", ""]
+    rows = [("qubit", "of device", "T1 (us)", "T2 (us)", "sx error", "sx (ns)", "reads 1 for 0", "reads 0 for 1")]
+    pulse = patch.gates.get("sx") or patch.gates["u2"]
+    for q, physical in enumerate(patch.physical):
+        times = (f"{1e6 * t:.0f}" for t in (patch.t1[q], patch.t2[q]))
+        flips = (f"{p:.2g}" for p in patch.readout[q])
+        rows.append((str(q), str(physical), *times, *_told_gate(pulse[q,]), *flips))
+    pairs = [("pair", "of device", f"{patch.entangler} error", f"{patch.entangler} (ns)")] if patch.coupling else []
+    either = patch.coupling and gate_spec(patch.entangler).symmetric
+    for a, b in patch.directions:
+        if either and a > b and (b, a) in patch.directions:
+            continue
+        known = _told_gate(patch.gates[patch.entangler][a, b])
+        pairs.append((f"{a}-{b}", f"{patch.physical[a]}-{patch.physical[b]}", *known))
+    joined = ", ".join(f"{a}-{b}" for a, b in sorted(patch.coupling))
+    return [*about, *table(rows), "", *table(pairs), "", f"map: {joined or 'no pairs'}"]
+
+
+def _told_gate(known: Calibration) -> tuple[str, str]:
+    error, duration = known
+    return "-" if error is None else f"{error:.2g}", "-" if duration is None else f"{1e9 * duration:.0f}"
 
 
 def _agents(arguments: argparse.Namespace) -> int:

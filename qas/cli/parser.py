@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = ("lists", "search", "inspect", "evaluate", "shrink", "pool", "encoder", "finetune", "backbone", "completion")
-_FILES_TOO = ("problems", "noise")
+_FILES_TOO = ("problems", "noise", "devices")
 """Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
+_SETTINGS_TOO = ("engines", "objectives")
+"""Kinds whose names may be followed by settings."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,8 +69,8 @@ class Parser(argparse.ArgumentParser):
             if kind and kind not in _FILES_TOO and name is not None:
                 from qas.registry import registry
 
-                # An engine may have settings behind its name; it tells itself what is wrong with them.
-                registry(kind).check(name.partition(":")[0] if kind == "engines" else name)
+                # Some have settings behind their names; they tell themselves what is wrong with these.
+                registry(kind).check(name.partition(":")[0] if kind in _SETTINGS_TOO else name)
         return found, extra
 
 

@@ -26,6 +26,12 @@ def add(commands: Any) -> None:
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default ddqn)", kind="agents")
     option("--noise", "NAME", "a name from qas noise, or a noise model in a .json file (default none)", kind="noise")
+    option("--device", "NAME", "a name from qas devices, or a file, to search for instead of --noise", kind="devices")
+    option("--patch", "SHAPE", "its qubits: best, line, ring, tree, median, line:median, or 5,3,2 (default best)")
+    option(
+        "--objective", "NAME", "noisy, readout, zne, … also zne:nodes=1-3-5 (default noisy; of a device zne)",
+        kind="objectives",
+    )  # fmt: skip
     limits = parser.add_argument_group("budget (the first limit reached ends the search; default 60 seconds)")
     limits.add_argument("--seconds", type=read.seconds, metavar="S", help="wall-clock time")
     limits.add_argument("--evaluations", type=read.count, metavar="N", help="calls of the objective")
@@ -90,24 +96,27 @@ def _resumed(arguments: argparse.Namespace) -> Any:
 
 
 def _started(arguments: argparse.Namespace) -> Any:
+    from qas.devices import load_device
     from qas.noise import load_noise
 
     agent = arguments.agent or "ddqn"
     noise = load_noise(arguments.noise)
+    device = None if arguments.device is None else load_device(arguments.device)
     problem = read.read_problem(arguments, arguments.problem, arguments.file)
     if problem is None:
         raise QasError("search needs a problem, e.g. qas search lih-4 (qas problems lists them), or --resume RUN")
     evaluator = dict(arguments.evaluator or ()) | read.given(arguments, "engine", "optimizer", "shots")
     options = dict(arguments.options or ()) | read.given(arguments, "encoder", "pool", "screen", "storage")
-    with _watched(arguments, problem, agent, noise) as keywords:
+    with _watched(arguments, problem, agent, device or noise) as keywords:
         from qas.agents.launch import search
 
         return search(
             problem,
             agent=agent,
             noise=noise,
+            device=device,
             evaluator=evaluator,
             options=options,
-            **read.given(arguments, "seed", "max_gates", "gates", "coupling", "out"),
+            **read.given(arguments, "patch", "objective", "seed", "max_gates", "gates", "coupling", "out"),
             **keywords,
         )

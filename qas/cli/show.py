@@ -71,6 +71,7 @@ def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str
     from qas.report import product_state, short_unit
 
     rows = [("exact", problem.exact, 0.0), (f"this circuit{measured and ', '}{measured}", found.energy, found.error)]
+    rows += [(f"this circuit, {name}", energy, problem.error(energy)) for name, energy in worth(found)]
     if measured:
         rows.append(("this circuit, noise-free", found.noise_free_energy, found.noise_free_error))
     product = product_state(problem)
@@ -86,6 +87,9 @@ def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str
     goal = "chemical accuracy" if unit == "Ha" and threshold == CHEMICAL_ACCURACY else "threshold"
     ratio = found.error / threshold
     reached = "reached" if ratio <= 1 else f"not reached, the error is {ratio:.3g} times as large"
+    known = getattr(found, "outcomes", None)
+    if known is not None:
+        lines.append(f"mitigated by {known.by}: ± {quantity(known.sigma, unit)} from its shots")
     return [*lines, f"{goal} ({quantity(threshold, unit)}): {reached}"]
 
 
@@ -117,9 +121,20 @@ def execution(found: Execution) -> list[str]:
     return [f"{found.backend}, qubits {qubits}, transpile level {found.transpile_level}", *table(rows)]
 
 
+def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
+    """What is known of a circuit beside its score and its noise-free energy: names and energies."""
+    known = getattr(found, "outcomes", None)
+    if known is None:
+        return []
+    named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
+    return [*((name, energy) for name, energy in named.items() if energy != found.energy or name == "mitigated"),
+            ("noise-free, angles again optimized", known.reoptimized)]  # fmt: skip
+
+
 # ---------------------------------------------------------------------- runs
-def label(problem: str, agent: str, noise: Any) -> str:
-    return f"{problem}, agent {agent}, " + (f"noise {noise.name}" if noise else "no noise")
+def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str:
+    score = "" if objective == "noisy" else f", objective {objective}"
+    return f"{problem}, agent {agent}, " + (f"noise {noise.name}" if noise else "no noise") + score
 
 
 def heading(run: Run) -> list[str]:
@@ -127,7 +142,7 @@ def heading(run: Run) -> list[str]:
     state = "still running, or killed," if run.status == "running" else run.status
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
+        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
         f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
@@ -135,7 +150,8 @@ def heading(run: Run) -> list[str]:
 def described(run: Run, result: Result, title: str) -> list[str]:
     """One circuit of a run."""
     shots = run.config.get("evaluator", {}).get("shots")
-    measured = "noisy" if run.noise else "as measured" if shots else ""
+    name = run.objective.partition(":")[0]
+    measured = f"{name} score" if name != "noisy" else "noisy" if run.noise else "as measured" if shots else ""
     return [*drawing(result.circuit, title), "", *judged(run.problem, result, measured, run.noise)]
 
 
@@ -144,12 +160,25 @@ def front(run: Run, results: Sequence[Result]) -> list[str]:
     from qas.report import short_unit
 
     unit = short_unit(run.problem.unit)
-    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error", "noise-free"]]
+    judged = bool(results) and all(r.outcomes is not None for r in results)
+    heads = ["raw", "readout", "mitigated", "sigma", "noise-free", "re-opt."] if judged else ["noise-free"]
+    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error", *heads]]
     index = {id(r): k for k, r in enumerate(run.front)}
     for r in results:
         sizes = (index[id(r)], r.two_qubit_gates, r.gates, r.circuit.depth)
-        rows.append([*map(str, sizes), f"{r.error + 0.0:.3g}", f"{r.noise_free_error + 0.0:.3g}"])
+        errors = [r.error, r.noise_free_error]
+        if judged:
+            errors[1:] = errors_of(r, run.problem)
+        rows.append([*map(str, sizes), *(f"{error + 0.0:.3g}" for error in errors)])
     return table(rows if run.noise else [row[:-1] for row in rows])
+
+
+def errors_of(result: Result, problem: BaseProblem) -> list[float]:
+    """Errors raw, with readout inverted, mitigated, sigma, noise-free, and noise-free with other angles."""
+    known = result.outcomes
+    assert known is not None
+    under_noise = [problem.error(energy) for energy in (known.noisy, known.readout, known.mitigated)]
+    return [*under_noise, known.sigma, result.noise_free_error, problem.error(known.reoptimized)]
 
 
 def summary(run: Run) -> list[str]:

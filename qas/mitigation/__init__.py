@@ -1,4 +1,4 @@
-"""What can be said about a perfect device from measurements on a noisy one."""
+"""What can be said about a perfect device from measurements on a noisy one, and what a search makes of it."""
 
 from qas.mitigation.extrapolation import (
     EXTRAPOLATIONS,
@@ -13,21 +13,43 @@ from qas.mitigation.extrapolation import (
     make_extrapolation,
     read_nodes,
 )
-from qas.mitigation.recipe import MitigatedEnergy, Mitigation, read_mitigation
+from qas.mitigation.objectives import (
+    OBJECTIVES,
+    Noisy,
+    Readout,
+    Scored,
+    ZeroNoise,
+    list_objectives,
+    make_objective,
+    scored_by,
+)
+from qas.mitigation.recipe import Estimate
+from qas.mitigation.scaling import scaled
+from qas.mitigation.steps import MitigatedEnergy, Mitigation, read_mitigation
 
 __all__ = [
     "EXTRAPOLATIONS",
     "NODES",
+    "OBJECTIVES",
+    "Estimate",
     "Exponential",
     "Extrapolated",
     "Extrapolation",
     "Linear",
     "MitigatedEnergy",
     "Mitigation",
+    "Noisy",
     "PolyExponential",
     "Polynomial",
+    "Readout",
     "Richardson",
+    "Scored",
+    "ZeroNoise",
+    "list_objectives",
     "make_extrapolation",
+    "make_objective",
     "read_mitigation",
     "read_nodes",
+    "scaled",
+    "scored_by",
 ]

@@ -84,7 +84,7 @@ class Counts:
     shots: Sequence[int]
     """measurements of each setting"""
 
-    def estimates(self, observables: Sequence[Hamiltonian], readout: Readout | None = None) -> Estimates:
+    def estimates(self, observables: Sequence[Hamiltonian], readout: Flips | None = None) -> Estimates:
         """Expectation values, and their covariance by the spread of what was read and of the flips.
 
         Args:
@@ -180,7 +180,7 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Readout:
+class Flips:
     """What is known of the flips at readout."""
 
     flips: np.ndarray
@@ -189,11 +189,11 @@ class Readout:
     """their standard errors, same shape"""
 
     @classmethod
-    def known(cls, flips: np.ndarray) -> Readout:
+    def known(cls, flips: np.ndarray) -> Flips:
         return cls(flips, np.zeros_like(flips))
 
     @classmethod
-    def measured(cls, zeros: np.ndarray, ones: np.ndarray, shots: int) -> Readout:
+    def measured(cls, zeros: np.ndarray, ones: np.ndarray, shots: int) -> Flips:
         """From what is read where all qubits are prepared in 0, and in 1: shares of bit strings, shape (2**n,)."""
         size = len(zeros)
         bits = np.arange(size)[:, None] >> np.arange(size.bit_length() - 1) & 1

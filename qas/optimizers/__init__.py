@@ -163,18 +163,19 @@ def minimize_many(
     count = min(worker_count(workers, scratch), len(many)) if at_once else 1
 
     def run_together(pairs: list[tuple[Any, Any]]) -> list[Any]:
-        return minimize_together([(objective, start, max_evaluations) for objective, start in pairs], tolerance)
+        return minimize_together([(objective, start, max_evaluations, None) for objective, start in pairs], tolerance)
 
     return list(
         in_order(run, zip(many, points, strict=True), count, together=run_together, most_together=MOST_TOGETHER)
     )
 
 
-def minimize_together(tasks: Sequence[tuple[Any, Any, int | None]], tolerance: float) -> list[Any]:
+def minimize_together(tasks: Sequence[tuple[Any, Any, int | None, np.ndarray | None]], tolerance: float) -> list[Any]:
     """What `minimize` returns or raises for several short minimizations, in one compiled call.
 
     Args:
-        tasks: up to `MOST_TOGETHER` of (objective, start, most evaluations) such that `runs_in_threads`.
+        tasks: up to `MOST_TOGETHER` of (objective, start, most evaluations, inverse Hessian) such that
+            `runs_in_threads`; the last two may be None.
         tolerance: as of `minimize`.
     """
     from qas.optimizers.batch import FEWEST, minimize_batch
@@ -182,18 +183,20 @@ def minimize_together(tasks: Sequence[tuple[Any, Any, int | None]], tolerance: f
 
     found: list[Any] = [None] * len(tasks)
     batch: list[tuple[int, np.ndarray]] = []
-    for k, (objective, start, limit) in enumerate(tasks):
+    for k, (objective, start, limit, known) in enumerate(tasks):
         try:
             if len(tasks) >= FEWEST and isinstance(objective, CompiledObjective) and objective.n_angles:
                 check_tolerance(objective, tolerance)
                 batch.append((k, _checked_start(objective, start)))
             else:
-                found[k] = minimize(objective, start, max_evaluations=limit, tolerance=tolerance, rng=0)
+                given: Any = {"max_evaluations": limit, "tolerance": tolerance, "inverse_hessian": known}
+                found[k] = minimize(objective, start, rng=0, **given)
         except Exception as error:  # the caller's, at its turn
             found[k] = error
     if batch:
         limits = [2**62 if tasks[k][2] is None else int(tasks[k][2]) for k, _ in batch]  # type: ignore[arg-type]
-        results = minimize_batch([tasks[k][0] for k, _ in batch], [x for _, x in batch], limits, tolerance)
+        objectives, inverses = [tasks[k][0] for k, _ in batch], [tasks[k][3] for k, _ in batch]
+        results = minimize_batch(objectives, [x for _, x in batch], limits, tolerance, inverses)
         for (k, _), result in zip(batch, results, strict=True):
             found[k] = result
     return found

@@ -6,11 +6,11 @@ The minimization of a small circuit takes about as long as handing the GIL from 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qas.optimizers.bfgs import bfgs, outcome
+from qas.optimizers.bfgs import bfgs, checked_inverse, outcome
 from qas.simulators import interrupt
 from qas.simulators._compile import compiled
 from qas.simulators._entry import Call
@@ -24,13 +24,13 @@ FEWEST = 3
 
 
 @compiled()
-def bfgs_batch(engines, calls, x, gradient, hessians, first, limits, tolerance, stop, energies, counts):
+def bfgs_batch(engines, calls, x, gradient, hessians, known, first, limits, tolerance, stop, energies, counts):
     """`qas.optimizers.bfgs.bfgs` on several architectures, in place.
 
     Args:
         engines, calls: addresses of each one's entry point and table.
         x, gradient: of all architectures one after the other; those of number i begin at ``first[i]``.
-        hessians: the inverse Hessians one after the other.
+        hessians: the inverse Hessians one after the other; where `known` says so, of each at the start too.
         energies, counts: receive the energy, and iterations, evaluations and status.
     """
     filled = 0
@@ -40,12 +40,16 @@ def bfgs_batch(engines, calls, x, gradient, hessians, first, limits, tolerance, 
         hessian = hessians[filled : filled + size].reshape(b - a, b - a)
         filled += size
         energies[i], counts[i, 0], counts[i, 1], counts[i, 2] = bfgs(
-            engines[i], calls[i], x[a:b], gradient[a:b], hessian, False, limits[i], tolerance, stop
+            engines[i], calls[i], x[a:b], gradient[a:b], hessian, known[i], limits[i], tolerance, stop
         )
 
 
 def minimize_batch(
-    objectives: Sequence[CompiledObjective], starts: Sequence[np.ndarray], limits: Sequence[int], tolerance: float
+    objectives: Sequence[CompiledObjective],
+    starts: Sequence[np.ndarray],
+    limits: Sequence[int],
+    tolerance: float,
+    inverses: Sequence[np.ndarray | None],
 ) -> list[Any]:
     """What `CompiledObjective.minimize_compiled` returns or raises for each of several objectives.
 
@@ -54,42 +58,53 @@ def minimize_batch(
         starts: angles to start from, shape (n_angles,) each.
         limits: most evaluations of each.
         tolerance: as of `minimize_compiled`.
+        inverses: what is known of the inverse Hessian of each at the start.
     """
     found: list[Any] = []
-    ready: list[tuple[int, np.ndarray, Call]] = []
+    ready: list[_Ready] = []
     for k, (objective, start) in enumerate(zip(objectives, starts, strict=True)):
         circuit, hamiltonian = objective.circuit, objective.hamiltonian
         try:
             x = check_angles(circuit, hamiltonian, start)
-            ready.append((k, x, objective.simulator.call(circuit, hamiltonian)))
+            known = None if inverses[k] is None else checked_inverse(inverses[k], len(x))
+            ready.append(_Ready(k, x, objective.simulator.call(circuit, hamiltonian), limits[k], known))
             found.append(None)
         except Exception as error:  # the caller's, at its turn
             found.append(error)
     if ready:
-        results = _run([x for _, x, _ in ready], [a for *_, a in ready], [limits[k] for k, *_ in ready], tolerance)
-        for (k, *_), result in zip(ready, results, strict=True):
-            if isinstance(result, Exception):
-                found[k] = result
-            else:
-                found[k] = objectives[k].counted(result)
+        for one, result in zip(ready, _run(ready, tolerance), strict=True):
+            found[one.k] = result if isinstance(result, Exception) else objectives[one.k].counted(result)
     return found
 
 
-def _run(starts: list[np.ndarray], calls: list[Call], limits: list[int], tolerance: float) -> list[Any]:
-    count = len(starts)
+class _Ready(NamedTuple):
+    k: int
+    start: np.ndarray
+    call: Call
+    limit: int
+    inverse: np.ndarray | None
+
+
+def _run(ready: list[_Ready], tolerance: float) -> list[Any]:
+    count = len(ready)
     first = np.zeros(count + 1, dtype=np.int64)
-    sizes = [len(start) for start in starts]
+    sizes = [len(one.start) for one in ready]
     np.cumsum(sizes, out=first[1:])
-    x = np.concatenate(starts)
+    x = np.concatenate([one.start for one in ready])
     gradient, energies, counts = np.zeros(len(x)), np.empty(count), np.empty((count, 3), dtype=np.int64)
     hessians = np.empty(sum(n * n for n in sizes))
-    engines = np.array([call.entry.address for call in calls], dtype=np.int64)
-    tables = np.array([call.address for call in calls], dtype=np.int64)
-    stop = interrupt.current()
-    most = np.array(limits, dtype=np.int64)
-    bfgs_batch(engines, tables, x, gradient, hessians, first, most, float(tolerance), stop.address, energies, counts)
-    results: list[Any] = []
     inverses = np.split(hessians, np.cumsum([n * n for n in sizes])[:-1])
+    for one, inverse in zip(ready, inverses, strict=True):
+        if one.inverse is not None:
+            inverse[:] = one.inverse.ravel()
+    known = np.array([one.inverse is not None for one in ready])
+    engines = np.array([one.call.entry.address for one in ready], dtype=np.int64)
+    tables = np.array([one.call.address for one in ready], dtype=np.int64)
+    stop = interrupt.current()
+    most = np.array([one.limit for one in ready], dtype=np.int64)
+    where = hessians, known, first, most, float(tolerance), stop.address
+    bfgs_batch(engines, tables, x, gradient, *where, energies, counts)
+    results: list[Any] = []
     for i, (a, b) in enumerate(zip(first[:-1].tolist(), first[1:].tolist(), strict=True)):
         nit, nfev, status = counts[i].tolist()
         if nfev == 0 and stop:

@@ -275,7 +275,7 @@ def minimize_bfgs(
     gradient, hessian = np.zeros(len(x)), np.empty((len(x), len(x)))
     known = inverse_hessian is not None and len(x) > 0
     if inverse_hessian is not None:
-        hessian[:] = _checked_inverse(inverse_hessian, len(x))
+        hessian[:] = checked_inverse(inverse_hessian, len(x))
     asked = simulator.call(circuit, hamiltonian)
     engine, table = asked.entry.address, asked.address
 
@@ -295,7 +295,12 @@ def minimize_bfgs(
     return outcome(x, gradient, hessian, float(energy), nit, nfev, status)
 
 
-def _checked_inverse(given: np.ndarray, n_angles: int) -> np.ndarray:
+def checked_inverse(given: np.ndarray, n_angles: int) -> np.ndarray:
+    """An inverse Hessian to begin with, float64.
+
+    Raises:
+        CircuitError: another shape than (n_angles, n_angles), or a diagonal that is not positive and finite.
+    """
     matrix = np.asarray(given, dtype=np.float64)
     if matrix.shape != (n_angles, n_angles):
         raise CircuitError(f"the inverse Hessian has shape ({n_angles}, {n_angles}), got {matrix.shape}")

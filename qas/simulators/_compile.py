@@ -20,6 +20,7 @@ _FILES = (
     "_insertion_sums.py",
     "_insertion_ptm.py",
     "_tied.py",
+    "../mitigation/_combined.py",
     "../optimizers/bfgs.py",
     "../optimizers/batch.py",
     "../adapters/_kernels.py",

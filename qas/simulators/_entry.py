@@ -23,9 +23,10 @@ from qas.simulators._lanes import address, pointer_to
 from qas.simulators._team import sit, together
 from qas.simulators.workers import worker_count
 
-VALUE, GRADIENT, STATE, SERVE = 0, 1, 2, 3
+VALUE, GRADIENT, STATE, SERVE, FORWARD, BACKWARD = 0, 1, 2, 3, 4, 5
 """Modes: energy; energy and gradient; what the engine knows of the final state, written to `OUT`; help
-another thread, that leads, with all that it is asked (see `qas.simulators._team`)."""
+another thread, that leads, with all that it is asked (see `qas.simulators._team`); a gradient in two halves, between
+which the weights of the observable may be set: as `STATE`, then the gradient alone, by the same thread."""
 
 MODE, STOP, ANGLES, N_ANGLES, SLOPES, OUT, ENGINE = range(7)
 """Columns of a table; from `ENGINE` on they are the engine's own."""

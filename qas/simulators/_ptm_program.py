@@ -23,7 +23,9 @@ from qas.simulators import _ptm_kernels as kernels
 from qas.simulators._compile import compiled
 from qas.simulators._entry import (
     ANGLES,
+    BACKWARD,
     ENGINE,
+    FORWARD,
     GRADIENT,
     MODE,
     N_ANGLES,
@@ -714,14 +716,19 @@ def _forward_only(frame, mode, places, weight, count, out):
     if mode != STATE:
         return _expectation(vector, places, weight, count)
     if number(frame.seat) == 0:
-        for t in range(count):
-            write(out, t, read(vector, read(places, t)))
+        _write_values(vector, places, count, out)
     return 0.0
 
 
+@compiled(inline=True)
+def _write_values(vector, places, count, out):
+    for t in range(count):
+        write(out, t, read(vector, read(places, t)))
+
+
 @compiled(spliced=True)
-def _with_gradient(frame, places, weight, count, n_angles, shared_products):
-    """Energy, and its gradient by a reverse sweep; NaN if stopped."""
+def _with_gradient(frame, mode, places, weight, count, out, n_angles, shared_products):
+    """Energy, and its gradient by a reverse sweep, or one half of that; NaN if stopped."""
     steps, vectors, leads = frame.steps, frame.vectors, number(frame.seat) == 0
     energy, begun = 0.0, False
     for k in range(n_angles if leads else 0):
@@ -729,6 +736,8 @@ def _with_gradient(frame, places, weight, count, n_angles, shared_products):
     for i in range(read(steps, N_ACTIONS)):
         action = at(frame.actions, ACTION_COLUMNS * i)
         kind, a, b = read(action, 0), read(action, 1), read(action, 2)
+        if mode == BACKWARD and not begun and kind != REVERSE:
+            continue
         if kind == COPY:
             if not _copy(frame, a, b, read(action, 3)):
                 return math.nan
@@ -740,6 +749,10 @@ def _with_gradient(frame, places, weight, count, n_angles, shared_products):
                 begun = True
                 if not _goes_on(frame):
                     return math.nan
+                if mode == FORWARD:
+                    if leads:
+                        _write_values(at(vectors, read(steps, LAST_KET)), places, count, out)
+                    return 0.0
                 if leads:
                     energy = _expectation(at(vectors, read(steps, LAST_KET)), places, weight, count)
                     bra = at(vectors, read(steps, KET_SIZE) + read(steps, LAST_HOME))
@@ -776,13 +789,13 @@ def _evaluate(where, scalar):
         places = pointer_to(read(table, STRINGS), np.int64)
         weight = pointer_to(read(table, STRINGS + 1), np.float64)
         count, mode = read(table, N_STRINGS), read(asked, MODE)
+        out = pointer_to(read(table, OUT), np.float64)
         if not _goes_on(frame):
             energy = math.nan
-        elif mode == GRADIENT:
+        elif mode in (GRADIENT, FORWARD, BACKWARD):
             products = pointer_to(read(asked, WORK + 2), np.float64)
-            energy = _with_gradient(frame, places, weight, count, read(table, N_ANGLES), products)
+            energy = _with_gradient(frame, mode, places, weight, count, out, read(table, N_ANGLES), products)
         else:
-            out = pointer_to(read(table, OUT), np.float64)
             energy = _forward_only(frame, mode, places, weight, count, out)
         if not serves:
             return energy

@@ -99,8 +99,9 @@ class Planner:
         if separate:
             self.blocks += [Block((qubit,)) for qubit in range(circuit.n_qubits)]
         slot = 0
-        for gate in circuit.gates:
-            self._add(gate, slot)
+        channels = [None] * len(circuit) if noise is None else noise.channels(circuit)
+        for gate, channel in zip(circuit.gates, channels, strict=True):
+            self._add(gate, slot, None if channel is None else channel.T)
             slot += len(gate.angles)
             if separate:
                 self._close(gate.qubits)
@@ -110,10 +111,8 @@ class Planner:
                     append(self._pending[qubit], _readout(p01, p10))
         self._finish()
 
-    def _add(self, gate: Gate, slot: int) -> None:
+    def _add(self, gate: Gate, slot: int, after: np.ndarray | None) -> None:
         noisy, spec = self.noise is not None, gate_spec(gate.name)
-        channel = None if self.noise is None else self.noise.channel(gate.name, gate.qubits)
-        after = None if channel is None else channel.T
         if spec.n_qubits == 2:
             self._add_pair(gate, slot, after)
             return

@@ -35,6 +35,7 @@ class AerSimulator(Simulator):
 
     name = "aer"
     about = "Qiskit Aer: state vector or density matrix, gradients by parameter shift"
+    idle = True
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__(noise)
@@ -76,7 +77,7 @@ class AerSimulator(Simulator):
         from qiskit.quantum_info import Pauli
         from qiskit_aer.library import SaveExpectationValue
 
-        quantum, binds = _parametrized(circuit, values[None])
+        quantum, binds = self._parametrized(circuit, values[None])
         for string in needed:
             quantum.append(SaveExpectationValue(Pauli(string), label=string), range(circuit.n_qubits))
         data = self._run(circuit, quantum, binds)[0]
@@ -89,7 +90,7 @@ class AerSimulator(Simulator):
         from qiskit_aer.library import SaveExpectationValue
 
         terms = self._measured(hamiltonian.terms)
-        quantum, binds = _parametrized(circuit, points)
+        quantum, binds = self._parametrized(circuit, points)
         operator = SparsePauliOp(list(terms), list(terms.values()))
         quantum.append(SaveExpectationValue(operator, label="energy"), range(circuit.n_qubits))
         return np.array([data["energy"] for data in self._run(circuit, quantum, binds)])
@@ -146,7 +147,8 @@ class AerSimulator(Simulator):
         from qiskit.quantum_info import SparsePauliOp
 
         groups = SparsePauliOp(list(terms), list(terms.values())).group_commuting(qubit_wise=True)
-        settings = [_with_measurement(circuit.with_angles(values), group.paulis.to_labels()) for group in groups]
+        run, _ = self._parametrized(circuit.with_angles(values), None)
+        settings = [_with_measurement(run.copy(), group.paulis.to_labels()) for group in groups]
         aer_seed = int(np.random.default_rng(seed).integers(2**31))
         result = self._backend(circuit).run(settings, shots=shots, seed_simulator=aer_seed).result()
         _check_success(result)
@@ -172,6 +174,28 @@ class AerSimulator(Simulator):
             for gate in circuit:
                 self.noise.check(gate.name, gate.qubits)
         return values
+
+    def _parametrized(
+        self, circuit: Circuit, points: np.ndarray | None
+    ) -> tuple[Any, list[dict[Any, list[float]]] | None]:
+        """The circuit, and what Aer takes for its angles at `points`, shape (n_points, n_angles); None: its own."""
+        from qiskit import QuantumCircuit
+        from qiskit.circuit import Parameter
+
+        quantum = QuantumCircuit(circuit.n_qubits)
+        waiting = None if self.noise is None else self.noise.idle_channels(circuit)
+        parameters: list[Any] = []
+        for position, gate in enumerate(circuit):
+            own: Sequence[Any] = gate.angles
+            if points is not None:
+                own = [Parameter(f"angle{len(parameters) + k}") for k in range(len(gate.angles))]
+                parameters += own
+            getattr(quantum, gate.name)(*own, *gate.qubits)
+            for qubit, ptm in () if waiting is None else waiting[position]:
+                quantum.append(_channel(ptm), [qubit])
+        if points is None or not parameters:
+            return quantum, None
+        return quantum, [{parameter: points[:, k].tolist() for k, parameter in enumerate(parameters)}]
 
     def _backend(self, circuit: Circuit) -> Any:
         from qiskit_aer import AerSimulator as QiskitAerSimulator
@@ -205,35 +229,27 @@ def _check_success(result: Any) -> None:
         raise QasError(f"Qiskit Aer failed: {result.status}")
 
 
-def _parametrized(circuit: Circuit, points: np.ndarray) -> tuple[Any, list[dict[Any, list[float]]] | None]:
-    """The circuit with named parameters, and their values at `points` as Aer takes them."""
-    from qiskit import QuantumCircuit
-    from qiskit.circuit import Parameter
+def _channel(ptm: np.ndarray) -> Any:
+    """A transfer matrix as an instruction."""
+    from qiskit.quantum_info import Kraus
 
-    quantum = QuantumCircuit(circuit.n_qubits)
-    parameters: list[Any] = []
-    for gate in circuit:
-        own = [Parameter(f"angle{len(parameters) + k}") for k in range(len(gate.angles))]
-        parameters += own
-        getattr(quantum, gate.name)(*own, *gate.qubits)
-    if not parameters:
-        return quantum, None
-    return quantum, [{parameter: points[:, k].tolist() for k, parameter in enumerate(parameters)}]
+    from qas.noise_import import kraus_operators
+
+    return Kraus(kraus_operators(ptm)).to_instruction()
 
 
-def _with_measurement(circuit: Circuit, strings: Sequence[str]) -> Any:
-    """The Qiskit circuit that measures every qubit in the basis shared by `strings`."""
-    from qiskit import QuantumCircuit
+def _with_measurement(quantum: Any, strings: Sequence[str]) -> Any:
+    """A Qiskit circuit with measurements of every qubit in the basis shared by `strings`."""
+    from qiskit import ClassicalRegister
     from qiskit.circuit.library import UnitaryGate
 
     from qas.gates import GATES
 
     hadamard, phase = GATES["h"].matrix(), GATES["sdg"].matrix()
-    quantum = QuantumCircuit(circuit.n_qubits, circuit.n_qubits)
-    for gate in circuit:
-        getattr(quantum, gate.name)(*gate.angles, *gate.qubits)
-    for qubit in range(circuit.n_qubits):
-        letters = {string[circuit.n_qubits - 1 - qubit] for string in strings} - {"I"}
+    n_qubits = quantum.num_qubits
+    quantum.add_register(ClassicalRegister(n_qubits, "c"))
+    for qubit in range(n_qubits):
+        letters = {string[n_qubits - 1 - qubit] for string in strings} - {"I"}
         # As matrices, because noise models attach errors to named gates.
         if letters == {"X"}:
             quantum.append(UnitaryGate(hadamard), [qubit])

@@ -187,6 +187,9 @@ class Simulator(abc.ABC):
 
     Args:
         noise: a noise model, or None for a perfect device.
+
+    Raises:
+        QasError: idle noise, for an engine that does not know it.
     """
 
     name: str
@@ -194,9 +197,13 @@ class Simulator(abc.ABC):
     """one line for lists"""
     resolution: float = 0.0
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
+    idle: ClassVar[bool] = False
+    """whether the engine knows the noise of waiting qubits (`NoiseModel.idle`); one that does not refuses it"""
     noise: NoiseModel | None
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
+        if noise is not None and noise.idle is not None and not self.idle:
+            raise QasError(f"engine {self.name!r} knows no idle noise, got noise {noise.name!r} with it")
         self.noise = noise
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -309,6 +316,8 @@ class Simulator(abc.ABC):
         costs: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
+
+        It takes no time: under idle noise qubits wait as they do without it, and it acts when they have waited.
 
         Args:
             generators: Pauli strings, and Hamiltonians for sums of them; None: all one- and two-qubit strings, in the

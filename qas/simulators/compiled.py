@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ class CompiledSimulator(Simulator):
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__(noise)
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
+        self._waiting: dict[tuple[int, bytes], list[tuple[int, int]]] = {}
         self._observables: OrderedDict[int, tuple[Hamiltonian, Any]] = OrderedDict()
         self._lock = threading.RLock()
         self._local = threading.local()
@@ -72,6 +73,27 @@ class CompiledSimulator(Simulator):
 
     @abc.abstractmethod
     def _operations(self, gate: Gate) -> list[tuple[int, int]]: ...
+
+    def _wait(self, qubit: int, ptm: np.ndarray) -> list[tuple[int, int]]:
+        """As `_operations`, for the channel of a waiting qubit; of engines with idle noise."""
+        raise NotImplementedError
+
+    def _gate_entries(self, circuit: Circuit) -> Iterator[tuple[Gate, list[tuple[int, int]]]]:
+        """Each gate with its operations, and with those of the qubits that wait after it."""
+        waiting = None if self.noise is None else self.noise.idle_channels(circuit)
+        for k, gate in enumerate(circuit.gates):
+            entry = self._remembered(self._rows, (gate.name, gate.qubits), self._operations, gate)
+            for qubit, ptm in () if waiting is None else waiting[k]:
+                entry = entry + self._remembered(self._waiting, (qubit, ptm.tobytes()), self._wait, qubit, ptm)
+            yield gate, entry
+
+    def _remembered(self, known: dict[Any, Any], key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+        entry = known.get(key)
+        if entry is None:
+            with self._lock:
+                entry = known.get(key) or make(*arguments)
+                known[key] = entry
+        return entry
 
     @abc.abstractmethod
     def _observable(self, hamiltonian: Hamiltonian) -> Any: ...
@@ -131,12 +153,7 @@ class CompiledSimulator(Simulator):
         ops: list[int] = []
         slots: list[int] = []
         position = 0
-        rows = self._rows
-        for gate in circuit.gates:
-            entry = rows.get((gate.name, gate.qubits))
-            if entry is None:
-                with self._lock:
-                    entry = rows[gate.name, gate.qubits] = self._operations(gate)
+        for gate, entry in self._gate_entries(circuit):
             for op, which in entry:
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
@@ -159,8 +176,8 @@ class CompiledSimulator(Simulator):
         slots: list[int] = []
         starts = [0]
         position = 0
-        for gate in circuit.gates:
-            for op, which in self._rows[gate.name, gate.qubits]:
+        for gate, entry in self._gate_entries(circuit):
+            for op, which in entry:
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)

@@ -44,10 +44,11 @@ def density_matrix(circuit: Circuit, noise: NoiseModel | None = None) -> np.ndar
         noise.check_register(n)
     rho = np.zeros((1 << n, 1 << n), dtype=complex)
     rho[0, 0] = 1.0
-    for gate in circuit if noise is None else circuit.decompose():
+    run = circuit if noise is None else circuit.decompose()
+    channels = [None] * len(run) if noise is None else noise.channels(run)
+    for gate, ptm in zip(run, channels, strict=True):
         unitary = embed(gate_matrix(gate), gate.qubits, n)
         rho = unitary @ rho @ unitary.conj().T
-        ptm = None if noise is None else noise.channel(gate.name, gate.qubits)
         if ptm is not None:
             rho = _apply_channel(ptm, gate.qubits, rho, n)
     return rho

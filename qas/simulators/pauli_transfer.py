@@ -84,6 +84,7 @@ class PauliTransferSimulator(CompiledSimulator):
 
     name = "pauli-transfer"
     about = "with noise, compiled, exact gradients, up to 13 qubits"
+    idle = True
 
     def __init__(self, noise: NoiseModel | None = None, *, precision: str = "double") -> None:
         super().__init__(noise)
@@ -93,8 +94,9 @@ class PauliTransferSimulator(CompiledSimulator):
         self.resolution = SINGLE_RESOLUTION if precision == "single" else 0.0
         self._loss_limit = LOSS_LIMITS[precision]
         self._entry = programs.evaluate if precision == "double" else programs.evaluate_single
-        self._whole: list[np.ndarray] = []
-        self._real: list[np.ndarray] = []
+        self._n_ops = 0
+        self._whole = np.zeros((64, programs.WHOLE_COLUMNS), np.int64)
+        self._real = np.zeros((64, programs.REAL_COLUMNS))
         self._pool: list[np.ndarray] = [np.zeros((3, 256))]
         self._library: programs.Library | None = None
 
@@ -139,6 +141,9 @@ class PauliTransferSimulator(CompiledSimulator):
         both = np.kron(noise, np.eye(4)) if qubit == high else np.kron(np.eye(4), noise)
         return self._core(low, high, np.eye(16), both)
 
+    def _wait(self, qubit: int, ptm: np.ndarray) -> list[tuple[int, int]]:
+        return self._lossy(qubit, ptm) if _loss(ptm) > programs.CHAIN_LIMIT else [(self._add_one(qubit, ptm), -1)]
+
     def _two(
         self, qubits: tuple[int, ...], clifford: np.ndarray, noise: np.ndarray | None = None
     ) -> list[tuple[int, int]]:
@@ -161,13 +166,14 @@ class PauliTransferSimulator(CompiledSimulator):
         return rows
 
     def _add(self, kind: int, low: int, high: int, loss: float) -> int:
-        whole, real = np.zeros(programs.WHOLE_COLUMNS, np.int64), np.zeros(programs.REAL_COLUMNS)
-        whole[programs.KIND], whole[programs.LOW], whole[programs.HIGH] = kind, low, high
-        real[programs.LOSS] = loss
-        self._whole.append(whole)
-        self._real.append(real)
-        self._library = None
-        return len(self._whole) - 1
+        op = self._n_ops
+        if op == len(self._whole):  # what runs meanwhile goes on with the old tables
+            self._whole = np.concatenate([self._whole, np.zeros_like(self._whole)])
+            self._real = np.concatenate([self._real, np.zeros_like(self._real)])
+        self._whole[op, [programs.KIND, programs.LOW, programs.HIGH]] = kind, low, high
+        self._real[op, programs.LOSS] = loss
+        self._n_ops, self._library = op + 1, None
+        return op
 
     def _add_one(self, qubit: int, matrix: np.ndarray, turned: tuple[int, int] | None = None) -> int:
         op = self._add(0 if turned is None else 1, qubit, -1, _loss(matrix))
@@ -202,11 +208,8 @@ class PauliTransferSimulator(CompiledSimulator):
     def library(self) -> programs.Library:
         with self._lock:  # another thread may be adding an operation
             if self._library is None:
-                self._library = programs.Library(
-                    np.array(self._whole, np.int64).reshape(-1, programs.WHOLE_COLUMNS),
-                    np.array(self._real).reshape(-1, programs.REAL_COLUMNS),
-                    np.array(self._pool, dtype=PRECISIONS[self.precision]),
-                )
+                pool = np.array(self._pool, dtype=PRECISIONS[self.precision])
+                self._library = programs.Library(self._whole[: self._n_ops], self._real[: self._n_ops], pool)
             return self._library
 
     def _assembled(self, n_qubits: int, ops: np.ndarray, slots: np.ndarray) -> _Assembled:

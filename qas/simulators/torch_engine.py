@@ -62,6 +62,7 @@ class TorchSimulator(Simulator):
 
     name = "torch"
     about = "torch: batches of angles on CPU or CUDA, differentiable, with and without noise"
+    idle = True
 
     def __init__(self, noise: NoiseModel | None = None, *, device: str = "cpu", precision: str = "double") -> None:
         super().__init__(noise)

@@ -11,7 +11,7 @@ import qas
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.mitigation import Linear, Richardson, read_mitigation
-from qas.mitigation.counting import Counts, Readout, outcome_probabilities, settings_of
+from qas.mitigation.counting import Counts, Flips, outcome_probabilities, settings_of
 from qas.mitigation.folding import folded, folded_qiskit
 from qas.mitigation.symmetry import verification
 from qas.simulators.dense import dense_expectation, density_matrix
@@ -83,7 +83,7 @@ def test_bit_strings_tell_every_term_whatever_the_flips() -> None:
     counts = Counts(settings, read, [10] * len(settings))
     raw = counts.estimates([problem.hamiltonian]).values[0]
     assert raw == pytest.approx(expectation(problem, NOISE), abs=1e-10)
-    inverted = counts.estimates([problem.hamiltonian], Readout.known(flips)).values[0]
+    inverted = counts.estimates([problem.hamiltonian], Flips.known(flips)).values[0]
     assert inverted == pytest.approx(expectation(problem, replace(NOISE, readout={})), abs=1e-10)
 
 
@@ -111,7 +111,7 @@ def test_flips_that_were_measured_add_to_the_standard_error() -> None:
     for _ in range(80):
         read = [rng.multinomial(10**6, outcome_probabilities(vector, s.basis, flips)) / 10**6 for s in settings]
         zeros, ones = (rng.multinomial(2000, maps @ state) / 2000 for state in states)
-        known = Readout.measured(zeros, ones, 2000)
+        known = Flips.measured(zeros, ones, 2000)
         found = Counts(settings, read, [10**6] * len(settings)).estimates([problem.hamiltonian], known)
         values.append(found.values[0])
         errors.append(np.sqrt(found.covariance[0, 0]))

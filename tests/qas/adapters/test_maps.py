@@ -17,7 +17,7 @@ from qas.adapters.program import GATE_WIRES, ODD
 from qas.errors import QasError
 
 REAL = ("ry", "ry", "h", "x", "y", "z", "cx", "cz", "swap", "givens")
-COMPLEX = ("rx", "rz", "u", "s", "sx", "t", "rzz", "ryy")
+COMPLEX = ("rx", "rz", "u", "s", "sx", "t", "rzz", "ryy", "ecr")
 
 
 def random_architecture(rng: np.random.Generator, n: int, count: int, odd: int = 1) -> Architecture:
