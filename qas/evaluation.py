@@ -171,14 +171,14 @@ def evaluate(
         shots = whole_number("shots", shots)
     model = load_noise(noise)
     recipe = None if mitigate is None else read_mitigation(mitigate)
-    if backend is None and not (layout is None and transpile_level is None and primitive is None):
-        raise QasError("layout, transpile level and primitive say how a backend runs a circuit, got no backend")
+    if backend is None and not (layout is None and transpile_level is None and primitive is None and not submit):
+        raise QasError("layout, transpile level, primitive and submit go with a backend, got none")
     simulator = None if backend is not None else target.simulator(model, engine, shots)
     standard_error, mitigated, execution = None, None, None
     if backend is not None:
         if engine is not None:
             raise QasError("a circuit is run by an engine or on a backend, got both")
-        asked = Run(backend, layout, transpile_level or 0, primitive, submit)
+        asked = _Asked(backend, layout, transpile_level or 0, primitive, submit)
         mitigated, energy, standard_error, execution = _measured(circuit, target, asked, recipe, model, shots, seed)
     elif recipe is not None:
         mitigated = _mitigated(circuit, target, recipe, model, engine, shots, seed)
@@ -215,7 +215,7 @@ def evaluate(
     )
 
 
-class Run(NamedTuple):
+class _Asked(NamedTuple):
     """How a backend is to run a circuit; see `evaluate`."""
 
     backend: Any
@@ -228,7 +228,7 @@ class Run(NamedTuple):
 def _measured(
     circuit: Circuit,
     problem: BaseProblem,
-    asked: Run,
+    asked: _Asked,
     recipe: Mitigation | None,
     noise: NoiseModel | None,
     shots: int | None,

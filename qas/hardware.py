@@ -253,10 +253,10 @@ def counts_of(placed: Placed, backend: Any, requests: Sequence[Request], seed: i
     """
     n = len(placed.qubits)
     circuits = [_read_in(placed, request, backend) for request in requests]
-    with _one_line_errors(f"{backend.name} failed"):
-        sampler = _primitive("sampler", backend, seed)
-        results = sampler.run(circuits, shots=requests[0].shots).result()
-        counted = [result.data.read.get_int_counts() for result in results]
+    with _one_line_errors(f"{backend.name} refused the circuits"):
+        job = _primitive("sampler", backend, seed).run(circuits, shots=requests[0].shots)
+    with _one_line_errors(f"{backend.name} failed, job {job.job_id()}"):
+        counted = [result.data.read.get_int_counts() for result in job.result()]
     shares = []
     for counts in counted:
         share = np.zeros(1 << n)
@@ -303,10 +303,11 @@ def estimated(
         QasError: no shots on a device, or what the backend refuses.
     """
     operator = hamiltonian.to_qiskit().apply_layout(list(placed.qubits), num_qubits=placed.circuit.num_qubits)
-    with _one_line_errors(f"{backend.name} failed"):
-        estimator = _primitive("estimator", backend, seed)
-        precision = 0.0 if shots is None else 1 / math.sqrt(shots)
-        data = estimator.run([(placed.circuit, operator)], precision=precision).result()[0].data
+    precision = 0.0 if shots is None else 1 / math.sqrt(shots)
+    with _one_line_errors(f"{backend.name} refused the circuit"):
+        job = _primitive("estimator", backend, seed).run([(placed.circuit, operator)], precision=precision)
+    with _one_line_errors(f"{backend.name} failed, job {job.job_id()}"):
+        data = job.result()[0].data
     return float(data.evs), None if shots is None else float(data.stds)
 
 

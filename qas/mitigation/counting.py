@@ -10,6 +10,7 @@ import numpy as np
 
 from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian, string_masks, walsh_hadamard
+from qas.mitigation.sampling import groups_of
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,18 @@ class Setting:
 def settings_of(observables: Sequence[Hamiltonian]) -> list[Setting]:
     """Bases in which all terms of several observables are measured, each term in one of them.
 
-    Strings of the largest coefficients first, each in the first setting that it fits (sorted insertion: Crawford et
-    al., Quantum 5, 385, 2021). The identity is in none.
+    Grouped as of `qas.mitigation.sampling.groups_of`, by the largest coefficient that a string has in any of them.
     """
     sizes: dict[str, float] = {}
     for observable in observables:
         for string, weight in observable.terms.items():
             sizes[string] = max(sizes.get(string, 0.0), abs(weight))
-    groups: list[tuple[list[str], list[str]]] = []
-    for string in sorted(sizes, key=lambda s: (-sizes[s], s)):
-        if not set(string) - {"I"}:
-            continue
-        for basis, strings in groups:
-            if all(a == b or "I" in (a, b) for a, b in zip(basis, string, strict=True)):
-                basis[:] = [b if a == "I" else a for a, b in zip(basis, string, strict=True)]
-                strings.append(string)
-                break
-        else:
-            groups.append((list(string), [string]))
-    return [Setting("".join(basis).replace("I", "Z"), tuple(strings)) for basis, strings in groups]
+    merged = Hamiltonian(sizes)
+    found = []
+    for group in groups_of(merged):
+        letters = merged.letters[group].max(axis=0)
+        found.append(Setting("".join("ZXYZ"[k] for k in reversed(letters)), tuple(merged.strings[k] for k in group)))
+    return found
 
 
 def outcome_probabilities(pauli_vector: np.ndarray, basis: str, flips: np.ndarray | None = None) -> np.ndarray:

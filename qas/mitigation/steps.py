@@ -237,6 +237,7 @@ def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.
     from qas.simulators.pauli_transfer import PauliTransferSimulator
 
     simulator = PauliTransferSimulator(noise)
+    simulator.check_size(circuit.n_qubits)
     flips = None if noise is None else noise.readout_flips(circuit.n_qubits)
 
     def count(requests: Sequence[Request]) -> list[np.ndarray]:
