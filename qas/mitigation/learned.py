@@ -182,15 +182,10 @@ def _network(n_inputs: int, seed: int) -> Any:
 
     random = torch.get_rng_state()
     torch.manual_seed(seed)
-    layers = [
-        torch.nn.Linear(n_inputs, HIDDEN),
-        torch.nn.Tanh(),
-        torch.nn.Linear(HIDDEN, HIDDEN),
-        torch.nn.Tanh(),
-        torch.nn.Linear(HIDDEN, 1),
-    ]
-    network = torch.nn.Sequential(*layers).double()
+    last = torch.nn.Linear(HIDDEN, 1)
+    inner = (torch.nn.Linear(n_inputs, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.Tanh())
+    network = torch.nn.Sequential(*inner, last).double()
     torch.set_rng_state(random)
-    torch.nn.init.zeros_(layers[-1].weight)
-    torch.nn.init.zeros_(layers[-1].bias)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
     return network

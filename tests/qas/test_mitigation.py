@@ -10,7 +10,7 @@ import pytest
 import qas
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
-from qas.mitigation import Linear, Richardson, read_mitigation
+from qas.mitigation import Linear, Richardson, make_objective, read_mitigation
 from qas.mitigation.counting import Counts, Flips, outcome_probabilities, settings_of
 from qas.mitigation.folding import folded, folded_qiskit
 from qas.mitigation.symmetry import verification
@@ -97,6 +97,17 @@ def test_shots_scatter_by_the_standard_error(steps: str) -> None:
         assert abs(pulls.mean()) < 5 / np.sqrt(60)
         assert pulls.std() == pytest.approx(1.0, abs=5 / np.sqrt(120))
     assert found[0] is not None and abs(found[0].shots - 10**6) < 100
+
+
+def test_a_search_objective_and_an_evaluation_say_the_same() -> None:
+    circuit = Circuit(4, [gate for gate in LIH if gate.name != "rzz"])
+    objective = make_objective("zne:nodes=1-3,fit=linear,scale=fold")
+    found = objective.simulator(PauliTransferSimulator(NOISE)).estimate(circuit, qas.load_problem("lih-4").hamiltonian)
+    steps = "readout,zne:fit=linear,nodes=1-3"
+    exact = qas.evaluate(circuit, "lih-4", noise=NOISE, mitigate=steps).mitigated
+    drawn = qas.evaluate(circuit, "lih-4", noise=NOISE, mitigate=steps, shots=objective.shots).mitigated
+    assert exact is not None and exact.energy == pytest.approx(found.mitigated, abs=1e-10)
+    assert drawn is not None and drawn.standard_error == pytest.approx(found.sigma, rel=0.1)
 
 
 def test_flips_that_were_measured_add_to_the_standard_error() -> None:
