@@ -13,10 +13,9 @@ import numpy as np
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
+from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, noise_of, place
 from qas.mitigation.counting import Flips, mixed_error
 from qas.mitigation.folding import folded
-from qas.mitigation.learned import Learned
 from qas.mitigation.steps import (
     Counted,
     Exact,
@@ -32,6 +31,7 @@ from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, require_hamiltonian
 
 if TYPE_CHECKING:
+    from qas.problems import Problem
     from qas.simulators import Objective, Simulator
 
 
@@ -242,8 +242,6 @@ def _measured(
         raise UnknownNameError("primitive", asked.primitive, PRIMITIVES)
     if asked.primitive == "estimator" and recipe is not None:
         raise QasError("mitigation needs counted bit strings: the primitive sampler, got estimator")
-    if recipe is not None and isinstance(recipe.extrapolation, Learned) and not recipe.extrapolation.is_trained:
-        raise QasError("fit=learned is trained in a simulation; on a backend pass a Mitigation with a trained Learned")
     backend = load_backend(asked.backend, noise, n_qubits=target.n_qubits, submit=asked.submit)
     placed = place(circuit, backend, asked.layout, asked.transpile_level)
     exact = asked.backend == "aer" and shots is None and recipe is None and asked.primitive != "sampler"
@@ -253,12 +251,31 @@ def _measured(
         energy, error = estimated(placed, backend, target.hamiltonian, None if exact else shots or SHOTS, seed)
         return None, energy, error, execution
     steps = recipe or Mitigation()
+    if steps.extrapolation is not None and steps.extrapolation.learns:
+        # What the network is trained on is simulated: a device would have to run all of it.
+        simulator = target.simulator(noise_of(backend, placed.start, noise))
+        steps = _prepared(steps, circuit, target, simulator, shots or SHOTS, seed)
     observables = observables_of(target, steps)
     counts = partial(counts_of, placed, backend, seed=seed)
     source = Counted(steps, observables, counts, shots or SHOTS, equal=True)
     found = mitigated_energy(target, steps, source, observables)
     _warn(found)
     return (found if recipe else None), found.steps[0].energy, found.steps[0].standard_error, execution
+
+
+def _prepared(
+    recipe: Mitigation, circuit: Circuit, problem: Problem, simulator: Simulator, shots: int | None, seed: int
+) -> Mitigation:
+    """The recipe with its extrapolation made ready for a circuit, by values that a simulator tells."""
+    if recipe.extrapolation is None:
+        return recipe
+
+    def measure(other: Circuit, scale: float) -> float:
+        return simulator.expectation(folded(other, scale), problem.hamiltonian)
+
+    spread = mixed_error(problem.hamiltonian, shots // len(recipe.nodes) or 1) if shots else 0.0
+    made = recipe.extrapolation.prepared(circuit, problem.hamiltonian, recipe.nodes, measure, spread, seed)
+    return replace(recipe, extrapolation=made)
 
 
 def _warn(found: MitigatedEnergy) -> None:
@@ -280,14 +297,7 @@ def _mitigated(
     observables = observables_of(target, recipe)
     unflipped = None if noise is None else replace(noise, readout={})
     simulators = (target.simulator(noise, engine), target.simulator(unflipped, engine))
-    if recipe.extrapolation is not None:
-
-        def measure(other: Circuit, scale: float) -> float:
-            return simulators[recipe.readout].expectation(folded(other, scale), target.hamiltonian)
-
-        spread = mixed_error(target.hamiltonian, shots // len(recipe.nodes) or 1) if shots else 0.0
-        made = recipe.extrapolation.prepared(circuit, target.hamiltonian, recipe.nodes, measure, spread, seed)
-        recipe = replace(recipe, extrapolation=made)
+    recipe = _prepared(recipe, circuit, target, simulators[recipe.readout], shots, seed)
     source: Source
     if shots is None:
         source = Exact(circuit, simulators)

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,6 +213,18 @@ def device_of(backend: Any) -> Device:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Device.from_backend(backend)
+
+
+def noise_of(backend: Any, qubits: Sequence[int], noise: NoiseModel | None) -> NoiseModel | None:
+    """What is known of the noise between preparation and measurement: the calibration of these qubits, of Aer `noise`.
+
+    Raises:
+        QasError: a device without calibration.
+    """
+    if type(backend).__module__.startswith("qiskit_aer.") and backend.coupling_map is None:
+        return None if noise is None else replace(noise, readout={})
+    # Fake backends do not let qubits relax that wait.
+    return replace(device_of(backend).restricted(qubits).noise(idle=not is_local(backend)), readout={})
 
 
 @dataclass(frozen=True)

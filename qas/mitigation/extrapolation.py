@@ -47,6 +47,8 @@ class Extrapolation(abc.ABC):
     """one line for lists"""
     least_nodes: int = 2
     """fewest strengths that it can be taken from"""
+    learns: bool = False
+    """whether `prepared` has something to do"""
 
     def __call__(
         self,

@@ -99,8 +99,9 @@ class Learned(Extrapolation):
         self._limit = 0.0
 
     @property
-    def is_trained(self) -> bool:
-        return self._network is not None
+    def learns(self) -> bool:  # type: ignore[override]
+        """Whether it has still to be trained."""
+        return self._network is None
 
     def prepared(
         self,
@@ -112,7 +113,7 @@ class Learned(Extrapolation):
         seed: int,
     ) -> Extrapolation:
         """Trained for a circuit, unless it is trained already."""
-        if self.is_trained:
+        if not self.learns:
             return self
         examples = examples_of(circuit, hamiltonian, nodes, measure, np.random.default_rng(seed))
         return self.train(nodes, examples, limit=hamiltonian.identity, spread=spread, seed=seed)
@@ -163,7 +164,7 @@ class Learned(Extrapolation):
         return made
 
     def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
-        if not self.is_trained:
+        if self.learns:
             raise QasError("a learned extrapolation is trained before it is used (qas.mitigation.learned)")
         if tuple(nodes) != self._nodes:
             raise QasError(f"the network was trained at the nodes {self._nodes}, got {tuple(nodes)}")

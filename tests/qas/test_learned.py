@@ -75,6 +75,15 @@ def test_a_network_learns_what_is_linear_exactly_enough() -> None:
     assert Linear()(NODES, values[0]).value == pytest.approx(exact[0] + 0.1)
 
 
+def test_on_a_backend_it_is_trained_on_what_is_known_of_its_noise() -> None:
+    noise = replace(NOISE, readout={})
+    report = qas.evaluate(CIRCUIT, PROBLEM, noise=noise, backend="aer", mitigate="zne:fit=learned", shots=300_000)
+    exact = qas.evaluate(CIRCUIT, PROBLEM, noise=noise, mitigate="zne:fit=learned")
+    assert report.mitigated.recipe.startswith("zne:fit=learned")
+    tolerance = 5 * report.mitigated.standard_error + abs(exact.energy - exact.noise_free_energy) / 5
+    assert report.mitigated.energy == pytest.approx(exact.noise_free_energy, abs=tolerance)
+
+
 def test_bad_input() -> None:
     few = Examples(np.zeros((3, 3)), np.zeros(3))
     with pytest.raises(QasError, match="10 finite examples"):
@@ -86,5 +95,3 @@ def test_bad_input() -> None:
     way = Learned().train(NODES, Examples(np.random.default_rng(0).normal(size=(20, 3)), np.zeros(20)))
     with pytest.raises(QasError, match="trained at the nodes"):
         way((1.0, 3.0), (1.0, 2.0))
-    with pytest.raises(QasError, match="simulation"):
-        qas.evaluate(CIRCUIT, PROBLEM, backend="aer", mitigate="zne:fit=learned", shots=100)
