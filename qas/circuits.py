@@ -350,11 +350,30 @@ class Circuit:
 
         return from_qiskit(circuit)
 
-    def to_qasm(self) -> str:
-        """OpenQASM 3 text; angles are written so that they read back bit for bit."""
+    def to_qasm(self, physical: Sequence[int] | None = None) -> str:
+        """OpenQASM 3 text; angles are written so that they read back bit for bit.
+
+        Args:
+            physical: device qubit of each qubit, written as ``$5``; None: a register.
+
+        Raises:
+            CircuitError: not as many different physical qubits as the circuit has.
+        """
         from qas.interop import to_qasm
 
-        return to_qasm(self)
+        return to_qasm(self, physical)
+
+    def to_cirq(self) -> Any:
+        """The circuit as a `cirq.Circuit` on ``cirq.LineQubit(0)``, …; needs the extra ``cirq``."""
+        from qas.export import to_cirq
+
+        return to_cirq(self)
+
+    def to_pennylane(self) -> list[Any]:
+        """The circuit as a list of PennyLane operators on wires 0, …; needs the extra ``pennylane``."""
+        from qas.export import to_pennylane
+
+        return to_pennylane(self)
 
     @classmethod
     def from_qasm(cls, text: str) -> Circuit:

@@ -326,26 +326,8 @@ def _latex_angle(value: float) -> str:
 
 
 # ---------------------------------------------------------------------- files
-_FIGURES = (".png", ".svg", ".pdf")
-
-
-def save_circuit(circuit: Circuit, path: str | os.PathLike[str]) -> None:
-    """Write a circuit as a picture (.png, .svg, .pdf), as LaTeX (.tex) or as OpenQASM 3 (.qasm), whole or not at all.
-
-    Raises:
-        QasError: another suffix.
-        CircuitError: the circuit is too long for a picture.
-        RunError: a folder that does not exist or cannot be written.
-    """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind in _FIGURES:
-        save_figure(draw_figure(circuit), path)
-    elif kind in (".tex", ".qasm"):
-        _check_folder(path)
-        write_atomic(path, draw_latex(circuit) if kind == ".tex" else circuit.to_qasm())
-    else:
-        raise QasError(f"a circuit is saved as {', '.join(_FIGURES)}, .tex or .qasm, got {path.name!r}")
+FIGURES = (".png", ".svg", ".pdf")
+"""Ends of names of pictures."""
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -357,9 +339,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in _FIGURES:
+    if kind not in FIGURES:
         raise QasError(f"a figure is saved as .png, .svg or .pdf, got {path.name!r}")
-    _check_folder(path)
+    check_folder(path)
     dpi = min(200.0, 60_000 / max(figure.get_size_inches()))  # a PNG has at most 65,536 pixels a side
     stream = io.BytesIO()
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(kind, {})
@@ -367,6 +349,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_atomic(path, stream.getvalue())
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """Refuse a file in a folder that does not exist.
+
+    Raises:
+        RunError: it does not.
+    """
     if not path.parent.is_dir():
         raise RunError(f"the folder {path.parent} does not exist")

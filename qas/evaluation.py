@@ -13,9 +13,10 @@ import numpy as np
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, place
-from qas.mitigation.counting import Readout
-from qas.mitigation.recipe import (
+from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, noise_of, place
+from qas.mitigation.counting import Flips, mixed_error
+from qas.mitigation.folding import folded
+from qas.mitigation.steps import (
     Counted,
     Exact,
     MitigatedEnergy,
@@ -30,6 +31,7 @@ from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, load_problem, require_hamiltonian
 
 if TYPE_CHECKING:
+    from qas.problems import Problem
     from qas.simulators import Objective, Simulator
 
 
@@ -169,14 +171,14 @@ def evaluate(
         shots = whole_number("shots", shots)
     model = load_noise(noise)
     recipe = None if mitigate is None else read_mitigation(mitigate)
-    if backend is None and not (layout is None and transpile_level is None and primitive is None):
-        raise QasError("layout, transpile level and primitive say how a backend runs a circuit, got no backend")
+    if backend is None and not (layout is None and transpile_level is None and primitive is None and not submit):
+        raise QasError("layout, transpile level, primitive and submit go with a backend, got none")
     simulator = None if backend is not None else target.simulator(model, engine, shots)
     standard_error, mitigated, execution = None, None, None
     if backend is not None:
         if engine is not None:
             raise QasError("a circuit is run by an engine or on a backend, got both")
-        asked = Run(backend, layout, transpile_level or 0, primitive, submit)
+        asked = _Asked(backend, layout, transpile_level or 0, primitive, submit)
         mitigated, energy, standard_error, execution = _measured(circuit, target, asked, recipe, model, shots, seed)
     elif recipe is not None:
         mitigated = _mitigated(circuit, target, recipe, model, engine, shots, seed)
@@ -213,7 +215,7 @@ def evaluate(
     )
 
 
-class Run(NamedTuple):
+class _Asked(NamedTuple):
     """How a backend is to run a circuit; see `evaluate`."""
 
     backend: Any
@@ -226,7 +228,7 @@ class Run(NamedTuple):
 def _measured(
     circuit: Circuit,
     problem: BaseProblem,
-    asked: Run,
+    asked: _Asked,
     recipe: Mitigation | None,
     noise: NoiseModel | None,
     shots: int | None,
@@ -249,12 +251,31 @@ def _measured(
         energy, error = estimated(placed, backend, target.hamiltonian, None if exact else shots or SHOTS, seed)
         return None, energy, error, execution
     steps = recipe or Mitigation()
+    if steps.extrapolation is not None and steps.extrapolation.learns:
+        # What the network is trained on is simulated: a device would have to run all of it.
+        simulator = target.simulator(noise_of(backend, placed.start, noise))
+        steps = _prepared(steps, circuit, target, simulator, shots or SHOTS, seed)
     observables = observables_of(target, steps)
     counts = partial(counts_of, placed, backend, seed=seed)
     source = Counted(steps, observables, counts, shots or SHOTS, equal=True)
     found = mitigated_energy(target, steps, source, observables)
     _warn(found)
     return (found if recipe else None), found.steps[0].energy, found.steps[0].standard_error, execution
+
+
+def _prepared(
+    recipe: Mitigation, circuit: Circuit, problem: Problem, simulator: Simulator, shots: int | None, seed: int
+) -> Mitigation:
+    """The recipe with its extrapolation made ready for a circuit, by values that a simulator tells."""
+    if recipe.extrapolation is None:
+        return recipe
+
+    def measure(other: Circuit, scale: float) -> float:
+        return simulator.expectation(folded(other, scale), problem.hamiltonian)
+
+    spread = mixed_error(problem.hamiltonian, shots // len(recipe.nodes) or 1) if shots else 0.0
+    made = recipe.extrapolation.prepared(circuit, problem.hamiltonian, recipe.nodes, measure, spread, seed)
+    return replace(recipe, extrapolation=made)
 
 
 def _warn(found: MitigatedEnergy) -> None:
@@ -274,16 +295,18 @@ def _mitigated(
     """The energy in a simulation, as measured and mitigated."""
     target = require_hamiltonian(problem, "mitigation")
     observables = observables_of(target, recipe)
+    unflipped = None if noise is None else replace(noise, readout={})
+    simulators = (target.simulator(noise, engine), target.simulator(unflipped, engine))
+    recipe = _prepared(recipe, circuit, target, simulators[recipe.readout], shots, seed)
     source: Source
     if shots is None:
-        unflipped = None if noise is None else replace(noise, readout={})
-        source = Exact(circuit, (target.simulator(noise, engine), target.simulator(unflipped, engine)))
+        source = Exact(circuit, simulators)
     else:
         if engine not in (None, "pauli-transfer"):
             raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
         rng = np.random.default_rng(seed)
         flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
-        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Readout.known(flips))
+        source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Flips.known(flips))
     found = mitigated_energy(target, recipe, source, observables)
     _warn(found)
     return found

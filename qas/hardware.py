@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -215,6 +215,18 @@ def device_of(backend: Any) -> Device:
         return Device.from_backend(backend)
 
 
+def noise_of(backend: Any, qubits: Sequence[int], noise: NoiseModel | None) -> NoiseModel | None:
+    """What is known of the noise between preparation and measurement: the calibration of these qubits, of Aer `noise`.
+
+    Raises:
+        QasError: a device without calibration.
+    """
+    if type(backend).__module__.startswith("qiskit_aer.") and backend.coupling_map is None:
+        return None if noise is None else replace(noise, readout={})
+    # Fake backends do not let qubits relax that wait.
+    return replace(device_of(backend).restricted(qubits).noise(idle=not is_local(backend)), readout={})
+
+
 @dataclass(frozen=True)
 class Execution:
     """Where and how a circuit was run."""
@@ -253,10 +265,10 @@ def counts_of(placed: Placed, backend: Any, requests: Sequence[Request], seed: i
     """
     n = len(placed.qubits)
     circuits = [_read_in(placed, request, backend) for request in requests]
-    with _one_line_errors(f"{backend.name} failed"):
-        sampler = _primitive("sampler", backend, seed)
-        results = sampler.run(circuits, shots=requests[0].shots).result()
-        counted = [result.data.read.get_int_counts() for result in results]
+    with _one_line_errors(f"{backend.name} refused the circuits"):
+        job = _primitive("sampler", backend, seed).run(circuits, shots=requests[0].shots)
+    with _one_line_errors(f"{backend.name} failed, job {job.job_id()}"):
+        counted = [result.data.read.get_int_counts() for result in job.result()]
     shares = []
     for counts in counted:
         share = np.zeros(1 << n)
@@ -303,10 +315,11 @@ def estimated(
         QasError: no shots on a device, or what the backend refuses.
     """
     operator = hamiltonian.to_qiskit().apply_layout(list(placed.qubits), num_qubits=placed.circuit.num_qubits)
-    with _one_line_errors(f"{backend.name} failed"):
-        estimator = _primitive("estimator", backend, seed)
-        precision = 0.0 if shots is None else 1 / math.sqrt(shots)
-        data = estimator.run([(placed.circuit, operator)], precision=precision).result()[0].data
+    precision = 0.0 if shots is None else 1 / math.sqrt(shots)
+    with _one_line_errors(f"{backend.name} refused the circuit"):
+        job = _primitive("estimator", backend, seed).run([(placed.circuit, operator)], precision=precision)
+    with _one_line_errors(f"{backend.name} failed, job {job.job_id()}"):
+        data = job.result()[0].data
     return float(data.evs), None if shots is None else float(data.stds)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import shortened, whole_number
 from qas.circuits import Circuit, Gate
 from qas.decomposition import Step, steps_of
 from qas.errors import CircuitError
@@ -228,27 +229,45 @@ def _definition_of(name: str) -> str:
     return f"gate {name}({', '.join(angles)}) {', '.join(qubits)} {{ {body} }}"
 
 
-def to_qasm(circuit: Circuit) -> str:
+def to_qasm(circuit: Circuit, physical: Sequence[int] | None = None) -> str:
     """OpenQASM 3 text of the circuit; angles are the shortest decimals that read back bit for bit.
 
     Excitations are written as gates of their own, with their decomposition as definition; `Circuit.decompose` does
     without.
+
+    Args:
+        circuit: what is written.
+        physical: device qubit of each qubit: written as ``$5``, after a barrier that names them in the circuit's order,
+            by which `from_qasm` numbers them again. None: a register.
+
+    Raises:
+        CircuitError: physical qubits that are not as many different ones as the circuit has.
     """
+    wires = [f"q[{q}]" for q in range(circuit.n_qubits)]
+    if physical is not None:
+        chosen = [whole_number("a physical qubit", q, 0) for q in physical]
+        if len(chosen) != circuit.n_qubits or len(set(chosen)) != len(chosen):
+            rule = f"each of {circuit.n_qubits} qubits is another physical one"
+            raise CircuitError(f"{rule}, got {shortened(list(physical))}")
+        wires = [f"${q}" for q in chosen]
     used = circuit.counts
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";']
     lines += [text for name, text in _DEFINITIONS.items() if name in used]
     lines += [_definition_of(name) for name in EXCITATIONS if name in used]
-    lines.append(f"qubit[{circuit.n_qubits}] q;")
+    lines.append(f"qubit[{circuit.n_qubits}] q;" if physical is None else f"barrier {', '.join(wires)};")
     for gate in circuit:
         name = "U" if gate.name == "u" else gate.name
         angles = f"({', '.join(repr(float(a)) for a in gate.angles)})" if gate.angles else ""
-        lines.append(f"{name}{angles} {', '.join(f'q[{q}]' for q in gate.qubits)};")
+        lines.append(f"{name}{angles} {', '.join(wires[q] for q in gate.qubits)};")
     return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------------- OpenQASM, reading
 def from_qasm(text: str) -> Circuit:
     """Read OpenQASM 3 or OpenQASM 2 text; the rules of `from_qiskit` hold.
+
+    Physical qubits keep their numbers, unless the circuit begins with a barrier on all of them: then they are numbered
+    in its order (see `to_qasm`).
 
     Raises:
         CircuitError: malformed text (with the line where it is known), more than `MAX_QUBITS` qubits, unbound
@@ -259,6 +278,8 @@ def from_qasm(text: str) -> Circuit:
     bare = _without_comments(text)
     if not bare.strip():
         raise CircuitError("the OpenQASM text is empty")
+    if renumbered := _renumbered(bare):
+        text = bare = renumbered
     reader = _read_qasm2 if re.match(r"\s*OPENQASM\s+2\b", bare) else _read_qasm3
     try:
         circuit = reader(text, bare)
@@ -295,6 +316,16 @@ def read_circuit_file(path: str | os.PathLike[str]) -> Circuit:
         return from_qasm(text)
     except CircuitError as error:
         raise CircuitError(f"{path}: {error}") from None
+
+
+def _renumbered(bare: str) -> str | None:
+    """The text with physical qubits numbered by the barrier it begins with; None where there is none on all of them."""
+    found = re.search(r"(?:^|;|})\s*barrier\s+((?:\$\d+\s*,\s*)*\$\d+)\s*;", bare)
+    named = found[1].replace(" ", "").split(",") if found else []
+    if not found or "$" in bare[: found.start(1)] or {*re.findall(r"\$\d+", bare)} != {*named}:
+        return None
+    order = {qubit.strip(): f"${k}" for k, qubit in enumerate(named)}
+    return re.sub(r"\$\d+", lambda match: order[match[0]], bare)
 
 
 def _without_comments(text: str) -> str:

@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     noise = load_noise(arguments.noise)
     circuit, problem, found = read_target(arguments)
     on_backend = read.given(arguments, "layout", "transpile_level", "primitive")
+    on_backend |= {"submit": True} if arguments.submit else {}
     if arguments.backend is not None:
-        on_backend |= {"backend": arguments.backend, "submit": arguments.submit}
+        on_backend |= {"backend": arguments.backend}
         layout = patch_of(found, arguments.backend)
         if layout is not None:
             on_backend = {"layout": layout} | on_backend

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from qas.cli import show
-from qas.cli.parser import command
+from qas.cli.parser import command, qubits
 from qas.errors import QasError, RunError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ def add(commands: Any) -> None:
     parser.flag("--front", "all circuits of the front, which also counts gates of every kind")
     parser.option("--circuit", "K", "one circuit: its number in the front, or best")
     parser.flag("--qasm", "print the circuit as OpenQASM 3 and nothing else")
-    parser.option("--save", "FILE", "write the circuit as .png, .svg, .pdf, .tex or .qasm")
+    about = "write the circuit: .png .svg .pdf .tex .qasm .qpy, or as a script: .py (Qiskit), .cirq.py, .pennylane.py"
+    parser.option("--save", "FILE", about)
+    parser.option("--layout", "Q-Q-…", "of --save: device qubits (default: those of the run's patch)", qubits)
     parser.output()
 
 
@@ -36,9 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one(found: Run, result: Result, arguments: argparse.Namespace) -> int:
     if arguments.save:
-        from qas.drawing import save_circuit
+        from qas.export import save_circuit
+        from qas.problems import Problem
 
-        save_circuit(result.circuit, arguments.save)
+        problem = found.problem if isinstance(found.problem, Problem) else None
+        patch = (found.config.get("device") or {}).get("physical")
+        save_circuit(result.circuit, arguments.save, problem, arguments.layout or patch)
     if arguments.qasm:
         print(result.circuit.to_qasm(), end="")
     elif arguments.json or arguments.circuit is not None:

@@ -40,8 +40,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    circuit, problem, found = read_target(arguments)
-    if found is not None and found.noise is not None:
+    circuit, problem, origin = read_target(arguments)
+    if origin is not None and origin.noise is not None:
         print("shrinking compares exact energies: the noise of the run is left out", file=sys.stderr)
     from qas.files import new_folder
     from qas.shrinking import shrink

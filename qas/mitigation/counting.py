@@ -10,6 +10,7 @@ import numpy as np
 
 from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian, string_masks, walsh_hadamard
+from qas.mitigation.sampling import groups_of
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,18 @@ class Setting:
 def settings_of(observables: Sequence[Hamiltonian]) -> list[Setting]:
     """Bases in which all terms of several observables are measured, each term in one of them.
 
-    Strings of the largest coefficients first, each in the first setting that it fits (sorted insertion: Crawford et
-    al., Quantum 5, 385, 2021). The identity is in none.
+    Grouped as of `qas.mitigation.sampling.groups_of`, by the largest coefficient that a string has in any of them.
     """
     sizes: dict[str, float] = {}
     for observable in observables:
         for string, weight in observable.terms.items():
             sizes[string] = max(sizes.get(string, 0.0), abs(weight))
-    groups: list[tuple[list[str], list[str]]] = []
-    for string in sorted(sizes, key=lambda s: (-sizes[s], s)):
-        if not set(string) - {"I"}:
-            continue
-        for basis, strings in groups:
-            if all(a == b or "I" in (a, b) for a, b in zip(basis, string, strict=True)):
-                basis[:] = [b if a == "I" else a for a, b in zip(basis, string, strict=True)]
-                strings.append(string)
-                break
-        else:
-            groups.append((list(string), [string]))
-    return [Setting("".join(basis).replace("I", "Z"), tuple(strings)) for basis, strings in groups]
+    merged = Hamiltonian(sizes)
+    found = []
+    for group in groups_of(merged):
+        letters = merged.letters[group].max(axis=0)
+        found.append(Setting("".join("ZXYZ"[k] for k in reversed(letters)), tuple(merged.strings[k] for k in group)))
+    return found
 
 
 def outcome_probabilities(pauli_vector: np.ndarray, basis: str, flips: np.ndarray | None = None) -> np.ndarray:
@@ -84,7 +78,7 @@ class Counts:
     shots: Sequence[int]
     """measurements of each setting"""
 
-    def estimates(self, observables: Sequence[Hamiltonian], readout: Readout | None = None) -> Estimates:
+    def estimates(self, observables: Sequence[Hamiltonian], readout: Flips | None = None) -> Estimates:
         """Expectation values, and their covariance by the spread of what was read and of the flips.
 
         Args:
@@ -148,14 +142,23 @@ def divided(shots: int, observables: Sequence[Hamiltonian], settings: Sequence[S
     Where the state is not known that keeps the variance of the sum lowest (Lagrange). Of several observables the
     squares are added up.
     """
+    spreads = _spreads(observables, settings)
+    total = spreads.sum()
+    shares = spreads / total if total > 0 else np.full(len(settings), 1 / max(1, len(settings)))
+    return [max(2, round(float(shots * share))) for share in shares]
+
+
+def mixed_error(observable: Hamiltonian, shots: int) -> float:
+    """Standard error of a value from so many shots in all, divided as of `divided`, in the fully mixed state."""
+    return float(_spreads([observable], settings_of([observable])).sum() / np.sqrt(shots))
+
+
+def _spreads(observables: Sequence[Hamiltonian], settings: Sequence[Setting]) -> np.ndarray:
     squares: dict[str, float] = {}
     for observable in observables:
         for string, weight in observable.terms.items():
             squares[string] = squares.get(string, 0.0) + weight**2
-    spreads = np.array([np.sqrt(sum(squares.get(string, 0.0) for string in s.strings)) for s in settings])
-    total = spreads.sum()
-    shares = spreads / total if total > 0 else np.full(len(settings), 1 / max(1, len(settings)))
-    return [max(2, round(float(shots * share))) for share in shares]
+    return np.array([np.sqrt(sum(squares.get(string, 0.0) for string in s.strings)) for s in settings])
 
 
 class Request(NamedTuple):
@@ -171,7 +174,7 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Readout:
+class Flips:
     """What is known of the flips at readout."""
 
     flips: np.ndarray
@@ -180,11 +183,11 @@ class Readout:
     """their standard errors, same shape"""
 
     @classmethod
-    def known(cls, flips: np.ndarray) -> Readout:
+    def known(cls, flips: np.ndarray) -> Flips:
         return cls(flips, np.zeros_like(flips))
 
     @classmethod
-    def measured(cls, zeros: np.ndarray, ones: np.ndarray, shots: int) -> Readout:
+    def measured(cls, zeros: np.ndarray, ones: np.ndarray, shots: int) -> Flips:
         """From what is read where all qubits are prepared in 0, and in 1: shares of bit strings, shape (2**n,)."""
         size = len(zeros)
         bits = np.arange(size)[:, None] >> np.arange(size.bit_length() - 1) & 1

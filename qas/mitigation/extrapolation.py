@@ -9,15 +9,19 @@ from __future__ import annotations
 import abc
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from qas.checks import finite_number, shortened
 from qas.errors import QasError
 from qas.registry import Registry
+
+if TYPE_CHECKING:
+    from qas.circuits import Circuit
+    from qas.hamiltonians import Hamiltonian
 
 NODES = (1.0, 3.0, 5.0)
 """Strengths of the noise unless told otherwise: those that folding a gate once and twice gives."""
@@ -43,6 +47,8 @@ class Extrapolation(abc.ABC):
     """one line for lists"""
     least_nodes: int = 2
     """fewest strengths that it can be taken from"""
+    learns: bool = False
+    """whether `prepared` has something to do"""
 
     def __call__(
         self,
@@ -86,6 +92,27 @@ class Extrapolation(abc.ABC):
         """
         if len(nodes) < self.least_nodes:
             raise QasError(f"{self.about.split(':')[0]} takes at least {self.least_nodes} nodes, got {len(nodes)}")
+
+    def prepared(
+        self,
+        circuit: Circuit,
+        hamiltonian: Hamiltonian,
+        nodes: Sequence[float],
+        measure: Callable[[Circuit, float], float],
+        spread: float,
+        seed: int,
+    ) -> Extrapolation:
+        """This way made ready for one circuit; itself, unless it learns.
+
+        Args:
+            circuit: whose values are going to be extrapolated.
+            hamiltonian: what they are values of.
+            nodes: strengths at which they are going to be measured.
+            measure: a circuit's value at a strength of the noise.
+            spread: standard error that they will have, about.
+            seed: fixes what is drawn.
+        """
+        return self
 
     @abc.abstractmethod
     def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
@@ -173,6 +200,7 @@ EXTRAPOLATIONS = Registry(
         "polynomial": Polynomial,
         "exponential": Exponential,
         "poly-exponential": PolyExponential,
+        "learned": "qas.mitigation.learned:Learned",
     },
 )
 """Name -> class."""

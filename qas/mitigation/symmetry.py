@@ -62,7 +62,8 @@ def verification(problem: Problem, names: Iterable[str] | None = None) -> Verifi
         raise TooLargeError(f"symmetries are verified on up to {MAX_QUBITS} qubits, got {problem.n_qubits}")
     matrix = problem.hamiltonian.to_matrix()
     scale = np.abs(problem.hamiltonian.coefficients).sum()
-    total, kept = np.eye(len(matrix), dtype=complex), []
+    total = np.eye(len(matrix), dtype=complex)
+    kept: list[str] = []
     for name in chosen:
         projector = SYMMETRIES[name](problem)
         if projector is not None and _commute(projector, matrix, scale) and _commute(projector, total, 1.0):

@@ -38,6 +38,19 @@ def test_known_weights_of_two_and_three_nodes() -> None:
     assert Linear()((1, 2, 3), values).weights == pytest.approx([4 / 3, 1 / 3, -2 / 3])
 
 
+def test_the_values_that_mitiq_finds() -> None:
+    """Numbers of mitiq 1.1.0, which asks for an older NumPy; its exponential of three nodes weighs the logarithms."""
+    nodes, values = (1.0, 3.0, 5.0), (-7.75, -7.69, -7.64)
+    for way, count, theirs in (
+        (Linear(), 3, -7.775833333333329),
+        (Richardson(), 3, -7.783749999999994),
+        (Polynomial(degree=2), 3, -7.783749999999994),
+        (Exponential(), 2, -7.78192905271403),
+        (PolyExponential(degree=2), 3, -7.784324887150936),
+    ):
+        assert way(nodes[:count], values[:count], limit=-7.0).value == pytest.approx(theirs, abs=1e-12)
+
+
 @pytest.mark.parametrize("way", EVERY, ids=lambda way: type(way).__name__)
 def test_weights_are_derivatives_and_errors_are_those_of_repeated_experiments(way) -> None:
     rng = np.random.default_rng(3)

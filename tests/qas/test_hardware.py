@@ -140,7 +140,7 @@ def test_an_account_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ({"noise": "ibm-mumbai"}, QasError, "own noise"),
         ({"engine": "aer"}, QasError, "got both"),
         ({"shots": 0}, QasError, "shots"),
-        ({"backend": None, "layout": [0, 1, 2]}, QasError, "got no backend"),
+        ({"backend": None, "layout": [0, 1, 2]}, QasError, "go with a backend, got none"),
         (
             {"circuit": Circuit(6, []), "problem": "tfim-6"},
             TooLargeError,

@@ -10,8 +10,8 @@ import pytest
 import qas
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
-from qas.mitigation import Linear, Richardson, read_mitigation
-from qas.mitigation.counting import Counts, Readout, outcome_probabilities, settings_of
+from qas.mitigation import Linear, Richardson, make_objective, read_mitigation
+from qas.mitigation.counting import Counts, Flips, outcome_probabilities, settings_of
 from qas.mitigation.folding import folded, folded_qiskit
 from qas.mitigation.symmetry import verification
 from qas.simulators.dense import dense_expectation, density_matrix
@@ -83,7 +83,7 @@ def test_bit_strings_tell_every_term_whatever_the_flips() -> None:
     counts = Counts(settings, read, [10] * len(settings))
     raw = counts.estimates([problem.hamiltonian]).values[0]
     assert raw == pytest.approx(expectation(problem, NOISE), abs=1e-10)
-    inverted = counts.estimates([problem.hamiltonian], Readout.known(flips)).values[0]
+    inverted = counts.estimates([problem.hamiltonian], Flips.known(flips)).values[0]
     assert inverted == pytest.approx(expectation(problem, replace(NOISE, readout={})), abs=1e-10)
 
 
@@ -99,6 +99,17 @@ def test_shots_scatter_by_the_standard_error(steps: str) -> None:
     assert found[0] is not None and abs(found[0].shots - 10**6) < 100
 
 
+def test_a_search_objective_and_an_evaluation_say_the_same() -> None:
+    circuit = Circuit(4, [gate for gate in LIH if gate.name != "rzz"])
+    objective = make_objective("zne:nodes=1-3,fit=linear,scale=fold")
+    found = objective.simulator(PauliTransferSimulator(NOISE)).estimate(circuit, qas.load_problem("lih-4").hamiltonian)
+    steps = "readout,zne:fit=linear,nodes=1-3"
+    exact = qas.evaluate(circuit, "lih-4", noise=NOISE, mitigate=steps).mitigated
+    drawn = qas.evaluate(circuit, "lih-4", noise=NOISE, mitigate=steps, shots=objective.shots).mitigated
+    assert exact is not None and exact.energy == pytest.approx(found.mitigated, abs=1e-10)
+    assert drawn is not None and drawn.standard_error == pytest.approx(found.sigma, rel=0.1)
+
+
 def test_flips_that_were_measured_add_to_the_standard_error() -> None:
     problem, rng = qas.load_problem("lih-4"), np.random.default_rng(0)
     settings = settings_of([problem.hamiltonian])
@@ -111,7 +122,7 @@ def test_flips_that_were_measured_add_to_the_standard_error() -> None:
     for _ in range(80):
         read = [rng.multinomial(10**6, outcome_probabilities(vector, s.basis, flips)) / 10**6 for s in settings]
         zeros, ones = (rng.multinomial(2000, maps @ state) / 2000 for state in states)
-        known = Readout.measured(zeros, ones, 2000)
+        known = Flips.measured(zeros, ones, 2000)
         found = Counts(settings, read, [10**6] * len(settings)).estimates([problem.hamiltonian], known)
         values.append(found.values[0])
         errors.append(np.sqrt(found.covariance[0, 0]))
