@@ -15,6 +15,7 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.excitations import generators_of
 from qas.gates import gate_spec
+from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
 from qas.native import TURNS, middles, remaining, short_of
 from qas.problems import Problem
@@ -220,6 +221,14 @@ class _Places(Sequence[Place]):
         return Place(int(self.position[index]), block, tuple(self.slopes[index].tolist()[: len(block.columns)]))
 
 
+def _warm_up(simulator: CompiledSimulator, n_qubits: int) -> None:
+    """Compile the kernels of sweeps, before a search's clock runs."""
+    size = min(n_qubits, 2)
+    circuit, observable = Circuit(size, [Gate("rz", (0,), (0.1,))]), Hamiltonian({"Z" * size: 1.0})
+    simulator.insertion_gradients(circuit, observable, ["X" * size])
+    simulator.append_gains(circuit, observable, ["X" * size])
+
+
 class Guide:
     """Studies circuits on a Hamiltonian's energy.
 
@@ -269,7 +278,10 @@ class Guide:
         if not fits or meter.shots is not None:
             return None
         guide = cls(alphabet, meter.problem, meter.simulator)
-        return guide if guide.generators else None
+        if not guide.generators:
+            return None
+        _warm_up(meter.simulator, guide.n_qubits)
+        return guide
 
     def study(self, circuit: Circuit) -> Study:
         """A sweep of slopes, and one at each end for fans."""
