@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: search test lint plugin molecules clean
 
 search: $(STAMP)
-	$(BIN)/qas search lih-4 --noise ibm-mumbai --agent ddqn --seconds 60 --seed 0
+	$(BIN)/qas search lih-4 --device fake_marrakesh --agent evolution --seconds 60 --seed 0
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal -q
