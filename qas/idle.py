@@ -17,7 +17,7 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError
-from qas.noise import thermal_relaxation
+from qas.noise import relaxation_ptm
 
 if TYPE_CHECKING:
     from qas.circuits import Circuit, Gate
@@ -30,9 +30,11 @@ _DIGITS = 18
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def relaxation_ptm(t1: float, t2: float, seconds: float) -> np.ndarray:
+def _relaxed(t1: float, t2: float, time: float) -> np.ndarray:
     """Transfer matrix of relaxation to the ground state, float64, shape (4, 4), read-only; T2 is cut to 2·T1."""
-    return thermal_relaxation(t1, min(t2, 2 * t1), seconds).ptm
+    ptm = relaxation_ptm(t1, min(t2, 2 * t1), time)
+    ptm.flags.writeable = False
+    return ptm
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Idle:
     def channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]]:
         """(qubit, transfer matrix of shape (4, 4)) after each gate; see `waits`."""
         return [
-            [(qubit, relaxation_ptm(self.t1[qubit], self.t2[qubit], seconds)) for qubit, seconds in found]
+            [(qubit, _relaxed(self.t1[qubit], self.t2[qubit], seconds)) for qubit, seconds in found]
             for found in self.waits(circuit)[0]
         ]
 
