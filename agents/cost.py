@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import repeat
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def warm_up(evaluator: Evaluator, circuit: Circuit) -> None:
     rng = np.random.default_rng(0)
     evaluator.evaluate(circuit, rng, max_evaluations=2)
     if evaluator.workers() > 1:
-        jobs = evaluator.jobs([circuit] * MOST_TOGETHER, rng, lambda: 2, False)
+        jobs = evaluator.jobs([circuit] * MOST_TOGETHER, rng, repeat(None), lambda: 2, False)
         evaluator.optimize_together(list(jobs))
 
 

@@ -36,7 +36,7 @@ from qas.noise import (
     depolarizing,
     embed_pair,
     exchange_qubits,
-    thermal_relaxation,
+    relaxation_ptm,
 )
 from qas.registry import Registry
 
@@ -449,7 +449,7 @@ class _Compiled:
 
     def _relaxation(self, qubit: int, duration: float) -> np.ndarray:
         t1, t2 = self.device.t1[qubit], self.device.t2[qubit]
-        return thermal_relaxation(t1, min(t2, 2 * t1), duration).ptm
+        return relaxation_ptm(t1, min(t2, 2 * t1), duration)
 
     def _one_qubit(self, place: tuple[int, ...]) -> Iterator[tuple[tuple[str, ...], _Native]]:
         table = self.device.gates
@@ -657,7 +657,7 @@ def load_device(name: str | os.PathLike[str] | Device) -> Device:
         except QasError as error:
             raise QasError(f"{text}: {error}" if text not in str(error) else str(error)) from None
     if text not in DEVICES:
-        return Device.from_backend(_fake_backend(text))
+        return Device.from_backend(fake_backend(text))
     found = DEVICES[text]
     return found if isinstance(found, Device) else found()
 
@@ -672,7 +672,7 @@ def fake_backends() -> dict[str, Any]:
     return {name: thing for name, thing in classes.items() if isinstance(name, str)}
 
 
-def _fake_backend(name: str) -> Any:
+def fake_backend(name: str) -> Any:
     """A fake backend of qiskit-ibm-runtime.
 
     Raises:

@@ -262,7 +262,8 @@ def _hashable(parameter: Any) -> Any:
 def to_aer(model: NoiseModel, n_qubits: int) -> Any:
     """The model as a `qiskit_aer.noise.NoiseModel` for circuits of our gates on `n_qubits` qubits.
 
-    Every gate and every choice of qubits gets its channel as a local error, and every qubit its readout error.
+    Every gate and every choice of qubits gets its channel as a local error, and every qubit its readout error. Idle
+    noise acts in the delays of a circuit, which is to be scheduled.
     Circuits must reach Aer untranspiled: a compiled gate has another name, and so another error. Aer cannot refuse
     gates outside `coupling`; they run without noise there.
 
@@ -278,7 +279,15 @@ def to_aer(model: NoiseModel, n_qubits: int) -> Any:
             ordered = (min(qubits), max(qubits))
             if len(qubits) == 1 or model.coupling is None or ordered in model.coupling:
                 uses.append((gate, qubits))
-    return aer_noise(model, n_qubits, uses)
+    result = aer_noise(model, n_qubits, uses)
+    if model.idle is not None:
+        from qiskit.circuit import Delay
+        from qiskit_aer.noise import RelaxationNoisePass
+
+        times = list(zip(model.idle.t1, model.idle.t2, strict=True))[:n_qubits]
+        t1s, t2s = [t1 for t1, _ in times], [min(t2, 2 * t1) for t1, t2 in times]
+        result._custom_noise_passes.append(RelaxationNoisePass(t1s=t1s, t2s=t2s, dt=None, op_types=Delay))
+    return result
 
 
 def aer_noise(model: NoiseModel, n_qubits: int, uses: Iterable[tuple[str, tuple[int, ...]]]) -> Any:

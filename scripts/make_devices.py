@@ -10,7 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
-from qas.devices import SHIPPED, Device, _fake_backend
+from qas.devices import SHIPPED, Device, fake_backend
 
 FOLDER = Path(__file__).resolve().parents[1] / "qas" / "data" / "devices"
 
@@ -20,7 +20,7 @@ def main() -> None:
     for name in SHIPPED:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            device = Device.from_backend(_fake_backend(name))
+            device = Device.from_backend(fake_backend(name))
         data = device.to_json()
         data["source"] += " (Apache License 2.0)"
         path = FOLDER / f"{name}.json"

@@ -36,6 +36,9 @@ N_NODES, N_STRINGS, N_GROUPS, N_ENTRIES, CALLS, FELL, ARRAYS = (ENGINE + k for k
 N_ARRAYS = 12
 """Arrays of `combine`, in the order of its arguments."""
 
+REACH = 2.0
+"""How many times the distance from the limit that the weakest noise leaves an exponential may lead to."""
+
 # Columns of `nodes`.
 FIT, STRAIGHT, SHARE = 0, 1, 2
 # Places in `settings`.
@@ -50,8 +53,10 @@ ENERGY, VARIANCE, SLOPE, MEANS = 0, 1, 2, 3
 def combine(values, weights, energy, square, first, index, weight, share, nodes, settings, known, out, gradient):
     """The score, and with `gradient` its derivatives by all `values`.
 
-    Where an exponential leads nowhere (values on both sides of the limit), or any fit leads further from the limit than
-    an energy can be, the straight line takes its place.
+    Where an exponential leads nowhere (values on both sides of the limit) or more than `REACH` times as far from the
+    limit as what was measured, or any fit leads further than an energy can be, the straight line takes its place. An
+    exponential has a pole where a strong noise takes the energy to the limit and a weak one does not, and a search
+    would find it.
 
     Args:
         values: expectation values at each node, shape (nodes, strings).
@@ -89,7 +94,10 @@ def combine(values, weights, energy, square, first, index, weight, share, nodes,
         else:
             value += nodes[k, FIT] * known[k, ENERGY]
     distance = math.exp(value) if logarithmic else abs(value - limit)
-    fallen = not distance <= settings[BOUND]
+    farthest = settings[BOUND]
+    if logarithmic:
+        farthest = min(farthest, REACH * abs(known[0, ENERGY] - limit))
+    fallen = not distance <= farthest
     if fallen:
         logarithmic, value = False, 0.0
         for k in range(count):

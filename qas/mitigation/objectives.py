@@ -23,9 +23,9 @@ from qas.mitigation.extrapolation import (
     make_extrapolation,
     read_nodes,
 )
-from qas.mitigation.recipe import Recipe
 from qas.mitigation.sampling import checked_assignment
 from qas.mitigation.scaling import SCALES, scaled
+from qas.mitigation.score import Recipe
 from qas.noise import NoiseModel
 from qas.registry import Registry, recorded
 from qas.simulators.base import Simulator

@@ -2,14 +2,15 @@
 
 Strings that commute qubit by qubit are measured together, and one shot of a group gives one outcome i of its qubits.
 The estimate of the group's part of the energy is the mean over shots of a number f(i). Without inverting the readout f
-is the group's own diagonal h, and what is measured is A^T h, where A[i, j] is the probability to read i for j; inverting
-it means f = A^-T h, so that the mean is h. The spread of one shot is E[f²] - E[f]², with E[f²] the expectation value of
-the diagonal A^T f². For flips of single qubits, with a = 1 - p01 - p10 and b = p10 - p01, f has z' = (z_read - b) / a
-for each letter Z, and z'² has the mean ((1 - b²) - 2 a b z) / a²; products of these are what A^T f² comes to.
+is the group's own diagonal h, and what is measured is A^T h, where A[i, j] is the probability to read i for j.
+Inverted, f is A^-T h, so that the mean is h. The spread of one shot is E[f²] - E[f]², with E[f²] the expectation value
+of the diagonal A^T f². For flips of single qubits, with a = 1 - p01 - p10 and b = p10 - p01, f has z' = (z_read - b) /
+a for each letter Z, and z'² has the mean ((1 - b²) - 2 a b z) / a²; products of these are what A^T f² comes to.
 
-Shots are divided before anything is measured: to each group in proportion to the standard deviation that one shot of it
-has in the fully mixed state, which without flips is the root of the sum of its squared coefficients. Where the state is
-not known that is the allocation that minimizes the variance (Lagrange: shots in proportion to standard deviations).
+Shots are divided before anything is measured: to each group in proportion to the standard deviation that one shot of
+it has in the fully mixed state, which without flips is the root of the sum of its squared coefficients. Where the
+state is not known that is the allocation that minimizes the variance (Lagrange: shots in proportion to standard
+deviations).
 """
 
 from __future__ import annotations

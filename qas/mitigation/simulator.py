@@ -12,8 +12,8 @@ from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.mitigation import _combined as kernels
-from qas.mitigation.recipe import Estimate, Recipe
 from qas.mitigation.sampling import Measurement, measurement
+from qas.mitigation.score import Estimate, Recipe
 from qas.noise import NoiseModel
 from qas.simulators._entry import STATE
 from qas.simulators.base import Angles, Simulator, check_angles
@@ -51,7 +51,7 @@ class Mitigated(Simulator):
     """
 
     about = "a mitigated score"
-    idle = True  # its nodes tell what they do not know
+    idle = True  # engines of nodes that do not know it say so
 
     def __init__(self, noise: NoiseModel | None, nodes: Sequence[Simulator], recipe: Recipe) -> None:
         super().__init__(noise)
@@ -132,8 +132,8 @@ class Mitigated(Simulator):
         if not self._warned:
             self._warned = True
             warnings.warn(
-                "an extrapolation did not converge (energies on both sides of the fully mixed state's, or far outside "
-                "the spectrum): a straight line took its place there",
+                "an extrapolation did not converge (energies on both sides of the mixed state's, or a fit far beyond "
+                "them): a straight line took its place",
                 stacklevel=3,
             )
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qas.gf2 import reduced_basis
 from qas.hamiltonians import string_masks, walsh_hadamard
 
 SIGN = 62
@@ -137,7 +138,7 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
 
 def _frame(n_qubits: int, zs: list[int], weights: np.ndarray) -> _Frame:
     """Entries of Σ weight (-1)^{z·i} by the parities of i that the strings differ in."""
-    checks = _reduced([z ^ zs[0] for z in zs])
+    checks = reduced_basis([z ^ zs[0] for z in zs])
     tops = [check.bit_length() - 1 for check in checks]
     # In reduced form the highest bit of each check is in no other one: it says whether the check takes part in z.
     parts = np.array([[((z ^ zs[0]) >> top) & 1 for top in tops] for z in zs], dtype=np.int64).reshape(len(zs), -1)
@@ -160,20 +161,6 @@ def _frame(n_qubits: int, zs: list[int], weights: np.ndarray) -> _Frame:
         origin = sum(1 << top for j, top in enumerate(tops) if (pattern >> j) & 1)
         pieces.append((signed(origin), pattern, complex(values[pattern])))
     return _Frame(checks, _span(basis[:half]), _span(basis[half:]), pieces)
-
-
-def _reduced(masks: Sequence[int]) -> list[int]:
-    """Basis of the masks over two elements; the highest bit of each is in no other one."""
-    basis: list[int] = []
-    for mask in masks:
-        for other in basis:
-            if (mask >> (other.bit_length() - 1)) & 1:
-                mask ^= other
-        if mask:
-            top = mask.bit_length() - 1
-            basis = [other ^ mask if (other >> top) & 1 else other for other in basis]
-            basis.append(mask)
-    return basis
 
 
 def _span(basis: list[int]) -> np.ndarray:
@@ -205,7 +192,7 @@ def cosets_table(sums: Sequence[Mapping[str, float]]) -> Cosets:
     first, start = [0], [0]
     for terms in sums:
         numbers = [base4(string) for string in terms]
-        basis = _reduced(numbers)
+        basis = reduced_basis(numbers)
         tops = [vector.bit_length() - 1 for vector in basis]
         strings += numbers
         weights += list(terms.values())

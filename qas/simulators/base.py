@@ -317,7 +317,8 @@ class Simulator(abc.ABC):
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """dE/dθ at θ = 0 of exp(-iθG/2), without noise of its own, inserted before each gate and after the last one.
 
-        It takes no time: under idle noise qubits wait as they do without it, and it acts when they have waited.
+        It takes no time: under idle noise qubits wait as they do without it, and it acts when they have waited for
+        their next gate.
 
         Args:
             generators: Pauli strings, and Hamiltonians for sums of them; None: all one- and two-qubit strings, in the

@@ -82,7 +82,8 @@ class CompiledSimulator(Simulator):
         """Each gate with its operations, and with those of the qubits that wait after it."""
         waiting = None if self.noise is None else self.noise.idle_channels(circuit)
         for k, gate in enumerate(circuit.gates):
-            entry = self._remembered(self._rows, (gate.name, gate.qubits), self._operations, gate)
+            key = gate.name, gate.qubits
+            entry = self._rows.get(key) or self._remembered(self._rows, key, self._operations, gate)
             for qubit, ptm in () if waiting is None else waiting[k]:
                 entry = entry + self._remembered(self._waiting, (qubit, ptm.tobytes()), self._wait, qubit, ptm)
             yield gate, entry

@@ -14,7 +14,7 @@ import qas
 from qas.circuits import Circuit, Gate
 from qas.errors import NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
-from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled
+from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled, scored_by
 from qas.mitigation.sampling import groups_of
 from qas.mitigation.simulator import CompiledMitigated, Mitigated
 from qas.noise import NoiseModel, amplitude_damping, depolarizing, load_noise
@@ -29,7 +29,7 @@ GATES = ("rx", "ry", "rz", "h", "cx", "cz", "swap")
 
 
 def mumbai_patch() -> NoiseModel:
-    return qas.load_device("fake_mumbai").patch(3, shape="line").noise(idle=False)
+    return qas.load_device("fake_mumbai").patch(3, shape="line").noise()
 
 
 def instance(noise: NoiseModel, n_gates: int = 14) -> tuple[Circuit, Hamiltonian]:
@@ -43,21 +43,26 @@ def instance(noise: NoiseModel, n_gates: int = 14) -> tuple[Circuit, Hamiltonian
 
 # ---------------------------------------------------------------------- independent answers
 def aer_state(circuit: Circuit, noise: NoiseModel, channels: int = 1, folds: int = 1) -> np.ndarray:
-    """Aer's density matrix of a circuit whose noise, or whose two-qubit gates with it, are written out repeatedly."""
+    """Aer's density matrix of a circuit whose noise, or whose two-qubit gates with it, are written out repeatedly.
+
+    Qubits wait as the schedule of what is written out says.
+    """
     from qiskit import QuantumCircuit
     from qiskit.quantum_info import PTM, Kraus
     from qiskit_aer import AerSimulator
 
     quantum = QuantumCircuit(circuit.n_qubits)
-    for gate in circuit:
+    run = Circuit(circuit.n_qubits, [g for g in circuit for _ in range(folds if len(g.qubits) == 2 else 1)])
+    for gate, waiting in zip(run, noise.idle_channels(run) or [[]] * len(run), strict=True):
+        getattr(quantum, gate.name)(*gate.angles, *gate.qubits)
         ptm = noise.channel(gate.name, gate.qubits)
-        for _ in range(folds if len(gate.qubits) == 2 else 1):
-            getattr(quantum, gate.name)(*gate.angles, *gate.qubits)
-            for _ in range(channels if ptm is not None else 0):
-                quantum.append(Kraus(PTM(ptm)).to_instruction(), list(gate.qubits))
+        maps = [] if ptm is None else [(gate.qubits, ptm)]
+        for qubits, ptm in [*maps, *(((qubit,), ptm) for qubit, ptm in waiting)]:
+            for _ in range(channels):
+                quantum.append(Kraus(PTM(ptm)).to_instruction(), list(qubits))
     quantum.save_density_matrix()
-    run = AerSimulator(method="density_matrix", zero_threshold=0.0).run(quantum).result()
-    return np.asarray(run.data()["density_matrix"])
+    result = AerSimulator(method="density_matrix", zero_threshold=0.0).run(quantum).result()
+    return np.asarray(result.data()["density_matrix"])
 
 
 def letter_basis(letter: int) -> np.ndarray:
@@ -150,10 +155,13 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     size = max(1.0, np.abs(expected).max())
     assert np.abs(expected).max() > 1e-2 and np.abs(gradient - expected).max() < 1e-8 * size
     found = score.insertion_gradients(circuit, operator, ["IIZ", "ZII"])
-    for place, (column, qubit) in itertools.product(range(len(circuit) + 1), enumerate((0, 2))):
-        assert (
-            abs(found[place, column] - slope(lambda h: circuit.insert(place, Gate("rz", (qubit,), (h,))))) < 1e-8 * size
-        )
+    for place in range(len(circuit) + 1):
+        for column, qubit in enumerate((0, 2)):
+
+            def made(angle: float, place: int = place, qubit: int = qubit) -> Circuit:
+                return circuit.insert(place, Gate("rz", (qubit,), (angle,)))
+
+            assert abs(found[place, column] - slope(made)) < 1e-8 * size
 
 
 def test_costs_of_inserted_gates_are_exact_where_the_score_is_linear() -> None:
@@ -323,7 +331,7 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
-        (lambda: Evaluator(qas.load_problem("state-2-0"), objective=Noisy(kappa=1)), "without a device"),
+        (lambda: scored_by(Noisy(kappa=1), None), "without a device"),
     ]
     for call, words in bad:
         with pytest.raises(QasError, match=words) as caught:

@@ -261,7 +261,11 @@ def test_the_referee_tells_false_claims_and_unreadable_folders(published: Path, 
     told = referee(published, *folders)
     assert told.returncode == 1 and told.stdout.count("FALSE") == len(folders)
     assert all(f"FALSE: {name.replace('exact', 'exact energy')} " in told.stdout for name in (f.name for f in folders))
-    (folders[0] / front["circuits"][0]["file"]).unlink()
+    measured = folders[0] / front["circuits"][0]["file"]
+    measured.write_text(measured.read_text() + "bit c;\nc = measure q[0];\n")
+    told = referee(folders[0])
+    assert told.returncode == 2 and "gates alone is needed, got measure" in told.stderr
+    measured.unlink()
     told = referee(folders[0])
     assert told.returncode == 2 and "Traceback" not in told.stderr and len(told.stderr.splitlines()) == 1
 

@@ -1,0 +1,332 @@
+"""Circuits searched on a device's own terms against noise-free ones that are transpiled to it, at equal evaluations.
+
+    python benchmarks/device_search.py --evaluations 8000 --seeds 5 --jobs 2 --out results/devices/search
+
+Contenders, each with the same number of calls of the objective:
+
+- ``device``: guided evolution on the device's gates and coupling, judged by the objective.
+- ``noise-free``: guided evolution without noise with half of the calls; the circuits of its front transpiled at level 3
+  with 20 seeds each, of which the one with the fewest two-qubit gates, then gates, is kept; their angles trained by the
+  objective with the other half.
+- ``adapt``: the same with the front of ADAPT (qubit excitations).
+- ``hea``: layers of rz sx rz sx rz on each qubit and of entanglers on all coupled pairs, one to six of them; angles
+  trained by the objective from random ones.
+
+The circuit of the lowest score is taken. `runs.csv` has a row for each run: errors of the mitigated, readout-inverted
+and raw energies, the standard error, and with ``--experiments`` the root mean square error of so many simulated
+experiments with 10^6 shots. `pairs.csv` has the paired differences by problem and device. One thread a run; runs that
+are already there are not made again.
+"""
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import argparse
+import csv
+import itertools
+import math
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import qas
+from qas.circuits import Circuit, Gate
+from qas.devices import Device, load_device
+from qas.mitigation.outcomes import Judge, Outcomes
+from qas.problems import Problem
+from qas.runs import envelope
+from qas.vqe import Evaluation, Evaluator
+
+PAIRS = [
+    *((problem, device, patch) for problem in ("lih-4", "field-4") for device in (
+        "fake_torino", "fake_fez", "fake_marrakesh", "fake_brisbane", "fake_sherbrooke", "fake_mumbai",
+    ) for patch in ("best", "median")),
+    *(("lih-6", device, "best") for device in ("fake_torino", "fake_marrakesh", "fake_sherbrooke")),
+]  # fmt: skip
+CONTENDERS = ("device", "noise-free", "adapt", "hea")
+TRANSPILED = 20
+LAYERS = 6
+COLUMNS = (
+    "problem", "device", "patch", "contender", "seed", "evaluations", "two_qubit_gates", "gates", "depth", "score",
+    "mitigated", "sigma", "readout", "noisy", "noise_free", "rmse", "seconds",
+)  # fmt: skip
+
+
+class Task(NamedTuple):
+    """One run."""
+
+    problem: str
+    device: str
+    patch: str
+    contender: str
+    seed: int
+
+
+class Setting(NamedTuple):
+    """What a run is judged on."""
+
+    problem: Problem
+    device: Device
+    evaluator: Evaluator
+    evaluations: int
+    seed: int
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, 77])
+
+
+class Found(NamedTuple):
+    """A circuit on the device, and what is measured there: the problem, its qubits where the transpiler left them."""
+
+    circuit: Circuit
+    problem: Problem
+    score: float
+
+
+def load_problem(name: str, seed: int) -> Problem:
+    """A problem by its name; ``field-N`` is a Heisenberg chain in random fields, another one for each three seeds."""
+    kind, _, size = name.partition("-")
+    if kind != "field":
+        return qas.load_problem(name)  # type: ignore[return-value]
+    from qas.problems.spins import heisenberg
+
+    fields = np.random.default_rng([int(size), seed % 3]).uniform(-2.0, 2.0, int(size))
+    return heisenberg(int(size), field=fields.tolist(), periodic=False)
+
+
+# ---------------------------------------------------------------------- onto the device
+def moved(problem: Problem, places: Sequence[int]) -> Problem:
+    """The problem with qubit q at ``places[q]``."""
+    n = problem.n_qubits
+    terms = {}
+    for string, weight in problem.hamiltonian.terms.items():
+        letters = ["I"] * n
+        for q, letter in enumerate(reversed(string)):
+            letters[places[q]] = letter
+        terms["".join(reversed(letters))] = weight
+    return qas.problem(qas.Hamiltonian(terms), name=problem.name, unit=problem.unit)
+
+
+def transpiled(circuit: Circuit, problem: Problem, device: Device) -> tuple[Circuit, Problem]:
+    """The best of some transpilations at level 3, in the device's gates on its coupling."""
+    from qiskit import transpile
+
+    best: tuple[tuple[int, int], Any] | None = None
+    plain = circuit.decompose(from_zero=True).to_qiskit()
+    for seed in range(TRANSPILED):
+        made = transpile(
+            plain,
+            basis_gates=list(device.native_gates),
+            coupling_map=[list(pair) for pair in device.directions],
+            optimization_level=3,
+            seed_transpiler=seed,
+        )
+        size = sum(len(gate.qubits) == 2 for gate in made.data), len(made.data)
+        if best is None or size < best[0]:
+            best = size, made
+    assert best is not None
+    made = best[1]
+    places = range(circuit.n_qubits) if made.layout is None else made.layout.final_index_layout()
+    return Circuit.from_qiskit(made), moved(problem, list(places))
+
+
+def trained(setting: Setting, circuits: Iterable[tuple[Circuit, Problem]], evaluations: int, **how: Any) -> Found:
+    """The best of some circuits, their angles trained by the objective with equal shares of the evaluations."""
+    waiting, left, found = list(circuits), evaluations, list[Found]()
+    rng = setting.rng()
+    for k, (circuit, problem) in enumerate(waiting):
+        share = left // (len(waiting) - k)
+        judge = Evaluator(
+            problem, setting.device.noise(), objective=setting.evaluator.objective, max_evaluations=max(1, share)
+        )
+        result: Evaluation = judge.evaluate(circuit, rng, **how)
+        left -= result.evaluations
+        found.append(Found(result.circuit, problem, result.energy))
+    return min(found, key=lambda each: each.score)
+
+
+# ---------------------------------------------------------------------- contenders
+def searched(setting: Setting, agent: str, evaluations: int, **keywords: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        return qas.search(
+            setting.problem, agent=agent, evaluations=evaluations, seed=setting.seed, report=False,
+            out=Path(folder) / "run", **keywords,
+        )  # fmt: skip
+
+
+def on_device(setting: Setting) -> Found:
+    run = searched(
+        setting, "evolution", setting.evaluations, device=setting.device, objective=setting.evaluator.objective
+    )
+    return Found(run.best.circuit, setting.problem, run.best.energy)
+
+
+def from_noise_free(setting: Setting, agent: str) -> Found:
+    options = {"pool": "qeb"} if agent == "adapt" and setting.problem.molecule is not None else {}
+    run = searched(setting, agent, setting.evaluations // 2, options=options)
+    front = [result.circuit for result in envelope(run.front) if result.two_qubit_gates]
+    made = [transpiled(circuit, setting.problem, setting.device) for circuit in front or [run.best.circuit]]
+    return trained(setting, made, setting.evaluations - run.evaluations, exact_start=True)
+
+
+def layered(device: Device, layers: int, rng: np.random.Generator) -> Circuit:
+    turn = ("rz", "sx", "rz", "sx", "rz")
+    gates: list[Gate] = []
+    for layer in range(layers + 1):
+        for q in range(device.n_qubits):
+            angles = iter(rng.uniform(-math.pi, math.pi, 3))
+            gates += [Gate(name, (q,), (float(next(angles)),) if name == "rz" else ()) for name in turn]
+        if layer < layers:
+            pairs = {frozenset(pair): pair for pair in device.directions}
+            gates += [Gate(device.entangler, pair) for pair in pairs.values()]
+    return Circuit(device.n_qubits, gates)
+
+
+def hardware_efficient(setting: Setting) -> Found:
+    rng = setting.rng()
+    circuits = [layered(setting.device, layers, rng) for layers in range(1, LAYERS + 1)]
+    return trained(setting, ((c, setting.problem) for c in circuits), setting.evaluations, exact_start=True)
+
+
+def contend(setting: Setting, contender: str) -> Found:
+    if contender == "device":
+        return on_device(setting)
+    if contender == "hea":
+        return hardware_efficient(setting)
+    return from_noise_free(setting, "adapt" if contender == "adapt" else "evolution")
+
+
+# ---------------------------------------------------------------------- judging
+def rms_error(found: Found, setting: Setting, experiments: int) -> float:
+    """Root mean square error of simulated experiments, in the problem's unit."""
+    objective = setting.evaluator.objective
+    nodes = "-".join(f"{node:g}" for node in objective.nodes)
+    errors = []
+    for k in range(experiments):
+        told = qas.evaluate(
+            found.circuit, found.problem, noise=setting.device.noise(), shots=objective.shots, seed=k,
+            mitigate=f"readout,zne:fit={objective.fit},nodes={nodes}",
+        )  # fmt: skip
+        errors.append(told.mitigation.energy - found.problem.exact)
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def run(task: Task, evaluations: int, objective: str, experiments: int) -> dict[str, Any]:
+    began = time.perf_counter()
+    problem = load_problem(task.problem, task.seed)
+    device = load_device(task.device).patch(problem.n_qubits, "line", task.patch)
+    evaluator = Evaluator(problem, device.noise(), objective=objective)
+    setting = Setting(problem, device, evaluator, evaluations, task.seed)
+    found = contend(setting, task.contender)
+    judge = Evaluator(found.problem, device.noise(), objective=objective)
+    engine = judge.engine_under_noise
+    assert engine is not None
+    told: Outcomes = Judge(found.problem, engine, judge.objective)(found.circuit)
+    errors = {name: found.problem.error(getattr(told, name)) for name in ("mitigated", "readout", "noisy")}
+    return task._asdict() | {
+        "evaluations": evaluations,
+        "two_qubit_gates": found.circuit.two_qubit_gates,
+        "gates": len(found.circuit),
+        "depth": found.circuit.depth,
+        "score": f"{found.problem.error(judge.energy(found.circuit)):.6g}",
+        **{name: f"{error:.6g}" for name, error in errors.items()},
+        "sigma": f"{told.sigma:.6g}",
+        "noise_free": f"{found.problem.error(found.problem.energy(found.circuit)):.6g}",
+        "rmse": f"{rms_error(found, setting, experiments):.6g}" if experiments else "",
+        "seconds": f"{time.perf_counter() - began:.1f}",
+    }
+
+
+def paired(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of each problem, device and patch: score of the device's search and of each rival, mean difference, 95 %."""
+    by_pair: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
+    for row in rows:
+        key = row["problem"], row["device"], row["patch"]
+        by_pair.setdefault(key, {}).setdefault(row["contender"], {})[int(row["seed"])] = float(row["score"])
+    for key, scores in by_pair.items():
+        own = scores.get("device", {})
+        for rival in CONTENDERS[1:]:
+            seeds = sorted(own.keys() & scores.get(rival, {}).keys())
+            if not seeds:
+                continue
+            ours, theirs = (np.array([of[s] for s in seeds]) for of in (own, scores[rival]))
+            difference = ours - theirs
+            half = _T95[min(len(seeds), len(_T95) - 1)] * difference.std(ddof=1) / math.sqrt(len(seeds)) if len(
+                seeds
+            ) > 1 else math.nan  # fmt: skip
+            yield {
+                "problem": key[0], "device": key[1], "patch": key[2], "rival": rival, "seeds": len(seeds),
+                "device_score": f"{ours.mean():.6g}", "rival_score": f"{theirs.mean():.6g}",
+                "ratio": f"{ours.mean() / theirs.mean():.4g}", "difference": f"{difference.mean():.6g}",
+                "half_interval": f"{half:.6g}",
+            }  # fmt: skip
+
+
+_T95 = (math.nan, math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95 % quantile of Student's t by number of values."""
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        with path.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", default=None, help="those of the built-in pairs only")
+    parser.add_argument("--devices", nargs="+", default=None, help="those of the built-in pairs only")
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--objective", default="zne")
+    parser.add_argument("--evaluations", type=int, default=8000)
+    parser.add_argument("--experiments", type=int, default=0, help="simulated experiments of each found circuit")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    pairs = [
+        pair for pair in PAIRS
+        if pair[0] in (arguments.problems or [pair[0]]) and pair[1] in (arguments.devices or [pair[1]])
+    ]  # fmt: skip
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "runs.csv"
+    rows: dict[Task, dict[str, Any]] = {}
+    if file.exists():
+        with file.open() as lines:
+            for row in csv.DictReader(lines):
+                rows[Task(*(row[name] for name in Task._fields[:-1]), int(row["seed"]))] = row
+    tasks = [
+        Task(*pair, contender, seed)
+        for seed, pair, contender in itertools.product(range(arguments.seeds), pairs, arguments.contenders)
+    ]
+    waiting = [task for task in tasks if task not in rows]
+    print(f"{len(waiting)} of {len(tasks)} runs to make", flush=True)
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+        futures = {
+            pool.submit(run, task, arguments.evaluations, arguments.objective, arguments.experiments): task
+            for task in waiting
+        }
+        for future in as_completed(futures):
+            row = rows[futures[future]] = future.result()
+            print(" ".join(f"{name}={row[name]}" for name in COLUMNS), flush=True)
+            write(file, [{name: rows[task].get(name, "") for name in COLUMNS} for task in sorted(rows)])
+            write(arguments.out / "pairs.csv", list(paired(list(rows.values()))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
