@@ -50,7 +50,7 @@ from qas.mitigation.counting import Counts, Flips, divided, mixed_error, outcome
 from qas.mitigation.extrapolation import Extrapolation, make_extrapolation
 from qas.mitigation.folding import folded
 from qas.mitigation.learned import Examples, Learned, examples_of
-from qas.mitigation.steps import Mitigation
+from qas.mitigation.recipe import Mitigation
 from qas.noise import NoiseModel
 from qas.problems import Problem
 from qas.simulators.pauli_transfer import PauliTransferSimulator

@@ -36,7 +36,7 @@ from qas.noise import (
     depolarizing,
     embed_pair,
     exchange_qubits,
-    thermal_relaxation,
+    relaxation_ptm,
 )
 from qas.registry import Registry
 
@@ -449,7 +449,7 @@ class _Compiled:
 
     def _relaxation(self, qubit: int, duration: float) -> np.ndarray:
         t1, t2 = self.device.t1[qubit], self.device.t2[qubit]
-        return thermal_relaxation(t1, min(t2, 2 * t1), duration).ptm
+        return relaxation_ptm(t1, min(t2, 2 * t1), duration)
 
     def _one_qubit(self, place: tuple[int, ...]) -> Iterator[tuple[tuple[str, ...], _Native]]:
         table = self.device.gates

@@ -16,7 +16,7 @@ from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, noise_of, place
 from qas.mitigation.counting import Flips, mixed_error
 from qas.mitigation.folding import folded
-from qas.mitigation.steps import (
+from qas.mitigation.recipe import (
     Counted,
     Exact,
     MitigatedEnergy,

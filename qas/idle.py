@@ -17,10 +17,10 @@ import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError
-from qas.noise import thermal_relaxation
+from qas.noise import relaxation_ptm
 
 if TYPE_CHECKING:
-    from qas.circuits import Circuit, Gate
+    from qas.circuits import Circuit
 
 Place = tuple[str, tuple[int, ...]]
 """A gate and the qubits it acts on."""
@@ -30,9 +30,11 @@ _DIGITS = 18
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def relaxation_ptm(t1: float, t2: float, seconds: float) -> np.ndarray:
+def _relaxed(t1: float, t2: float, time: float) -> np.ndarray:
     """Transfer matrix of relaxation to the ground state, float64, shape (4, 4), read-only; T2 is cut to 2·T1."""
-    return thermal_relaxation(t1, min(t2, 2 * t1), seconds).ptm
+    ptm = relaxation_ptm(t1, min(t2, 2 * t1), time)
+    ptm.flags.writeable = False
+    return ptm
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,6 @@ class Idle:
     def n_qubits(self) -> int:
         return len(self.t1)
 
-    def duration(self, gate: Gate) -> float:
-        """Seconds that a gate takes."""
-        return self.durations.get((gate.name, gate.qubits), 0.0)
-
     def waits(self, circuit: Circuit) -> tuple[list[list[tuple[int, float]]], float]:
         """(qubit, seconds it waits) after each gate, and the seconds from the first gate to the measurement.
 
@@ -84,17 +82,19 @@ class Idle:
         next_start = [0.0] * circuit.n_qubits  # seconds before the measurement
         waits: list[list[tuple[int, float]]] = []
         for gate in reversed(run.gates):
-            end = max(next_start[qubit] for qubit in gate.qubits)
-            found = [(qubit, round(end - next_start[qubit], _DIGITS)) for qubit in gate.qubits]
-            waits.append([(qubit, seconds) for qubit, seconds in found if seconds > 0.0])
-            for qubit in gate.qubits:
-                next_start[qubit] = end + self.duration(gate)
+            name, qubits = gate.name, gate.qubits
+            end = max([next_start[qubit] for qubit in qubits])
+            found = [(qubit, round(end - start, _DIGITS)) for qubit in qubits if (start := next_start[qubit]) < end]
+            waits.append([(qubit, time) for qubit, time in found if time > 0.0])
+            start = end + self.durations.get((name, qubits), 0.0)
+            for qubit in qubits:
+                next_start[qubit] = start
         return waits[::-1], round(max(next_start), _DIGITS)
 
     def channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]]:
         """(qubit, transfer matrix of shape (4, 4)) after each gate; see `waits`."""
         return [
-            [(qubit, relaxation_ptm(self.t1[qubit], self.t2[qubit], seconds)) for qubit, seconds in found]
+            [(qubit, _relaxed(self.t1[qubit], self.t2[qubit], seconds)) for qubit, seconds in found]
             for found in self.waits(circuit)[0]
         ]
 

@@ -129,10 +129,16 @@ def thermal_relaxation(t1: float, t2: float, time: float, excited_population: fl
         raise NotPhysicalError(f"thermal relaxation needs T1 > 0, T2 > 0, time >= 0, got {t1}, {t2}, {time}")
     if t2 > 2 * t1 * (1 + 1e-12):
         raise NotPhysicalError(f"thermal relaxation needs T2 <= 2·T1, got T1 = {t1}, T2 = {t2}")
+    ptm = relaxation_ptm(t1, t2, time, excited_population)
+    return Channel(f"thermal_relaxation(t/T1={time / t1:.4g}, t/T2={time / t2:.4g})", ptm)
+
+
+def relaxation_ptm(t1: float, t2: float, time: float, excited_population: float = 0.0) -> np.ndarray:
+    """PTM of `thermal_relaxation` for times that are physical; nothing is checked."""
     e1, e2 = math.exp(-time / t1), math.exp(-time / t2)
     ptm = np.diag([1.0, e2, e2, e1])
     ptm[3, 0] = (1 - e1) * (1 - 2 * excited_population)
-    return Channel(f"thermal_relaxation(t/T1={time / t1:.4g}, t/T2={time / t2:.4g})", ptm)
+    return ptm
 
 
 def amplitude_damping(gamma: float, excited_population: float = 0.0) -> Channel:

@@ -18,7 +18,7 @@ import numpy as np
 from qas.checks import shortened, whole_number
 from qas.devices import ENTANGLERS, Device, load_device
 from qas.errors import QasError, UnknownNameError
-from qas.noise import thermal_relaxation
+from qas.noise import relaxation_ptm
 
 SHAPES = ("best", "line", "ring", "tree")
 CHOICES = ("best", "median")
@@ -67,7 +67,7 @@ class Prediction:
 
 def _relaxed_fidelity(t1: float, t2: float, time: float) -> float:
     """Average fidelity of a qubit that waits (Nielsen, Phys. Lett. A 303, 249, 2002)."""
-    ptm = thermal_relaxation(t1, min(t2, 2 * t1), time).ptm
+    ptm = relaxation_ptm(t1, min(t2, 2 * t1), time)
     return float((np.trace(ptm) / 2 + 1) / 3)
 
 

@@ -93,6 +93,16 @@ def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str
     return [*lines, f"{goal} ({quantity(threshold, unit)}): {reached}"]
 
 
+def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
+    """What is known of a circuit beside its score and its noise-free energy: names and energies."""
+    known = getattr(found, "outcomes", None)
+    if known is None:
+        return []
+    named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
+    named = {name: energy for name, energy in named.items() if energy != found.energy}
+    return [*named.items(), ("noise-free, angles again optimized", known.reoptimized)]
+
+
 def mitigated(found: MitigatedEnergy, exact: float, unit: str) -> list[str]:
     """The energy after each step of mitigation."""
     suffix = f" ({unit})" if unit else ""
@@ -121,16 +131,6 @@ def execution(found: Execution) -> list[str]:
     return [f"{found.backend}, qubits {qubits}, transpile level {found.transpile_level}", *table(rows)]
 
 
-def worth(found: Result | EvaluationReport) -> list[tuple[str, float]]:
-    """What is known of a circuit beside its score and its noise-free energy: names and energies."""
-    known = getattr(found, "outcomes", None)
-    if known is None:
-        return []
-    named = {"noisy": known.noisy, "readout inverted": known.readout, "mitigated": known.mitigated}
-    named = {name: energy for name, energy in named.items() if energy != found.energy}
-    return [*named.items(), ("noise-free, angles again optimized", known.reoptimized)]
-
-
 # ---------------------------------------------------------------------- runs
 def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str:
     score = "" if objective == "noisy" else f", objective {objective}"
@@ -140,10 +140,11 @@ def label(problem: str, agent: str, noise: Any, objective: str = "noisy") -> str
 def heading(run: Run) -> list[str]:
     about = f"{run.problem.name}: {run.problem.description}" if run.problem.description else run.problem.name
     state = "still running, or killed," if run.status == "running" else run.status
+    searched = label(run.problem.name, run.agent, run.noise, run.objective)
     return [
         about,
-        f"{label(run.problem.name, run.agent, run.noise, run.objective)}, seed {run.seed}: {state} after "
-        f"{run.seconds:,.1f} s, {run.evaluations:,} evaluations, {run.architectures:,} architectures",
+        f"{searched}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
+        f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
     ]
 
 

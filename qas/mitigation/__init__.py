@@ -23,9 +23,9 @@ from qas.mitigation.objectives import (
     make_objective,
     scored_by,
 )
-from qas.mitigation.recipe import Estimate
+from qas.mitigation.recipe import MitigatedEnergy, Mitigation, read_mitigation
 from qas.mitigation.scaling import scaled
-from qas.mitigation.steps import MitigatedEnergy, Mitigation, read_mitigation
+from qas.mitigation.score import Estimate
 
 __all__ = [
     "EXTRAPOLATIONS",

@@ -23,11 +23,11 @@ from qas.mitigation.extrapolation import (
     make_extrapolation,
     read_nodes,
 )
-from qas.mitigation.recipe import Recipe
 from qas.mitigation.sampling import checked_assignment
 from qas.mitigation.scaling import SCALES, scaled
+from qas.mitigation.score import Recipe
 from qas.noise import NoiseModel
-from qas.registry import Registry, recorded, settings_of
+from qas.registry import Registry, recorded
 from qas.simulators.base import Simulator
 
 SHOTS = 1_000_000
@@ -74,9 +74,9 @@ class Scored(abc.ABC):
             raise QasError(f"the objective {name_of(self)} takes errors of a device away: it needs noise")
         kind: Any = type(engine)
         models = [None] if noise is None else self.models(noise)
-        nodes = [kind(model, **settings_of(engine)) for model in models]
-        compiled = isinstance(engine, PauliTransferSimulator)
-        return (CompiledMitigated if compiled else Mitigated)(noise, nodes, self.recipe())
+        if type(engine) is PauliTransferSimulator:
+            return CompiledMitigated(noise, [kind(m, precision=engine.precision) for m in models], self.recipe())
+        return Mitigated(noise, [kind(model) for model in models], self.recipe())
 
     def models(self, noise: NoiseModel) -> list[NoiseModel]:
         """The noise at each strength, without readout flips: those are the recipe's."""

@@ -12,7 +12,7 @@ from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.mitigation import _combined as kernels
-from qas.mitigation.recipe import Estimate, Recipe
+from qas.mitigation.score import Estimate, Recipe
 from qas.mitigation.sampling import Measurement, measurement
 from qas.noise import NoiseModel
 from qas.simulators._entry import STATE

@@ -141,7 +141,8 @@ class PauliTransferSimulator(CompiledSimulator):
         return self._core(low, high, np.eye(16), both)
 
     def _wait(self, qubit: int, ptm: np.ndarray) -> list[tuple[int, int]]:
-        return self._lossy(qubit, ptm) if _loss(ptm) > programs.CHAIN_LIMIT else [(self._add_one(qubit, ptm), -1)]
+        lost = ptm[1, 1] * ptm[3, 3] * programs.CHAIN_LIMIT < 1.0  # more than enough for what cannot be undone
+        return self._lossy(qubit, ptm) if lost else [(self._add_one(qubit, ptm), -1)]
 
     def _two(
         self, qubits: tuple[int, ...], clifford: np.ndarray, noise: np.ndarray | None = None
