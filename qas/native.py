@@ -225,9 +225,13 @@ def _made(
             return circuit
 
 
+def pulse_count(circuit: Circuit) -> int:
+    """Number of sx and x."""
+    return sum(gate.name in PULSES for gate in circuit)
+
+
 def _size(circuit: Circuit) -> tuple[int, int, int, int]:
-    pulses = sum(gate.name in PULSES for gate in circuit)
-    return circuit.two_qubit_gates, pulses, len(circuit), circuit.n_angles
+    return circuit.two_qubit_gates, pulse_count(circuit), len(circuit), circuit.n_angles
 
 
 def _diagonal_qubits(hamiltonian: Hamiltonian) -> set[int]:
