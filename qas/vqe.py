@@ -179,8 +179,7 @@ class Evaluator:
         Yields:
             An `Evaluation` for each circuit, in order.
         """
-        known = repeat(None) if inverse_hessians is None else inverse_hessians
-        jobs = self.jobs(circuits, rng, known, lambda: max_evaluations, exact_start)
+        jobs = self.jobs(circuits, rng, lambda: max_evaluations, exact_start, inverse_hessians)
         return self.optimized(jobs, workers, ahead)
 
     # ------------------------------------------------------------------ in two steps
@@ -213,13 +212,14 @@ class Evaluator:
         self,
         circuits: Iterable[Circuit],
         rng: np.random.Generator | Iterable[np.random.Generator],
-        inverse_hessians: Iterable[np.ndarray | None],
         max_evaluations: Callable[[], int | None],
         exact_start: bool,
+        inverse_hessians: Iterable[np.ndarray | None] | None = None,
     ) -> Iterator[Job]:
         """Jobs of many circuits, each made when it is asked for."""
         rngs = repeat(rng) if isinstance(rng, np.random.Generator) else rng
-        for circuit, generator, known in zip(circuits, rngs, inverse_hessians, strict=False):
+        inverses = repeat(None) if inverse_hessians is None else inverse_hessians
+        for circuit, generator, known in zip(circuits, rngs, inverses, strict=False):
             job = self.job(circuit, generator, max_evaluations(), exact_start)
             yield job._replace(inverse_hessian=known)
 

@@ -93,7 +93,7 @@ class EvolutionAgent(Agent):
         blind: share of children whose changes are drawn evenly all the same; they insert single two-qubit gates, which
             have no slope.
         small: how far a guided search favours parents with few two-qubit gates: those with k of them by
-            (k + 2)^-small. 0 goes fastest to low errors, 1 finds the better small circuits.
+            (k + 2)^-small. 0: all alike, which goes fastest to low errors; 1: more is tried of the small ones.
     """
 
     name: ClassVar[str] = "evolution"
@@ -106,7 +106,7 @@ class EvolutionAgent(Agent):
         changes: float = 0.7,
         guided: bool = True,
         blind: float = 0.2,
-        small: float = 0.5,
+        small: float = 0.0,
     ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= small <= 4:

@@ -15,7 +15,6 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.excitations import generators_of
 from qas.gates import gate_spec
-from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
 from qas.native import PULSES, TURNS, middles, remaining, short_of
 from qas.problems import Problem
@@ -66,9 +65,9 @@ def pauli_insertions(alphabet: Alphabet) -> dict[str, list[Insertion]]:
     return found
 
 
-def excitation_insertions(alphabet: Alphabet) -> dict[Hamiltonian, list[Insertion]]:
+def excitation_insertions(alphabet: Alphabet) -> dict[Generator, list[Insertion]]:
     """Generator -> the excitation that it makes, for those of one angle."""
-    found = {}
+    found: dict[Generator, list[Insertion]] = {}
     for gate in alphabet.placed:
         if len(gate.angles) == 1 and not gate_spec(gate.name).primitive:
             cost = Circuit(alphabet.n_qubits, [gate]).two_qubit_gates
@@ -239,7 +238,9 @@ class Guide:
         self.native = alphabet.native is not None
         """gates are left out as `qas.native.remaining` says"""
         alphabet = alphabet.moves
-        ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
+        ways: dict[Generator, list[Insertion]] = {}
+        ways.update(pauli_insertions(alphabet))
+        ways.update(excitation_insertions(alphabet))
         self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.generators = tuple(ways)
         """what may be turned about: Pauli strings, and sums of them for excitations"""

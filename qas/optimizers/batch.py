@@ -66,7 +66,8 @@ def minimize_batch(
         circuit, hamiltonian = objective.circuit, objective.hamiltonian
         try:
             x = check_angles(circuit, hamiltonian, start)
-            known = None if inverses[k] is None else checked_inverse(inverses[k], len(x))
+            given = inverses[k]
+            known = None if given is None else checked_inverse(given, len(x))
             ready.append(_Ready(k, x, objective.simulator.call(circuit, hamiltonian), limits[k], known))
             found.append(None)
         except Exception as error:  # the caller's, at its turn
