@@ -51,8 +51,9 @@ from qas.hamiltonians import Hamiltonian
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import make_simulator
+from qas.simulators._entry import aligned
 from qas.simulators._lanes import pointer
-from qas.simulators.pauli_transfer import PauliTransferSimulator, aligned
+from qas.simulators.pauli_transfer import PauliTransferSimulator
 from qas.testing import random_circuit
 
 SIZES = ((4, 40), (6, 70), (8, 100), (10, 100))

@@ -222,7 +222,7 @@ class Circuit:
     # ------------------------------------------------------------------ excitations
     @cached_property
     def lowering(self) -> Lowering | None:
-        """How engines run a circuit with excitations; None for one of primitive gates, which is run as it is."""
+        """A circuit with excitations in primitive gates; None for one of primitive gates, which is run as it is."""
         if all(gate.name in GATES for gate in self._architecture):
             return None
         from qas.decomposition import lower

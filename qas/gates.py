@@ -5,7 +5,7 @@ first qubit named by a gate is the least significant bit of its matrix.
 
 Excitations are gates that are made of others: they rotate basis states into their complements, ``|b⟩ → cos θ |b⟩ +
 sin θ |b̄⟩``, so that θ is the amplitude of a unitary coupled cluster. What they cost, and how engines and devices run
-them, is their decomposition (`qas.decomposition`).
+them, is their decomposition (`qas.decomposition`); the state-vector engine turns the pairs of amplitudes themselves.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class GateSpec:
 
     @property
     def primitive(self) -> bool:
-        """Whether the gate is run as it is; excitations are decomposed."""
+        """Whether devices run the gate as it is; excitations are decomposed."""
         return not self.exchanges
 
 
@@ -147,7 +147,7 @@ EXCITATIONS: dict[str, GateSpec] = {
         _excitation("mvp_ceo", 4, (0b0011, (1, 0)), (0b1001, (0, 1))),
     ]
 }
-"""Gates that are decomposed into those of `GATES` wherever they are run or counted."""
+"""Gates that are decomposed into those of `GATES` wherever they are counted, and run with noise or on a device."""
 
 DIAGONAL_GATES = frozenset({"rz", "z", "s", "sdg", "t", "tdg", "cz", "rzz"})
 """Gates whose matrices are diagonal."""

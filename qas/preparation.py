@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.decomposition import MOST_STATES, lower, shortest_walk
 from qas.gates import gate_spec
+from qas.gf2 import summands
 
 _TRIES = 24
 """Preparations that are made with equal choices drawn anew; the shortest is kept."""
@@ -106,7 +107,7 @@ class _Frame:
 
     def _add(self, turn: _Turn) -> bool:
         """Append an excitation; False where no cheap controls were found."""
-        mask = _solved(self.columns, sum(1 << q for q in turn.qubits), self.n)
+        mask = summands(self.columns, sum(1 << q for q in turn.qubits))
         varying = int(np.bitwise_or.reduce(self.states))
         plans = []
         for root in _bits(mask & ~varying) or _bits(mask):
@@ -174,20 +175,6 @@ class _Frame:
 
 def _bits(mask: int) -> list[int]:
     return [q for q in range(mask.bit_length()) if mask >> q & 1]
-
-
-def _solved(columns: Sequence[int], target: int, n: int) -> int:
-    """Which columns add up to a target, as a mask; the columns are a basis."""
-    rows = [(column, 1 << k) for k, column in enumerate(columns)]
-    chosen = 0
-    for q in range(n):
-        pivot = next(k for k, (column, _) in enumerate(rows) if column >> q & 1)
-        column, used = rows.pop(pivot)
-        rows = [(c ^ column, u ^ used) if c >> q & 1 else (c, u) for c, u in rows]
-        if target >> q & 1:
-            target ^= column
-            chosen ^= used
-    return chosen
 
 
 # ---------------------------------------------------------------------- controls

@@ -16,7 +16,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -214,6 +214,21 @@ def spelled_out(text: str) -> dict[str, Any]:
     return found
 
 
+def read_settings(kind: Callable[..., Any], texts: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Settings written as text: JSON where they are, but what the signature says is text stays so (``start=1100``)."""
+    hints = _hints(kind)
+    found: dict[str, Any] = {}
+    for name, text in texts:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        hint = hints.get(name, Any)
+        number = isinstance(value, (int, float))
+        found[name] = text if number and not _fits(value, hint) and _fits(text, hint) else value
+    return found
+
+
 def check_settings(kind: Callable[..., Any], settings: Mapping[str, Any], what: str) -> None:
     """Refuse settings that a class or function does not take, or whose type is not the one it names.
 
@@ -255,6 +270,8 @@ def _fits(value: Any, hint: Any) -> bool:
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, part) for part in get_args(hint))
+    if hint is Any:
+        return True
     if hint is None or hint is NoneType:
         return value is None
     if hint is bool or isinstance(value, bool):

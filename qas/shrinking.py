@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -48,6 +48,8 @@ _LOOK = 24
 """Evaluations after which deletions of CX are compared."""
 _LOOKED_AT = 16, 64
 """Fewest and most cuts that are compared before the last stage: a third of them."""
+_LARGE = 100
+"""CX, or cuts, beyond which fewer products and fewer cuts are looked at."""
 _TRIES = {False: 4, True: 16}
 """Cuts of CX in a row that may fail before the last stage and in it. Rotations: before it as many, in it all."""
 _MOVES_TRIED = 2
@@ -251,6 +253,18 @@ class _Cut(NamedTuple):
     """angles of the rotations, radians, shape (4 * positions,)"""
     error: float
 
+    @property
+    def by_position(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The angles in the place of each CX."""
+        return ((p, self.turns[4 * k : 4 * k + 4]) for k, p in enumerate(self.positions))
+
+
+def _joined(cuts: Sequence[_Cut]) -> _Cut:
+    """Cuts of different CX as one."""
+    turns = dict(pair for cut in cuts for pair in cut.by_position)
+    places = tuple(sorted(turns))
+    return _Cut(places, np.concatenate([turns[p] for p in places]), math.inf)
+
 
 _PARTS: tuple[tuple[str, float], ...] = (
     *((kind, share) for share in _SHARES for kind in ("rotations", "cx")),
@@ -292,7 +306,7 @@ class Shrinker:
         self.parent, self.waiting = start.circuit, moves
         """of the walk: where it stands, and rounds that may still bring nothing"""
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self) -> Generator[Evaluation, None, None]:
         """Each circuit that is accepted; see `shrinking`."""
         steps = {
             "rotations": self._fewer_rotations,
@@ -429,9 +443,20 @@ class Shrinker:
     def _cut_from(self, base: Circuit, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
         groups = _groups(base)
         working, removed, failed = base, dict[int, np.ndarray](), 0
-        for cut in self._looked_at(base, groups, bound, last):
+        cuts = self._looked_at(base, groups, bound, last)
+        many = self._that_may_go(cuts, bound)
+        while many > 1 and not removed:
+            found = self._optimized(_without(base, base, {}, _joined(cuts[:many])))
+            if found.error <= bound:
+                removed = {p: turns for cut in cuts[:many] for p, turns in cut.by_position}
+                working, cuts = found.circuit, cuts[many:]
+                yield self._accept(found)
+            many //= 3
+        for cut in cuts:
             if any(p in removed for p in cut.positions):
                 continue
+            if self.current.circuit.two_qubit_gates < working.two_qubit_gates:
+                break  # rewriting has found more: the other cuts are of a circuit that is no more
             trial = _without(base, working, removed, cut)
             found = self._optimized(trial)
             if found.error > bound:
@@ -440,18 +465,26 @@ class Shrinker:
                     break
                 continue
             working, failed = found.circuit, 0
-            for k, position in enumerate(cut.positions):
-                removed[position] = cut.turns[4 * k : 4 * k + 4]
+            removed |= dict(cut.by_position)
             yield self._accept(found)
-            if self.current.circuit.two_qubit_gates < working.two_qubit_gates:
-                break  # rewriting has found more: the other cuts are of a circuit that is no more
         return bool(removed)
+
+    def _that_may_go(self, cuts: list[_Cut], bound: float) -> int:
+        """How many of the first cuts seem to go together: their rises add up to half of what is allowed."""
+        taken: set[int] = set()
+        left = 0.5 * (bound - self.current.error)
+        for count, cut in enumerate(cuts):
+            left -= max(0.0, cut.error - self.current.error)
+            if left < 0 or not taken.isdisjoint(cut.positions):
+                return count
+            taken.update(cut.positions)
+        return len(cuts)
 
     def _looked_at(self, base: Circuit, groups: list[tuple[int, ...]], bound: float, last: bool) -> list[_Cut]:
         """Cuts, the most promising first, by their errors after a short optimization."""
         cuts = sorted((self._screened(base, group) for group in groups), key=lambda cut: cut.error)
         least, most = _LOOKED_AT
-        many = len(cuts) if last else min(max(least, len(cuts) // 3), most)
+        many = len(cuts) if last and len(cuts) <= _LARGE else min(max(least, len(cuts) // 3), most)
         trials = [_without(base, base, {}, cut) for cut in cuts[:many]]
         looked = []
         with closing(
@@ -464,7 +497,7 @@ class Shrinker:
 
     def _screened(self, base: Circuit, group: tuple[int, ...]) -> _Cut:
         """A cut with the best of a few products in the place of its CX."""
-        choices = _TURNS if len(group) == 1 else _TURNS[:1]
+        choices = _TURNS if len(group) == 1 and base.two_qubit_gates <= _LARGE else _TURNS[:1]
         turns = [np.array([rz, 0.0, rx, 0.0] * len(group)) for rz, rx in choices]
         circuits = [_without(base, base, {}, _Cut(group, each, 0.0)) for each in turns]
         self._spend(len(circuits))
@@ -531,7 +564,7 @@ def _without(base: Circuit, working: Circuit, removed: dict[int, np.ndarray], cu
         base: what positions mean.
         working: `base` with the CX at `removed` substituted, all angles its own.
     """
-    chosen = {p: cut.turns[4 * k : 4 * k + 4] for k, p in enumerate(cut.positions)}
+    chosen = dict(cut.by_position)
     gates: list[Gate] = []
     place = 0
     for position in range(len(base)):

@@ -14,6 +14,7 @@ import numpy as np
 from qas.checks import shortened
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, TooLargeError
+from qas.gf2 import reduced_basis
 from qas.hamiltonians import Hamiltonian, string_masks
 
 MAX_QUBITS = 62
@@ -53,23 +54,12 @@ def _string(x: int, z: int, n: int) -> str:
     return "".join("IXZY"[(x >> q & 1) + 2 * (z >> q & 1)] for q in reversed(range(n)))
 
 
-def _echelon(vectors: Iterable[int]) -> list[int]:
-    """Basis of the span of bit vectors over GF(2): each vector's leading bit is in no other one; largest first."""
-    basis: list[int] = []
-    for vector in vectors:
-        for row in basis:
-            vector = min(vector, vector ^ row)
-        if vector:
-            basis = [row ^ vector if row >> (vector.bit_length() - 1) & 1 else row for row in basis] + [vector]
-    return sorted(basis, reverse=True)
-
-
 def _kernel(rows: Iterable[int], width: int) -> list[int]:
     """Basis, in reduced form, of the bit vectors of `width` bits whose overlap with every row is even."""
-    basis = _echelon(rows)
+    basis = reduced_basis(rows)
     leading = {row.bit_length() - 1: row for row in basis}
     free = [bit for bit in range(width) if bit not in leading]
-    return _echelon(1 << bit | sum(1 << lead for lead, row in leading.items() if row >> bit & 1) for bit in free)
+    return reduced_basis(1 << bit | sum(1 << lead for lead, row in leading.items() if row >> bit & 1) for bit in free)
 
 
 def _commuting(strings: list[int], with_this: int, n: int) -> list[int]:
@@ -81,7 +71,7 @@ def _commuting(strings: list[int], with_this: int, n: int) -> list[int]:
 
 
 def _independent(strings: list[int], of_these: list[int]) -> list[int]:
-    basis, left = _echelon(of_these), []
+    basis, left = reduced_basis(of_these), []
     for string in strings:
         for row in basis:
             string = min(string, string ^ row)

@@ -173,7 +173,7 @@ class Evaluator:
             rng: a generator for all, or one for each circuit.
             max_evaluations, exact_start: as of `evaluate`, for every circuit.
             inverse_hessians: one for each circuit, taken after it; None: nothing is known of any.
-            workers: threads; None: one for each core that the process may use.
+            workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
             ahead: circuits taken beyond the one whose result comes next; None: 16 for each thread.
 
         Yields:
@@ -233,6 +233,7 @@ class Evaluator:
             self.optimize,
             jobs,
             self.workers(workers),
+            one_core=workers == 1,
             ahead=ahead,
             together=self.optimize_together,
             most_together=MOST_TOGETHER,

@@ -3,8 +3,9 @@
     python scripts/referee.py results/compact/*
 
 A folder holds ``problem.json`` (Pauli strings and their weights under ``terms``), circuits in OpenQASM 3, and
-``front.json``, which names each circuit's file and claims its energy, error, CNOTs, CNOT depth, parameters and gates.
-Nothing of the framework is imported. The exit code is 1 if a claim is false, 2 for folders that cannot be read.
+``front.json``, which names each circuit's file and claims its energy, error, CNOTs, CNOT depth,
+parameters (angles of its gates) and gates. Nothing of the framework is imported. The exit code is 1 if a claim is
+false, 2 for folders that cannot be read.
 """
 
 from __future__ import annotations
@@ -45,9 +46,13 @@ def read_operator(path: Path) -> SparsePauliOp:
 
 def read_circuit(path: Path) -> QuantumCircuit:
     try:
-        return qasm3.loads(path.read_text())
+        circuit = qasm3.loads(path.read_text())
     except Exception as error:
         raise Unreadable(f"{path}: {error}") from None
+    others = sorted({gate.operation.name for gate in circuit.data if not hasattr(gate.operation, "to_matrix")})
+    if others:
+        raise Unreadable(f"{path}: a circuit of gates alone is needed, got {', '.join(others)}")
+    return circuit
 
 
 def ground_energy(matrix: Any) -> float:

@@ -34,8 +34,11 @@ _ABOVE, _BELOW = 2, 8
 """CX more and fewer than the fewest within the tolerance: the window that evolution works in."""
 _WALKED = 60
 """CX of the largest circuit that is walked on over others of as many CX."""
-_TURNS = ("insert", "evolve", "outward", "excite")
-"""What is done when no circuit waits to be shrunk."""
+_TURNS = {
+    1: ("insert", "evolve", "excite"),
+    2: ("insert", "outward", "excite", "evolve", "outward", "evolve all"),
+}
+"""What is done in turn when no circuit waits to be shrunk, by the number of frames."""
 
 
 class _Task(NamedTuple):
@@ -51,16 +54,17 @@ class CompactAgent(Agent):
 
     Most work is done on few qubits: where a molecule has symmetries that are strings of Z, qubits are taken away as by
     `Problem.tapered`, and each circuit found there is one of the problem too, with the qubits taken away computed by
-    CX behind it (see `qas.tapering.Tapering.embedded`). Four kinds of turns follow each other:
+    CX behind it (see `qas.tapering.Tapering.embedded`). Turns follow each other:
 
     1. A circuit of native gates grows from the reference determinant by the insertions, at any place, that win most
        energy for their CX (see `qas.agents.growth.inserting.InsertionGrowth`), until it meets the tolerance or nothing
        is won.
-    2. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
-       about as many CX as the best one within the tolerance, or a few less.
-    3. What is best on few qubits is taken to all of them.
-    4. A circuit grows by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`), and is lowered to rx, ry,
+    2. What is best on few qubits is taken to all of them.
+    3. A circuit grows by the operators of a pool (see `qas.agents.growth.adapt.AdaptAgent`), and is lowered to rx, ry,
        rz and cx, which costs an excitation of few basis states a few CX only.
+    4. Guided evolution (see `qas.agents.growth.evolution.EvolutionAgent`) works on all circuits found so far that have
+       about as many CX as the best one within the tolerance, or a few less; on few qubits, and in a turn of its own on
+       all of them, where these circuits are small.
 
     Each circuit that meets the tolerance with fewer CX than all before, or comes of growth, is shrunk: CX and rotations
     are taken out, the cheapest first, and all angles optimized again, while the error stays within the tolerance (see
@@ -138,8 +142,10 @@ class CompactAgent(Agent):
         self.insertion = None
         if guide is not None and self.insertions:
             self.insertion = InsertionGrowth(inner, guide, search.rng(3), self.insertions, self.choices)
-        self.evolution = EvolutionAgent()
-        self.evolution.prepare(inner)
+        self.evolutions = [EvolutionAgent() for _ in self.frames]
+        """one in each frame"""
+        for evolution, frame in zip(self.evolutions, self.frames, strict=True):
+            evolution.prepare(frame.search)
         self.waiting: deque[_Task] = deque()
         self.shrinker: Shrinker | None = None
         self.turn, self.until = 0, 0
@@ -148,24 +154,26 @@ class CompactAgent(Agent):
         """evaluations when the last turn of evolution ended"""
         self.best: list[int | None] = [None] * len(self.frames)
         """fewest CX within the tolerance, in each frame"""
-        self.taken_out: int | None = None
-        """CX of the last circuit that was taken to all qubits"""
+        self.taken_out = ""
+        """key of the last circuit that was taken to all qubits"""
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
         turns = {
             "insert": self._insert,
-            "evolve": self._evolve,
+            "evolve": lambda: self._evolve(0),
             "outward": self._take_outward,
             "excite": self._excite,
+            "evolve all": self._evolve_on_all_qubits,
         }
+        order = _TURNS[len(self.frames)]
         while True:
             self.search.safe_point(self)
             if self.waiting:
                 self._shrink(self.waiting[0])
                 self.waiting.popleft()
-            elif turns[_TURNS[self.turn]]():
-                self.turn = (self.turn + 1) % len(_TURNS)
+            elif turns[order[self.turn]]():
+                self.turn = (self.turn + 1) % len(order)
 
     def _insert(self) -> bool:
         """One insertion more; whether the turn is over."""
@@ -182,37 +190,36 @@ class CompactAgent(Agent):
         growth.restart()
         return True
 
-    def _evolve(self) -> bool:
+    def _evolve(self, frame: int) -> bool:
         """A step of evolution; whether the turn is over."""
         if not self.evolve:
             return True
-        meter = self.search.meter
+        meter, evolution, fewest = self.search.meter, self.evolutions[frame], self.best[frame]
         if not self.until:
             self.until = meter.evaluations + max(_LEAST_EVOLVED, meter.evaluations - self.since)
-        fewest = self.best[0]
-        self.evolution.window = None if fewest is None else (fewest - max(_BELOW, fewest // 10), fewest + _ABOVE)
-        self.evolution.step()
-        if meter.evaluations >= self.until:
-            self.until, self.since = 0, meter.evaluations
-            self._choose_evolved()
-            return True
-        return False
+        if fewest is not None:
+            evolution.narrow(fewest - max(_BELOW, fewest // 10), fewest + _ABOVE)
+        evolution.step()
+        if meter.evaluations < self.until:
+            return False
+        self.until, self.since = 0, meter.evaluations
+        for circuit in evolution.within(self.bound)[:1]:
+            self._shrink_later(circuit, frame)
+        return True
 
-    def _choose_evolved(self) -> None:
-        """The smallest circuit within the tolerance that evolution has is shrunk."""
-        accurate = [circuit for circuit, error in self.evolution.leaders if error <= self.bound]
-        if accurate:
-            self._shrink_later(accurate[0], 0)
+    def _evolve_on_all_qubits(self) -> bool:
+        """As `_evolve`, for what is small."""
+        fewest, last = self.best[-1], len(self.frames) - 1
+        return not last or fewest is None or fewest > _WALKED or self._evolve(last)
 
     def _take_outward(self) -> bool:
-        """What is best on few qubits is shrunk on all of them; the turn is over at once."""
-        accurate = [circuit for circuit, error in self.evolution.leaders if error <= self.bound]
-        if len(self.frames) > 1 and accurate:
-            circuit = self.frames[0].outward(accurate[0])
-            known = self.best[1]
-            if self.taken_out != accurate[0].two_qubit_gates or (known and circuit.two_qubit_gates < known):
-                self.taken_out = accurate[0].two_qubit_gates
-                self._shrink_later(circuit, 1)
+        """What has fewest CX on all qubits, of what is best on few, is shrunk there; the turn is over at once."""
+        if self.best[0] is not None:
+            accurate = [c for c in self.evolutions[0].within(self.bound) if c.two_qubit_gates <= self.best[0] + _ABOVE]
+            taken = min(map(self.frames[0].outward, accurate), key=lambda c: (c.two_qubit_gates, len(c)), default=None)
+            if taken is not None and taken.key != self.taken_out:
+                self.taken_out = taken.key
+                self._shrink_later(taken, 1)
         return True
 
     def _excite(self) -> bool:
@@ -238,12 +245,11 @@ class CompactAgent(Agent):
         self.waiting.append(_Task(circuit, self.bound if tolerance is None else tolerance, frame))
 
     def _found(self, found: Evaluation, frame: int) -> None:
-        """Note a circuit, and let it breed if it is where evolution works."""
+        """Note a circuit, and let it breed."""
         count, known = found.circuit.two_qubit_gates, self.best[frame]
         if found.error <= self.bound and (known is None or count < known):
             self.best[frame] = count
-        if frame == 0 and self.evolve:
-            self.evolution.welcome(found)
+        self.evolutions[frame].welcome(found)
 
     # ------------------------------------------------------------------ shrinking
     def _shrink(self, task: _Task) -> None:
@@ -266,12 +272,13 @@ class CompactAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         growth, arrays = self.growth.state()
+        evolutions = [evolution.state() for evolution in self.evolutions]
+        arrays |= {f"{k}.{name}": array for k, (_, held) in enumerate(evolutions) for name, array in held.items()}
         waiting = [[task.circuit.to_list(), task.tolerance, task.frame] for task in self.waiting]
-        evolution, _ = self.evolution.state()
         state = {
             "growth": growth,
             "insertion": None if self.insertion is None else self.insertion.state(),
-            "evolution": evolution | {"window": self.evolution.window},
+            "evolutions": [evolution for evolution, _ in evolutions],
             "rng": rng_state(self.rng),
             "waiting": waiting,
             "shrinker": None if self.shrinker is None else self.shrinker.state(),
@@ -284,7 +291,11 @@ class CompactAgent(Agent):
         self.growth.restore(state["growth"], arrays)
         if self.insertion is not None:
             self.insertion.restore(state["insertion"])
-        self.evolution.restore(state["evolution"], {})
+        for k, (evolution, held) in enumerate(zip(self.evolutions, state["evolutions"], strict=True)):
+            start = f"{k}."
+            evolution.restore(
+                held, {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            )
         self.rng = restore_rng(state["rng"])
         tasks = ((gates, float(tolerance), int(frame)) for gates, tolerance, frame in state["waiting"])
         self.waiting = deque(_Task(Circuit(self.frames[f].n_qubits, gates), t, f) for gates, t, f in tasks)

@@ -157,10 +157,14 @@ class EvolutionAgent(Agent):
         """Take in a circuit whose angles are optimized."""
         self._insert(self._member(found))
 
-    @property
-    def leaders(self) -> list[tuple[Circuit, float]]:
-        """The best circuit of every number of two-qubit gates, fewest first, and its error."""
-        return [(self.cells[two][0].circuit, self.cells[two][0].error) for two in sorted(self.cells)]
+    def narrow(self, fewest: int, most: int) -> None:
+        """Work with numbers of two-qubit gates in a window from now on, and forget circuits outside it."""
+        self.window = fewest, most
+        self.cells = {two: members for two, members in self.cells.items() if fewest <= two <= most}
+
+    def within(self, error: float) -> list[Circuit]:
+        """The circuits of the population that have at most an error, fewest two-qubit gates first, then best first."""
+        return [m.circuit for two in sorted(self.cells) for m in self.cells[two] if m.error <= error]
 
     def _seed(self) -> None:
         """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""

@@ -68,7 +68,8 @@ class Frame:
         self.tapering = tapering
         problem, meter = search.problem, search.meter
         if tapering is not None:
-            problem = cast("Problem", problem).tapered(sector=tapering.sector)
+            exact = {"exact": problem.exact}  # so that errors are the same in both
+            problem = replace(cast("Problem", problem).tapered(sector=tapering.sector), references=exact)
             outward: Any = _Outward(search.record, problem, tapering)
             meter = Meter(replace(meter.evaluator, problem=problem), meter.budget, outward, spent=meter.spent)
         alphabet = Alphabet(problem.n_qubits, SEARCH_GATES)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from qas.agents.base import Search, restore_rng, rng_state
-from qas.agents.growth.guidance import Guide, edited
+from qas.agents.growth.guidance import Guide, Place, Study, edited
 from qas.circuits import Circuit
 from qas.problems import Problem
 from qas.rewriting import native
 from qas.vqe import Evaluation
 
+_BESIDE = 3
+"""Rotations on one qubit that are inserted with each: they cost no CX."""
+_SHAKE = 0.1
+"""Standard deviation, in radians, of what is added to all angles where nothing is won."""
 _LEAST_WON = 1e-9
 """Of the error: what an insertion has to win."""
 
@@ -55,24 +60,48 @@ class InsertionGrowth:
         return self.search.meter.evaluate(native(problem.reference_circuit), self.rng, exact_start=True)
 
     def _longer(self, here: Evaluation) -> Evaluation | None:
-        meter, best = self.search.meter, None
+        """The best of the most promising circuits; where none is better, of shaken ones, as that may be a saddle."""
         study = self.guide.study(here.circuit)
         for _ in range(study.evaluations):  # one by one, so that a budget ends where it is used up
-            meter.spend()
-        promising = list(study.entangling.found) or list(study.local.found)
-        beside = list(study.local.found)[:1]
-        first = min(int(self.rng.geometric(0.5)) - 1, self.choices - 1) if self.round else 0
-        for chosen in promising[first : first + self.candidates]:
-            inserted = [self.guide.made(each, self.rng) for each in (chosen, *beside)]
-            grown = self.search.simplify(edited(here.circuit, (), inserted))
+            self.search.meter.spend()
+        return self._best(here, self._promising(here.circuit, study)) or self._best(here, self._shaken(here, study))
+
+    def _best(self, here: Evaluation, circuits: Iterator[Circuit]) -> Evaluation | None:
+        best: tuple[float, Evaluation] | None = None
+        for circuit in circuits:
+            grown = self.search.simplify(circuit)
             if len(grown) > self.search.max_gates:
                 continue
-            found = meter.evaluate(grown, self.rng, exact_start=True)
+            found = self.search.meter.evaluate(grown, self.rng, exact_start=True)
             won = here.error - found.error
             if won > _LEAST_WON * abs(here.error):
                 worth = won / max(1, found.circuit.two_qubit_gates - here.circuit.two_qubit_gates)
                 best = max(best or (worth, found), (worth, found), key=lambda one: one[0])
         return best[1] if best else None
+
+    def _promising(self, circuit: Circuit, study: Study) -> Iterator[Circuit]:
+        found = study.entangling.found
+        first = min(int(self.rng.geometric(0.5)) - 1, self.choices - 1) if self.round else 0
+        beside = self._beside(study.local.found)
+        for k in range(first, min(first + self.candidates, len(found))):
+            yield edited(circuit, (), [self.guide.made(each, self.rng) for each in (found[k], *beside)])
+        if not len(found) and beside:
+            yield edited(circuit, (), [self.guide.made(each, self.rng) for each in beside])
+
+    def _shaken(self, here: Evaluation, study: Study) -> Iterator[Circuit]:
+        for choice in (study.entangling, study.local):
+            for _ in range(self.candidates if len(choice.found) else 0):
+                grown = edited(here.circuit, (), [self.guide.draw(choice, self.rng)])
+                yield grown.with_angles(grown.angles + self.rng.normal(scale=_SHAKE, size=grown.n_angles))
+
+    def _beside(self, found: Sequence[Place]) -> list[Place]:
+        """The most promising rotations on one qubit, at different places."""
+        chosen: dict[int, Place] = {}
+        for k in range(len(found)):
+            if len(chosen) == _BESIDE:
+                break
+            chosen.setdefault(found[k].position, found[k])
+        return list(chosen.values())
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from qas.cli.parser import command, count
@@ -38,6 +39,8 @@ def _problems(arguments: argparse.Namespace) -> int:
     if not arguments.problem:
         return answer(arguments, list_problems(), *listing(list_problems()))
     problem = load_problem(" ".join(arguments.problem))
+    if problem.n_qubits >= _LARGE:
+        print(f"solving {problem.name} on {problem.n_qubits} qubits, which can take minutes", file=sys.stderr)
     known = _known(problem)
     return answer(arguments, known, *_told(problem, known))
 
@@ -68,6 +71,8 @@ def _value(problem: BaseProblem, name: str) -> Any:
         return None
 
 
+_LARGE = 14
+"""Qubits from which on what is known of a problem takes long to compute."""
 _STATES = {"exact": "exact", "product_state": "product state", "basis_state": "basis state"} | {
     "unrestricted": "determinant in unrestricted orbitals"
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -130,15 +129,12 @@ def pairs(text: str) -> list[tuple[int, int]]:
         raise argparse.ArgumentTypeError(f"pairs of qubits such as 0-1,1-2 are needed, got {text!r}") from None
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """key=value; the value is read as JSON where it is JSON."""
+def setting(text: str) -> tuple[str, str]:
+    """key=value; what kind of value it is, `qas.registry.read_settings` knows."""
     key, equals, value = text.partition("=")
     if not key.strip() or not equals:
         raise argparse.ArgumentTypeError(f"a setting is written key=value, got {text!r}")
-    try:
-        return key.strip(), json.loads(value)
-    except ValueError:
-        return key.strip(), value
+    return key.strip(), value.strip()
 
 
 def _active(text: str) -> tuple[int, int]:

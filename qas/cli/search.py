@@ -105,8 +105,8 @@ def _started(arguments: argparse.Namespace) -> Any:
     problem = read.read_problem(arguments, arguments.problem, arguments.file)
     if problem is None:
         raise QasError("search needs a problem, e.g. qas search lih-4 (qas problems lists them), or --resume RUN")
-    evaluator = dict(arguments.evaluator or ()) | read.given(arguments, "engine", "optimizer", "shots")
-    options = dict(arguments.options or ()) | read.given(arguments, "encoder", "pool", "screen", "storage")
+    evaluator = _evaluator_settings(arguments) | read.given(arguments, "engine", "optimizer", "shots")
+    options = _agent_settings(arguments, agent) | read.given(arguments, "encoder", "pool", "screen", "storage")
     with _watched(arguments, problem, agent, device or noise) as keywords:
         from qas.agents.launch import search
 
@@ -120,3 +120,21 @@ def _started(arguments: argparse.Namespace) -> Any:
             **read.given(arguments, "patch", "objective", "seed", "max_gates", "gates", "coupling", "out"),
             **keywords,
         )
+
+
+def _agent_settings(arguments: argparse.Namespace, agent: str) -> dict[str, Any]:
+    if not arguments.options:
+        return {}  # then the agent need not be imported
+    from qas.agents import AGENTS
+    from qas.registry import read_settings
+
+    return read_settings(AGENTS[agent], arguments.options)
+
+
+def _evaluator_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.evaluator:
+        return {}
+    from qas.registry import read_settings
+    from qas.vqe import Evaluator
+
+    return read_settings(Evaluator, arguments.evaluator)

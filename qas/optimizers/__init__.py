@@ -132,7 +132,7 @@ def minimize_many(
         objectives: of one engine or of several; one may occur often, with other starts.
         starts: for each objective the angles to start from, shape (n_angles,).
         method, max_evaluations, tolerance, shots, rng, **options: as of `minimize`, for every one.
-        workers: threads; None: one for each core that the process may use.
+        workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
 
     Raises:
         UnknownNameError, CircuitError, QasError, Interrupted: as `minimize`, of the first one that it is true of; or
@@ -165,9 +165,9 @@ def minimize_many(
     def run_together(pairs: list[tuple[Any, Any]]) -> list[Any]:
         return minimize_together([(objective, start, max_evaluations, None) for objective, start in pairs], tolerance)
 
-    return list(
-        in_order(run, zip(many, points, strict=True), count, together=run_together, most_together=MOST_TOGETHER)
-    )
+    pairs = zip(many, points, strict=True)
+    one_core = workers == 1
+    return list(in_order(run, pairs, count, one_core=one_core, together=run_together, most_together=MOST_TOGETHER))
 
 
 def minimize_together(tasks: Sequence[tuple[Any, Any, int | None, np.ndarray | None]], tolerance: float) -> list[Any]:

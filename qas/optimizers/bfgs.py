@@ -285,7 +285,8 @@ def minimize_bfgs(
             return bfgs(engine, table, x, gradient, hessian, known, limit, float(tolerance), stop)
 
     # A thread that listens is worth its start where the minimization may take a second.
-    if circuit.n_gates * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
+    n_gates = len(circuit) if simulator.runs_excitations else circuit.n_gates
+    if n_gates * min(limit, 200) << (1 if simulator.noise is None else 2) * circuit.n_qubits > 300_000_000:
         with interrupt.open_to_ctrl_c():
             energy, nit, nfev, status = run()
     else:

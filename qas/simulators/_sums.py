@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qas.gf2 import reduced_basis
 from qas.hamiltonians import string_masks, walsh_hadamard
 
 SIGN = 62
@@ -137,7 +138,7 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
 
 def _frame(n_qubits: int, zs: list[int], weights: np.ndarray) -> _Frame:
     """Entries of Σ weight (-1)^{z·i} by the parities of i that the strings differ in."""
-    checks = _reduced([z ^ zs[0] for z in zs])
+    checks = reduced_basis([z ^ zs[0] for z in zs])
     tops = [check.bit_length() - 1 for check in checks]
     # In reduced form the highest bit of each check is in no other one: it says whether the check takes part in z.
     parts = np.array([[((z ^ zs[0]) >> top) & 1 for top in tops] for z in zs], dtype=np.int64).reshape(len(zs), -1)
@@ -160,20 +161,6 @@ def _frame(n_qubits: int, zs: list[int], weights: np.ndarray) -> _Frame:
         origin = sum(1 << top for j, top in enumerate(tops) if (pattern >> j) & 1)
         pieces.append((signed(origin), pattern, complex(values[pattern])))
     return _Frame(checks, _span(basis[:half]), _span(basis[half:]), pieces)
-
-
-def _reduced(masks: Sequence[int]) -> list[int]:
-    """Basis of the masks over two elements; the highest bit of each is in no other one."""
-    basis: list[int] = []
-    for mask in masks:
-        for other in basis:
-            if (mask >> (other.bit_length() - 1)) & 1:
-                mask ^= other
-        if mask:
-            top = mask.bit_length() - 1
-            basis = [other ^ mask if (other >> top) & 1 else other for other in basis]
-            basis.append(mask)
-    return basis
 
 
 def _span(basis: list[int]) -> np.ndarray:
@@ -205,7 +192,7 @@ def cosets_table(sums: Sequence[Mapping[str, float]]) -> Cosets:
     first, start = [0], [0]
     for terms in sums:
         numbers = [base4(string) for string in terms]
-        basis = _reduced(numbers)
+        basis = reduced_basis(numbers)
         tops = [vector.bit_length() - 1 for vector in basis]
         strings += numbers
         weights += list(terms.values())
@@ -245,13 +232,31 @@ def _newton(curves: np.ndarray, phi: np.ndarray) -> np.ndarray:
     return np.where(bend > 0.0, -slope / np.where(bend > 0.0, bend, 1.0), 0.0).clip(-0.1, 0.1)
 
 
-def minima(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def upright(angles: np.ndarray) -> np.ndarray:
+    """Angles between -π and π, those at -π but for rounding as π: half a turn has one name."""
+    return np.where(angles < 1e-9 - math.pi, np.minimum(angles + 2 * math.pi, math.pi), angles)
+
+
+def _nearest(phi: np.ndarray, rises: np.ndarray) -> np.ndarray:
+    """Of equal minima the one with the smallest angle, of two such angles the positive one; both shape (roots, sums).
+
+    Without a rule rounding would choose, and another engine's rounding another one.
+    """
+    equal = rises <= rises.min(axis=0) + 1e-13
+    return np.where(equal, np.abs(phi) - 1e-6 * (phi > 0.0), np.inf).argmin(axis=0)
+
+
+def minima(curves: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """(E(0) - min E, φ of the minimum between -π and π), float64, shape (sums,) each, from (α, β, γ, δ).
+
+    Curves no larger than `floor` are rounding: no gain, at φ = 0.
 
     E' = 0 is a quartic in tan of half the angle, counted from a point where E' is large, so that no root is lost at
     infinity; its roots are the eigenvalues of its companion matrix, and the best one is polished.
     """
     size = np.abs(curves).max(axis=1, initial=0.0)
+    size = np.where(size > floor, size, 0.0)
+    curves = np.where(size > 0.0, curves.T, 0.0).T
     curves = (curves / np.where(size > 0.0, size, 1.0)[:, None]).T
     alpha, beta, gamma, delta = curves
     b, c, d, e = beta - 2 * delta, alpha - gamma, delta / 2, gamma / 2
@@ -270,9 +275,10 @@ def minima(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     roots = np.linalg.eigvals(companion).real.T
     phi = np.concatenate([2 * np.arctan(roots) + origin, np.zeros((1, len(size)))])
     phi -= 2 * math.pi * np.round(phi / (2 * math.pi))
-    best = phi[_rises(curves[:, None], phi).argmin(axis=0), np.arange(len(size))]
+    phi = upright(phi)
+    best = phi[_nearest(phi, _rises(curves[:, None], phi)), np.arange(len(size))]
     for _ in range(3):
         moved = best + _newton(curves, best)
         best = np.where(_rises(curves, moved) <= _rises(curves, best), moved, best)
     rise = _rises(curves, best)
-    return np.where(rise < 0.0, -size * rise, 0.0), best
+    return np.where(rise < 0.0, -size * rise, 0.0), upright(best)

@@ -7,7 +7,8 @@ are padded to at least three qubits; those that are not there rest in |0>.
 
 Kinds of operation:
     0 rx   1 ry   2 rz   3 one-qubit unitary   4 cx   5 cz   6 swap   7 Pauli rotation   8 real one-qubit unitary   9 x
-Real amplitudes: 1, 4, 5, 6, 8 and 9.
+    10 exchange of a basis state of up to `FAR` qubits, z, with its complement: the first qubit, the others, and x, all
+Real amplitudes: 1, 4, 5, 6, 8, 9 and 10.
 """
 
 from __future__ import annotations
@@ -99,9 +100,9 @@ class Library(NamedTuple):
 
     kind: np.ndarray  # int64 (ops,)
     first: np.ndarray  # int64 (ops,): bit mask of the first qubit
-    second: np.ndarray  # int64 (ops,): bit mask of the second qubit, or 0
+    second: np.ndarray  # int64 (ops,): bit mask of the other qubits, or 0
     matrix: np.ndarray  # float64 (ops, 2, 8): the unitary and its inverse, rows of (re, im)
-    x_mask: np.ndarray  # int64 (ops,): for Pauli rotations
+    x_mask: np.ndarray  # int64 (ops,): for Pauli rotations and exchanges
     z_mask: np.ndarray  # int64 (ops,)
 
 
@@ -404,6 +405,59 @@ def _pauli_rotation(psi, size, x, z, c, s):
         store(psi, i, times_plus(times(splat8(_sign(i & z_high)), signs), moved_b, times(cc, a)))
 
 
+@compiled(inline=True)
+def _where(value, rest, x, z):
+    """`value` in the lanes whose number has the bits z of x, `rest` in the others."""
+    chosen, others = splat8(value), splat8(rest)
+    if x & 1:
+        chosen = blend1(others, chosen) if z & 1 else blend1(chosen, others)
+    if x & 2:
+        chosen = blend2(others, chosen) if z & 2 else blend2(chosen, others)
+    if x & 4:
+        chosen = blend4(others, chosen) if z & 4 else blend4(chosen, others)
+    return chosen
+
+
+@compiled(inline=True)
+def _next(i, far, start):
+    """The next register whose place has the bits `start` of `far`."""
+    return ((i | far) + LANES & ~far) | start
+
+
+@compiled()
+def _exchange(psi, size, x, z, c, s):
+    """Turn each number at z + … into that at its complement in x: by cos c, sin s."""
+    near, far, low, i = x & 7, x & -8, z & 7, z & -8
+    ca, sa, cb, sb = (
+        _where(c, 1.0, near, low),
+        _where(-s, 0.0, near, low),
+        _where(c, 1.0, near, near ^ low),
+        _where(s, 0.0, near, near ^ low),
+    )
+    if far == 0:  # both are in one register, which is stored twice
+        ca, sa = times(ca, cb), plus(sa, sb)
+        cb, sb = ca, sa
+    start = i
+    while i < size:
+        a, b = load8(psi, i), load8(psi, i ^ far)
+        store(psi, i, times_plus(sa, _flip_amplitudes(b, near, 1), times(ca, a)))
+        store(psi, i ^ far, times_plus(sb, _flip_amplitudes(a, near, 1), times(cb, b)))
+        i = _next(i, far, start)
+
+
+@compiled()
+def _overlap_exchange(bra, ket, size, x, z):
+    """Twice the real part of <bra|K|ket> for the generator K of an exchange."""
+    near, far, start = x & 7, x & -8, z & -8
+    sums, i = zero8(), start
+    while i < size:
+        j = i ^ far
+        sums = times_plus(_flip_amplitudes(load8(bra, j), near, 1), load8(ket, i), sums)
+        sums = times_minus(load8(bra, i), _flip_amplitudes(load8(ket, j), near, 1), sums)
+        i = _next(i, far, start)
+    return total(times(_where(2.0, 0.0, near, z & 7), sums))
+
+
 @compiled()
 def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
@@ -416,6 +470,8 @@ def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2)
         _real_one_qubit(psi, size, step, c, -s, s, c)
     elif kind == 4:
         _cx(psi, size, step, other_step)
+    elif kind == 10:
+        _exchange(psi, size, x * parts, z * parts, c * c - s * s, 2.0 * c * s)
     elif kind >= 8:
         row = 16 * op + (8 if inverse else 0)
         m00, m01, m10, m11 = read(matrix, row), read(matrix, row + 2), read(matrix, row + 4), read(matrix, row + 6)
@@ -580,6 +636,10 @@ def _undo_rotation(ket, size, kind, bit, x, z, c, s, parts):
     bra, step = ket + 8 * size, bit * parts
     if kind == 1:
         return _undo_real(bra, ket, size, step, c, -s, s, c)
+    if kind == 10:
+        result = _overlap_exchange(bra, ket, size, x * parts, z * parts)
+        _exchange(ket, 2 * size, x * parts, z * parts, c * c - s * s, 2.0 * c * s)
+        return result
     if parts == 1:
         return 0.0
     if kind == 0:
@@ -864,8 +924,9 @@ def _plan(library, ops, slots, table, sines, begin, size, words, numbers):
                 write(words, STEP * run + TURNS, read(words, STEP * run + TURNS) + (1 if slot >= 0 else 0))
                 continue
             runs[qubit] = count if other == 0 else -1
-            if other != 0:
+            while other:
                 runs[lowest_bit(other)] = -1
+                other &= other - 1
         _lone_step(library, op, slot, table, sines, k, count, words, numbers)
         count += 1
     for step in range(count if size >= FUSED else 0):
@@ -960,12 +1021,6 @@ def _count(bits):
 
 
 @compiled(inline=True)
-def _far(step, other_step):
-    """The bits of a gate that reach beyond a chunk."""
-    return (step if step >= CHUNK else 0) | (other_step if other_step >= CHUNK else 0)
-
-
-@compiled(inline=True)
 def _choose(words, begin, steps, done, start, way, members, parts):
     """Steps that one block can take, from `start` on, and the far bits it needs.
 
@@ -979,7 +1034,7 @@ def _choose(words, begin, steps, done, start, way, members, parts):
         if not done[k]:
             first, second = read(words, STEP * k + FIRST), read(words, STEP * k + SECOND)
             qubits = first | second
-            need = far | _far(first * parts, second * parts)
+            need = far | (qubits * parts & -CHUNK)  # the bits that reach beyond a chunk
             if not qubits & barred and _count(need) <= FAR:
                 far = need
                 members[count] = k
@@ -991,20 +1046,14 @@ def _choose(words, begin, steps, done, start, way, members, parts):
 
 
 @compiled(inline=True)
-def _near(step, places):
-    """The bit inside a block that stands for `step` outside."""
-    if step < CHUNK:
-        return step
+def _near(mask, places, parts):
+    """A mask of qubits as it is inside a block."""
+    bits = mask * parts
+    near = bits & (CHUNK - 1)
     for j in range(FAR):
-        if places[j] == step:
-            return CHUNK << j
-    return 0
-
-
-@compiled(inline=True)
-def _moved(mask, first, bit, other):
-    """A mask on the qubit `first` and another one, with `bit` and `other` in their places."""
-    return (bit if mask & first else 0) | (other if mask & ~first else 0)
+        if bits & places[j]:
+            near |= CHUNK << j
+    return near // parts
 
 
 @compiled(inline=True)
@@ -1027,10 +1076,9 @@ def _through_block(words, numbers, buffer, members, places, sums, undo, parts):
     block = CHUNK << FAR
     for m in range(len(members)):
         step = members[m]
-        first, second = read(words, STEP * step + FIRST), read(words, STEP * step + SECOND)
-        bit, other = _near(first * parts, places) // parts, _near(second * parts, places) // parts
-        x = _moved(read(words, STEP * step + X_MASK), first, bit, other)
-        z = _moved(read(words, STEP * step + Z_MASK), first, bit, other)
+        word = STEP * step
+        bit, other = _near(read(words, word + FIRST), places, parts), _near(read(words, word + SECOND), places, parts)
+        x, z = _near(read(words, word + X_MASK), places, parts), _near(read(words, word + Z_MASK), places, parts)
         if undo:
             sx, sy, sz = _undo(buffer, block, words, numbers, step, bit, other, x, z, parts)
             write(sums, 3 * step, read(sums, 3 * step) + sx)

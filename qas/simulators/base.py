@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
 
 if TYPE_CHECKING:
+    from qas.decomposition import Lowering
     from qas.simulators._inserted import Channels, Inserting
     from qas.simulators.insertions import Curves, Generators
 
@@ -95,34 +96,33 @@ class Objective(BaseObjective):
 
 Angles = Sequence[float] | np.ndarray | None
 
-
-def value_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too."""
-
-    @functools.wraps(method)
-    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
-        lowering = circuit.lowering
-        if lowering is None:
-            return method(self, circuit, hamiltonian, angles)
-        values = check_angles(circuit, hamiltonian, angles)
-        return method(self, lowering.circuit, hamiltonian, lowering.angles(values))
-
-    return lowered
+ROUNDING = 1e-14
+"""Differences of energies in double precision are rounding below so much, times the sum of all |coefficients|."""
 
 
-def gradient_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that also returns the gradient."""
+def _of_primitives(back: Callable[[Lowering, Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for methods ``(circuit, hamiltonian, angles=None)`` of an engine, for circuits with excitations too.
 
-    @functools.wraps(method)
-    def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
-        lowering = circuit.lowering
-        if lowering is None:
-            return method(self, circuit, hamiltonian, angles)
-        values = check_angles(circuit, hamiltonian, angles)
-        energy, gradient = method(self, lowering.circuit, hamiltonian, lowering.angles(values))
-        return energy, lowering.gradient(gradient)
+    Args:
+        back: what is returned, from the lowering and from what the method returns for the primitive gates.
+    """
 
-    return lowered
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def lowered(self: Simulator, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> Any:
+            lowering = self.lowering(circuit)
+            if lowering is None:
+                return method(self, circuit, hamiltonian, angles)
+            values = check_angles(circuit, hamiltonian, angles)
+            return back(lowering, method(self, lowering.circuit, hamiltonian, lowering.angles(values)))
+
+        return lowered
+
+    return decorate
+
+
+value_of_primitives = _of_primitives(lambda lowering, found: found)
+gradient_of_primitives = _of_primitives(lambda lowering, found: (found[0], lowering.gradient(found[1])))
 
 
 def state_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +130,7 @@ def state_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, angles: np.ndarray | None = None) -> Any:
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is None:
             return method(self, circuit, angles)
         return method(self, lowering.circuit, lowering.angles(circuit.angles if angles is None else angles))
@@ -143,7 +143,7 @@ def sample_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
-        return method(self, circuit.decompose(), *arguments, **keywords)
+        return method(self, circuit if self.runs_excitations else circuit.decompose(), *arguments, **keywords)
 
     return lowered
 
@@ -153,7 +153,7 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def lowered(self: Simulator, circuit: Circuit, *arguments: Any, **keywords: Any) -> Any:
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is None:
             return method(self, circuit, *arguments, **keywords)
         from qas.simulators._tied import Tied
@@ -161,6 +161,20 @@ def call_of_primitives(method: Callable[..., Any]) -> Callable[..., Any]:
         return Tied(lowering, method(self, lowering.circuit, *arguments, **keywords))
 
     return lowered
+
+
+class Asked(NamedTuple):
+    """What an engine is asked about gates that could be inserted."""
+
+    circuit: Circuit
+    """as the engine runs it (see `Simulator.lowering`)"""
+    hamiltonian: Hamiltonian
+    generators: Generators
+    angles: np.ndarray
+    positions: np.ndarray
+    """int64, ascending"""
+    channels: Channels
+    """noise of the inserted gates, where it is asked for"""
 
 
 LOWERED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -182,8 +196,9 @@ class Simulator(abc.ABC):
     ``qas.engines``), or hand it to `make_simulator`. An engine that draws shots itself has a method ``sample(circuit,
     hamiltonian, shots, seed)`` that returns an estimate and its standard error.
 
-    Excitations are no engine's business: the methods of `LOWERED` get circuits of primitive gates only, also in
-    subclasses, and gradients are taken back through the tied angles by the chain rule.
+    Excitations are an engine's business only if it says so (`runs_excitations`): else the methods of `LOWERED` get
+    circuits of primitive gates only, also in subclasses, and gradients are taken back through the tied angles by the
+    chain rule. Noise acts on primitive gates, so an engine with noise never runs excitations itself.
 
     Args:
         noise: a noise model, or None for a perfect device.
@@ -195,6 +210,8 @@ class Simulator(abc.ABC):
     name: str
     about: ClassVar[str] = ""
     """one line for lists"""
+    runs_excitations: ClassVar[bool] = False
+    """excitations are gates of this engine, and nothing is decomposed for it"""
     resolution: float = 0.0
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
     idle: ClassVar[bool] = False
@@ -211,6 +228,10 @@ class Simulator(abc.ABC):
         for name, on_primitives in LOWERED.items():
             if name in cls.__dict__:
                 setattr(cls, name, on_primitives(cls.__dict__[name]))
+
+    def lowering(self, circuit: Circuit) -> Lowering | None:
+        """How this engine runs a circuit; None where it runs the gates as they are."""
+        return None if self.runs_excitations else circuit.lowering
 
     @abc.abstractmethod
     def expectation(
@@ -251,7 +272,7 @@ class Simulator(abc.ABC):
             circuits: on as many qubits as the Hamiltonian; the same circuit may occur often.
             hamiltonian: as of `expectation`.
             angles: for each circuit what replaces its own, or None; or None for all.
-            workers: threads; None: one for each core that the process may use.
+            workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
 
         Raises:
             CircuitError, TooLargeError: as `expectation`, or angles for another number of circuits.
@@ -344,11 +365,11 @@ class Simulator(abc.ABC):
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
         chosen, row = read_positions(len(circuit), positions)
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is not None:
             circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
         channels = read.channels(self.noise) if costs else NO_CHANNELS
-        slopes, lost = self._insertion_slopes(circuit, hamiltonian, read, values, chosen, channels)
+        slopes, lost = self._insertion_slopes(Asked(circuit, hamiltonian, read, values, chosen, channels))
         if costs:
             return read.slopes(slopes)[row], read.costs(lost, self.noise)[row]
         return read.slopes(slopes)[row]
@@ -394,7 +415,8 @@ class Simulator(abc.ABC):
             costs: as in `insertion_gradients`; a third array is returned. Gains are those without noise of the gate.
 
         Returns:
-            gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each.
+            gains E(0) - min E(θ) >= 0 and the best θ in radians, float64, shape (n_generators,) each. Where nothing is
+            gained but rounding both are 0; of equal minima it is the one with the smallest |θ|, θ > 0 before θ < 0.
 
         Raises:
             QasError: as `insertion_gradients`; also a generator with other eigenvalues.
@@ -404,12 +426,14 @@ class Simulator(abc.ABC):
 
         values = check_angles(circuit, hamiltonian, angles)
         read = read_generators(circuit.n_qubits, generators)
-        lowering = circuit.lowering
+        lowering = self.lowering(circuit)
         if lowering is not None:
             circuit, values = lowering.circuit, lowering.angles(values)
         channels = read.channels(self.noise) if costs else NO_CHANNELS
-        strings, sums, lost = self._append_curves(circuit, hamiltonian, read, values, channels)
-        found = read.best(strings, sums)
+        end = np.array([len(circuit)])
+        strings, sums, lost = self._append_curves(Asked(circuit, hamiltonian, read, values, end, channels))
+        floor = max(self.resolution, ROUNDING) * float(np.abs(hamiltonian.coefficients).sum())
+        found = read.best(strings, sums, floor)
         return (*found, read.costs(lost, self.noise)) if costs else found
 
     def deletion_costs(
@@ -451,16 +475,9 @@ class Simulator(abc.ABC):
             diagonal = inverse_diagonal(exact_hessian(gradient, values))
         return wrapped(values) ** 2 / (2.0 * diagonal)
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Slopes of strings and sums, shape (positions, strings + sums); costs of strings, (positions, strings)."""
+        circuit, hamiltonian, generators, angles, positions, _ = asked
         inserting = self._inserting(circuit, hamiltonian, angles)
         strings = generators.expanded.strings
         slopes = [[inserting.curve(k, string)[0] for string in strings] for k in positions]
@@ -468,10 +485,9 @@ class Simulator(abc.ABC):
         lost = np.zeros((len(positions), len(generators.strings)))
         return generators.expanded.values(values, len(generators.strings)), lost
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
         """Energies of appended rotations about strings, (α, β, γ, δ) of sums, and costs of strings."""
+        circuit, hamiltonian, generators, angles, _, _ = asked
         from qas.simulators.insertions import Curves
 
         inserting, end = self._inserting(circuit, hamiltonian, angles), len(circuit)

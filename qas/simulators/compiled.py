@@ -219,7 +219,8 @@ class CompiledSimulator(Simulator):
         def energies(part: list[tuple[Circuit, Any]]) -> list[float]:
             return super(CompiledSimulator, self)._expectations(part, hamiltonian, 1)
 
-        return [energy for part in in_order(energies, parts, min(count, len(parts))) for energy in part]
+        found = in_order(energies, parts, min(count, len(parts)), one_core=workers == 1)
+        return [energy for part in found for energy in part]
 
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> CompiledObjective:
         return CompiledObjective(self, circuit, hamiltonian)

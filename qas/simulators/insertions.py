@@ -22,7 +22,7 @@ from qas.hamiltonians import Hamiltonian, walsh_hadamard
 from qas.noise import NoiseModel
 from qas.simulators._inserted import Channels, channels_table
 from qas.simulators._insertion_kernels import Groups, Strings
-from qas.simulators._sums import Cosets, Sums, cosets_table, minima, scale_of, sums_table
+from qas.simulators._sums import Cosets, Sums, cosets_table, minima, scale_of, sums_table, upright
 
 Generator = str | Hamiltonian
 
@@ -157,13 +157,17 @@ class Generators:
         """Slopes of strings and sums, shape (…, strings + sums), to those of generators, (…, generators)."""
         return values if self.plain else values[..., self.column] * self.factor
 
-    def best(self, curves: Curves, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gains and best angles of generators, from energies of strings and of sums, (α, β, γ, δ) (see `_sums`)."""
-        gain, angle = curves.best()
+    def best(self, curves: Curves, sums: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Gains and best angles of generators, from energies of strings and of sums, (α, β, γ, δ) (see `_sums`).
+
+        Args:
+            floor: how large curves get by rounding alone.
+        """
+        gain, angle = curves.best(floor)
         if self.plain:
             return gain, angle
         if len(self.sums):
-            more, phi = minima(sums)
+            more, phi = minima(sums, floor)
             gain, angle = np.concatenate([gain, more]), np.concatenate([angle, 2.0 * phi / self.scales])
         return gain[self.column], angle[self.column] / np.where(self.factor == 0.0, 1.0, self.factor)
 
@@ -310,14 +314,14 @@ class Curves(NamedTuple):
     slope: np.ndarray  # float64 (strings,): E'(0)
     fall: np.ndarray  # float64 (strings,): (E(0) - E(π)) / 2
 
-    def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """(E(0) - min E, where the minimum lies), float64, shape (strings,) each."""
+    def best(self, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """(E(0) - min E, where the minimum lies), float64, shape (strings,) each; (0, 0) for curves within `floor`."""
         swing = np.hypot(self.fall, self.slope)
         # fall + swing loses all digits where fall is near -swing; there the product with swing - fall is used.
         rest = np.where(self.fall < 0.0, swing - self.fall, 1.0)
         gain = np.where(self.fall < 0.0, self.slope * (self.slope / rest), self.fall + swing)
-        angle = np.where(swing > 0.0, np.arctan2(-self.slope, -self.fall), 0.0)
-        return gain, angle
+        angle = upright(np.arctan2(-self.slope, -self.fall))
+        return np.where(swing > floor, gain, 0.0), np.where(swing > floor, angle, 0.0)
 
 
 # ---------------------------------------------------------------------- deletion

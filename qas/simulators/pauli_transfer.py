@@ -17,14 +17,13 @@ from qas.noise import NoiseModel, exchange_qubits, unitary_ptm
 from qas.simulators import _insertion_ptm as insertion_kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, Call, Helped, address_of, addresses
-from qas.simulators._inserted import Channels
+from qas.simulators._entry import STATE, Call, Helped, address_of, addresses, aligned
 from qas.simulators._ptm_schedule import actions
 from qas.simulators._sums import from_derivatives
 from qas.simulators._team import SEAT_SIZE, sit
-from qas.simulators.base import check_angles
+from qas.simulators.base import Asked, check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators
+from qas.simulators.insertions import Curves
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 13
@@ -306,15 +305,8 @@ class PauliTransferSimulator(CompiledSimulator):
             result[k] = _measured_term(vector, row, flips)
         return result
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, positions, channels = asked
         gates = self.gate_operations(circuit)
         n_qubits, n_gates = max(circuit.n_qubits, 2), len(circuit)
         room = 4 ** max(n_qubits, 4)
@@ -350,9 +342,8 @@ class PauliTransferSimulator(CompiledSimulator):
         finished(energy)
         return generators.expanded.values(values, len(generators.strings)), costs
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, _, channels = asked
         n_qubits = max(circuit.n_qubits, 2)
         vectors = aligned(insertion_kernels.VECTORS + 2 * 4 ** max(n_qubits, 4), np.dtype(np.float64))
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
@@ -398,13 +389,6 @@ def _work(size: int, dtype: np.dtype, n_rows: int) -> programs.Work:
     whole = np.zeros(programs.SEAT + SEAT_SIZE, np.int64)
     sit(address_of(whole) + 8 * programs.SEAT, 0, 0, 1)
     return programs.Work(aligned(size, dtype), whole, np.empty((programs.MAPS + n_rows, 24)))
-
-
-def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Uninitialized memory that starts at a cache line."""
-    memory = np.empty(size + 64 // dtype.itemsize, dtype)
-    start = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[start : start + size]
 
 
 def _loss(matrix: np.ndarray) -> float:

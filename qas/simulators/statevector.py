@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
-from qas.gates import gate_spec
+from qas.gates import EXCITATIONS, gate_spec
 from qas.hamiltonians import Hamiltonian, walsh_hadamard
 from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses
-from qas.simulators._inserted import Channels
+from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses, aligned
 from qas.simulators._team import SEAT_SIZE, sit
-from qas.simulators.base import check_angles
+from qas.simulators.base import Asked, check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
-from qas.simulators.insertions import Curves, Generators, group_diagonals, term_groups
+from qas.simulators.insertions import Curves, group_diagonals, term_groups
 from qas.simulators.workers import memory_limit
 
 MAX_QUBITS = 24
@@ -31,7 +30,8 @@ beyond the cache forming them anew costs no more than reading them."""
 
 _KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
 _REAL_KINDS = {"x": 9, "y": 8, "z": 8, "h": 8}
-_REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS})
+_EXCHANGE = 10
+_REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS, *EXCITATIONS})
 """Gates that are real up to a phase: a circuit of them keeps the amplitudes real."""
 
 
@@ -44,6 +44,7 @@ class StatevectorSimulator(CompiledSimulator):
 
     name = "statevector"
     about = "noise-free, compiled, exact gradients, up to 24 qubits"
+    runs_excitations = True
 
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__()
@@ -85,6 +86,8 @@ class StatevectorSimulator(CompiledSimulator):
         if gate.name == "ecr":
             parts = [("cx", gate.qubits), *((name, gate.qubits[:1]) for name in ("s", "x")), ("sx", gate.qubits[1:])]
             return [op for name, qubits in parts for op in self._operations(Gate(name, qubits))]
+        if spec.exchanges:
+            return [exchange for state, weights in spec.exchanges for exchange in self._exchanges(bits, state, weights)]
         kind = _KINDS[gate.name]
         if kind == 7:
             assert spec.axis is not None
@@ -92,6 +95,15 @@ class StatevectorSimulator(CompiledSimulator):
             z = sum(bit for bit, letter in zip(bits, spec.axis, strict=True) if letter in "ZY")
             return [(self._add(kind, bits[0], bits[1], x=x, z=z), 0)]
         return [(self._add(kind, bits[0], bits[1] if len(bits) == 2 else 0), 0 if spec.n_angles else -1)]
+
+    def _exchanges(self, bits: list[int], state: int, weights: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+        """One rotation of a pair of basis states for each unit of weight: they commute, and their angles add."""
+        everything = sum(bits)
+        taken = sum(bit for k, bit in enumerate(bits) if state >> k & 1)
+        for which, weight in enumerate(weights):
+            z = taken if weight > 0 else everything ^ taken
+            for _ in range(abs(weight)):
+                yield self._add(_EXCHANGE, bits[0], everything ^ bits[0], x=everything, z=z), which
 
     @property
     def library(self) -> kernels.Library:
@@ -131,16 +143,19 @@ class StatevectorSimulator(CompiledSimulator):
     def work(self, n_qubits: int, parts: int = 2) -> np.ndarray:
         """Scratch of this thread for two states: float64, shape (2, parts·2**n), at least 8 amplitudes in a row.
 
+        It is the same memory for real and for complex amplitudes.
+
         Args:
             parts: 2 for complex amplitudes, 1 for real ones.
         """
-        buffers: dict[int, np.ndarray] = self._local.__dict__.setdefault("buffers", {})
-        buffer = buffers.get(parts)
-        size = parts * max(kernels.LANES, 1 << n_qubits)
-        if buffer is None or buffer.shape[1] != size:
+        held: tuple[int, np.ndarray] | None = self._local.__dict__.get("memory")
+        rows = max(kernels.LANES, 1 << n_qubits)
+        if held is None or held[0] != n_qubits:
             self._forget_calls()  # the old memory is given back first
-            buffer = buffers[parts] = np.empty((2, size))
-        return buffer
+            del held
+            self._local.memory = None
+            held = self._local.memory = n_qubits, aligned(4 * rows)
+        return held[1][: 2 * parts * rows].reshape(2, -1)
 
     def gradient_bytes(self, n_qubits: int) -> int:
         return 2 * self.state_bytes(n_qubits)
@@ -187,15 +202,8 @@ class StatevectorSimulator(CompiledSimulator):
         finished(self._call(circuit, 2, work[0], self.observable(hamiltonian)).run(VALUE, angles))
         return work
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, positions, _ = asked
         values = np.empty((len(positions), len(generators.strings) + len(generators.sums)))
         row_of = np.full(len(circuit) + 1, -1)
         row_of[positions] = np.arange(len(positions))
@@ -215,9 +223,8 @@ class StatevectorSimulator(CompiledSimulator):
             interrupt.check()
         return values, np.zeros((len(positions), len(generators.strings)))
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, _, _ = asked
         strings = Curves(np.zeros(len(generators.strings)), np.zeros(len(generators.strings)))
         sums = np.zeros((len(generators.sums), 4))
         insertion_kernels.append(
@@ -262,7 +269,9 @@ def _by_diagonals(hamiltonian: Hamiltonian, rows: int) -> tuple[np.ndarray, np.n
         walsh_hadamard(diagonals)
         padded = np.zeros((len(masks), rows))
         padded[:, : diagonals.shape[1]] = diagonals
-        parts.append(padded.reshape(len(masks), -1, kernels.LANES).transpose(1, 0, 2).ravel())
+        ordered = aligned(padded.size)
+        ordered.reshape(-1, len(masks), kernels.LANES)[:] = padded.reshape(len(masks), -1, kernels.LANES).swapaxes(0, 1)
+        parts.append(ordered)
         if not factors.imag.any():
             return masks, parts[0], np.empty(0)
     return masks, parts[0], parts[1]

@@ -15,16 +15,15 @@ from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.noise import NoiseModel
-from qas.simulators.base import Simulator, check_angles
+from qas.simulators.base import Asked, Simulator, check_angles
 from qas.simulators.workers import memory_limit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qas.simulators._inserted import Channels
     from qas.simulators._torch_insertions import Places
     from qas.simulators._torch_sweep import Observables, Program
-    from qas.simulators.insertions import Curves, Generators
+    from qas.simulators.insertions import Curves
     from qas.simulators.torch_layer import CircuitLayer
 
 SINGLE_RESOLUTION = 1e-5
@@ -111,16 +110,9 @@ class TorchSimulator(Simulator):
             return state[self._place.indices(hamiltonian.pauli_index)].to(torch.float64).cpu().numpy()
 
     # ------------------------------------------------------------------ what inserting would bring
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """With noise by dense matrices of states and gradients: all Pauli strings in one product."""
+        circuit, hamiltonian, generators, angles, positions, channels = asked
         import torch
 
         from qas.simulators._torch_insertions import Costs, Slopes
@@ -135,9 +127,8 @@ class TorchSimulator(Simulator):
                 values, costs = (rows.cpu().numpy() for rows in found)
         return generators.expanded.values(values, len(generators.strings)), costs
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
+        circuit, hamiltonian, generators, angles, _, channels = asked
         import torch
 
         from qas.simulators._torch_insertions import Costs, Slopes, falls, sum_curves

@@ -78,7 +78,7 @@ _here = _Here()
 
 
 def in_worker() -> bool:
-    """Whether this thread is one of several that work at once; then it starts none of its own."""
+    """Whether this thread is one of several that work at once, or told to use one core; then it starts none itself."""
     return _here.working
 
 
@@ -207,6 +207,7 @@ def in_order(
     items: Iterable[Item],
     workers: int,
     *,
+    one_core: bool = False,
     ahead: int | None = None,
     together: Callable[[list[Item]], list[Result | Exception]] | None = None,
     most_together: int = 1,
@@ -221,13 +222,14 @@ def in_order(
         function: safe to call in several threads at once; the more of it is compiled, the more is gained.
         items: may be endless.
         workers: threads; with one the work is done in this thread, item by item.
+        one_core: with one thread large circuits are not shared by several either, as their user said ``workers=1``.
         ahead: items taken beyond the one whose result comes next; default 4 parts for each thread.
         together: does several short items in one call that holds the GIL for less time; what it returns for each is
             the result of `function`, or the exception.
         most_together: how many of them make a part.
     """
     if workers <= 1:
-        yield from map(function, items)
+        yield from map(_on_one_core(function) if one_core else function, items)
         return
     batch = _Batch(_one_by_one(function) if together is None else _together(function, together), workers)
     waiting: deque[_Part[Item, Result]] = deque()
@@ -252,6 +254,17 @@ def in_order(
                 yield found
     finally:
         batch.close()
+
+
+def _on_one_core(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    def work(item: Item) -> Result:
+        before, _here.working = _here.working, True
+        try:
+            return function(item)
+        finally:
+            _here.working = before
+
+    return work
 
 
 class _Source(Generic[Item]):

@@ -267,6 +267,32 @@ def test_minima_of_trigonometric_polynomials() -> None:
     size = np.abs(curves).max(axis=1)
     assert np.all(gains >= -lowest - 1e-15 * size) and np.all(gains + lowest <= 3e-6 * size)
     assert gains[3] == pytest.approx(5e-19) and phi[3] == pytest.approx(-1e-9) and not gains[[0, 2]].any()
+    assert phi[:3].tolist() == pytest.approx([0.0, np.pi, 0.0]), "half a turn has one name, nothing is angle 0"
+    # sin φ cos φ has minima at -π/4 and 3π/4, its square at 0 and π, less its square at ±π/2.
+    gains, phi = minima(np.array([[1.0, 0, 1, 0], [0, 2.0, 0, 1], [0, -2.0, 0, -1], [1e-17, 3e-17, 0, 0]]), 1e-14)
+    assert gains.tolist() == pytest.approx([0.5, 1.0, 0.0, 0.0], abs=1e-15) and gains[3] == phi[3] == 0.0
+    assert phi[:3].tolist() == pytest.approx([-np.pi / 4, np.pi / 2, 0.0])
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_engines_agree_on_angles_that_rounding_could_choose(size: float) -> None:
+    """Equal minima, half turns, and generators that do nothing: where all is decided by the last digit."""
+    rng = np.random.default_rng(SEED)
+    strings = [{"IXY": 1.0, "IYX": -1.0}, {"XIY": 1.0}, {"ZII": 1.0}, {"ZII": 1.0, "IZI": 1.0}, {"XII": 1.0}]
+    generators = [Hamiltonian({string: size * c for string, c in terms.items()}) for terms in strings]
+    hamiltonians = [random_hamiltonian(3, 10, rng), Hamiltonian({"ZII": 1.0, "IIZ": 0.3, "III": 50.0})]
+    largest = []
+    for circuit in (Circuit(3, [("x", 0)]), Circuit(3, [("x", 2)]), Circuit(3, [("h", 1), ("t", 1), ("h", 1)])):
+        for hamiltonian in hamiltonians:
+            gains, angles = make_simulator().append_gains(circuit, hamiltonian, generators)
+            for name in ("pauli-transfer", "torch"):
+                others = make_simulator(None, name).append_gains(circuit, hamiltonian, generators)
+                np.testing.assert_allclose(others[0], gains, atol=1e-12)
+                np.testing.assert_allclose(others[1] * size, angles * size, atol=1e-6)
+            largest.append(np.abs(angles).max() * size)
+            exact = (gains == 0.0) & (np.abs(angles) * size < 1e-9)
+            assert np.all((gains > 1e-6) | exact), "what gains nothing stays at 0"
+    assert max(largest) == pytest.approx(np.pi), "half a turn is among them"
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qas.errors import QasError
-from qas.registry import check_settings, options_of, settings_of
+from qas.registry import check_settings, options_of, read_settings, settings_of
 
 
 class Base:
@@ -43,3 +43,11 @@ def test_inherited_options_are_checked_as_its_own_are() -> None:
             check_settings(Extended, wrong, "it")
     with pytest.raises(QasError, match="unknown setting of it 'size'"):
         check_settings(Closed, {"size": 2}, "it")
+
+
+def test_text_stays_text_where_the_signature_says_so() -> None:
+    def kind(*, start: str | None = None, count: int = 1, share: float = 0.5, free: Any = None) -> None: ...
+
+    texts = [("start", "1100"), ("count", "3"), ("share", "0.25"), ("free", "[1, 2]"), ("unknown", "x=1")]
+    assert read_settings(kind, texts) == {"start": "1100", "count": 3, "share": 0.25, "free": [1, 2], "unknown": "x=1"}
+    assert read_settings(kind, [("start", "null"), ("count", "many")]) == {"start": None, "count": "many"}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from qas.gates import EXCITATIONS, GATES, SEARCH_GATES
 from qas.meter import Budget, Meter, SearchEnded
 from qas.publishing import publish
 from qas.rewriting import compress, native, peephole, resynthesize
-from qas.shrinking import shrinking
+from qas.shrinking import Shrinker, lowered, shrinking
+from qas.simulators.interrupt import current, stop_when
 from qas.testing import random_circuit
 from qas.vqe import Evaluation, Evaluator
 
@@ -191,6 +193,49 @@ def test_a_budget_keeps_the_best_so_far(layered: Circuit) -> None:
     assert meter.evaluations <= 2500
 
 
+def test_a_shrinker_goes_on_from_its_state(layered: Circuit) -> None:
+    """From every pause, through JSON: the same circuits follow, for the same evaluations."""
+    rng = np.random.default_rng(0)
+    meter = Meter(Evaluator(qas.load_problem("lih-4"), start_noise=0.0))
+    start = lowered(layered, meter, 1.6e-3, rng)
+    pauses: list[tuple[str, dict[str, Any], int, int]] = []
+    ends: list[Circuit] = []
+
+    def pause() -> None:
+        pauses.append((json.dumps(shrinker.state()), rng.bit_generator.state, meter.evaluations, len(ends)))
+
+    shrinker = Shrinker(start, meter, 1.6e-3, rng, moves=2, pause=pause)
+    for found in shrinker.run():
+        ends.append(found.circuit)
+    assert {json.loads(state)["part"] for state, *_ in pauses} >= {0, 1, 8, 9, 10, 11}
+    total = meter.evaluations
+    for state, drawn, spent, passed in pauses[:: max(1, len(pauses) // 6)]:
+        rng = np.random.default_rng()
+        rng.bit_generator.state = drawn
+        again = Shrinker(start, Meter(meter.evaluator), 1.6e-3, rng)
+        again.restore(json.loads(state))
+        assert [found.circuit for found in again.run()] == ends[passed:]
+        assert again.meter.evaluations == total - spent
+
+
+@pytest.mark.parametrize("after", [3, 40, 150])
+def test_a_deadline_ends_it_wherever_it_comes(layered: Circuit, after: int) -> None:
+    """No architecture is begun after it, whatever is being done."""
+    meter = Meter(Evaluator(qas.load_problem("lih-4"), start_noise=0.0))
+    counted = meter._counted
+
+    def watched(*arguments: Any) -> Evaluation:
+        found = counted(*arguments)
+        if meter.architectures == after:
+            current().request("deadline")
+        return found
+
+    meter._counted = watched  # type: ignore[method-assign]
+    with stop_when(), pytest.raises(SearchEnded):
+        list(shrinking(layered, meter, 1.6e-3, np.random.default_rng(0), moves=5))
+    assert meter.architectures == after
+
+
 def test_ctrl_c_keeps_the_best_so_far(layered: Circuit) -> None:
     accepted: list[Evaluation] = []
 
@@ -261,7 +306,11 @@ def test_the_referee_tells_false_claims_and_unreadable_folders(published: Path, 
     told = referee(published, *folders)
     assert told.returncode == 1 and told.stdout.count("FALSE") == len(folders)
     assert all(f"FALSE: {name.replace('exact', 'exact energy')} " in told.stdout for name in (f.name for f in folders))
-    (folders[0] / front["circuits"][0]["file"]).unlink()
+    measured = folders[0] / front["circuits"][0]["file"]
+    measured.write_text(measured.read_text() + "bit c;\nc = measure q[0];\n")
+    told = referee(folders[0])
+    assert told.returncode == 2 and "gates alone is needed, got measure" in told.stderr
+    measured.unlink()
     told = referee(folders[0])
     assert told.returncode == 2 and "Traceback" not in told.stderr and len(told.stderr.splitlines()) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -10,16 +11,27 @@ import pytest
 
 from qas.circuits import Circuit
 from qas.errors import TooLargeError
+from qas.gates import EXCITATIONS, GATES
 from qas.hamiltonians import Hamiltonian
+from qas.optimizers import minimize_many
+from qas.problems import Problem
 from qas.simulators import _sv_kernels, _team, statevector, workers
 from qas.simulators.dense import circuit_matrix, gate_matrix
 from qas.simulators.interrupt import Interrupted, stop_when
 from qas.simulators.statevector import StatevectorSimulator, parts_of
 from qas.testing import random_circuit, random_hamiltonian
-from qas.testing.simulators import covering_circuit, shifted_gradient
+from qas.testing.simulators import covering_circuit
+from qas.vqe import Evaluator
 
 SEED = 402_118_379
-REAL_GATES = ["ry", "ry", "cx", "cz", "swap", "x", "y", "z", "h"]
+REAL_GATES = ["ry", "ry", "cx", "cz", "swap", "x", "y", "z", "h", *EXCITATIONS]
+ALL_GATES = [*GATES, *EXCITATIONS]
+
+
+class Decomposing(StatevectorSimulator):
+    """The same engine without gates for excitations: the twin that is slow."""
+
+    runs_excitations = False
 
 
 @pytest.fixture(params=["diagonals", "terms"])
@@ -27,6 +39,31 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """How the engine holds Hamiltonians that are no projectors."""
     monkeypatch.setattr(statevector, "STORED_BYTES", 0 if request.param == "terms" else 1 << 30)
     return request.param
+
+
+def _slope(
+    energy: Callable[[Circuit, Hamiltonian], float], circuit: Circuit, hamiltonian: Hamiltonian, k: int
+) -> float:
+    """dE/dθ of angle k from four energies, exact for E = a + Σ (s sin jθ + c cos jθ), j = 1, 2."""
+
+    def swing(shift: float) -> float:
+        step = shift * np.eye(circuit.n_angles)[k]
+        up, down = (energy(circuit.with_angles(circuit.angles + sign * step), hamiltonian) for sign in (1, -1))
+        return (up - down) / 2
+
+    once = swing(np.pi / 2)
+    return once + 2 * (swing(np.pi / 4) - once / np.sqrt(2))
+
+
+def _local(n_qubits: int, rng: np.random.Generator) -> Hamiltonian:
+    """Strings on one, two and four neighbours: random ones have next to no expectation value on many qubits."""
+    terms = {}
+    for width in (1, 2, 4):
+        for first in range(0, n_qubits - width + 1):
+            letters = ["I"] * n_qubits
+            letters[first : first + width] = rng.choice(list("XYZ"), size=width)
+            terms["".join(letters)] = float(rng.normal())
+    return Hamiltonian(terms)
 
 
 def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
@@ -37,8 +74,8 @@ def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
     assert abs(simulator.expectation(circuit, hamiltonian) - exact) < 1e-11
     energy, gradient = simulator.expectation_and_gradient(circuit, hamiltonian)
     assert abs(energy - exact) < 1e-11
-    if circuit.n_angles:
-        assert np.abs(gradient - shifted_gradient(simulator, circuit, hamiltonian)).max() < 1e-11
+    slopes = [_slope(simulator.expectation, circuit, hamiltonian, k) for k in range(circuit.n_angles)]
+    assert gradient == pytest.approx(slopes, abs=1e-11)
 
 
 @pytest.mark.parametrize("n_qubits", range(1, 10))
@@ -46,6 +83,8 @@ def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, n_qubits])
     for _ in range(2):
         circuit = covering_circuit(n_qubits, 20, None, rng)
+        for gate in random_circuit(n_qubits, 8, rng, gates=["u", *EXCITATIONS]):
+            circuit = circuit.insert(int(rng.integers(len(circuit))), gate)
         assert parts_of(circuit) == 2
         _check(circuit, random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng))
 
@@ -114,6 +153,26 @@ def test_what_is_too_large_names_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
         StatevectorSimulator().expectation(Circuit(20), Hamiltonian({"Z" * 20: 1.0}))
 
 
+def test_memory_is_that_of_two_states_whatever_comes_in_turn() -> None:
+    rng = np.random.default_rng([SEED, 51])
+    simulator, hamiltonian = StatevectorSimulator(), _local(15, rng)
+    circuits = [random_circuit(15, 8, rng, gates=gates) for gates in (REAL_GATES, ["rx", "cx"])]
+    alone = [StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian) for circuit in circuits]
+    simulator.observable(hamiltonian)
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            for circuit, (energy, gradient) in zip(circuits, alone, strict=True):
+                found = simulator.expectation_and_gradient(circuit, hamiltonian)
+                assert found[0] == energy and np.array_equal(found[1], gradient)
+                assert simulator.expectation(circuit, hamiltonian) == energy
+        assert 32 << 15 <= tracemalloc.get_traced_memory()[1] < 1.1 * (32 << 15)
+        simulator.expectation(Circuit(14), Hamiltonian({"Z" * 14: 1.0}))
+        assert tracemalloc.get_traced_memory()[0] < 1.1 * (32 << 14) + (8 << 17)  # and the diagonals of four masks
+    finally:
+        tracemalloc.stop()
+
+
 def _slow_energy(circuit: Circuit, hamiltonian: Hamiltonian) -> float:
     """Gate after gate on a tensor with one axis for each qubit, the last for qubit 0."""
     n = circuit.n_qubits
@@ -133,20 +192,18 @@ def _slow_energy(circuit: Circuit, hamiltonian: Hamiltonian) -> float:
     return total
 
 
-@pytest.mark.parametrize(("gates", "n_qubits"), [(None, 13), (REAL_GATES, 14)], ids=["complex", "real"])
-def test_large_states_are_taken_through_gates_block_by_block(gates: list[str] | None, n_qubits: int) -> None:
+@pytest.mark.parametrize(("gates", "n_qubits"), [(ALL_GATES, 13), (REAL_GATES, 14)], ids=["complex", "real"])
+def test_large_states_are_taken_through_gates_block_by_block(gates: list[str], n_qubits: int) -> None:
     rng = np.random.default_rng([SEED, 60])
     for n_gates in (3, 100):
         circuit = random_circuit(n_qubits, n_gates, rng, gates=gates)
-        circuit = circuit.append("ry" if gates else "rx", n_qubits - 1, 0.3)
+        circuit = circuit.append("ry" if gates == REAL_GATES else "rx", n_qubits - 1, 0.3)
         assert parts_of(circuit) << n_qubits >= _sv_kernels.BLOCKED
         hamiltonian = random_hamiltonian(n_qubits, 12, rng)
         energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-11
         for k in rng.choice(circuit.n_angles, size=min(4, circuit.n_angles), replace=False):
-            shift = np.pi / 2 * np.eye(circuit.n_angles)[k]
-            ends = [_slow_energy(circuit.with_angles(circuit.angles + s * shift), hamiltonian) for s in (1, -1)]
-            assert abs(gradient[k] - (ends[0] - ends[1]) / 2) < 1e-11
+            assert abs(gradient[k] - _slope(_slow_energy, circuit, hamiltonian, k)) < 1e-11
 
 
 def test_large_states_without_gates_or_angles() -> None:
@@ -155,6 +212,35 @@ def test_large_states_without_gates_or_angles() -> None:
     for circuit in (Circuit(14), random_circuit(14, 9, rng, gates=["h", "cx", "s"]), Circuit(14, [("x", 13)])):
         energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-12 and gradient.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "gates", [ALL_GATES, REAL_GATES, ["x", "cx", "cz", *EXCITATIONS]], ids=["all", "real", "adapt"]
+)
+@pytest.mark.parametrize("n_qubits", [2, 4, 5, 7, 13, 16])
+def test_excitations_are_the_same_gates_as_decomposed(n_qubits: int, gates: list[str]) -> None:
+    rng = np.random.default_rng([SEED, 62, n_qubits])
+    for n_gates in (6, 20):
+        circuit = Circuit(n_qubits, [("ry", q, 0.4 + 0.1 * q) for q in range(n_qubits)])
+        excitation = random_circuit(n_qubits, 1, rng, gates=list(EXCITATIONS)).gates
+        circuit = Circuit(n_qubits, [*circuit, *random_circuit(n_qubits, n_gates, rng, gates=gates), *excitation])
+        hamiltonian = _local(n_qubits, rng)
+        engine, twin = StatevectorSimulator(), Decomposing()
+        assert engine.lowering(circuit) is None and twin.lowering(circuit) is not None
+        energy, gradient = engine.expectation_and_gradient(circuit, hamiltonian)
+        expected, slopes = twin.expectation_and_gradient(circuit, hamiltonian)
+        assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-11 and abs(energy - expected) < 1e-11
+        assert gradient == pytest.approx(slopes, abs=1e-11) and np.abs(gradient).max() > 1e-3
+        ways = ["XYZY"[-min(n_qubits, 4) :].rjust(n_qubits, "I"), "Z".ljust(n_qubits, "I"), _local(n_qubits, rng)]
+        found, expected = (s.insertion_gradients(circuit, hamiltonian, ways) for s in (engine, twin))
+        assert found.shape == (len(circuit) + 1, 3) and np.abs(found - expected).max() < 1e-11
+        gains = [s.append_gains(circuit, hamiltonian, ways[:2]) for s in (engine, twin)]
+        assert np.abs(np.subtract(*gains)).max() < 1e-9
+        if n_qubits <= 7:
+            costs, expected = (s.deletion_costs(circuit, hamiltonian) for s in (engine, twin))
+            assert costs == pytest.approx(expected, rel=1e-3, abs=1e-7)
+            ends = [s.objective(circuit, hamiltonian).minimize_compiled(circuit.angles, 9, 0.0) for s in (engine, twin)]
+            assert ends[0].fun == pytest.approx(ends[1].fun, abs=1e-7) and ends[0].fun < energy - 1e-3
 
 
 # ---------------------------------------------------------------------- threads that share one circuit
@@ -176,9 +262,9 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[None]]:
     return use
 
 
-@pytest.mark.parametrize(("gates", "n_qubits"), [(None, 13), (REAL_GATES, 14)], ids=["complex", "real"])
+@pytest.mark.parametrize(("gates", "n_qubits"), [(ALL_GATES, 13), (REAL_GATES, 14)], ids=["complex", "real"])
 def test_any_number_of_threads_finds_the_same(
-    gates: list[str] | None, n_qubits: int, form: str, threads: Callable[[int], list[None]]
+    gates: list[str], n_qubits: int, form: str, threads: Callable[[int], list[None]]
 ) -> None:
     rng = np.random.default_rng([SEED, 70, n_qubits])
     hamiltonian = random_hamiltonian(n_qubits, 12, rng)
@@ -236,3 +322,21 @@ def test_a_worker_has_no_helpers(threads: Callable[[int], list[None]]) -> None:
     )
     energies = list(workers.in_order(lambda _: simulator.expectation(circuit, hamiltonian), range(3), 2))
     assert not helpers and energies == [simulator.expectation(circuit, hamiltonian)] * 3 and len(helpers) == 1
+
+
+def test_one_worker_is_one_core(threads: Callable[[int], list[None]]) -> None:
+    helpers = threads(2)
+    circuit, hamiltonian = Circuit(13, [("ry", 12, 0.3)]), Hamiltonian({"Z" * 13: 1.0, "X" + "I" * 12: 0.1})
+    simulator = StatevectorSimulator()
+    evaluator = Evaluator(Problem("large", hamiltonian), engine=simulator)
+
+    def work(count: int | None) -> list[float]:
+        rng = np.random.default_rng(0)
+        (found,) = minimize_many([simulator.objective(circuit, hamiltonian)], [circuit.angles], workers=count)
+        (best,) = evaluator.evaluate_many([circuit], rng, workers=count)
+        return [*simulator.expectation_many([circuit], hamiltonian, workers=count), found.fun, best.energy]
+
+    alone = work(1)
+    assert not helpers
+    assert work(None) == alone and len(helpers) == 2, "the evaluator has a worker for the circuit, the others share it"
+    assert simulator.expectation(circuit, hamiltonian) == alone[0] and len(helpers) == 3, "told for one call only"

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qas.errors import QasError, TooLargeError
+from qas.circuits import Circuit
+from qas.errors import CircuitError, QasError, TooLargeError
+from qas.gates import SEARCH_GATES
 from qas.hamiltonians import Hamiltonian
 from qas.problems import load_problem
 from qas.tapering import Tapering, symmetries
+from qas.testing import random_circuit
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -133,6 +136,37 @@ def test_qubits_that_nothing_acts_on_are_dropped() -> None:
     assert symmetries(idle) == ("ZIII", "IZZI", "IIIZ")
     tapering = Tapering.of(idle, determinant="0110")
     assert tapering.kept == (1,) and tapering.sector == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["h2-4", "h4-8-1.5", "lih-12", "beh2-14"])
+@pytest.mark.parametrize("size", [0, 1, 40])
+def test_circuits_are_taken_to_all_qubits(name: str, size: int) -> None:
+    """The whole problem's energy is that of the tapered one; qubits that do not move need no CX."""
+    whole = load_problem(name)
+    tapering = Tapering.of(whole.hamiltonian, determinant=whole.determinant)
+    small = whole.tapered()
+    gates = SEARCH_GATES if small.n_qubits > 1 else ("rx", "ry", "rz")
+    more = random_circuit(small.n_qubits, size, np.random.default_rng(size), gates=gates)
+    circuit = Circuit(small.n_qubits, [*small.reference_circuit, *more])
+    found = tapering.embedded(circuit)
+    assert found.n_qubits == whole.n_qubits
+    assert whole.energy(found) == pytest.approx(small.energy(circuit), abs=1e-9)
+    most = sum(string.count("Z") - 1 for string in tapering.strings)
+    assert found.two_qubit_gates - circuit.two_qubit_gates <= (most if size else 0)
+
+
+def test_circuits_of_other_sectors_and_sizes() -> None:
+    """Where a sector flips a qubit, or a symmetry is a product of those before it; what is no circuit of the sector."""
+    with pytest.raises(QasError, match="symmetries are of Z alone, got XX"):
+        Tapering(("XX",), (1,)).embedded(Circuit(1))
+    for strings, sector in ((("ZZII", "IZZZ"), (-1, 1)), (("ZZZZ", "IZZI"), (-1, -1)), (("ZIII",), (-1,))):
+        tapering = Tapering(strings, sector)
+        circuit = random_circuit(len(tapering.kept), 20, np.random.default_rng(0), gates=SEARCH_GATES)
+        state = tapering.embedded(circuit).to_matrix()[:, 0]
+        for string, sign in zip(strings, sector, strict=True):
+            assert np.vdot(state, matrix(string) @ state).real == pytest.approx(sign)
+    with pytest.raises(CircuitError, match="tapering leaves 3 qubits, got a circuit on 4"):
+        tapering.embedded(Circuit(4))
 
 
 def test_bad_input() -> None:
