@@ -28,6 +28,7 @@ from qas.errors import MissingExtraError, QasError, UnknownNameError
 from qas.files import read_json
 from qas.gates import GATES
 from qas.idle import Idle, seconds, times_from_json, times_to_json
+from qas.native import NativeGates, native_set
 from qas.noise import (
     ONE_QUBIT_GATES,
     TWO_QUBIT_GATES,
@@ -127,6 +128,11 @@ class Device:
     def directions(self) -> tuple[tuple[int, int], ...]:
         """Ordered pairs that carry the entangler as calibrated, sorted."""
         return tuple(sorted((a, b) for a, b in self.gates[self.entangler])) if self.coupling else ()
+
+    @functools.cached_property
+    def native(self) -> NativeGates | None:
+        """The gates as `qas.native` takes them."""
+        return native_set(self.native_gates, self.directions if self.coupling and self.n_qubits > 1 else ())
 
     @functools.cached_property
     def coupling(self) -> frozenset[tuple[int, int]]:

@@ -62,6 +62,20 @@ class NativeGates(NamedTuple):
         raise CircuitError(f"two-qubit gates act on coupled pairs only ({pairs}), got {name} on {pair[0]}-{pair[1]}")
 
 
+class HasGates(Protocol):
+    """A device, a patch of one, or an alphabet."""
+
+    @property
+    def native(self) -> NativeGates | None: ...
+
+
+def _gates_of(where: NativeGates | HasGates) -> NativeGates:
+    found = where if isinstance(where, NativeGates) else where.native
+    if found is None:
+        raise CircuitError("native gates are rz, sx, x and one of cx, cz and ecr, got others")
+    return found
+
+
 def native_set(gates: Collection[str], directions: Iterable[Pair] | None = None) -> NativeGates | None:
     """What a gate set is as native gates; None: it has others than rz, sx, x and at most one entangler.
 
@@ -78,7 +92,7 @@ def native_set(gates: Collection[str], directions: Iterable[Pair] | None = None)
 
 def native(
     circuit: Circuit,
-    gates: NativeGates,
+    gates: NativeGates | HasGates,
     *,
     whole: bool = False,
     free: bool = True,
@@ -88,7 +102,7 @@ def native(
 
     Args:
         circuit: any; excitations are decomposed.
-        gates: of the device.
+        gates: a device, a patch of one, or its gates.
         whole: keep the whole matrix, not the state that the circuit makes of |0…0⟩ alone.
         free: the circuit's angles may change: for all of them there are angles of the result, which does not depend
             on their values. Otherwise these angles alone count, and runs are as short as they allow.
@@ -96,10 +110,10 @@ def native(
             Z. None: keep the state.
 
     Raises:
-        CircuitError: a two-qubit gate on a pair that is not coupled.
+        CircuitError: a two-qubit gate on a pair that is not coupled, or an alphabet of other gates.
     """
     unseen = set() if hamiltonian is None else _diagonal_qubits(hamiltonian)
-    return _made(circuit, gates, whole, None if free else _EQUAL, unseen)
+    return _made(circuit, _gates_of(gates), whole, None if free else _EQUAL, unseen)
 
 
 def tidied(
@@ -225,9 +239,13 @@ def _made(
             return circuit
 
 
+def pulse_count(circuit: Circuit) -> int:
+    """Number of sx and x."""
+    return sum(gate.name in PULSES for gate in circuit)
+
+
 def _size(circuit: Circuit) -> tuple[int, int, int, int]:
-    pulses = sum(gate.name in PULSES for gate in circuit)
-    return circuit.two_qubit_gates, pulses, len(circuit), circuit.n_angles
+    return circuit.two_qubit_gates, pulse_count(circuit), len(circuit), circuit.n_angles
 
 
 def _diagonal_qubits(hamiltonian: Hamiltonian) -> set[int]:

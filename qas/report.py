@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.files import write_atomic
 from qas.noise import list_noise, load_noise
@@ -380,14 +381,15 @@ def _table(run: Run) -> str:
     heads = ["two-qubit gates", f"error{suffix}", *([f"error, no noise{suffix}"] if run.noise else [])]
     if judged:
         heads[2:] = ["raw", "readout inverted", "mitigated", "no noise", "no noise, re-optimized"]
-    heads += ["gates", "depth", "angles", f"energy{suffix}"]
+    heads += ["gates", "depth", *run.on_device(Circuit(run.problem.n_qubits)), "angles", f"energy{suffix}"]
     rows = []
     assert run.problem.threshold is not None
     for r in envelope(run.front):
         cells = [str(r.two_qubit_gates), _error(r.error), *([_error(r.noise_free_error)] if run.noise else [])]
         if judged:
             cells[2:] = _outcomes(r, run.problem)
-        cells += [str(r.gates), str(r.circuit.depth), str(r.circuit.n_angles), f"{r.energy:.8f}".replace("-", "−")]
+        cells += [str(r.gates), str(r.circuit.depth), *run.on_device(r.circuit).values()]
+        cells += [str(r.circuit.n_angles), f"{r.energy:.8f}".replace("-", "−")]
         good = " class='good'" if r.error <= run.problem.threshold else ""
         rows.append(f"<tr{good}>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     head = "".join(f"<th>{h}</th>" for h in heads)

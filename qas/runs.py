@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +36,7 @@ from qas.files import (
 )
 from qas.mitigation.objectives import spelled
 from qas.mitigation.outcomes import Outcomes
+from qas.native import pulse_count
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 
@@ -304,7 +306,13 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
-    @property
+    def on_device(self, circuit: Circuit) -> dict[str, str]:
+        """What a circuit costs on the device of the run beside its gates, as words and numbers; empty without one."""
+        if self.device is None:
+            return {}
+        return {"pulses": str(pulse_count(circuit)), "µs": f"{1e6 * self.device.duration(circuit):.3g}"}
+
+    @cached_property
     def device(self) -> Device | None:
         """The patch that was searched for, or None."""
         held = self.config.get("device")

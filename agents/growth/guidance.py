@@ -17,7 +17,7 @@ from qas.excitations import generators_of
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
-from qas.native import TURNS, middles, remaining, short_of
+from qas.native import PULSES, TURNS, middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import Generator, wrapped
@@ -247,7 +247,13 @@ class Guide:
         self.native = alphabet.native is not None
         """gates are left out as `qas.native.remaining` says"""
         alphabet = alphabet.moves
+<<<<<<< HEAD
         ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
+=======
+        ways: dict[Generator, list[Insertion]] = {}
+        ways.update(pauli_insertions(alphabet))
+        ways.update(excitation_insertions(alphabet))
+>>>>>>> wt-nativesearch
         self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.generators = tuple(ways)
         """what may be turned about: Pauli strings, and sums of them for excitations"""
@@ -288,7 +294,7 @@ class Guide:
         slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, self.generators)
         slopes = np.append(slopes, np.zeros((len(slopes), 1)), axis=1)
         fans, calls = self._fans_at_ends(circuit)
-        new = self._differ(circuit)
+        new = self._differ(circuit) - self.n_qubits * self._closed(circuit)
         local, entangling = (
             self._choice(t, slopes, new, more) for t, more in zip(self.tables, ((), fans), strict=True)
         )
@@ -326,11 +332,27 @@ class Guide:
             new[position, list(gate.qubits)] = 1.0
         return new
 
+    def _closed(self, circuit: Circuit) -> np.ndarray:
+        """Where a qubit is within a run of pulses, float32, (positions, qubits); nowhere, unless gates are native.
+
+        A rotation at its ends does to a run what one within it would, and two-qubit gates would tear it apart.
+        """
+        closed = np.zeros((len(circuit) + 1, self.n_qubits), dtype=np.float32)
+        first: dict[int, int] = {}
+        for position, gate in enumerate(circuit.gates if self.native else ()):
+            if len(gate.qubits) > 1:
+                for qubit in gate.qubits:
+                    first.pop(qubit, None)
+            elif gate.name in PULSES:
+                begun = first.setdefault(gate.qubits[0], position)
+                closed[begun + 1 : position + 1, gate.qubits[0]] = 1.0
+        return closed
+
     def _choice(self, table: _Table, slopes: np.ndarray, new: np.ndarray, more: Sequence[Place]) -> Choice:
         """The most promising blocks, once where they could stand at several places, and some others."""
         squares = slopes**2
         promise = (squares[:, table.first] + squares[:, table.second]) * table.weight
-        promise[new @ table.qubits.T == 0] = 0.0
+        promise[new @ table.qubits.T <= 0] = 0.0
         values = promise.ravel()
         best = np.argpartition(-values, _KEPT)[:_KEPT] if len(values) > _KEPT else np.arange(len(values))
         best = best[np.argsort(-values[best], kind="stable")]

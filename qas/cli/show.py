@@ -153,20 +153,24 @@ def described(run: Run, result: Result, title: str) -> list[str]:
     shots = run.config.get("evaluator", {}).get("shots")
     name = run.objective.partition(":")[0]
     measured = f"{name} score" if name != "noisy" else "noisy" if run.noise else "as measured" if shots else ""
-    return [*drawing(result.circuit, title), "", *judged(run.problem, result, measured, run.noise)]
+    costs = run.on_device(result.circuit)
+    lasts = [f"{costs['µs']} µs on the device, {costs['pulses']} pulses"] if costs else []
+    return [*drawing(result.circuit, title), *lasts, "", *judged(run.problem, result, measured, run.noise)]
 
 
 def front(run: Run, results: Sequence[Result]) -> list[str]:
     """One row for each circuit; the first column is its number for --circuit."""
+    from qas.circuits import Circuit
     from qas.report import short_unit
 
     unit = short_unit(run.problem.unit)
+    on_device = list(run.on_device(Circuit(run.problem.n_qubits)))
     judged = bool(results) and all(r.outcomes is not None for r in results)
     heads = ["raw", "readout", "mitigated", "sigma", "noise-free", "re-opt."] if judged else ["noise-free"]
-    rows = [["#", "two-qubit", "gates", "depth", f"error ({unit})" if unit else "error", *heads]]
+    rows = [["#", "two-qubit", "gates", "depth", *on_device, f"error ({unit})" if unit else "error", *heads]]
     index = {id(r): k for k, r in enumerate(run.front)}
     for r in results:
-        sizes = (index[id(r)], r.two_qubit_gates, r.gates, r.circuit.depth)
+        sizes = (index[id(r)], r.two_qubit_gates, r.gates, r.circuit.depth, *run.on_device(r.circuit).values())
         errors = [r.error, r.noise_free_error]
         if judged:
             errors[1:] = errors_of(r, run.problem)

@@ -12,8 +12,8 @@ from qas.circuits import Circuit, Gate
 from qas.errors import QasError, TooLargeError
 from qas.hamiltonians import Hamiltonian
 from qas.mitigation import _combined as kernels
-from qas.mitigation.score import Estimate, Recipe
 from qas.mitigation.sampling import Measurement, measurement
+from qas.mitigation.score import Estimate, Recipe
 from qas.noise import NoiseModel
 from qas.simulators._entry import STATE
 from qas.simulators.base import Angles, Asked, Simulator, check_angles

@@ -9,6 +9,7 @@ import pytest
 
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
+from qas.devices import load_device
 from qas.errors import CircuitError, QasError
 from qas.gates import EXCITATIONS, GATES
 from qas.hamiltonians import Hamiltonian
@@ -141,6 +142,22 @@ def test_qiskit_leaves_native_circuits_gate_for_gate(entangler: str) -> None:
     left = Circuit.from_qiskit(transpile(made.to_qiskit(), target=target, optimization_level=0))
     for q in range(4):  # Qiskit may write gates on other qubits in another order
         assert [g for g in left if q in g.qubits] == [g for g in made if q in g.qubits]
+
+
+def test_circuits_become_native_on_a_patch_of_a_device() -> None:
+    rng = np.random.default_rng(11)
+    for name in ("fake_marrakesh", "fake_sherbrooke", "fake_mumbai"):
+        part = load_device(name).patch(3, shape="line")
+        pairs = [
+            g for g in random_circuit(3, 30, rng) if len(g.qubits) == 1 or tuple(sorted(g.qubits)) in part.coupling
+        ]
+        circuit = Circuit(3, pairs)
+        made = native(circuit, part)
+        assert same(circuit, made, False)
+        assert {(g.name, g.qubits) for g in made} <= {
+            (gate, place) for gate in part.gates for place in part.gates[gate]
+        }
+        assert load_device(name).patch(1).native == NativeGates("", frozenset(), True)
 
 
 def test_alphabets_know_directions_and_whether_they_are_native() -> None:
