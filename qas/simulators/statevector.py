@@ -83,19 +83,11 @@ class StatevectorSimulator(CompiledSimulator):
             # Y as -iY: the phase shows nowhere, and the matrix is real.
             matrix = -1j * spec.matrix() if gate.name == "y" else spec.matrix()
             return [(self._add(_REAL_KINDS.get(gate.name, 3), bits[0], 0, matrix), -1)]
-<<<<<<< HEAD
         if spec.exchanges:
             return [exchange for state, weights in spec.exchanges for exchange in self._exchanges(bits, state, weights)]
         if gate.name == "ecr":
             parts = [("cx", gate.qubits), *((name, gate.qubits[:1]) for name in ("s", "x")), ("sx", gate.qubits[1:])]
             return [op for name, qubits in parts for op in self._operations(Gate(name, qubits))]
-=======
-        if gate.name == "ecr":
-            parts = [("cx", gate.qubits), *((name, gate.qubits[:1]) for name in ("s", "x")), ("sx", gate.qubits[1:])]
-            return [op for name, qubits in parts for op in self._operations(Gate(name, qubits))]
-        if spec.exchanges:
-            return [exchange for state, weights in spec.exchanges for exchange in self._exchanges(bits, state, weights)]
->>>>>>> wt-nativesearch
         kind = _KINDS[gate.name]
         if kind == 7:
             assert spec.axis is not None
