@@ -99,7 +99,7 @@ class Planner:
         if separate:
             self.blocks += [Block((qubit,)) for qubit in range(circuit.n_qubits)]
         slot = 0
-        channels = [None] * len(circuit) if noise is None else noise.channels(circuit)
+        channels: list[np.ndarray | None] = [None] * len(circuit) if noise is None else noise.channels(circuit)
         for gate, channel in zip(circuit.gates, channels, strict=True):
             self._add(gate, slot, None if channel is None else channel.T)
             slot += len(gate.angles)

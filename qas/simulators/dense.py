@@ -45,7 +45,7 @@ def density_matrix(circuit: Circuit, noise: NoiseModel | None = None) -> np.ndar
     rho = np.zeros((1 << n, 1 << n), dtype=complex)
     rho[0, 0] = 1.0
     run = circuit if noise is None else circuit.decompose()
-    channels = [None] * len(run) if noise is None else noise.channels(run)
+    channels: list[np.ndarray | None] = [None] * len(run) if noise is None else noise.channels(run)
     for gate, ptm in zip(run, channels, strict=True):
         unitary = embed(gate_matrix(gate), gate.qubits, n)
         rho = unitary @ rho @ unitary.conj().T

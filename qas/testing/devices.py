@@ -103,7 +103,8 @@ def _with_errors(quantum: Any, model: Any) -> Any:
 
     for relax in model._custom_noise_passes:
         quantum = relax(quantum)
-    noisy, known = quantum.copy_empty_like(), {}
+    noisy = quantum.copy_empty_like()
+    known: dict[int, Any] = {}
     for instruction in quantum.data:
         places = tuple(quantum.find_bit(bit).index for bit in instruction.qubits)
         if instruction.operation.name != "delay":
