@@ -16,7 +16,7 @@ from qas.mitigation.recipe import Estimate, Recipe
 from qas.mitigation.sampling import Measurement, measurement
 from qas.noise import NoiseModel
 from qas.simulators._entry import STATE
-from qas.simulators.base import Angles, Simulator, check_angles
+from qas.simulators.base import Angles, Asked, Simulator, check_angles
 from qas.simulators.compiled import CompiledObjective, CompiledSimulator, finished
 from qas.simulators.insertions import NO_CHANNELS
 from qas.simulators.pauli_transfer import PauliTransferSimulator
@@ -25,8 +25,7 @@ from qas.simulators.workers import memory_limit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qas.simulators._inserted import Channels
-    from qas.simulators.insertions import Curves, Generators
+    from qas.simulators.insertions import Curves
 
 
 class _Observable(NamedTuple):
@@ -158,42 +157,27 @@ class Mitigated(Simulator):
     def term_expectations(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> np.ndarray:
         raise QasError("a mitigated energy has no single terms: the objective's own setting shots= says what it costs")
 
-    def _insertion_slopes(
-        self,
-        circuit: Circuit,
-        hamiltonian: Hamiltonian,
-        generators: Generators,
-        angles: np.ndarray,
-        positions: np.ndarray,
-        channels: Channels,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        parts = [
-            node._insertion_slopes(copy, operator, generators, angles, positions, here)
-            for node, copy, operator, here in self._parts(circuit, hamiltonian, generators, angles, channels)
-        ]
+    def _insertion_slopes(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        parts = [node._insertion_slopes(here) for node, here in self._parts(asked)]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)  # type: ignore[return-value]
 
-    def _append_curves(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> tuple[Curves, np.ndarray, np.ndarray]:
+    def _append_curves(self, asked: Asked) -> tuple[Curves, np.ndarray, np.ndarray]:
         from qas.simulators.insertions import Curves
 
-        parts = [
-            node._append_curves(copy, operator, generators, angles, here)
-            for node, copy, operator, here in self._parts(circuit, hamiltonian, generators, angles, channels)
-        ]
-        curves = Curves(*(sum(values) for values in zip(*(part[0] for part in parts), strict=True)))
-        return curves, sum(part[1] for part in parts), sum(part[2] for part in parts)  # type: ignore[return-value]
+        parts = [node._append_curves(here) for node, here in self._parts(asked)]
+        strings, sums, costs = zip(*parts, strict=True)
+        curves = Curves(*(np.sum(values, axis=0) for values in zip(*strings, strict=True)))
+        return curves, np.sum(sums, axis=0), np.sum(costs, axis=0)
 
-    def _parts(
-        self, circuit: Circuit, hamiltonian: Hamiltonian, generators: Generators, angles: np.ndarray, channels: Channels
-    ) -> Iterator[tuple[Simulator, Circuit, Any, Channels]]:
-        """Engine, circuit, observable and noise of inserted gates at each node."""
+    def _parts(self, asked: Asked) -> Iterator[tuple[Simulator, Asked]]:
+        """Engine and what it is asked, at each node."""
+        circuit, hamiltonian, generators, angles, _, channels = asked
         weights = self._combined(circuit, hamiltonian, angles, gradient=True)[1]
         measured = self.observable(hamiltonian).measured
         for node, copy, row in zip(self.nodes, self._circuits(circuit), weights, strict=True):
             operator = self._operator(circuit.n_qubits, measured, row)
-            yield node, copy, operator, channels if channels is NO_CHANNELS else generators.channels(node.noise)
+            there = channels if channels is NO_CHANNELS else generators.channels(node.noise)
+            yield node, asked._replace(circuit=copy, hamiltonian=operator, channels=there)
 
 
 def scratch(observable: _Observable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
