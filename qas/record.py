@@ -12,7 +12,7 @@ import numpy as np
 
 from qas.circuits import Circuit
 from qas.meter import Meter
-from qas.mitigation.objectives import spelled
+from qas.mitigation.objectives import make_objective, spelled
 from qas.mitigation.outcomes import Judge
 from qas.native import NativeGates, simplified, with_rz
 from qas.problems import BaseProblem, Problem
@@ -188,7 +188,7 @@ class Record:
         engine = meter.evaluator.engine_under_noise
         if meter.noise is None or not isinstance(self.problem, Problem) or engine is None:
             return results
-        judge = Judge(self.problem, engine, meter.evaluator.objective)
+        judge = Judge(self.problem, engine, make_objective(meter.evaluator.objective))
         known: list[Result] = []
         with stop_when(seconds), suppress(Interrupted):
             for result in results:

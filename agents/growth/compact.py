@@ -304,6 +304,5 @@ class CompactAgent(Agent):
         self.shrinker = None
         if state["shrinker"] is not None:
             task = self.waiting[0]
-            start = Evaluation(task.circuit, 0.0, 0.0, 0)
-            self.shrinker = self._shrinker(start, task)
+            self.shrinker = self._shrinker(Evaluation(task.circuit, 0.0, 0.0, 0), task)
             self.shrinker.restore(state["shrinker"])

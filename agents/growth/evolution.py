@@ -44,8 +44,8 @@ _PRUNED = 4
 class _Member:
     circuit: Circuit
     error: float
-    costs: list[float] = field(default_factory=list)
-    """estimated rise of the energy without each gate that has angles; kept where the search is guided"""
+    costs: list[float | None] = field(default_factory=list)
+    """estimated rise of the energy without each gate, None where it is not known; kept where the search is guided"""
     paid: list[str] = field(default_factory=list)
     """what has been counted of what was found out of it"""
     spent: dict[str, int] = field(default_factory=dict)

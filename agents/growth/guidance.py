@@ -247,7 +247,9 @@ class Guide:
         self.native = alphabet.native is not None
         """gates are left out as `qas.native.remaining` says"""
         alphabet = alphabet.moves
-        ways: dict[Generator, list[Insertion]] = {**pauli_insertions(alphabet), **excitation_insertions(alphabet)}
+        ways: dict[Generator, list[Insertion]] = {}
+        ways.update(pauli_insertions(alphabet))
+        ways.update(excitation_insertions(alphabet))
         self.turns = {(gate.name, gate.qubits[0]) for gate in alphabet.placed if len(gate.qubits) == 1}
         self.generators = tuple(ways)
         """what may be turned about: Pauli strings, and sums of them for excitations"""

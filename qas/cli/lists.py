@@ -135,7 +135,9 @@ def _devices(arguments: argparse.Namespace) -> int:
 def _calibration(device: Device, patch: Device) -> list[str]:
     """A patch for readers: its gates, what is known of each qubit and pair, and the map."""
     about = [str(device), f"{device.source}", f"patch {patch.name}, gates {', '.join(patch.native_gates)}", ""]
-    rows = [("qubit", "of device", "T1 (us)", "T2 (us)", "sx error", "sx (ns)", "reads 1 for 0", "reads 0 for 1")]
+    rows: list[tuple[str, ...]] = [
+        ("qubit", "of device", "T1 (us)", "T2 (us)", "sx error", "sx (ns)", "reads 1 for 0", "reads 0 for 1")
+    ]
     pulse = patch.gates.get("sx") or patch.gates["u2"]
     for q, physical in enumerate(patch.physical):
         times = (f"{1e6 * t:.0f}" for t in (patch.t1[q], patch.t2[q]))

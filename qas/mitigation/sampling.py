@@ -33,7 +33,7 @@ class Measurement(NamedTuple):
     energy: np.ndarray  # float64 (strings,): what each counts in the energy
     square: np.ndarray  # float64 (strings,): what each counts in Σ_g E[f_g²] / share_g
     first: np.ndarray  # int64 (groups + 1,): where the means of each group begin
-    index: np.ndarray  # int64 (entries,): a string of a group's mean
+    place: np.ndarray  # int64 (entries,): a string of a group's mean
     weight: np.ndarray  # float64 (entries,): its coefficient
     share: np.ndarray  # float64 (groups,): of the shots
 
