@@ -41,3 +41,32 @@ def in_turn(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, li
 def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median seconds of one call of each; see `in_turn`."""
     return {name: statistics.median(values) for name, values in in_turn(calls, seconds).items()}
+
+
+def launches(call: Callable[[], Any]) -> int:
+    """Kernels that a call launches on CUDA; where there is none, operations on tensors that would each launch one.
+
+    These are the innermost operations that compute: those that make views, or memory without content, do not count.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = torch.cuda.is_available()
+    call()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+        call()
+        if cuda:
+            torch.cuda.synchronize()
+    if cuda:
+        return sum(event.count for event in found.key_averages() if "LaunchKernel" in event.key)
+    leaves = [e for e in found.events() if e.name.startswith("aten::") and not e.cpu_children]
+    return sum(e.name.removeprefix("aten::") not in NO_KERNEL for e in leaves)
+
+
+NO_KERNEL = {
+    "alias", "as_strided", "detach", "detach_", "empty", "empty_like", "empty_strided", "expand", "lift_fresh",
+    "permute", "result_type", "resize_", "resolve_conj", "resolve_neg", "select", "set_", "slice", "squeeze",
+    "t", "to", "transpose", "unbind", "unfold", "unsqueeze", "view", "view_as", "_unsafe_view", "_reshape_alias",
+    "split", "split_with_sizes", "item", "_local_scalar_dense", "is_nonzero", "reshape", "contiguous", "diagonal",
+}  # fmt: skip
+"""Operations that launch nothing."""
