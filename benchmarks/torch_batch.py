@@ -1,7 +1,7 @@
 """Circuits in a second of the torch engine against batch size, beside the compiled engines, with noise and without.
 
     python benchmarks/torch_batch.py --out results/speed/torch_batch.json
-    python benchmarks/torch_batch.py --devices cuda --threads 16 --batches 1 16 256 4096 65536 --out results/speed/torch_batch_cuda.json
+    python benchmarks/torch_batch.py --devices cuda --threads 16 --out results/speed/torch_batch_cuda.json
 
 One architecture, two gates in five are CX, at random angles; noise is thermal relaxation after every gate, the
 observable a transverse-field Ising Hamiltonian. Circuits in a second of energies, and of energies with all their
@@ -47,7 +47,7 @@ from qas.testing import random_circuit
 
 SIZES = {4: 40, 6: 70, 8: 100, 10: 100, 12: 100}
 """Gates of each number of qubits."""
-BATCHES = (1, 16, 256, 4096)
+BATCHES = (1, 16, 256, 4096, 65536)
 KINDS = ("energies", "gradients")
 
 
