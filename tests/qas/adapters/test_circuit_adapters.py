@@ -21,11 +21,11 @@ from qas.adapters.base import Adapter, DeltaAdapter
 from qas.adapters.circuit import (
     CircuitAdapter,
     FrameAdapter,
-    FrameBank,
+    MapBank,
     RotationAdapter,
     TaylorAdapter,
     fused_relative,
-    share_frames,
+    share_maps,
     start_offsets,
 )
 from qas.errors import QasError
@@ -101,7 +101,7 @@ def chain(way: str = "plain", *, share: bool = True, bits: int | None = None, co
         moved(CircuitAdapter(32, 32, layers=2, rank=4, bits=bits, generator=generator(k))) for k in range(count)
     ]
     if share:
-        share_frames(adapters)
+        share_maps(adapters)
     return Chain(adapters, way)
 
 
@@ -439,8 +439,8 @@ def test_training_with_shared_frames_is_training_without() -> None:
 # ---------------------------------------------------------------------- the cache of frames
 def test_frames_are_computed_once_as_long_as_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    compute = FrameBank._compute
-    monkeypatch.setattr(FrameBank, "_compute", lambda self: (calls.append(1), compute(self))[1])
+    compute = MapBank._compute
+    monkeypatch.setattr(MapBank, "_compute", lambda self: (calls.append(1), compute(self))[1])
     model, x = chain(), normal(6, 32)
     with torch.no_grad():
         for _ in range(3):
@@ -523,7 +523,7 @@ def test_banks_hold_different_sizes_and_precisions() -> None:
         TaylorAdapter(16, 16, rank=2),
     ]
     wanted = [a.delta_weight().detach() for a in adapters]
-    share_frames(adapters)
+    share_maps(adapters)
     assert len({id(a.bank) for a in adapters[:4]}) == 1  # type: ignore[attr-defined]
     for adapter, weight in zip(adapters, wanted, strict=True):
         assert adapter.delta_weight().equal(weight)
@@ -534,7 +534,7 @@ def test_banks_hold_different_sizes_and_precisions() -> None:
 @BITS
 def test_copies_and_pickles_compute_the_same_for_themselves(name: str, bits: int | None) -> None:
     adapter = moved(MAKERS[name](bits=bits))
-    share_frames([adapter])
+    share_maps([adapter])
     base, x = linear(adapter), normal(3, adapter.in_features)
     wanted = adapter(x, base)
     stream = io.BytesIO()
