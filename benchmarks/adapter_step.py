@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from qas.adapters import CircuitAdapterConfig
 from qas.adapters.base import Adapter
-from qas.adapters.circuit import CircuitAdapter, RotationAdapter
 
 METHODS: dict[str, Callable[[], peft.PeftConfig | None]] = {
     "frozen base": lambda: None,
@@ -91,31 +90,26 @@ def only_frames(model: nn.Module) -> Callable[[], None] | None:
         return None
 
     def made() -> list[Tensor]:
-        if isinstance(members[0], CircuitAdapter):
-            return [part for member in members for part in member.frames()]
-        assert isinstance(members[0], RotationAdapter)
         return [part for member in members for part in member.matrices()]
 
     cotangents = [torch.randn_like(part) for part in made()]
 
     def call() -> None:
+        model.zero_grad()
         torch.autograd.backward(made(), cotangents)
 
     return call
 
 
 def step(model: nn.Module, x: Tensor, cotangent: Tensor) -> None:
+    model.zero_grad()
+    x.grad = None
     model(x).backward(cotangent)
 
 
-def cleared(model: nn.Module, x: Tensor) -> None:
-    x.grad = None
-    for parameter in model.parameters():
-        parameter.grad = None
-
-
 def memory(model: nn.Module, x: Tensor, cotangent: Tensor) -> dict[str, int]:
-    cleared(model, x)
+    model.zero_grad()
+    x.grad = None
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -127,7 +121,6 @@ def memory(model: nn.Module, x: Tensor, cotangent: Tensor) -> dict[str, int]:
 
 
 def timed(model: nn.Module, x: Tensor, cotangent: Tensor) -> float:
-    cleared(model, x)
     synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
     synchronize()
     start = time.perf_counter()
@@ -143,7 +136,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     x = torch.randn(tokens, arguments.size, device=arguments.device, dtype=dtype).requires_grad_()
     cotangent = torch.randn_like(x)
     row: dict[str, Any] = {"method": name, "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad)}
-    alone = only_frames(model) if not name.startswith("rotation") or hasattr(RotationAdapter, "matrices") else None
+    alone = only_frames(model)
+    step(model, x, cotangent)
     row["launches"] = {"step": launches(lambda: step(model, x, cotangent))}
     if alone is not None:
         row["launches"]["frames"] = launches(alone)

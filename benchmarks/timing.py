@@ -59,14 +59,20 @@ def launches(call: Callable[[], Any]) -> int:
             torch.cuda.synchronize()
     if cuda:
         return sum(event.count for event in found.key_averages() if "LaunchKernel" in event.key)
-    leaves = [e for e in found.events() if e.name.startswith("aten::") and not e.cpu_children]
-    return sum(e.name.removeprefix("aten::") not in NO_KERNEL for e in leaves)
+    return sum(map(_kernels, (event for event in found.events() if event.cpu_parent is None)))
+
+
+def _kernels(event: Any) -> int:
+    inside = sum(map(_kernels, event.cpu_children))
+    name = event.name.removeprefix("aten::")
+    return inside or int(name != event.name and name not in NO_KERNEL)
 
 
 NO_KERNEL = {
-    "alias", "as_strided", "detach", "detach_", "empty", "empty_like", "empty_strided", "expand", "lift_fresh",
-    "permute", "result_type", "resize_", "resolve_conj", "resolve_neg", "select", "set_", "slice", "squeeze",
-    "t", "to", "transpose", "unbind", "unfold", "unsqueeze", "view", "view_as", "_unsafe_view", "_reshape_alias",
-    "split", "split_with_sizes", "item", "_local_scalar_dense", "is_nonzero", "reshape", "contiguous", "diagonal",
+    "_local_scalar_dense", "_reshape_alias", "_unsafe_view", "alias", "as_strided", "contiguous", "detach", "detach_",
+    "diagonal", "empty", "empty_like", "empty_permuted", "empty_strided", "expand", "is_nonzero", "is_same_size",
+    "item", "lift_fresh", "mT", "narrow", "new_empty", "new_empty_strided", "permute", "reshape", "resize_",
+    "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split", "split_with_sizes", "squeeze",
+    "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
 }  # fmt: skip
 """Operations that launch nothing."""

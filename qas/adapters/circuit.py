@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
-from qas.adapters.base import Adapter, DeltaAdapter, check_tensors
+from qas.adapters.base import Adapter, DeltaAdapter, check_tensors, traced
 from qas.adapters.maps import (
     BlocksMap,
     ColumnsMap,
@@ -22,7 +22,6 @@ from qas.adapters.maps import (
     LayerMap,
     Layers,
     relative_rotation,
-    traced,
     without_autocast,
 )
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
@@ -81,7 +80,7 @@ class _Packed(Adapter):
 
     def collect(self) -> None:
         """Take over a stored form that was laid into the buffer."""
-        if self.bits is None or torch.compiler.is_compiling() or self.packed.is_meta or self._mark() == self._seen:
+        if self.bits is None or traced() or self.packed.is_meta or self._mark() == self._seen:
             return
         if bool(self.packed.any()):
             self._read(self.packed.cpu())
@@ -168,6 +167,16 @@ class _Shared(_Packed):
         self.maps = maps
         self.alone = Layers([maps])
         self.bank = MapBank([self])
+        self._prepare()
+
+    def _prepare(self) -> None:
+        for one in self.maps:
+            one.prepare(self.angles.device, torch.promote_types(self.angles.dtype, torch.float32))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> _Shared:
+        super()._apply(fn, recurse)
+        self._prepare()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("bank", "alone")}

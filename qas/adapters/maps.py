@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qas.adapters.architecture import Architecture
+from qas.adapters.base import traced
 from qas.adapters.program import ODD, Clifford, Program, Rotation, compile_program
 from qas.errors import QasError
 
@@ -41,6 +42,13 @@ class LayerMap(ABC):
     n_angles: int
     shapes: list[tuple[int, int]]
     """of the matrices"""
+    fused: FusedRotation
+    """what the torch path multiplies"""
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Have ready what `by_torch` needs there."""
+        if device.type != "meta":
+            self.fused.constants(device, dtype)
 
     @abstractmethod
     def by_kernel(self, angles: np.ndarray) -> tuple[list[Tensor], Any]:
@@ -66,6 +74,9 @@ class ColumnsMap(LayerMap):
     architecture: Architecture
     columns: int
     rows: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fused", fused_columns(self.architecture))
 
     @property
     def shapes(self) -> list[tuple[int, int]]:  # type: ignore[override]
@@ -94,10 +105,10 @@ class ColumnsMap(LayerMap):
 
     def by_torch(self, angles: Tensor) -> list[Tensor]:
         with without_autocast(angles.device):
-            return [fused_columns(self.architecture).columns(angles, self.columns)[:, : self.rows]]
+            return [self.fused.columns(angles, self.columns)[:, : self.rows]]
 
     def torch_gradient(self, angles: Tensor, outputs: list[Tensor], cotangents: list[Tensor]) -> Tensor:
-        fused = fused_columns(self.architecture)
+        fused = self.fused
         final, cotangent = outputs[0], cotangents[0]
         if self.rows < fused.n_features:  # what lies below is needed to undo the rotations
             final = fused.columns(angles, self.columns)
@@ -158,13 +169,12 @@ def _padded(matrices: Sequence[Tensor], size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Sides of equal maps: places of their angles among all, (side, n_angles), and of their outputs."""
+    """Sides of equal maps: where their angles start among all, whose they are, and where their matrices go."""
 
     map: LayerMap
-    places: np.ndarray
+    starts: tuple[int, ...]
     members: tuple[int, ...]
     outputs: tuple[int, ...]
-    """of the first matrix of each side"""
 
 
 class Layers:
@@ -188,10 +198,10 @@ class Layers:
             self.outputs.append((first, outputs))
         self.size, self.n_outputs = at, outputs
         self.groups = [
-            _Group(one, np.array([at for _, at, _ in held])[:, None] + np.arange(one.n_angles), *zip(*(
-                (member, out) for member, _, out in held), strict=True))
+            _Group(one, *(tuple(side[k] for side in held) for k in (1, 0, 2)))  # type: ignore[arg-type]
             for one, held in sides.items()
-        ]  # fmt: skip
+        ]
+        self._held: dict[torch.device, list[Tensor]] = {}
 
     def __call__(self, vectors: Sequence[Tensor], spent: bytearray | None = None) -> list[tuple[Tensor, ...]]:
         """The matrices of each layer.
@@ -217,32 +227,23 @@ class Layers:
     def _by_torch(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         found: list[Any] = [None] * self.n_outputs
         flat = vectors[0] if len(vectors) == 1 else torch.cat(list(vectors))
-        for number in range(len(self.groups)):
-            group = self.groups[number]
-            angles = flat[_places(self, number, flat.device)]
+        for group in self.groups:
+            angles = torch.stack([flat.narrow(0, at, group.map.n_angles) for at in group.starts])
             for k, batch in enumerate(group.map.by_torch(angles)):
                 for out, matrix in zip(group.outputs, batch.unbind(), strict=True):
                     found[out + k] = matrix
         return found
 
-    @cached_property
-    def held_places(self) -> dict[tuple[int, torch.device], Tensor]:
-        return {}
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _places(layers: Layers, number: int, device: torch.device) -> Tensor:
-    """Where the angles of a group stand."""
-    held = layers.held_places.get((number, device))
-    if held is None:
-        with torch.inference_mode(False):
-            held = layers.held_places[number, device] = torch.from_numpy(layers.groups[number].places).to(device)
-    return held
-
-
-def traced() -> bool:
-    """Whether torch follows what is computed: `torch.compile`, or a transform of `torch.func`."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    def places(self, device: torch.device) -> list[Tensor]:
+        """For each group where its angles stand among all, shape (sides, n_angles)."""
+        held = self._held.get(device)
+        if held is None:
+            with torch.inference_mode(False):
+                held = self._held[device] = [
+                    torch.tensor(group.starts)[:, None].add(torch.arange(group.map.n_angles)).to(device)
+                    for group in self.groups
+                ]
+        return held
 
 
 class _Made(torch.autograd.Function):
@@ -261,8 +262,8 @@ class _Made(torch.autograd.Function):
         ctx.kernel, ctx.groups = flat.device.type == "cpu", []
         found: list[Any] = [None] * layers.n_outputs
         with _full_precision(flat.device):
-            for number, group in enumerate(layers.groups):
-                angles = flat[_places(layers, number, flat.device)]
+            for group, places in zip(layers.groups, layers.places(flat.device), strict=True):
+                angles = flat[places]
                 if ctx.kernel:
                     outputs, kept = group.map.by_kernel(angles.numpy())
                 else:
@@ -283,16 +284,15 @@ class _Made(torch.autograd.Function):
         angles = ctx.groups[0][0] if ctx.groups else torch.zeros(0)
         flat = angles.new_zeros(layers.size)
         with _full_precision(flat.device):
-            for number, (group, (angles, kept)) in enumerate(zip(layers.groups, ctx.groups, strict=True)):
-                _group_gradient(layers, number, group, angles, kept, cotangents, flat, kernel=ctx.kernel)
+            for group, places, held in zip(layers.groups, layers.places(flat.device), ctx.groups, strict=True):
+                _add_gradient(group, places, *held, cotangents, flat, kernel=ctx.kernel)
         parts = flat.split(ctx.lengths)
         return None, None, *(part if wanted else None for part, wanted in zip(parts, asked, strict=True))
 
 
-def _group_gradient(
-    layers: Layers,
-    number: int,
+def _add_gradient(
     group: _Group,
+    places: Tensor,
     angles: Tensor,
     kept: Any,
     cotangents: Sequence[Tensor | None],
@@ -300,7 +300,7 @@ def _group_gradient(
     *,
     kernel: bool,
 ) -> None:
-    """Adds the gradient of a group's sides, where there are cotangents, to the flat gradient."""
+    """Puts the gradient of a group's sides, where there are cotangents, into the flat one."""
     shapes = list(enumerate(group.map.shapes))
     rows = [r for r, out in enumerate(group.outputs) if any(cotangents[out + k] is not None for k, _ in shapes)]
     if not rows or not group.map.n_angles:
@@ -309,7 +309,6 @@ def _group_gradient(
     for k, shape in shapes:
         given = [cotangents[group.outputs[r] + k] for r in rows]
         stacks.append(torch.stack([angles.new_zeros(shape) if g is None else g for g in given]))
-    places = _places(layers, number, flat.device)
     if kernel:
         found = torch.from_numpy(group.map.kernel_gradient(angles.numpy(), kept, np.array(rows), stacks))
         places = places[rows]
@@ -468,15 +467,25 @@ class FusedRotation:
                 whole[j, last, :size] = sign[:, None] * whole[j, last, source]
         return slots, halves, fixed, still, even, odd
 
+    def constants(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The factors as tensors."""
+        held = self._held.get((device, dtype))
+        if held is None:
+            with torch.inference_mode(False):
+                slots, *numbers = (torch.from_numpy(part).to(device) for part in self._factors)
+                held = self._held[device, dtype] = (slots, *(part.to(dtype) for part in numbers))
+        return held
+
     def dense(self, angles: Tensor) -> Tensor:
         """All blocks, shape (batch, blocks, largest, largest), from angles of shape (batch, n_angles)."""
-        slots, halves, fixed, still, even, odd = _constants(self, angles.device, angles.dtype)
+        slots, halves, fixed, still, even, odd = self.constants(angles.device, angles.dtype)
         if not self.n_angles:
             angles = angles.new_zeros(len(angles), 1)
         phi = torch.addcmul(fixed, angles[:, slots], halves)[..., None, None]
         product = torch.addcmul(torch.addcmul(still, phi.cos(), even), phi.sin(), odd)
         while product.shape[2] > 1:
-            product = product[:, :, 1::2] @ product[:, :, ::2]
+            first, second = product.unflatten(2, (-1, 2)).unbind(3)
+            product = second @ first
         return product[:, :, 0]
 
     def dense_gradient(self, angles: Tensor, cotangent: Any) -> Tensor:
@@ -566,17 +575,6 @@ class FusedRotation:
     def _permute(self, features: Tensor, order: Sequence[int], permutation: Sequence[int]) -> Tensor:
         shape = [self._dimension(a) for a in order]
         return features.reshape(*shape, -1).permute(*permutation, len(shape)).contiguous()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constants(fused: FusedRotation, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The factors of a fused rotation as tensors."""
-    held = fused._held.get((device, dtype))
-    if held is None:
-        with torch.inference_mode(False):
-            slots, *numbers = (torch.from_numpy(part).to(device) for part in fused._factors)
-            held = fused._held[device, dtype] = (slots, *(part.to(dtype) for part in numbers))
-    return held
 
 
 def _rotation_parts(r: Rotation, n_bits: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qas.adapters.base import readable
 from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
 
@@ -210,7 +211,7 @@ class _Quantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bits: int, norm: str) -> Tensor:
         codes, mu, sd, z = _encode(weight, bits, norm)
-        if weight.device.type == "cpu":
+        if readable(weight):
             _check_spread(mu, sd)
         rounded = _tables(bits, norm, weight.dtype, weight.device)[0][codes]
         ctx.save_for_backward(z, rounded)
@@ -299,7 +300,7 @@ def quantize_angles(angles: Tensor, bits: int) -> Tensor:
     _checked_float("angles", angles)
     with torch.no_grad():
         codes, low, step = _angle_codes(angles, bits)
-        if angles.device.type == "cpu":
+        if readable(angles):
             _check_grid(low, step)
         rounded = _on_grid(codes, low, step, angles.dtype)
     return _StraightThrough.apply(angles, rounded)
@@ -362,7 +363,7 @@ def to_half(values: Tensor) -> Tensor:
         raise QasError(f"values are float32 or float64, got {values.dtype}")
     with torch.no_grad():
         halves = values.half()
-        if values.device.type == "cpu":
+        if readable(values):
             _check_halves(halves)
         rounded = halves.to(values.dtype)
     return _StraightThrough.apply(values, rounded)
@@ -385,9 +386,15 @@ def _check_halves(halves: Tensor) -> None:
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
+    def forward(values: Tensor, rounded: Tensor) -> Tensor:
         return rounded.view_as(rounded)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
