@@ -620,6 +620,36 @@ def test_gradients_of_single_samples_come_from_vmap(make: Callable[[Any], Chain]
         model.zero_grad()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("way", ["plain", "reentrant", "not reentrant"])
+@TRACED
+@BITS
+def test_cuda_does_what_the_processor_does(make: Callable[[Any], Chain], bits: int | None, way: str) -> None:
+    model, x = make(bits), normal(6, 32)
+    model.way = way
+    share_maps(model.adapters)  # type: ignore[arg-type]
+    other = copy.deepcopy(model).cuda()
+    share_maps(other.adapters)  # type: ignore[arg-type]
+    for _ in range(2):
+        found = []
+        for one, data in ((model, x.clone()), (other, x.cuda())):
+            data.requires_grad_()
+            one(data).square().sum().backward()
+            found.append([g.cpu() for g in one.gradients()])
+        close(found[1], found[0], atol=2e-5)
+        with torch.no_grad():
+            for one in (model, other):
+                for adapter in one.adapters:
+                    adapter.angles.add_(0.1)
+    torch.set_float32_matmul_precision("high")
+    try:
+        for one, wanted in zip(other.adapters, model.adapters, strict=True):
+            for matrix, reference in zip(one.matrices(), wanted.matrices(), strict=True):
+                assert largest(matrix.cpu() - reference) < 1e-6
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 # ---------------------------------------------------------------------- copies, modes, precisions
 @EVERY
 @BITS
