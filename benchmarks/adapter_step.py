@@ -1,7 +1,9 @@
 """A training step of many adapted layers: launches, time and memory, beside LoRA of rank 8 and the frozen layers.
 
     python benchmarks/adapter_step.py --device cuda --out results/adapters/step_cuda.json
-    python benchmarks/adapter_step.py --modules 64 --launches-only       # counted on the CPU, with its torch operations
+    python benchmarks/adapter_step.py --launches-only --out results/adapters/launches.json     # counted without a GPU
+
+Without a GPU `--launches-only` counts operations of the path that a GPU would take, on the CPU.
 
 Linear layers one after the other, residual, frozen, in bfloat16 on CUDA; forward and backward without an optimizer, as
 its cost is that of its parameters. `frames` counts what making all frames (or all blocks of rotations) and their
@@ -24,7 +26,7 @@ import torch
 from timing import launches
 from torch import Tensor, nn
 
-from qas.adapters import CircuitAdapterConfig
+from qas.adapters import CircuitAdapterConfig, circuit, maps, quantize
 from qas.adapters.base import Adapter
 
 METHODS: dict[str, Callable[[], peft.PeftConfig | None]] = {
@@ -162,6 +164,9 @@ def main() -> None:
     parser.add_argument("--launches-only", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.launches_only and arguments.device == "cpu":
+        for module in (maps, circuit, quantize):
+            module.readable = lambda _: False
     hardware = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
     found: dict[str, Any] = {"hardware": hardware, "torch": torch.__version__, "rows": []}
     found |= {name: getattr(arguments, name) for name in ("modules", "size", "tokens")}

@@ -6,8 +6,9 @@
 One architecture, two gates in five are CX, at random angles; noise is thermal relaxation after every gate, the
 observable a transverse-field Ising Hamiltonian. Circuits in a second of energies, and of energies with all their
 gradients: a batch in one call of the torch engine, in double and single precision; the compiled engine does the same
-circuits one after the other in one thread, and where there are several `--threads` in as many processes at once. Times
-are the shortest of a few calls. On CUDA also the most memory that a call took, and the kernels that it launched.
+circuits one after the other in one thread, and with `--threads` in as many, which share one interpreter: on small
+registers that is their limit, and as many processes do that many times what one thread does. Times are the shortest of
+a few calls. On CUDA also the most memory that a call took, and the kernels that it launched.
 
 All use as many threads as `--threads` says (1: what one core does). A batch that would take longer than ten times
 `--seconds`, by what the smaller ones took, is left out.
@@ -26,7 +27,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = _threads
 
 import json
-import multiprocessing
 import platform
 import sys
 import time
@@ -43,6 +43,7 @@ from qas.circuits import Circuit
 from qas.hamiltonians import Hamiltonian
 from qas.simulators import make_simulator
 from qas.simulators.torch_engine import TorchSimulator
+from qas.simulators.workers import in_order
 from qas.testing import random_circuit
 
 SIZES = {4: 40, 6: 70, 8: 100, 10: 100, 12: 100}
@@ -67,7 +68,7 @@ def shortest(call: Callable[[], Any], seconds: float) -> float:
 def compiled_rates(
     noise: Any, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray, seconds: float, threads: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Circuits in a second of the compiled engine, in one process and in `threads`."""
+    """Circuits in a second of the compiled engine, in one thread and in `threads`."""
     engine = make_simulator(noise)
 
     def energy(row: np.ndarray) -> float:
@@ -76,27 +77,17 @@ def compiled_rates(
     def gradient(row: np.ndarray) -> Any:
         return engine.expectation_and_gradient(circuit, hamiltonian, row)
 
-    calls, together = dict(zip(KINDS, (energy, gradient), strict=True)), {}
+    calls = dict(zip(KINDS, (energy, gradient), strict=True))
     alone = {kind: 1 / shortest(lambda call=call: call(angles[0]), seconds) for kind, call in calls.items()}
     yield "compiled, one by one", alone
     if threads > 1:
+        found = {}
         for kind, call in calls.items():
-            each = side_by_side(threads, lambda call=call: 1 / shortest(lambda: call(angles[0]), seconds))
-            together[kind] = sum(each)
-        yield f"compiled, {threads} processes", together
-
-
-def side_by_side(processes: int, work: Callable[[], Any]) -> list[Any]:
-    """What each of several processes finds when all work at once."""
-    fork = multiprocessing.get_context("fork")
-    results = fork.SimpleQueue()
-    workers = [fork.Process(target=lambda: results.put(work())) for _ in range(processes)]
-    for worker in workers:
-        worker.start()
-    found = [results.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    return found
+            rows = angles[: max(threads, min(len(angles), int(seconds * threads * alone[kind] / 2)))]
+            found[kind] = len(rows) / shortest(
+                lambda call=call, rows=rows: list(in_order(call, rows, threads)), seconds
+            )
+        yield f"compiled, {threads} threads", found
 
 
 def batch_call(

@@ -92,7 +92,7 @@ def traced() -> bool:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether values can be looked at: on the processor, where it is cheap, and not while torch follows."""
+    """Whether compiled kernels, and checks of values, can take it: on the processor, and not while torch follows."""
     return tensor.device.type == "cpu" and not traced()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
-from qas.adapters.base import Adapter, DeltaAdapter, check_tensors, traced
+from qas.adapters.base import Adapter, DeltaAdapter, check_tensors, readable, traced
 from qas.adapters.maps import (
     BlocksMap,
     ColumnsMap,
@@ -33,6 +33,7 @@ from qas.adapters.quantize import (
     pack_bits,
     packed_bytes,
     quantize_angles,
+    quantize_each,
     to_half,
     unpack_bits,
 )
@@ -90,9 +91,13 @@ class _Packed(Adapter):
 
     def current_angles(self) -> Tensor:
         """Angles that the layer computes with, radians, float32 or float64; quantized where `bits` are set."""
-        self.collect()
-        angles = self.angles if self.angles.dtype == torch.float64 else self.angles.float()
+        angles = self.wide_angles()
         return angles if self.bits is None or not len(angles) else quantize_angles(angles, self.bits)
+
+    def wide_angles(self) -> Tensor:
+        """The angles before they are quantized, float32 or float64."""
+        self.collect()
+        return self.angles if self.angles.dtype == torch.float64 else self.angles.float()
 
     def current_values(self) -> Tensor:
         """Singular values that the layer computes with, before the scale."""
@@ -205,9 +210,7 @@ class _State:
     def of(cls, adapter: _Shared) -> _State:
         adapter.collect()
         angles, memory = adapter.angles, adapter.angles.detach()
-        return cls(
-            angles, memory, _version(angles), memory.clone() if memory.device.type == "cpu" else None, _modes(angles)
-        )
+        return cls(angles, memory, _version(angles), memory.clone() if readable(memory) else None, _modes(angles))
 
     def holds(self, adapter: _Shared) -> bool:
         """Whether matrices of `adapter` would come out the same now, and fit the present modes of autograd."""
@@ -266,10 +269,10 @@ class MapBank:
 
     def _compute(self) -> dict[int, _Held]:
         batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor]]] = {}
-        for adapter in self.adapters:
-            if hasattr(adapter.angles, "device_mesh"):  # sharded, until its own layer runs
-                continue
-            state, angles = _State.of(adapter), adapter.current_angles()
+        # A sharded adapter has no angles before its own layer runs.
+        present = [adapter for adapter in self.adapters if not hasattr(adapter.angles, "device_mesh")]
+        states = [_State.of(adapter) for adapter in present]
+        for adapter, state, angles in zip(present, states, angles_of(present), strict=True):
             key = angles.dtype, angles.device, angles.requires_grad
             batches.setdefault(key, []).append((adapter, state, angles))
         found = {}
@@ -283,6 +286,19 @@ class MapBank:
             for number, ((adapter, state, _), own) in enumerate(zip(members, matrices, strict=True)):
                 found[id(adapter)] = _Held(state, own, spent, number)
         return found
+
+
+def angles_of(adapters: Sequence[_Shared]) -> list[Tensor]:
+    """The current angles of each; those of equal length and bits are quantized together."""
+    found = [adapter.wide_angles() for adapter in adapters]
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, (adapter, angles) in enumerate(zip(adapters, found, strict=True)):
+        if adapter.bits is not None and len(angles):
+            alike.setdefault((adapter.bits, len(angles), angles.dtype, angles.device), []).append(k)
+    for (bits, *_), numbers in alike.items():
+        for k, angles in zip(numbers, quantize_each([found[k] for k in numbers], bits), strict=True):
+            found[k] = angles
+    return found
 
 
 def share_maps(adapters: Iterable[Adapter]) -> None:

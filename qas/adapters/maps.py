@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qas.adapters.architecture import Architecture
-from qas.adapters.base import traced
+from qas.adapters.base import readable, traced
 from qas.adapters.program import ODD, Clifford, Program, Rotation, compile_program
 from qas.errors import QasError
 
@@ -259,7 +259,7 @@ class _Made(torch.autograd.Function):
         ctx.layers, ctx.spent = layers, spent
         ctx.lengths = [len(vector) for vector in vectors]
         flat = torch.cat(vectors) if len(vectors) > 1 else vectors[0].detach()
-        ctx.kernel, ctx.groups = flat.device.type == "cpu", []
+        ctx.kernel, ctx.groups = readable(flat), []
         found: list[Any] = [None] * layers.n_outputs
         with _full_precision(flat.device):
             for group, places in zip(layers.groups, layers.places(flat.device), strict=True):

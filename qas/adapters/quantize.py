@@ -296,14 +296,20 @@ def quantize_angles(angles: Tensor, bits: int) -> Tensor:
         QasError: `bits` out of range, no entries, another dtype, or (on the CPU) angles that are not finite or beyond
             float16 (65504).
     """
-    bits = checked_bits(bits)
     _checked_float("angles", angles)
+    return quantize_each([angles.reshape(-1)], bits)[0].reshape(angles.shape)
+
+
+def quantize_each(vectors: Sequence[Tensor], bits: int) -> list[Tensor]:
+    """`quantize_angles` of several vectors of one length, dtype and device, each on a grid of its own."""
+    bits = checked_bits(bits)
     with torch.no_grad():
-        codes, low, step = _angle_codes(angles, bits)
-        if readable(angles):
+        stacked = torch.stack(list(vectors))
+        codes, low, step = _angle_codes(stacked, bits)
+        if readable(stacked):
             _check_grid(low, step)
-        rounded = _on_grid(codes, low, step, angles.dtype)
-    return _StraightThrough.apply(angles, rounded)
+        rounded = _on_grid(codes, low, step, stacked.dtype)
+    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
 
 
 def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -315,9 +321,9 @@ def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     bits = checked_bits(bits)
     _checked_float("angles", angles)
     with torch.no_grad():
-        codes, low, step = _angle_codes(angles, bits)
+        codes, low, step = _angle_codes(angles.reshape(1, -1), bits)
         _check_grid(low, step)
-    return codes.to(torch.uint8), low, step
+    return codes.to(torch.uint8).reshape(angles.shape), low.reshape(()), step.reshape(())
 
 
 def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -330,7 +336,8 @@ def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dty
 
 
 def _angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    least, largest = angles.aminmax()
+    """Of each row, shape (rows, n); low and step have shape (rows, 1)."""
+    least, largest = angles.aminmax(dim=-1, keepdim=True)
     last = 2**bits - 1
     low = least.half()
     step = ((largest - low.to(angles.dtype)) / last).half()
@@ -347,8 +354,9 @@ def _on_grid(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype) -> Te
 
 
 def _check_grid(low: Tensor, step: Tensor) -> None:
-    if not bool(torch.isfinite(low) & torch.isfinite(step)):
-        got = f"{float(low):.3g} and {float(step):.3g}"
+    wrong = ~(torch.isfinite(low) & torch.isfinite(step))
+    if bool(wrong.any()):
+        got = f"{float(low[wrong][0]):.3g} and {float(step[wrong][0]):.3g}"
         raise QasError(f"angles must be finite, as must their least value and step in float16, got {got}")
 
 
