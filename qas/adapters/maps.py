@@ -108,13 +108,12 @@ class ColumnsMap(LayerMap):
             return [self.fused.columns(angles, self.columns)[:, : self.rows]]
 
     def torch_gradient(self, angles: Tensor, outputs: list[Tensor], cotangents: list[Tensor]) -> Tensor:
-        fused = self.fused
         final, cotangent = outputs[0], cotangents[0]
-        if self.rows < fused.n_features:  # what lies below is needed to undo the rotations
-            final = fused.columns(angles, self.columns)
-            cotangent = torch.nn.functional.pad(cotangent, (0, 0, 0, fused.n_features - self.rows))
         with without_autocast(angles.device):
-            return fused.columns_gradient(angles, final, cotangent)
+            if self.rows < self.fused.n_features:  # what lies below is needed to undo the rotations
+                final = self.fused.columns(angles, self.columns)
+                cotangent = torch.nn.functional.pad(cotangent, (0, 0, 0, self.fused.n_features - self.rows))
+            return self.fused.columns_gradient(angles, final, cotangent)
 
 
 @dataclass(frozen=True)
@@ -169,12 +168,17 @@ def _padded(matrices: Sequence[Tensor], size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Sides of equal maps: where their angles start among all, whose they are, and where their matrices go."""
+    """Sides of equal maps: where their angles start among all, and where their matrices go."""
 
     map: LayerMap
     starts: tuple[int, ...]
-    members: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    def put(self, batches: Sequence[Tensor], found: list[Any]) -> None:
+        """Matrices of all sides to their places."""
+        for k, batch in enumerate(batches):
+            for out, matrix in zip(self.outputs, batch.unbind(), strict=True):
+                found[out + k] = matrix
 
 
 class Layers:
@@ -185,22 +189,17 @@ class Layers:
     """
 
     def __init__(self, maps: Sequence[Sequence[LayerMap]]) -> None:
-        sides: dict[LayerMap, list[tuple[int, int, int]]] = {}
+        sides: dict[LayerMap, list[tuple[int, int]]] = {}
         at, outputs = 0, 0
-        self.starts: list[int] = []
         self.outputs: list[tuple[int, int]] = []
-        for member, own in enumerate(maps):
-            self.starts.append(at)
+        for own in maps:
             first = outputs
             for one in own:
-                sides.setdefault(one, []).append((member, at, outputs))
+                sides.setdefault(one, []).append((at, outputs))
                 at, outputs = at + one.n_angles, outputs + len(one.shapes)
             self.outputs.append((first, outputs))
         self.size, self.n_outputs = at, outputs
-        self.groups = [
-            _Group(one, *(tuple(side[k] for side in held) for k in (1, 0, 2)))  # type: ignore[arg-type]
-            for one, held in sides.items()
-        ]
+        self.groups = [_Group(one, *zip(*held, strict=True)) for one, held in sides.items()]
         self._held: dict[torch.device, list[Tensor]] = {}
 
     def __call__(self, vectors: Sequence[Tensor], spent: bytearray | None = None) -> list[tuple[Tensor, ...]]:
@@ -229,9 +228,7 @@ class Layers:
         flat = vectors[0] if len(vectors) == 1 else torch.cat(list(vectors))
         for group in self.groups:
             angles = torch.stack([flat.narrow(0, at, group.map.n_angles) for at in group.starts])
-            for k, batch in enumerate(group.map.by_torch(angles)):
-                for out, matrix in zip(group.outputs, batch.unbind(), strict=True):
-                    found[out + k] = matrix
+            group.put(group.map.by_torch(angles), found)
         return found
 
     def places(self, device: torch.device) -> list[Tensor]:
@@ -269,9 +266,7 @@ class _Made(torch.autograd.Function):
                 else:
                     outputs = kept = group.map.by_torch(angles)
                 ctx.groups.append((angles, kept))
-                for k, batch in enumerate(outputs):
-                    for out, matrix in zip(group.outputs, batch.unbind(), strict=True):
-                        found[out + k] = matrix
+                group.put(outputs, found)
         return tuple(found)
 
     @staticmethod
@@ -337,27 +332,6 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Products in the precision of the angles: an error of an angle is an error of the whole frame."""
     return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
-
-
-def orthonormal_columns(angles: Tensor, architecture: Architecture, columns: int) -> Tensor:
-    """First columns of the map of a circuit, shape (batch, n_features, columns).
-
-    Args:
-        angles: radians, float32 or float64, shape (batch, n_angles); layers of one architecture form a batch.
-        architecture: the circuit.
-        columns: 1 to n_features.
-
-    Raises:
-        QasError: another dtype or shape.
-    """
-    if angles.dtype not in _NUMPY:
-        raise QasError(f"angles of a circuit layer are float32 or float64, got {angles.dtype}")
-    if angles.ndim != 2 or angles.shape[1] != architecture.n_angles:
-        raise QasError(f"angles have shape (batch, {architecture.n_angles}), got {tuple(angles.shape)}")
-    if not 1 <= columns <= architecture.size:
-        raise QasError(f"a map of {architecture.size} features has 1 to {architecture.size} columns, got {columns}")
-    layers = Layers([[ColumnsMap(architecture, columns, architecture.size)]] * len(angles))
-    return torch.stack([matrix for (matrix,) in layers(angles.unbind())])
 
 
 # ---------------------------------------------------------------------- rotations of activations
