@@ -3,12 +3,11 @@
     python benchmarks/adapter_step.py --device cuda --out results/adapters/step_cuda.json
     python benchmarks/adapter_step.py --launches-only --out results/adapters/launches.json     # counted without a GPU
 
-Without a GPU `--launches-only` counts operations of the path that a GPU would take, on the CPU.
-
 Linear layers one after the other, residual, frozen, in bfloat16 on CUDA; forward and backward without an optimizer, as
 its cost is that of its parameters. `frames` counts what making all frames (or all blocks of rotations) and their
 backward pass launch, `step` all of it. Times are medians of steps in turn; memory is the peak of a step above what was
-there before it, and what lies between forward and backward.
+there before it, and what lies between forward and backward. `--launches-only` counts `frames` alone; without a GPU it
+counts the operations that one would launch.
 """
 
 from __future__ import annotations
@@ -81,26 +80,29 @@ def adapted(name: str, arguments: argparse.Namespace) -> nn.Module:
     return model
 
 
-def circuits(model: nn.Module) -> list[Any]:
-    return [m for m in model.modules() if isinstance(m, Adapter)]
-
-
-def only_frames(model: nn.Module) -> Callable[[], None] | None:
+def only_matrices(members: list[Any]) -> Callable[[], None]:
     """Frames or blocks of all layers and their backward pass, nothing else."""
-    members = circuits(model)
-    if not members:
-        return None
-
-    def made() -> list[Tensor]:
-        return [part for member in members for part in member.matrices()]
-
-    cotangents = [torch.randn_like(part) for part in made()]
+    cotangents = [torch.randn_like(part) for member in members for part in member.matrices()]
 
     def call() -> None:
-        model.zero_grad()
-        torch.autograd.backward(made(), cotangents)
+        for member in members:
+            member.zero_grad()
+        torch.autograd.backward([part for member in members for part in member.matrices()], cotangents)
 
     return call
+
+
+def counted(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Launches of frames or blocks, on the path that a GPU takes; this one has the CPU take it."""
+    torch.manual_seed(0)
+    config = METHODS[name]()
+    if not isinstance(config, CircuitAdapterConfig):
+        return {"method": name, "launches": {}}
+    for module in (maps, circuit, quantize):
+        module.readable = lambda _: False  # type: ignore[attr-defined]
+    members = [config.make(arguments.size, arguments.size) for _ in range(arguments.modules)]
+    circuit.share_maps(members)
+    return {"method": name, "launches": {"frames": launches(only_matrices(members))}}
 
 
 def step(model: nn.Module, x: Tensor, cotangent: Tensor) -> None:
@@ -134,17 +136,13 @@ def timed(model: nn.Module, x: Tensor, cotangent: Tensor) -> float:
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     model = adapted(name, arguments)
     dtype = torch.bfloat16 if arguments.device.startswith("cuda") else torch.float32
-    tokens = 8 if arguments.launches_only else arguments.tokens
-    x = torch.randn(tokens, arguments.size, device=arguments.device, dtype=dtype).requires_grad_()
+    x = torch.randn(arguments.tokens, arguments.size, device=arguments.device, dtype=dtype).requires_grad_()
     cotangent = torch.randn_like(x)
     row: dict[str, Any] = {"method": name, "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad)}
-    alone = only_frames(model)
     step(model, x, cotangent)
     row["launches"] = {"step": launches(lambda: step(model, x, cotangent))}
-    if alone is not None:
-        row["launches"]["frames"] = launches(alone)
-    if arguments.launches_only:
-        return row
+    if members := [module for module in model.modules() if isinstance(module, Adapter)]:
+        row["launches"]["frames"] = launches(only_matrices(members))
     for _ in range(3):
         timed(model, x, cotangent)
     row["milliseconds"] = 1e3 * statistics.median(timed(model, x, cotangent) for _ in range(arguments.repeats))
@@ -164,14 +162,11 @@ def main() -> None:
     parser.add_argument("--launches-only", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    if arguments.launches_only and arguments.device == "cpu":
-        for module in (maps, circuit, quantize):
-            module.readable = lambda _: False
     hardware = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
     found: dict[str, Any] = {"hardware": hardware, "torch": torch.__version__, "rows": []}
     found |= {name: getattr(arguments, name) for name in ("modules", "size", "tokens")}
     for name in arguments.methods:
-        row = measure(name, arguments)
+        row = (counted if arguments.launches_only else measure)(name, arguments)
         found["rows"].append(row)
         print(json.dumps(row), flush=True)
     if arguments.out:
