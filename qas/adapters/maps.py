@@ -147,7 +147,7 @@ class BlocksMap(LayerMap):
             full = np.zeros_like(state)
             source, sign = program.permutation
             full[:, source, : program.n_features] = cotangent.numpy() * sign[:, None].astype(full.dtype)
-            own = angles[np.ix_(rows, list(block.slots))]
+            own = angles[np.ix_(rows, np.array(block.slots, dtype=np.int64))]
             found[:, list(block.slots)] += program.gradient(own, state, full, program.n_features)
         return found
 
@@ -279,8 +279,10 @@ class _Made(torch.autograd.Function):
         angles = ctx.groups[0][0] if ctx.groups else torch.zeros(0)
         flat = angles.new_zeros(layers.size)
         with _full_precision(flat.device):
-            for group, places, held in zip(layers.groups, layers.places(flat.device), ctx.groups, strict=True):
-                _add_gradient(group, places, *held, cotangents, flat, kernel=ctx.kernel)
+            for group, places, (angles, kept) in zip(
+                layers.groups, layers.places(flat.device), ctx.groups, strict=True
+            ):
+                _add_gradient(group, places, angles, kept, cotangents, flat, kernel=ctx.kernel)
         parts = flat.split(ctx.lengths)
         return None, None, *(part if wanted else None for part, wanted in zip(parts, asked, strict=True))
 
