@@ -1,11 +1,14 @@
-"""Circuits in a second of the torch engine against batch size, beside the compiled engine, with noise.
+"""Circuits in a second of the torch engine against batch size, beside the compiled engines, with noise and without.
 
     python benchmarks/torch_batch.py --out results/speed/torch_batch.json
+    python benchmarks/torch_batch.py --devices cuda --threads 16 --out results/speed/torch_batch_cuda.json
 
-One architecture with thermal relaxation after every gate, two gates in five are CX, at random angles; the observable
-is a transverse-field Ising Hamiltonian. Circuits in a second of energies, and of energies with all their gradients: a
-batch in one call of the torch engine, on the CPU and on CUDA where it is there, in double and single precision; the
-compiled engine does the same circuits one after the other, in the same process. Times are the shortest of a few calls.
+One architecture, two gates in five are CX, at random angles; noise is thermal relaxation after every gate, the
+observable a transverse-field Ising Hamiltonian. Circuits in a second of energies, and of energies with all their
+gradients: a batch in one call of the torch engine, in double and single precision; the compiled engine does the same
+circuits one after the other in one thread, and with `--threads` in as many, which share one interpreter: on small
+registers that is their limit, and as many processes do that many times what one thread does. Times are the shortest of
+a few calls. On CUDA also the most memory that a call took, and the kernels that it launched.
 
 All use as many threads as `--threads` says (1: what one core does). A batch that would take longer than ten times
 `--seconds`, by what the smaller ones took, is left out.
@@ -27,22 +30,26 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timing import thermal_noise
+from timing import launches, thermal_noise
 
 import qas
+from qas.circuits import Circuit
+from qas.hamiltonians import Hamiltonian
 from qas.simulators import make_simulator
 from qas.simulators.torch_engine import TorchSimulator
+from qas.simulators.workers import in_order
 from qas.testing import random_circuit
 
-SIZES = ((4, 40), (6, 70), (8, 100), (10, 100))
-BATCHES = (1, 16, 256, 4096)
-ENERGIES, GRADIENTS = "energies", "gradients"
+SIZES = {4: 40, 6: 70, 8: 100, 10: 100, 12: 100}
+"""Gates of each number of qubits."""
+BATCHES = (1, 16, 256, 4096, 65536)
+KINDS = ("energies", "gradients")
 
 
 def shortest(call: Callable[[], Any], seconds: float) -> float:
@@ -58,50 +65,81 @@ def shortest(call: Callable[[], Any], seconds: float) -> float:
             return best
 
 
-def engines() -> dict[str, TorchSimulator]:
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return {
-        f"{device}, {precision}": TorchSimulator(thermal_noise(), device=device, precision=precision)
-        for device in devices
-        for precision in ("double", "single")
-    }
+def compiled_rates(
+    noise: Any, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray, seconds: float, threads: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Circuits in a second of the compiled engine, in one thread and in `threads`."""
+    engine = make_simulator(noise)
+
+    def energy(row: np.ndarray) -> float:
+        return engine.expectation(circuit, hamiltonian, row)
+
+    def gradient(row: np.ndarray) -> Any:
+        return engine.expectation_and_gradient(circuit, hamiltonian, row)
+
+    calls = dict(zip(KINDS, (energy, gradient), strict=True))
+    alone = {kind: 1 / shortest(lambda call=call: call(angles[0]), seconds) for kind, call in calls.items()}
+    yield "compiled, one by one", alone
+    if threads > 1:
+        found = {}
+        for kind, call in calls.items():
+            rows = angles[: max(threads, min(len(angles), int(seconds * threads * alone[kind] / 2)))]
+            found[kind] = len(rows) / shortest(
+                lambda call=call, rows=rows: list(in_order(call, rows, threads)), seconds
+            )
+        yield f"compiled, {threads} threads", found
 
 
-def measure(n_qubits: int, n_gates: int, batches: list[int], seconds: float, seed: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng([seed, n_qubits])
-    circuit = random_circuit(n_qubits, n_gates, rng, gates=["rx", "ry", "rz", "cx", "cx"])
+def batch_call(
+    simulator: TorchSimulator, circuit: Circuit, hamiltonian: Hamiltonian, points: np.ndarray, kind: str
+) -> Callable[[], Any]:
+    def energies() -> Any:
+        with torch.no_grad():
+            return simulator.expectation_batch(circuit, hamiltonian, points).cpu()
+
+    return energies if kind == "energies" else lambda: simulator.gradients_batch(circuit, hamiltonian, points)
+
+
+def cost(call: Callable[[], Any]) -> dict[str, float]:
+    """Peak of memory in bytes and launches of one call on CUDA."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return {"bytes": torch.cuda.max_memory_allocated(), "launches": launches(call)}
+
+
+def measure(n_qubits: int, noisy: bool, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    noise, seconds, batches = thermal_noise() if noisy else None, arguments.seconds, sorted(arguments.batches)
+    rng = np.random.default_rng([arguments.seed, n_qubits])
+    circuit = random_circuit(n_qubits, SIZES[n_qubits], rng, gates=["rx", "ry", "rz", "cx", "cx"])
     hamiltonian = qas.load_problem(f"tfim-{n_qubits}").hamiltonian
-    compiled = make_simulator(thermal_noise())
     angles = rng.uniform(-np.pi, np.pi, size=(max(batches), circuit.n_angles))
-    row = {"n_qubits": n_qubits, "n_gates": n_gates, "n_angles": circuit.n_angles}
-    rates = {
-        ENERGIES: 1 / shortest(lambda: compiled.expectation(circuit, hamiltonian, angles[0]), seconds),
-        GRADIENTS: 1 / shortest(lambda: compiled.expectation_and_gradient(circuit, hamiltonian, angles[0]), seconds),
-    }
-    rows = [row | {"engine": "compiled", "batch": 1, "per_second": rates}]
-    exact = compiled.expectation(circuit, hamiltonian, angles[0])
-    for name, simulator in engines().items():
-        gap = abs(simulator.expectation(circuit, hamiltonian, angles[0]) - exact)
-        if gap > 1e-10 + simulator.objective(circuit, hamiltonian).resolution:
-            raise SystemExit(f"the engines disagree by {gap:.2g}: nothing to compare")
-        slowest = dict.fromkeys((ENERGIES, GRADIENTS), 0.0)
-        for batch in batches:
-            points = angles[:batch]
-
-            def energies(simulator: TorchSimulator = simulator, points: np.ndarray = points) -> Any:
-                with torch.no_grad():
-                    return simulator.expectation_batch(circuit, hamiltonian, points).cpu()
-
-            def gradients(simulator: TorchSimulator = simulator, points: np.ndarray = points) -> Any:
-                return simulator.gradients_batch(circuit, hamiltonian, points)
-
-            found: dict[str, float | None] = {}
-            for kind, call in ((ENERGIES, energies), (GRADIENTS, gradients)):
-                expected = batch * slowest[kind]
-                found[kind] = None if expected > 10 * seconds else batch / shortest(call, seconds)
-                if rate := found[kind]:
-                    slowest[kind] = 1 / rate
-            rows.append(row | {"engine": name, "batch": batch, "per_second": found})
+    case = {"n_qubits": n_qubits, "noisy": noisy, "n_gates": SIZES[n_qubits], "n_angles": circuit.n_angles}
+    rows: list[dict[str, Any]] = [
+        case | {"engine": name, "batch": 1, "per_second": rates}
+        for name, rates in compiled_rates(noise, circuit, hamiltonian, angles, seconds, arguments.threads)
+    ]
+    exact = make_simulator(noise).expectation_and_gradient(circuit, hamiltonian, angles[0])
+    for device in arguments.devices:
+        for precision in ("double", "single"):
+            simulator = TorchSimulator(noise, device=device, precision=precision)
+            found = simulator.expectation_and_gradient(circuit, hamiltonian, angles[0])
+            gap = max(np.abs(a - b).max(initial=0.0) for a, b in zip(found, exact, strict=True))
+            if gap > 1e-9 + simulator.objective(circuit, hamiltonian).resolution:
+                raise SystemExit(f"the engines disagree by {gap:.2g}: nothing to compare")
+            slowest = dict.fromkeys(KINDS, 0.0)
+            for batch in batches:
+                row = case | {"engine": f"{device}, {precision}", "batch": batch, "gap": gap, "per_second": {}}
+                for kind in KINDS:
+                    if batch * slowest[kind] > 10 * seconds:
+                        continue
+                    call = batch_call(simulator, circuit, hamiltonian, angles[:batch], kind)
+                    took = shortest(call, seconds)
+                    row["per_second"][kind], slowest[kind] = batch / took, took / batch
+                    if device.startswith("cuda") and took < seconds:
+                        row[kind] = cost(call)
+                rows.append(row)
+        print(f"{n_qubits} {'noisy' if noisy else 'pure'} qubits on {device}: largest gap {gap:.1e}", flush=True)
     return rows
 
 
@@ -113,39 +151,47 @@ def table(rows: list[dict[str, Any]], kind: str) -> str:
         "|---|" + "---|" * len(sizes),
     ]
     for engine, batch in dict.fromkeys((row["engine"], row["batch"]) for row in rows):
-        values = {r["n_qubits"]: r["per_second"][kind] for r in rows if (r["engine"], r["batch"]) == (engine, batch)}
-        cells = [f"{values[n]:,.3g}" if values.get(n) else "–" for n, _ in sizes]
-        what = "compiled, one by one" if engine == "compiled" else f"torch {engine}, {batch}"
+        held = {r["n_qubits"]: r["per_second"] for r in rows if (r["engine"], r["batch"]) == (engine, batch)}
+        cells = [f"{held[n][kind]:,.3g}" if kind in held.get(n, {}) else "–" for n, _ in sizes]
+        what = engine if engine.startswith("compiled") else f"torch {engine}, {batch}"
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], parents=[_parser])
-    parser.add_argument("--qubits", type=int, nargs="+", default=[n for n, _ in SIZES], choices=[n for n, _ in SIZES])
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes, ascending")
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--devices", nargs="+", default=devices, help="of the torch engine")
+    parser.add_argument("--qubits", type=int, nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = []
-    for n_qubits, n_gates in SIZES:
-        if n_qubits in args.qubits:
-            rows += measure(n_qubits, n_gates, sorted(args.batches), args.seconds, args.seed)
-    for kind in (ENERGIES, GRADIENTS):
-        print(f"{kind}, circuits in a second\n\n{table(rows, kind)}\n")
-    if args.out:
-        machine = {
-            "threads": args.threads,
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        }
-        command = "benchmarks/torch_batch.py " + " ".join(sys.argv[1:])
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
+    rows: list[dict[str, Any]] = []
+    for noisy in (True, False):
+        for n_qubits in args.qubits:
+            rows += measure(n_qubits, noisy, args)
+            if args.out:
+                write(args.out, args.threads, rows)
+    for noisy in (True, False):
+        for kind in KINDS:
+            chosen = [row for row in rows if row["noisy"] == noisy]
+            print(f"{kind}, {'noisy' if noisy else 'pure'}, circuits in a second\n\n{table(chosen, kind)}\n")
     return 0
+
+
+def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
+    machine = {
+        "threads": threads,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    command = "benchmarks/torch_batch.py " + " ".join(sys.argv[1:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
-    from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames
+    from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps
     from qas.adapters.hf import CircuitAdapterConfig
     from qas.adapters.problems import AdapterProblem, load_adapter_problem, matrix_problem
 
@@ -25,7 +25,7 @@ _EXPORTS = {
     "load_architecture": "architecture",
     "matrix_problem": "problems",
     "quantum_peft": "architecture",
-    "share_frames": "circuit",
+    "share_maps": "circuit",
 }
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "load_architecture",
     "matrix_problem",
     "quantum_peft",
-    "share_frames",
+    "share_maps",
 ]
 
 

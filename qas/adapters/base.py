@@ -86,6 +86,16 @@ class DeltaAdapter(Adapter):
         return (weight.to(wide) + sign * delta.to(wide)).to(weight.dtype)
 
 
+def traced() -> bool:
+    """Whether torch follows what is computed: `torch.compile`, or a transform of `torch.func`."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether compiled kernels, and checks of values, can take it: on the processor, and not while torch follows."""
+    return tensor.device.type == "cpu" and not traced()
+
+
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
     """Refuse stored tensors that are not exactly those of (shape, dtype) `wanted`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
-from qas.adapters.base import Adapter, DeltaAdapter, check_tensors
-from qas.adapters.maps import FusedRotation, orthonormal_columns, relative_rotation
+from qas.adapters.base import Adapter, DeltaAdapter, check_tensors, readable, traced
+from qas.adapters.maps import (
+    BlocksMap,
+    ColumnsMap,
+    FusedRotation,
+    LayerMap,
+    Layers,
+    relative_rotation,
+    without_autocast,
+)
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
 from qas.adapters.quantize import (
     angle_codes,
@@ -26,6 +33,7 @@ from qas.adapters.quantize import (
     pack_bits,
     packed_bytes,
     quantize_angles,
+    quantize_each,
     to_half,
     unpack_bits,
 )
@@ -73,7 +81,7 @@ class _Packed(Adapter):
 
     def collect(self) -> None:
         """Take over a stored form that was laid into the buffer."""
-        if self.bits is None or self.packed.is_meta or self._mark() == self._seen:
+        if self.bits is None or traced() or self.packed.is_meta or self._mark() == self._seen:
             return
         if bool(self.packed.any()):
             self._read(self.packed.cpu())
@@ -83,9 +91,13 @@ class _Packed(Adapter):
 
     def current_angles(self) -> Tensor:
         """Angles that the layer computes with, radians, float32 or float64; quantized where `bits` are set."""
-        self.collect()
-        angles = self.angles if self.angles.dtype == torch.float64 else self.angles.float()
+        angles = self.wide_angles()
         return angles if self.bits is None or not len(angles) else quantize_angles(angles, self.bits)
+
+    def wide_angles(self) -> Tensor:
+        """The angles before they are quantized, float32 or float64."""
+        self.collect()
+        return self.angles if self.angles.dtype == torch.float64 else self.angles.float()
 
     def current_values(self) -> Tensor:
         """Singular values that the layer computes with, before the scale."""
@@ -152,9 +164,149 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Products in the precision of the angles: an error of an angle is an error of the whole frame."""
-    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+class _Shared(_Packed):
+    """An adapter whose matrices are made together with those of other layers."""
+
+    def _share(self, *maps: LayerMap) -> None:
+        """Say what is needed from the angles, in their order."""
+        self.maps = maps
+        self.alone = Layers([maps])
+        self.bank = MapBank([self])
+        self._prepare()
+
+    def _prepare(self) -> None:
+        for one in self.maps:
+            one.prepare(self.angles.device, torch.promote_types(self.angles.dtype, torch.float32))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> _Shared:
+        super()._apply(fn, recurse)
+        self._prepare()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("bank", "alone")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share(*self.maps)  # a copy computes for itself until `share_maps` is called
+
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Of its maps, in the precision of the angles."""
+        return self.bank.matrices(self)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What matrices were computed from; holding the tensors keeps their places from being given to others."""
+
+    angles: Tensor
+    memory: Tensor
+    version: int
+    copy: Tensor | None
+    """on the processor, where a look is cheap: changes through ``.data`` leave no trace in the version"""
+    modes: tuple[bool, bool]
+
+    @classmethod
+    def of(cls, adapter: _Shared) -> _State:
+        adapter.collect()
+        angles, memory = adapter.angles, adapter.angles.detach()
+        return cls(angles, memory, _version(angles), memory.clone() if readable(memory) else None, _modes(angles))
+
+    def holds(self, adapter: _Shared) -> bool:
+        """Whether matrices of `adapter` would come out the same now, and fit the present modes of autograd."""
+        adapter.collect()
+        angles = adapter.angles
+        return (
+            self.angles is angles
+            and self.memory.data_ptr() == angles.data_ptr()
+            and self.version == _version(angles)
+            and self.modes == _modes(angles)
+            and (self.copy is None or torch.equal(self.copy, angles))
+        )
+
+
+def _modes(angles: Tensor) -> tuple[bool, bool]:
+    # What is computed in inference mode can never take part in a backward pass, not even as a constant.
+    return torch.is_grad_enabled() and angles.requires_grad, torch.is_inference_mode_enabled()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Matrices of one adapter, and whether a backward pass has gone through them."""
+
+    state: _State
+    matrices: tuple[Tensor, ...]
+    spent: bytearray
+    number: int
+
+    def serves(self, adapter: _Shared) -> bool:
+        return not self.spent[self.number] and self.state.holds(adapter)
+
+
+class MapBank:
+    """Matrices of layers that are made together.
+
+    A layer that asks gets its matrices from the last batch as long as its own angles have not changed and no backward
+    pass has gone through them since. What is no member, such as a replica of one for another device, makes its own,
+    and so do all under `torch.compile` and the transforms of `torch.func`.
+    """
+
+    def __init__(self, adapters: Sequence[_Shared]) -> None:
+        self.adapters = list(adapters)
+        self._members = {id(adapter) for adapter in self.adapters}
+        self._layers: dict[tuple[int, ...], Layers] = {}
+        self._found: dict[int, _Held] = {}
+
+    def matrices(self, adapter: _Shared) -> tuple[Tensor, ...]:
+        """Those of one adapter."""
+        if traced() or id(adapter) not in self._members:
+            return adapter.alone([adapter.current_angles()])[0]
+        held = self._found.get(id(adapter))
+        if held is None or not held.serves(adapter):
+            self._found = found = self._compute()  # other threads may put theirs there
+            held = found[id(adapter)]
+        return held.matrices
+
+    def _compute(self) -> dict[int, _Held]:
+        batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor]]] = {}
+        # A sharded adapter has no angles before its own layer runs.
+        present = [adapter for adapter in self.adapters if not hasattr(adapter.angles, "device_mesh")]
+        states = [_State.of(adapter) for adapter in present]
+        for adapter, state, angles in zip(present, states, angles_of(present), strict=True):
+            key = angles.dtype, angles.device, angles.requires_grad
+            batches.setdefault(key, []).append((adapter, state, angles))
+        found = {}
+        for members in batches.values():
+            names = tuple(id(adapter) for adapter, *_ in members)
+            layers = self._layers.get(names)
+            if layers is None:
+                layers = self._layers[names] = Layers([adapter.maps for adapter, *_ in members])
+            spent = bytearray(len(members))
+            matrices = layers([angles for *_, angles in members], spent)
+            for number, ((adapter, state, _), own) in enumerate(zip(members, matrices, strict=True)):
+                found[id(adapter)] = _Held(state, own, spent, number)
+        return found
+
+
+def angles_of(adapters: Sequence[_Shared]) -> list[Tensor]:
+    """The current angles of each; those of equal length and bits are quantized together."""
+    found = [adapter.wide_angles() for adapter in adapters]
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, (adapter, angles) in enumerate(zip(adapters, found, strict=True)):
+        if adapter.bits is not None and len(angles):
+            alike.setdefault((adapter.bits, len(angles), angles.dtype, angles.device), []).append(k)
+    for (bits, *_), numbers in alike.items():
+        for k, angles in zip(numbers, quantize_each([found[k] for k in numbers], bits), strict=True):
+            found[k] = angles
+    return found
+
+
+def share_maps(adapters: Iterable[Adapter]) -> None:
+    """Let the circuits of one model's adapters be computed in common batches."""
+    members = [a for a in adapters if isinstance(a, _Shared)]
+    bank = MapBank(members)
+    for adapter in members:
+        adapter.bank = bank
 
 
 class FrameAdapter(_Packed, DeltaAdapter):
@@ -192,11 +344,11 @@ class FrameAdapter(_Packed, DeltaAdapter):
 
     def delta_weight(self) -> Tensor:
         u, v = self.frames()
-        with _without_autocast(u.device):
+        with without_autocast(u.device):
             return (u * (self.scale * self.current_values())) @ v.T
 
 
-class CircuitAdapter(FrameAdapter):
+class CircuitAdapter(_Shared, FrameAdapter):
     """Frames from a circuit: the first `rank` columns of its matrix, one set of angles for each side.
 
     Where the circuit has more rows than a side, the first ones are kept, and the columns are orthonormal no longer.
@@ -229,14 +381,8 @@ class CircuitAdapter(FrameAdapter):
         start = (2 * torch.rand(count, generator=generator) - 1) * math.pi
         super().__init__(in_features, out_features, start, rank, scale, bits)
         self.architecture, self.other_architecture = architecture, other
-        self.bank = FrameBank([self])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "bank"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.bank = FrameBank([self])  # a copy computes for itself until `share_frames` is called
+        sides = ((architecture, out_features), (other, in_features))
+        self._share(*(ColumnsMap(side, self.rank, features) for side, features in sides))
 
     def sides(self) -> tuple[tuple[Architecture, Tensor], tuple[Architecture, Tensor]]:
         """Architecture and current angles of the side of U and of the side of V."""
@@ -245,102 +391,13 @@ class CircuitAdapter(FrameAdapter):
         return (self.architecture, angles[:first]), (self.other_architecture, angles[first:])
 
     def frames(self) -> tuple[Tensor, Tensor]:
-        u, v = self.bank.frames(self)
-        return u[: self.out_features], v[: self.in_features]
+        u, v = self.matrices()
+        return u, v
 
     @property
     def description_bits(self) -> int:
         """Bits of the architecture; they count once for all layers that share it."""
         return self.architecture.description_bits
-
-
-@dataclass(frozen=True)
-class _State:
-    """What frames were computed from; holding the tensors keeps their places from being given to others."""
-
-    angles: Tensor
-    memory: Tensor
-    version: int
-    copy: Tensor | None
-    """on the processor, where a look is cheap: changes through ``.data`` leave no trace in the version"""
-    modes: tuple[bool, bool]
-
-    @classmethod
-    def of(cls, adapter: CircuitAdapter) -> _State:
-        adapter.collect()
-        angles, memory = adapter.angles, adapter.angles.detach()
-        return cls(
-            angles, memory, _version(angles), memory.clone() if memory.device.type == "cpu" else None, _modes(angles)
-        )
-
-    def holds(self, adapter: CircuitAdapter) -> bool:
-        """Whether frames of `adapter` would come out the same now, and fit the present modes of autograd."""
-        adapter.collect()
-        angles = adapter.angles
-        return (
-            self.angles is angles
-            and self.memory.data_ptr() == angles.data_ptr()
-            and self.version == _version(angles)
-            and self.modes == _modes(angles)
-            and (self.copy is None or torch.equal(self.copy, angles))
-        )
-
-
-def _modes(angles: Tensor) -> tuple[bool, bool]:
-    # What is computed in inference mode can never take part in a backward pass, not even as a constant.
-    return torch.is_grad_enabled() and angles.requires_grad, torch.is_inference_mode_enabled()
-
-
-class FrameBank:
-    """Frames of layers that are computed together: one batch for each architecture, rank and precision.
-
-    A layer that asks gets its frames from the last batch as long as its own angles have not changed and no backward
-    pass has gone through the batch since.
-    """
-
-    def __init__(self, adapters: Sequence[CircuitAdapter]) -> None:
-        self.adapters = list(adapters)
-        self._found: dict[int, tuple[_State, Tensor, Tensor]] = {}
-
-    def frames(self, adapter: CircuitAdapter) -> tuple[Tensor, Tensor]:
-        """U and V of one of the adapters, rows of padding included."""
-        held = self._found.get(id(adapter))
-        if held is None or not held[0].holds(adapter):
-            self._compute()
-            held = self._found[id(adapter)]
-        return held[1], held[2]
-
-    def _compute(self) -> None:
-        states = {id(adapter): _State.of(adapter) for adapter in self.adapters}
-        batches: dict[tuple[Any, ...], list[tuple[CircuitAdapter, int, Architecture, Tensor]]] = {}
-        for adapter in self.adapters:
-            for side, (architecture, angles) in enumerate(adapter.sides()):
-                key = architecture.hash, adapter.rank, angles.dtype, angles.device, angles.requires_grad
-                batches.setdefault(key, []).append((adapter, side, architecture, angles))
-        frames: dict[tuple[int, int], Tensor] = {}
-        for members in batches.values():
-            adapter, _, architecture, _ = members[0]
-            stacked = torch.stack([angles for *_, angles in members])
-            columns = orthonormal_columns(stacked, architecture.program, adapter.rank)
-            if columns.requires_grad:
-                columns.register_hook(self._forget)
-            for (owner, side, *_), frame in zip(members, columns.unbind(), strict=True):
-                frames[id(owner), side] = frame
-        self._found = {
-            id(adapter): (states[id(adapter)], frames[id(adapter), 0], frames[id(adapter), 1])
-            for adapter in self.adapters
-        }
-
-    def _forget(self, gradient: Tensor) -> None:
-        self._found = {}
-
-
-def share_frames(adapters: Iterable[Adapter]) -> None:
-    """Let circuit adapters of one model compute their frames in common batches."""
-    members = [a for a in adapters if isinstance(a, CircuitAdapter)]
-    bank = FrameBank(members)
-    for adapter in members:
-        adapter.bank = bank
 
 
 class TaylorAdapter(FrameAdapter):
@@ -388,7 +445,7 @@ class TaylorAdapter(FrameAdapter):
         lower = entries.new_zeros(features, k).index_put((rows, columns), entries)
         term = torch.eye(features, self.rank, dtype=entries.dtype, device=entries.device)
         total = term
-        with _without_autocast(entries.device):
+        with without_autocast(entries.device):
             for order in range(1, TAYLOR_ORDER + 1):
                 upper = nn.functional.pad(lower.T @ term, (0, 0, 0, features - k))
                 term = (lower @ term[:k] - upper) / order
@@ -396,7 +453,7 @@ class TaylorAdapter(FrameAdapter):
         return total
 
 
-class RotationAdapter(_Packed):
+class RotationAdapter(_Shared):
     """W R: the inputs are rotated by a circuit, or R W: the outputs are; norms and angles between features stay.
 
     R is the circuit relative to its Clifford skeleton, the identity at angles zero. Where two angles of the circuit
@@ -436,11 +493,12 @@ class RotationAdapter(_Packed):
         super().__init__(in_features, out_features, torch.zeros(architecture.n_angles), 0, bits)
         self.architecture, self.side, self.size = architecture, side, place.size
         self.rotation = fused_relative(architecture)
+        self._share(BlocksMap(self.rotation))
 
     def _rotate(self, x: Tensor, inverse: bool = False) -> Tensor:
         """R on the last axis of `x`, in its dtype; blocks are made in the dtype of the angles."""
         rows = x[..., : self.size]
-        turned = self.rotation(self.current_angles(), rows.reshape(-1, self.size).T.contiguous(), inverse=inverse)
+        turned = self.rotation.turned(self.matrices(), rows.reshape(-1, self.size).T.contiguous(), inverse=inverse)
         turned = turned.T.reshape(rows.shape)
         return turned if self.size == x.shape[-1] else torch.cat([turned, x[..., self.size :]], dim=-1)
 

@@ -62,7 +62,7 @@ from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 from qas.adapters.architecture import Architecture, load_architecture  # noqa: E402
 from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
-from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_frames  # noqa: E402
+from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps  # noqa: E402
 from qas.adapters.quantize import checked_bits  # noqa: E402
 from qas.checks import whole_number  # noqa: E402
 
@@ -413,7 +413,7 @@ class CircuitModel(BaseTuner):
             if not any(True for _ in _stored_adapters(model, adapter_name)):
                 del self.peft_config[adapter_name]  # the model may share this dictionary
             raise
-        share_frames(adapter for _, adapter in _stored_adapters(model, adapter_name))
+        share_maps(adapter for _, adapter in _stored_adapters(model, adapter_name))
 
     def _check_layers(
         self, model: nn.Module, config: CircuitAdapterConfig, state_dict: dict[str, Tensor] | None

@@ -23,6 +23,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qas.adapters.base import readable
 from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
 
@@ -210,7 +211,7 @@ class _Quantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bits: int, norm: str) -> Tensor:
         codes, mu, sd, z = _encode(weight, bits, norm)
-        if weight.device.type == "cpu":
+        if readable(weight):
             _check_spread(mu, sd)
         rounded = _tables(bits, norm, weight.dtype, weight.device)[0][codes]
         ctx.save_for_backward(z, rounded)
@@ -295,14 +296,20 @@ def quantize_angles(angles: Tensor, bits: int) -> Tensor:
         QasError: `bits` out of range, no entries, another dtype, or (on the CPU) angles that are not finite or beyond
             float16 (65504).
     """
-    bits = checked_bits(bits)
     _checked_float("angles", angles)
+    return quantize_each([angles.reshape(-1)], bits)[0].reshape(angles.shape)
+
+
+def quantize_each(vectors: Sequence[Tensor], bits: int) -> list[Tensor]:
+    """`quantize_angles` of several vectors of one length, dtype and device, each on a grid of its own."""
+    bits = checked_bits(bits)
     with torch.no_grad():
-        codes, low, step = _angle_codes(angles, bits)
-        if angles.device.type == "cpu":
+        stacked = torch.stack(list(vectors))
+        codes, low, step = _angle_codes(stacked, bits)
+        if readable(stacked):
             _check_grid(low, step)
-        rounded = _on_grid(codes, low, step, angles.dtype)
-    return _StraightThrough.apply(angles, rounded)
+        rounded = _on_grid(codes, low, step, stacked.dtype)
+    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
 
 
 def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -314,9 +321,9 @@ def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     bits = checked_bits(bits)
     _checked_float("angles", angles)
     with torch.no_grad():
-        codes, low, step = _angle_codes(angles, bits)
+        codes, low, step = _angle_codes(angles.reshape(1, -1), bits)
         _check_grid(low, step)
-    return codes.to(torch.uint8), low, step
+    return codes.to(torch.uint8).reshape(angles.shape), low.reshape(()), step.reshape(())
 
 
 def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -329,7 +336,8 @@ def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dty
 
 
 def _angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    least, largest = angles.aminmax()
+    """Of each row, shape (rows, n); low and step have shape (rows, 1)."""
+    least, largest = angles.aminmax(dim=-1, keepdim=True)
     last = 2**bits - 1
     low = least.half()
     step = ((largest - low.to(angles.dtype)) / last).half()
@@ -346,8 +354,9 @@ def _on_grid(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype) -> Te
 
 
 def _check_grid(low: Tensor, step: Tensor) -> None:
-    if not bool(torch.isfinite(low) & torch.isfinite(step)):
-        got = f"{float(low):.3g} and {float(step):.3g}"
+    wrong = ~(torch.isfinite(low) & torch.isfinite(step))
+    if bool(wrong.any()):
+        got = f"{float(low[wrong][0]):.3g} and {float(step[wrong][0]):.3g}"
         raise QasError(f"angles must be finite, as must their least value and step in float16, got {got}")
 
 
@@ -362,7 +371,7 @@ def to_half(values: Tensor) -> Tensor:
         raise QasError(f"values are float32 or float64, got {values.dtype}")
     with torch.no_grad():
         halves = values.half()
-        if values.device.type == "cpu":
+        if readable(values):
             _check_halves(halves)
         rounded = halves.to(values.dtype)
     return _StraightThrough.apply(values, rounded)
@@ -385,9 +394,15 @@ def _check_halves(halves: Tensor) -> None:
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
+    def forward(values: Tensor, rounded: Tensor) -> Tensor:
         return rounded.view_as(rounded)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from qas.adapters.architecture import Architecture
 from qas.adapters.base import Adapter
-from qas.adapters.circuit import share_frames
+from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
 from qas.adapters.quantize import checked_bits
 from qas.checks import finite_number, shortened, whole_number
@@ -441,7 +441,7 @@ def attach(model: nn.Module, method: Method, circuit: Architecture | None = None
         else:
             model.requires_grad_(False)
         parts = method.parts(model, layers, config, seed)
-    share_frames(part for part in parts.values() if isinstance(part, Adapter))
+    share_maps(part for part in parts.values() if isinstance(part, Adapter))
     return parts
 
 

@@ -298,7 +298,9 @@ class TorchSimulator(Simulator):
             return min(CPU_BUDGET, memory_limit() // 4)
         import torch
 
-        return torch.cuda.mem_get_info(self._place.device)[0] // 2
+        device = self._place.device
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, and not in use
+        return (torch.cuda.mem_get_info(device)[0] + held) // 2
 
     def _memory(self) -> int:
         if self._place.device.type == "cpu":

@@ -27,6 +27,7 @@ from qas.testing.simulators import asymmetric_noise, covering_circuit, legal
 SEED = 731_990_043
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 NOISES = [None, asymmetric_noise()]
+on_each_device = pytest.mark.parametrize("device", DEVICES)
 
 
 def case(n_qubits: int, noise: NoiseModel | None, seed: int, n_terms: int = 12) -> tuple[Circuit, Hamiltonian, Any]:
@@ -37,9 +38,10 @@ def case(n_qubits: int, noise: NoiseModel | None, seed: int, n_terms: int = 12) 
 
 # ---------------------------------------------------------------------- the compiled engines
 @pytest.mark.parametrize("noise", [None, *sorted(list_noise())])
-def test_energies_gradients_and_terms_are_those_of_the_compiled_engines(noise: str | None) -> None:
+@on_each_device
+def test_energies_gradients_and_terms_are_those_of_the_compiled_engines(device: str, noise: str | None) -> None:
     model = load_noise(noise)
-    compiled, subject = make_simulator(noise), make_simulator(noise, "torch")
+    compiled, subject = make_simulator(noise), make_simulator(noise, f"torch:device={device}")
     for n_qubits in (1, 4, 5):
         if model is not None and model.n_qubits is not None and model.n_qubits < n_qubits:
             continue
@@ -52,7 +54,7 @@ def test_energies_gradients_and_terms_are_those_of_the_compiled_engines(noise: s
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("device", DEVICES)
+@on_each_device
 def test_a_batch_is_its_circuits_one_by_one(device: str, noise: NoiseModel | None) -> None:
     circuit, hamiltonian, rng = case(4, noise, 10)
     compiled, subject = make_simulator(noise), TorchSimulator(noise, device=device)
@@ -71,7 +73,8 @@ def test_a_batch_is_its_circuits_one_by_one(device: str, noise: NoiseModel | Non
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_architectures_of_every_shape(noise: NoiseModel | None) -> None:
+@on_each_device
+def test_architectures_of_every_shape(device: str, noise: NoiseModel | None) -> None:
     """Untouched qubits, pairs that never meet, blocks that grow again, gates behind the last pair."""
     shapes: list[list[Any]] = [
         [],
@@ -86,17 +89,18 @@ def test_architectures_of_every_shape(noise: NoiseModel | None) -> None:
     for gates in shapes:
         circuit = legal(Circuit(4, gates), noise, rng)
         expected, gradient = make_simulator(noise).expectation_and_gradient(circuit, hamiltonian)
-        energy, found = make_simulator(noise, "torch").expectation_and_gradient(circuit, hamiltonian)
+        energy, found = make_simulator(noise, f"torch:device={device}").expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - expected) < 1e-10 and np.allclose(found, gradient, rtol=0, atol=1e-10)
 
 
 # ---------------------------------------------------------------------- autograd
 @pytest.mark.parametrize("noise", NOISES)
-def test_first_and_second_derivatives_are_finite_differences(noise: NoiseModel | None) -> None:
+@on_each_device
+def test_first_and_second_derivatives_are_finite_differences(device: str, noise: NoiseModel | None) -> None:
     rng = np.random.default_rng(SEED)
     circuit = legal(random_circuit(3, 9, rng, gates=("rx", "u", "cx", "ryy", "h")), noise, rng)
     observables = [random_hamiltonian(3, 10, rng), Hamiltonian({"IZI": 1.0})]
-    subject = TorchSimulator(noise)
+    subject = TorchSimulator(noise, device=device)
     angles = torch.tensor(rng.uniform(-3, 3, size=(2, circuit.n_angles)), requires_grad=True)
     assert circuit.n_angles > 3
 
@@ -109,22 +113,23 @@ def test_first_and_second_derivatives_are_finite_differences(noise: NoiseModel |
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("budget", [20_000, 2_000])
+@on_each_device
 def test_a_small_memory_gives_the_same_gradients(
-    noise: NoiseModel | None, budget: int, monkeypatch: pytest.MonkeyPatch
+    device: str, noise: NoiseModel | None, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     circuit, hamiltonian, rng = case(4, noise, 30)
     angles = torch.tensor(rng.uniform(-3, 3, size=(5, circuit.n_angles)), requires_grad=True)
     weights = torch.tensor(rng.normal(size=5))
 
     def found() -> tuple[np.ndarray, np.ndarray, list[int]]:
-        simulator = TorchSimulator(noise)
+        simulator = TorchSimulator(noise, device=device)
         strides: list[int] = []
         original = torch_engine._recorded
         with monkeypatch.context() as patch:
             patch.setattr(torch_engine, "_recorded", lambda p, m, s, a: strides.append(s) or original(p, m, s, a))
             energies = simulator.expectation_batch(circuit, hamiltonian, angles)
-            (gradient,) = torch.autograd.grad(energies @ weights, angles)
-        return energies.detach().numpy(), gradient.numpy(), strides
+            (gradient,) = torch.autograd.grad(energies @ weights.to(energies), angles)
+        return energies.detach().cpu().numpy(), gradient.numpy(), strides
 
     energies, gradient, strides = found()
     assert strides == [1], "one sweep for the whole batch"
@@ -160,7 +165,7 @@ def hybrid(noise: NoiseModel | None, dtype: torch.dtype, **settings: Any) -> nn.
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("device", DEVICES)
+@on_each_device
 def test_a_hybrid_model_has_the_gradients_of_finite_differences(device: str, noise: NoiseModel | None) -> None:
     model = hybrid(noise, torch.float64, device=device).to(device)
     data = torch.tensor(np.random.default_rng(3).normal(size=(2, 2, 2)), requires_grad=True, device=device)
@@ -191,10 +196,11 @@ def test_data_and_trained_angles_stand_where_they_belong() -> None:
         assert values.tolist() == pytest.approx(expected, abs=1e-10)
 
 
-def test_layers_learn_keep_the_dtype_of_their_data_and_are_copied() -> None:
-    model = hybrid(None, torch.float32)
+@on_each_device
+def test_layers_learn_keep_the_dtype_of_their_data_and_are_copied(device: str) -> None:
+    model = hybrid(None, torch.float32, device=device).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    data = torch.linspace(-1, 1, 20)[:, None].expand(-1, 2)
+    data = torch.linspace(-1, 1, 20, device=device)[:, None].expand(-1, 2)
     target = torch.sin(3 * data[:, :1])
     losses = []
     for _ in range(40):
@@ -204,7 +210,7 @@ def test_layers_learn_keep_the_dtype_of_their_data_and_are_copied() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert loss.dtype == torch.float32 and losses[-1] < 0.3 * losses[0]
-    twin = hybrid(None, torch.float32)
+    twin = hybrid(None, torch.float32, device=device).to(device)
     twin.load_state_dict(model.state_dict())
     for other in (twin, copy.deepcopy(model)):
         assert torch.equal(other(data), model(data))
@@ -221,7 +227,7 @@ def test_a_layer_without_data_and_a_layer_without_trained_angles() -> None:
 
 
 # ---------------------------------------------------------------------- single precision
-@pytest.mark.parametrize("device", DEVICES)
+@on_each_device
 @pytest.mark.parametrize("noise", [None, "depolarizing", "ibm-mumbai"])
 def test_single_precision_keeps_its_stated_error(device: str, noise: str | None) -> None:
     model = load_noise(noise)
@@ -352,8 +358,9 @@ def test_the_package_and_its_lists_do_not_import_torch() -> None:
 
 # ---------------------------------------------------------------------- insertions
 @pytest.mark.parametrize("noise", [None, asymmetric_noise(), load_noise("ibm-ourense")])
-def test_insertion_gradients_and_gains_are_those_of_the_compiled_engines(noise: NoiseModel | None) -> None:
-    compiled, subject = make_simulator(noise), TorchSimulator(noise)
+@on_each_device
+def test_insertion_gradients_and_gains_are_those_of_the_compiled_engines(device: str, noise: NoiseModel | None) -> None:
+    compiled, subject = make_simulator(noise), TorchSimulator(noise, device=device)
     for n_qubits in (1, 3, 4):
         rng = np.random.default_rng([SEED, 80, n_qubits])
         circuit = legal(random_circuit(n_qubits, 9, rng), noise, rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,11 @@ from qas.adapters.base import Adapter, DeltaAdapter
 from qas.adapters.circuit import (
     CircuitAdapter,
     FrameAdapter,
-    FrameBank,
+    MapBank,
     RotationAdapter,
     TaylorAdapter,
     fused_relative,
-    share_frames,
+    share_maps,
     start_offsets,
 )
 from qas.errors import QasError
@@ -101,7 +102,7 @@ def chain(way: str = "plain", *, share: bool = True, bits: int | None = None, co
         moved(CircuitAdapter(32, 32, layers=2, rank=4, bits=bits, generator=generator(k))) for k in range(count)
     ]
     if share:
-        share_frames(adapters)
+        share_maps(adapters)
     return Chain(adapters, way)
 
 
@@ -438,10 +439,7 @@ def test_training_with_shared_frames_is_training_without() -> None:
 
 # ---------------------------------------------------------------------- the cache of frames
 def test_frames_are_computed_once_as_long_as_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    compute = FrameBank._compute
-    monkeypatch.setattr(FrameBank, "_compute", lambda self: (calls.append(1), compute(self))[1])
-    model, x = chain(), normal(6, 32)
+    calls, model, x = counted(monkeypatch), chain(), normal(6, 32)
     with torch.no_grad():
         for _ in range(3):
             model(x)
@@ -523,10 +521,133 @@ def test_banks_hold_different_sizes_and_precisions() -> None:
         TaylorAdapter(16, 16, rank=2),
     ]
     wanted = [a.delta_weight().detach() for a in adapters]
-    share_frames(adapters)
+    share_maps(adapters)
     assert len({id(a.bank) for a in adapters[:4]}) == 1  # type: ignore[attr-defined]
     for adapter, weight in zip(adapters, wanted, strict=True):
         assert adapter.delta_weight().equal(weight)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each batch of a bank."""
+    calls: list[int] = []
+    compute = MapBank._compute
+    monkeypatch.setattr(MapBank, "_compute", lambda self: (calls.append(1), compute(self))[1])
+    return calls
+
+
+def test_a_checkpointed_step_makes_its_matrices_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradients in the forward pass, and with them when the first block is computed again."""
+    calls, model, x = counted(monkeypatch), chain("reentrant", count=6), normal(6, 32).requires_grad_()
+    for step in range(1, 3):
+        model(x).sum().backward()
+        model.gradients()
+        with torch.no_grad():
+            for adapter in model.adapters:
+                adapter.angles.add_(0.1)
+        assert len(calls) == 2 * step
+
+
+def test_replicas_and_threads_make_their_own() -> None:
+    model, x = chain(), normal(6, 32)
+    wanted = model(x)
+    wanted.sum().backward()
+    gradients = model.gradients()
+    replicas = copy.copy(model)
+    replicas._modules = dict(model._modules)
+    replicas.adapters = nn.ModuleList(a._replicate_for_data_parallel() for a in model.adapters)  # type: ignore[operator]
+    for replica, adapter in zip(replicas.adapters, model.adapters, strict=True):
+        for name, parameter in adapter.named_parameters():
+            setattr(replica, name, parameter * 1.0)
+    found = replicas(x)
+    assert found.equal(wanted)
+    found.sum().backward()
+    close(model.gradients(), gradients)
+    results: list[Any] = []
+
+    def work(grad: bool) -> None:
+        for _ in range(20):
+            with torch.set_grad_enabled(grad):
+                value = model(x)
+            results.append(value.detach().equal(wanted))
+            if grad:
+                torch.autograd.grad(value.sum(), list(model.adapters.parameters()))
+
+    threads = [threading.Thread(target=work, args=(k > 0,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 60
+
+
+# ---------------------------------------------------------------------- transforms of torch
+TRACED = pytest.mark.parametrize("make", [
+    pytest.param(lambda bits: chain(bits=bits, count=2), id="frames"),
+    pytest.param(lambda bits: Chain([moved(RotationAdapter(32, 32, layers=1, bits=bits))]), id="rot"),
+])  # fmt: skip
+
+
+@TRACED
+@BITS
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own
+def test_compiled_without_breaks_the_gradients_are_the_same(make: Callable[[Any], Chain], bits: int | None) -> None:
+    model, x = make(bits), normal(6, 32)
+    model(x).square().sum().backward()
+    wanted = model.gradients()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        compiled(x).square().sum().backward()
+        close(model.gradients(), wanted, atol=2e-5)
+
+
+@TRACED
+@BITS
+def test_gradients_of_single_samples_come_from_vmap(make: Callable[[Any], Chain], bits: int | None) -> None:
+    model, x = make(bits), normal(4, 32)
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(held: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return torch.func.functional_call(model, held, (sample[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for k in range(len(x)):
+        model(x[k : k + 1]).square().sum().backward()
+        for name, parameter in model.named_parameters():
+            if name in found:
+                assert parameter.grad is not None
+                torch.testing.assert_close(found[name][k], parameter.grad, atol=2e-5, rtol=1e-4)
+        model.zero_grad()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("way", ["plain", "reentrant", "not reentrant"])
+@TRACED
+@BITS
+def test_cuda_does_what_the_processor_does(make: Callable[[Any], Chain], bits: int | None, way: str) -> None:
+    model, x = make(bits), normal(6, 32)
+    model.way = way
+    share_maps(model.adapters)  # type: ignore[arg-type]
+    other = copy.deepcopy(model).cuda()
+    share_maps(other.adapters)  # type: ignore[arg-type]
+    for _ in range(2):
+        found = []
+        for one, data in ((model, x.clone()), (other, x.cuda())):
+            data.requires_grad_()
+            one(data).square().sum().backward()
+            found.append([g.cpu() for g in one.gradients()])
+        close(found[1], found[0], atol=2e-5)
+        with torch.no_grad():
+            for one in (model, other):
+                for adapter in one.adapters:
+                    adapter.angles.add_(0.1)
+    torch.set_float32_matmul_precision("high")
+    try:
+        for one, wanted in zip(other.adapters, model.adapters, strict=True):
+            for matrix, reference in zip(one.matrices(), wanted.matrices(), strict=True):
+                assert largest(matrix.cpu() - reference) < 1e-6
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 # ---------------------------------------------------------------------- copies, modes, precisions
@@ -534,7 +655,7 @@ def test_banks_hold_different_sizes_and_precisions() -> None:
 @BITS
 def test_copies_and_pickles_compute_the_same_for_themselves(name: str, bits: int | None) -> None:
     adapter = moved(MAKERS[name](bits=bits))
-    share_frames([adapter])
+    share_maps([adapter])
     base, x = linear(adapter), normal(3, adapter.in_features)
     wanted = adapter(x, base)
     stream = io.BytesIO()

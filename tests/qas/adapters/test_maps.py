@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qas.adapters.architecture import Architecture, quantum_peft
-from qas.adapters.maps import FusedRotation, _columns_by_torch, orthonormal_columns, relative_rotation
+from qas.adapters.maps import (
+    BlocksMap,
+    ColumnsMap,
+    FusedRotation,
+    LayerMap,
+    Layers,
+    relative_rotation,
+)
 from qas.adapters.program import GATE_WIRES, ODD
 from qas.errors import QasError
 
@@ -91,6 +98,12 @@ def gate_by_gate(architecture: Architecture, angles: Tensor) -> Tensor:
     return found
 
 
+def orthonormal_columns(angles: Tensor, architecture: Architecture, columns: int) -> Tensor:
+    """First columns of the matrices of a batch, each with angles of its own."""
+    layers = Layers([[ColumnsMap(architecture, columns, architecture.size)]] * len(angles))
+    return torch.stack([matrix for (matrix,) in layers(angles.unbind())])
+
+
 # ---------------------------------------------------------------------- columns
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32 - 1))
@@ -110,40 +123,106 @@ def test_columns_and_gradients_are_those_of_dense_autograd(seed: int) -> None:
     columns = int(rng.integers(1, architecture.size + 1))
     angles = random_angles(rng, 2, architecture.n_angles).requires_grad_()
     target = torch.from_numpy(rng.normal(size=(2, architecture.size, columns)))
-    found = orthonormal_columns(angles, architecture.program, columns)
+    found = orthonormal_columns(angles, architecture, columns)
     wanted = torch.stack([gate_by_gate(architecture, row)[:, :columns] for row in angles])
     torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
     if not architecture.n_angles:
         return
     (slow,) = torch.autograd.grad((wanted * target).sum(), angles)
-    for method in (orthonormal_columns, _columns_by_torch):
-        (fast,) = torch.autograd.grad((method(angles, architecture.program, columns) * target).sum(), angles)
-        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+    (fast,) = torch.autograd.grad((found * target).sum(), angles)
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+
+
+def by_torch(subject: LayerMap, angles: Tensor, targets: list[Tensor]) -> list[tuple[list[Tensor], Tensor]]:
+    """Matrices and gradients of the torch path: by autograd, and undoing blocks."""
+    found = []
+    leaf = angles.detach().requires_grad_()
+    outputs = subject.by_torch(leaf)
+    loss = sum(((out * target).sum() for out, target in zip(outputs, targets, strict=True)), torch.zeros(()))
+    found.append((outputs, torch.autograd.grad(loss.to(leaf), leaf)[0]))
+    with torch.no_grad():
+        outputs = subject.by_torch(angles)
+    found.append((outputs, subject.torch_gradient(angles, outputs, targets)))
+    return found
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32 - 1))
-def test_plain_tensor_operations_give_the_same_columns(seed: int) -> None:
+def test_both_paths_make_the_same_matrices_and_gradients(device: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    odd = int(rng.choice([1, 3, 7]))
-    architecture = random_architecture(rng, int(rng.integers(1, 4)), int(rng.integers(0, 14)), odd)
-    columns = int(rng.integers(1, architecture.size + 1))
-    for program in (architecture.program, architecture.relative_program):
-        angles = random_angles(rng, 3, architecture.n_angles)
-        found = _columns_by_torch(angles, program, columns)
-        torch.testing.assert_close(found, orthonormal_columns(angles, program, columns), atol=1e-12, rtol=0)
+    odd = int(rng.choice([1, 1, 3, 7]))
+    architecture = random_architecture(rng, int(rng.integers(1, 7)), int(rng.integers(0, 24)), odd)
+    if not architecture.n_angles:
+        return
+    fused = FusedRotation(architecture.operations, architecture.n_bits, odd, int(rng.integers(3, 7)))
+    rows, columns = (int(rng.integers(1, architecture.size + 1)) for _ in range(2))
+    for subject in (ColumnsMap(architecture, columns, rows), BlocksMap(fused)):
+        angles = random_angles(rng, 3, subject.n_angles)
+        targets = [torch.from_numpy(rng.normal(size=(3, *shape))) for shape in subject.shapes]
+        outputs, kept = subject.by_kernel(angles.numpy())
+        slope = subject.kernel_gradient(angles.numpy(), kept, np.arange(3), targets)
+        for found, gradient in by_torch(subject, angles.to(device), [target.to(device) for target in targets]):
+            for one, other in zip(found, outputs, strict=True):
+                torch.testing.assert_close(one.cpu(), other, atol=1e-12, rtol=0)
+            torch.testing.assert_close(gradient.cpu(), torch.from_numpy(slope), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_in_single_precision_the_paths_differ_by_rounding(device: str) -> None:
+    for features, layers in ((4096, 1), (4096, 3), (576, 2), (1536, 1)):
+        subject = ColumnsMap(quantum_peft(features, layers)[0], 8, features)
+        rng = np.random.default_rng(features)
+        angles = random_angles(rng, 2, subject.n_angles).float()
+        target = [torch.from_numpy(rng.normal(size=(2, features, 8)) / features**0.5).float()]
+        (wanted,), kept = subject.by_kernel(angles.numpy())
+        slope = torch.from_numpy(subject.kernel_gradient(angles.numpy(), kept, np.arange(2), target)).float()
+        for (found,), gradient in by_torch(subject, angles.to(device), [t.to(device) for t in target]):
+            assert float((found.detach().cpu() - wanted).abs().max()) < 1e-6
+            torch.testing.assert_close(gradient.cpu(), slope, atol=3e-6, rtol=1e-5)
+
+
+def test_layers_are_made_together_and_asked_for_alone() -> None:
+    """Layers of several shapes, of which a backward pass asks for a few at a time."""
+    rng = np.random.default_rng(0)
+    maps: list[list[LayerMap]] = [
+        [ColumnsMap(quantum_peft(n, 1)[0], 3, n) for n in sides] for sides in ((16, 16), (16, 12), (12, 16), (16, 16))
+    ]
+    fused = FusedRotation(quantum_peft(32, 1)[0].operations, 5, 1, 3)
+    maps.insert(2, [BlocksMap(fused)])
+    vectors = [random_angles(rng, sum(one.n_angles for one in own)).requires_grad_() for own in maps]
+    spent = bytearray(len(maps))
+    together = Layers(maps)(vectors, spent)
+    alone = [Layers([own])([vector])[0] for own, vector in zip(maps, vectors, strict=True)]
+    for first in (2, 0, 4):
+        asked = [k for k in (first, first + 1) if k < len(maps)]
+        for k in asked:
+            for one, other in zip(together[k], alone[k], strict=True):
+                assert one.equal(other)
+        losses = [sum((part[..., 0].sin().sum() for part in one[k][:2]), torch.zeros(())) for one in (together, alone)
+                  for k in asked]  # fmt: skip
+        found = torch.autograd.grad(sum(losses[: len(asked)], torch.zeros(())), vectors, allow_unused=True)
+        wanted = torch.autograd.grad(sum(losses[len(asked) :], torch.zeros(())), vectors, allow_unused=True)
+        for one, other in zip(found, wanted, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    assert spent == bytearray([1] * 5)
 
 
 def test_gradcheck_passes() -> None:
     architecture, _ = quantum_peft(12, 1)
     angles = random_angles(np.random.default_rng(0), 2, architecture.n_angles).requires_grad_()
-    assert torch.autograd.gradcheck(lambda a: orthonormal_columns(a, architecture.program, 5), angles)
+    assert torch.autograd.gradcheck(lambda a: orthonormal_columns(a, architecture, 5), angles)
 
 
 def test_a_second_backward_pass_finds_the_same_gradient() -> None:
     architecture, _ = quantum_peft(32, 2)
     angles = random_angles(np.random.default_rng(0), 1, architecture.n_angles).requires_grad_()
-    loss = orthonormal_columns(angles, architecture.program, 4)[0, 3].sum()
+    loss = orthonormal_columns(angles, architecture, 4)[0, 3].sum()
     (first,) = torch.autograd.grad(loss, angles, retain_graph=True)
     (second,) = torch.autograd.grad(loss, angles)
     assert torch.equal(first, second)
@@ -152,8 +231,8 @@ def test_a_second_backward_pass_finds_the_same_gradient() -> None:
 def test_angles_changed_in_place_before_the_backward_pass_do_not_change_the_gradient() -> None:
     architecture, _ = quantum_peft(32, 2)
     angles = random_angles(np.random.default_rng(0), 1, architecture.n_angles).requires_grad_()
-    (wanted,) = torch.autograd.grad(orthonormal_columns(angles, architecture.program, 4)[0, 3].sum(), angles)
-    loss = orthonormal_columns(angles, architecture.program, 4)[0, 3].sum()
+    (wanted,) = torch.autograd.grad(orthonormal_columns(angles, architecture, 4)[0, 3].sum(), angles)
+    loss = orthonormal_columns(angles, architecture, 4)[0, 3].sum()
     with torch.no_grad():
         angles.add_(1.0)
     (found,) = torch.autograd.grad(loss, angles)
@@ -164,21 +243,20 @@ def test_columns_have_the_precision_of_the_angles_and_a_meta_twin() -> None:
     architecture, _ = quantum_peft(64, 1)
     for dtype in (torch.float32, torch.float64):
         angles = torch.zeros(3, architecture.n_angles, dtype=dtype)
-        assert orthonormal_columns(angles, architecture.program, 2).dtype == dtype
-    found = orthonormal_columns(torch.zeros(3, architecture.n_angles, device="meta"), architecture.program, 2)
+        assert orthonormal_columns(angles, architecture, 2).dtype == dtype
+    found = orthonormal_columns(torch.zeros(3, architecture.n_angles, device="meta"), architecture, 2)
     assert found.device.type == "meta" and found.shape == (3, 64, 2)
 
 
 def test_malformed_angles_are_refused() -> None:
-    program = quantum_peft(8)[0].program
+    architecture = quantum_peft(8)[0]
     with pytest.raises(QasError, match="float32 or float64, got torch.float16"):
-        orthonormal_columns(torch.zeros(1, program.n_angles, dtype=torch.float16), program, 2)
-    for shape in ((program.n_angles,), (1, program.n_angles + 1)):
-        with pytest.raises(QasError, match="shape \\(batch, "):
-            orthonormal_columns(torch.zeros(shape), program, 2)
+        orthonormal_columns(torch.zeros(1, architecture.n_angles, dtype=torch.float16), architecture, 2)
+    with pytest.raises(QasError, match=f"have {architecture.n_angles} angles, got {architecture.n_angles + 1}"):
+        orthonormal_columns(torch.zeros(1, architecture.n_angles + 1), architecture, 2)
     for columns in (0, 9):
         with pytest.raises(QasError, match="1 to 8 columns"):
-            orthonormal_columns(torch.zeros(1, program.n_angles), program, columns)
+            orthonormal_columns(torch.zeros(1, architecture.n_angles), architecture, columns)
 
 
 # ---------------------------------------------------------------------- fused rotations
@@ -208,7 +286,7 @@ def test_gradients_of_fused_rotations_are_those_of_columns(seed: int) -> None:
     angles = random_angles(rng, architecture.n_angles).requires_grad_()
     x = torch.from_numpy(rng.normal(size=(architecture.size, 4))).requires_grad_()
     target = torch.from_numpy(rng.normal(size=(architecture.size, 4)))
-    whole = orthonormal_columns(angles[None], architecture.program, architecture.size)[0]
+    whole = orthonormal_columns(angles[None], architecture, architecture.size)[0]
     for inverse in (False, True):
         slow = torch.autograd.grad(
             (((whole.T if inverse else whole) @ x) * target).sum(), (angles, x), retain_graph=True
@@ -231,9 +309,8 @@ def test_relative_rotations_start_at_the_identity_and_keep_the_tangent_space(see
     if not architecture.n_angles:
         return
     found = torch.autograd.functional.jacobian(lambda a: relative(a, eye), zero).reshape(-1, architecture.n_angles)
-    program = architecture.program
     wanted = torch.autograd.functional.jacobian(
-        lambda a: orthonormal_columns(a[None], program, architecture.size), zero
+        lambda a: orthonormal_columns(a[None], architecture, architecture.size), zero
     ).reshape(-1, architecture.n_angles)
     assert torch.linalg.matrix_rank(found, atol=1e-8) == torch.linalg.matrix_rank(wanted, atol=1e-8)
 
