@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -316,6 +317,7 @@ def test_a_study_counts_once_and_all_of_it(tmp_path: Path, monkeypatch: pytest.M
 def test_of_equal_circuits_the_newer_one_stays() -> None:
     agent = EvolutionAgent()
     agent.guide, agent.cells = case()[0], {}
+    agent.search = cast(Any, SimpleNamespace(alphabet=Alphabet(4)))
     old, new = (_Member(Circuit(4, [("ry", q, 0.3)]), 0.5) for q in (0, 1))
     longer = _Member(Circuit(4, [("ry", 0, 0.1), ("ry", 1, 0.1)]), 0.5)
     assert agent._insert(old)
