@@ -1,5 +1,5 @@
 OPENQASM 3.0;
 include "stdgates.inc";
 qubit[8] q;
-x q[0];
-x q[5];
+rx(3.141592653589793) q[0];
+rx(3.141592653589793) q[5];
