@@ -342,7 +342,7 @@ def _numbers(run: Run) -> str:
     ]
     if best.outcomes is not None:
         error, spread = (_error(value) for value in (problem.error(best.outcomes.mitigated), best.outcomes.sigma))
-        cells.append((f"{error} ± {spread}{unit}", "error mitigated", best.outcomes.by, False))
+        cells.append((f"{error}{unit}", "error mitigated", f"± {spread}{unit}, {best.outcomes.by}", False))
     if run.noise:
         perfect = best.noise_free_error <= problem.threshold
         cells.append((f"{_error(best.noise_free_error)}{unit}", "error without noise", "same angles", perfect))
