@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from search_quality import interval
 
 import qas
 from qas.circuits import Circuit, Gate
@@ -263,19 +264,12 @@ def paired(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 continue
             ours, theirs = (np.array([of[s] for s in seeds]) for of in (own, scores[rival]))
             difference = ours - theirs
-            half = _T95[min(len(seeds), len(_T95) - 1)] * difference.std(ddof=1) / math.sqrt(len(seeds)) if len(
-                seeds
-            ) > 1 else math.nan  # fmt: skip
             yield {
                 "problem": key[0], "device": key[1], "patch": key[2], "rival": rival, "seeds": len(seeds),
                 "device_score": f"{ours.mean():.6g}", "rival_score": f"{theirs.mean():.6g}",
                 "ratio": f"{ours.mean() / theirs.mean():.4g}", "difference": f"{difference.mean():.6g}",
-                "half_interval": f"{half:.6g}",
+                "half_interval": f"{interval(difference.tolist()):.6g}",
             }  # fmt: skip
-
-
-_T95 = (math.nan, math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % quantile of Student's t by number of values."""
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -257,6 +257,11 @@ class Meter:
         self.left()
         self.evaluations += evaluations
 
+    def spend_each(self, evaluations: int) -> None:
+        """As `spend`, one by one, so that a budget ends exactly where it is used up."""
+        for _ in range(evaluations):
+            self.spend()
+
     # ------------------------------------------------------------------ clock and budget
     def start_clock(self) -> None:
         """Seconds count from here."""

@@ -412,11 +412,6 @@ class Shrinker:
     def _optimized(self, circuit: Circuit, most: int = _DECIDES) -> Evaluation:
         return self.meter.evaluate(circuit, self.rng, max_evaluations=most, exact_start=True)
 
-    def _spend(self, evaluations: int) -> None:
-        """Count evaluations one by one, so that a budget ends exactly where it is used up."""
-        for _ in range(evaluations):
-            self.meter.spend()
-
     def _accept(self, found: Evaluation) -> Evaluation:
         """Go on from a circuit, rewritten."""
         circuit = compress(wrap_angles(found.circuit))
@@ -500,7 +495,7 @@ class Shrinker:
         choices = _TURNS if len(group) == 1 and base.two_qubit_gates <= _LARGE else _TURNS[:1]
         turns = [np.array([rz, 0.0, rx, 0.0] * len(group)) for rz, rx in choices]
         circuits = [_without(base, base, {}, _Cut(group, each, 0.0)) for each in turns]
-        self._spend(len(circuits))
+        self.meter.spend_each(len(circuits))
         energies = self.meter.simulator.expectation_many(circuits, self.hamiltonian, workers=1)
         best = int(np.argmin(energies))
         return _Cut(group, turns[best], self.meter.problem.error(float(energies[best])))
@@ -511,7 +506,7 @@ class Shrinker:
         circuit, slack = self.current.circuit, bound - self.current.error
         if not circuit.n_angles:
             return None
-        self._spend(2 * circuit.n_angles)
+        self.meter.spend_each(2 * circuit.n_angles)
         costs = self.meter.simulator.deletion_costs(circuit, self.hamiltonian)
         order = np.argsort(costs)
         places = np.array([k for k, gate in enumerate(circuit) if gate.angles])[order]

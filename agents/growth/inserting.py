@@ -62,8 +62,7 @@ class InsertionGrowth:
     def _longer(self, here: Evaluation) -> Evaluation | None:
         """The best of the most promising circuits; where none is better, of shaken ones, as that may be a saddle."""
         study = self.guide.study(here.circuit)
-        for _ in range(study.evaluations):  # one by one, so that a budget ends where it is used up
-            self.search.meter.spend()
+        self.search.meter.spend_each(study.evaluations)
         return self._best(here, self._promising(here.circuit, study)) or self._best(here, self._shaken(here, study))
 
     def _best(self, here: Evaluation, circuits: Iterator[Circuit]) -> Evaluation | None:

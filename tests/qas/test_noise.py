@@ -49,6 +49,7 @@ from qas.simulators import make_simulator
 from qas.simulators.dense import dense_expectation, density_matrix
 from qas.simulators.pauli_transfer import PauliTransferSimulator
 from qas.testing import random_circuit, random_hamiltonian
+from qas.testing.devices import backend_of
 
 SEED = 402_033_500
 NATIVE = ("rz", "sx", "x", "cx", "cz")
@@ -641,19 +642,7 @@ def test_device_snapshots_agree_with_aer(name: str) -> None:
 
 def _patch(backend: Any, qubits: list[int]) -> Any:
     """Three qubits of a large device as a backend of its own; Aer takes many seconds to read the whole device."""
-    from qiskit.providers import BackendV2, Options
     from qiskit.transpiler import Target
-
-    class Patch(BackendV2):
-        target = None
-        max_circuits = None
-
-        @classmethod
-        def _default_options(cls) -> Options:
-            return Options()
-
-        def run(self, run_input: Any, **options: Any) -> Any:
-            raise NotImplementedError
 
     target = Target(num_qubits=3, qubit_properties=[backend.target.qubit_properties[q] for q in qubits])
     for name in ("rz", "sx", "x", "cz", "ecr", "measure"):
@@ -661,9 +650,7 @@ def _patch(backend: Any, qubits: list[int]) -> Any:
             rows = backend.target[name].items()
             kept = {tuple(map(qubits.index, q)): row for q, row in rows if set(q) <= set(qubits)}
             target.add_instruction(backend.target.operation_from_name(name), kept)
-    patch = Patch(name=f"{backend.name} {qubits}")
-    patch.target = target
-    return patch
+    return backend_of(target)
 
 
 def present(model: NoiseModel, gate: str, *qubits: int) -> np.ndarray:
