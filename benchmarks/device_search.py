@@ -220,7 +220,7 @@ def rms_error(found: Found, setting: Setting, experiments: int) -> float:
             found.circuit, found.problem, noise=setting.device.noise(), shots=objective.shots, seed=k,
             mitigate=f"readout,zne:fit={objective.fit},nodes={nodes}",
         )  # fmt: skip
-        errors.append(told.mitigation.energy - found.problem.exact)
+        errors.append(told.mitigated.energy - found.problem.exact)
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
