@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,9 +107,8 @@ class Device:
         Raises:
             QasError: there is none.
         """
-        counts = Counter({gate: len(self.gates.get(gate, {})) for gate in ENTANGLERS})
-        gate, count = counts.most_common(1)[0]
-        if not count:
+        gate = max(ENTANGLERS, key=lambda name: len(self.gates.get(name, {})))
+        if gate not in self.gates:
             raise QasError(f"device {self.name} has no two-qubit gate of {', '.join(ENTANGLERS)}")
         return gate
 
@@ -136,9 +134,13 @@ class Device:
 
     @functools.cached_property
     def coupling(self) -> frozenset[tuple[int, int]]:
-        """Pairs (low, high) that carry an entangler in one direction or both."""
-        pairs = (pair for gate in ENTANGLERS for pair in self.gates.get(gate, {}))
-        return frozenset((min(pair), max(pair)) for pair in pairs)
+        """Pairs (low, high) that carry the entangler in one direction or both.
+
+        Where a device has several kinds of entanglers on different pairs, those of the others are not among them:
+        circuits that run as they stand have one kind.
+        """
+        places = self.gates[self.entangler] if not self.gates.keys().isdisjoint(ENTANGLERS) else ()
+        return frozenset((min(pair), max(pair)) for pair in places)
 
     @functools.cached_property
     def _compiled(self) -> _Compiled:

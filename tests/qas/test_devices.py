@@ -176,6 +176,22 @@ def test_what_a_patch_is_asked_for() -> None:
     assert patch_for(3, part, None) == part
 
 
+def test_a_patch_is_connected_by_one_kind_of_entangler() -> None:
+    """As on fake_cairo, whose pairs carry cx or ecr: what circuits consist of must reach all qubits."""
+    device = load_device("fake_lagos")
+    held = dict(device.gates["cx"])
+    others = {place: held.pop(place) for place in list(held) if set(place) in ({0, 1}, {5, 6})}
+    mixed = replace(device, gates={**device.gates, "cx": held, "ecr": others})
+    assert mixed.coupling == {(1, 2), (1, 3), (3, 5), (4, 5)}
+    for shape in ("best", "line", "tree"):
+        patch = mixed.patch(4, shape)
+        assert patch.native_gates[-1] == "cx" and "ecr" not in patch.gates
+        assert nx.is_connected(nx.Graph(list(patch.directions))) and set(sum(patch.directions, ())) == {0, 1, 2, 3}
+    with pytest.raises(QasError, match="no path from qubit 1 to qubit 0"):
+        patch_for(3, mixed, [0, 1, 2])
+    assert patch_for(2, mixed, [0, 1]).entangler == "ecr"
+
+
 @pytest.mark.parametrize(
     ("n_qubits", "patch", "message"),
     [
