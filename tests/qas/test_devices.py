@@ -96,6 +96,17 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
     assert found.coupling == {(0, 1)} and len(found.directions) == 2
 
 
+def test_broken_pairs_of_a_file_are_left_out_too(tmp_path: Path) -> None:
+    """A pair whose error is not told would else be one without any noise, and the best of all patches."""
+    data = load_device("fake_lagos").restricted([1, 3, 5]).to_json()
+    places = data["gates"]["cx"]["qubits"]
+    data["gates"]["cx"]["error"] = [None if place == [0, 1] else 1.0 if place == [1, 0] else 0.01 for place in places]
+    (tmp_path / "mine.json").write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match="no working gate on 1-3; left out"):
+        device = load_device(tmp_path / "mine.json")
+    assert device.coupling == {(1, 2)} and device.patch(2).physical == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,7 +114,14 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
         ({"t1": ["5 years", "1 us"]}, "text such as '120 us'"),
         ({"t2": [-1.0, 1.0]}, "of at least 0"),
         ({"readout": [[0.1, 1.5], [0, 0]]}, "between 0 and 1"),
+        ({"t1": [0, 1e-4]}, "T1 is a positive time in seconds, got 0"),
+        ({"t2": ["0 us", 1e-4]}, "T2 is a positive time"),
         ({"physical": [0, -1]}, "a qubit of a device"),
+        ({"physical": [3, 3]}, r"different numbers, got \[3, 3\]"),
+        ({"gates": {"sx": {"qubits": [[0, 1]], "error": [0.1], "duration": [0]}}}, "sx is calibrated once on 1 "),
+        ({"gates": {"cx": {"qubits": [[0]], "error": [0.1], "duration": [0]}}}, "cx is calibrated once on 2 different"),
+        ({"gates": {"cx": {"qubits": [[1, 1]], "error": [0.1], "duration": [0]}}}, r"got \[1, 1\]"),
+        ({"gates": {"x": {"qubits": [[0], [0]], "error": [0.1, 0], "duration": [0, 0]}}}, "calibrated once"),
         ({"gates": {"sx": {"qubits": [[7]], "error": [0.1], "duration": [0]}}}, "from 0 to 1"),
         ({"gates": 3}, "malformed"),
     ],
