@@ -91,8 +91,8 @@ def patch_for(n_qubits: int, device: str | os.PathLike[str] | Device, patch: str
     if patch is None or isinstance(patch, str):
         words = (patch or "best").strip()
         if not words[:1].isdigit():
-            shape, _, which = words.partition(":")
-            return choose(whole, n_qubits, *(("best", shape) if shape == "median" else (shape, which or "best")))
+            shape, _, which = ("best:median" if words == "median" else words).partition(":")
+            return choose(whole, n_qubits, shape, which or "best")
         patch = _numbers(words)
     qubits = whole.restricted(patch)
     if qubits.n_qubits != n_qubits:

@@ -222,6 +222,7 @@ def test_a_patch_is_connected_by_one_kind_of_entangler() -> None:
         (6, "line", "no line of 6"),
         (4, "round", "did you mean 'ring'"),
         (4, "line:worst", "choice of a patch"),
+        (3, "median:line", "unknown shape of a patch 'median'"),
     ],
 )
 def test_patches_that_are_none(n_qubits: int, patch: Any, message: str) -> None:
@@ -425,5 +426,8 @@ def test_devices_at_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     assert patch.name in text and "map: 0-1, 1-2" in text and "cx error" in text
     assert main(["devices", "fake_guadalupe", "--patch", "5,3", "--json"]) == 0
     assert Device.from_json(json.loads(capsys.readouterr().out)) == patch_for(2, "fake_guadalupe", "5,3")
+    for words in (["--patch", "line"], ["--qubits", "3"], ["fake_lagos", "--patch", "5,3", "--qubits", "2"]):
+        assert main(["devices", *words]) == 2  # none of them may be ignored
+        assert "error: a patch is" in capsys.readouterr().err
     assert main(["devices", "fake_guadalup"]) == 2
     assert "did you mean 'fake_guadalupe'" in capsys.readouterr().err
