@@ -18,7 +18,6 @@ from qas.mitigation.extrapolation import (
     Extrapolation,
     PolyExponential,
     Polynomial,
-    Richardson,
     intercept_weights,
     make_extrapolation,
     read_nodes,
@@ -181,10 +180,8 @@ def closed_form(fit: Extrapolation, nodes: Sequence[float]) -> tuple[np.ndarray,
         QasError: too few nodes for the fit, or a fit that is neither a polynomial nor the exponential of one.
     """
     fit.check(np.array(nodes))
-    if isinstance(fit, (Polynomial, PolyExponential)):
-        return intercept_weights(nodes, fit.degree), isinstance(fit, PolyExponential)
-    if isinstance(fit, Richardson):
-        return intercept_weights(nodes, len(nodes) - 1), False
+    if isinstance(fit, Polynomial):
+        return fit.weights(nodes), isinstance(fit, PolyExponential)
     raise QasError(f"the fit of an objective is a polynomial or the exponential of one, got {type(fit).__name__}")
 
 

@@ -87,5 +87,8 @@ def test_nodes_and_ways_by_name() -> None:
     assert make_extrapolation("poly-exponential:degree=3").least_nodes == 4
     with pytest.raises(QasError, match="takes at least 4 nodes, got 3"):
         make_extrapolation("poly-exponential:degree=3")((1, 3, 5), (1, 2, 3))
+    for degree in (-1, 0, 1.5, True):
+        with pytest.raises(QasError, match="the degree of a fit is a whole number of at least 1"):
+            Polynomial(degree=degree)
     with pytest.raises(UnknownNameError, match="exponential"):
         make_extrapolation("exponentail")
