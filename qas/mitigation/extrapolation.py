@@ -236,5 +236,9 @@ def read_nodes(given: object) -> tuple[float, ...]:
 
 def intercept_weights(nodes: Sequence[float] | np.ndarray, degree: int) -> np.ndarray:
     """What each value counts at strength 0 in a least-squares polynomial, float64, shape (n_nodes,)."""
-    powers = np.vander(np.asarray(nodes, dtype=np.float64), degree + 1, increasing=True)
+    at = np.asarray(nodes, dtype=np.float64)
+    if degree == len(at) - 1:  # Lagrange's form; least squares lose all digits from about ten nodes on
+        apart = at - at[:, None]
+        return np.divide(at, apart, out=np.ones_like(apart), where=apart != 0.0).prod(axis=1)
+    powers = np.vander(at / np.abs(at).max(), degree + 1, increasing=True)  # in this unit the powers stay comparable
     return np.linalg.pinv(powers)[0]
