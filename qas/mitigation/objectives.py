@@ -230,18 +230,20 @@ def name_of(objective: Scored) -> str:
     return OBJECTIVES.name_of(objective) or type(objective).__name__
 
 
-def spelled(objective: Any) -> str:
-    """An objective, or what `qas.registry.recorded` made of it, as the text that `make_objective` reads.
+def spelled(thing: Any) -> str:
+    """An objective or its fit, or what `qas.registry.recorded` made of it, as the text that makes it again.
 
     A matrix of readout probabilities has no short form and is left out.
     """
-    told = recorded(objective)
+    told = recorded(thing)
     if isinstance(told, str):
         return told
     settings = []
     for key, value in told.items():
         if key == "nodes":
-            value = "-".join(f"{node:g}" for node in value)
+            value = "-".join(repr(float(node)).removesuffix(".0") for node in value)
+        elif isinstance(value, dict):
+            value = spelled(value)
         if key not in ("name", "assignment"):
-            settings.append(f"{key}={value}")
+            settings.append(f"{key}={'null' if value is None else value}")
     return f"{told['name']}:{','.join(settings)}" if settings else told["name"]

@@ -27,6 +27,7 @@ from qas.mitigation.counting import (
 from qas.mitigation.extrapolation import EXTRAPOLATIONS, NODES, Extrapolation, make_extrapolation, read_nodes
 from qas.mitigation.folding import folded, folds
 from qas.mitigation.learned import Learned
+from qas.mitigation.objectives import spelled
 from qas.mitigation.symmetry import verification
 from qas.noise import NoiseModel
 from qas.problems import Problem
@@ -69,8 +70,9 @@ class Mitigation:
             parts.append("symmetry" + (f":by={'-'.join(self.symmetries)}" if self.symmetries else ""))
         if self.extrapolation is not None:
             nodes = "-".join(f"{node:g}" for node in self.nodes)
-            name = EXTRAPOLATIONS.name_of(self.extrapolation) or type(self.extrapolation).__name__
-            parts.append(f"zne:fit={name},nodes={nodes}")
+            known = EXTRAPOLATIONS.name_of(self.extrapolation) is not None
+            fit = spelled(self.extrapolation) if known else type(self.extrapolation).__name__
+            parts.append(f"zne:fit={fit},nodes={nodes}")
         return ",".join(parts)
 
 

@@ -136,6 +136,8 @@ def test_steps_are_read_from_text_and_told_back() -> None:
     assert (recipe.readout, recipe.symmetries, recipe.nodes) == (True, ("number", "z2"), (1.0, 3.0, 5.0))
     assert read_mitigation(recipe) is recipe
     assert str(recipe) == "readout,symmetry:by=number-z2,zne:fit=poly-exponential,nodes=1-3-5"
+    steep = "zne:fit=poly-exponential:degree=3,nodes=1-3-5-7"
+    assert str(read_mitigation(steep)) == steep
     own = replace(recipe, extrapolation=Linear())
     assert str(own).endswith("zne:fit=linear,nodes=1-3-5")
 
