@@ -136,7 +136,7 @@ class ZeroNoise(Readout):
 
     Args:
         nodes: strengths of the noise, 1 being the device's: a sequence, or text such as ``1-3-5``.
-        fit: a polynomial or (poly-)exponential of `qas.mitigation.EXTRAPOLATIONS`.
+        fit: a polynomial or (poly-)exponential of `qas.mitigation.EXTRAPOLATIONS`, as `make_extrapolation` takes it.
         scale: ``"channel"`` or ``"fold"``; see `qas.mitigation.scaling.scaled`.
         shots, kappa, assignment: as of `Readout`.
 
@@ -150,7 +150,7 @@ class ZeroNoise(Readout):
         self,
         *,
         nodes: str | Sequence[float] | float = (1.0, 3.0),
-        fit: str | Extrapolation = "linear",
+        fit: str | dict[str, Any] | Extrapolation = "linear",
         scale: str = "channel",
         shots: int = SHOTS,
         kappa: float = 1.0,

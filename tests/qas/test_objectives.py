@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from typing import Any
@@ -20,6 +21,7 @@ from qas.mitigation.objectives import spelled
 from qas.mitigation.sampling import groups_of
 from qas.mitigation.simulator import CompiledMitigated, Mitigated
 from qas.noise import NoiseModel, amplitude_damping, depolarizing, load_noise
+from qas.registry import recorded
 from qas.simulators import make_simulator
 from qas.simulators.dense import density_matrix
 from qas.testing.random import random_circuit, random_hamiltonian
@@ -315,10 +317,11 @@ def test_an_extrapolation_without_an_answer_becomes_a_line_and_says_so_once() ->
     ],
 )
 def test_what_an_objective_is_spelled_as_makes_it_again(objective: Any) -> None:
-    again = make_objective(spelled(objective))
-    assert spelled(again) == spelled(objective).replace(",fit=linear", "").replace(":fit=linear", "")
-    assert all(np.array_equal(one, other) for one, other in zip(again.recipe(), objective.recipe(), strict=True))
-    assert getattr(again, "nodes", None) == getattr(objective, "nodes", None)
+    for text in (spelled(objective), json.loads(json.dumps(recorded(objective)))):  # a run's folder has the latter
+        again = make_objective(text)
+        assert spelled(again) == spelled(objective).replace(",fit=linear", "").replace(":fit=linear", "")
+        assert all(np.array_equal(one, other) for one, other in zip(again.recipe(), objective.recipe(), strict=True))
+        assert getattr(again, "nodes", None) == getattr(objective, "nodes", None)
 
 
 def test_noise_to_a_fractional_power_is_checked() -> None:
