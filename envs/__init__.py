@@ -24,6 +24,7 @@ from qas.envs.curricula import (
     RandomHalting,
     load_curriculum,
 )
+from qas.envs.observations import OBSERVATIONS, Observer, list_observations
 from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CURRICULA",
     "ENV_ID",
+    "OBSERVATIONS",
     "REWARDS",
     "CircuitBuilderEnv",
     "Curriculum",
     "FixedThreshold",
     "MovingThreshold",
+    "Observer",
     "RandomHalting",
     "Transition",
+    "list_observations",
     "list_rewards",
     "load_curriculum",
     "load_reward",
