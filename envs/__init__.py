@@ -29,6 +29,7 @@ from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
+    from qas.envs.vector import CircuitBuilderVectorEnv
 
 __all__ = [
     "CURRICULA",
@@ -36,6 +37,7 @@ __all__ = [
     "OBSERVATIONS",
     "REWARDS",
     "CircuitBuilderEnv",
+    "CircuitBuilderVectorEnv",
     "Curriculum",
     "FixedThreshold",
     "MovingThreshold",
@@ -56,6 +58,10 @@ def __getattr__(name: str) -> Any:
         from qas.envs.builder import CircuitBuilderEnv
 
         return CircuitBuilderEnv
+    if name == "CircuitBuilderVectorEnv":
+        from qas.envs.vector import CircuitBuilderVectorEnv
+
+        return CircuitBuilderVectorEnv
     raise AttributeError(f"module 'qas.envs' has no attribute {name!r}")
 
 

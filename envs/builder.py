@@ -448,8 +448,12 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._running, self._training = bool(state["running"]), bool(state["training"])
         self._over, self._sweeps = not self._running, 0
         self.curriculum = curriculum
+        return self.present()
+
+    def present(self) -> tuple[Observation, dict[str, Any]]:
+        """Observation and info of the present state, without a step."""
         observation = self.observer.observe(self)
-        return observation, self._info(curriculum.threshold, evaluations=0)
+        return observation, self._info(self.curriculum.threshold, evaluations=0)
 
     # ------------------------------------------------------------------ steps
     def _advance(self, number: int, last: bool) -> Generator[Asked, Evaluation, tuple[Evaluation, int]]:
