@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
-from qas.circuits import Circuit, Gate
+from qas.circuits import Circuit
 from qas.devices import Device, native_gates_of
 from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
@@ -218,6 +218,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._effects: Effects | None = _effects(self.actions) if state_is_all else None
         self._engine = _engine_of_gains(self.evaluator)
         self._circuit = Circuit(n)
+        self._gains: Gains | None = None
+        self._paulis: np.ndarray | None = None
         self.observer = load_observer(observation, self)
         self.action_space = spaces.Discrete(len(self.actions))
         self.observation_space: spaces.Space[Observation] = self.observer.space  # type: ignore[assignment]
@@ -507,8 +509,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._look_at_state()
 
     def _look_at_state(self) -> None:
-        self._gains: Gains | None = None
-        self._paulis: np.ndarray | None = None
+        self._gains = self._paulis = None
         mask = self.actions.legal(self._last)
         if self._effects is not None:
             self._paulis = self._effects.paulis(self._effects.state(self._circuit))

@@ -121,7 +121,7 @@ Moment = Mapping[str, complex]
 
 @functools.cache
 def _moments(name: str) -> tuple[tuple[Moment, Moment], ...]:
-    """(U or G, 1 or G²) of a fixed gate or of each generator, by Pauli letters; none for a gate that may do anything."""
+    """(U or G, 1 or G²) of a fixed gate or of each generator, by Pauli letters; none where it may do anything."""
     spec = gate_spec(name)
     one = {"I" * spec.n_qubits: 1.0 + 0j}
     if spec.axis:
@@ -264,4 +264,3 @@ def costs_of(alphabet: Alphabet, noise: NoiseModel | None) -> Costs:
         found[2, token] = sum(1.0 - float(np.trace(ptm)) / len(ptm) for ptm in ptms if ptm is not None)
     found[1] /= found[1].max() or 1.0
     return Costs(*found)
-

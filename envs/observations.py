@@ -149,7 +149,7 @@ class Ahead(Observer):
 
     | key | space | meaning |
     |---|---|---|
-    | actions | Box, float32, shape (actions, len(features)) | see `features` |
+    | actions | Box, float32, shape (actions · len(features),) | a row of `features` for each action |
     | general | Box, float32, shape (len(general),) | see `general` |
 
     Gains are those of `LookAhead` at the present angles, for one more evaluation a step, on the engine that the angles
@@ -203,7 +203,7 @@ class Ahead(Observer):
         self._table[np.arange(len(actions)), len(self.own) + actions.kind] = 1.0
         self.space = spaces.Dict(
             {
-                "actions": spaces.Box(-1.0, 1.0, self._table.shape, np.float32),
+                "actions": spaces.Box(-1.0, 1.0, (self._table.size,), np.float32),
                 "general": spaces.Box(-1.0, 1.0, (len(self.general),), np.float32),
             }
         )
@@ -240,7 +240,7 @@ class Ahead(Observer):
             self._decades(most),
         )
         return {
-            "actions": np.clip(rows, -1.0, 1.0),
+            "actions": np.clip(rows, -1.0, 1.0).ravel(),
             "general": np.clip(np.array(general, dtype=np.float32), -1.0, 1.0),
         }
 

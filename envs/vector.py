@@ -28,8 +28,8 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     the compiled engines optimise, the results are those of one builder after the other.
 
     An episode that ended begins anew in the next step, whose action is ignored (`AutoresetMode.NEXT_STEP`).
-    ``reset(seed=s)`` seeds the builders with s, s + 1, …; a list gives each its own. ``reset(options={"reset_mask": …})``
-    begins those episodes only; all other options are those of a builder.
+    ``reset(seed=s)`` seeds the builders with s, s + 1, …; a list gives each its own. With the option "reset_mask", bool,
+    shape (num_envs,), only those episodes begin; all other options are those of a builder.
 
     Args:
         problem: one for all, as of `CircuitBuilderEnv`.
@@ -40,14 +40,18 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         UnknownNameError, QasError: as `CircuitBuilderEnv`; several problems.
     """
 
-    metadata = CircuitBuilderEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata = CircuitBuilderEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, problem: str | BaseProblem, num_envs: int = 1, **settings: Any) -> None:
         if not isinstance(problem, (str, BaseProblem)):
             raise QasError(f"the circuits of a vector environment are of one problem, got {type(problem).__name__}")
         self.num_envs = whole_number("num_envs", num_envs)
         first = CircuitBuilderEnv(problem, **settings)
-        rest = {"evaluator": first.evaluator, "gates": first.actions.gates, "coupling": first.actions.coupling}
+        rest: dict[str, Any] = {
+            "evaluator": first.evaluator,
+            "gates": first.actions.gates,
+            "coupling": first.actions.coupling,
+        }
         rest |= {"directions": first.actions.directions, "curriculum": first.curriculum}
         given = {k: v for k, v in settings.items() if k not in ("noise", "device", "patch", "objective", *rest)}
         self.envs = [first, *(CircuitBuilderEnv(first.problem, **given, **rest) for _ in range(self.num_envs - 1))]
@@ -73,7 +77,9 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         seeds = [seed + k for k in range(self.num_envs)] if isinstance(seed, int) else seed
         seeds = [None] * self.num_envs if seeds is None else list(seeds)
         if chosen.shape != (self.num_envs,) or chosen.dtype != bool or len(seeds) != self.num_envs:
-            raise QasError(f"there are a seed and a mask for each of {self.num_envs} circuits, got other numbers of them")
+            raise QasError(
+                f"there are a seed and a mask for each of {self.num_envs} circuits, got other numbers of them"
+            )
         found = []
         for k, env in enumerate(self.envs):
             if chosen[k]:
@@ -84,9 +90,7 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._ended[chosen] = False
         return self._observations([o for o, _ in found]), self._infos([i for _, i in found])
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step in each builder.
 
         Raises:
@@ -179,7 +183,7 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     # ------------------------------------------------------------------ what is handed out
     def _observations(self, observations: Sequence[Observation]) -> Observation:
-        empty = create_empty_array(self.single_observation_space, self.num_envs)
+        empty: Any = create_empty_array(self.single_observation_space, self.num_envs)
         return concatenate(self.single_observation_space, observations, empty)  # type: ignore[return-value]
 
     def _infos(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:

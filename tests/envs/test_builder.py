@@ -67,6 +67,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "coupled": {"noise": "ibm-ourense"},
     "halting": {"random_halting": {"successes": 5, "probability": 0.5, "low": 2, "high": 9}},
     "lag": {"order": "legacy_lag"},
+    "lookahead": {"observation": "lookahead", "optimise_every": "end"},
+    "graph": {"observation": "graph", "optimise_every": 3},
+    "device": {"spec": "h2-2", "device": "fake_marrakesh", "observation": "lookahead"},
     "one qubit": {"spec": ONE_QUBIT, "curriculum": 1e-12},
     "clifford": {"gates": ("h", "s", "cz"), "curriculum": "moving-lower-bound"},
 }
@@ -80,7 +83,7 @@ def test_gymnasium_check_env(variant: str) -> None:
     check_env(make(**VARIANTS[variant], max_gates=8))
 
 
-@pytest.mark.parametrize("variant", ["plain", "halting", "one qubit"])
+@pytest.mark.parametrize("variant", ["plain", "halting", "one qubit", "lookahead", "graph"])
 def test_stable_baselines_check_env(variant: str) -> None:
     from stable_baselines3.common.env_checker import check_env
 
@@ -157,7 +160,7 @@ def test_seeded_rollouts_are_equal(variant: str) -> None:
     assert not same(results[0], rollout(env, 60, np.random.default_rng(5)))
 
 
-@pytest.mark.parametrize("variant", ["plain", "halting", "lag"])
+@pytest.mark.parametrize("variant", ["plain", "halting", "lag", "lookahead", "graph"])
 @pytest.mark.parametrize("played", [0, 1, 13])
 def test_state_continues_identically(variant: str, played: int) -> None:
     curriculum = MovingThreshold(TFIM.exact, accept_error=3.0, ball=0.1, shift_time=11, successes_per_cut=1)
@@ -264,6 +267,54 @@ def test_the_lag_delays_the_gain_by_one_step() -> None:
         energies[order] = [info["energy"]] + [env.step(action)[4]["energy"] for action in (1, 0, 2)]
     assert energies["append_then_optimise"] == pytest.approx([2.8, 1.0, 1.0, 1.0])
     assert energies["legacy_lag"] == pytest.approx([2.8, 2.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("every", [1, 3, "end"])
+def test_angles_between_optimisations_are_the_best_for_the_new_gate(every: int | str) -> None:
+    env = make(max_gates=7, curriculum=1e-12, optimise_every=every)
+    engine, rng = Evaluator(TFIM), np.random.default_rng(5)
+    env.reset(seed=0)
+    for step in range(1, 8):
+        before, energy = env.circuit, env.energy
+        action = int(rng.choice(np.flatnonzero(env.action_masks())))
+        gain, angle = env.gains.gain[action], env.gains.angle[action]
+        info = env.step(action)[4]
+        assert info["energy"] == pytest.approx(engine.energy(info["circuit"]), abs=1e-12)
+        if step == 7 or (every != "end" and step % int(every) == 0):
+            slopes = engine.simulator.expectation_and_gradient(info["circuit"], TFIM.hamiltonian)[1]
+            assert np.abs(slopes).max(initial=0.0) < 1e-3
+            continue
+        assert info["circuit"].gates[:-1] == before.gates
+        if info["circuit"][-1].angles:
+            assert info["circuit"][-1].angles == (angle,) and info["evaluations"] == 1
+            assert info["energy"] == pytest.approx(energy - gain, abs=1e-12)
+
+
+def test_a_success_between_optimisations_is_optimised() -> None:
+    env = make(ONE_QUBIT, curriculum=0.5, optimise_every="end")
+    env.reset(seed=0)
+    _, _, terminated, _, info = env.step(1)
+    assert terminated and info["success"] and info["error"] < 1e-8 and info["evaluations"] > 3
+
+
+def test_the_threshold_is_observed_as_it_will_be_used() -> None:
+    curriculum = MovingThreshold(ONE_QUBIT.exact, accept_error=1.0, ball=0.5, shift_time=11, successes_per_cut=1)
+    env = make(ONE_QUBIT, curriculum=curriculum)
+    env.reset(seed=0)
+    env.step(1)
+    observation, _ = env.reset()
+    assert observation["threshold"] == np.float32(env.step(1)[4]["threshold"]) == np.float32(0.95)
+
+
+def test_a_graph_has_the_wires_of_the_circuit() -> None:
+    env = make(max_gates=6, observation="graph", curriculum=1e-12)
+    start = Circuit(3, [("ry", 2, 0.1), ("cx", (2, 0)), ("cx", (0, 2)), ("rx", 0, 0.3)])
+    observation, _ = env.reset(options={"circuit": start})
+    assert np.argwhere(observation["edges"]).tolist() == [[0, 1], [1, 2], [2, 3]]
+    kinds = [env.actions.gates[row[:4].argmax()] for row in observation["nodes"][:4]]
+    assert kinds == ["ry", "cx", "cx", "rx"] and not observation["nodes"][4:].any()
+    ports = observation["nodes"][1, 4:].reshape(2, 3)
+    assert ports.argmax(axis=1).tolist() == [2, 0] and ports.sum() == 2
 
 
 def test_length_limit_terminates() -> None:
@@ -452,6 +503,12 @@ def test_actions_outside_the_space() -> None:
         ({"random_halting": {"p": 0.5}}, "probability"),
         ({"random_halting": True}, "mapping"),
         ({"order": "optimise_then_append"}, "append_then_optimise"),
+        ({"observation": "lokahead"}, "lookahead"),
+        ({"observation": 3}, "Observer"),
+        ({"observation": "lookahead", "evaluator": Evaluator(TFIM, shots=9, optimizer="spsa")}, "with 9 shots"),
+        ({"optimise_every": 0}, "optimise_every"),
+        ({"optimise_every": "never"}, "optimise_every"),
+        ({"optimise_every": 2, "order": "legacy_lag"}, "every step"),
         ({"render_mode": "human"}, "rgb_array"),
         ({"evaluator": Evaluator(ONE_QUBIT)}, "one-qubit"),
         ({"evaluator": Evaluator(TFIM), "noise": "ibm-mumbai"}, "leave it out"),

@@ -77,7 +77,9 @@ def test_state_continues_identically() -> None:
         rng, seen = np.random.default_rng(seed), []
         for _ in range(steps):
             observations, rewards, terminated, _, infos = envs.step(choose(envs.action_masks(), rng))
-            seen.append([observations["circuit"].tolist(), rewards.tolist(), terminated.tolist(), list(infos["circuit"])])
+            seen.append(
+                [observations["circuit"].tolist(), rewards.tolist(), terminated.tolist(), list(infos["circuit"])]
+            )
         return seen
 
     settings: dict[str, Any] = {"max_gates": 4, "random_halting": {"low": 1, "high": 3, "successes": 1}}
