@@ -24,21 +24,27 @@ from qas.envs.curricula import (
     RandomHalting,
     load_curriculum,
 )
+from qas.envs.observations import OBSERVATIONS, Observer, list_observations
 from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
+    from qas.envs.vector import CircuitBuilderVectorEnv
 
 __all__ = [
     "CURRICULA",
     "ENV_ID",
+    "OBSERVATIONS",
     "REWARDS",
     "CircuitBuilderEnv",
+    "CircuitBuilderVectorEnv",
     "Curriculum",
     "FixedThreshold",
     "MovingThreshold",
+    "Observer",
     "RandomHalting",
     "Transition",
+    "list_observations",
     "list_rewards",
     "load_curriculum",
     "load_reward",
@@ -52,6 +58,10 @@ def __getattr__(name: str) -> Any:
         from qas.envs.builder import CircuitBuilderEnv
 
         return CircuitBuilderEnv
+    if name == "CircuitBuilderVectorEnv":
+        from qas.envs.vector import CircuitBuilderVectorEnv
+
+        return CircuitBuilderVectorEnv
     raise AttributeError(f"module 'qas.envs' has no attribute {name!r}")
 
 

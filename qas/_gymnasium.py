@@ -16,7 +16,11 @@ def register() -> None:
     import gymnasium
 
     if ENV_ID not in gymnasium.registry:
-        gymnasium.register(id=ENV_ID, entry_point="qas.envs.builder:CircuitBuilderEnv")
+        gymnasium.register(
+            id=ENV_ID,
+            entry_point="qas.envs.builder:CircuitBuilderEnv",
+            vector_entry_point="qas.envs.vector:CircuitBuilderVectorEnv",
+        )
 
 
 def register_when_loaded() -> None:
