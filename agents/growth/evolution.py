@@ -20,7 +20,7 @@ from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import SEARCH_GATES, gate_spec
-from qas.meter import Meter
+from qas.meter import Budget, Meter, SearchEnded
 from qas.problems import BaseProblem, Problem
 from qas.registry import settings_of
 from qas.simulators.workers import worker_count
@@ -182,12 +182,21 @@ class EvolutionAgent(Agent):
             return None
         agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
-        inner = Meter(quiet, meter.budget, _Unrecorded(search.problem), spent=meter.spent)
+        inner = Meter(quiet, self._share(meter.budget), _Unrecorded(search.problem), spent=meter.spent)
         own = search.alphabet
         # In a device's own gates two pulses and three angles are one rotation, and searches go half as fast.
         ideal = own if own.native is None else Alphabet(own.n_qubits, SEARCH_GATES, own.coupling, connected=False)
         agent.prepare(Inner(search.problem, ideal, search.max_gates, search.seed, inner, search.record, outer=self))
         return agent
+
+    def _share(self, budget: Budget | None) -> Budget | None:
+        """The part of a budget that is spent without noise."""
+        if budget is None:
+            return None
+        counts = {name: getattr(budget, name) for name in ("evaluations", "steps")}
+        parts = {name: max(1, int(self.noise_free * n)) for name, n in counts.items() if n is not None}
+        seconds = None if budget.seconds is None else self.noise_free * budget.seconds
+        return Budget(seconds=seconds, **parts)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -220,10 +229,12 @@ class EvolutionAgent(Agent):
 
     def _rehearse(self, other: EvolutionAgent) -> None:
         """A step without noise; when it is time, what leads there is trained under the noise."""
-        if self.meter.fraction < self.noise_free:
+        try:
             other.step()
             self.search.record.note = f"without noise, {len(other.cells)} sizes"
             return
+        except SearchEnded:
+            self.meter.left()  # that of the whole search goes on
         self._seed()
         for circuit in other.leaders():
             self.welcome(self.meter.evaluate(self.search.simplify(circuit), self.rng, exact_start=True, tidy=True))
