@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Curvature, Guide, Study, edited
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
+from qas.guidance import Curvature, Guide, Study, edited
 from qas.problems import BaseProblem, Problem
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
