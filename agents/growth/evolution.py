@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
@@ -94,6 +95,8 @@ class EvolutionAgent(Agent):
             have no slope.
         small: how far a guided search favours parents with few two-qubit gates: those with k of them by
             (k + 2)^-small. 0: all alike, which goes fastest to low errors; 1: more is tried of the small ones.
+        start: a circuit that joins the first ones, its angles optimised from those it has: a run folder, an OpenQASM
+            file, or gates as `Circuit.to_list` gives them.
     """
 
     name: ClassVar[str] = "evolution"
@@ -107,6 +110,7 @@ class EvolutionAgent(Agent):
         guided: bool = True,
         blind: float = 0.2,
         small: float = 0.0,
+        start: str | list[Any] | None = None,
     ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= small <= 4:
@@ -116,6 +120,11 @@ class EvolutionAgent(Agent):
         if not 0 <= blind <= 1:
             raise QasError(f"blind is a share between 0 and 1, got {blind}")
         self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
+        self.start = start
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return starts.kept(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Room for deep circuits: the front's short ones do not suffer from it."""
@@ -129,6 +138,7 @@ class EvolutionAgent(Agent):
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
         self._trying: deque[_Child] = deque()
         """Children whose results are to come."""
+        self.first = None if self.start is None else starts.start_circuit(self.start, search)
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -167,8 +177,10 @@ class EvolutionAgent(Agent):
         return [m.circuit for two in sorted(self.cells) for m in self.cells[two] if m.error <= error]
 
     def _seed(self) -> None:
-        """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
+        """What the caller gave, the empty circuit, and one layer of every one-qubit gate: the best product state."""
         n = self.search.problem.n_qubits
+        if self.first is not None:
+            self._offer(self.first, exact_start=True)
         self._offer(Circuit(n))
         layer = [self._gate(a) for a in self._one]
         for _ in range(3):
@@ -313,8 +325,8 @@ class EvolutionAgent(Agent):
         rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
         return members[rank]
 
-    def _offer(self, circuit: Circuit) -> _Member | None:
-        found = self.meter.evaluate(circuit, self.rng, tidy=True)
+    def _offer(self, circuit: Circuit, *, exact_start: bool = False) -> _Member | None:
+        found = self.meter.evaluate(circuit, self.rng, exact_start=exact_start, tidy=True)
         member = self._member(found)
         improved = self._insert(member)
         if improved:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ class TrainedPolicy:
     """of the environment that it was trained in: candidates, edits, evaluations of each"""
     training: dict[str, Any] = field(default_factory=dict)
     """how it was trained: seed, seconds, examples, …"""
-    starts: dict[str, Any] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
     """circuits of the training problems, JSON-able; see `qas.agents.rl.starts.Starts`"""
 
     def __repr__(self) -> str:
@@ -256,11 +256,6 @@ def _check_features(about: Mapping[str, Any], path: Path) -> None:
             f"a policy reads the features of version {FEATURE_VERSION}, got one of version {version}: train it again "
             f"(qas policy train {about.get('family') or 'FAMILY'} --out {path.name})"
         )
-
-
-def untrained_scores(candidates: np.ndarray, features: Sequence[str]) -> np.ndarray:
-    """Scores of the control that has learned nothing: the closed-form gain of each row, float64, shape (K,)."""
-    return candidates[:, list(features).index("gain")].astype(np.float64)
 
 
 def entropy_of(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
