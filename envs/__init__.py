@@ -1,6 +1,6 @@
-"""Architecture search as a Gymnasium game: one action appends one gate.
+"""Architecture search as a Gymnasium game: one action appends one gate, or edits the circuit anywhere.
 
-``import qas`` registers ``qas/CircuitBuilder-v0``::
+``import qas`` registers ``qas/CircuitBuilder-v0`` and ``qas/CircuitEditor-v0``::
 
     import gymnasium
     import qas
@@ -13,9 +13,10 @@ import at all.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from qas._gymnasium import ENV_ID, register
+from qas._gymnasium import EDITOR_ID, ENV_ID, register
 from qas.envs.curricula import (
     CURRICULA,
     Curriculum,
@@ -24,34 +25,44 @@ from qas.envs.curricula import (
     RandomHalting,
     load_curriculum,
 )
+from qas.envs.families import FAMILIES, Family, Instance, list_families, load_family
 from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
+    from qas.envs.editor import CircuitEditorEnv
 
 __all__ = [
     "CURRICULA",
+    "EDITOR_ID",
     "ENV_ID",
+    "FAMILIES",
     "REWARDS",
     "CircuitBuilderEnv",
+    "CircuitEditorEnv",
     "Curriculum",
+    "Family",
     "FixedThreshold",
+    "Instance",
     "MovingThreshold",
     "RandomHalting",
     "Transition",
+    "list_families",
     "list_rewards",
     "load_curriculum",
+    "load_family",
     "load_reward",
     "register",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The environment brings the compiled simulators with it; registering alone should stay cheap.
-    if name == "CircuitBuilderEnv":
-        from qas.envs.builder import CircuitBuilderEnv
+_ENVIRONMENTS = {"CircuitBuilderEnv": "qas.envs.builder", "CircuitEditorEnv": "qas.envs.editor"}
 
-        return CircuitBuilderEnv
+
+def __getattr__(name: str) -> Any:
+    # The environments bring the compiled simulators with them; registering alone should stay cheap.
+    if name in _ENVIRONMENTS:
+        return getattr(importlib.import_module(_ENVIRONMENTS[name]), name)
     raise AttributeError(f"module 'qas.envs' has no attribute {name!r}")
 
 

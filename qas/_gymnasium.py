@@ -1,4 +1,4 @@
-"""Make `gymnasium.make("qas/CircuitBuilder-v0")` work after a plain ``import qas``."""
+"""Make `gymnasium.make("qas/CircuitBuilder-v0")` and its like work after a plain ``import qas``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from types import ModuleType
 from typing import Any
 
 ENV_ID = "qas/CircuitBuilder-v0"
+EDITOR_ID = "qas/CircuitEditor-v0"
 
 
 def register() -> None:
-    """Register the environment with Gymnasium; further calls do nothing."""
+    """Register the environments with Gymnasium; further calls do nothing."""
     import gymnasium
 
     if ENV_ID not in gymnasium.registry:
         gymnasium.register(id=ENV_ID, entry_point="qas.envs.builder:CircuitBuilderEnv")
+    if EDITOR_ID not in gymnasium.registry:
+        gymnasium.register(id=EDITOR_ID, entry_point="qas.envs.editor:CircuitEditorEnv")
 
 
 def register_when_loaded() -> None:
