@@ -354,6 +354,21 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         """What may be done next."""
         return self._table
 
+    def foreseen(self, action: int) -> tuple[Draft, int]:
+        """The circuit that an action leads to and the evaluations that this takes; nothing is changed.
+
+        Raises:
+            QasError: the row holds no edit that leads to a circuit.
+        """
+        edit = self._table.edits[action]
+        if edit is None or edit.kind == "stop":
+            raise QasError(f"an edit leads to a circuit, got action {action}, which stops")
+        before = self.np_random.bit_generator.state
+        try:
+            return self._done(edit)
+        finally:
+            self.np_random.bit_generator.state = before
+
     def action_masks(self) -> np.ndarray:
         """Which actions are edits, bool, shape (candidates,); the name that sb3-contrib asks for."""
         return self._table.mask

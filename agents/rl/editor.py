@@ -10,20 +10,17 @@ import torch
 
 from qas.agents import starts
 from qas.agents.base import Agent, Search, restore_rng, rng_state
+from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.policy import TrainedPolicy, chosen, load_policy, untrained
 from qas.agents.rl.starts import Starts
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
-from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv, Observation
 from qas.errors import QasError
 from qas.problems import BaseProblem, Problem
 
 _OF_THE_EDITOR = ("reference", "empty")
 _OF_THE_POLICY = ("nearest", "predicted")
-_ELSE = {"optimise": 1e-6, "stop": 1e-7}
-"""What edits that bring no gates are worth to the untrained control, share of the problem's scale."""
-_LEAST = 1e-9
 _AGAIN = 0.5
 """Share of the later episodes that begin with a circuit of the front."""
 
@@ -194,17 +191,3 @@ class EditorAgent(Agent):
             observation, info = self.env.set_state(state["env"])
             self.mask = info["action_mask"]
             self.observation = observation if state["playing"] else None
-
-
-def closed_form_scores(candidates: np.ndarray) -> np.ndarray:
-    """Scores of the control that has learned nothing, float64, shape (K,): log of the gain for each two-qubit gate.
-
-    Args:
-        candidates: a table, shape (K, len(FEATURES)).
-    """
-    columns = {name: candidates[:, k].astype(np.float64) for k, name in enumerate(FEATURES)}
-    inserts = columns["rotation"] + columns["entangler"] + columns["excitation"] > 0
-    worth = np.where(inserts, columns["gain"] / np.maximum(1.0, 4 * columns["two_qubit_gates"]), 0.0)
-    for kind, value in _ELSE.items():
-        worth = np.where(columns[kind] > 0, value, worth)
-    return np.log(np.maximum(worth, _LEAST))

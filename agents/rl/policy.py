@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -256,11 +255,3 @@ def _check_features(about: Mapping[str, Any], path: Path) -> None:
             f"a policy reads the features of version {FEATURE_VERSION}, got one of version {version}: train it again "
             f"(qas policy train {about.get('family') or 'FAMILY'} --out {path.name})"
         )
-
-
-def entropy_of(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean entropy of masked softmaxes over the logarithm of the legal rows; 1 is uniform."""
-    logits = scores.masked_fill(~mask, -math.inf)
-    log_p = logits.log_softmax(-1)
-    entropy = -(log_p.exp() * log_p.masked_fill(~mask, 0.0)).sum(-1)
-    return (entropy / mask.sum(-1).clamp(min=2).float().log()).mean()
