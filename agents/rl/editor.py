@@ -21,6 +21,10 @@ from qas.problems import BaseProblem, Problem
 
 _OF_THE_EDITOR = ("reference", "empty")
 _OF_THE_POLICY = ("nearest", "predicted")
+_EDITS_EACH = 12
+"""Edits of an episode for each qubit."""
+_MOST_EACH = 12
+"""Two-qubit gates for each qubit, for what was not trained with fewer."""
 _AGAIN = 0.5
 """Share of the later episodes that begin with a circuit of the front."""
 
@@ -40,8 +44,9 @@ class EditorAgent(Agent):
             the most similar training problem), "predicted" (that of all training problems, its angles interpolated), or
             a run folder, an OpenQASM file, or gates as `Circuit.to_list` gives them.
         candidates: rows of the table of edits; None: as the policy was trained, else 32.
-        max_edits: edits of an episode; None likewise, else 40.
-        evaluations_each: most evaluations of an edit; None likewise, else 30.
+        max_edits: edits of an episode; None: 12 for each qubit.
+        evaluations_each: most evaluations of an edit; None: as the policy was trained, else 6, as few are needed where
+            an optimisation begins with what the last one knew of the curvature.
     """
 
     name: ClassVar[str] = "editor"
@@ -79,17 +84,15 @@ class EditorAgent(Agent):
         self.rng = search.rng(1)
         self.trained = self._trained()
         trained = {} if self.trained is None else self.trained.settings
-        settings = {
-            name: getattr(self, name) or trained.get(name, usual)
-            for name, usual in (("candidates", 32), ("max_edits", 40), ("evaluations_each", 30))
-        }
+        usual = {"candidates": 32, "max_edits": _EDITS_EACH * search.problem.n_qubits, "evaluations_each": 6}
+        settings = {name: getattr(self, name) or (usual | trained)[name] for name in usual}
         self.env = CircuitEditorEnv(
             search.problem,
             gates=search.alphabet.gates,
             coupling=search.alphabet.coupling,
             directions=search.alphabet.directions,
             max_gates=search.max_gates,
-            max_two_qubit_gates=max(1, search.max_gates),
+            max_two_qubit_gates=None if trained else _MOST_EACH * search.problem.n_qubits,
             start=self.start if isinstance(self.start, str) and self.start in _OF_THE_EDITOR else "reference",
             evaluator=search.meter,
             **settings,

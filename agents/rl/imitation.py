@@ -15,11 +15,11 @@ from qas.agents.rl.policy import CandidatePolicy, chosen
 from qas.envs.candidates import FEATURES
 from qas.envs.editor import DECADES, CircuitEditorEnv
 
-PER_GATE = 0.02
+PER_GATE = 0.005
 """Powers of ten of the error that a two-qubit gate has to win."""
-_SHARPNESS = 0.05
+_SHARPNESS = 0.02
 """Temperature of the teacher's choice, powers of ten."""
-_PROMISE = 1e-3
+_PROMISE = 3e-3
 """What a power of e of the closed-form gain counts beside a power of ten of the error: where nothing is won at once."""
 _WEARY = 0.05
 """What an edit loses each time that it was tried without success, powers of ten."""
@@ -59,7 +59,8 @@ def worths(env: CircuitEditorEnv) -> np.ndarray:
     """What each legal edit is worth in the end, powers of ten of the error, float64, shape (K,); -inf elsewhere.
 
     All are done and their angles optimised. What an edit wins of the error's logarithm, less `PER_GATE` for each
-    two-qubit gate more, counts for as many evaluations as an edit usually takes; stopping is worth nothing.
+    two-qubit gate more, counts for as many evaluations as an edit usually takes; stopping is worth nothing, and taking
+    an edit back is what the teacher need not do.
     """
     floor = env.gap * 10**-DECADES
     here = math.log10(max(env.problem.error(env.energy), floor))
@@ -72,6 +73,9 @@ def worths(env: CircuitEditorEnv) -> np.ndarray:
             continue
         if edit.kind == "stop":
             found[row] = 0.0
+            continue
+        if edit.kind == "undo":
+            found[row] = -1.0
             continue
         after, spent = env.foreseen(row)
         won = here - math.log10(max(env.problem.error(after.energy), floor))

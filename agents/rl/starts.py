@@ -8,7 +8,7 @@ angles; so problems are compared in the best such frame.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -268,28 +268,26 @@ def made(
     """
     known: list[Known] = []
     for n in sorted({problem.n_qubits for problem in problems}):
-        alike = [problem for problem in problems if problem.n_qubits == n]
-        known += _spread(alike, evaluations, seed, lambda k: on_progress and on_progress(len(known) + k, len(problems)))
+        for each in _spread([problem for problem in problems if problem.n_qubits == n], evaluations, seed):
+            known.append(each)
+            if on_progress is not None:
+                on_progress(len(known), len(problems))
     return Starts(known)
 
 
-def _spread(problems: list[Problem], evaluations: int, seed: int, told: Callable[[int], Any]) -> list[Known]:
+def _spread(problems: list[Problem], evaluations: int, seed: int) -> Iterator[Known]:
+    """Problems of one size, each as soon as it has its circuits."""
     n = problems[0].n_qubits
     left = {k: dict(problem.hamiltonian.terms) for k, problem in enumerate(problems)}
     first = _central(list(left.values()), n)
     terms = left.pop(first)
-    circuits, errors = _searched(problems[first], evaluations, seed)
-    found = [Known(n, terms, circuits, errors)]
-    places = [first]
-    told(1)
-    while left and circuits:
-        pairs = [(_nearby(each, terms), k, source) for k, terms in left.items() for source, each in enumerate(found)]
+    found = [Known(n, terms, *_searched(problems[first], evaluations, seed))]
+    yield found[0]
+    while left:
+        pairs = [(_nearby(each, terms), k, each) for k, terms in left.items() for each in found]
         (_, frame), k, source = min(pairs, key=lambda pair: pair[0][0])
-        moved = framed_terms(left.pop(k), frame)
-        found.append(_taken_over(problems[k], found[source], moved, frame, seed))
-        places.append(k)
-        told(len(found))
-    return [found[places.index(k)] for k in sorted(places)]
+        found.append(_taken_over(problems[k], source, framed_terms(left.pop(k), frame), frame, seed))
+        yield found[-1]
 
 
 def _nearby(known: Known, terms: dict[str, float]) -> tuple[float, int]:

@@ -21,8 +21,10 @@ from qas.envs.families import Family, Instance, load_family
 from qas.problems import Problem
 
 STAGES = ("starts", "imitation", "playing")
-SETTINGS: dict[str, Any] = {"candidates": 32, "max_edits": 40, "evaluations_each": 3}
+SETTINGS: dict[str, Any] = {"candidates": 32, "evaluations_each": 3}
 """Of the environment that policies are trained in: short optimisations, which later edits make up for."""
+_EDITS = 40
+"""Edits of an episode of training."""
 
 _STARTS_EVALUATIONS = 4_000
 """Of the search for the circuits of each size."""
@@ -102,7 +104,7 @@ class _Stages:
     ) -> None:
         self.trained, self.clock, self.seed, self.told = trained, clock, seed, told
         self.policy = trained.policy
-        self.env = CircuitEditorEnv(family=family, **trained.settings)
+        self.env = CircuitEditorEnv(family=family, max_edits=_EDITS, **trained.settings)
         rng = np.random.default_rng([seed, 3])
         self.judges = [family.draw(rng) for _ in range(_JUDGED)]
 
