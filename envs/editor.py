@@ -133,10 +133,11 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
 
     | key | space | meaning |
     |---|---|---|
-    | candidates | Box, float32, shape (candidates, len(FEATURES)) | an edit each row; see `qas.envs.candidates` |
+    | candidates | Box, float32, shape (candidates * len(FEATURES),) | the table, row by row; see `qas.envs.candidates` |
     | general | Box, float32, shape (len(GENERAL),) | the circuit as a whole |
 
-    All numbers are dimensionless, so that a policy carries over between problems and sizes; none knows the exact
+    `obs["candidates"].reshape(-1, len(FEATURES))` has an edit each row; it is flat because learners expect vectors or
+    images. All numbers are dimensionless, so that a policy carries over between problems and sizes; none knows the exact
     energy. The same problem with its qubits in another order has the same rows in another order.
 
     ## Rewards
@@ -251,7 +252,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         self._turn = 0
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
             {
-                "candidates": spaces.Box(-BOUND, BOUND, (self.candidates, len(FEATURES)), np.float32),
+                "candidates": spaces.Box(-BOUND, BOUND, (self.candidates * len(FEATURES),), np.float32),
                 "general": spaces.Box(-BOUND, BOUND, (len(GENERAL),), np.float32),
             }
         )
@@ -547,7 +548,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
 
     # ------------------------------------------------------------------ what is handed out
     def _observation(self) -> Observation:
-        return {"candidates": self._table.features.copy(), "general": self._general.copy()}
+        return {"candidates": self._table.features.flatten(), "general": self._general.copy()}
 
     def _overall(self) -> np.ndarray:
         """`GENERAL`, float32."""
