@@ -30,7 +30,7 @@ from qas.vqe import CircuitEvaluator, Evaluation, Evaluator
 Observation = dict[str, np.ndarray]
 
 DECADES = 4.0
-"""Powers of ten below the product state's error down to which the front counts."""
+"""Powers of ten below the best basis state's error down to which the front counts."""
 PARTS = ("train", "test")
 STARTS = ("reference", "empty")
 
@@ -58,7 +58,7 @@ class Edited(NamedTuple):
     """after the edit, problem's unit"""
     previous_energy: float
     gap: float
-    """error of the best product state, problem's unit; positive"""
+    """error of the best basis state, problem's unit; see `gap_of`"""
     area: float
     """under the front after the edit; see `Front.area`"""
     previous_area: float
@@ -75,7 +75,7 @@ def front_progress(step: Edited) -> float:
 
 
 def energy_won(step: Edited) -> float:
-    """The energy won, as a share of the product state's error, clipped to [-1, 1]."""
+    """The energy won, as a share of the best basis state's error, clipped to [-1, 1]."""
     return max(-1.0, min(1.0, (step.previous_energy - step.energy) / step.gap))
 
 
@@ -87,7 +87,7 @@ class Front:
     """The best circuit of each number of two-qubit gates, and the area under their log errors.
 
     Args:
-        gap: error of the best product state, problem's unit.
+        gap: error at which it begins, problem's unit; see `gap_of`.
         most: two-qubit gates that count.
     """
 
@@ -133,16 +133,17 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
 
     | key | space | meaning |
     |---|---|---|
-    | candidates | Box, float32, shape (candidates, len(FEATURES)) | an edit each row; see `qas.envs.candidates` |
+    | candidates | Box, float32, shape (candidates * features,) | the table, row by row; see `qas.envs.candidates` |
     | general | Box, float32, shape (len(GENERAL),) | the circuit as a whole |
 
-    All numbers are dimensionless, so that a policy carries over between problems and sizes; none knows the exact
-    energy. The same problem with its qubits in another order has the same rows in another order.
+    `obs["candidates"].reshape(-1, len(FEATURES))` has an edit each row; it is flat because learners expect vectors or
+    images. All numbers are dimensionless, so that a policy carries over between problems and sizes; none knows the
+    exact energy. The same problem with its qubits in another order has the same rows in another order.
 
     ## Rewards
 
     "front": what the front of the episode's circuits, log error against two-qubit gates, gains in area (`Front.area`);
-    what an episode earns adds up to at most 1. "energy": the energy won, as a share of the product state's error,
+    what an episode earns adds up to at most 1. "energy": the energy won, as a share of the best basis state's error,
     clipped to [-1, 1]. Or a function of `Edited`.
 
     ## Starting State
@@ -251,7 +252,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         self._turn = 0
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
             {
-                "candidates": spaces.Box(-BOUND, BOUND, (self.candidates, len(FEATURES)), np.float32),
+                "candidates": spaces.Box(-BOUND, BOUND, (self.candidates * len(FEATURES),), np.float32),
                 "general": spaces.Box(-BOUND, BOUND, (len(GENERAL),), np.float32),
             }
         )
@@ -562,7 +563,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
 
     # ------------------------------------------------------------------ what is handed out
     def _observation(self) -> Observation:
-        return {"candidates": self._table.features.copy(), "general": self._general.copy()}
+        return {"candidates": self._table.features.flatten(), "general": self._general.copy()}
 
     def _overall(self) -> np.ndarray:
         """`GENERAL`, float32."""
@@ -656,12 +657,9 @@ def bench_of(
 
 
 def gap_of(problem: Problem) -> float:
-    """What errors are measured by in rewards: that of the best product state, of a basis state, or the spread."""
-    least = 1e-9 * max(problem.spread, 1e-300)
-    for energy in (problem.product_state, problem.basis_state):
-        if problem.error(energy) > least:
-            return problem.error(energy)
-    return problem.spread / 2 or 1.0
+    """What errors are measured by in rewards: that of the best basis state, or half the spread where that is exact."""
+    gap = problem.error(problem.basis_state)
+    return gap if gap > 1e-9 * problem.spread else problem.spread / 2 or 1.0
 
 
 def _draft_to_json(draft: Draft) -> dict[str, Any]:

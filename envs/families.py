@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qas.checks import shortened
-from qas.devices import Device
 from qas.errors import QasError
 from qas.problems import BaseProblem, load_problem
+from qas.problems.curves import SHIPPED, Curve
 from qas.registry import Registry
+
+if TYPE_CHECKING:
+    from qas.devices import Device
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Instance:
     def name(self) -> str:
         """The problem's name, and the device's behind an ``@``."""
         problem = self.problem if isinstance(self.problem, str) else self.problem.name
-        device = self.device.name if isinstance(self.device, Device) else self.device
+        device = getattr(self.device, "name", self.device)
         return problem if device is None else f"{problem}@{device}"
 
     def load(self) -> BaseProblem:
@@ -73,26 +76,46 @@ class Family:
 
 
 _SEEDS = 100
-"""Seeds below this are for tests."""
+"""Random instances with seeds below this are for tests."""
 
 
-def _spins(shape: str, about: str) -> Family:
-    def names(sizes: Sequence[int], seeds: range) -> tuple[Instance, ...]:
-        return tuple(Instance(f"xxz-{shape}-{n}-{seed}") for n in sizes for seed in seeds)
+def _spins(shape: str) -> Family:
+    name = f"xxz-{shape}"
+
+    def members(sizes: Sequence[int], seeds: range) -> tuple[Instance, ...]:
+        return tuple(Instance(f"{name}-{n}-{seed}") for n in sizes for seed in seeds)
 
     def drawn(rng: np.random.Generator) -> Instance:
-        return Instance(f"xxz-{shape}-{rng.integers(4, 7)}-{rng.integers(_SEEDS, 2**31)}")
+        return Instance(f"{name}-{rng.integers(4, 7)}-{rng.integers(_SEEDS, 2**31)}")
 
-    train = names((4, 5, 6), range(_SEEDS, _SEEDS + 4))
-    return Family(f"xxz-{shape}", about, train, names((6, 8, 10), range(4)), drawn)
+    about = f"random-field XXZ, {shape}s of 4 to 6 sites; tested on other fields of 6, 8 and 10"
+    train = members((4, 5, 6), range(_SEEDS, _SEEDS + 4))
+    return Family(name, about, train, members((6, 8, 10), range(4)), drawn)
 
 
-FAMILIES = Registry("families", "family", {})
+def _curve(curve: Curve) -> Family:
+    train, test = (tuple(map(Instance, names)) for names in (curve.train, curve.test))
+    return Family(curve.word, f"{curve.name} over its bond length; tested between and beyond", train, test)
+
+
+_DEVICES = ("fake_montreal", "fake_brisbane", "fake_fez", "fake_torino")
+"""Of different entanglers and generations; the last one is left out."""
+
+
+def _devices(problem: str) -> Family:
+    *train, test = (Instance(problem, device, "zne") for device in _DEVICES)
+    about = f"{problem} with the noise of {', '.join(_DEVICES[:-1])}, extrapolated to none; tested on {_DEVICES[-1]}"
+    return Family(f"{problem}-devices", about, tuple(train), (test,))
+
+
+FAMILIES = Registry(
+    "families",
+    "family",
+    {f"xxz-{shape}": _spins(shape) for shape in ("ring", "chain", "graph")}
+    | {curve.word: _curve(curve) for curve in SHIPPED.values()}
+    | {"lih-4-devices": _devices("lih-4")},
+)
 """Name -> `Family`."""
-for _shape, _about in (("ring", "rings"), ("chain", "open chains"), ("graph", "random graphs")):
-    FAMILIES.register(
-        f"xxz-{_shape}", _spins(_shape, f"random-field XXZ on {_about}: 4 to 6 sites to train on, 6, 8 and 10 to test")
-    )
 
 
 def list_families() -> dict[str, str]:
