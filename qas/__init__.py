@@ -28,9 +28,11 @@ _EXPORTS = {
     "evaluate": "qas.evaluation",
     "list_agents": "qas.agents",
     "list_devices": "qas.devices",
+    "list_families": "qas.envs",
     "list_noise": "qas.noise",
     "list_problems": "qas.problems",
     "load_device": "qas.devices",
+    "load_family": "qas.envs",
     "load_noise": "qas.noise",
     "load_problem": "qas.problems",
     "load_run": "qas.runs",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from qas.agents import list_agents, search
     from qas.circuits import Circuit, Gate
     from qas.devices import Device, list_devices, load_device
+    from qas.envs import list_families, load_family
     from qas.errors import QasError
     from qas.evaluation import evaluate
     from qas.hamiltonians import Hamiltonian

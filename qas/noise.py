@@ -385,7 +385,7 @@ class NoiseModel:
         for gate, default in everywhere.items():
             places = {place for rule in self.rules if gate in rule.gates for place in rule.qubits or default}
             held = [place for place in places if self.n_qubits is None or max(place) < self.n_qubits]
-            losses = [_infidelity(self.channel(gate, place)) for place in held]
+            losses = [infidelity(self.channel(gate, place)) for place in held]
             lines.append(f"  {gate}: {_range(losses)} average gate infidelity" if losses else f"  {gate}: no noise")
         flips = np.array([*self.readout.values()])
         lines.append(f"  readout: {_range(flips.ravel())} flipped" if len(flips) else "  readout: no flips")
@@ -494,7 +494,7 @@ def _place(qubits: Any) -> tuple[int, ...]:
     return tuple(whole_number("a qubit with noise", q, 0) for q in qubits)
 
 
-def _infidelity(ptm: np.ndarray | None) -> float:
+def infidelity(ptm: np.ndarray | None) -> float:
     """1 - average gate fidelity of a channel (Nielsen, Phys. Lett. A 303, 249, 2002)."""
     if ptm is None:
         return 0.0

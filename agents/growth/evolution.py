@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.growth.frames import Inner
-from qas.agents.growth.guidance import Curvature, Guide, Study, edited
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import SEARCH_GATES, gate_spec
+from qas.guidance import Curvature, Guide, Study, edited
 from qas.meter import Budget, Meter, SearchEnded
 from qas.problems import BaseProblem, Problem
 from qas.registry import settings_of
@@ -121,7 +122,10 @@ class EvolutionAgent(Agent):
             (k + 2)^-small. 0: all alike, which goes fastest to low errors; 1: more is tried of the small ones.
         layers: most layers of rotations and entanglers, of random angles, that the population begins with beside a
             product state. None: 4; for a molecule without a coupling 0, as slopes lead on from its reference state.
-        noise_free: share of the budget that a search for exact energies under noise spends without it first.
+        noise_free: share of the budget that a search for exact energies under noise spends without it first; nothing
+            where it has a start.
+        start: a circuit that joins the first ones, its angles optimised from those it has: a run folder, an OpenQASM
+            file, or gates as `Circuit.to_list` gives them.
     """
 
     name: ClassVar[str] = "evolution"
@@ -137,6 +141,7 @@ class EvolutionAgent(Agent):
         small: float = 0.0,
         layers: int | None = None,
         noise_free: float = 0.5,
+        start: str | list[Any] | None = None,
     ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= small <= 4:
@@ -150,6 +155,11 @@ class EvolutionAgent(Agent):
         self.layers = None if layers is None else whole_number("layers", layers, 0)
         self.noise_free = float(noise_free)
         self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
+        self.start = start
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return starts.kept(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Room for deep circuits: the front's short ones do not suffer from it."""
@@ -163,6 +173,7 @@ class EvolutionAgent(Agent):
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
         self._trying: deque[_Child] = deque()
         """Children whose results are to come."""
+        self.first = None if self.start is None else starts.start_circuit(self.start, search)
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -178,7 +189,8 @@ class EvolutionAgent(Agent):
 
     def _rehearsal(self) -> EvolutionAgent | None:
         search, meter = self.search, self.meter
-        if not self.noise_free or search.noise is None or meter.shots is not None or not search.problem.simulated:
+        noisy = search.noise is not None and meter.shots is None and search.problem.simulated
+        if not noisy or not self.noise_free or self.start is not None:
             return None
         agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
@@ -245,8 +257,10 @@ class EvolutionAgent(Agent):
         return [self.cells[cell][0].circuit for cell in self._leading()]
 
     def _seed(self) -> None:
-        """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
+        """What the caller gave, the empty circuit, and one layer of every one-qubit gate: the best product state."""
         n = self.search.problem.n_qubits
+        if self.first is not None:
+            self._offer(self.first, exact_start=True)
         self._offer(Circuit(n))
         layer = [self._gate(a) for a in self._one]
         for _ in range(3):
@@ -411,8 +425,8 @@ class EvolutionAgent(Agent):
                 lowest = best
         return leading
 
-    def _offer(self, circuit: Circuit) -> _Member | None:
-        found = self.meter.evaluate(circuit, self.rng, tidy=True)
+    def _offer(self, circuit: Circuit, *, exact_start: bool = False) -> _Member | None:
+        found = self.meter.evaluate(circuit, self.rng, exact_start=exact_start, tidy=True)
         member = self._member(found)
         improved = self._insert(member)
         if improved:

@@ -10,10 +10,10 @@ import pytest
 
 import qas
 from qas.agents.base import Agent, Search
-from qas.agents.growth.guidance import edited, pauli_insertions, pulse_costs
 from qas.agents.launch import resume
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit
+from qas.guidance import edited, pauli_insertions, pulse_costs
 from qas.native import middles, native, remaining, simplified, tidied, with_rz
 from qas.noise import NoiseModel, depolarizing
 from qas.simulators.dense import dense_expectation
