@@ -67,6 +67,18 @@ def test_shipped_devices_are_what_qiskit_has(name: str) -> None:
     assert replace(theirs, source=ours.source) == ours
 
 
+@pytest.mark.ibm
+def test_both_flips_of_a_readout_are_read() -> None:
+    """A target of IBM has their mean only; the properties of the backend have both."""
+    from qiskit_ibm_runtime.fake_provider import FakeLagosV2
+
+    backend = FakeLagosV2()
+    for qubit, (p01, p10) in enumerate(Device.from_backend(backend).readout):
+        told = backend.properties().qubit_property(qubit)
+        assert (p01, p10) == (told["prob_meas1_prep0"][0], told["prob_meas0_prep1"][0]) and p01 != p10
+        assert (p01 + p10) / 2 == pytest.approx(backend.target["measure"][(qubit,)].error)
+
+
 def test_a_part_keeps_the_numbers_of_the_device() -> None:
     device = load_device("fake_mumbai")
     part = device.restricted([5, 3, 2]).restricted([2, 1])
