@@ -28,8 +28,8 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
     the compiled engines optimise, the results are those of one builder after the other.
 
     An episode that ended begins anew in the next step, whose action is ignored (`AutoresetMode.NEXT_STEP`).
-    ``reset(seed=s)`` seeds the builders with s, s + 1, …; a list gives each its own. With the option "reset_mask", bool,
-    shape (num_envs,), only those episodes begin; all other options are those of a builder.
+    ``reset(seed=s)`` seeds the builders with s, s + 1, …; a list gives each its own. With the option "reset_mask",
+    bool, shape (num_envs,), only those episodes begin; all other options are those of a builder.
 
     Args:
         problem: one for all, as of `CircuitBuilderEnv`.
