@@ -71,11 +71,9 @@ def main() -> int:
         for options in args.settings:
             row = run_one(args.problem, args.noise, options, args.seconds, seed)
             rows.append(row)
-            print(
-                f"| {json.dumps(options)} | {seed} | {row['steps']} | {row['steps_per_second']:.0f} "
-                f"| {row['steps_per_own_second']:.0f} | {row['evaluations_per_second']:.0f} | {row['best_error']:.2e} |",
-                flush=True,
-            )
+            rates = [f"{row[k]:.0f}" for k in ("steps_per_second", "steps_per_own_second", "evaluations_per_second")]
+            cells = [json.dumps(options), str(seed), str(row["steps"]), *rates, f"{row['best_error']:.2e}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps({"command": " ".join(sys.argv), "rows": rows}, indent=1) + "\n")

@@ -6,9 +6,9 @@
 
 An agent is a name, or a name with options as JSON behind a colon. Its twin has the same options and ``learn=false``:
 every action is drawn from the legal ones. Writes `runs.csv` (one row for each run) and `table.md`: best errors, the
-share of episodes below the problem's threshold by fifths of the evaluations (greedy tests left out), and the mean of the
-paired log10 ratios of best errors, agent over twin at the same seed, with its 95 % interval (Student): below 0 the agent
-is better. Rows that are there are not run again, so an interrupted campaign continues with the same command.
+share of episodes below the problem's threshold by fifths of the evaluations (greedy tests left out), and the mean of
+the paired log10 ratios of best errors, agent over twin at the same seed, with its 95 % interval (Student): below 0 the
+agent is better. Rows that are there are not run again, so an interrupted campaign continues with the same command.
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -132,8 +132,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cell = tuple(str(row[k]) for k in ("problem", "noise", "agent", "options", "evaluations"))
         groups.setdefault(cell, {}).setdefault(row["twin"], []).append(row)
     lines = [
-        "| problem | noise | agent | evaluations | seeds | error: median | best | worst | episodes | solved, by fifths | "
-        "tests solved | log10 ratio to the twin | lower |",
+        "| problem | noise | agent | evaluations | seeds | error: median | best | worst | episodes | solved, by fifths "
+        "| tests solved | log10 ratio to the twin | lower |",
         "|" + "---|" * 13,
     ]
     for (problem, noise, agent, options, evaluations), pair in groups.items():
@@ -142,8 +142,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             errors = [float(row["best_error"]) for row in group]
             tests = [sum(int(row[k]) for row in group) for k in ("tests_solved", "tests")]
             ratio = paired(group, pair.get("yes", [])) if twin == "no" else ("", "")
+            who = name if twin == "no" else f"twin of {agent}: learns nothing"
             cells = [
-                problem, noise, name if twin == "no" else f"twin of {agent}: learns nothing", evaluations, str(len(group)),
+                problem, noise, who, evaluations, str(len(group)),
                 f"{statistics.median(errors):.2e}", f"{min(errors):.2e}", f"{max(errors):.2e}",
                 f"{statistics.mean(float(row['episodes']) for row in group):.0f}", shares(group),
                 f"{tests[0]}/{tests[1]}" if twin == "no" else "", *ratio,
