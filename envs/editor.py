@@ -195,6 +195,14 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     metadata = {"render_modes": ["ansi"], "render_fps": 2}  # noqa: RUF012
     feature_version = FEATURE_VERSION
 
+    front: Front
+    """the best circuits of the episode"""
+    _table: Table
+    _draft: Draft
+    _previous: Draft | None
+    _tried: dict[str, int]
+    _general: np.ndarray
+
     def __init__(
         self,
         problem: str | BaseProblem | None = None,
@@ -241,13 +249,13 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             for name, given in (("max_two_qubit_gates", max_two_qubit_gates), ("max_gates", max_gates))
         )
         self.reward: EditReward = EDIT_REWARDS[reward] if isinstance(reward, str) else reward
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "noise": noise, "device": device, "patch": patch, "objective": objective, "gates": gates,
             "coupling": coupling, "directions": directions, "evaluator": evaluator,
         }  # fmt: skip
-        given = [name for name, value in self._settings.items() if value is not None]
-        if self.family is not None and set(given) - {"gates"}:
-            raise QasError(f"a family says itself where its instances run, got {given[0]} beside it")
+        beside = [name for name, value in self._settings.items() if value is not None and name != "gates"]
+        if self.family is not None and beside:
+            raise QasError(f"a family says itself where its instances run, got {beside[0]} beside it")
         self._benches: OrderedDict[str, Bench] = OrderedDict()
         self._turn = 0
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
@@ -556,10 +564,10 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     def _forget(self) -> None:
         """An episode in which nothing has happened."""
         self.front = Front(self.gap, self.limits.two_qubit_gates)
-        self._previous: Draft | None = None
-        self._tried: dict[str, int] = {}
-        self._edits = self._since = self._spent = self._best_two = 0
-        self._won = self._first = self._lowest = 0.0
+        self._previous = None
+        self._tried = {}
+        self._edits, self._since, self._spent, self._best_two = 0, 0, 0, 0
+        self._won, self._first, self._lowest = 0.0, 0.0, 0.0
 
     # ------------------------------------------------------------------ what is handed out
     def _observation(self) -> Observation:
