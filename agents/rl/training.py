@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.imitation import Lessons, fit, taught_episode
 from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
-from qas.agents.rl.starts import Starts, made
+from qas.agents.rl.starts import Starts, made, on_devices
 from qas.checks import finite_number, whole_number
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
+from qas.errors import UnknownNameError
 from qas.problems import Problem
 
 STAGES = ("starts", "imitation", "playing")
@@ -173,11 +175,25 @@ class _Stages:
         return float(area)
 
 
+def leave_out(family: Family, name: str) -> Family:
+    """A family with one of its instances for the test, and all others to train on.
+
+    Raises:
+        UnknownNameError: no instance of that name, or on a device of that name.
+    """
+    everyone = {instance.name: instance for instance in (*family.train, *family.test)}
+    found = [full for full in everyone if name in (full, full.partition("@")[2])]
+    if not found:
+        raise UnknownNameError(f"instance of family {family.name}", name, everyone)
+    test = everyone.pop(found[0])
+    return replace(family, train=tuple(everyone.values()), test=(test,))
+
+
 def _starts(family: Family, seed: int) -> Starts:
-    """Circuits of the training problems; none for a family of devices, whose patches differ."""
+    """Circuits of the training problems."""
     if any(instance.device is not None for instance in family.train):
-        return Starts()
-    problems: Sequence[Any] = [instance.load() for instance in family.train]
+        return on_devices(family.train, evaluations=_STARTS_EVALUATIONS, seed=seed)
+    problems = [instance.load() for instance in family.train]
     return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
 
 
