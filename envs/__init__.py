@@ -26,28 +26,34 @@ from qas.envs.curricula import (
     load_curriculum,
 )
 from qas.envs.families import FAMILIES, Family, Instance, list_families, load_family
+from qas.envs.observations import OBSERVATIONS, Observer, list_observations
 from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
     from qas.envs.editor import CircuitEditorEnv
+    from qas.envs.vector import CircuitBuilderVectorEnv
 
 __all__ = [
     "CURRICULA",
     "EDITOR_ID",
     "ENV_ID",
     "FAMILIES",
+    "OBSERVATIONS",
     "REWARDS",
     "CircuitBuilderEnv",
+    "CircuitBuilderVectorEnv",
     "CircuitEditorEnv",
     "Curriculum",
     "Family",
     "FixedThreshold",
     "Instance",
     "MovingThreshold",
+    "Observer",
     "RandomHalting",
     "Transition",
     "list_families",
+    "list_observations",
     "list_rewards",
     "load_curriculum",
     "load_family",
@@ -56,7 +62,11 @@ __all__ = [
 ]
 
 
-_ENVIRONMENTS = {"CircuitBuilderEnv": "qas.envs.builder", "CircuitEditorEnv": "qas.envs.editor"}
+_ENVIRONMENTS = {
+    "CircuitBuilderEnv": "qas.envs.builder",
+    "CircuitBuilderVectorEnv": "qas.envs.vector",
+    "CircuitEditorEnv": "qas.envs.editor",
+}
 
 
 def __getattr__(name: str) -> Any:

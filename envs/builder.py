@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -12,28 +13,49 @@ from gymnasium.error import ResetNeeded
 
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
-from qas.circuits import Circuit, Gate
+from qas.circuits import Circuit
 from qas.devices import Device, native_gates_of
 from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
+from qas.envs.effects import MOST_QUBITS, Effects, Gains, LookAhead
+from qas.envs.observations import Observation, Observer, load_observer
 from qas.envs.rewards import Reward, Transition, load_reward
 from qas.errors import QasError, UnknownNameError
 from qas.mitigation.objectives import Scored
 from qas.noise import NoiseModel, load_noise
 from qas.patches import patch_for
-from qas.problems import BaseProblem, load_problem
-from qas.vqe import CircuitEvaluator, Evaluator
-
-Observation = dict[str, np.ndarray]
+from qas.problems import BaseProblem, Problem, load_problem
+from qas.simulators import Simulator
+from qas.simulators.compiled import CompiledSimulator
+from qas.vqe import CircuitEvaluator, Evaluation, Evaluator
 
 _ORDERS = ("append_then_optimise", "legacy_lag")
 _OPTIONS = ("circuit", "training", "restart_curriculum")
 _STATE = "qas-circuit-builder"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _STATE_FIELDS = (
-    "problem", "actions", "max_gates", "order", "rng", "circuit", "energy", "running", "training", "steps",
-    "halt_step", "curriculum",
+    "problem", "actions", "max_gates", "order", "optimise_every", "rng", "circuit", "energy", "running", "training",
+    "steps", "halt_step", "curriculum",
 )  # fmt: skip
+
+_effects, _look_ahead = lru_cache(maxsize=16)(Effects), lru_cache(maxsize=16)(LookAhead)
+
+
+class Asked(NamedTuple):
+    """A circuit that a step waits for."""
+
+    circuit: Circuit
+    rng: np.random.Generator
+    as_it_is: bool
+    """one evaluation at its own angles, instead of an optimisation from there"""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keywords of `CircuitEvaluator.evaluate`."""
+        return {"max_evaluations": 1, "exact_start": True} if self.as_it_is else {}
+
+
+Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
@@ -44,20 +66,16 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     `Discrete(len(env.actions))`: the number of a gate in `env.actions` (an `Alphabet`). For the usual gate set
     without coupling: CNOTs 0 .. n(n-1)-1, then RX, RY, RZ of qubit 0, of qubit 1, and so on. `info["action_mask"]` and
     `action_masks()` tell which actions are legal; an action is illegal when it repeats the most recent gate on every
-    qubit it touches. Where nothing would be legal (a set of a single gate), everything is. An illegal action is not
+    qubit it touches, or when its gate would leave the present state as it is, up to a phase: a rotation about an axis
+    that the state is an eigenstate of, a CNOT whose control is in |0>. The second rule looks at the noise-free state
+    vector (of problems that judge the state only, up to 14 qubits), in which rotations that stand at angle 0 count as
+    turned by one radian. Where nothing would be legal (a set of a single gate), everything is. An illegal action is not
     refused: its gate is appended like any other (it is redundant, not wrong) and `info["illegal"]` is True.
 
     ## Observation Space
 
-    `Dict` of
-
-    | key | space | meaning |
-    |---|---|---|
-    | circuit | MultiBinary, shape (max_gates, rows, n) | layer tensor of the circuit, see `LayerEncoding`; no angles |
-    | energy | Box, float32, shape (1,) | energy of the circuit minus that of |0…0>, both under the noise |
-
-    Energies are in the problem's unit. The box is bounded by the problem's spread; for a Hamiltonian that is twice the
-    sum of its |coefficients| without the identity.
+    A `Dict`, by the argument `observation`: "layers" (`qas.envs.observations.Layers`: layer tensor, energy,
+    threshold), "lookahead" (`Ahead`: a row of features for each action), "graph" (`Graph`: gates and wires).
 
     ## Rewards
 
@@ -73,14 +91,16 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Episode End
 
-    `terminated`: ``|energy - target|`` is below the threshold of the curriculum; the target is the problem's exact
-    value unless the curriculum has its own. `truncated`, otherwise: the circuit has `max_gates` gates, or random
-    halting ended the episode (then `info["halted"]` is True). A further `step` raises `gymnasium.error.ResetNeeded`.
+    `terminated`: ``|energy - target|`` is below the threshold of the curriculum (then `info["success"]` is True; the
+    target is the problem's exact value unless the curriculum has its own), or the circuit has `max_gates` gates.
+    `truncated`, otherwise: random halting ended the episode (then `info["halted"]` is True). A further `step` raises
+    `gymnasium.error.ResetNeeded`.
 
     ## Info
 
     `circuit` (with its angles), `energy`, `error` (energy minus exact value), `threshold` (used for this step),
-    `evaluations` (calls of the objective in this step), `action_mask`, `illegal`, `halted`.
+    `evaluations` (calls of the objective in this step, a sweep of gains counts as one), `action_mask`, `illegal`,
+    `success`, `halted`.
 
     ## Arguments
 
@@ -102,11 +122,15 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         random_halting: a `RandomHalting`, its arguments as a mapping, or None for no random halting.
         order: "append_then_optimise", or "legacy_lag": all angles but the new one are optimised *before* the new gate
             is appended with angle 0, as the published code does.
+        observation: a name of `OBSERVATIONS` or an `Observer` class.
+        optimise_every: angles are optimised after every so many steps, and when the episode ends; "end": only then.
+            In between a new rotation takes the angle that is best with all others held, in closed form (a sweep, which
+            costs an evaluation), where the engine knows it: exact energies of a Hamiltonian; else 0.
         evaluator: optimises the angles; None: `Evaluator(problem, noise, objective=objective)`.
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
     Raises:
-        UnknownNameError: an unknown problem, noise, gate, reward, curriculum or order.
+        UnknownNameError: an unknown problem, noise, gate, reward, curriculum, order or observation.
         QasError: arguments that are malformed or do not fit together.
 
     ## Deviations from CRLQAS
@@ -115,8 +139,10 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     arXiv:2402.03500, and its published code.
 
     * Angles are optimised after the gate is appended (`order="legacy_lag"` for the published behaviour).
-    * Length limit and random halt truncate; they do not terminate. As there, a random halt brings no -5.
-    * The mask forbids exactly the repeats named above; the published code's mask used two differing action tables.
+    * A random halt truncates; it does not terminate. As there, it brings no -5.
+    * The mask forbids the repeats named above, where the published code used two differing action tables, and also
+      what does nothing on the present state.
+    * The threshold is part of the observation.
     * The energy in the observation is counted from that of |0…0>; both, and the first reward, are under the noise.
     * Angles are never part of the observation.
     * The length limit counts gates, those of a start circuit included.
@@ -127,7 +153,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Version History
 
-    * v0: first version.
+    * v0: first version. Changed since: the length limit terminates (it truncated), gates that do nothing on the present
+      state are masked, and the threshold is observed; states of version 1 are not read.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # noqa: RUF012
@@ -148,6 +175,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         curriculum: str | float | Curriculum | type[Curriculum] | None = None,
         random_halting: RandomHalting | Mapping[str, Any] | None = None,
         order: str = "append_then_optimise",
+        observation: str | type[Observer] = "layers",
+        optimise_every: int | str = 1,
         evaluator: CircuitEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -159,6 +188,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             modes = ", ".join(map(repr, self.metadata["render_modes"]))
             raise QasError(f"render_mode is one of {modes} or None, got {render_mode!r}")
         self.order = order
+        self.optimise_every = _checked_every(optimise_every, order)
         self.render_mode = render_mode
         n = self.problem.n_qubits
         model = load_noise(noise)
@@ -182,20 +212,24 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self.random_halting = _checked_halting(random_halting)
 
         # A little wider than the spread, so that rounding to float32 stays inside.
-        self._bound = self.problem.spread * (1 + 1e-6) + 1e-6
-        self._zero_energy = self.evaluator.energy(Circuit(n))
+        self.energy_bound = self.problem.spread * (1 + 1e-6) + 1e-6
+        self.zero_energy = self.evaluator.energy(Circuit(n))
+        state_is_all = self.problem.simulated and not self.problem.whole_matrix and n <= MOST_QUBITS
+        self._effects: Effects | None = _effects(self.actions) if state_is_all else None
+        self._engine = _engine_of_gains(self.evaluator)
+        self._circuit = Circuit(n)
+        self._gains: Gains | None = None
+        self._paulis: np.ndarray | None = None
+        self.observer = load_observer(observation, self)
         self.action_space = spaces.Discrete(len(self.actions))
-        self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
-            {
-                "circuit": spaces.MultiBinary(self.encoding.shape),
-                "energy": spaces.Box(-self._bound, self._bound, (1,), np.float32),
-            }
-        )
+        self.observation_space: spaces.Space[Observation] = self.observer.space  # type: ignore[assignment]
         self._running = False
+        self._over = False
         self._training = True
         self._halt_step: int | None = None
         self._steps = 0
-        self._energy = self._zero_energy
+        self._sweeps = 0
+        self._energy = self.zero_energy
         self._place_circuit(Circuit(n))
 
     # ------------------------------------------------------------------ Gymnasium
@@ -223,11 +257,12 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._training = bool(options.get("training", True))
         if options.get("restart_curriculum", False):
             self.curriculum = type(self.curriculum).from_state(self._fresh_curriculum)
-        self._energy = self.evaluator.energy(circuit) if len(circuit) else self._zero_energy
-        self._steps = 0
+        self._energy = self.evaluator.energy(circuit) if len(circuit) else self.zero_energy
+        self._steps = self._sweeps = 0
         self._halt_step = None if self.random_halting is None else self.random_halting.draw(self.np_random)
-        self._running = True
-        return self._observation(), self._info(self.curriculum.threshold, evaluations=1)
+        self._running, self._over = True, False
+        observation = self.observer.observe(self)
+        return observation, self._info(self.curriculum.threshold, evaluations=1)
 
     def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append the gate of `action`, optimise, and judge.
@@ -236,31 +271,53 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             ResetNeeded: no episode is running.
             QasError: no such action.
         """
+        moves = self.moves(action)
+        try:
+            asked = next(moves)
+            while True:
+                asked = moves.send(self.evaluator.evaluate(asked.circuit, asked.rng, **asked.settings))
+        except StopIteration as end:
+            step: Step = end.value
+            return step
+
+    def moves(self, action: SupportsIndex) -> Generator[Asked, Evaluation, Step]:
+        """A step that yields the circuits it waits for, is sent what became of each, and returns what `step` does.
+
+        Raises:
+            ResetNeeded, QasError: as `step`, when it begins.
+        """
         if not self._running:
             raise ResetNeeded("no episode is running: call reset() before step()")
         number = self.actions.check(action)
         illegal = not self._mask[number]
-        circuit, energy, evaluations = self._advance(self.actions.gate(number))
-        previous, self._energy = self._energy, energy
-        self._append(number, circuit)
+        self._sweeps = 0
+        at_limit = len(self._circuit) + 1 >= self.max_gates
+        halting = self._halt_step is not None and self._steps >= self._halt_step
+        if self.order == "legacy_lag":
+            found, evaluations = yield from self._lagging(number)
+        else:
+            found, evaluations = yield from self._advance(number, at_limit or halting)
+        previous, energy = self._energy, found.energy
+        self._energy = energy
+        self._append(number, found.circuit)
         if self._training and self.curriculum.uses_energies:
-            evaluations += self._observe(energy)
+            evaluations += self._tell_curriculum(energy)
 
-        target = self.curriculum.target
-        target = self.problem.exact if target is None else target
         threshold = self.curriculum.threshold
-        error = abs(energy - target)
-        success, at_limit = bool(error < threshold), len(circuit) >= self.max_gates
-        halted = not success and not at_limit and self._halt_step is not None and self._steps >= self._halt_step
-        transition = Transition(energy, previous, target, error, threshold, success, at_limit, halted)
+        error = abs(energy - self.target)
+        success = bool(error < threshold)
+        halted = halting and not success and not at_limit
+        transition = Transition(energy, previous, self.target, error, threshold, success, at_limit, halted)
         reward = float(self.reward(transition))
         self._steps += 1
+        self._over = success or at_limit
         if transition.done:
             self._running = False
             if self._training:
                 self.curriculum.end_episode(success)
-        info = self._info(threshold, evaluations=evaluations, illegal=illegal, halted=halted)
-        return self._observation(), reward, success, not success and (at_limit or halted), info
+        observation = self.observer.observe(self)
+        info = self._info(threshold, evaluations=evaluations, illegal=illegal, success=success, halted=halted)
+        return observation, reward, self._over, halted, info
 
     def render(self) -> Any:
         """The circuit as text or as an RGB image, uint8, shape (height, width, 3)."""
@@ -281,6 +338,53 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         """Energy of `circuit`, as it was rewarded, problem's unit."""
         return self._energy
 
+    @property
+    def target(self) -> float:
+        """Energy that errors are counted from, problem's unit."""
+        target = self.curriculum.target
+        return self.problem.exact if target is None else target
+
+    @property
+    def paulis(self) -> np.ndarray:
+        """Expectation values of the noise-free state, float64, shape (1 + 3n + 9n(n-1)/2, …), in the order of
+        `qas.envs.effects.local_strings`, rotations at angle 0 turned by one radian.
+
+        Raises:
+            QasError: a problem that does not judge the state, or too many qubits.
+        """
+        if self._paulis is None:
+            raise QasError(f"the state of {self.problem.name} is not looked at: see the action mask")
+        return self._paulis
+
+    @property
+    def gains(self) -> Gains:
+        """What appending each gate would bring; a sweep, which counts as an evaluation. Zeros in a terminal state.
+
+        Raises:
+            QasError: as `require_gains`.
+        """
+        if self._gains is None:
+            self.require_gains("looking ahead")
+            if self._over:
+                return Gains(*np.zeros((4, len(self.actions))))
+            assert self._engine is not None and isinstance(self.problem, Problem)
+            self.evaluator.spend()
+            self._sweeps += 1
+            self._gains = _look_ahead(self.actions)(self._circuit, self._engine, self.problem.hamiltonian)
+        return self._gains
+
+    def require_gains(self, what: str) -> None:
+        """Refuse what needs gains where there are none.
+
+        Raises:
+            QasError: no Hamiltonian, shots, or too many qubits.
+        """
+        if self._engine is None or self._effects is None:
+            raise QasError(
+                f"{what} needs exact energies of a Hamiltonian on at most {MOST_QUBITS} qubits, got {self.problem.name}"
+                + ("" if self.evaluator.shots is None else f" with {self.evaluator.shots} shots")
+            )
+
     def action_masks(self) -> np.ndarray:
         """Which actions are legal, bool, shape (len(actions),); the name that sb3-contrib asks for."""
         return self._mask.copy()
@@ -292,6 +396,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             "actions": self.actions.to_json(),
             "max_gates": self.max_gates,
             "order": self.order,
+            "optimise_every": self.optimise_every,
             "rng": self.np_random.bit_generator.state,
             "circuit": self._circuit.to_list(),
             "energy": self._energy,
@@ -309,7 +414,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         The wrappers of `gymnasium.make` insist on a `reset` before `step`: call it first, then `unwrapped.set_state`.
 
         Raises:
-            QasError: not such a state, or that of another problem, gate set, length limit, order or curriculum.
+            QasError: not such a state, or that of another problem, gate set, length limit, order, interval of
+                optimisations or curriculum.
         """
         if not isinstance(state, Mapping) or state.get("format") != _STATE or state.get("version") != _STATE_VERSION:
             raise QasError(f"this is not a state of the circuit builder, version {_STATE_VERSION}")
@@ -321,6 +427,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             "actions": self.actions.to_json(),
             "max_gates": self.max_gates,
             "order": self.order,
+            "optimise_every": self.optimise_every,
         }
         for name, value in here.items():
             if state[name] != value:
@@ -341,28 +448,47 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._place_circuit(circuit)
         self._energy, self._steps, self._halt_step = energy, steps, halt_step
         self._running, self._training = bool(state["running"]), bool(state["training"])
+        self._over, self._sweeps = not self._running, 0
         self.curriculum = curriculum
-        return self._observation(), self._info(curriculum.threshold, evaluations=0)
+        return self.present()
+
+    def present(self) -> tuple[Observation, dict[str, Any]]:
+        """Observation and info of the present state, without a step."""
+        observation = self.observer.observe(self)
+        return observation, self._info(self.curriculum.threshold, evaluations=0)
 
     # ------------------------------------------------------------------ steps
-    def _advance(self, gate: Gate) -> tuple[Circuit, float, int]:
-        """The circuit with one more gate, its energy, and the evaluations it took."""
-        n = self.problem.n_qubits
-        if self.order == "append_then_optimise":
-            circuit = Circuit(n, (*self._circuit.gates, gate))
-            result = self.evaluator.evaluate(circuit, self.np_random)
-            return result.circuit, result.energy, result.evaluations
+    def _advance(self, number: int, last: bool) -> Generator[Asked, Evaluation, tuple[Evaluation, int]]:
+        """The circuit with one more gate, and the evaluations it took."""
+        every, n = self.optimise_every, self.problem.n_qubits
+        if last or (isinstance(every, int) and (self._steps + 1) % every == 0):
+            gate = self.actions.gate(number)
+            found = yield Asked(Circuit(n, (*self._circuit.gates, gate)), self.np_random, False)
+            return found, found.evaluations
+        gate = self.actions.gate(number, self._best_angles(number))
+        found = yield Asked(Circuit(n, (*self._circuit.gates, gate)), self.np_random, True)
+        if abs(found.energy - self.target) >= self.curriculum.threshold:
+            return found, found.evaluations
+        best = yield Asked(found.circuit, self.np_random, False)
+        return best, found.evaluations + best.evaluations
+
+    def _best_angles(self, number: int) -> tuple[float, ...] | None:
+        """Angles of a new gate with all others held; None for zeros."""
+        if self._engine is None or len(self.actions.gate(number).angles) != 1:
+            return None
+        return (float(self.gains.angle[number]),)
+
+    def _lagging(self, number: int) -> Generator[Asked, Evaluation, tuple[Evaluation, int]]:
+        """As `_advance`, in the order of the published code."""
         circuit, evaluations = self._circuit, 0
         if circuit.n_angles:
-            result = self.evaluator.evaluate(circuit, self.np_random)
-            circuit, evaluations = result.circuit, result.evaluations
-        circuit = Circuit(n, (*circuit.gates, gate))
-        if self.evaluator.shots is None:
-            return circuit, self.evaluator.energy(circuit), evaluations + 1
-        result = self.evaluator.evaluate(circuit, self.np_random, max_evaluations=1, exact_start=True)
-        return circuit, result.energy, evaluations + result.evaluations
+            tuned = yield Asked(circuit, self.np_random, False)
+            circuit, evaluations = tuned.circuit, tuned.evaluations
+        longer = Circuit(self.problem.n_qubits, (*circuit.gates, self.actions.gate(number)))
+        found = yield Asked(longer, self.np_random, True)
+        return found, evaluations + found.evaluations
 
-    def _observe(self, energy: float) -> int:
+    def _tell_curriculum(self, energy: float) -> int:
         """Tell the curriculum an exact energy; returns the evaluations this took."""
         if self.evaluator.shots is None:
             self.curriculum.observe(energy)
@@ -373,26 +499,21 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     def _place_circuit(self, circuit: Circuit) -> None:
         self._circuit = circuit
         self._last = self.actions.last_of(circuit)
-        self._free = [0] * circuit.n_qubits
-        self._tensor = self.encoding.empty()
-        for gate in circuit.gates:
-            self._encode(gate)
-        self._update_mask()
+        self.observer.begin(circuit)
+        self._look_at_state()
 
     def _append(self, action: int, circuit: Circuit) -> None:
         self._circuit = circuit
         self.actions.update(self._last, action)
-        self._encode(circuit.gates[-1])
-        self._update_mask()
+        self.observer.append(self.actions.gate(action))
+        self._look_at_state()
 
-    def _encode(self, gate: Gate) -> None:
-        layer = max(self._free[q] for q in gate.qubits)
-        for q in gate.qubits:
-            self._free[q] = layer + 1
-        self.encoding.encode_gate_into(self._tensor, layer, gate)
-
-    def _update_mask(self) -> None:
+    def _look_at_state(self) -> None:
+        self._gains = self._paulis = None
         mask = self.actions.legal(self._last)
+        if self._effects is not None:
+            self._paulis = self._effects.paulis(self._effects.state(self._circuit))
+            mask &= self._effects.changes(self._paulis)
         self._mask = mask if mask.any() else np.ones_like(mask)
 
     def _checked_start(self, circuit: Any) -> Circuit:
@@ -403,21 +524,24 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         return circuit
 
     # ------------------------------------------------------------------ what is handed out
-    def _observation(self) -> Observation:
-        relative = max(-self._bound, min(self._bound, self._energy - self._zero_energy))
-        return {"circuit": self._tensor.copy(), "energy": np.array([relative], dtype=np.float32)}
-
     def _info(
-        self, threshold: float, *, evaluations: int, illegal: bool = False, halted: bool = False
+        self,
+        threshold: float,
+        *,
+        evaluations: int,
+        illegal: bool = False,
+        success: bool = False,
+        halted: bool = False,
     ) -> dict[str, Any]:
         return {
             "circuit": self._circuit,
             "energy": self._energy,
             "error": self.problem.error(self._energy),
             "threshold": threshold,
-            "evaluations": evaluations,
+            "evaluations": evaluations + self._sweeps,
             "action_mask": self._mask.copy(),
             "illegal": illegal,
+            "success": success,
             "halted": halted,
         }
 
@@ -440,6 +564,22 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
 
 # ---------------------------------------------------------------------- arguments
+def _checked_every(every: Any, order: str) -> int | str:
+    if every != "end":
+        every = whole_number('optimise_every, unless it is "end",', every)
+    if every != 1 and order != _ORDERS[0]:
+        raise QasError(f"order {order} optimises at every step, got optimise_every {every!r}")
+    return every  # type: ignore[no-any-return]
+
+
+def _engine_of_gains(evaluator: CircuitEvaluator) -> Simulator | None:
+    """What knows gains in closed form: the engine of the angles, without noise where that has none; or None."""
+    if not isinstance(evaluator.problem, Problem) or evaluator.shots is not None:
+        return None
+    own = evaluator.simulator
+    return own if isinstance(own, CompiledSimulator) else evaluator.problem.simulator()
+
+
 def _checked_evaluator(
     evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None, objective: Any
 ) -> CircuitEvaluator:

@@ -17,7 +17,11 @@ def register() -> None:
     import gymnasium
 
     if ENV_ID not in gymnasium.registry:
-        gymnasium.register(id=ENV_ID, entry_point="qas.envs.builder:CircuitBuilderEnv")
+        gymnasium.register(
+            id=ENV_ID,
+            entry_point="qas.envs.builder:CircuitBuilderEnv",
+            vector_entry_point="qas.envs.vector:CircuitBuilderVectorEnv",
+        )
     if EDITOR_ID not in gymnasium.registry:
         gymnasium.register(id=EDITOR_ID, entry_point="qas.envs.editor:CircuitEditorEnv")
 

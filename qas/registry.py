@@ -35,6 +35,7 @@ OWNERS = {
     "surrogates": "qas.agents.pool",
     "curricula": "qas.envs",
     "devices": "qas.devices",
+    "observations": "qas.envs",
     "families": "qas.envs",
     "rewards": "qas.envs",
     "encodings": "qas.encoders",

@@ -75,6 +75,10 @@ class CircuitEvaluator(Protocol):
         """Energy of a circuit at its own angles, exact, one evaluation."""
         ...
 
+    def spend(self, evaluations: int = 1) -> None:
+        """Count evaluations that are made elsewhere, such as a sweep of gradients."""
+        ...
+
 
 class Job(NamedTuple):
     """One architecture whose angles are to be optimized; all that is random about it has been drawn."""
@@ -286,6 +290,9 @@ class Evaluator:
         curvature = result.get("hess_inv")
         known = curvature if isinstance(curvature, np.ndarray) else None
         return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), known)
+
+    def spend(self, evaluations: int = 1) -> None:
+        """Nothing: a `qas.meter.Meter` counts."""
 
     def energy(self, circuit: Circuit) -> float:
         """Energy of a circuit at its own angles, exact, one evaluation."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qas.cli.parser import command, count
 from qas.cli.show import answer, listing, table
+from qas.errors import QasError
 from qas.gates import gate_spec
 
 if TYPE_CHECKING:
@@ -123,10 +124,14 @@ def _devices(arguments: argparse.Namespace) -> int:
     from qas.patches import patch_for
 
     if arguments.device is None:
+        if arguments.patch is not None or arguments.qubits is not None:
+            raise QasError("a patch is one of a device: name it too, as in qas devices fake_torino --patch line")
         more = "With the extra ibm every fake backend of qiskit-ibm-runtime is known by its name, too."
         return answer(arguments, list_devices(), *listing(list_devices()), "", more)
     device = load_device(arguments.device)
     listed = arguments.patch is not None and arguments.patch[:1].isdigit()
+    if listed and arguments.qubits is not None:
+        raise QasError("a patch is its qubits, or a shape and --qubits, got both")
     size = arguments.patch.count(",") + 1 if listed else arguments.qubits or min(4, device.n_qubits)
     patch = patch_for(size, device, arguments.patch or "best")
     return answer(arguments, patch.to_json(), *_calibration(device, patch))

@@ -67,6 +67,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "coupled": {"noise": "ibm-ourense"},
     "halting": {"random_halting": {"successes": 5, "probability": 0.5, "low": 2, "high": 9}},
     "lag": {"order": "legacy_lag"},
+    "lookahead": {"observation": "lookahead", "optimise_every": "end"},
+    "graph": {"observation": "graph", "optimise_every": 3},
+    "device": {"spec": "h2-2", "device": "fake_marrakesh", "observation": "lookahead"},
     "one qubit": {"spec": ONE_QUBIT, "curriculum": 1e-12},
     "clifford": {"gates": ("h", "s", "cz"), "curriculum": "moving-lower-bound"},
 }
@@ -80,7 +83,7 @@ def test_gymnasium_check_env(variant: str) -> None:
     check_env(make(**VARIANTS[variant], max_gates=8))
 
 
-@pytest.mark.parametrize("variant", ["plain", "halting", "one qubit"])
+@pytest.mark.parametrize("variant", ["plain", "halting", "one qubit", "lookahead", "graph"])
 def test_stable_baselines_check_env(variant: str) -> None:
     from stable_baselines3.common.env_checker import check_env
 
@@ -157,7 +160,7 @@ def test_seeded_rollouts_are_equal(variant: str) -> None:
     assert not same(results[0], rollout(env, 60, np.random.default_rng(5)))
 
 
-@pytest.mark.parametrize("variant", ["plain", "halting", "lag"])
+@pytest.mark.parametrize("variant", ["plain", "halting", "lag", "lookahead", "graph"])
 @pytest.mark.parametrize("played", [0, 1, 13])
 def test_state_continues_identically(variant: str, played: int) -> None:
     curriculum = MovingThreshold(TFIM.exact, accept_error=3.0, ball=0.1, shift_time=11, successes_per_cut=1)
@@ -168,8 +171,9 @@ def test_state_continues_identically(variant: str, played: int) -> None:
     second.reset(seed=99)
     observation, info = second.set_state(state)
     assert second.get_state() == first.get_state()
-    assert observation["energy"].tolist() == first._observation()["energy"].tolist()
-    assert same(observation["circuit"], first.encoding.encode(first.circuit))
+    assert same(observation, first.observer.observe(first))
+    if "circuit" in observation:
+        assert same(observation["circuit"], first.encoding.encode(first.circuit))
     assert same(info["action_mask"], first.action_masks())
     a, b = (rollout(env, 40, np.random.default_rng(6), env.action_masks()) for env in (first, second))
     assert same(a, b)
@@ -184,10 +188,11 @@ def test_states_that_do_not_fit() -> None:
     before = json.dumps(env.get_state())
     changes: list[tuple[dict[str, Any], str]] = [
         ({"format": "x"}, "not a state"),
-        ({"version": 2}, "version 1"),
+        ({"version": 1}, "version 2"),
         ({"problem": "tfim-9"}, "tfim-9"),
         ({"max_gates": 5}, "max_gates"),
         ({"order": "legacy_lag"}, "order"),
+        ({"optimise_every": 3}, "optimise_every"),
         ({"actions": {}}, "actions"),
         ({"circuit": [["h", [0], []]]}, "got h"),
         ({"circuit": 3}, "malformed"),
@@ -222,7 +227,7 @@ def test_observation_follows_the_circuit() -> None:
         assert same(observation["circuit"], env.encoding.encode(circuit))
         assert observation["energy"] == np.float32(info["energy"] - zero)
         assert observation in env.observation_space
-        assert same(info["action_mask"], env.actions.legal(env.actions.last_of(circuit)))
+        assert not (info["action_mask"] & ~env.actions.legal(env.actions.last_of(circuit))).any()
         assert info["energy"] == pytest.approx(Evaluator(TFIM).energy(circuit), abs=1e-10)
         assert info["error"] == TFIM.error(info["energy"])
 
@@ -264,12 +269,60 @@ def test_the_lag_delays_the_gain_by_one_step() -> None:
     assert energies["legacy_lag"] == pytest.approx([2.8, 2.8, 1.0, 1.0])
 
 
-def test_length_limit_truncates() -> None:
+@pytest.mark.parametrize("every", [1, 3, "end"])
+def test_angles_between_optimisations_are_the_best_for_the_new_gate(every: int | str) -> None:
+    env = make(max_gates=7, curriculum=1e-12, optimise_every=every)
+    engine, rng = Evaluator(TFIM), np.random.default_rng(5)
+    env.reset(seed=0)
+    for step in range(1, 8):
+        before, energy = env.circuit, env.energy
+        action = int(rng.choice(np.flatnonzero(env.action_masks())))
+        gain, angle = env.gains.gain[action], env.gains.angle[action]
+        info = env.step(action)[4]
+        assert info["energy"] == pytest.approx(engine.energy(info["circuit"]), abs=1e-12)
+        if step == 7 or (every != "end" and step % int(every) == 0):
+            slopes = engine.simulator.expectation_and_gradient(info["circuit"], TFIM.hamiltonian)[1]
+            assert np.abs(slopes).max(initial=0.0) < 1e-3
+            continue
+        assert info["circuit"].gates[:-1] == before.gates
+        if info["circuit"][-1].angles:
+            assert info["circuit"][-1].angles == (angle,) and info["evaluations"] == 1
+            assert info["energy"] == pytest.approx(energy - gain, abs=1e-12)
+
+
+def test_a_success_between_optimisations_is_optimised() -> None:
+    env = make(ONE_QUBIT, curriculum=0.5, optimise_every="end")
+    env.reset(seed=0)
+    _, _, terminated, _, info = env.step(1)
+    assert terminated and info["success"] and info["error"] < 1e-8 and info["evaluations"] > 3
+
+
+def test_the_threshold_is_observed_as_it_will_be_used() -> None:
+    curriculum = MovingThreshold(ONE_QUBIT.exact, accept_error=1.0, ball=0.5, shift_time=11, successes_per_cut=1)
+    env = make(ONE_QUBIT, curriculum=curriculum)
+    env.reset(seed=0)
+    env.step(1)
+    observation, _ = env.reset()
+    assert observation["threshold"] == np.float32(env.step(1)[4]["threshold"]) == np.float32(0.95)
+
+
+def test_a_graph_has_the_wires_of_the_circuit() -> None:
+    env = make(max_gates=6, observation="graph", curriculum=1e-12)
+    start = Circuit(3, [("ry", 2, 0.1), ("cx", (2, 0)), ("cx", (0, 2)), ("rx", 0, 0.3)])
+    observation, _ = env.reset(options={"circuit": start})
+    assert np.argwhere(observation["edges"]).tolist() == [[0, 1], [1, 2], [2, 3]]
+    kinds = [env.actions.gates[row[:4].argmax()] for row in observation["nodes"][:4]]
+    assert kinds == ["ry", "cx", "cx", "rx"] and not observation["nodes"][4:].any()
+    ports = observation["nodes"][1, 4:].reshape(2, 3)
+    assert ports.argmax(axis=1).tolist() == [2, 0] and ports.sum() == 2
+
+
+def test_length_limit_terminates() -> None:
     env = make(max_gates=3, curriculum=1e-12, random_halting={"low": 2, "high": 2})
     env.reset(seed=0)
     ends = [env.step(action)[1:] for action in (0, 1, 2)]
-    assert [(terminated, truncated) for _, terminated, truncated, _ in ends] == [(False, False)] * 2 + [(False, True)]
-    assert ends[-1][0] == -5.0 and ends[-1][3]["halted"] is False
+    assert [(terminated, truncated) for _, terminated, truncated, _ in ends] == [(False, False)] * 2 + [(True, False)]
+    assert ends[-1][0] == -5.0 and ends[-1][3]["halted"] is False and ends[-1][3]["success"] is False
     with pytest.raises(ResetNeeded):
         env.step(0)
 
@@ -277,8 +330,8 @@ def test_length_limit_truncates() -> None:
 def test_success_at_the_length_limit_terminates() -> None:
     env = make(ONE_QUBIT, max_gates=1, curriculum=1e-4)
     env.reset(seed=0)
-    _, reward, terminated, truncated, _ = env.step(1)
-    assert (reward, terminated, truncated) == (5.0, True, False)
+    _, reward, terminated, truncated, info = env.step(1)
+    assert (reward, terminated, truncated, info["success"]) == (5.0, True, False, True)
 
 
 def test_random_halting_truncates() -> None:
@@ -359,11 +412,9 @@ def test_a_lower_bound_is_what_errors_are_counted_from() -> None:
 def test_illegal_actions_are_flagged_and_executed() -> None:
     env = make(max_gates=5, curriculum=1e-12)
     env.reset(seed=0)
-    flags: list[bool] = []
-    for action in (0, 0, 6, 0):
-        assert env.action_masks()[action] == (len(flags) != 1)
-        flags.append(env.step(action)[4]["illegal"])
-    assert flags == [False, True, False, False]
+    played = [("cx", (0, 1)), ("ry", (0,)), ("ry", (0,)), ("cx", (0, 1))]
+    flags = [env.step(env.actions.index(Circuit(3, [(*gate, *[0.0] * (gate[0] == "ry"))])[0]))[4] for gate in played]
+    assert [info["illegal"] for info in flags] == [True, False, True, False]
     assert len(env.circuit) == 4
 
 
@@ -415,7 +466,7 @@ def test_start_circuit() -> None:
     assert same(observation["circuit"], env.encoding.encode(circuit))
     assert not info["action_mask"][env.actions.index(circuit[2])]
     env.step(5)
-    assert env.step(4)[3] is True
+    assert env.step(4)[2] is True
     with pytest.raises(QasError, match="fewer than max_gates"):
         make(max_gates=3).reset(options={"circuit": circuit})
     for wrong in (Circuit(2), Circuit(3, [("h", 0)]), [("rx", 0)]):
@@ -452,6 +503,12 @@ def test_actions_outside_the_space() -> None:
         ({"random_halting": {"p": 0.5}}, "probability"),
         ({"random_halting": True}, "mapping"),
         ({"order": "optimise_then_append"}, "append_then_optimise"),
+        ({"observation": "lokahead"}, "lookahead"),
+        ({"observation": 3}, "Observer"),
+        ({"observation": "lookahead", "evaluator": Evaluator(TFIM, shots=9, optimizer="spsa")}, "with 9 shots"),
+        ({"optimise_every": 0}, "optimise_every"),
+        ({"optimise_every": "never"}, "optimise_every"),
+        ({"optimise_every": 2, "order": "legacy_lag"}, "every step"),
         ({"render_mode": "human"}, "rgb_array"),
         ({"evaluator": Evaluator(ONE_QUBIT)}, "one-qubit"),
         ({"evaluator": Evaluator(TFIM), "noise": "ibm-mumbai"}, "leave it out"),

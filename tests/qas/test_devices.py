@@ -96,6 +96,17 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
     assert found.coupling == {(0, 1)} and len(found.directions) == 2
 
 
+def test_broken_pairs_of_a_file_are_left_out_too(tmp_path: Path) -> None:
+    """A pair whose error is not told would else be one without any noise, and the best of all patches."""
+    data = load_device("fake_lagos").restricted([1, 3, 5]).to_json()
+    places = data["gates"]["cx"]["qubits"]
+    data["gates"]["cx"]["error"] = [None if place == [0, 1] else 1.0 if place == [1, 0] else 0.01 for place in places]
+    (tmp_path / "mine.json").write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match="no working gate on 1-3; left out"):
+        device = load_device(tmp_path / "mine.json")
+    assert device.coupling == {(1, 2)} and device.patch(2).physical == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,7 +114,14 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
         ({"t1": ["5 years", "1 us"]}, "text such as '120 us'"),
         ({"t2": [-1.0, 1.0]}, "of at least 0"),
         ({"readout": [[0.1, 1.5], [0, 0]]}, "between 0 and 1"),
+        ({"t1": [0, 1e-4]}, "T1 is a positive time in seconds, got 0"),
+        ({"t2": ["0 us", 1e-4]}, "T2 is a positive time"),
         ({"physical": [0, -1]}, "a qubit of a device"),
+        ({"physical": [3, 3]}, r"different numbers, got \[3, 3\]"),
+        ({"gates": {"sx": {"qubits": [[0, 1]], "error": [0.1], "duration": [0]}}}, "sx is calibrated once on 1 "),
+        ({"gates": {"cx": {"qubits": [[0]], "error": [0.1], "duration": [0]}}}, "cx is calibrated once on 2 different"),
+        ({"gates": {"cx": {"qubits": [[1, 1]], "error": [0.1], "duration": [0]}}}, r"got \[1, 1\]"),
+        ({"gates": {"x": {"qubits": [[0], [0]], "error": [0.1, 0], "duration": [0, 0]}}}, "calibrated once"),
         ({"gates": {"sx": {"qubits": [[7]], "error": [0.1], "duration": [0]}}}, "from 0 to 1"),
         ({"gates": 3}, "malformed"),
     ],
@@ -176,6 +194,22 @@ def test_what_a_patch_is_asked_for() -> None:
     assert patch_for(3, part, None) == part
 
 
+def test_a_patch_is_connected_by_one_kind_of_entangler() -> None:
+    """As on fake_cairo, whose pairs carry cx or ecr: what circuits consist of must reach all qubits."""
+    device = load_device("fake_lagos")
+    held = dict(device.gates["cx"])
+    others = {place: held.pop(place) for place in list(held) if set(place) in ({0, 1}, {5, 6})}
+    mixed = replace(device, gates={**device.gates, "cx": held, "ecr": others})
+    assert mixed.coupling == {(1, 2), (1, 3), (3, 5), (4, 5)}
+    for shape in ("best", "line", "tree"):
+        patch = mixed.patch(4, shape)
+        assert patch.native_gates[-1] == "cx" and "ecr" not in patch.gates
+        assert nx.is_connected(nx.Graph(list(patch.directions))) and set(sum(patch.directions, ())) == {0, 1, 2, 3}
+    with pytest.raises(QasError, match="no path from qubit 1 to qubit 0"):
+        patch_for(3, mixed, [0, 1, 2])
+    assert patch_for(2, mixed, [0, 1]).entangler == "ecr"
+
+
 @pytest.mark.parametrize(
     ("n_qubits", "patch", "message"),
     [
@@ -188,6 +222,7 @@ def test_what_a_patch_is_asked_for() -> None:
         (6, "line", "no line of 6"),
         (4, "round", "did you mean 'ring'"),
         (4, "line:worst", "choice of a patch"),
+        (3, "median:line", "unknown shape of a patch 'median'"),
     ],
 )
 def test_patches_that_are_none(n_qubits: int, patch: Any, message: str) -> None:
@@ -391,5 +426,8 @@ def test_devices_at_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     assert patch.name in text and "map: 0-1, 1-2" in text and "cx error" in text
     assert main(["devices", "fake_guadalupe", "--patch", "5,3", "--json"]) == 0
     assert Device.from_json(json.loads(capsys.readouterr().out)) == patch_for(2, "fake_guadalupe", "5,3")
+    for words in (["--patch", "line"], ["--qubits", "3"], ["fake_lagos", "--patch", "5,3", "--qubits", "2"]):
+        assert main(["devices", *words]) == 2  # none of them may be ignored
+        assert "error: a patch is" in capsys.readouterr().err
     assert main(["devices", "fake_guadalup"]) == 2
     assert "did you mean 'fake_guadalupe'" in capsys.readouterr().err
