@@ -98,9 +98,10 @@ class CandidatePolicy(nn.Module):
         """Take mean and spread of every feature from observations.
 
         Args:
-            candidates: shape (B, K, n_features); rows of zeros do not count.
+            candidates: shape (B, K, n_features) or (B, K * n_features); rows of zeros do not count.
             general: shape (B, n_general).
         """
+        candidates = candidates.reshape(len(candidates), -1, self.sizes["n_features"])
         real = candidates[np.abs(candidates).sum(-1) > 0]
         for name, values in (("rows", real), ("general", general)):
             spread = values.std(0)
@@ -108,7 +109,11 @@ class CandidatePolicy(nn.Module):
             self.get_buffer(f"{name}_scale").copy_(torch.from_numpy(np.where(spread > 1e-6, spread, 1.0)))
 
     def forward(self, candidates: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores (B, K) and values (B,) of tables (B, K, n_features) and general features (B, n_general)."""
+        """Scores (B, K) and values (B,) of tables and general features (B, n_general).
+
+        Tables have the shape (B, K, n_features), or (B, K * n_features) as the editor hands them out.
+        """
+        candidates = candidates.reshape(len(candidates), -1, self.sizes["n_features"])
         real = candidates.abs().sum(-1) > 0
         rows = self.rows(_standard(candidates, self.rows_mean, self.rows_scale))
         whole = self.general(_standard(general, self.general_mean, self.general_scale))
