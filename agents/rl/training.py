@@ -17,6 +17,7 @@ from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
 from qas.agents.rl.starts import Starts, made, on_devices
 from qas.checks import finite_number, whole_number
+from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
 from qas.errors import UnknownNameError
@@ -35,6 +36,8 @@ _IMITATED = 0.6
 _BEFORE_FIT = 6
 """Episodes before the first fit; later fits come when there are half as many again."""
 _EPOCHS = 12
+_TRUST = 10.0
+"""Weight of the closed-form gain in the first scores, which training goes on from: 1.7 nats for each power of ten."""
 _JUDGED = 6
 """Instances that stages are compared on."""
 _JUDGED_EVALUATIONS = 150
@@ -112,6 +115,7 @@ class _Stages:
 
     def run(self, imitation_only: bool) -> None:
         areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+        self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
         states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
         areas["imitation"] = self._judged(self.policy)
         stages, played = ["imitation"], 0
