@@ -15,6 +15,8 @@ Contenders, each with the same number of energy evaluations (a sweep of gradient
 - ``adapt``: ADAPT-VQE;
 - ``predicted``, ``nearest``: those circuits as they are, no evaluation at all.
 
+On devices nothing starts from another problem's circuit: the coupled pairs of the patches differ.
+
 With ``--share S`` a run ends at an error of S times the product state's, and evaluations up to there are compared
 (where it does not come to that: the budget). Without, the lowest errors within the budget are. The table has
 for each contender the mean over the instances and seeds, and the mean of log2 (contender / editor) over the pairs with
@@ -92,7 +94,7 @@ def run_task(task: Task, family: Family, path: str) -> dict[str, Any] | None:
         found = {"error": error, "evaluations": 0, "two_qubit_gates": circuit.two_qubit_gates, "seconds": 0.0}
         return {**task._asdict(), "gap": gap, "score": score(task, error, gap, 0), **found, "front": "[]"}
     options = options_of(kind, start, path, problem)
-    if options is None:
+    if options is None or (start and instance.device is not None):  # patches have their pairs elsewhere
         return None
     where = {} if instance.device is None else {"device": instance.device, "objective": instance.objective}
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from qas.circuits import Circuit, Gate
-from qas.envs.families import Instance
 from qas.errors import QasError
 from qas.excitations import generators_of
 from qas.gates import gate_spec
@@ -301,33 +300,14 @@ def _central(all_terms: list[dict[str, float]], n_qubits: int) -> int:
     return int(np.argmin([sum(_nearby(one, other)[0] for other in all_terms) for one in each]))
 
 
-def on_devices(instances: Sequence[Instance], *, evaluations: int, seed: int = 0) -> Starts:
-    """Circuits for instances on devices, each searched on its own, because their gates and pairs differ.
-
-    Args:
-        instances: with devices.
-        evaluations: of each search.
-        seed: of the searches.
-    """
-    known = []
-    for instance in instances:
-        problem = instance.load()
-        if isinstance(problem, Problem):
-            settings = {"device": instance.device, "objective": instance.objective}
-            circuits = _searched(problem, evaluations, seed, **settings)
-            known.append(Known(problem.n_qubits, dict(problem.hamiltonian.terms), *circuits))
-    return Starts(known)
-
-
-def _searched(problem: Problem, evaluations: int, seed: int, **settings: Any) -> tuple[list[Circuit], list[float]]:
+def _searched(problem: Problem, evaluations: int, seed: int) -> tuple[list[Circuit], list[float]]:
     """Circuits of the front of guided evolution, and their errors."""
     from qas.agents.launch import search
 
     with tempfile.TemporaryDirectory() as folder:
         run = search(
-            problem, agent="evolution", evaluations=evaluations, seed=seed, out=Path(folder) / "run", report=False,
-            **settings,
-        )  # fmt: skip
+            problem, agent="evolution", evaluations=evaluations, seed=seed, out=Path(folder) / "run", report=False
+        )
         front = envelope(run.front)
     kept = [result for result in front if result.two_qubit_gates][-_CIRCUITS:]
     return [result.circuit for result in kept], [result.error for result in kept]

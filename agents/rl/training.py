@@ -15,7 +15,7 @@ from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.imitation import Lessons, fit, taught_episode
 from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
-from qas.agents.rl.starts import Starts, made, on_devices
+from qas.agents.rl.starts import Starts, made
 from qas.checks import finite_number, whole_number
 from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
@@ -194,9 +194,9 @@ def leave_out(family: Family, name: str) -> Family:
 
 
 def _starts(family: Family, seed: int) -> Starts:
-    """Circuits of the training problems."""
+    """Circuits of the training problems; none for devices, where the coupled pairs of one are not those of another."""
     if any(instance.device is not None for instance in family.train):
-        return on_devices(family.train, evaluations=_STARTS_EVALUATIONS, seed=seed)
+        return Starts()
     problems = [instance.load() for instance in family.train]
     return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
 
