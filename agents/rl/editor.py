@@ -122,10 +122,9 @@ class EditorAgent(Agent):
         assert self.trained is not None
         known = Starts.from_json(self.trained.starts)
         circuit = known.predicted(problem) if self.start == "predicted" else None
-        circuit = known.nearest(problem) if circuit is None else circuit
         if circuit is None or not starts.fits(circuit, self.search):
-            return None
-        return circuit if self.search.alphabet.native is None else self.search.simplify(circuit)
+            circuit = known.nearest(problem, lambda each: starts.fits(each, self.search))
+        return circuit if circuit is None or self.search.alphabet.native is None else self.search.simplify(circuit)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:

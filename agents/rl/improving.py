@@ -28,8 +28,8 @@ class _Scores(BaseFeaturesExtractor):
     """A `CandidatePolicy` as features: scores of the candidates, and the value behind them."""
 
     def __init__(self, observation_space: spaces.Dict, policy: CandidatePolicy) -> None:
-        count = observation_space["candidates"].shape[0]  # type: ignore[index]
-        super().__init__(observation_space, features_dim=count + 1)
+        numbers = observation_space["candidates"].shape[0]  # type: ignore[index]
+        super().__init__(observation_space, features_dim=numbers // policy.sizes["n_features"] + 1)
         self.policy = policy
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:

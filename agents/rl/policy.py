@@ -48,7 +48,8 @@ class CandidatePolicy(nn.Module):
 
     Rows are standardized, embedded with shared weights together with the general features, and look at each other in a
     few attention layers; no row knows its place in the table, so that the scores of permuted rows are permuted scores.
-    Rows of zeros alone are padding, which nothing looks at.
+    A linear function of the row is added, by which a policy can begin as a formula that is known (`trusting`). Rows of
+    zeros alone are padding, which nothing looks at.
 
     Args:
         n_features: columns of the table of candidates.
@@ -79,9 +80,11 @@ class CandidatePolicy(nn.Module):
             self.attention = nn.ModuleList(_Attention(width, heads) for _ in range(layers))
             self.last = nn.LayerNorm(width)
             self.score = nn.Linear(width, 1)
+            self.direct = nn.Linear(n_features, 1, bias=False)
             self.worth = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
         with torch.no_grad():  # untrained, all candidates are nearly alike, and states worth nothing
             self.score.weight.mul_(0.1)
+            self.direct.weight.zero_()
             last = self.worth[-1]
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
@@ -98,17 +101,27 @@ class CandidatePolicy(nn.Module):
         """Take mean and spread of every feature from observations.
 
         Args:
-            candidates: shape (B, K, n_features); rows of zeros do not count.
+            candidates: shape (B, K, n_features) or (B, K * n_features); rows of zeros do not count.
             general: shape (B, n_general).
         """
+        candidates = candidates.reshape(len(candidates), -1, self.sizes["n_features"])
         real = candidates[np.abs(candidates).sum(-1) > 0]
         for name, values in (("rows", real), ("general", general)):
             spread = values.std(0)
             self.get_buffer(f"{name}_mean").copy_(torch.from_numpy(values.mean(0)))
             self.get_buffer(f"{name}_scale").copy_(torch.from_numpy(np.where(spread > 1e-6, spread, 1.0)))
 
+    def trusting(self, column: int, weight: float) -> None:
+        """Begin with a score that grows with one column of the table."""
+        with torch.no_grad():
+            self.direct.weight[0, column] = weight
+
     def forward(self, candidates: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores (B, K) and values (B,) of tables (B, K, n_features) and general features (B, n_general)."""
+        """Scores (B, K) and values (B,) of tables and general features (B, n_general).
+
+        Tables have the shape (B, K, n_features), or (B, K * n_features) as the editor hands them out.
+        """
+        candidates = candidates.reshape(len(candidates), -1, self.sizes["n_features"])
         real = candidates.abs().sum(-1) > 0
         rows = self.rows(_standard(candidates, self.rows_mean, self.rows_scale))
         whole = self.general(_standard(general, self.general_mean, self.general_scale))
@@ -121,7 +134,7 @@ class CandidatePolicy(nn.Module):
         weight = real.unsqueeze(-1).float()
         mean = (rows * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         values = self.worth(torch.cat([mean, whole], dim=-1)).squeeze(-1)
-        return self.score(rows).squeeze(-1), values
+        return (self.score(rows) + self.direct(candidates)).squeeze(-1), values
 
     @torch.inference_mode()
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -110,18 +110,22 @@ class Starts:
     def __len__(self) -> int:
         return len(self.known)
 
-    def nearest(self, problem: Problem) -> Circuit | None:
+    def nearest(self, problem: Problem, fits: Callable[[Circuit], bool] = lambda circuit: True) -> Circuit | None:
         """The best circuit of the most similar training problem, its angles in the frame of this one.
 
-        Problems of the same size come first; of others the largest smaller one, on the first qubits.
+        Problems of the same size come first; of others the largest smaller ones, on the first qubits.
+
+        Args:
+            problem: what is asked.
+            fits: which circuits may be taken; None is returned where none does.
         """
-        found = self._nearest(problem)
-        if found is None:
-            return None
-        known, frame = found
-        best = known.circuits[int(np.argmin(known.errors))]
-        turned = framed(Circuit(problem.n_qubits, best.gates), frame)
-        return turned if turned is not None else Circuit(problem.n_qubits, best.gates)
+        for known, frame in self._by_distance(problem):
+            for k in np.argsort(known.errors):
+                circuit = Circuit(problem.n_qubits, known.circuits[int(k)].gates)
+                turned = framed(circuit, frame)
+                if fits(circuit):
+                    return circuit if turned is None else turned
+        return None
 
     def predicted(self, problem: Problem) -> Circuit | None:
         """The common architecture that does best on training problems left out, its angles interpolated.
@@ -133,28 +137,22 @@ class Starts:
         shared = self._shared(alike)
         if not shared:
             return None
-        _, frame = self._nearest(problem) or (alike[0], 0)
+        _, frame = self._by_distance(problem)[0]
         terms = framed_terms(problem.hamiltonian.terms, frame)
         if problem.n_qubits not in self._best:
             self._best[problem.n_qubits] = min(shared, key=lambda k: self._left_out(alike, k))
         return framed(_interpolated(alike, self._best[problem.n_qubits], terms), frame)
 
-    def _nearest(self, problem: Problem) -> tuple[Known, int] | None:
-        """The most similar training problem, and this one's frame relative to it."""
+    def _by_distance(self, problem: Problem) -> list[tuple[Known, int]]:
+        """The training problems, the most similar ones first, each with the frame of this one relative to it."""
         sizes = {each.n_qubits for each in self.known if each.circuits and each.n_qubits <= problem.n_qubits}
-        if not sizes:
-            return None
-        n = max(sizes)
-        candidates = [each for each in self.known if each.n_qubits == n and each.circuits]
-        if n < problem.n_qubits:
-            return candidates[-1], 0
+        alike = [each for each in self.known if each.circuits and each.n_qubits == max(sizes, default=0)]
+        if max(sizes, default=0) < problem.n_qubits:
+            return [(each, 0) for each in alike]
         terms = problem.hamiltonian.terms
-        frames = [best_frame(each.terms, terms, n) for each in candidates]
-        distances = [
-            _distance(each.terms, framed_terms(terms, frame)) for each, frame in zip(candidates, frames, strict=True)
-        ]
-        chosen = int(np.argmin(distances))
-        return candidates[chosen], frames[chosen]
+        near = [(*_nearby(each, terms), each) for each in alike]
+        near.sort(key=lambda found: found[0])
+        return [(each, frame) for _, frame, each in near]
 
     @staticmethod
     def _shared(alike: Sequence[Known]) -> list[int]:
@@ -303,6 +301,7 @@ def _central(all_terms: list[dict[str, float]], n_qubits: int) -> int:
 
 
 def _searched(problem: Problem, evaluations: int, seed: int) -> tuple[list[Circuit], list[float]]:
+    """Circuits of the front of guided evolution, and their errors."""
     from qas.agents.launch import search
 
     with tempfile.TemporaryDirectory() as folder:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
 from qas.agents.rl.starts import Starts, made
 from qas.checks import finite_number, whole_number
+from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
+from qas.errors import UnknownNameError
 from qas.problems import Problem
 
 STAGES = ("starts", "imitation", "playing")
@@ -33,6 +36,8 @@ _IMITATED = 0.6
 _BEFORE_FIT = 6
 """Episodes before the first fit; later fits come when there are half as many again."""
 _EPOCHS = 12
+_TRUST = 10.0
+"""Weight of the closed-form gain in the first scores, which training goes on from: 1.7 nats for each power of ten."""
 _JUDGED = 6
 """Instances that stages are compared on."""
 _JUDGED_EVALUATIONS = 150
@@ -110,6 +115,7 @@ class _Stages:
 
     def run(self, imitation_only: bool) -> None:
         areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+        self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
         states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
         areas["imitation"] = self._judged(self.policy)
         stages, played = ["imitation"], 0
@@ -173,11 +179,25 @@ class _Stages:
         return float(area)
 
 
+def leave_out(family: Family, name: str) -> Family:
+    """A family with one of its instances for the test, and all others to train on.
+
+    Raises:
+        UnknownNameError: no instance of that name, or on a device of that name.
+    """
+    everyone = {instance.name: instance for instance in (*family.train, *family.test)}
+    found = [full for full in everyone if name in (full, full.partition("@")[2])]
+    if not found:
+        raise UnknownNameError(f"instance of family {family.name}", name, everyone)
+    test = everyone.pop(found[0])
+    return replace(family, train=tuple(everyone.values()), test=(test,))
+
+
 def _starts(family: Family, seed: int) -> Starts:
-    """Circuits of the training problems; none for a family of devices, whose patches differ."""
+    """Circuits of the training problems; none for devices, where the coupled pairs of one are not those of another."""
     if any(instance.device is not None for instance in family.train):
         return Starts()
-    problems: Sequence[Any] = [instance.load() for instance in family.train]
+    problems = [instance.load() for instance in family.train]
     return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
 
 

@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     option("--out", "FILE", "where it is saved, new, ending in .safetensors", required=True)
     option("--seconds", "S", "time to train, after the start circuits (default 600)", read.seconds, default=600.0)
     option("--seed", "N", "fixes what is drawn (default 0)", read.natural, default=0)
+    option("--leave-out", "NAME", "instance, or its device, that is not trained on (default: those of the test)")
     option("--layers", "N", "of attention, 0 for none (default 2)", read.natural)
     train.flag("--imitation-only", "do not play after imitation")
     train.output(progress=True)
@@ -34,8 +35,11 @@ def _train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.suffix != ".safetensors" or out.exists() or not out.parent.is_dir():
         raise QasError(f"--out is a new file in a folder that exists, ending in .safetensors, got {out}")
-    from qas.agents.rl.training import train_policy
+    from qas.agents.rl.training import leave_out, train_policy
+    from qas.envs.families import load_family
 
+    family = load_family(arguments.family)
+    family = family if arguments.leave_out is None else leave_out(family, arguments.leave_out)
     if not arguments.quiet:
         tell(
             f"start circuits first, about a minute; then {clock(arguments.seconds)} of training, about a minute of "
@@ -43,7 +47,7 @@ def _train(arguments: argparse.Namespace) -> int:
         )
     with bar(arguments.quiet) as shown:
         trained = train_policy(
-            arguments.family,
+            family,
             seconds=arguments.seconds,
             seed=arguments.seed,
             imitation_only=arguments.imitation_only,

@@ -113,3 +113,10 @@ def test_the_control_takes_the_largest_gain_for_each_two_qubit_gate() -> None:
         for edit in env.table.edits
     ]
     assert worth[best] == max(worth) > 0
+
+
+def test_a_flat_table_is_the_same_table(rng: np.random.Generator) -> None:
+    policy = CandidatePolicy(7, 4).eval()
+    candidates, general = table(rng, 5)
+    for given, expected in zip(policy(candidates.flatten(1), general), policy(candidates, general), strict=True):
+        assert torch.equal(given, expected)
