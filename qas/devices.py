@@ -593,7 +593,7 @@ def _read_readout(target: Any, properties: Any, qubit: int) -> tuple[float, floa
     table = target["measure"] if "measure" in target.operation_names else None
     row = None if table is None else table.get((qubit,))
     names = ("prob_meas1_prep0", "prob_meas0_prep1")
-    flips = [getattr(row, name, None) for name in names]
+    flips: list[Any] = [getattr(row, name, None) for name in names]
     with suppress(Exception):  # as of `_properties`
         known = properties.qubit_property(qubit)
         flips = [known[name][0] if told is None else told for name, told in zip(names, flips, strict=True)]

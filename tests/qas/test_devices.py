@@ -24,7 +24,7 @@ from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
 from qas.idle import Idle, seconds
 from qas.mitigation.objectives import ZeroNoise
-from qas.noise import NoiseModel, thermal_relaxation
+from qas.noise import NoiseModel, load_noise, thermal_relaxation
 from qas.patches import Prediction, choose, patch_for
 from qas.simulators import make_simulator
 from qas.simulators.base import Simulator
@@ -153,6 +153,8 @@ def test_names_that_are_none(tmp_path: Path) -> None:
         load_device(3)  # type: ignore[arg-type]
     with pytest.raises(QasError, match=r"no\.json"):
         load_device(tmp_path / "no.json")
+    with pytest.raises(QasError, match=r"name it as device \(--device\), or load_device\('fake_torino'\)"):
+        load_noise("fake_torino")
     with pytest.raises(QasError, match=r"choose the ones in use"):
         load_device("fake_torino").noise()
     with pytest.raises(QasError, match="the native gates of fake_lagos are rz, sx, x, cx, got ry"):
