@@ -202,6 +202,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     _previous: Draft | None
     _tried: dict[str, int]
     _general: np.ndarray
+    _edits: int
 
     def __init__(
         self,
