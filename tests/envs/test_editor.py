@@ -120,7 +120,7 @@ def test_costs_of_small_angles_are_what_leaving_them_out_costs_when_the_others_f
 def test_qubits_in_another_order_give_the_same_rows_in_another_order(seed: int, order: list[int]) -> None:
     rng = np.random.default_rng(seed)
     problem = random_problem(rng)
-    circuit = random_circuit(3, 4, rng, ("cx", "rx", "ry", "rz"))
+    circuit = random_circuit(3, 4, rng, ("cx", "ry", "rz"))
 
     def moved(string: str) -> str:
         letters = dict(zip(order, reversed(string), strict=True))
@@ -130,10 +130,10 @@ def test_qubits_in_another_order_give_the_same_rows_in_another_order(seed: int, 
     gates = [Gate(g.name, tuple(order[q] for q in g.qubits), g.angles) for g in circuit]
     rows = []
     for each, made in ((problem, circuit), (qas.problem(terms, name="moved"), Circuit(3, gates))):
-        bench = Bench(Evaluator(each), ALPHABET)
-        table = tabulated(bench, drafted(made, bench), 900, WIDE)
+        bench = Bench(Evaluator(each), Alphabet(3, ("cx", "ry", "rz")))
+        table = tabulated(bench, drafted(made, bench), 400, WIDE)
         rows.append(sorted(map(tuple, np.round(table.features.astype(float), 4) + 0.0)))
-        assert table.mask.sum() < 850
+        assert table.mask.sum() < 350, "none is cut off"
     np.testing.assert_allclose(rows[0], rows[1], atol=2e-4)
 
 
@@ -165,7 +165,7 @@ def played(env: CircuitEditorEnv, rng: np.random.Generator, count: int) -> list[
     [
         ("h2-4", {}),
         ("tfim-3", {"gates": ("cz", "ry", "rz"), "coupling": [(0, 1), (1, 2)], "probes": 4}),
-        ("h2-4", {"gates": ("single-excitation", "double-excitation", "rx")}),
+        ("h2-4", {"gates": ("single_excitation", "double_excitation", "rx")}),
         ("h2-2", {"device": "fake_torino", "max_two_qubit_gates": 3}),
     ],
     ids=["rotations", "coupling", "excitations", "device"],
