@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -648,16 +648,14 @@ def _saturated(count: float, half: float) -> float:
 
 
 def _ranked(edits: Sequence[Edit], by: str, sign: int) -> list[Edit]:
-    """Edits with their rank among those of their kind."""
-    ranks: dict[int, float] = {}
-    for kind in {edit.kind for edit in edits}:
-        own = [k for k, edit in enumerate(edits) if edit.kind == kind and by in edit.numbers]
-        own.sort(key=lambda k: sign * edits[k].numbers[by])
-        ranks |= {k: 1 / (1 + place) for place, k in enumerate(own)}
-    return [
-        Edit(e.kind, e.key, e.place, e.angles, e.deleted, {**e.numbers, "rank": ranks.get(k, 0.0)})
-        for k, e in enumerate(edits)
-    ]
+    """Edits with their rank among those of their kind; equal ones have the same rank."""
+    found = []
+    for edit in edits:
+        others = [e.numbers[by] for e in edits if e.kind == edit.kind and by in e.numbers]
+        own = edit.numbers.get(by)
+        better = 0 if own is None else sum(sign * (own - other) > 1e-9 * abs(own) for other in others)
+        found.append(replace(edit, numbers={**edit.numbers, "rank": 0.0 if own is None else 1 / (1 + better)}))
+    return found
 
 
 def _features(edits: Sequence[Edit | None], tried: Mapping[str, int]) -> np.ndarray:

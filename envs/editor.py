@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -202,6 +203,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     _previous: Draft | None
     _tried: dict[str, int]
     _general: np.ndarray
+    _edits: int
 
     def __init__(
         self,
@@ -513,15 +515,14 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         if edit.kind == "shake":
             noise = self.np_random.normal(scale=_SHAKEN, size=circuit.n_angles)
             circuit = circuit.with_angles(circuit.angles + noise)
-        elif edit.kind != "optimise":
-            circuit = self._simplified(edit.applied(self.bench, circuit, self.np_random))
-        known = draft.curvature
-        if edit.kind in ("shake", "optimise"):
-            inverse = None if known is None else known.matrix()
-            ages = draft.ages
-        else:
-            inverse = None if known is None else known.inherited(draft.circuit, circuit)
-            held = {id(gate): age for gate, age in zip(draft.circuit.gates, draft.ages, strict=True)}
+        known, ages = draft.curvature, draft.ages
+        inverse = None if known is None else known.matrix()
+        if edit.deleted or edit.place is not None:
+            # Gates are told apart by identity, and equal ones may be one object.
+            own = Circuit(circuit.n_qubits, map(copy.copy, circuit.gates))
+            circuit = self._simplified(edit.applied(self.bench, own, self.np_random))
+            inverse = None if known is None else known.inherited(own, circuit)
+            held = {id(gate): age for gate, age in zip(own.gates, draft.ages, strict=True)}
             ages = tuple(held.get(id(gate), -1) + 1 for gate in circuit.gates)
         found = self.bench.evaluator.evaluate(
             circuit, self.np_random, max_evaluations=limit, exact_start=True, inverse_hessian=inverse
