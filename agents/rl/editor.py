@@ -16,7 +16,7 @@ from qas.agents.rl.starts import Starts
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.envs.editor import CircuitEditorEnv, Observation
-from qas.errors import QasError
+from qas.errors import QasError, RunError
 from qas.problems import BaseProblem, Problem
 
 _OF_THE_EDITOR = ("reference", "empty")
@@ -122,9 +122,13 @@ class EditorAgent(Agent):
         assert self.trained is not None
         known = Starts.from_json(self.trained.starts)
         circuit = known.predicted(problem) if self.start == "predicted" else None
-        if circuit is None or not starts.fits(circuit, self.search):
-            circuit = known.nearest(problem, lambda each: starts.fits(each, self.search))
+        if circuit is None or not self._fits(circuit):
+            circuit = known.nearest(problem, self._fits)
         return circuit if circuit is None or self.search.alphabet.native is None else self.search.simplify(circuit)
+
+    def _fits(self, circuit: Circuit) -> bool:
+        few = circuit.two_qubit_gates <= self.env.limits.two_qubit_gates
+        return few and starts.fits(circuit, self.search)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -170,6 +174,10 @@ class EditorAgent(Agent):
             return closed_form_scores(observation["candidates"])
         return self.trained.policy.scores(observation)
 
+    @property
+    def _digest(self) -> str:
+        return "" if self.trained is None else self.trained.digest
+
     def _keep(self, circuit: Circuit, error: float) -> None:
         two = circuit.two_qubit_gates
         if all(other > two or held > error for other, (held, _) in self.best.items()):
@@ -179,13 +187,15 @@ class EditorAgent(Agent):
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         best = [[two, error, circuit.to_list()] for two, (error, circuit) in sorted(self.best.items())]
-        state = {"rng": rng_state(self.rng), "episodes": self.episodes, "best": best}
+        state = {"rng": rng_state(self.rng), "episodes": self.episodes, "best": best, "policy": self._digest}
         playing = self.observation is not None
         if playing or self.episodes:
             state["env"] = self.env.get_state()
         return state | {"playing": playing}, {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        if state["policy"] != self._digest:
+            raise RunError(f"the policy has changed since the run was started: {self.policy}")
         n = self.search.problem.n_qubits
         self.rng, self.episodes = restore_rng(state["rng"]), int(state["episodes"])
         self.best = {int(two): (float(error), Circuit(n, gates)) for two, error, gates in state["best"]}

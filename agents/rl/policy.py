@@ -15,7 +15,7 @@ from torch import nn
 
 from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
-from qas.files import read_bytes, write_atomic
+from qas.files import read_bytes, sha256, write_atomic
 
 FORMAT = "qas-policy"
 SHIPPED = Path(__file__).parent / "data"
@@ -182,6 +182,11 @@ class TrainedPolicy:
         trained = self.training.get("stages", "untrained")
         return f"TrainedPolicy({self.family or 'no family'}, {self.policy.n_parameters:,} parameters, {trained})"
 
+    @property
+    def digest(self) -> str:
+        """Hash of the weights."""
+        return sha256(b"".join(value.numpy().tobytes() for value in self.policy.state_dict().values()))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all.
 
@@ -212,7 +217,7 @@ def list_policies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def load_policy(given: str | os.PathLike[str] | TrainedPolicy) -> TrainedPolicy:
+def load_policy(given: str | os.PathLike[str]) -> TrainedPolicy:
     """A policy from a file, or by the name of one that comes with the package.
 
     Raises:
@@ -220,8 +225,6 @@ def load_policy(given: str | os.PathLike[str] | TrainedPolicy) -> TrainedPolicy:
         RunError: unreadable.
         QasError: no policy, or one for other features than those of today.
     """
-    if isinstance(given, TrainedPolicy):
-        return given
     path = Path(given)
     if not path.is_file() and str(given) in list_policies():
         path = SHIPPED / f"{given}.safetensors"

@@ -125,6 +125,7 @@ class _Stages:
         self.trained.training = {
             "seed": self.seed, "seconds": round(self.clock.passed, 1), "states": states, "edits played": played,
             "cross entropy above the teacher's": loss, "stages": stages,
+            "interrupted": self.clock.asked,
             "areas": {name: round(area, 4) for name, area in areas.items()},
         }  # fmt: skip
 

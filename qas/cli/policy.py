@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from qas.cli import INTERRUPTED
 from qas.cli import parser as read
 from qas.cli.progress import bar, tell
 from qas.cli.show import answer, clock, listing
@@ -58,7 +59,8 @@ def _train(arguments: argparse.Namespace) -> int:
         )
     trained.save(out)
     arguments.policy = str(out)
-    return _show(arguments)
+    shown_well = _show(arguments)
+    return INTERRUPTED if trained.training["interrupted"] else shown_well
 
 
 def _show(arguments: argparse.Namespace) -> int:
