@@ -209,7 +209,8 @@ def agent(tmp_path: Path, **options: Any) -> BoAgent:
 
 
 def seen(player: BoAgent, count: int) -> None:
-    circuits = [player.space.circuit(row) for row in player.rows[:count]]
+    rng, circuits = np.random.default_rng(0), [player.space.circuit(row) for row in player.rows[:count]]
+    circuits = [circuit.with_angles(rng.uniform(-3, 3, circuit.n_angles)) for circuit in circuits]
     player._note(circuits, 0.1 * np.arange(count))
 
 
