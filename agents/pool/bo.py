@@ -73,7 +73,7 @@ class BoAgent(PoolAgent):
     """
 
     name: ClassVar[str] = "bo"
-    about: ClassVar[str] = "Bayesian optimization over and beyond a circuit pool; every circuit is an Optuna trial"
+    about: ClassVar[str] = "Bayesian optimization of changed circuits, or over a pool; every circuit is an Optuna trial"
 
     def __init__(
         self,
