@@ -105,6 +105,8 @@ BOUND = 10.0
 _COLUMN = {name: k for k, name in enumerate(FEATURES)}
 _FARTHEST = 0.5
 """Largest first angle of a rotation whose curvature is a guess, radians."""
+_FLAT = 1e-9
+"""Swings of the energy below this, of the scale, are rounding errors."""
 _ALIKE = 2
 """Places of one block that are listed before others get a row."""
 
@@ -389,7 +391,8 @@ def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = N
     given = curvatures is not None
     known = curvatures if curvatures is not None else view.guessed(place)
     gates = len(way) + len(way[0].before) + len(way[0].after)
-    pairs = [_lowest(slope, curvature) for slope, curvature in zip(place.slopes, known, strict=True)]
+    flat = _FLAT * view.bench.scale
+    pairs = [_lowest(slope, curvature, flat) for slope, curvature in zip(place.slopes, known, strict=True)]
     exact = given or (place.position == len(view.circuit) and all(gate_spec(i.rotation.name).axis for i in way))
     exact = exact and not view.bench.evaluator.noise
     angles = tuple(angle if exact else max(-_FARTHEST, min(_FARTHEST, angle)) for _, angle in pairs)
@@ -418,9 +421,11 @@ def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = N
     return Edit(kind, key, place=place, angles=angles, numbers=numbers)
 
 
-def _lowest(slope: float, curvature: float) -> tuple[float, float]:
-    """(gain, angle) of the minimum of slope sin θ + curvature (1 - cos θ)."""
+def _lowest(slope: float, curvature: float, flat: float) -> tuple[float, float]:
+    """(gain, angle) of the minimum of slope sin θ + curvature (1 - cos θ); (0, 0) where that stays within `flat`."""
     swing = math.hypot(slope, curvature)
+    if swing <= flat:
+        return 0.0, 0.0
     gain = slope * slope / (swing + curvature) if curvature > 0.0 else swing - curvature
     return gain, math.atan2(-slope, curvature)
 
