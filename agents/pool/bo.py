@@ -40,6 +40,8 @@ _PARENTS = 10
 """Best circuits that are changed."""
 _ANY = 0.5
 """Share of steps, before the problem is solved, on which any number of two-qubit gates is allowed."""
+_FRESH = 0.3
+"""Share of changed circuits that begin with uniform angles: those of a parent on a plateau are stationary."""
 _SHAKE = 0.1
 """Standard deviation, in radians, of what is added to inherited angles: it leaves saddle points."""
 
@@ -50,7 +52,8 @@ class BoAgent(PoolAgent):
     ``mode="pool"`` chooses among the candidates of the pool. ``mode="open"`` begins with a layer of rotations and a few
     random circuits; then each step draws a number of two-qubit gates, of the front or beyond it, changes the best
     circuits with at most so many (`Changes`; of equal ones the newest, so that plateaus are crossed), leaves out what
-    is known but for gates without effect, and evaluates what the acquisition chooses. Changed circuits inherit angles.
+    is known but for gates without effect, and evaluates what the acquisition chooses. Most of these begin with the
+    angles of their parents, some with uniform ones.
 
     Every circuit is a trial of an Optuna study, in the run folder or in `storage`.
 
@@ -287,7 +290,7 @@ class BoAgent(PoolAgent):
     def start_angles(self, circuit: Circuit, trial: int) -> np.ndarray:
         if trial or not self.trying:
             return super().start_angles(circuit, trial)
-        return circuit.angles + self.rng.normal(scale=_SHAKE, size=circuit.n_angles)
+        return circuit.angles
 
     def _layer(self) -> list[Circuit]:
         """One of every one-qubit gate on every qubit: product states are among the first to be judged."""
@@ -309,7 +312,13 @@ class BoAgent(PoolAgent):
         posterior = self._model.posterior_once(self.points_of(rows))
         target = self._model.standard(acquisition.target(values[within]))
         among = Choice(posterior, np.arange(len(rows)), target, self.batch, self.rng, self.points[:0])
-        return [children[index] for index in acquisition.choose(among)]
+        return [self._begun(children[index]) for index in acquisition.choose(among)]
+
+    def _begun(self, circuit: Circuit) -> Circuit:
+        """The circuit with the angles it begins with: most inherit them."""
+        if self.rng.random() < _FRESH:
+            return circuit.with_angles(self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles))
+        return circuit.with_angles(circuit.angles + self.rng.normal(scale=_SHAKE, size=circuit.n_angles))
 
     def _drawn_size(self) -> int:
         """Most two-qubit gates of the next circuits: any, or a number at which the front has a circuit."""

@@ -236,17 +236,17 @@ def test_parents_are_the_newest_of_equals_and_small_enough(tmp_path: Path, monke
     assert {c.angles[0] for c in chosen} <= {c.angles[0] for c in plateau[-20:]}
 
 
-def test_changed_circuits_begin_with_the_angles_of_their_parent(tmp_path: Path) -> None:
+def test_most_changed_circuits_begin_near_the_angles_of_their_parent(tmp_path: Path) -> None:
     player = agent(tmp_path)
     seen(player, 8)
-    known = {float(a) for c in player.circuits for a in c.angles}
     player.trying = player._new_circuits()
     rows = np.stack([player.space.row(circuit) for circuit in player.trying])
-    player.current = rows
-    first = player.start_angles(player.trying[0], 0)
-    assert np.abs(first - player.trying[0].angles).max(initial=0.0) < 0.6
     assert player.circuits_of(rows[-2:]) == player.trying[-2:]
-    assert known & {float(a) for c in player.trying for a in c.angles}
+    assert player.start_angles(player.trying[0], 0).tolist() == player.trying[0].angles.tolist()
+    parent = Circuit(2, [("ry", 0, 1.5), ("cx", (0, 1)), ("ry", 1, -2.5)])
+    moved = np.array([player._begun(parent).angles - parent.angles for _ in range(200)])
+    near = (np.abs(moved) < 0.5).all(axis=1).mean()
+    assert 0.55 < near < 0.85
 
 
 def test_when_every_reduced_form_is_known_the_search_goes_on(tmp_path: Path) -> None:
