@@ -192,7 +192,8 @@ class EvolutionAgent(Agent):
             return None
         agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
-        inner = Meter(quiet, self._share(meter.budget), _Unrecorded(search.problem), spent=meter.spent)
+        unrecorded: Any = _Unrecorded(search.problem)
+        inner = Meter(quiet, self._share(meter.budget), unrecorded, spent=meter.spent)
         own = search.alphabet
         # In a device's own gates two pulses and three angles are one rotation, and searches go half as fast.
         ideal = own if own.native is None else Alphabet(own.n_qubits, SEARCH_GATES, own.coupling, connected=False)
