@@ -44,6 +44,8 @@ _GATES_EACH = 25
 """Gates for each qubit that circuits may have, where the caller does not say."""
 _LAYERS = 4
 """Layers that a search begins with, at most, where the caller does not say."""
+_LAYERED = 0.75
+"""Share of the budget after which no further circuit of layers is begun."""
 _TURNS = ("ry", "rz")
 """Rotations of the layers that a search begins with."""
 _PRUNED = 4
@@ -281,7 +283,7 @@ class EvolutionAgent(Agent):
             most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
         for layers in range(1, most + 1 if pairs and turns else 0):
             circuit = Circuit(problem.n_qubits, [*turns, *pairs.values()] * layers + turns)
-            if len(circuit) <= self.search.max_gates:
+            if len(circuit) <= self.search.max_gates and self.meter.fraction < _LAYERED:
                 self._offer(circuit.with_angles(self.rng.uniform(-math.pi, math.pi, circuit.n_angles)))
 
     def _breed(self) -> None:
