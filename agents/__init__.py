@@ -23,6 +23,7 @@ AGENTS = Registry(
     {
         "ddqn": "qas.agents.rl.ddqn:DdqnAgent",
         "ppo": "qas.agents.rl.ppo:PpoAgent",
+        "editor": "qas.agents.rl.editor:EditorAgent",
         "evolution": "qas.agents.growth.evolution:EvolutionAgent",
         "beam": "qas.agents.growth.beam:BeamAgent",
         "adapt": "qas.agents.growth.adapt:AdaptAgent",

@@ -22,15 +22,12 @@ from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
-from qas.native import simplified
+from qas.native import NATIVE_TOLERANCE, simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
 
 __all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
-
-NATIVE_TOLERANCE = 5e-4
-"""Angles of native circuits this close to one that saves gates become that one before they are optimized, radians."""
 
 
 @dataclass

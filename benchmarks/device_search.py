@@ -51,10 +51,13 @@ from qas.runs import envelope
 from qas.vqe import Evaluation, Evaluator
 
 PAIRS = [
-    *((problem, device, patch) for problem in ("lih-4", "field-4") for device in (
+    *(("lih-4", device, patch) for device in (
         "fake_torino", "fake_fez", "fake_marrakesh", "fake_brisbane", "fake_sherbrooke", "fake_mumbai",
     ) for patch in ("best", "median")),
-    *(("lih-6", device, "best") for device in ("fake_torino", "fake_marrakesh", "fake_sherbrooke")),
+    *((problem, device, "best") for problem in ("lih-6", "field-6") for device in (
+        "fake_torino", "fake_marrakesh", "fake_sherbrooke",
+    )),
+    *(("h2o-8-bohr", device, "best") for device in ("fake_torino", "fake_marrakesh")),
 ]  # fmt: skip
 CONTENDERS = ("device", "noise-free", "adapt", "hea")
 TRANSPILED = 20

@@ -1,6 +1,6 @@
-"""Architecture search as a Gymnasium game: one action appends one gate.
+"""Architecture search as a Gymnasium game: one action appends one gate, or edits the circuit anywhere.
 
-``import qas`` registers ``qas/CircuitBuilder-v0``::
+``import qas`` registers ``qas/CircuitBuilder-v0`` and ``qas/CircuitEditor-v0``::
 
     import gymnasium
     import qas
@@ -13,9 +13,10 @@ import at all.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from qas._gymnasium import ENV_ID, register
+from qas._gymnasium import EDITOR_ID, ENV_ID, register
 from qas.envs.curricula import (
     CURRICULA,
     Curriculum,
@@ -24,44 +25,54 @@ from qas.envs.curricula import (
     RandomHalting,
     load_curriculum,
 )
+from qas.envs.families import FAMILIES, Family, Instance, list_families, load_family
 from qas.envs.observations import OBSERVATIONS, Observer, list_observations
 from qas.envs.rewards import REWARDS, Transition, list_rewards, load_reward
 
 if TYPE_CHECKING:
     from qas.envs.builder import CircuitBuilderEnv
+    from qas.envs.editor import CircuitEditorEnv
     from qas.envs.vector import CircuitBuilderVectorEnv
 
 __all__ = [
     "CURRICULA",
+    "EDITOR_ID",
     "ENV_ID",
+    "FAMILIES",
     "OBSERVATIONS",
     "REWARDS",
     "CircuitBuilderEnv",
     "CircuitBuilderVectorEnv",
+    "CircuitEditorEnv",
     "Curriculum",
+    "Family",
     "FixedThreshold",
+    "Instance",
     "MovingThreshold",
     "Observer",
     "RandomHalting",
     "Transition",
+    "list_families",
     "list_observations",
     "list_rewards",
     "load_curriculum",
+    "load_family",
     "load_reward",
     "register",
 ]
 
 
+_ENVIRONMENTS = {
+    "CircuitBuilderEnv": "qas.envs.builder",
+    "CircuitBuilderVectorEnv": "qas.envs.vector",
+    "CircuitEditorEnv": "qas.envs.editor",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The environment brings the compiled simulators with it; registering alone should stay cheap.
-    if name == "CircuitBuilderEnv":
-        from qas.envs.builder import CircuitBuilderEnv
-
-        return CircuitBuilderEnv
-    if name == "CircuitBuilderVectorEnv":
-        from qas.envs.vector import CircuitBuilderVectorEnv
-
-        return CircuitBuilderVectorEnv
+    # The environments bring the compiled simulators with them; registering alone should stay cheap.
+    if name in _ENVIRONMENTS:
+        return getattr(importlib.import_module(_ENVIRONMENTS[name]), name)
     raise AttributeError(f"module 'qas.envs' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""Make `gymnasium.make("qas/CircuitBuilder-v0")` work after a plain ``import qas``."""
+"""Make `gymnasium.make("qas/CircuitBuilder-v0")` and its like work after a plain ``import qas``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from types import ModuleType
 from typing import Any
 
 ENV_ID = "qas/CircuitBuilder-v0"
+EDITOR_ID = "qas/CircuitEditor-v0"
 
 
 def register() -> None:
-    """Register the environment with Gymnasium; further calls do nothing."""
+    """Register the environments with Gymnasium; further calls do nothing."""
     import gymnasium
 
     if ENV_ID not in gymnasium.registry:
@@ -21,6 +22,8 @@ def register() -> None:
             entry_point="qas.envs.builder:CircuitBuilderEnv",
             vector_entry_point="qas.envs.vector:CircuitBuilderVectorEnv",
         )
+    if EDITOR_ID not in gymnasium.registry:
+        gymnasium.register(id=EDITOR_ID, entry_point="qas.envs.editor:CircuitEditorEnv")
 
 
 def register_when_loaded() -> None:

@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,9 +107,8 @@ class Device:
         Raises:
             QasError: there is none.
         """
-        counts = Counter({gate: len(self.gates.get(gate, {})) for gate in ENTANGLERS})
-        gate, count = counts.most_common(1)[0]
-        if not count:
+        gate = max(ENTANGLERS, key=lambda name: len(self.gates.get(name, {})))
+        if gate not in self.gates:
             raise QasError(f"device {self.name} has no two-qubit gate of {', '.join(ENTANGLERS)}")
         return gate
 
@@ -136,9 +134,13 @@ class Device:
 
     @functools.cached_property
     def coupling(self) -> frozenset[tuple[int, int]]:
-        """Pairs (low, high) that carry an entangler in one direction or both."""
-        pairs = (pair for gate in ENTANGLERS for pair in self.gates.get(gate, {}))
-        return frozenset((min(pair), max(pair)) for pair in pairs)
+        """Pairs (low, high) that carry the entangler in one direction or both.
+
+        Where a device has several kinds of entanglers on different pairs, those of the others are not among them:
+        circuits that run as they stand have one kind.
+        """
+        places = self.gates[self.entangler] if not self.gates.keys().isdisjoint(ENTANGLERS) else ()
+        return frozenset((min(pair), max(pair)) for pair in places)
 
     @functools.cached_property
     def _compiled(self) -> _Compiled:
@@ -317,14 +319,16 @@ class Device:
     def from_json(cls, data: Mapping[str, Any]) -> Device:
         """Read what `to_json` wrote. Times are seconds, or text with a unit, such as ``"120 us"``.
 
+        Pairs without an error, or with one of 1 or more, are left out with a warning, as by `from_backend`.
+
         Raises:
             QasError: missing or malformed fields.
         """
         try:
             physical = tuple(whole_number("a qubit of a device", q, 0) for q in data["physical"])
-            top = len(physical) - 1
             readout = tuple((_flip(p01), _flip(p10)) for p01, p10 in data["readout"])
-            gates = {gate: _places(gate, table, top) for gate, table in data["gates"].items() if gate in _READ}
+            tables = {gate: table for gate, table in data["gates"].items() if gate in _READ}
+            gates = {gate: _places(gate, table, len(physical)) for gate, table in tables.items()}
             t1, t2 = (times_from_json(name.upper(), data[name]) for name in ("t1", "t2"))
             texts = {name: str(data.get(name, "")) for name in ("date", "source")}
             found = cls(str(data["name"]), gates, t1, t2, readout, physical, **texts)
@@ -335,7 +339,9 @@ class Device:
         if not len(t1) == len(t2) == len(readout) == len(physical) > 0:
             counts = f"{len(t1)} T1, {len(t2)} T2, {len(readout)} readout"
             raise QasError(f"a device has T1, T2 and readout of each of its {len(physical)} qubits, got {counts}")
-        return found
+        if len(set(physical)) < len(physical):
+            raise QasError(f"qubits of a device have different numbers, got {shortened(list(physical))}")
+        return _without_broken_pairs(found)
 
 
 def native_gates_of(device: Device, gates: Sequence[str] | None) -> list[str]:
@@ -358,16 +364,45 @@ def _flip(value: Any) -> float:
     return p
 
 
-def _places(gate: str, table: Mapping[str, Any], top: int) -> dict[tuple[int, ...], Calibration]:
+def _places(gate: str, table: Mapping[str, Any], n_qubits: int) -> dict[tuple[int, ...], Calibration]:
     """One gate of a device's description."""
-    places = {}
+    places: dict[tuple[int, ...], Calibration] = {}
+    size = GATES[gate].n_qubits if gate in GATES else 1
     for qubits, error, duration in zip(table["qubits"], table["error"], table["duration"], strict=True):
-        place = tuple(whole_number(f"a qubit of {gate}", q, 0, top) for q in qubits)
+        place = tuple(whole_number(f"a qubit of {gate}", q, 0, n_qubits - 1) for q in qubits)
+        if len(place) != size or len(set(place)) < size or place in places:
+            raise QasError(f"{gate} is calibrated once on {size} different qubit(s), got {list(place)}")
         places[place] = Calibration(
             None if error is None else finite_number(f"an error of {gate}", error, least=0.0),
             None if duration is None else seconds(f"a duration of {gate}", duration),
         )
     return places
+
+
+def _broken(calibration: Any) -> bool:
+    """Whether a two-qubit gate does not work: its error is not told, or 1, which is IBM's mark for that."""
+    error = getattr(calibration, "error", None)
+    return error is None or not error < 1
+
+
+def _without_broken_pairs(device: Device) -> Device:
+    """The device without two-qubit gates that do not work; pairs that lose their entangler are warned of."""
+    working = {
+        gate: {place: c for place, c in places.items() if len(place) == 1 or not _broken(c)}
+        for gate, places in device.gates.items()
+    }
+    if working == device.gates:
+        return device
+    found = replace(device, gates={gate: places for gate, places in working.items() if places})
+    _warn_of_broken(device.name, [[device.physical[q] for q in pair] for pair in device.coupling - found.coupling])
+    return found
+
+
+def _warn_of_broken(label: str, pairs: Iterable[Sequence[int]]) -> None:
+    shown = [f"{min(pair)}-{max(pair)}" for pair in sorted(map(sorted, pairs))]
+    if shown:
+        more = f" and {len(shown) - 20} more pairs" if len(shown) > 20 else ""
+        warnings.warn(f"{label}: no working gate on {' '.join(shown[:20])}{more}; left out", stacklevel=4)
 
 
 def _chosen_qubits(label: str, size: int, qubits: Sequence[int]) -> list[int]:
@@ -515,19 +550,19 @@ def _read_backend(backend: Any, qubits: Sequence[int] | None) -> Device:
     gates, broken = _read_gates(target, chosen)
     if pulse not in gates or not any(c.error is not None or c.duration is not None for c in gates[pulse].values()):
         raise QasError(f"{label} has no calibration of {pulse}")
-    if broken:
-        warnings.warn(f"{label}: no working gate on {_pairs(broken)}; left out", stacklevel=3)
+    _warn_of_broken(label, broken)
     calibrated = target.qubit_properties
     found = [calibrated[q] if calibrated else None for q in chosen]
+    properties = _properties(backend)
     shown = label if qubits is None else f"{label}[{','.join(map(str, chosen))}]"
     return Device(
         shown,
         gates,
         tuple(_time(getattr(qubit, "t1", None)) for qubit in found),
         tuple(_time(getattr(qubit, "t2", None)) for qubit in found),
-        tuple(_read_readout(target, q) for q in chosen),
+        tuple(_read_readout(target, properties, q) for q in chosen),
         tuple(chosen),
-        _date(backend),
+        _date(properties),
         _source(backend),
     )
 
@@ -543,7 +578,7 @@ def _read_gates(target: Any, chosen: list[int]) -> tuple[dict[str, Places], set[
             if qubits is None or not number.keys() >= set(qubits):
                 continue
             error, duration = getattr(row, "error", None), getattr(row, "duration", None)
-            if len(qubits) == 2 and (error is None or error >= 1):
+            if len(qubits) == 2 and _broken(row):
                 broken |= {(min(qubits), max(qubits))} if gate in ENTANGLERS else set()
             elif row is not None and (error is not None or duration is not None):
                 places[tuple(number[q] for q in qubits)] = Calibration(error, duration)
@@ -553,13 +588,16 @@ def _read_gates(target: Any, chosen: list[int]) -> tuple[dict[str, Places], set[
     return gates, {pair for pair in broken if frozenset(pair) not in working}
 
 
-def _read_readout(target: Any, qubit: int) -> tuple[float, float]:
-    """(p01, p10) of a qubit; (0, 0) without calibration."""
+def _read_readout(target: Any, properties: Any, qubit: int) -> tuple[float, float]:
+    """(p01, p10) of a qubit; twice their mean where only that is told, (0, 0) without calibration."""
     table = target["measure"] if "measure" in target.operation_names else None
     row = None if table is None else table.get((qubit,))
-    p01, p10 = getattr(row, "prob_meas1_prep0", None), getattr(row, "prob_meas0_prep1", None)
-    if p01 is None or p10 is None:
-        p01 = p10 = getattr(row, "error", None) or 0.0
+    names = ("prob_meas1_prep0", "prob_meas0_prep1")
+    flips: list[Any] = [getattr(row, name, None) for name in names]
+    with suppress(Exception):  # as of `_properties`
+        known = properties.qubit_property(qubit)
+        flips = [known[name][0] if told is None else told for name, told in zip(names, flips, strict=True)]
+    p01, p10 = [getattr(row, "error", None) or 0.0] * 2 if None in flips else flips
     return float(p01), float(p10)
 
 
@@ -567,14 +605,19 @@ def _time(value: float | None) -> float:
     return math.inf if value is None or not value > 0 else float(value)
 
 
-def _date(backend: Any) -> str:
-    """Day of the calibration; empty where the backend does not tell."""
-    with warnings.catch_warnings():
+def _properties(backend: Any) -> Any:
+    """What a backend of IBM tells beside its target; None where it tells nothing."""
+    with warnings.catch_warnings(), suppress(Exception):  # whatever others do when asked for what they do not have
         warnings.simplefilter("ignore")
-        try:
-            return backend.properties().last_update_date.date().isoformat()
-        except Exception:  # whatever the backends of others do when asked for what they do not have
-            return ""
+        return backend.properties()
+    return None
+
+
+def _date(properties: Any) -> str:
+    """Day of the calibration; empty where it is not told."""
+    with suppress(Exception):  # as of `_properties`
+        return properties.last_update_date.date().isoformat()
+    return ""
 
 
 def _source(backend: Any) -> str:
@@ -590,11 +633,6 @@ def _source(backend: Any) -> str:
 def _names(names: Iterable[str]) -> str:
     text = ", ".join(sorted(names))
     return text if len(text) < 100 else text[:100] + "…"
-
-
-def _pairs(pairs: Iterable[tuple[int, int]]) -> str:
-    shown = [f"{a}-{b}" for a, b in sorted(pairs)]
-    return " ".join(shown[:20]) + (f" and {len(shown) - 20} more pairs" if len(shown) > 20 else "")
 
 
 # ---------------------------------------------------------------------- devices by name

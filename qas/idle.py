@@ -147,5 +147,12 @@ def times_to_json(times: Sequence[float]) -> list[float | None]:
 
 
 def times_from_json(what: str, times: Iterable[Any]) -> tuple[float, ...]:
-    """Read what `times_to_json` wrote; times may also be text with a unit."""
-    return tuple(math.inf if time is None else seconds(what, time) for time in times)
+    """Read what `times_to_json` wrote; times may also be text with a unit.
+
+    Raises:
+        QasError: neither, or a time that is not positive.
+    """
+    found = tuple(math.inf if time is None else seconds(what, time) for time in times)
+    if 0.0 in found:
+        raise NotPhysicalError(f"{what} is a positive time in seconds, got 0")
+    return found

@@ -25,6 +25,10 @@ PULSES = ("sx", "x")
 TURNS = {"z": math.pi, "s": math.pi / 2, "sdg": -math.pi / 2, "t": math.pi / 4, "tdg": -math.pi / 4}
 """Gates that are rz by fixed angles, radians."""
 
+NATIVE_TOLERANCE = 5e-4
+"""In searches angles of native circuits this close to one that saves gates become that one before they are optimized,
+radians."""
+
 Quaternion = tuple[float, float, float, float]
 Pair = tuple[int, int]
 

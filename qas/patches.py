@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
@@ -47,9 +48,8 @@ class Prediction:
                 self.qubit[q] = LAYERS * (2 * math.log1p(-error) + math.log(waiting)) + math.log1p(-flips)
         self.pair: dict[Pair, float] = {}
         for a, b in sorted(device.coupling):
-            orders = ((a, b), (b, a))
-            tables = [device.gates.get(gate, {}) for gate in ENTANGLERS]
-            errors = [table[place].error or 0.0 for table in tables for place in orders if place in table]
+            table = device.gates[device.entangler]
+            errors = [table[place].error or 0.0 for place in ((a, b), (b, a)) if place in table]
             if {a, b} <= self.qubit.keys() and min(errors) < 1:
                 self.pair[a, b] = LAYERS * math.log1p(-min(errors))
         self.graph = nx.Graph()
@@ -91,8 +91,8 @@ def patch_for(n_qubits: int, device: str | os.PathLike[str] | Device, patch: str
     if patch is None or isinstance(patch, str):
         words = (patch or "best").strip()
         if not words[:1].isdigit():
-            shape, _, which = words.partition(":")
-            return choose(whole, n_qubits, *(("best", shape) if shape == "median" else (shape, which or "best")))
+            shape, _, which = ("best:median" if words == "median" else words).partition(":")
+            return choose(whole, n_qubits, shape, which or "best")
         patch = _numbers(words)
     qubits = whole.restricted(patch)
     if qubits.n_qubits != n_qubits:
@@ -134,6 +134,9 @@ def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "bes
     whole_number("the number of qubits of a patch", n_qubits)
     if n_qubits > device.n_qubits:
         raise QasError(f"a patch has at most the {device.n_qubits} qubits of {device.name}, got {n_qubits}")
+    if device.coupling:  # a part of it may have more pairs of another kind
+        others = set(ENTANGLERS) - {device.entangler}
+        device = replace(device, gates={gate: held for gate, held in device.gates.items() if gate not in others})
     prediction = Prediction(device)
     if shape in ("line", "ring"):
         grown = _grown([(q,) for q in prediction.qubit], n_qubits, _longer(prediction), prediction, which)

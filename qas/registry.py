@@ -36,6 +36,7 @@ OWNERS = {
     "curricula": "qas.envs",
     "devices": "qas.devices",
     "observations": "qas.envs",
+    "families": "qas.envs",
     "rewards": "qas.envs",
     "encodings": "qas.encoders",
     "models": "qas.encoders",

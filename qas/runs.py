@@ -367,15 +367,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     folder = Path(path)
     config = read_config(folder)
-    summary: dict[str, Any] = {
-        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
-    }  # fmt: skip
-    if (folder / "summary.json").exists():
-        found = read_json(folder / "summary.json", "the summary")
-        found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
-        if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
-            raise RunError(f"the summary is damaged: {folder / 'summary.json'}")
-        summary = found
+    summary = read_summary(folder)
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
@@ -405,6 +397,25 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         summary["tidying"],
         summary["remarks"],
     )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a run folder; of a run that has not written one yet, what that stands for.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    summary: dict[str, Any] = {
+        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
+    }  # fmt: skip
+    path = folder / "summary.json"
+    if not path.exists():
+        return summary
+    found = read_json(path, "the summary")
+    found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
+    if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
+        raise RunError(f"the summary is damaged: {path}")
+    return found
 
 
 def read_config(folder: Path) -> dict[str, Any]:

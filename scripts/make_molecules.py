@@ -1,4 +1,4 @@
-"""Write the molecular problems in qas/data/molecules; needs the `chem` extra. Run: python scripts/make_molecules.py.
+"""Write the molecular problems in qas/data; needs the `chem` extra. Run: python scripts/make_molecules.py [--curves].
 
 Every file is checked against an independent PySCF CASCI in its own atomic-orbital path and, where the literature gives
 one, against the published ground energy.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from qas.files import versioned, write_json
 from qas.molecules import molecule
 from qas.problems import MOLECULES, Problem
+from qas.problems.curves import CURVES, FORMAT, SHIPPED, VERSION
 
 H2O = "H -0.021 -0.002 0; O 0.835 0.452 0; H 1.477 -0.273 0"
 BEH2 = "H 0 0 -1.33; Be 0 0 0; H 0 0 1.33"
@@ -188,12 +193,66 @@ def make(name: str) -> Problem:
     return replace(made, name=name, description=", ".join(words), provenance=provenance, references=references)
 
 
+CURVE_OPTIONS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "lih-4": lambda length: lih(length, "parity"),
+    "lih-6": lambda length: lih(length, "jordan-wigner"),
+    "h4-8": lambda length: larger(hydrogens(4, length), (4, 4), "angstrom"),
+    "beh2-6": lambda length: larger(beh2(length), (4, 3), "angstrom"),
+}
+
+
+def make_curve(name: str) -> dict[str, Any]:
+    """One problem at all its bond lengths, each checked against the independent calculation.
+
+    Raises:
+        AssertionError: an energy differs by 1e-8, or neighbours differ so much that an orbital was exchanged.
+    """
+    made = {length: molecule(**CURVE_OPTIONS[name](length)) for length in SHIPPED[name].lengths}
+    strings = list(dict.fromkeys(s for each in made.values() for s in each.hamiltonian.strings))
+    rows = {length: [each.hamiltonian.terms.get(s, 0.0) for s in strings] for length, each in made.items()}
+    _check_smooth(strings, rows)
+    common = dict(next(iter(made.values())).provenance)
+    members = {}
+    for length, each in made.items():
+        casci, lowest = independent_casci(each)
+        assert abs(each.provenance["sector_energy"] - casci) < 1e-8, (name, length, casci)
+        assert abs(each.exact - lowest) < 1e-8, (name, length, each.exact, lowest)
+        common = {key: value for key, value in common.items() if each.provenance.get(key) == value}
+        energies = ("exact", "product_state", "basis_state", "unrestricted")
+        members[f"{length:g}"] = {"coefficients": rows[length]} | {key: getattr(each, key) for key in energies}
+        print(
+            f"{name} at {length}: exact {each.exact:.9f}, product state {each.triviality.product_state:.5f}", flush=True
+        )
+    for length, each in made.items():
+        own = {key: value for key, value in each.provenance.items() if key not in common}
+        members[f"{length:g}"]["provenance"] = own
+    some = next(iter(made.values()))
+    head = {"name": name, "n_qubits": some.n_qubits, "unit": some.unit, "threshold": some.threshold}
+    common["generator"] = "scripts/make_molecules.py"
+    return versioned(FORMAT, VERSION, head | {"provenance": common, "terms": strings, "members": members})
+
+
+def _check_smooth(strings: Sequence[str], rows: dict[float, list[float]]) -> None:
+    """No coefficient jumps between neighbours: the orbitals are the same ones, with the same signs."""
+    lengths = sorted(rows)
+    own = np.array([set(s) != {"I"} for s in strings])
+    for one, other in zip(lengths, lengths[1:], strict=False):
+        jump = np.abs(np.subtract(rows[one], rows[other]))[own].max()
+        assert jump < 3 * (other - one), (one, other, jump)
+
+
 def main() -> None:
     """Write the files named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*RECIPES, []], help="ids; all if none is given")
     parser.add_argument("--out", type=Path, default=MOLECULES, help="folder to write to")
+    parser.add_argument("--curves", action="store_true", help="write the curves over bond lengths instead")
     arguments = parser.parse_args()
+    if arguments.curves:
+        CURVES.mkdir(parents=True, exist_ok=True)
+        for name in arguments.names or CURVE_OPTIONS:
+            write_json(CURVES / f"{name}.json", make_curve(name), indent=None)
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or RECIPES:
         made = make(name)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Guide
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
+from qas.guidance import Guide
 from qas.vqe import Evaluation
 
 

@@ -12,12 +12,12 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.growth.adapt import AdaptAgent
 from qas.agents.growth.evolution import EvolutionAgent
 from qas.agents.growth.frames import Frame, tapering_of
-from qas.agents.growth.guidance import Guide
 from qas.agents.growth.inserting import InsertionGrowth
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.gates import SEARCH_GATES
+from qas.guidance import Guide
 from qas.problems import BaseProblem, require_hamiltonian
 from qas.shrinking import Shrinker, lowered
 from qas.vqe import Evaluation

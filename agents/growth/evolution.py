@@ -5,20 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
-from qas.agents.growth.guidance import Curvature, Guide, Study, edited
+from qas.agents.growth.changes import Changes
+from qas.agents.growth.frames import Inner
+from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
-from qas.gates import gate_spec
+from qas.gates import SEARCH_GATES
+from qas.guidance import Curvature, Guide, Study, edited
+from qas.meter import Budget, Meter, SearchEnded
 from qas.problems import BaseProblem, Problem
+from qas.registry import settings_of
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
 
@@ -36,6 +42,10 @@ _REPLACED = 0.5
 """Share of deleted two-qubit gates that leave rotations in their place."""
 _GATES_EACH = 25
 """Gates for each qubit that circuits may have, where the caller does not say."""
+_LAYERS = 4
+"""Layers that a search begins with, at most, where the caller does not say."""
+_TURNS = ("ry", "rz")
+"""Rotations of the layers that a search begins with."""
 _PRUNED = 4
 """Deletions tried of a new leader, cheapest first."""
 
@@ -68,6 +78,20 @@ class _Child(NamedTuple):
     """what was used of what was found out of the parent"""
 
 
+class _Unrecorded:
+    """What a meter tells of circuits that are no results: they are freed of redundant gates at most."""
+
+    best_error = math.inf
+
+    def __init__(self, problem: BaseProblem) -> None:
+        self.problem = problem
+
+    def take(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, tidy: bool = False) -> Evaluation:
+        """The circuit, simplified where asked for, as the record would keep it."""
+        shorter = self.problem.simplify(found.circuit, 1e-7) if tidy else found.circuit
+        return found if shorter is found.circuit else replace(found, circuit=shorter, inverse_hessian=None)
+
+
 _Start = tuple[Circuit, "np.ndarray | None"]
 """A circuit, and the inverse Hessian that it begins with."""
 
@@ -86,6 +110,9 @@ class EvolutionAgent(Agent):
     inverse Hessian (as in Ramôa et al., arXiv:2401.05172). What is found out of a parent is counted where it is used:
     one evaluation for each sweep of slopes, and one for each gate without angles that is left out.
 
+    Under noise a search begins without it, where slopes lead further than to the few gates that pay at once; the best
+    circuits of every size, trained again under the noise, are what evolution goes on from.
+
     Args:
         population: circuits kept for each number of two-qubit gates.
         changes: mean number of changes a child gets beyond the first.
@@ -94,6 +121,12 @@ class EvolutionAgent(Agent):
             have no slope.
         small: how far a guided search favours parents with few two-qubit gates: those with k of them by
             (k + 2)^-small. 0: all alike, which goes fastest to low errors; 1: more is tried of the small ones.
+        layers: most layers of rotations and entanglers, of random angles, that the population begins with beside a
+            product state. None: 4; for a molecule without a coupling 0, as slopes lead on from its reference state.
+        noise_free: share of the budget that a search for exact energies under noise spends without it first; nothing
+            where it has a start.
+        start: a circuit that joins the first ones, its angles optimised from those it has: a run folder, an OpenQASM
+            file, or gates as `Circuit.to_list` gives them.
     """
 
     name: ClassVar[str] = "evolution"
@@ -107,6 +140,9 @@ class EvolutionAgent(Agent):
         guided: bool = True,
         blind: float = 0.2,
         small: float = 0.0,
+        layers: int | None = None,
+        noise_free: float = 0.5,
+        start: str | list[Any] | None = None,
     ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= small <= 4:
@@ -115,7 +151,16 @@ class EvolutionAgent(Agent):
             raise QasError(f"changes lies between 0 and 20, got {changes}")
         if not 0 <= blind <= 1:
             raise QasError(f"blind is a share between 0 and 1, got {blind}")
+        if not 0 <= noise_free < 1:
+            raise QasError(f"noise_free is a share from 0 to below 1, got {noise_free}")
+        self.layers = None if layers is None else whole_number("layers", layers, 0)
+        self.noise_free = float(noise_free)
         self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
+        self.start = start
+
+    @classmethod
+    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return starts.kept(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         """Room for deep circuits: the front's short ones do not suffer from it."""
@@ -129,16 +174,40 @@ class EvolutionAgent(Agent):
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
         self._trying: deque[_Child] = deque()
         """Children whose results are to come."""
+        self.first = None if self.start is None else starts.start_circuit(self.start, search)
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
         self.window: tuple[int, int] | None = None
         """fewest two-qubit gates of parents, and most of children; None: any"""
-        self.moves = search.alphabet.moves
-        """what circuits are changed by"""
-        placed = self.moves.placed
-        self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
-        self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
+        self.blindly = Changes(search.alphabet)
+        """changes drawn evenly"""
+        self.rehearsal = self._rehearsal()
+        """the search without noise, while it lasts"""
+
+    def _rehearsal(self) -> EvolutionAgent | None:
+        search, meter = self.search, self.meter
+        noisy = search.noise is not None and meter.shots is None and search.problem.simulated
+        if not noisy or not self.noise_free or self.start is not None:
+            return None
+        agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
+        quiet = replace(meter.evaluator, noise=None, objective="noisy")
+        unrecorded: Any = _Unrecorded(search.problem)
+        inner = Meter(quiet, self._share(meter.budget), unrecorded, spent=meter.spent)
+        own = search.alphabet
+        # In a device's own gates two pulses and three angles are one rotation, and searches go half as fast.
+        ideal = own if own.native is None else Alphabet(own.n_qubits, SEARCH_GATES, own.coupling, connected=False)
+        agent.prepare(Inner(search.problem, ideal, search.max_gates, search.seed, inner, search.record, outer=self))
+        return agent
+
+    def _share(self, budget: Budget | None) -> Budget | None:
+        """The part of a budget that is spent without noise."""
+        if budget is None:
+            return None
+        counts = {name: getattr(budget, name) for name in ("evaluations", "steps")}
+        parts = {name: max(1, int(self.noise_free * n)) for name, n in counts.items() if n is not None}
+        seconds = None if budget.seconds is None else self.noise_free * budget.seconds
+        return Budget(seconds=seconds, **parts)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -148,10 +217,13 @@ class EvolutionAgent(Agent):
 
     def step(self) -> None:
         """Begin a population, or breed until it changes."""
-        if self.cells:
+        if self.rehearsal is not None:
+            self._rehearse(self.rehearsal)
+        elif self.cells:
             self._breed()
         else:
             self._seed()
+            self._seed_layers()
 
     def welcome(self, found: Evaluation) -> None:
         """Take in a circuit whose angles are optimized."""
@@ -166,16 +238,51 @@ class EvolutionAgent(Agent):
         """The circuits of the population that have at most an error, fewest two-qubit gates first, then best first."""
         return [m.circuit for two in sorted(self.cells) for m in self.cells[two] if m.error <= error]
 
+    def _rehearse(self, other: EvolutionAgent) -> None:
+        """A step without noise; when it is time, what leads there is trained under the noise."""
+        try:
+            other.step()
+            self.search.record.note = f"without noise, {len(other.cells)} sizes"
+            return
+        except SearchEnded:
+            self.meter.left()  # that of the whole search goes on
+        self._seed()
+        for circuit in other.leaders():
+            self.welcome(self.meter.evaluate(self.search.simplify(circuit), self.rng, exact_start=True, tidy=True))
+        self.rehearsal = None
+
+    def leaders(self) -> list[Circuit]:
+        """The best circuit of each number of two-qubit gates that beats all smaller ones, fewest first."""
+        return [self.cells[cell][0].circuit for cell in self._leading()]
+
     def _seed(self) -> None:
-        """The empty circuit, and one layer of every one-qubit gate: the best product state it can reach."""
+        """What the caller gave, the empty circuit, and one layer of every one-qubit gate: the best product state."""
         n = self.search.problem.n_qubits
+        if self.first is not None:
+            self._offer(self.first, exact_start=True)
         self._offer(Circuit(n))
-        layer = [self._gate(a) for a in self._one]
+        layer = [self.blindly.gate(token, self.rng) for token in self.blindly.one]
         for _ in range(3):
             start = Circuit(n, layer)
             start = start if self.search.alphabet.native is None else self.search.simplify(start)
             if 0 < len(start) <= self.search.max_gates:
                 self._offer(start)
+
+    def _seed_layers(self) -> None:
+        """Rotations of every qubit between entanglers on all coupled pairs, or on a chain, from any angles."""
+        problem, coupling, moves = self.search.problem, self.search.alphabet.coupling, self.blindly.moves
+        fixed = [gate for gate in map(moves.gate, self.blindly.two) if not gate.angles]
+        if coupling is None:
+            fixed = [gate for gate in fixed if abs(gate.qubits[0] - gate.qubits[1]) == 1]
+        pairs = {frozenset(gate.qubits): gate for gate in reversed(fixed)}
+        turns = [gate for gate in map(moves.gate, self.blindly.one) if gate.name in _TURNS]
+        most = self.layers
+        if most is None:
+            most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
+        for layers in range(1, most + 1 if pairs and turns else 0):
+            circuit = Circuit(problem.n_qubits, [*turns, *pairs.values()] * layers + turns)
+            if len(circuit) <= self.search.max_gates:
+                self._offer(circuit.with_angles(self.rng.uniform(-math.pi, math.pi, circuit.n_angles)))
 
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
@@ -235,9 +342,7 @@ class EvolutionAgent(Agent):
         return circuit.with_angles(circuit.angles + self.rng.normal(scale=0.1, size=circuit.n_angles))
 
     def _mutated(self, circuit: Circuit) -> Circuit:
-        for _ in range(1 + self.rng.poisson(self.changes)):
-            circuit = self._mutate(circuit)
-        return circuit
+        return self.blindly.several(circuit, self.changes, self.rng)
 
     def _guided(self, guide: Guide, parent: _Member) -> tuple[Circuit, tuple[str, ...]]:
         """Insertions drawn by slope, a few cheap gates deleted in exchange or not; or such a deletion alone."""
@@ -297,13 +402,7 @@ class EvolutionAgent(Agent):
         low, high = self.window or (0, math.inf)
         cells = [two for two in sorted(self.cells) if low <= two <= high] or [min(self.cells)]
         # Cells that beat all smaller ones lead; the others are picked now and then.
-        leading, lowest = [], np.inf
-        for cell in cells:
-            best = self.cells[cell][0].error
-            if best < lowest * 0.999 - 1e-12:
-                leading.append(cell)
-                lowest = best
-        pool = leading if self.rng.random() < 0.8 else cells
+        pool = self._leading(cells) if self.rng.random() < 0.8 else cells
         if self.guide is None:
             cell = pool[self.rng.integers(len(pool))]
         else:
@@ -313,8 +412,18 @@ class EvolutionAgent(Agent):
         rank = min(int(self.rng.geometric(0.4)) - 1, len(members) - 1)
         return members[rank]
 
-    def _offer(self, circuit: Circuit) -> _Member | None:
-        found = self.meter.evaluate(circuit, self.rng, tidy=True)
+    def _leading(self, cells: Iterable[int] | None = None) -> list[int]:
+        """The cells that beat all smaller ones, of some in rising order, or of all."""
+        leading, lowest = [], np.inf
+        for cell in sorted(self.cells) if cells is None else cells:
+            best = self.cells[cell][0].error
+            if best < lowest * 0.999 - 1e-12:
+                leading.append(cell)
+                lowest = best
+        return leading
+
+    def _offer(self, circuit: Circuit, *, exact_start: bool = False) -> _Member | None:
+        found = self.meter.evaluate(circuit, self.rng, exact_start=exact_start, tidy=True)
         member = self._member(found)
         improved = self._insert(member)
         if improved:
@@ -408,46 +517,6 @@ class EvolutionAgent(Agent):
             ahead=workers + 1,
         )
 
-    # ------------------------------------------------------------------ changes
-    def _gate(self, action: int) -> Gate:
-        gate = self.moves.gate(action)
-        count = gate_spec(gate.name).n_angles
-        return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
-
-    def _mutate(self, circuit: Circuit) -> Circuit:
-        rng = self.rng
-        size = len(circuit)
-        kind = rng.random()
-        if size == 0 or kind < 0.2:
-            return circuit.insert(int(rng.integers(size + 1)), self._gate(self._pick(self._one or self._two)))
-        if kind < 0.4 and self._two:
-            return self._insert_block(circuit, int(rng.integers(size + 1)))
-        if kind < 0.6:
-            return edited(circuit, {int(rng.integers(size))}, (), native=self.search.alphabet.native is not None)
-        index = int(rng.integers(size))
-        gate = circuit[index]
-        if kind < 0.8:
-            pool = self._two if len(gate.qubits) > 1 else self._one
-            return circuit.replace(index, self._gate(self._pick(pool)))
-        if kind < 0.9:
-            return circuit.delete(index).insert(int(rng.integers(size)), gate)
-        other = int(rng.integers(size))
-        return circuit.replace(index, circuit[other]).replace(other, gate)
-
-    def _pick(self, actions: list[int]) -> int:
-        return actions[int(self.rng.integers(len(actions)))]
-
-    def _insert_block(self, circuit: Circuit, index: int) -> Circuit:
-        """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
-        two = self._gate(self._pick(self._two))
-        circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.moves.gate(a).qubits[0] in two.qubits]
-        if near:
-            circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
-            if self.rng.random() < 0.5:
-                circuit = circuit.insert(index + 2, two)
-        return circuit
-
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         cells = [
@@ -456,10 +525,19 @@ class EvolutionAgent(Agent):
         ]
         known = [m.curvature.packed for members in self.cells.values() for m in members if m.curvature is not None]
         state = {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}
-        return state, {"curvatures": np.concatenate(known)} if known else {}
+        arrays = {"curvatures": np.concatenate(known)} if known else {}
+        if self.rehearsal is not None:
+            state["rehearsal"], more = self.rehearsal.state()
+            arrays |= {f"rehearsal.{name}": array for name, array in more.items()}
+        return state, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
+        if self.rehearsal is not None and "rehearsal" in state:
+            within = {k.removeprefix("rehearsal."): v for k, v in arrays.items() if k.startswith("rehearsal.")}
+            self.rehearsal.restore(state["rehearsal"], within)
+        else:
+            self.rehearsal = None
         self.rng = restore_rng(state["rng"])
         self.drawn = DrawnAhead(self.rng)
         self.cells, rest = {}, arrays.get("curvatures", np.empty(0, dtype=np.float32))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qas.agents.base import Search, restore_rng, rng_state
-from qas.agents.growth.guidance import Guide, Place, Study, edited
 from qas.circuits import Circuit
+from qas.guidance import Guide, Place, Study, edited
 from qas.problems import Problem
 from qas.rewriting import native
 from qas.vqe import Evaluation

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from qas.agents.base import Agent, Search
 from qas.agents.rl.episodes import make_environment
+from qas.agents.rl.improving import global_randomness
 from qas.errors import QasError
 
 
@@ -34,21 +32,6 @@ class _RolloutStart(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
-
-
-@contextmanager
-def _global_randomness(seed: int) -> Iterator[None]:
-    """Stable-Baselines3 draws from the global generators: seed them here, and give them back as they were."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
 
 
 class PpoAgent(Agent):
@@ -103,7 +86,7 @@ class PpoAgent(Agent):
         self.seed = int(search.rng(1).integers(2**31))
         self.restored: dict[str, Any] | None = None
         self.env = make_environment(search, halting=self.halting)
-        with _global_randomness(self.seed):
+        with global_randomness(self.seed):
             self.model = MaskablePPO(
                 "MultiInputPolicy",
                 DummyVecEnv([lambda: self.env]),  # as it is: a Monitor around it would have state of its own
@@ -123,7 +106,7 @@ class PpoAgent(Agent):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # layers this small lose time to a second thread
         try:
-            with _global_randomness(self.seed):
+            with global_randomness(self.seed):
                 if self.restored is not None:
                     torch.set_rng_state(self.restored["torch"])
                     np.random.set_state(self.restored["numpy"])  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""``qas problems``, ``noise``, ``devices`` and ``agents``: what has a name, and what is known of it."""
+"""``qas problems``, ``families``, ``noise``, ``devices`` and ``agents``: what has a name, and what is known of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qas.cli.parser import command, count
 from qas.cli.show import answer, listing, table
+from qas.errors import QasError
 from qas.gates import gate_spec
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     for name, about, run in (
         ("problems", "what can be searched", _problems),
+        ("families", "families of problems that one policy learns", _families),
         ("noise", "noise models that have a name", _noise),
         ("objectives", "what can be minimized under noise", _objectives),
         ("devices", "calibrated devices, and their best qubits", _devices),
@@ -28,6 +30,8 @@ def add(commands: Any) -> None:
         if name == "problems":
             known = "what is known of one problem: energies, and how trivial it is"
             parser.option("problem", "NAME", known, kind="problems", nargs="*")
+        if name == "families":
+            parser.option("family", "NAME", "the instances of one family", kind="families", nargs="?")
         if name == "devices":
             parser.option("device", "NAME", "a patch of one device: errors and map", kind="devices", nargs="?")
             parser.option("--patch", "SHAPE", "best, line, ring, tree, median, line:median, or 5,3,2 (default best)")
@@ -45,6 +49,18 @@ def _problems(arguments: argparse.Namespace) -> int:
         print(f"solving {problem.name} on {problem.n_qubits} qubits, which can take minutes", file=sys.stderr)
     known = _known(problem)
     return answer(arguments, known, *_told(problem, known))
+
+
+def _families(arguments: argparse.Namespace) -> int:
+    from qas.envs import list_families, load_family
+
+    if arguments.family is None:
+        return answer(arguments, list_families(), *listing(list_families()))
+    family = load_family(arguments.family)
+    parts = {part: [each.name for each in getattr(family, part)] for part in ("train", "test")}
+    lines = [f"{family.name}: {family.about}", *(f"{part}: {' '.join(names)}" for part, names in parts.items())]
+    lines += ["and endlessly many more to train on"] if family.drawn is not None else []
+    return answer(arguments, {"name": family.name, "about": family.about, **parts}, *lines)
 
 
 def _known(problem: BaseProblem) -> dict[str, Any]:
@@ -123,10 +139,14 @@ def _devices(arguments: argparse.Namespace) -> int:
     from qas.patches import patch_for
 
     if arguments.device is None:
+        if arguments.patch is not None or arguments.qubits is not None:
+            raise QasError("a patch is one of a device: name it too, as in qas devices fake_torino --patch line")
         more = "With the extra ibm every fake backend of qiskit-ibm-runtime is known by its name, too."
         return answer(arguments, list_devices(), *listing(list_devices()), "", more)
     device = load_device(arguments.device)
     listed = arguments.patch is not None and arguments.patch[:1].isdigit()
+    if listed and arguments.qubits is not None:
+        raise QasError("a patch is its qubits, or a shape and --qubits, got both")
     size = arguments.patch.count(",") + 1 if listed else arguments.qubits or min(4, device.n_qubits)
     patch = patch_for(size, device, arguments.patch or "best")
     return answer(arguments, patch.to_json(), *_calibration(device, patch))

@@ -13,7 +13,10 @@ from qas.errors import QasError, UnknownNameError
 if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
-_VERBS = ("lists", "search", "inspect", "evaluate", "shrink", "pool", "encoder", "finetune", "backbone", "completion")
+_VERBS = (
+    "lists", "search", "campaign", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune", "backbone",
+    "completion",
+)  # fmt: skip
 _FILES_TOO = ("problems", "noise", "devices")
 """Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
 _SETTINGS_TOO = ("engines", "objectives")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from qas.checks import finite_number, shortened
+from qas.checks import finite_number, shortened, whole_number
 from qas.errors import QasError
 from qas.registry import Registry
 
@@ -72,10 +72,12 @@ class Extrapolation(abc.ABC):
             bound: farthest that a value can be from `limit`: of an energy the sum of |coefficients|.
 
         Raises:
-            QasError: too few nodes for this way (see `check`).
+            QasError: too few nodes for this way or equal ones (see `check`), or another number of values.
         """
         at, measured = np.asarray(nodes, dtype=np.float64), np.asarray(values, dtype=np.float64)
         self.check(at)
+        if measured.shape != at.shape:
+            raise QasError(f"each node has one value, got {measured.size} at {at.size} nodes")
         value, weights, reason = *self._at_zero(at, measured, limit), ""
         if not (math.isfinite(value) and np.isfinite(weights).all() and abs(value - limit) <= bound):
             straight = intercept_weights(at, 1)
@@ -88,8 +90,10 @@ class Extrapolation(abc.ABC):
         """Refuse nodes that this way cannot be taken from.
 
         Raises:
-            QasError: too few.
+            QasError: too few, or equal ones.
         """
+        if len(set(nodes.tolist())) < len(nodes):
+            raise QasError(f"nodes are different strengths of the noise, got {nodes.tolist()}")
         if len(nodes) < self.least_nodes:
             raise QasError(f"{self.about.split(':')[0]} takes at least {self.least_nodes} nodes, got {len(nodes)}")
 
@@ -123,17 +127,22 @@ class Polynomial(Extrapolation):
     """A polynomial in the strength, by least squares.
 
     Args:
-        degree: of the polynomial, below the number of nodes.
+        degree: of the polynomial, at least 1 and below the number of nodes; None: as high as the nodes allow, so that
+            it goes through all values.
     """
 
     about = "a polynomial: least squares of the given degree"
 
-    def __init__(self, *, degree: int = 2) -> None:
-        self.degree = degree
-        self.least_nodes = max(2, degree + 1)
+    def __init__(self, *, degree: int | None = 2) -> None:
+        self.degree = None if degree is None else whole_number("the degree of a fit", degree)
+        self.least_nodes = 2 if self.degree is None else self.degree + 1
+
+    def weights(self, nodes: Sequence[float] | np.ndarray) -> np.ndarray:
+        """What each value counts at strength 0, or its logarithm, float64, shape (n_nodes,)."""
+        return intercept_weights(nodes, len(nodes) - 1 if self.degree is None else self.degree)
 
     def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
-        weights = intercept_weights(nodes, self.degree)
+        weights = self.weights(nodes)
         return float(weights @ values), weights
 
 
@@ -146,37 +155,32 @@ class Linear(Polynomial):
         super().__init__(degree=1)
 
 
-class Richardson(Extrapolation):
+class Richardson(Polynomial):
     """The polynomial through all values (Temme, Bravyi, Gambetta, Phys. Rev. Lett. 119, 180509, 2017)."""
 
     about = "Richardson's way: the polynomial through all values"
 
-    def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
-        weights = intercept_weights(nodes, len(nodes) - 1)
-        return float(weights @ values), weights
+    def __init__(self) -> None:
+        super().__init__(degree=None)
 
 
-class PolyExponential(Extrapolation):
+class PolyExponential(Polynomial):
     """The exponential of a polynomial in the strength, towards the known value at infinite noise.
 
     ``E(λ) = limit ± exp(c₀ + c₁ λ + … )``, least squares for the logarithm (Giurgica-Tiron et al., IEEE QCE 2020, 306,
     https://arxiv.org/abs/2005.10921, section III). It has no answer where values lie on both sides of the limit.
 
     Args:
-        degree: of the polynomial, below the number of nodes.
+        degree: as of `Polynomial`.
     """
 
     about = "a poly-exponential: decay to the known limit, with a polynomial in the exponent"
-
-    def __init__(self, *, degree: int = 2) -> None:
-        self.degree = degree
-        self.least_nodes = max(2, degree + 1)
 
     def _at_zero(self, nodes: np.ndarray, values: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
         apart = values - limit
         if not ((apart > 0).all() or (apart < 0).all()):
             return math.nan, apart
-        weights = intercept_weights(nodes, self.degree)
+        weights = self.weights(nodes)
         with np.errstate(over="ignore", under="ignore", divide="ignore"):
             distance = float(np.sign(apart[0]) * np.exp(weights @ np.log(np.abs(apart))))
             return limit + distance, distance * weights / apart
@@ -236,5 +240,9 @@ def read_nodes(given: object) -> tuple[float, ...]:
 
 def intercept_weights(nodes: Sequence[float] | np.ndarray, degree: int) -> np.ndarray:
     """What each value counts at strength 0 in a least-squares polynomial, float64, shape (n_nodes,)."""
-    powers = np.vander(np.asarray(nodes, dtype=np.float64), degree + 1, increasing=True)
+    at = np.asarray(nodes, dtype=np.float64)
+    if degree == len(at) - 1:  # Lagrange's form; least squares lose all digits from about ten nodes on
+        apart = at - at[:, None]
+        return np.divide(at, apart, out=np.ones_like(apart), where=apart != 0.0).prod(axis=1)
+    powers = np.vander(at / np.abs(at).max(), degree + 1, increasing=True)  # in this unit the powers stay comparable
     return np.linalg.pinv(powers)[0]

@@ -18,7 +18,6 @@ from qas.mitigation.extrapolation import (
     Extrapolation,
     PolyExponential,
     Polynomial,
-    Richardson,
     intercept_weights,
     make_extrapolation,
     read_nodes,
@@ -137,7 +136,7 @@ class ZeroNoise(Readout):
 
     Args:
         nodes: strengths of the noise, 1 being the device's: a sequence, or text such as ``1-3-5``.
-        fit: a polynomial or (poly-)exponential of `qas.mitigation.EXTRAPOLATIONS`.
+        fit: a polynomial or (poly-)exponential of `qas.mitigation.EXTRAPOLATIONS`, as `make_extrapolation` takes it.
         scale: ``"channel"`` or ``"fold"``; see `qas.mitigation.scaling.scaled`.
         shots, kappa, assignment: as of `Readout`.
 
@@ -151,7 +150,7 @@ class ZeroNoise(Readout):
         self,
         *,
         nodes: str | Sequence[float] | float = (1.0, 3.0),
-        fit: str | Extrapolation = "linear",
+        fit: str | dict[str, Any] | Extrapolation = "linear",
         scale: str = "channel",
         shots: int = SHOTS,
         kappa: float = 1.0,
@@ -181,10 +180,8 @@ def closed_form(fit: Extrapolation, nodes: Sequence[float]) -> tuple[np.ndarray,
         QasError: too few nodes for the fit, or a fit that is neither a polynomial nor the exponential of one.
     """
     fit.check(np.array(nodes))
-    if isinstance(fit, (Polynomial, PolyExponential)):
-        return intercept_weights(nodes, fit.degree), isinstance(fit, PolyExponential)
-    if isinstance(fit, Richardson):
-        return intercept_weights(nodes, len(nodes) - 1), False
+    if isinstance(fit, Polynomial):
+        return fit.weights(nodes), isinstance(fit, PolyExponential)
     raise QasError(f"the fit of an objective is a polynomial or the exponential of one, got {type(fit).__name__}")
 
 
@@ -233,18 +230,20 @@ def name_of(objective: Scored) -> str:
     return OBJECTIVES.name_of(objective) or type(objective).__name__
 
 
-def spelled(objective: Any) -> str:
-    """An objective, or what `qas.registry.recorded` made of it, as the text that `make_objective` reads.
+def spelled(thing: Any) -> str:
+    """An objective or its fit, or what `qas.registry.recorded` made of it, as the text that makes it again.
 
     A matrix of readout probabilities has no short form and is left out.
     """
-    told = recorded(objective)
+    told = recorded(thing)
     if isinstance(told, str):
         return told
     settings = []
     for key, value in told.items():
         if key == "nodes":
-            value = "-".join(f"{node:g}" for node in value)
+            value = "-".join(repr(float(node)).removesuffix(".0") for node in value)
+        elif isinstance(value, dict):
+            value = spelled(value)
         if key not in ("name", "assignment"):
-            settings.append(f"{key}={value}")
+            settings.append(f"{key}={'null' if value is None else value}")
     return f"{told['name']}:{','.join(settings)}" if settings else told["name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import shortened
 from qas.circuits import Circuit
-from qas.errors import QasError, UnknownNameError
+from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
 from qas.mitigation.counting import (
     Count,
@@ -26,10 +28,12 @@ from qas.mitigation.counting import (
 from qas.mitigation.extrapolation import EXTRAPOLATIONS, NODES, Extrapolation, make_extrapolation, read_nodes
 from qas.mitigation.folding import folded, folds
 from qas.mitigation.learned import Learned
+from qas.mitigation.objectives import spelled
 from qas.mitigation.symmetry import verification
 from qas.noise import NoiseModel
 from qas.problems import Problem
 from qas.registry import check_settings, spelled_out
+from qas.simulators.workers import memory_limit
 
 if TYPE_CHECKING:
     from qas.simulators.base import Simulator
@@ -67,8 +71,9 @@ class Mitigation:
             parts.append("symmetry" + (f":by={'-'.join(self.symmetries)}" if self.symmetries else ""))
         if self.extrapolation is not None:
             nodes = "-".join(f"{node:g}" for node in self.nodes)
-            name = EXTRAPOLATIONS.name_of(self.extrapolation) or type(self.extrapolation).__name__
-            parts.append(f"zne:fit={name},nodes={nodes}")
+            known = EXTRAPOLATIONS.name_of(self.extrapolation) is not None
+            fit = spelled(self.extrapolation) if known else type(self.extrapolation).__name__
+            parts.append(f"zne:fit={fit},nodes={nodes}")
         return ",".join(parts)
 
 
@@ -86,7 +91,11 @@ def read_mitigation(given: str | Mitigation | Sequence[str]) -> Mitigation:
     if isinstance(given, Mitigation):
         return given
     made: dict[str, Any] = {}
-    for text in _split(given if isinstance(given, str) else ",".join(given)):
+    try:
+        steps = given if isinstance(given, str) else ",".join(given)
+    except TypeError:
+        raise QasError(f"steps of mitigation are text or a list of it, got {shortened(given)}") from None
+    for text in _split(steps):
         settings = spelled_out(text) if ":" in text else {"name": text}
         name = settings.pop("name")
         if name not in STEPS:
@@ -191,6 +200,9 @@ class Counted(Source):
         shots: measurements of all settings at all strengths together; each gets two at least.
         readout: flips where they are known; None: measured on two prepared states, if they are to be inverted.
         equal: all circuits get the same number of shots, as devices want it.
+
+    Raises:
+        TooLargeError: more than this machine can hold.
     """
 
     def __init__(
@@ -218,6 +230,12 @@ class Counted(Source):
         ]
         if calibrated and requests:
             requests += [Request(1.0, "Z" * n, requests[0].shots, bit * n) for bit in "01"]
+        need = len(requests) * (8 << n)
+        if need > memory_limit():
+            raise TooLargeError(
+                f"{len(requests)} measured distributions of {n} qubits need {need / 1e9:.1f} GB, this machine has "
+                f"{memory_limit() / 1e9:.1f} GB"
+            )
         read = list(count(requests)) if requests else []
         self.settings, self.shots = len(plan), sum(request.shots for request in requests)
         self._readout = readout
@@ -241,13 +259,14 @@ def simulated_counts(circuit: Circuit, noise: NoiseModel | None, rng: np.random.
     flips = None if noise is None else noise.readout_flips(circuit.n_qubits)
 
     def count(requests: Sequence[Request]) -> list[np.ndarray]:
-        vectors = {
-            scale: simulator.pauli_expectations(folded(circuit, scale)) for scale in {each.scale for each in requests}
-        }
-        return [
-            rng.multinomial(shots, outcome_probabilities(vectors[scale], basis, flips)) / shots
-            for scale, basis, shots, _ in requests
-        ]
+        found = []
+        for scale, held in itertools.groupby(requests, key=lambda each: each.scale):  # one state at a time
+            vector = simulator.pauli_expectations(folded(circuit, scale))
+            found += [
+                rng.multinomial(each.shots, outcome_probabilities(vector, each.basis, flips)) / each.shots
+                for each in held
+            ]
+        return found
 
     return count
 

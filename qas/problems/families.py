@@ -179,9 +179,16 @@ PROBLEMS = Registry(
         for path in sorted(MOLECULES.glob("*-tapered.json"), key=lambda p: p.stem)
     }
     | {
+        "lih-4-curve": "qas.problems.curves:LIH_4",
+        "lih-6-curve": "qas.problems.curves:LIH_6",
+        "h4-8-curve": "qas.problems.curves:H4_8",
+        "beh2-6-curve": "qas.problems.curves:BEH2_6",
         "tfim": "qas.problems.spins:TFIM",
         "heisenberg": "qas.problems.spins:HEISENBERG",
         "heisenberg-field": "qas.problems.spins:RANDOM_FIELD",
+        "xxz-ring": "qas.problems.spins:XXZ_RING",
+        "xxz-chain": "qas.problems.spins:XXZ_CHAIN",
+        "xxz-graph": "qas.problems.graphs:XXZ_GRAPHS",
         "cluster": "qas.problems.spins:CLUSTER",
         "tfim-graph": "qas.problems.graphs:TFIM_GRAPHS",
         "heisenberg-graph": "qas.problems.graphs:HEISENBERG_GRAPHS",

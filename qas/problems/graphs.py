@@ -14,7 +14,7 @@ from qas.errors import QasError
 from qas.hamiltonians import Hamiltonian
 from qas.problems.families import MAX_QUBITS, Seeded, Single
 from qas.problems.hamiltonian import REFERENCES, Problem
-from qas.problems.spins import heisenberg, pauli_string, random_fields, tfim
+from qas.problems.spins import RandomXXZ, heisenberg, pauli_string, random_fields, tfim
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -160,3 +160,4 @@ HEISENBERG_GRAPHS = Seeded(
     f"Heisenberg model in random fields on a seeded random graph, N = 2 to {MAX_QUBITS}",
     ("heisenberg-graph-3-0", "heisenberg-graph-4-1"),
 )
+XXZ_GRAPHS = RandomXXZ("xxz-graph", "on a seeded random graph", lambda n, seed: _random_graph(n, seed)[0])

@@ -44,24 +44,40 @@ def tfim(
 
 
 def heisenberg(
-    n: int | nx.Graph, *, coupling: float = 1.0, field: float | Sequence[float] = 1.0, periodic: bool = True
+    n: int | nx.Graph,
+    *,
+    coupling: float = 1.0,
+    field: float | Sequence[float] = 1.0,
+    anisotropy: float = 1.0,
+    periodic: bool = True,
 ) -> Problem:
-    r"""Heisenberg model in a field, :math:`H = J \sum_{<ij>} (X_i X_j + Y_i Y_j + Z_i Z_j) + h \sum_i Z_i`.
+    r"""Heisenberg (XXZ) model in a field, :math:`H = J \sum_{<ij>} (X_i X_j + Y_i Y_j + Δ Z_i Z_j) + h \sum_i Z_i`.
 
     Args:
         n: number of spins, 2 to 20; or a graph of so many nodes, whose edges are the bonds and whose q-th node is
             qubit q.
         coupling: J (positive: antiferromagnet), in the unit of the energies.
         field: h, in the same unit; or one number for each spin.
+        anisotropy: Δ; other values than 1 make it the XXZ model.
         periodic: ring; two spins have one bond. A graph says itself what it is.
 
     Raises:
         QasError: n out of range, no simple graph, a number that is not finite, not one field a spin, or J = h = 0.
     """
     model = _read("heisenberg", n, periodic, coupling, field)
-    terms = [(pauli_string(model.n, {i: a, j: a}), model.coupling) for i, j in model.bonds for a in "XYZ"]
+    delta = finite_number("the anisotropy", anisotropy)
+    strengths = {"X": model.coupling, "Y": model.coupling, "Z": model.coupling * delta}
+    terms = [(pauli_string(model.n, {i: a, j: a}), strengths[a]) for i, j in model.bonds for a in "XYZ"]
     terms += [(pauli_string(model.n, {i: "Z"}), h) for i, h in enumerate(model.fields)]
-    return _spins(heisenberg, "J Σ(XX+YY+ZZ) + h ΣZ", model, terms)
+    made = _spins(heisenberg, "J Σ(XX+YY+ZZ) + h ΣZ" if delta == 1 else "J Σ(XX+YY+ΔZZ) + h ΣZ", model, terms)
+    if delta == 1:
+        return made
+    return replace(
+        made,
+        name=f"{made.name}-d{delta:g}",
+        description=f"{made.description}, Δ = {delta:.3g}",
+        provenance=made.provenance | {"anisotropy": delta},
+    )
 
 
 def cluster(n: int, *, coupling: float = 1.0, field: float = 0.0, periodic: bool = True) -> Problem:
@@ -224,6 +240,40 @@ class RandomField(Family):
         return (f"{self.word}-{n}-{seed}",) if 2 <= n <= MAX_QUBITS else self.small
 
 
+class RandomXXZ(Family):
+    """XXZ models ``word-N-SEED`` in random fields: a seed draws the fields from -1 to 1 and Δ from 0.5 to 1.5.
+
+    Args:
+        word: beginning of their names.
+        about: one line on the shape.
+        shape: the spins' number or graph, made from N and the seed.
+        periodic: as of `heisenberg`.
+    """
+
+    def __init__(self, word: str, about: str, shape: Callable[[int, int], Any], *, periodic: bool = True) -> None:
+        self.pattern, self.small = f"{word}-N-SEED", (f"{word}-3-0", f"{word}-4-1")
+        self.about = f"XXZ {about} in seeded random fields from -1 to 1, Δ from 0.5 to 1.5, N = 2 to {MAX_QUBITS}"
+        self._shape, self._periodic = shape, periodic
+
+    @property
+    def rule(self) -> str:
+        return f"{self.pattern} with N from 2 to {MAX_QUBITS}"
+
+    def load(self, member: str) -> Problem:
+        match = re.fullmatch(r"(\d{1,9})-(\d{1,18})", member, flags=re.ASCII)
+        if not match or not 2 <= int(match[1]) <= MAX_QUBITS:
+            raise self.wrong(member)
+        n, seed = int(match[1]), int(match[2])
+        delta = float(np.random.default_rng([n, seed, 1]).uniform(0.5, 1.5))
+        fields, shape = random_fields(n, seed), self._shape(n, seed)
+        made = heisenberg(shape, field=fields, anisotropy=delta, periodic=self._periodic)
+        return replace(made, name=f"{self.word}-{n}-{seed}", provenance=made.provenance | {"seed": seed})
+
+    def near(self, numbers: list[int]) -> tuple[str, ...]:
+        n, seed = (*numbers[:2], 0, 0)[:2]
+        return (f"{self.word}-{n}-{seed}",) if 2 <= n <= MAX_QUBITS else self.small
+
+
 def random_fields(n: int, seed: int) -> list[float]:
     """Fields of n spins, each drawn evenly from -1 to 1."""
     return np.random.default_rng([n, seed]).uniform(-1.0, 1.0, n).tolist()
@@ -233,3 +283,5 @@ TFIM = Chain(tfim, "transverse-field Ising ring, ΣZZ + ΣX")
 HEISENBERG = Chain(heisenberg, "Heisenberg ring, Σ(XX+YY+ZZ) + ΣZ")
 CLUSTER = Chain(cluster, "cluster-state ring, -ΣZXZ")
 RANDOM_FIELD = RandomField()
+XXZ_RING = RandomXXZ("xxz-ring", "ring", lambda n, seed: n)
+XXZ_CHAIN = RandomXXZ("xxz-chain", "open chain", lambda n, seed: n, periodic=False)

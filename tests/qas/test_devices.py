@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
 from qas.idle import Idle, seconds
 from qas.mitigation.objectives import ZeroNoise
-from qas.noise import NoiseModel, thermal_relaxation
+from qas.noise import NoiseModel, load_noise, thermal_relaxation
 from qas.patches import Prediction, choose, patch_for
 from qas.simulators import make_simulator
 from qas.simulators.base import Simulator
@@ -66,6 +67,18 @@ def test_shipped_devices_are_what_qiskit_has(name: str) -> None:
     assert replace(theirs, source=ours.source) == ours
 
 
+@pytest.mark.ibm
+def test_both_flips_of_a_readout_are_read() -> None:
+    """A target of IBM has their mean only; the properties of the backend have both."""
+    from qiskit_ibm_runtime.fake_provider import FakeLagosV2
+
+    backend = FakeLagosV2()
+    for qubit, (p01, p10) in enumerate(Device.from_backend(backend).readout):
+        told = backend.properties().qubit_property(qubit)
+        assert (p01, p10) == (told["prob_meas1_prep0"][0], told["prob_meas0_prep1"][0]) and p01 != p10
+        assert (p01 + p10) / 2 == pytest.approx(backend.target["measure"][(qubit,)].error)
+
+
 def test_a_part_keeps_the_numbers_of_the_device() -> None:
     device = load_device("fake_mumbai")
     part = device.restricted([5, 3, 2]).restricted([2, 1])
@@ -96,6 +109,17 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
     assert found.coupling == {(0, 1)} and len(found.directions) == 2
 
 
+def test_broken_pairs_of_a_file_are_left_out_too(tmp_path: Path) -> None:
+    """A pair whose error is not told would else be one without any noise, and the best of all patches."""
+    data = load_device("fake_lagos").restricted([1, 3, 5]).to_json()
+    places = data["gates"]["cx"]["qubits"]
+    data["gates"]["cx"]["error"] = [None if place == [0, 1] else 1.0 if place == [1, 0] else 0.01 for place in places]
+    (tmp_path / "mine.json").write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match="no working gate on 1-3; left out"):
+        device = load_device(tmp_path / "mine.json")
+    assert device.coupling == {(1, 2)} and device.patch(2).physical == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,7 +127,14 @@ def test_broken_pairs_are_left_out_with_a_warning() -> None:
         ({"t1": ["5 years", "1 us"]}, "text such as '120 us'"),
         ({"t2": [-1.0, 1.0]}, "of at least 0"),
         ({"readout": [[0.1, 1.5], [0, 0]]}, "between 0 and 1"),
+        ({"t1": [0, 1e-4]}, "T1 is a positive time in seconds, got 0"),
+        ({"t2": ["0 us", 1e-4]}, "T2 is a positive time"),
         ({"physical": [0, -1]}, "a qubit of a device"),
+        ({"physical": [3, 3]}, r"different numbers, got \[3, 3\]"),
+        ({"gates": {"sx": {"qubits": [[0, 1]], "error": [0.1], "duration": [0]}}}, "sx is calibrated once on 1 "),
+        ({"gates": {"cx": {"qubits": [[0]], "error": [0.1], "duration": [0]}}}, "cx is calibrated once on 2 different"),
+        ({"gates": {"cx": {"qubits": [[1, 1]], "error": [0.1], "duration": [0]}}}, r"got \[1, 1\]"),
+        ({"gates": {"x": {"qubits": [[0], [0]], "error": [0.1, 0], "duration": [0, 0]}}}, "calibrated once"),
         ({"gates": {"sx": {"qubits": [[7]], "error": [0.1], "duration": [0]}}}, "from 0 to 1"),
         ({"gates": 3}, "malformed"),
     ],
@@ -122,6 +153,8 @@ def test_names_that_are_none(tmp_path: Path) -> None:
         load_device(3)  # type: ignore[arg-type]
     with pytest.raises(QasError, match=r"no\.json"):
         load_device(tmp_path / "no.json")
+    with pytest.raises(QasError, match=r"name it as device \(--device\), or load_device\('fake_torino'\)"):
+        load_noise("fake_torino")
     with pytest.raises(QasError, match=r"choose the ones in use"):
         load_device("fake_torino").noise()
     with pytest.raises(QasError, match="the native gates of fake_lagos are rz, sx, x, cx, got ry"):
@@ -176,6 +209,22 @@ def test_what_a_patch_is_asked_for() -> None:
     assert patch_for(3, part, None) == part
 
 
+def test_a_patch_is_connected_by_one_kind_of_entangler() -> None:
+    """As on fake_cairo, whose pairs carry cx or ecr: what circuits consist of must reach all qubits."""
+    device = load_device("fake_lagos")
+    held = dict(device.gates["cx"])
+    others = {place: held.pop(place) for place in list(held) if set(place) in ({0, 1}, {5, 6})}
+    mixed = replace(device, gates={**device.gates, "cx": held, "ecr": others})
+    assert mixed.coupling == {(1, 2), (1, 3), (3, 5), (4, 5)}
+    for shape in ("best", "line", "tree"):
+        patch = mixed.patch(4, shape)
+        assert patch.native_gates[-1] == "cx" and "ecr" not in patch.gates
+        assert nx.is_connected(nx.Graph(list(patch.directions))) and set(sum(patch.directions, ())) == {0, 1, 2, 3}
+    with pytest.raises(QasError, match="no path from qubit 1 to qubit 0"):
+        patch_for(3, mixed, [0, 1, 2])
+    assert patch_for(2, mixed, [0, 1]).entangler == "ecr"
+
+
 @pytest.mark.parametrize(
     ("n_qubits", "patch", "message"),
     [
@@ -188,6 +237,7 @@ def test_what_a_patch_is_asked_for() -> None:
         (6, "line", "no line of 6"),
         (4, "round", "did you mean 'ring'"),
         (4, "line:worst", "choice of a patch"),
+        (3, "median:line", "unknown shape of a patch 'median'"),
     ],
 )
 def test_patches_that_are_none(n_qubits: int, patch: Any, message: str) -> None:
@@ -346,6 +396,34 @@ def test_a_search_for_a_device_stays_in_its_gates(tmp_path: Path) -> None:
             assert len(gate.qubits) == 1 or gate.qubits in device.directions
 
 
+def runs_as_it_stands(device: Device, circuit: Circuit, qubits: tuple[int, ...]) -> bool:
+    """Whether Qiskit's transpiler leaves a circuit gate for gate at level 0; gates apart may be listed in any order."""
+    from qiskit import QuantumCircuit, transpile
+
+    plain = circuit.to_qiskit()
+    made = transpile(plain, target=target_of(device), initial_layout=list(qubits), optimization_level=0)
+    return bool(made == QuantumCircuit(device.n_qubits).compose(plain, list(qubits)))
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_what_is_scored_is_what_runs_gate_for_gate(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    device = load_device(name)
+    cases = [(device.patch(4, shape), None) for shape in ("line", "best")]
+    if name == "fake_sherbrooke":  # ecr, which runs in one direction only
+        run = qas.search(
+            "h2-2", device=device, patch="line", agent="evolution", evaluations=150, seed=0, out=tmp_path / "run",
+            report=False,
+        )  # fmt: skip
+        assert run.device is not None and any(result.two_qubit_gates for result in run.front)
+        cases += [(run.device, result.circuit) for result in run.front]
+    for patch, found in cases:
+        circuit = random_native_circuit(patch, 30, rng) if found is None else found
+        assert runs_as_it_stands(device, circuit, patch.physical)
+    far = Circuit(2, [(device.entangler, (0, 1))])
+    assert not runs_as_it_stands(device, far, (0, device.n_qubits - 1))
+    assert not runs_as_it_stands(device, Circuit(1, [("h", 0)]), (0,))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -353,13 +431,17 @@ def test_a_search_for_a_device_stays_in_its_gates(tmp_path: Path) -> None:
         ({"patch": "line"}, "without a device"),
         ({"device": "fake_lagos", "gates": ["ry", "cx"]}, "native gates of fake_lagos"),
         ({"device": "fake_lago"}, "fake_lagos"),
+        (
+            {"device": "fake_lagos", "problem": "tfim-3", "patch": "line", "coupling": [(0, 1), (0, 2)]},
+            "a coupling has pairs that the device couples (0-1 1-2), got 0-2",
+        ),
         ({"device": "fake_lagos", "patch": [0, 6]}, "is connected"),
         ({"device": "fake_lagos", "problem": "tfim-8"}, "at most the 7 qubits"),
         ({"device": "fake_torino", "problem": "tfim-14", "objective": "noisy"}, "at most 13 noisy qubits"),
     ],
 )
 def test_settings_of_a_device_that_do_not_fit(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(QasError, match=message) as caught:
+    with pytest.raises(QasError, match=re.escape(message)) as caught:
         qas.search(settings.pop("problem", "h2-2"), agent="random", out=tmp_path / "run", **settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -391,5 +473,8 @@ def test_devices_at_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     assert patch.name in text and "map: 0-1, 1-2" in text and "cx error" in text
     assert main(["devices", "fake_guadalupe", "--patch", "5,3", "--json"]) == 0
     assert Device.from_json(json.loads(capsys.readouterr().out)) == patch_for(2, "fake_guadalupe", "5,3")
+    for words in (["--patch", "line"], ["--qubits", "3"], ["fake_lagos", "--patch", "5,3", "--qubits", "2"]):
+        assert main(["devices", *words]) == 2  # none of them may be ignored
+        assert "error: a patch is" in capsys.readouterr().err
     assert main(["devices", "fake_guadalup"]) == 2
     assert "did you mean 'fake_guadalupe'" in capsys.readouterr().err

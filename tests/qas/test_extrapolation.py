@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ def test_known_weights_of_two_and_three_nodes() -> None:
     assert Richardson()((1, 3), values[:2]).weights == pytest.approx([1.5, -0.5])
     assert Richardson()((1, 3, 5), values).weights == pytest.approx([15 / 8, -10 / 8, 3 / 8])
     assert Linear()((1, 2, 3), values).weights == pytest.approx([4 / 3, 1 / 3, -2 / 3])
+
+
+@pytest.mark.parametrize("nodes", [range(1, 12), range(1, 41, 2), (1, 1.01, 7), (1, 1e300)])
+def test_weights_of_many_or_distant_nodes(nodes) -> None:
+    """Against fractions: a polynomial through many values is ill-conditioned by its powers, but not by its nodes."""
+    exact = [math.prod(Fraction(x) / (Fraction(x) - Fraction(at)) for x in nodes if x != at) for at in nodes]
+    assert Richardson().weights(nodes) == pytest.approx([float(weight) for weight in exact], rel=1e-11, abs=0)
+    straight = Linear().weights(nodes)
+    assert straight.sum() == pytest.approx(1.0) and straight @ np.array(nodes) / max(nodes) == pytest.approx(0.0)
 
 
 def test_the_values_that_mitiq_finds() -> None:
@@ -76,6 +86,13 @@ def test_what_does_not_converge_falls_back_on_the_straight_line() -> None:
     assert overflow.fallback and math.isfinite(overflow.value)
 
 
+def test_what_cannot_be_extrapolated() -> None:
+    with pytest.raises(QasError, match=r"different strengths of the noise, got \[1.0, 1.0\]"):
+        Richardson()((1, 1), (1, 2))
+    with pytest.raises(QasError, match="one value, got 3 at 2 nodes"):
+        Linear()((1, 3), (1, 2, 3))
+
+
 @pytest.mark.parametrize("given", ["1", "1-1", "a-b", "0.5-1", [1.0], [1, math.inf], 3.0, [1, None]])
 def test_nodes_that_cannot_be(given) -> None:
     with pytest.raises(QasError, match="nodes are two or more different strengths"):
@@ -87,5 +104,8 @@ def test_nodes_and_ways_by_name() -> None:
     assert make_extrapolation("poly-exponential:degree=3").least_nodes == 4
     with pytest.raises(QasError, match="takes at least 4 nodes, got 3"):
         make_extrapolation("poly-exponential:degree=3")((1, 3, 5), (1, 2, 3))
+    for degree in (-1, 0, 1.5, True):
+        with pytest.raises(QasError, match="the degree of a fit is a whole number of at least 1"):
+            Polynomial(degree=degree)
     with pytest.raises(UnknownNameError, match="exponential"):
         make_extrapolation("exponentail")

@@ -136,6 +136,8 @@ def test_steps_are_read_from_text_and_told_back() -> None:
     assert (recipe.readout, recipe.symmetries, recipe.nodes) == (True, ("number", "z2"), (1.0, 3.0, 5.0))
     assert read_mitigation(recipe) is recipe
     assert str(recipe) == "readout,symmetry:by=number-z2,zne:fit=poly-exponential,nodes=1-3-5"
+    steep = "zne:fit=poly-exponential:degree=3,nodes=1-3-5-7"
+    assert str(read_mitigation(steep)) == steep
     own = replace(recipe, extrapolation=Linear())
     assert str(own).endswith("zne:fit=linear,nodes=1-3-5")
 
@@ -171,13 +173,21 @@ def test_bad_steps(steps: str, error: type[QasError], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_bad_circumstances() -> None:
+def test_bad_circumstances(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QasError, match="has none"):
         qas.evaluate(Circuit(1, [("x", 0)]), qas.problem({"Z": 1.0, "X": 0.5, "Y": 0.2}), mitigate="symmetry")
     with pytest.raises(TooLargeError, match="up to 8 qubits, got 10"):
         qas.evaluate(Circuit(10, []), "tfim-10", mitigate="symmetry")
-    with pytest.raises(QasError, match="tells 0 from 1"):
-        random = qas.NoiseModel().add_readout(0.5, 0.5)
-        qas.evaluate(LIH, "lih-4", noise=random, mitigate="readout", shots=100)
+    random = qas.NoiseModel().add_readout(0.5, 0.5)
+    for shots in (100, None):
+        with pytest.raises(QasError, match="tells 0 from 1"):
+            qas.evaluate(LIH, "lih-4", noise=random, mitigate="readout", shots=shots)
+    with pytest.raises(QasError, match="text or a list of it, got 3"):
+        qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate=3)  # type: ignore[arg-type]
     with pytest.raises(QasError, match="draws its shots"):
         qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate="readout", shots=100, engine="aer")
+    with pytest.raises(TooLargeError, match="at most 13 noisy qubits, got 14"):
+        qas.evaluate(Circuit(14, []), "tfim-14", noise=NOISE, mitigate="readout", shots=100)
+    monkeypatch.setattr("qas.mitigation.recipe.memory_limit", lambda: 9_000)
+    with pytest.raises(TooLargeError, match=r"75 measured distributions of 4 qubits need 0\.0 GB"):
+        qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate="zne", shots=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from typing import Any
@@ -15,10 +16,12 @@ from qas.circuits import Circuit, Gate
 from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import NotPhysicalError, QasError
 from qas.hamiltonians import Hamiltonian
-from qas.mitigation import Noisy, Readout, ZeroNoise, make_objective, scaled, scored_by
+from qas.mitigation import Linear, Noisy, Polynomial, Readout, ZeroNoise, make_objective, scaled, scored_by
+from qas.mitigation.objectives import spelled
 from qas.mitigation.sampling import groups_of
 from qas.mitigation.simulator import CompiledMitigated, Mitigated
 from qas.noise import NoiseModel, amplitude_damping, depolarizing, load_noise
+from qas.registry import recorded
 from qas.simulators import make_simulator
 from qas.simulators.dense import density_matrix
 from qas.testing.random import random_circuit, random_hamiltonian
@@ -303,6 +306,24 @@ def test_an_extrapolation_without_an_answer_becomes_a_line_and_says_so_once() ->
         evaluator.evaluate(circuit, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ZeroNoise(fit=Polynomial(degree=3), nodes=(1, 3, 5, 7, 9), scale="fold", shots=1000, kappa=0.5),
+        ZeroNoise(fit=Polynomial(degree=None), nodes=(1, 1.123456789, 2)),
+        ZeroNoise(fit=Linear()),
+        ZeroNoise(fit="exponential"),
+        Readout(kappa=2.0),
+    ],
+)
+def test_what_an_objective_is_spelled_as_makes_it_again(objective: Any) -> None:
+    for text in (spelled(objective), json.loads(json.dumps(recorded(objective)))):  # a run's folder has the latter
+        again = make_objective(text)
+        assert spelled(again) == spelled(objective).replace(",fit=linear", "").replace(":fit=linear", "")
+        assert all(np.array_equal(one, other) for one, other in zip(again.recipe(), objective.recipe(), strict=True))
+        assert getattr(again, "nodes", None) == getattr(objective, "nodes", None)
+
+
 def test_noise_to_a_fractional_power_is_checked() -> None:
     noise = load_noise("ibm-mumbai")
     assert noise is not None
@@ -353,6 +374,8 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
         ),
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
+        # A file would have said what the noise is before it is scaled.
+        (lambda: qas.search(problem, noise=scaled(noise, 3.0), agent="random", steps=1), "3 times as strong"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
         (lambda: scored_by(Noisy(kappa=1), None), "without a device"),
     ]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import qas
-from qas.agents.growth.guidance import edited, pauli_insertions, pulse_costs
+from qas.agents.base import Agent, Search
 from qas.agents.launch import resume
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit
+from qas.guidance import edited, pauli_insertions, pulse_costs
 from qas.native import middles, native, remaining, simplified, tidied, with_rz
 from qas.noise import NoiseModel, depolarizing
 from qas.simulators.dense import dense_expectation
@@ -56,13 +57,56 @@ def test_found_circuits_are_native_and_worth_what_is_said(agent: str, options: d
             assert run.best.error < 0.02 and run.best.circuit.two_qubit_gates == 1
 
 
-def test_a_native_search_goes_on_as_the_unbroken_one(tmp_path: Path) -> None:
-    settings = {"agent": "evolution", "noise": noise_of("cz", 4), "gates": ("rz", "sx", "x", "cz"), "report": False}
-    whole = qas.search("h2-4", evaluations=500, out=tmp_path / "whole", **settings)
-    half = qas.search("h2-4", evaluations=250, out=tmp_path / "half", **settings)
-    resume(half.path, evaluations=500, report=False)
-    known = [(one.error, one.circuit) for one in qas.load_run(half.path).front]
-    assert known == [(one.error, one.circuit) for one in whole.front]
+@pytest.mark.parametrize("noise_free", [0.0, 0.4])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_native_search_goes_on_as_the_unbroken_one(
+    noise_free: float, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before, at and after the end of the part without noise: a checkpoint is what a killed run leaves."""
+    settings = {
+        "agent": "evolution", "noise": noise_of("cz", 4), "gates": ("rz", "sx", "x", "cz"), "report": False,
+        "evaluations": 600, "options": {"noise_free": noise_free, "layers": 1},
+    }  # fmt: skip
+    whole = qas.search("h2-4", out=tmp_path / "whole", **settings)
+    left, safe_point = [150 * cut], Search.safe_point
+
+    def killed(self: Search, agent: Agent) -> None:
+        if left and self.meter.evaluations >= left[0]:
+            self.request_stop()
+            left.clear()
+        safe_point(self, agent)
+
+    monkeypatch.setattr(Search, "safe_point", killed)
+    half = qas.search("h2-4", out=tmp_path / "half", **settings)
+    assert half.status == "interrupted" and half.evaluations < 600
+    again = resume(half.path, report=False)
+    assert again.evaluations == whole.evaluations
+    assert [(one.error, one.circuit) for one in again.front] == [(one.error, one.circuit) for one in whole.front]
+
+
+def test_a_search_under_noise_begins_without_it_and_shows_no_energy_of_there(tmp_path: Path) -> None:
+    noise = noise_of("cz", 3)
+    run = qas.search(
+        "heisenberg-3", agent="evolution", noise=noise, gates=("rz", "sx", "cz"), evaluations=900, seed=3,
+        report=False, out=tmp_path / "run",
+    )  # fmt: skip
+    history = run.history()
+    assert history["evaluations"][0] >= 450 and history["evaluations"][-1] == run.evaluations == 900
+    assert len(history) < run.architectures
+    lowest = min(dense_expectation(one.circuit, run.problem.hamiltonian, noise) for one in run.front)
+    assert history["energy"].min() == pytest.approx(lowest, abs=1e-7)
+
+
+def test_layers_lead_on_where_slopes_along_a_line_do_not(tmp_path: Path) -> None:
+    line = [(q, q + 1) for q in range(5)]
+    best = [
+        qas.search(
+            "lih-6", agent="evolution", coupling=line, evaluations=2000, seed=2, options={"layers": layers},
+            report=False, out=tmp_path / str(layers),
+        ).best.error
+        for layers in (0, 4)
+    ]  # fmt: skip
+    assert best[0] > 0.03 and best[1] < 0.02
 
 
 @pytest.mark.parametrize("alphabet", [DIRECTED, FREE], ids=str)

@@ -16,12 +16,11 @@ from qas.circuits import Circuit, Gate
 from qas.excitations import generators_of
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
-from qas.meter import Meter
 from qas.native import PULSES, TURNS, middles, remaining, short_of
 from qas.problems import Problem
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.insertions import Generator, wrapped
-from qas.vqe import Evaluation
+from qas.vqe import CircuitEvaluator, Evaluation
 
 _KEPT = 256
 """Insertions remembered of one circuit, of each kind."""
@@ -274,15 +273,17 @@ class Guide:
         )
 
     @classmethod
-    def fitting(cls, alphabet: Alphabet, meter: Meter) -> Guide | None:
+    def fitting(cls, alphabet: Alphabet, evaluator: CircuitEvaluator) -> Guide | None:
         """A guide, where there are slopes: exact energies of a Hamiltonian on a compiled engine, and rotations."""
-        fits = isinstance(meter.problem, Problem) and isinstance(meter.simulator, CompiledSimulator)
-        if not fits or meter.shots is not None:
+        problem, simulator = evaluator.problem, evaluator.simulator
+        if not (isinstance(problem, Problem) and isinstance(simulator, CompiledSimulator)):
             return None
-        guide = cls(alphabet, meter.problem, meter.simulator)
+        if evaluator.shots is not None:
+            return None
+        guide = cls(alphabet, problem, simulator)
         if not guide.generators:
             return None
-        _warm_up(meter.simulator, guide.n_qubits)
+        _warm_up(simulator, guide.n_qubits)
         return guide
 
     def study(self, circuit: Circuit) -> Study:
@@ -458,15 +459,20 @@ class Curvature(NamedTuple):
         packed = inverse[_lower(size)].astype(np.float32)
         return cls(packed) if np.isfinite(packed).all() and (inverse.diagonal() > 0.0).all() else None
 
+    def matrix(self) -> np.ndarray:
+        """The inverse Hessian, float64, shape (n_angles, n_angles)."""
+        size = math.isqrt(2 * len(self.packed))
+        known = np.zeros((size, size))
+        lower, left = _lower(size)
+        known[lower, left] = known[left, lower] = self.packed
+        return known
+
     def inherited(self, parent: Circuit, child: Circuit) -> np.ndarray | None:
         """An inverse Hessian for a child, which shares gate objects with its parent; float64, shape (n_angles,) * 2.
 
         New angles, and those that two gates have become, count as of median curvature and independent.
         """
-        size = parent.n_angles
-        known = np.zeros((size, size))
-        lower, left = _lower(size)
-        known[lower, left] = known[left, lower] = self.packed
+        size, known = parent.n_angles, self.matrix()
         slots = {id(gate): slot for gate, slot in zip(parent.gates, _slots(parent), strict=True)}
         rows = [slots.get(id(gate), -len(gate.angles)) + k for gate in child.gates for k in range(len(gate.angles))]
         there = np.array(rows, dtype=np.int64)

@@ -1,0 +1,147 @@
+"""A policy made better by playing: MaskablePPO of sb3-contrib with the policy inside."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from qas.agents.rl.policy import CandidatePolicy
+from qas.envs.editor import CircuitEditorEnv
+
+_STEPS = 256
+"""Edits between two updates."""
+
+
+class _Scores(BaseFeaturesExtractor):
+    """A `CandidatePolicy` as features: scores of the candidates, and the value behind them."""
+
+    def __init__(self, observation_space: spaces.Dict, policy: CandidatePolicy) -> None:
+        numbers = observation_space["candidates"].shape[0]  # type: ignore[index]
+        super().__init__(observation_space, features_dim=numbers // policy.sizes["n_features"] + 1)
+        self.policy = policy
+
+    def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores, values = self.policy(observations["candidates"], observations["general"])
+        return torch.cat([scores, values.unsqueeze(-1)], dim=-1)
+
+
+class _Split(nn.Module):
+    """Takes scores and value apart again."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.latent_dim_pi, self.latent_dim_vf = count, 1
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        return features[..., :-1]
+
+    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
+        return features[..., -1:]
+
+
+class CandidateActorCritic(MaskableMultiInputActorCriticPolicy):
+    """A `CandidatePolicy` as a policy of Stable-Baselines3: its scores are the logits, its value the value.
+
+    Args:
+        policy: trained in place.
+        arguments, settings: of Stable-Baselines3.
+    """
+
+    def __init__(self, *arguments: Any, policy: CandidatePolicy, **settings: Any) -> None:
+        settings |= {"features_extractor_class": _Scores, "features_extractor_kwargs": {"policy": policy}}
+        super().__init__(*arguments, ortho_init=False, **settings)
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = _Split(self.features_dim - 1)  # type: ignore[assignment]
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.action_net, self.value_net = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+
+class _Watch(BaseCallback):
+    def __init__(self, may_go_on: Callable[[], bool], told: Callable[[int], None]) -> None:
+        super().__init__()
+        self.may_go_on, self.told = may_go_on, told
+
+    def _on_step(self) -> bool:
+        return self.may_go_on()
+
+    def _on_rollout_start(self) -> None:
+        self.told(self.num_timesteps)
+
+
+@contextmanager
+def global_randomness(seed: int) -> Iterator[None]:
+    """Stable-Baselines3 draws from the global generators: seed them here, and give them back as they were."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+
+
+def improve(
+    policy: CandidatePolicy,
+    env: CircuitEditorEnv,
+    *,
+    seed: int,
+    may_go_on: Callable[[], bool],
+    told: Callable[[int], None],
+    learning_rate: float = 1e-4,
+) -> int:
+    """Train a policy in place until `may_go_on` says no.
+
+    Args:
+        policy: where to begin.
+        env: what is played.
+        seed: of everything that is drawn.
+        may_go_on: asked after every edit.
+        told: the number of edits so far, now and then.
+        learning_rate: of Adam.
+
+    Returns:
+        Edits that were played.
+    """
+    with global_randomness(seed):
+        model = MaskablePPO(
+            CandidateActorCritic,
+            DummyVecEnv([lambda: env]),  # type: ignore[list-item, return-value]
+            n_steps=_STEPS,
+            batch_size=64,
+            n_epochs=4,
+            learning_rate=learning_rate,
+            gamma=0.97,
+            gae_lambda=0.95,
+            clip_range=0.1,
+            target_kl=0.03,
+            ent_coef=1e-3,
+            max_grad_norm=0.5,
+            policy_kwargs={"policy": policy},
+            seed=seed,
+            device="cpu",
+        )
+        model.learn(2**40, callback=_Watch(may_go_on, told))
+    policy.eval()
+    return int(model.num_timesteps)

@@ -1,0 +1,86 @@
+"""``qas policy``: train policies that edit circuits, show what one is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qas.cli import INTERRUPTED
+from qas.cli import parser as read
+from qas.cli.progress import bar, tell
+from qas.cli.show import answer, clock, listing
+from qas.errors import QasError
+
+
+def add(commands: Any) -> None:
+    about = "Trains policies that choose edits of circuits (agent editor), and shows them."
+    actions = read.group(commands, "policy", "policies that edit circuits", about)
+    about = "Trains a policy on a family of problems: by imitation, then by playing. Ctrl-C saves what there is."
+    train = read.command(actions, "train", "train one on a family", about, _train)
+    option = train.option
+    option("family", "FAMILY", "a family of problems", kind="families")
+    option("--out", "FILE", "where it is saved, new, ending in .safetensors", required=True)
+    option("--seconds", "S", "time to train, after the start circuits (default 600)", read.seconds, default=600.0)
+    option("--seed", "N", "fixes what is drawn (default 0)", read.natural, default=0)
+    option("--leave-out", "NAME", "instance, or its device, that is not trained on (default: those of the test)")
+    option("--layers", "N", "of attention, 0 for none (default 2)", read.natural)
+    train.flag("--imitation-only", "do not play after imitation")
+    train.output(progress=True)
+    show = read.command(actions, "show", "what a policy is", "What a policy was trained on, and how it did.", _show)
+    show.option("policy", "FILE", "a file, or the name of one that comes with the package")
+    show.output()
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if out.suffix != ".safetensors" or out.exists() or not out.parent.is_dir():
+        raise QasError(f"--out is a new file in a folder that exists, ending in .safetensors, got {out}")
+    from qas.agents.rl.training import leave_out, train_policy
+    from qas.envs.families import load_family
+
+    family = load_family(arguments.family)
+    family = family if arguments.leave_out is None else leave_out(family, arguments.leave_out)
+    if not arguments.quiet:
+        tell(
+            f"start circuits first, about a minute; then {clock(arguments.seconds)} of training, about a minute of "
+            "comparing stages on top; Ctrl-C saves what there is"
+        )
+    with bar(arguments.quiet) as shown:
+        trained = train_policy(
+            family,
+            seconds=arguments.seconds,
+            seed=arguments.seed,
+            imitation_only=arguments.imitation_only,
+            sizes=read.given(arguments, "layers"),
+            on_progress=lambda what, passed, whole: shown(
+                f"{what}, seconds", min(round(passed), round(whole)), max(1, round(whole))
+            ),
+        )
+    trained.save(out)
+    arguments.policy = str(out)
+    shown_well = _show(arguments)
+    return INTERRUPTED if trained.training["interrupted"] else shown_well
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from qas.agents.rl.policy import load_policy
+
+    held = load_policy(arguments.policy)
+    training = dict(held.training)
+    areas = training.pop("areas", {})
+    facts = {
+        "family": held.family or "none",
+        "parameters": f"{held.policy.n_parameters:,}",
+        "features": f"{len(held.features)} of a candidate, {len(held.general)} of a circuit, version "
+        f"{held.feature_version}",
+        "start circuits": f"of {len(held.starts)} training problems",
+        **{name: str(value) for name, value in {**held.settings, **training}.items()},
+        **{f"front, {name}": f"{area:.3f}" for name, area in areas.items()},
+    }
+    data = {
+        "path": str(arguments.policy), "family": held.family, "parameters": held.policy.n_parameters,
+        "feature_version": held.feature_version, "settings": held.settings, "training": held.training,
+    }  # fmt: skip
+    use = f"search with it  qas search PROBLEM --agent editor -o policy={arguments.policy}"
+    return answer(arguments, data, *listing(facts), "", use)

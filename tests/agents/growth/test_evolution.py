@@ -1,0 +1,90 @@
+"""Guided evolution and beam: where they go, what is counted, and which of equal circuits stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import qas
+from qas.agents.growth.evolution import EvolutionAgent, _Member
+from qas.alphabet import Alphabet
+from qas.circuits import Circuit
+from qas.errors import QasError
+from qas.guidance import Guide
+from qas.meter import Budget, Meter
+from qas.vqe import Evaluator
+
+
+def search(out: Path, problem: str, **settings: Any) -> qas.runs.Run:
+    return qas.search(problem, agent="evolution", out=out, report=False, **settings)
+
+
+def test_guidance_leaves_the_determinant_where_blind_changes_do_not(tmp_path: Path) -> None:
+    given = {"evaluations": 1500, "seed": 0}
+    guided = search(tmp_path / "guided", "h2-4", **given)
+    blind = search(tmp_path / "blind", "h2-4", options={"guided": False}, **given)
+    assert guided.best.error < 1e-8 and min(r.two_qubit_gates for r in guided.front if r.error < 1e-8) <= 3
+    assert blind.best.error > 1e-3
+
+
+def test_noise_and_a_coupling_are_kept_to(tmp_path: Path) -> None:
+    run = search(tmp_path / "run", "h2-2", noise="ibm-mumbai", coupling=[(0, 1)], steps=25, seed=1)
+    assert run.architectures == 25 and run.best.error < 0.2
+
+
+def test_a_study_counts_once_and_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, judged, paid = [], [], set()
+    spend, take, pay = Meter.spend, Meter._counted, EvolutionAgent._pay
+
+    def spending(self: Meter, evaluations: int = 1) -> None:
+        spend(self, evaluations)
+        counted.append(evaluations)
+
+    def taking(self: Meter, found: Any, *rest: Any) -> Any:
+        judged.append(found.evaluations)
+        return take(self, found, *rest)
+
+    def paying(self: EvolutionAgent, member: _Member, used: tuple[str, ...]) -> None:
+        pay(self, member, used)
+        paid.update((member, each) for each in used)
+
+    monkeypatch.setattr(Meter, "spend", spending)
+    monkeypatch.setattr(Meter, "_counted", taking)
+    monkeypatch.setattr(EvolutionAgent, "_pay", paying)
+    run = search(tmp_path / "run", "lih-4", steps=80, seed=0)
+    assert run.evaluations == sum(counted) + sum(judged)
+    assert len(counted) == len(paid) and sum(counted) == sum(member.spent[each] for member, each in paid)
+
+
+def test_of_equal_circuits_the_newer_one_stays() -> None:
+    agent = EvolutionAgent()
+    problem, alphabet = qas.load_problem("h2-4"), Alphabet(4)
+    agent.guide, agent.cells = Guide.fitting(alphabet, Meter(Evaluator(problem))), {}
+    agent.search = cast(Any, SimpleNamespace(alphabet=alphabet))
+    old, new = (_Member(Circuit(4, [("ry", q, 0.3)]), 0.5) for q in (0, 1))
+    longer = _Member(Circuit(4, [("ry", 0, 0.1), ("ry", 1, 0.1)]), 0.5)
+    assert agent._insert(old)
+    assert not agent._insert(new), "it takes the place, but leads to nothing new"
+    assert agent.cells == {0: [new]}
+    assert not agent._insert(longer) and agent.cells == {0: [new]}
+    agent.guide = None
+    assert not agent._insert(old) and agent.cells == {0: [new]}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_lies_between_none_and_all(share: float) -> None:
+    with pytest.raises(QasError, match="blind is a share between 0 and 1"):
+        EvolutionAgent(blind=share)
+
+
+def test_only_promising_strings_are_tried_on_a_level(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"evaluations": 3000, "seed": 0, "report": False}
+    few, every = (
+        qas.search("tfim-4", agent="beam", options={"strings": strings}, out=tmp_path / str(strings), **given)
+        for strings in (12, 0)
+    )
+    assert few.best.error < every.best.error
+    assert Budget(evaluations=3000).evaluations == few.evaluations == every.evaluations

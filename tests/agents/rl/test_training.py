@@ -1,0 +1,119 @@
+"""Imitation of a teacher, playing, and the command that does both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qas.agents.rl.imitation import Lessons, distribution, fit, taught_episode, worths
+from qas.agents.rl.improving import improve
+from qas.agents.rl.policy import load_policy, untrained
+from qas.agents.rl.training import leave_out, train_policy
+from qas.cli import main
+from qas.envs.editor import CircuitEditorEnv
+from qas.envs.families import FAMILIES, Family, Instance
+from qas.errors import QasError
+
+SMALL = {"width": 16, "heads": 2, "layers": 1}
+TINY = Family("tiny", "two small problems", (Instance("h2-2"), Instance("tfim-2")), (Instance("heisenberg-2"),))
+
+
+def environment() -> CircuitEditorEnv:
+    return CircuitEditorEnv(family=TINY, candidates=16, max_edits=6, evaluations_each=4)
+
+
+def test_the_teacher_knows_where_every_edit_leads_and_changes_nothing() -> None:
+    env = environment()
+    _, info = env.reset(seed=0)
+    before = env.get_state()
+    values = worths(env)
+    assert env.get_state() == before
+    assert (np.isfinite(values) == info["action_mask"]).all()
+    for row in np.argsort(-values)[:3]:
+        edit = env.table.edits[row]
+        if edit is None or edit.kind == "stop":
+            continue
+        after, spent = env.foreseen(int(row))
+        _, _, _, _, told = env.step(int(row))
+        assert (told["circuit"], told["energy"]) == (after.circuit, after.energy) and spent > 0
+        env.set_state(before)
+
+
+def test_a_policy_learns_what_the_teacher_chose() -> None:
+    env, rng, lessons = environment(), np.random.default_rng(0), Lessons()
+    for _ in range(6):
+        taught_episode(env, None, rng, lessons)
+    assert len(lessons.candidates) == len(lessons.wish) == len(lessons) > 6
+    policy = untrained(**SMALL).policy
+    policy.standardize(np.stack(lessons.candidates), np.stack(lessons.general))
+    first = fit(policy, lessons, epochs=1, rng=rng)
+    assert fit(policy, lessons, epochs=60, rng=rng) < 0.3 * first
+
+
+def test_values_have_a_temperature_of_powers_of_ten() -> None:
+    found = distribution(np.array([0.1, 0.1, 0.0, -np.inf]))
+    assert found.sum() == pytest.approx(1) and found[0] == found[1] > 20 * found[2] > 0 == found[3]
+
+
+def test_playing_changes_the_policy_and_no_global_generator() -> None:
+    policy = untrained(**SMALL).policy
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    state, told = torch.get_rng_state(), []
+    steps = 0
+
+    def may_go_on() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps <= 260
+
+    assert improve(policy, environment(), seed=0, may_go_on=may_go_on, told=told.append) >= 256
+    assert torch.equal(torch.get_rng_state(), state) and told[0] == 0
+    after = policy.state_dict()
+    assert not torch.equal(after["score.weight"], before["score.weight"])
+    assert not torch.equal(after["rows.weight"], before["rows.weight"])
+
+
+def test_a_family_without_one_of_its_instances() -> None:
+    family = leave_out(TINY, "tfim-2")
+    assert [each.name for each in family.train] == ["h2-2", "heisenberg-2"]
+    assert [each.name for each in family.test] == ["tfim-2"]
+    with pytest.raises(QasError, match="unknown instance of family tiny"):
+        leave_out(TINY, "lih-4")
+
+
+def test_training_is_repeatable_up_to_the_clock() -> None:
+    runs = [train_policy(TINY, seconds=1e-3, seed=3, imitation_only=True, sizes=SMALL) for _ in range(2)]
+    for name, value in runs[0].policy.state_dict().items():
+        assert torch.equal(value, runs[1].policy.state_dict()[name])
+    assert runs[0].training["stages"] == ["imitation"] and set(runs[0].training["areas"]) >= {"imitation"}
+    assert len(runs[0].starts) == 2
+
+
+def test_the_command_trains_shows_and_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES._things, "tiny", TINY)
+    path = tmp_path / "tiny.safetensors"
+    call = ["policy", "train", "tiny", "--seconds", "0.1", "--imitation-only", "--quiet", "--json", "--out", str(path)]
+    assert main(call) == 0
+    assert json.loads(capsys.readouterr().out)["family"] == "tiny"
+    assert main(["policy", "show", str(path)]) == 0
+    assert "2 training problems" in capsys.readouterr().out
+    assert main(call) == 2 and "--out is a new file" in capsys.readouterr().err
+    assert main(["policy", "train", "tinny", "--out", "x.safetensors"]) == 2
+    assert "did you mean 'tiny'" in capsys.readouterr().err
+    out = str(tmp_path / "run")
+    search = ["search", "heisenberg-2", "--agent", "editor", "--evaluations", "30", "--no-report", "--quiet"]
+    assert main([*search, "-o", f"policy={path}", "-o", "start=predicted", "--out", out]) == 0
+    assert load_policy(path).family == "tiny"
+
+
+def test_a_start_from_a_policy_needs_one() -> None:
+    from qas.agents.rl.editor import EditorAgent
+
+    with pytest.raises(QasError, match="takes a circuit from a policy's training"):
+        EditorAgent(start="nearest")
