@@ -555,11 +555,15 @@ class _View:
 
     def guessed(self, place: Place) -> list[float]:
         """Curvatures of a block: those it would have at the end."""
-        first = place.block.ways[0][0]
-        if len(first.before) > 1:  # a fan, whose string is none of the guide's generators
-            letters = {gate.qubits[1]: "X" for gate in first.before} | {first.rotation.qubits[0]: "Y"}
-            return [float(self.bench.turning_about(_string(self.bench.n_qubits, letters)) @ self.energies)]
-        return [float(self.curvatures[column]) for column in place.block.columns]
+        firsts = [way[0] for way in place.block.ways]
+        if len(firsts[0].before) < 2:
+            return [float(self.curvatures[column]) for column in place.block.columns]
+        # A fan: its strings are none of the guide's generators, and there is one for each head.
+        found = []
+        for fan in firsts:
+            letters = {gate.qubits[1]: "X" for gate in fan.before} | {fan.rotation.qubits[0]: "Y"}
+            found.append(self.bench.turning_about(_string(self.bench.n_qubits, letters)) @ self.energies)
+        return [float(np.mean(found))]
 
     def joint_cost(self, deleted: Iterable[int]) -> float:
         """Estimated rise of the energy when several angles go to 0 together and the others follow."""
