@@ -376,12 +376,12 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
             if len(taken) == count:
                 break
             place = places[k]
-            way = place.block.ways[0]
-            size = len(way) + len(way[0].before) + len(way[0].after)
-            if place.block.two_qubit_gates > free_two or size > free:
+            block = place.block
+            way = block.ways[0]
+            if block.two_qubit_gates > free_two or len(way) + 2 * len(way[0].before) > free:
                 continue
-            times[id(place.block)] = times.get(id(place.block), 0) + 1
-            (taken if times[id(place.block)] <= _ALIKE else left).append(place)
+            times[id(block)] = times.get(id(block), 0) + 1
+            (taken if times[id(block)] <= _ALIKE else left).append(place)
         return taken + left[: count - len(taken)]
 
     local = chosen(study.local.found, room // 3)
@@ -478,7 +478,8 @@ def _deletions(view: _View, room: int, probes: int) -> tuple[list[Edit], int]:
         found += [(view.joint_cost(inside), inside) for inside in view.sandwiched if len(inside) > 1]
     found.sort(key=lambda each: each[0])
     edits = [_deletion(view, gone, cost, exact=bool(gone & probed)) for cost, gone in found[:room]]
-    edits += [_deletion(view, frozenset([k]), None) for k in oldest if k not in probed][: room - len(edits)]
+    unknown = [k for k in oldest if k not in probed][: room - len(edits)]
+    edits += [_deletion(view, frozenset([k]), None) for k in unknown]
     return edits, spent
 
 
