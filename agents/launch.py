@@ -124,6 +124,7 @@ def search(
     model = load_noise(noise) if part is None else part.noise()
     if part is not None:
         gates = settings["gates"] = native_gates_of(part, gates)
+        _check_coupled(part, settings["coupling"])
     shots = settings["evaluator"].get("shots")
     scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
     player = make_agent(agent, settings["options"])
@@ -160,6 +161,15 @@ def _device(device: Any, noise: Any, patch: Any) -> Device | None:
     if noise is not None and not (isinstance(noise, str) and noise in ("", "none")):
         raise QasError("a device has its own noise: give device or noise, got both")
     return load_device(device)
+
+
+def _check_coupled(device: Device, coupling: Sequence[Sequence[int]] | None) -> None:
+    """Refuse pairs of a coupling that carry no gate on the device: they would seem to connect its qubits."""
+    held = [list(pair) for pair in device.coupling]
+    for a, b in coupling or ():
+        if [a, b] not in held and [b, a] not in held:
+            pairs = " ".join(f"{low}-{high}" for low, high in sorted(device.coupling)) or "none"
+            raise QasError(f"a coupling has pairs that the device couples ({pairs}), got {a}-{b}")
 
 
 def resume(

@@ -4,7 +4,7 @@
         fake_sherbrooke --seeds 5 --evaluations 6000 --shots 1000000 --out results/devices
 
 Evolution searches each problem without noise (on the couplings of the noise model); of each front up to `--circuits`
-circuits are taken, spread over their numbers of two-qubit gates. Flips is inverted in all arms, the noise is made
+circuits are taken, spread over their numbers of two-qubit gates. Flips are inverted in all arms, the noise is made
 stronger by folding, and the shots of one experiment, all nodes together, are the same for all arms. Written to
 `extrapolation.csv`, one row for a circuit and an arm: bias (the extrapolated exact values less the energy without noise
 at the same angles), standard error (predicted from the state), and the root mean square error over `--experiments`

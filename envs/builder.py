@@ -34,8 +34,8 @@ _OPTIONS = ("circuit", "training", "restart_curriculum")
 _STATE = "qas-circuit-builder"
 _STATE_VERSION = 2
 _STATE_FIELDS = (
-    "problem", "actions", "max_gates", "order", "optimise_every", "rng", "circuit", "energy", "running", "training",
-    "steps", "halt_step", "curriculum",
+    "problem", "actions", "max_gates", "order", "optimise_every", "rng", "circuit", "gains", "energy", "running",
+    "training", "steps", "halt_step", "curriculum",
 )  # fmt: skip
 
 _effects, _look_ahead = lru_cache(maxsize=16)(Effects), lru_cache(maxsize=16)(LookAhead)
@@ -399,6 +399,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             "optimise_every": self.optimise_every,
             "rng": self.np_random.bit_generator.state,
             "circuit": self._circuit.to_list(),
+            "gains": None if self._gains is None else [column.tolist() for column in self._gains],
             "energy": self._energy,
             "running": self._running,
             "training": self._training,
@@ -435,6 +436,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         try:
             circuit = Circuit(self.problem.n_qubits, state["circuit"])
             curriculum = type(self.curriculum).from_state(state["curriculum"])
+            gains = None if state["gains"] is None else Gains(*np.array(state["gains"], dtype=np.float64))
             energy, steps = float(state["energy"]), int(state["steps"])
             halt_step = None if state["halt_step"] is None else int(state["halt_step"])
             if len(circuit) > self.max_gates:
@@ -449,6 +451,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._energy, self._steps, self._halt_step = energy, steps, halt_step
         self._running, self._training = bool(state["running"]), bool(state["training"])
         self._over, self._sweeps = not self._running, 0
+        self._gains = gains
         self.curriculum = curriculum
         return self.present()
 

@@ -7,9 +7,10 @@ Energies are divided by `Bench.scale`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -104,6 +105,8 @@ BOUND = 10.0
 _COLUMN = {name: k for k, name in enumerate(FEATURES)}
 _FARTHEST = 0.5
 """Largest first angle of a rotation whose curvature is a guess, radians."""
+_FLAT = 1e-9
+"""Swings of the energy below this, of the scale, are rounding errors."""
 _ALIKE = 2
 """Places of one block that are listed before others get a row."""
 
@@ -133,9 +136,10 @@ class Bench:
         self.scale = scale_of(problem.hamiltonian)
         """What energies are divided by; see `scale_of`."""
         self.strings = list(problem.hamiltonian.strings)
-        self.locals = list(pauli_generators(self.n_qubits))
         self._state = make_simulator()
-        self._measured = Hamiltonian(dict.fromkeys(dict.fromkeys([*self.strings, *self.locals]), 1.0))
+        self._on_all: dict[tuple[int, ...], tuple[np.ndarray, float]] = {}
+        self._measured = Hamiltonian(dict.fromkeys([*self.strings, *pauli_generators(self.n_qubits)], 1.0))
+        self._places = {string: k for k, string in enumerate(self._measured.strings)}
 
     def spend(self, evaluations: int) -> None:
         """Count evaluations where the evaluator counts."""
@@ -143,11 +147,31 @@ class Bench:
         if spend is not None:
             spend(evaluations)
 
-    def expectations(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
-        """Of the Hamiltonian's strings, and of all strings on one and two qubits (`locals`), without noise."""
-        values = self._state.term_expectations(circuit, self._measured)
-        known = dict(zip(self._measured.strings, values.tolist(), strict=True))
-        return np.array([known[s] for s in self.strings]), np.array([known[s] for s in self.locals])
+    def expectations(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Without noise: of the Hamiltonian's strings; of X, Y, Z of each qubit; of their products for each two.
+
+        Returns:
+            float64, shapes (terms,), (qubits, 3) and (qubits, qubits, 3, 3), the last one 0 for a qubit with itself.
+        """
+        values = np.append(self._state.term_expectations(circuit, self._measured), 0.0)
+        return values[self._own], values[self._alone], values[self._both]
+
+    @cached_property
+    def _own(self) -> np.ndarray:
+        return np.array([self._places[s] for s in self.strings])
+
+    @cached_property
+    def _alone(self) -> np.ndarray:
+        n = self.n_qubits
+        return np.array([[self._places[_string(n, {q: a})] for a in "XYZ"] for q in range(n)])
+
+    @cached_property
+    def _both(self) -> np.ndarray:
+        n = self.n_qubits
+        found = np.full((n, n, 3, 3), len(self._places))
+        for a, b in itertools.permutations(range(n), 2):
+            found[a, b] = [[self._places[_string(n, {a: p, b: q})] for q in "XYZ"] for p in "XYZ"]
+        return found
 
     @cached_property
     def touched(self) -> np.ndarray:
@@ -164,6 +188,18 @@ class Bench:
         """Weight on both qubits of a pair, over the geometric mean of the weights on each, shape (qubits, qubits)."""
         alone = np.sqrt(self.weights.diagonal())
         return self.weights / np.maximum(np.outer(alone, alone), 1e-300)
+
+    @cached_property
+    def total(self) -> float:
+        """Summed |coefficients| of all terms but the identity."""
+        return max(self.problem.spread / 2, 1e-300)
+
+    def on_all(self, qubits: tuple[int, ...]) -> tuple[np.ndarray, float]:
+        """Positions of the terms that act on all of some qubits, and their summed |coefficients|."""
+        if qubits not in self._on_all:
+            terms = np.flatnonzero(self.touched[:, list(qubits)].all(axis=1))
+            self._on_all[qubits] = terms, float(np.abs(self.problem.hamiltonian.coefficients)[terms].sum())
+        return self._on_all[qubits]
 
     @cached_property
     def turning(self) -> np.ndarray:
@@ -355,7 +391,8 @@ def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = N
     given = curvatures is not None
     known = curvatures if curvatures is not None else view.guessed(place)
     gates = len(way) + len(way[0].before) + len(way[0].after)
-    pairs = [_lowest(slope, curvature) for slope, curvature in zip(place.slopes, known, strict=True)]
+    flat = _FLAT * view.bench.scale
+    pairs = [_lowest(slope, curvature, flat) for slope, curvature in zip(place.slopes, known, strict=True)]
     exact = given or (place.position == len(view.circuit) and all(gate_spec(i.rotation.name).axis for i in way))
     exact = exact and not view.bench.evaluator.noise
     angles = tuple(angle if exact else max(-_FARTHEST, min(_FARTHEST, angle)) for _, angle in pairs)
@@ -384,9 +421,11 @@ def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = N
     return Edit(kind, key, place=place, angles=angles, numbers=numbers)
 
 
-def _lowest(slope: float, curvature: float) -> tuple[float, float]:
-    """(gain, angle) of the minimum of slope sin θ + curvature (1 - cos θ)."""
+def _lowest(slope: float, curvature: float, flat: float) -> tuple[float, float]:
+    """(gain, angle) of the minimum of slope sin θ + curvature (1 - cos θ); (0, 0) where that stays within `flat`."""
     swing = math.hypot(slope, curvature)
+    if swing <= flat:
+        return 0.0, 0.0
     gain = slope * slope / (swing + curvature) if curvature > 0.0 else swing - curvature
     return gain, math.atan2(-slope, curvature)
 
@@ -428,18 +467,13 @@ def _deletions(view: _View, room: int, probes: int) -> tuple[list[Edit], int]:
     probed = set(oldest[:probes])
     known = [math.inf if cost is None and k not in probed else cost for k, cost in enumerate(costs)]
     energies, spent = guide.deletion_costs(circuit, known) if probed else (known, 0)
-    found = [
-        _deletion(view, frozenset([k]), float(cost), exact=k in probed)
-        for k, cost in enumerate(energies)
-        if cost is not None and cost < 1e100
-    ]
+    found = [(float(cost), frozenset([k])) for k, cost in enumerate(energies) if cost is not None and cost < 1e100]
     if not guide.native:
-        for inside in sandwiched(circuit):
-            found += [_deletion(view, inside, view.joint_cost(inside))] if len(inside) > 1 else []
-    found.sort(key=lambda edit: edit.numbers["cost"])
-    found = found[:room]
-    found += [_deletion(view, frozenset([k]), None) for k in oldest if k not in probed][: room - len(found)]
-    return found, spent
+        found += [(view.joint_cost(inside), inside) for inside in view.sandwiched if len(inside) > 1]
+    found.sort(key=lambda each: each[0])
+    edits = [_deletion(view, gone, cost, exact=bool(gone & probed)) for cost, gone in found[:room]]
+    edits += [_deletion(view, frozenset([k]), None) for k in oldest if k not in probed][: room - len(edits)]
+    return edits, spent
 
 
 def sandwiched(circuit: Circuit) -> list[frozenset[int]]:
@@ -468,8 +502,7 @@ def _deletion(view: _View, deleted: frozenset[int], cost: float | None, *, exact
     two = view.freed(deleted)
     numbers = {
         "exact": float(exact),
-        "angle": max((abs(float(a)) for a in wrapped(np.array([x for g in gates for x in g.angles]))), default=0.0)
-        / math.pi,
+        "angle": max((abs(math.remainder(x, 2 * math.pi)) for g in gates for x in g.angles), default=0.0) / math.pi,
         "two_qubit_gates": -two / 4,
         "gates": -(len(gates) + (two if gates[0].angles else 0)) / 8,
         "angles": -sum(len(gate.angles) for gate in gates) / 4,
@@ -493,19 +526,14 @@ class _View:
     def __init__(self, bench: Bench, draft: Draft) -> None:
         self.bench, self.circuit, self.ages = bench, draft.circuit, draft.ages
         self.inverse_hessian = None if draft.curvature is None else draft.curvature.matrix()
-        terms, local = bench.expectations(draft.circuit)
+        terms, bloch, both = bench.expectations(draft.circuit)
         self.energies = terms * bench.problem.hamiltonian.coefficients
-        self.local_energies = bench.touched.T @ (self.energies[:, None] * bench.touched)
         n = bench.n_qubits
-        values = dict(zip(bench.locals, local.tolist(), strict=True))
-        bloch = np.array([[values[_string(n, {q: a})] for a in "XYZ"] for q in range(n)])
         self.bloch, self.z = (bloch**2).sum(axis=1), bloch[:, 2]
-        self.correlation = np.zeros((n, n))
-        for a in range(n):
-            for b in range(a + 1, n):
-                both = np.array([[values[_string(n, {a: p, b: q})] for q in "XYZ"] for p in "XYZ"])
-                connected = ((both - np.outer(bloch[a], bloch[b])) ** 2).sum() / 3
-                self.correlation[a, b] = self.correlation[b, a] = connected
+        connected = both - bloch[:, None, :, None] * bloch[None, :, None, :]
+        self.correlation = (connected**2).sum(axis=(2, 3)) / 3
+        np.fill_diagonal(self.correlation, 0.0)
+        self._known: dict[tuple[int, ...], dict[str, float]] = {}
         self.pairs = np.zeros((n, n))
         for gate in draft.circuit:
             for a in gate.qubits:
@@ -525,7 +553,8 @@ class _View:
 
     def joint_cost(self, deleted: Iterable[int]) -> float:
         """Estimated rise of the energy when several angles go to 0 together and the others follow."""
-        slots, first = [], 0
+        slots: list[int] = []
+        first = 0
         for k, gate in enumerate(self.circuit):
             slots += range(first, first + len(gate.angles)) if k in deleted else ()
             first += len(gate.angles)
@@ -538,11 +567,11 @@ class _View:
     def freed(self, deleted: frozenset[int]) -> int:
         """Two-qubit gates that go with these gates, without looking further than to the next ones."""
         gone = sum(len(self.circuit[k].qubits) > 1 for k in deleted)
-        return gone + (0 if gone or self.bench.guide.native else 2 * (deleted in self._sandwiched))
+        return gone + (0 if gone or self.bench.guide.native else 2 * (deleted in self.sandwiched))
 
     @cached_property
-    def _sandwiched(self) -> set[frozenset[int]]:
-        return set(sandwiched(self.circuit))
+    def sandwiched(self) -> list[frozenset[int]]:
+        return sandwiched(self.circuit)
 
     def at(self, position: int) -> dict[str, float]:
         size = max(1, len(self.circuit))
@@ -557,24 +586,27 @@ class _View:
 
     def error(self, qubits: Iterable[int], two_qubit_gates: int, turns: int) -> float:
         """Of so many two-qubit gates and rotations on these qubits, per cent."""
-        chosen = sorted(qubits)
-        errors = self.bench.errors
+        if self.bench.evaluator.noise is None:
+            return 0.0
+        chosen, errors = sorted(qubits), self.bench.errors
         return 100 * (_over_pairs(errors, chosen) * two_qubit_gates + float(errors[chosen, chosen].mean()) * turns)
 
     def around(self, qubits: Iterable[int]) -> dict[str, float]:
         """What is known of these qubits."""
-        chosen = sorted(qubits)
+        chosen = tuple(sorted(qubits))
+        if chosen not in self._known:
+            self._known[chosen] = self._around(list(chosen))
+        return self._known[chosen]
+
+    def _around(self, chosen: list[int]) -> dict[str, float]:
         bench = self.bench
-        alone = bench.weights[chosen, chosen]
-        total = max(1e-300, bench.problem.spread / 2)
-        on_all = bench.touched[:, chosen].all(axis=1)
-        weight = float(np.abs(bench.problem.hamiltonian.coefficients)[on_all].sum())
+        on_all, weight = bench.on_all(tuple(chosen))
         return {
             "qubits": len(chosen) / 4,
             "bloch": float(self.bloch[chosen].mean()),
             "z": float(self.z[chosen].mean()),
             "correlation": _over_pairs(self.correlation, chosen),
-            "weight": float(alone.mean()) / total,
+            "weight": float(bench.weights[chosen, chosen].mean()) / bench.total,
             "coupling": _over_pairs(bench.coupling, chosen),
             "local_energy": float(self.energies[on_all].sum()) / weight if weight else 0.0,
             "used": _over_pairs(self.pairs, chosen) / max(1, self.circuit.two_qubit_gates),
@@ -586,17 +618,22 @@ def _over_pairs(matrix: np.ndarray, chosen: Sequence[int]) -> float:
     count = len(chosen)
     if count < 2:
         return 0.0
+    if count == 2:
+        return float(matrix[chosen[0], chosen[1]])
     part = matrix[np.ix_(chosen, chosen)]
     return float(part.sum() - part.trace()) / (count * (count - 1))
 
 
 def _levels(circuit: Circuit) -> np.ndarray:
     """Depth that lies before each position on each qubit, int64, shape (positions, qubits)."""
-    levels = np.zeros((len(circuit) + 1, circuit.n_qubits), dtype=np.int64)
-    for k, gate in enumerate(circuit):
-        levels[k + 1] = levels[k]
-        levels[k + 1, list(gate.qubits)] = levels[k, list(gate.qubits)].max() + 1
-    return levels
+    now = [0] * circuit.n_qubits
+    rows = [tuple(now)]
+    for gate in circuit:
+        depth = 1 + max(now[q] for q in gate.qubits)
+        for q in gate.qubits:
+            now[q] = depth
+        rows.append(tuple(now))
+    return np.array(rows, dtype=np.int64)
 
 
 def _qubits(way: tuple[Any, ...]) -> frozenset[int]:
@@ -616,16 +653,14 @@ def _saturated(count: float, half: float) -> float:
 
 
 def _ranked(edits: Sequence[Edit], by: str, sign: int) -> list[Edit]:
-    """Edits with their rank among those of their kind."""
-    ranks: dict[int, float] = {}
-    for kind in {edit.kind for edit in edits}:
-        own = [k for k, edit in enumerate(edits) if edit.kind == kind and by in edit.numbers]
-        own.sort(key=lambda k: sign * edits[k].numbers[by])
-        ranks |= {k: 1 / (1 + place) for place, k in enumerate(own)}
-    return [
-        Edit(e.kind, e.key, e.place, e.angles, e.deleted, {**e.numbers, "rank": ranks.get(k, 0.0)})
-        for k, e in enumerate(edits)
-    ]
+    """Edits with their rank among those of their kind; equal ones have the same rank."""
+    found = []
+    for edit in edits:
+        others = [e.numbers[by] for e in edits if e.kind == edit.kind and by in e.numbers]
+        own = edit.numbers.get(by)
+        better = 0 if own is None else sum(sign * (own - other) > 1e-9 * abs(own) for other in others)
+        found.append(replace(edit, numbers={**edit.numbers, "rank": 0.0 if own is None else 1 / (1 + better)}))
+    return found
 
 
 def _features(edits: Sequence[Edit | None], tried: Mapping[str, int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -195,6 +196,15 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     metadata = {"render_modes": ["ansi"], "render_fps": 2}  # noqa: RUF012
     feature_version = FEATURE_VERSION
 
+    front: Front
+    """the best circuits of the episode"""
+    _table: Table
+    _draft: Draft
+    _previous: Draft | None
+    _tried: dict[str, int]
+    _general: np.ndarray
+    _edits: int
+
     def __init__(
         self,
         problem: str | BaseProblem | None = None,
@@ -241,13 +251,13 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             for name, given in (("max_two_qubit_gates", max_two_qubit_gates), ("max_gates", max_gates))
         )
         self.reward: EditReward = EDIT_REWARDS[reward] if isinstance(reward, str) else reward
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "noise": noise, "device": device, "patch": patch, "objective": objective, "gates": gates,
             "coupling": coupling, "directions": directions, "evaluator": evaluator,
         }  # fmt: skip
-        given = [name for name, value in self._settings.items() if value is not None]
-        if self.family is not None and set(given) - {"gates"}:
-            raise QasError(f"a family says itself where its instances run, got {given[0]} beside it")
+        beside = [name for name, value in self._settings.items() if value is not None and name != "gates"]
+        if self.family is not None and beside:
+            raise QasError(f"a family says itself where its instances run, got {beside[0]} beside it")
         self._benches: OrderedDict[str, Bench] = OrderedDict()
         self._turn = 0
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
@@ -505,15 +515,14 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         if edit.kind == "shake":
             noise = self.np_random.normal(scale=_SHAKEN, size=circuit.n_angles)
             circuit = circuit.with_angles(circuit.angles + noise)
-        elif edit.kind != "optimise":
-            circuit = self._simplified(edit.applied(self.bench, circuit, self.np_random))
-        known = draft.curvature
-        if edit.kind in ("shake", "optimise"):
-            inverse = None if known is None else known.matrix()
-            ages = draft.ages
-        else:
-            inverse = None if known is None else known.inherited(draft.circuit, circuit)
-            held = {id(gate): age for gate, age in zip(draft.circuit.gates, draft.ages, strict=True)}
+        known, ages = draft.curvature, draft.ages
+        inverse = None if known is None else known.matrix()
+        if edit.deleted or edit.place is not None:
+            # Gates are told apart by identity, and equal ones may be one object.
+            own = Circuit(circuit.n_qubits, map(copy.copy, circuit.gates))
+            circuit = self._simplified(edit.applied(self.bench, own, self.np_random))
+            inverse = None if known is None else known.inherited(own, circuit)
+            held = {id(gate): age for gate, age in zip(own.gates, draft.ages, strict=True)}
             ages = tuple(held.get(id(gate), -1) + 1 for gate in circuit.gates)
         found = self.bench.evaluator.evaluate(
             circuit, self.np_random, max_evaluations=limit, exact_start=True, inverse_hessian=inverse
@@ -556,10 +565,10 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     def _forget(self) -> None:
         """An episode in which nothing has happened."""
         self.front = Front(self.gap, self.limits.two_qubit_gates)
-        self._previous: Draft | None = None
-        self._tried: dict[str, int] = {}
-        self._edits = self._since = self._spent = self._best_two = 0
-        self._won = self._first = self._lowest = 0.0
+        self._previous = None
+        self._tried = {}
+        self._edits, self._since, self._spent, self._best_two = 0, 0, 0, 0
+        self._won, self._first, self._lowest = 0.0, 0.0, 0.0
 
     # ------------------------------------------------------------------ what is handed out
     def _observation(self) -> Observation:

@@ -229,7 +229,8 @@ def _generators(gate: Gate, turned: set[tuple[str | None, int]], n_qubits: int) 
 
 def _conjugated(gate: Gate, turned: set[tuple[str | None, int]]) -> list[str]:
     """U† P U of the one-qubit rotations that there are, where that is a string on both qubits."""
-    matrix, found = gate_spec(gate.name).matrix(), []
+    matrix = gate_spec(gate.name).matrix()
+    found: list[str] = []
     for place, qubit in enumerate(gate.qubits):
         for axis in "XYZ":
             letters = ["I"] * len(gate.qubits)

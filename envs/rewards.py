@@ -166,6 +166,17 @@ class LogToGround(Log):
 
 
 @dataclass(frozen=True)
+class LogProgress:
+    """log10(previous error / error): an episode is worth the decades it won; errors count as at least `floor`."""
+
+    floor: float = 1e-12
+
+    def __call__(self, step: Transition) -> float:
+        before = abs(step.previous_energy - step.target)
+        return math.log10(max(before, self.floor) / max(step.error, self.floor))
+
+
+@dataclass(frozen=True)
 class LogToThreshold:
     """`success` up to `slack` above the threshold, else -ln(error - threshold)."""
 
@@ -203,6 +214,7 @@ REWARDS = Registry(
         "two_step_end": TwoStepEnd,
         "log": Log,
         "log_to_ground": LogToGround,
+        "log_progress": LogProgress,
         "log_to_threshold": LogToThreshold,
         "negative_above_threshold": NegativeAboveThreshold,
     },

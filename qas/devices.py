@@ -553,15 +553,16 @@ def _read_backend(backend: Any, qubits: Sequence[int] | None) -> Device:
     _warn_of_broken(label, broken)
     calibrated = target.qubit_properties
     found = [calibrated[q] if calibrated else None for q in chosen]
+    properties = _properties(backend)
     shown = label if qubits is None else f"{label}[{','.join(map(str, chosen))}]"
     return Device(
         shown,
         gates,
         tuple(_time(getattr(qubit, "t1", None)) for qubit in found),
         tuple(_time(getattr(qubit, "t2", None)) for qubit in found),
-        tuple(_read_readout(target, q) for q in chosen),
+        tuple(_read_readout(target, properties, q) for q in chosen),
         tuple(chosen),
-        _date(backend),
+        _date(properties),
         _source(backend),
     )
 
@@ -587,13 +588,16 @@ def _read_gates(target: Any, chosen: list[int]) -> tuple[dict[str, Places], set[
     return gates, {pair for pair in broken if frozenset(pair) not in working}
 
 
-def _read_readout(target: Any, qubit: int) -> tuple[float, float]:
-    """(p01, p10) of a qubit; (0, 0) without calibration."""
+def _read_readout(target: Any, properties: Any, qubit: int) -> tuple[float, float]:
+    """(p01, p10) of a qubit; twice their mean where only that is told, (0, 0) without calibration."""
     table = target["measure"] if "measure" in target.operation_names else None
     row = None if table is None else table.get((qubit,))
-    p01, p10 = getattr(row, "prob_meas1_prep0", None), getattr(row, "prob_meas0_prep1", None)
-    if p01 is None or p10 is None:
-        p01 = p10 = getattr(row, "error", None) or 0.0
+    names = ("prob_meas1_prep0", "prob_meas0_prep1")
+    flips: list[Any] = [getattr(row, name, None) for name in names]
+    with suppress(Exception):  # as of `_properties`
+        known = properties.qubit_property(qubit)
+        flips = [known[name][0] if told is None else told for name, told in zip(names, flips, strict=True)]
+    p01, p10 = [getattr(row, "error", None) or 0.0] * 2 if None in flips else flips
     return float(p01), float(p10)
 
 
@@ -601,14 +605,19 @@ def _time(value: float | None) -> float:
     return math.inf if value is None or not value > 0 else float(value)
 
 
-def _date(backend: Any) -> str:
-    """Day of the calibration; empty where the backend does not tell."""
-    with warnings.catch_warnings():
+def _properties(backend: Any) -> Any:
+    """What a backend of IBM tells beside its target; None where it tells nothing."""
+    with warnings.catch_warnings(), suppress(Exception):  # whatever others do when asked for what they do not have
         warnings.simplefilter("ignore")
-        try:
-            return backend.properties().last_update_date.date().isoformat()
-        except Exception:  # whatever the backends of others do when asked for what they do not have
-            return ""
+        return backend.properties()
+    return None
+
+
+def _date(properties: Any) -> str:
+    """Day of the calibration; empty where it is not told."""
+    with suppress(Exception):  # as of `_properties`
+        return properties.last_update_date.date().isoformat()
+    return ""
 
 
 def _source(backend: Any) -> str:

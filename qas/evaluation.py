@@ -14,7 +14,7 @@ from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.hardware import PRIMITIVES, SHOTS, Execution, counts_of, estimated, load_backend, noise_of, place
-from qas.mitigation.counting import Flips, mixed_error
+from qas.mitigation.counting import Flips, check_invertible, mixed_error
 from qas.mitigation.folding import folded
 from qas.mitigation.recipe import (
     Counted,
@@ -295,6 +295,9 @@ def _mitigated(
     """The energy in a simulation, as measured and mitigated."""
     target = require_hamiltonian(problem, "mitigation")
     observables = observables_of(target, recipe)
+    flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
+    if recipe.readout:
+        check_invertible(flips)
     unflipped = None if noise is None else replace(noise, readout={})
     simulators = (target.simulator(noise, engine), target.simulator(unflipped, engine))
     recipe = _prepared(recipe, circuit, target, simulators[recipe.readout], shots, seed)
@@ -305,7 +308,6 @@ def _mitigated(
         if engine not in (None, "pauli-transfer"):
             raise QasError("mitigation draws its shots from the engine pauli-transfer, or on a backend, got an engine")
         rng = np.random.default_rng(seed)
-        flips = np.zeros((target.n_qubits, 2)) if noise is None else noise.readout_flips(target.n_qubits)
         source = Counted(recipe, observables, simulated_counts(circuit, noise, rng), shots, Flips.known(flips))
     found = mitigated_energy(target, recipe, source, observables)
     _warn(found)

@@ -238,6 +238,8 @@ def load_backend(name, submit):
         from qiskit_ibm_runtime import fake_provider
 
         kinds = {getattr(kind, "backend_name", None): kind for kind in vars(fake_provider).values()}
+        if name not in kinds:
+            raise SystemExit(f"qiskit-ibm-runtime has no backend {name}")
         return kinds[name]()
     if not submit:
         raise SystemExit(f"nothing is sent to {name} without --submit")
@@ -269,6 +271,8 @@ if __name__ == "__main__":
     parser.add_argument("--level", type=int, default=0, help="transpile level; 0 leaves native circuits as they are")
     parser.add_argument("--submit", action="store_true", help="send the circuit over the network")
     words = parser.parse_args()
+    if words.shots < 1 or words.level not in range(4):
+        parser.error("--shots is at least 1, --level from 0 to 3")
     backend = load_backend(words.backend, words.submit)
     layout = None if words.backend == "aer" else LAYOUT
     manager = generate_preset_pass_manager(words.level, backend=backend, initial_layout=layout, seed_transpiler=0)

@@ -276,8 +276,9 @@ class Guide:
     def fitting(cls, alphabet: Alphabet, evaluator: CircuitEvaluator) -> Guide | None:
         """A guide, where there are slopes: exact energies of a Hamiltonian on a compiled engine, and rotations."""
         problem, simulator = evaluator.problem, evaluator.simulator
-        fits = isinstance(problem, Problem) and isinstance(simulator, CompiledSimulator)
-        if not fits or evaluator.shots is not None:
+        if not (isinstance(problem, Problem) and isinstance(simulator, CompiledSimulator)):
+            return None
+        if evaluator.shots is not None:
             return None
         guide = cls(alphabet, problem, simulator)
         if not guide.generators:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qas.checks import shortened, whole_number
-from qas.errors import CircuitError, NotPhysicalError, QasError
+from qas.errors import CircuitError, NotPhysicalError, QasError, UnknownNameError
 from qas.gates import GATES, PAULI_MATRICES, gate_spec
 from qas.registry import Registry
 
@@ -632,7 +632,7 @@ def load_noise(name: str | os.PathLike[str] | NoiseModel | None) -> NoiseModel |
 
     Raises:
         UnknownNameError: no such preset; the nearest name is suggested.
-        QasError: the file cannot be read, or describes no noise model.
+        QasError: the file cannot be read, or describes no noise model; or the name of a device.
     """
     if name is None or isinstance(name, NoiseModel):
         return name
@@ -640,8 +640,21 @@ def load_noise(name: str | os.PathLike[str] | NoiseModel | None) -> NoiseModel |
         return None
     if str(name).lower().endswith(".json"):
         return _read(Path(name))
-    found = NOISE[str(name)]
+    found = _known(str(name))
     return found if isinstance(found, NoiseModel) else found()
+
+
+def _known(name: str) -> Any:
+    """A preset, or a function that returns it."""
+    try:
+        return NOISE[name]
+    except UnknownNameError:
+        from qas.devices import DEVICES
+
+        if name not in DEVICES:
+            raise
+        rule = "a device has a noise model of its own for each patch"
+        raise QasError(f"{rule}: name it as device (--device), or load_device({name!r}).patch(4).noise()") from None
 
 
 def _read(path: Path) -> NoiseModel:

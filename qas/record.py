@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,20 @@ class Progress:
     """what the agent is doing, one short line"""
 
 
+class Episode(NamedTuple):
+    """One episode of an agent that plays an environment."""
+
+    evaluations: int
+    """of the search, when it ended"""
+    gates: int
+    error: float
+    """of its last circuit, problem's unit"""
+    success: bool
+    """its error fell below the threshold of the curriculum"""
+    test: bool
+    """played greedily, to see what was learned"""
+
+
 class Record:
     """What was found, told by a `Meter`.
 
@@ -64,6 +78,7 @@ class Record:
         self.front = Front()
         self.best_error = np.inf
         self.note = ""
+        self.episodes: list[Episode] = []
         self._last_progress = 0.0
         self._noise_free_energies: dict[Circuit, float] = {}  # of the front as it was last written
 
@@ -99,6 +114,10 @@ class Record:
             self._last_progress = now
             self.on_progress(self.progress(meter))
         return found
+
+    def episode(self, meter: Meter, circuit: Circuit, error: float, success: bool, *, test: bool = False) -> None:
+        """Note the end of an episode; see `Episode`."""
+        self.episodes.append(Episode(meter.evaluations, len(circuit), float(error), bool(success), test))
 
     def _offered(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, always: bool) -> Evaluation | None:
         """What is offered to the front for an evaluation: without redundant gates, and measured afresh under shots.
@@ -206,14 +225,16 @@ class Record:
             "seconds": round(meter.seconds, 3),
             "best_error": best[0] if best else None,
         }
-        self.recorder.write(results, summary | more)
+        self.recorder.write(results, summary | more, self.episodes)
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:
         """JSON-able; `restore` takes it back."""
-        return {"best_error": self.best_error, "front": self.front.to_json()}
+        state = {"best_error": self.best_error, "front": self.front.to_json()}
+        return state | ({"episodes": [list(episode) for episode in self.episodes]} if self.episodes else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.best_error = np.inf if state["best_error"] is None else float(state["best_error"])
         self.front = Front.from_json(state["front"])
+        self.episodes = [Episode(*episode) for episode in state.get("episodes", [])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,7 @@ _CONFIG: dict[str, tuple[type, ...]] = {
 }
 """What a resumed run needs from ``config.json``."""
 
+EPISODE_COLUMNS = ("evaluations", "gates", "error", "success", "test")
 HISTORY_COLUMNS = ("evaluations", "seconds", "energy", "error", "gates", "two_qubit_gates", "angles", "best_error")
 
 
@@ -330,18 +331,32 @@ class Run:
             text = path.read_text()
         except OSError as error:
             raise RunError(f"the history cannot be read: {path}: {error.strerror}") from None
-        lines = text[: text.rfind("\n") + 1].splitlines()[1:]  # a killed run can leave half a line
-        dtype = [(name, float) for name in HISTORY_COLUMNS]
-        if not lines:
-            return np.zeros(0, dtype=dtype)
+        return _read_columns(path, text, HISTORY_COLUMNS, "history")
+
+    def episodes(self) -> np.ndarray:
+        """One row per episode of an agent that plays an environment, structured array with the fields of
+        `EPISODE_COLUMNS` (see `qas.record.Episode`); none of other agents."""
+        path = self.path / "episodes.csv"
         try:
-            return np.atleast_1d(np.loadtxt(io.StringIO("\n".join(lines)), delimiter=",", dtype=dtype))
-        except ValueError as error:
-            raise RunError(f"the history is damaged: {path}: {error}") from None
+            text = path.read_text()
+        except OSError:
+            text = ""
+        return _read_columns(path, text, EPISODE_COLUMNS, "table of episodes")
 
     def __repr__(self) -> str:
         best = f"{self.best.error:.3g}" if self.front else "none"
         return f"Run({self.problem.name}, {self.agent}, {self.status}, best error {best}, {self.path})"
+
+
+def _read_columns(path: Path, text: str, columns: Sequence[str], what: str) -> np.ndarray:
+    lines = text[: text.rfind("\n") + 1].splitlines()[1:]  # a killed run can leave half a line
+    dtype = [(name, float) for name in columns]
+    if not lines:
+        return np.zeros(0, dtype=dtype)
+    try:
+        return np.atleast_1d(np.loadtxt(io.StringIO("\n".join(lines)), delimiter=",", dtype=dtype))
+    except ValueError as error:
+        raise RunError(f"the {what} is damaged: {path}: {error}") from None
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -352,15 +367,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     folder = Path(path)
     config = read_config(folder)
-    summary: dict[str, Any] = {
-        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
-    }  # fmt: skip
-    if (folder / "summary.json").exists():
-        found = read_json(folder / "summary.json", "the summary")
-        found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
-        if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
-            raise RunError(f"the summary is damaged: {folder / 'summary.json'}")
-        summary = found
+    summary = read_summary(folder)
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
@@ -390,6 +397,25 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         summary["tidying"],
         summary["remarks"],
     )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a run folder; of a run that has not written one yet, what that stands for.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    summary: dict[str, Any] = {
+        "status": "running", "evaluations": 0, "architectures": 0, "seconds": 0.0, "tidying": 0, "remarks": [],
+    }  # fmt: skip
+    path = folder / "summary.json"
+    if not path.exists():
+        return summary
+    found = read_json(path, "the summary")
+    found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
+    if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
+        raise RunError(f"the summary is damaged: {path}")
+    return found
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -488,11 +514,14 @@ class Recorder:
             os.fsync(self._stream.fileno())  # a checkpoint never tells of more than there is
             return os.fstat(self._stream.fileno()).st_size
 
-    def write(self, front: list[Result], summary: dict[str, Any]) -> None:
-        """Replace front, best circuit and summary."""
+    def write(self, front: list[Result], summary: dict[str, Any], episodes: Sequence[tuple[Any, ...]] = ()) -> None:
+        """Replace front, best circuit and summary, and the episodes of an agent that plays them."""
         write_atomic(self.folder / "circuits.jsonl", "".join(to_json(r.to_json()) + "\n" for r in front))
         if front:
             write_atomic(self.folder / "best.qasm", lowest_error(front).circuit.to_qasm())
+        if episodes:
+            rows = (f"{at},{gates},{error:.6g},{success:d},{test:d}\n" for at, gates, error, success, test in episodes)
+            write_atomic(self.folder / "episodes.csv", ",".join(EPISODE_COLUMNS) + "\n" + "".join(rows))
         write_json(self.folder / "summary.json", summary)
 
     def close(self) -> None:

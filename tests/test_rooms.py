@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import networkx as nx
 ROOT = Path(__file__).resolve().parents[1]
 ABOVE = ("qas.encoders", "qas.envs", "qas.agents")
 """What stands on the other modules of `qas`, lowest first."""
-ALLOWED = {"qas", "qas.cli", "qas.testing"}
-"""Rooms that may reach up, lazily: the front door, the command line, and the contracts."""
+ALLOWED = {"qas", "qas.campaigns", "qas.cli", "qas.testing"}
+"""Rooms that may reach up: the front door, campaigns, the command line, and the contracts."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -64,3 +66,23 @@ def test_imports_point_downwards_even_where_they_are_lazy() -> None:
     for source, target in graph(lazy=True).edges:
         if target in ABOVE and source not in ALLOWED:
             assert source in ABOVE and ABOVE.index(source) > ABOVE.index(target), f"{source} imports {target}"
+
+
+LIGHT = (
+    ("import qas.problems, qas.molecules", "torch numba qiskit networkx scipy pyscf"),
+    ("qas.problems.list_problems()", "torch numba qiskit networkx scipy pyscf"),
+    ("import qas.interop, qas.drawing", "qiskit matplotlib"),
+    ("import qas.optimizers", "qiskit scipy"),
+    ("import qas.simulators.aer", "qiskit scipy"),
+    ("qas.simulators.list_engines()", "torch"),
+    ("qas.drawing.draw_figure(qas.circuits.Circuit(2, [('cx', (0, 1))]))", "qiskit matplotlib.pyplot"),
+)
+"""What is done one after the other in one process, and what must not be imported by then."""
+
+
+def test_what_is_heavy_is_imported_where_it_is_used() -> None:
+    code = "import sys\n" + "".join(
+        f"{done}\nassert not (set({heavy!r}.split()) & set(sys.modules)), {done!r}\n" for done, heavy in LIGHT
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -14,12 +14,13 @@ import numpy as np
 
 from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
+from qas.agents.growth.changes import Changes
 from qas.agents.growth.frames import Inner
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
-from qas.gates import SEARCH_GATES, gate_spec
+from qas.gates import SEARCH_GATES
 from qas.guidance import Curvature, Guide, Study, edited
 from qas.meter import Budget, Meter, SearchEnded
 from qas.problems import BaseProblem, Problem
@@ -179,11 +180,8 @@ class EvolutionAgent(Agent):
         self.refused = 0
         self.window: tuple[int, int] | None = None
         """fewest two-qubit gates of parents, and most of children; None: any"""
-        self.moves = search.alphabet.moves
-        """what circuits are changed by"""
-        placed = self.moves.placed
-        self._one = [token for token, gate in enumerate(placed) if len(gate.qubits) == 1]
-        self._two = [token for token, gate in enumerate(placed) if len(gate.qubits) > 1]
+        self.blindly = Changes(search.alphabet)
+        """changes drawn evenly"""
         self.rehearsal = self._rehearsal()
         """the search without noise, while it lasts"""
 
@@ -194,7 +192,8 @@ class EvolutionAgent(Agent):
             return None
         agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
-        inner = Meter(quiet, self._share(meter.budget), _Unrecorded(search.problem), spent=meter.spent)
+        unrecorded: Any = _Unrecorded(search.problem)
+        inner = Meter(quiet, self._share(meter.budget), unrecorded, spent=meter.spent)
         own = search.alphabet
         # In a device's own gates two pulses and three angles are one rotation, and searches go half as fast.
         ideal = own if own.native is None else Alphabet(own.n_qubits, SEARCH_GATES, own.coupling, connected=False)
@@ -262,7 +261,7 @@ class EvolutionAgent(Agent):
         if self.first is not None:
             self._offer(self.first, exact_start=True)
         self._offer(Circuit(n))
-        layer = [self._gate(a) for a in self._one]
+        layer = [self.blindly.gate(token, self.rng) for token in self.blindly.one]
         for _ in range(3):
             start = Circuit(n, layer)
             start = start if self.search.alphabet.native is None else self.search.simplify(start)
@@ -271,12 +270,12 @@ class EvolutionAgent(Agent):
 
     def _seed_layers(self) -> None:
         """Rotations of every qubit between entanglers on all coupled pairs, or on a chain, from any angles."""
-        problem, coupling = self.search.problem, self.search.alphabet.coupling
-        fixed = [gate for gate in map(self.moves.gate, self._two) if not gate.angles]
+        problem, coupling, moves = self.search.problem, self.search.alphabet.coupling, self.blindly.moves
+        fixed = [gate for gate in map(moves.gate, self.blindly.two) if not gate.angles]
         if coupling is None:
             fixed = [gate for gate in fixed if abs(gate.qubits[0] - gate.qubits[1]) == 1]
         pairs = {frozenset(gate.qubits): gate for gate in reversed(fixed)}
-        turns = [gate for gate in map(self.moves.gate, self._one) if gate.name in _TURNS]
+        turns = [gate for gate in map(moves.gate, self.blindly.one) if gate.name in _TURNS]
         most = self.layers
         if most is None:
             most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
@@ -343,9 +342,7 @@ class EvolutionAgent(Agent):
         return circuit.with_angles(circuit.angles + self.rng.normal(scale=0.1, size=circuit.n_angles))
 
     def _mutated(self, circuit: Circuit) -> Circuit:
-        for _ in range(1 + self.rng.poisson(self.changes)):
-            circuit = self._mutate(circuit)
-        return circuit
+        return self.blindly.several(circuit, self.changes, self.rng)
 
     def _guided(self, guide: Guide, parent: _Member) -> tuple[Circuit, tuple[str, ...]]:
         """Insertions drawn by slope, a few cheap gates deleted in exchange or not; or such a deletion alone."""
@@ -519,46 +516,6 @@ class EvolutionAgent(Agent):
             workers=workers,
             ahead=workers + 1,
         )
-
-    # ------------------------------------------------------------------ changes
-    def _gate(self, action: int) -> Gate:
-        gate = self.moves.gate(action)
-        count = gate_spec(gate.name).n_angles
-        return Gate(gate.name, gate.qubits, tuple(self.rng.normal(scale=0.3, size=count).tolist())) if count else gate
-
-    def _mutate(self, circuit: Circuit) -> Circuit:
-        rng = self.rng
-        size = len(circuit)
-        kind = rng.random()
-        if size == 0 or kind < 0.2:
-            return circuit.insert(int(rng.integers(size + 1)), self._gate(self._pick(self._one or self._two)))
-        if kind < 0.4 and self._two:
-            return self._insert_block(circuit, int(rng.integers(size + 1)))
-        if kind < 0.6:
-            return edited(circuit, {int(rng.integers(size))}, (), native=self.search.alphabet.native is not None)
-        index = int(rng.integers(size))
-        gate = circuit[index]
-        if kind < 0.8:
-            pool = self._two if len(gate.qubits) > 1 else self._one
-            return circuit.replace(index, self._gate(self._pick(pool)))
-        if kind < 0.9:
-            return circuit.delete(index).insert(int(rng.integers(size)), gate)
-        other = int(rng.integers(size))
-        return circuit.replace(index, circuit[other]).replace(other, gate)
-
-    def _pick(self, actions: list[int]) -> int:
-        return actions[int(self.rng.integers(len(actions)))]
-
-    def _insert_block(self, circuit: Circuit, index: int) -> Circuit:
-        """A two-qubit gate followed by a one-qubit gate on one of its qubits, or that gate between two of them."""
-        two = self._gate(self._pick(self._two))
-        circuit = circuit.insert(index, two)
-        near = [a for a in self._one if self.moves.gate(a).qubits[0] in two.qubits]
-        if near:
-            circuit = circuit.insert(index + 1, self._gate(self._pick(near)))
-            if self.rng.random() < 0.5:
-                circuit = circuit.insert(index + 2, two)
-        return circuit
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

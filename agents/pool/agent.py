@@ -24,6 +24,7 @@ from qas.encoders.pools.points import CircuitFeatures
 from qas.encoders.pools.pool import TabularProblem
 from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.screens import screen as screened
+from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
 from qas.problems import BaseProblem
 from qas.vqe import Evaluation
@@ -90,11 +91,9 @@ class PoolAgent(Agent):
         if self.table is not None and self.pool is not None:
             raise QasError(f"{problem.name} is a pool already: leave out the pool {self.pool}")
         self.trained: TrainedEncoder | None = None
-        if self.table is None or self.encoder is not None or self.features in ("latent", "all"):
+        if self.needs_encoder(problem):
             self.trained = encoder_for(self.encoder, problem.n_qubits)
-        known = problem if isinstance(problem, TabularProblem) else self.trained
-        assert known is not None
-        self.space = known.space
+        self.space = self.circuit_space()
         self.rules = Rules(self.space, alphabet, search.max_gates)
         self.rows = self._screened(self._rows())
         self._digest = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
@@ -107,8 +106,18 @@ class PoolAgent(Agent):
         """The batch being evaluated, rows."""
         self.values: list[float] = []
 
+    def needs_encoder(self, problem: BaseProblem) -> bool:
+        """Whether an encoder says what the circuits are, or looks at them."""
+        return self.encoder is not None or self.features in ("latent", "all") or not isinstance(problem, TabularProblem)
+
+    def circuit_space(self) -> CircuitSpace:
+        """The space of the circuits: the labelled pool's, or the encoder's."""
+        known = self.table or self.trained
+        assert known is not None
+        return known.space
+
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        if isinstance(problem, TabularProblem):
+        if isinstance(problem, TabularProblem) or not self.needs_encoder(problem):
             return {}
         space = encoder_for(self.encoder, problem.n_qubits).space
         return {"gates": list(space.gates), "max_gates": space.max_gates}
@@ -188,26 +197,37 @@ class PoolAgent(Agent):
         return -found.energy
 
     def optimized(self, rows: np.ndarray) -> Generator[Evaluation, None, None]:
-        """The best of `starts` optimizations from uniform angles for each row, or the label of one that has one."""
-        with closing(self.meter.evaluate_many(self._started(rows), self.rng, exact_start=True)) as results:
-            for row in rows:
-                trials = self.starts if self.table is None and self.space.circuit(row).n_angles else 1
+        """The best of `starts` optimizations for each row, or the label of one that has one."""
+        circuits = self.circuits_of(rows)
+        with closing(self.meter.evaluate_many(self._started(circuits), self.rng, exact_start=True)) as results:
+            for circuit in circuits:
+                trials = self._trials(circuit)
                 best = next(results)
                 for found in islice(results, trials - 1):
                     best = found if found.energy < best.energy else best
                 self.drawn.settle()
                 yield best
 
-    def _started(self, rows: np.ndarray) -> Iterator[Circuit]:
-        """Each row with the angles to start from, as often as there are starts."""
-        for row in rows:
+    def circuits_of(self, rows: np.ndarray) -> list[Circuit]:
+        """The circuits whose angles are optimized for the last rows of the batch."""
+        return [self.space.circuit(row) for row in rows]
+
+    def start_angles(self, circuit: Circuit, trial: int) -> np.ndarray:
+        """What an optimization starts from, radians: uniform angles."""
+        return self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles)
+
+    def _trials(self, circuit: Circuit) -> int:
+        return self.starts if self.table is None and circuit.n_angles else 1
+
+    def _started(self, circuits: list[Circuit]) -> Iterator[Circuit]:
+        """Each circuit with the angles to start from, as often as there are starts."""
+        for circuit in circuits:
             self.drawn.mark()
-            circuit = self.space.circuit(row)
             if self.table is not None:
                 yield self.table.circuit(self.table.index(circuit))
                 continue
-            for _ in range(self.starts if circuit.n_angles else 1):
-                yield circuit.with_angles(self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles))
+            for trial in range(self._trials(circuit)):
+                yield circuit.with_angles(self.start_angles(circuit, trial))
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

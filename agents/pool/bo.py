@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qas.agents.base import Search, SearchEnded
+from qas.agents.growth.changes import Changes
 from qas.agents.pool.agent import PoolAgent
 from qas.agents.pool.bayesian import AcquisitionLike, BayesianSearcher, SurrogateLike
-from qas.agents.pool.candidates import CandidateSource, Decoder, FixedPool, Mutations
 from qas.agents.pool.ledger import HIDDEN, Ledger, without_password
 from qas.agents.pool.surrogates import Choice
 from qas.checks import whole_number
+from qas.circuits import Circuit
+from qas.encoders.pools.pool import TabularProblem
+from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.problems import BaseProblem
 from qas.simulators.interrupt import current
 from qas.vqe import Evaluation
 
@@ -26,17 +30,30 @@ MODES = ("open", "pool")
 STORAGE = "QAS_STORAGE"
 """Environment variable with the storage of a resumed run."""
 
-_PARENTS = 800
-_RADIUS = (0.05, 0.4, 2.0)  # least, first and largest, in standard deviations of the latents
+_FIRST = 2_000
+"""Circuits drawn where the search leaves them behind."""
+_CHILDREN = 300
+"""Changed circuits among which a batch is chosen."""
+_CHANGES = 0.7
+"""Mean number of changes of each beyond the first."""
+_PARENTS = 10
+"""Best circuits that are changed."""
+_ANY = 0.5
+"""Share of steps, before the problem is solved, on which any number of two-qubit gates is allowed."""
+_FRESH = 0.3
+"""Share of changed circuits that begin with uniform angles: those of a parent on a plateau are stationary."""
+_SHAKE = 0.1
+"""Standard deviation, in radians, of what is added to inherited angles: it leaves saddle points."""
 
 
 class BoAgent(PoolAgent):
     """Bayesian optimization: a surrogate on the points of circuits, an acquisition that chooses batches of them.
 
-    ``mode="pool"`` chooses among the candidates of the pool. ``mode="open"`` begins there and then leaves it: each step
-    draws new circuits around the best ones (latents moved within a trust region and decoded under the grammar of the
-    space, and local changes of gates), adds fresh random ones, and evaluates those that the acquisition chooses. The
-    trust region grows after improvements and shrinks without them.
+    ``mode="pool"`` chooses among the candidates of the pool. ``mode="open"`` begins with a layer of rotations and a few
+    random circuits; then each step draws a number of two-qubit gates, of the front or beyond it, changes the best
+    circuits with at most so many (`Changes`; of equal ones the newest, so that plateaus are crossed), leaves out what
+    is known but for gates without effect, and evaluates what the acquisition chooses. Most of these begin with the
+    angles of their parents, some with uniform ones.
 
     Every circuit is a trial of an Optuna study, in the run folder or in `storage`.
 
@@ -50,16 +67,16 @@ class BoAgent(PoolAgent):
         storage: Optuna storage URL or journal file; runs that share one learn from each other. A password in it is not
             kept with the run.
         study: name of the study; default from problem, noise and number of qubits.
-        candidates: encoder, pool, pool_size, screen, screen_keep, features, starts, as for every pool agent.
+        candidates: encoder, pool, pool_size, screen, screen_keep, features, starts, as for every pool agent. In open
+            mode circuits are those of the search's own gates and lengths unless an encoder or a pool is named.
 
     References:
-        Eriksson et al., "Scalable global optimization via local Bayesian optimization", NeurIPS 2019 (trust region).
         Moss, Ober, Diethe, "Return of the latent space COWBOYS", ICML 2025, arXiv:2507.03910 (a process on structure
         instead of latents).
     """
 
     name: ClassVar[str] = "bo"
-    about: ClassVar[str] = "Bayesian optimization over and beyond a circuit pool; every circuit is an Optuna trial"
+    about: ClassVar[str] = "Bayesian optimization of changed circuits, or over a pool; every circuit is an Optuna trial"
 
     def __init__(
         self,
@@ -73,9 +90,9 @@ class BoAgent(PoolAgent):
         study: str | None = None,
         **candidates: Any,
     ) -> None:
-        super().__init__(**candidates)
         if mode is not None and mode not in MODES:
             raise UnknownNameError("mode", mode, MODES)
+        super().__init__(**(({} if mode == "pool" else {"pool_size": _FIRST}) | candidates))
         self.surrogate, self.acquisition = surrogate, acquisition
         self.initial = whole_number("initial", initial)
         self.mode, self.storage, self.study = mode, storage, study
@@ -99,16 +116,13 @@ class BoAgent(PoolAgent):
         return dict(options) | ({"storage": without_password(storage)} if isinstance(storage, str) else {})
 
     def prepare(self, search: Search) -> None:
-        super().prepare(search)
-        self.leaves = self.mode != "pool" if self.table is None else self.mode == "open"
-        """Whether it leaves the pool."""
-        if self.leaves and self.trained is None:
+        if self.mode == "open" and isinstance(search.problem, TabularProblem):
             raise QasError(f"{search.problem.name} knows the circuits of its pool only: leave out mode=open")
-        self._sources: list[CandidateSource] = []
-        if self.leaves and self.trained is not None:
-            tokens = np.flatnonzero(self.rules.allowed)
-            decoder = Decoder(self.trained, self.rules.coupling)
-            self._sources = [decoder, Mutations(self.space, tokens), FixedPool(self.rows)]
+        self.leaves = self._leaves(search.problem)
+        """Whether it leaves the pool."""
+        self.search = search
+        super().prepare(search)
+        self.changes = Changes(search.alphabet)
         assert isinstance(self.searcher, BayesianSearcher)
         self._model = copy.copy(self.searcher.surrogate)
         self._model.prepare(self.points)
@@ -117,10 +131,14 @@ class BoAgent(PoolAgent):
         """Circuits evaluated by this run."""
         self.lowest = np.inf
         """Lowest energy among them."""
-        self.radius = _RADIUS[1]
-        self.successes = self.failures = 0
+        self.trying: list[Circuit] = []
+        """The batch being evaluated, with the angles it begins with, where it was not drawn from the pool."""
+        self.done: list[Circuit] = []
+        """What has been evaluated of the batch, with optimized angles."""
+        self.circuits: list[Circuit] = []
+        """Circuits evaluated, by this run or by those that share its study, with optimized angles."""
         self.seen = np.zeros((0, self.space.max_gates), dtype=np.int16)
-        """Circuits evaluated, by this run or by those that share its study."""
+        """Their rows."""
         self.energies = np.zeros(0)
         self.known_trials: set[int] = set()
         self._tried: set[bytes] = set()
@@ -129,6 +147,27 @@ class BoAgent(PoolAgent):
         if self.storage is not None:
             self._where = {key: index for index, key in enumerate(self._keys(self.rows))}
             self._open_ledger()  # one that does not answer is refused before a folder is made
+
+    def _leaves(self, problem: BaseProblem) -> bool:
+        return self.mode != "pool" and not isinstance(problem, TabularProblem)
+
+    def needs_encoder(self, problem: BaseProblem) -> bool:
+        return super().needs_encoder(problem) and not (
+            self._leaves(problem)
+            and self.encoder is None
+            and self.pool is None
+            and self.features not in ("latent", "all")
+            and not problem.whole_matrix
+        )
+
+    def circuit_space(self) -> CircuitSpace:
+        if self.trained is not None or self.table is not None:
+            return super().circuit_space()
+        known = self.search.alphabet
+        return CircuitSpace(
+            known.n_qubits, known.gates, max_gates=self.search.max_gates, min_gates=1, max_depth=0, ring=(),
+            coupling=known.coupling, directions=known.directions,
+        )  # fmt: skip
 
     def make_searcher(self, points: np.ndarray, rng: np.random.Generator) -> BayesianSearcher:
         return BayesianSearcher(
@@ -164,24 +203,26 @@ class BoAgent(PoolAgent):
         return self._ledger
 
     def optimized(self, rows: np.ndarray) -> Generator[Evaluation, None, None]:
-        ledger = self.ledger
-        if ledger is None:
-            yield from super().optimized(rows)
-            return
         with closing(super().optimized(rows)) as results:
-            for row in rows:
-                ledger.begin(self.count, self.space.circuit(row))
-                try:
-                    found = next(results)
-                except SearchEnded:
-                    ledger.finish(None)
-                    raise
-                # What the budget cut short counts as complete if it is the best all the same.
-                cut = not self.meter.may_spend or bool(current())
-                ledger.finish(found, cut=cut, best=found.energy < self.lowest)
-                self.lowest = min(self.lowest, found.energy)
-                self.count += 1
+            for found in results if self.ledger is None else self._entered(self.ledger, rows, results):
+                self.done.append(found.circuit)
                 yield found
+
+    def _entered(self, ledger: Ledger, rows: np.ndarray, results: Iterator[Evaluation]) -> Iterator[Evaluation]:
+        """The results, each written into the ledger."""
+        for row in rows:
+            ledger.begin(self.count, self.space.circuit(row))
+            try:
+                found = next(results)
+            except SearchEnded:
+                ledger.finish(None)
+                raise
+            # What the budget cut short counts as complete if it is the best all the same.
+            cut = not self.meter.may_spend or bool(current())
+            ledger.finish(found, cut=cut, best=found.energy < self.lowest)
+            self.lowest = min(self.lowest, found.energy)
+            self.count += 1
+            yield found
 
     def _hear(self) -> None:
         """Take in what runs that share the study have found."""
@@ -202,11 +243,15 @@ class BoAgent(PoolAgent):
                     self.searcher.exclude([index])
                 continue
             self.known_trials.add(number)
-            self._note(row[None], np.array([energy]))
+            self._note([circuit], np.array([energy]))
             if index is not None and index not in self.searcher.told[0]:
                 self.searcher.tell([index], [-energy], prior=True)
 
-    def _note(self, rows: np.ndarray, energies: np.ndarray) -> None:
+    def _note(self, circuits: list[Circuit], energies: np.ndarray) -> None:
+        """Remember circuits, without gates that do nothing where the space holds what is left."""
+        kept = [self._simplified(circuit) or circuit for circuit in circuits]
+        self.circuits += kept
+        rows = np.stack([self.space.row(circuit) for circuit in kept]) if kept else self.seen[:0]
         self.seen = np.concatenate([self.seen, rows])
         self.energies = np.concatenate([self.energies, energies])
         self._tried.update(self._keys(rows))
@@ -214,53 +259,103 @@ class BoAgent(PoolAgent):
     def _keys(self, rows: np.ndarray) -> list[bytes]:
         return [row.tobytes() for row in self.forms(rows)]
 
+    def _simplified(self, circuit: Circuit) -> Circuit | None:
+        """A circuit without gates that do nothing; None where the space or the search does not hold it."""
+        less = self.search.simplify(circuit) if self.leaves else circuit
+        try:
+            return less if self.rules.permitted(self.space.row(less)[None])[0] else None
+        except CircuitError:
+            return None
+
     # ------------------------------------------------------------------ proposals
     def propose(self) -> np.ndarray:
         if self.ledger is not None and self.ledger.shared:
             self._hear()
-        if not self.leaves or len(self.energies) < self.initial:
+        if self.leaves and (not len(self.energies) or len(self.energies) >= self.initial):
+            self.trying = self._new_circuits() if len(self.energies) else self._layer()
+        if not self.trying:
             return super().propose()
         self.asked = self.asked[:0]
-        return self._new_circuits()
+        return np.stack([self.space.row(circuit) for circuit in self.trying])
 
     def learn(self, rows: np.ndarray, values: list[float]) -> None:
-        before = self.energies.min(initial=np.inf)
-        energies = -np.array(values)
-        self._note(rows, energies)
+        self._note(self.done, -np.array(values))
         if len(self.asked):
             super().learn(rows, values)
-            return
-        improved = energies.min() < before - 1e-6 * max(1.0, abs(before))
-        self.successes, self.failures = (self.successes + 1, 0) if improved else (0, self.failures + 1)
-        if self.successes >= 2:
-            self.radius, self.successes = min(2.0 * self.radius, _RADIUS[2]), 0
-        elif self.failures >= 4:
-            self.radius, self.failures = max(0.5 * self.radius, _RADIUS[0]), 0
+        self.trying, self.done = [], []
 
-    def _new_circuits(self) -> np.ndarray:
-        """Those of many new circuits that the acquisition chooses."""
-        rows, values = self._around_the_best(), -self.energies
+    def circuits_of(self, rows: np.ndarray) -> list[Circuit]:
+        return self.trying[-len(rows) :] if self.trying else super().circuits_of(rows)
+
+    def start_angles(self, circuit: Circuit, trial: int) -> np.ndarray:
+        if trial or not self.trying:
+            return super().start_angles(circuit, trial)
+        return circuit.angles
+
+    def _layer(self) -> list[Circuit]:
+        """One of every one-qubit gate on every qubit: product states are among the first to be judged."""
+        gates = [self.changes.gate(token, self.rng) for token in self.changes.one]
+        layer = self._simplified(Circuit(self.space.n_qubits, gates))
+        return [layer] if layer is not None and len(layer) else []
+
+    def _new_circuits(self) -> list[Circuit]:
+        """Those of many changed circuits that the acquisition chooses."""
+        most = self._drawn_size()
+        within = np.array([circuit.two_qubit_gates <= most for circuit in self.circuits])
+        children = self._children(within, most)
+        if not children:
+            return []
+        rows = np.stack([self.space.row(child) for child in children])
         assert isinstance(self.searcher, BayesianSearcher)
-        acquisition = self.searcher.acquisition
+        acquisition, values = self.searcher.acquisition, -self.energies
         self._model.learn(_Points(self), values, self.rng, thorough=True)
         posterior = self._model.posterior_once(self.points_of(rows))
-        target = self._model.standard(acquisition.target(values))
+        target = self._model.standard(acquisition.target(values[within]))
         among = Choice(posterior, np.arange(len(rows)), target, self.batch, self.rng, self.points[:0])
-        return rows[acquisition.choose(among)]
+        return [self._begun(children[index]) for index in acquisition.choose(among)]
 
-    def _around_the_best(self) -> np.ndarray:
-        """New circuits around the best ones and from the pool; no reduced form seen before."""
-        order = np.argsort(self.energies, kind="stable")[:10]
-        parents = self.seen[order[np.minimum(self.rng.geometric(0.25, size=_PARENTS) - 1, len(order) - 1)]]
-        drawn = [source.draw(parents, self.radius, self.rng) for source in self._sources]
-        rows = self.rules.cut_to_fit(np.concatenate(drawn))
+    def _begun(self, circuit: Circuit) -> Circuit:
+        """The circuit with the angles it begins with: most inherit them."""
+        if self.rng.random() < _FRESH:
+            return circuit.with_angles(self.rng.uniform(-np.pi, np.pi, size=circuit.n_angles))
+        return circuit.with_angles(circuit.angles + self.rng.normal(scale=_SHAKE, size=circuit.n_angles))
+
+    def _drawn_size(self) -> int:
+        """Most two-qubit gates of the next circuits: any, or a number at which the front has a circuit."""
+        sizes = np.array([circuit.two_qubit_gates for circuit in self.circuits])
+        front, lowest = [], np.inf
+        for size in np.unique(sizes).tolist():
+            least = float(self.energies[sizes == size].min())
+            if least < lowest - self._tolerance(lowest):
+                front.append(size)
+                lowest = least
+        if self.rng.random() < _ANY and not self.search.problem.solved(lowest):
+            return self.search.max_gates
+        return int(self.rng.choice(front))
+
+    @staticmethod
+    def _tolerance(energy: float) -> float:
+        """Difference below which energies count as equal."""
+        return 1e-6 * max(1.0, abs(energy)) if np.isfinite(energy) else 0.0
+
+    def _children(self, within: np.ndarray, most: int) -> list[Circuit]:
+        """Changes of the best circuits of those given, no reduced form seen before."""
+        known = np.flatnonzero(within)
+        energies = self.energies[known]
+        steps = np.round((energies - energies.min()) / self._tolerance(float(energies.min())))
+        parents = known[np.lexsort((-known, steps))[:_PARENTS]]
+        drawn = parents[np.minimum(self.rng.geometric(0.25, size=_CHILDREN) - 1, len(parents) - 1)]
+        changed = [self.changes.several(self.circuits[parent], _CHANGES, self.rng) for parent in drawn]
+        found = [child for child in map(self._simplified, changed) if child is not None and len(child)]
+        found = [child for child in found if child.two_qubit_gates <= most]
         kept, taken = [], self._tried | self._elsewhere
-        for index, key in enumerate(self._keys(rows)):
+        rows = [self.space.row(child) for child in found]
+        for child, key in zip(found, self._keys(np.stack(rows)) if rows else [], strict=True):
             if key not in taken:
                 taken.add(key)
-                kept.append(index)
+                kept.append(child)
         # Where everything near is known, circuits may be tried again from other angles.
-        return rows[kept] if kept else rows[-self.batch :]
+        return kept or found[-self.batch :]
 
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -268,32 +363,37 @@ class BoAgent(PoolAgent):
         model, more = self._model.state()
         own = {
             "count": self.count,
-            "radius": self.radius,
-            "successes": self.successes,
-            "failures": self.failures,
             "known_trials": sorted(self.known_trials),
             "lowest": None if np.isinf(self.lowest) else self.lowest,
             "model": model,
+            "trying": [circuit.to_list() for circuit in self.trying],
+            "done": [circuit.to_list() for circuit in self.done],
         }
         arrays |= {f"model.{name}": array for name, array in more.items()}
-        return state | {"bo": json.dumps(own)}, arrays | {"seen": self.seen, "energies": self.energies}
+        tokens = np.full_like(self.seen, PADDING)
+        for row, circuit in zip(tokens, self.circuits, strict=True):
+            row[: len(circuit)] = self.space.alphabet.tokens_of(circuit)
+        angles = np.concatenate([np.zeros(0), *(circuit.angles for circuit in self.circuits)])
+        return state | {"bo": json.dumps(own)}, arrays | {"seen": tokens, "angles": angles, "energies": self.energies}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().restore(state, arrays)
         own = json.loads(state["bo"])
-        self.count, self.radius = int(own["count"]), float(own["radius"])
-        self.successes, self.failures = int(own["successes"]), int(own["failures"])
+        self.count, n = int(own["count"]), self.space.n_qubits
         self.known_trials = {int(number) for number in own["known_trials"]}
-        self._note(self.space.check_rows(arrays["seen"]), np.asarray(arrays["energies"], dtype=np.float64))
-        lowest = own.get("lowest", self.energies.min(initial=np.inf))
-        self.lowest = np.inf if lowest is None else float(lowest)
-        model = own.get("model")
+        self.trying = [Circuit(n, gates) for gates in own["trying"]]
+        self.done = [Circuit(n, gates) for gates in own["done"]]
+        self.energies = np.asarray(arrays["energies"], dtype=np.float64)
+        tokens = self.space.check_rows(arrays["seen"])
+        self.seen = self.space.canonical(tokens)
+        self.circuits, rest = [], np.asarray(arrays["angles"], dtype=np.float64)
+        for circuit in map(self.space.circuit, tokens):
+            self.circuits.append(circuit.with_angles(rest[: circuit.n_angles]))
+            rest = rest[circuit.n_angles :]
+        self._tried.update(self._keys(self.seen))
+        self.lowest = np.inf if own["lowest"] is None else float(own["lowest"])
         more = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
-        if model is None:  # of a run from before surrogates were options
-            first, *blocks = own["blocks"] or [0]
-            model = {"n_fit": first, "blocks": blocks}
-            more = {} if own["theta"] is None else {"theta": np.array(own["theta"])}
-        self._model.restore(model, more, _Points(self), -self.energies, lambda size: None)
+        self._model.restore(own["model"], more, _Points(self), -self.energies, lambda size: None)
 
 
 class _Points:

@@ -1,12 +1,10 @@
-"""Where the circuits come from that an agent chooses among: a pool, or sources of new ones.
+"""Where the circuits come from that an agent chooses among.
 
 All are rows of one `CircuitSpace`, and obey the gates, coupling and length of a search (`Rules`).
 """
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,13 +72,6 @@ class Rules:
         """Which circuits obey the search's gates, coupling and length, bool, shape (size,)."""
         fine = np.append(self.allowed, True)[rows].all(axis=1)  # -1, the padding, reads the last entry
         return fine & ((rows != PADDING).sum(axis=1) <= self.max_gates)
-
-    def cut_to_fit(self, rows: np.ndarray) -> np.ndarray:
-        """Circuits without the gates that the search does not allow, ended at its longest length; canonical rows."""
-        fine = np.append(self.allowed, False)[rows]
-        fine &= np.cumsum(fine, axis=1) <= self.max_gates
-        order = np.argsort(~fine, axis=1, kind="stable")
-        return self.space.canonical(np.take_along_axis(np.where(fine, rows, PADDING), order, axis=1))
 
     def draw(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """At most `size` different circuits of the space; a small space may hold fewer.
@@ -165,97 +156,3 @@ def one_of_each(rows: np.ndarray, space: CircuitSpace, *, noisy: bool = False) -
     order = np.lexsort((gates, two)) if noisy else np.argsort(gates, kind="stable")
     _, first = np.unique(reduce_rows(rows, space)[order], axis=0, return_index=True)
     return np.sort(order[first])
-
-
-# ---------------------------------------------------------------------- sources of new circuits
-class CandidateSource(abc.ABC):
-    """Proposes circuits around good ones; what the search does not permit of them is cut off afterwards."""
-
-    @abc.abstractmethod
-    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-        """New rows, about as many as there are parents.
-
-        Args:
-            parents: rows of the best circuits, the best ones more often.
-            radius: how far to go, in standard deviations of the latents.
-            rng: source of every random choice.
-        """
-
-
-class FixedPool(CandidateSource):
-    """Circuits of a pool, half as many as there are parents, whatever these are."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-
-    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-        return self.rows[rng.integers(len(self.rows), size=len(parents) // 2)]
-
-
-class Decoder(CandidateSource):
-    """Latents of half the parents, moved at some of their nodes and decoded under the grammar of the space.
-
-    Raises:
-        QasError: an encoder whose latents cannot be decoded.
-    """
-
-    def __init__(self, encoder: TrainedEncoder, coupling: Sequence[tuple[int, int]] | None) -> None:
-        if encoder.model != "gvae":
-            raise QasError(f"leaving the pool needs the decoder of a gvae encoder, got {encoder.model}: add mode=pool")
-        self.encoder, self.coupling = encoder, coupling
-
-    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-        latents = self.encoder.latents(parents[: len(parents) // 2])
-        noise = rng.normal(size=latents.shape).astype(np.float32) * self.encoder.module.latent_std.numpy()
-        # Some of the nodes move, so that a step can be large and still local.
-        moved = rng.random(latents.shape[:2]) < rng.uniform(0.1, 1.0, size=(len(latents), 1))
-        return self.encoder.decode(latents + radius * noise * moved[:, :, None], coupling=self.coupling)
-
-
-class Mutations(CandidateSource):
-    """One to three small changes of each parent: a gate replaced, moved, taken out or put in, or two exchanged.
-
-    Changes that break the depth limit of the space or cancel are drawn anew, at most ten times; then the circuit stays
-    as it is.
-
-    Args:
-        space: the circuits' space.
-        tokens: placed gates that may be put in.
-    """
-
-    def __init__(self, space: CircuitSpace, tokens: np.ndarray) -> None:
-        self.space, self.tokens = space, tokens
-
-    def draw(self, parents: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-        space, changed = self.space, parents.copy()
-        waiting = np.arange(len(parents))
-        for _ in range(10):
-            tried = np.full((len(waiting), space.max_gates), PADDING, dtype=np.int16)
-            for i, row in enumerate(parents[waiting]):
-                gates = self._changed([token for token in row.tolist() if token != PADDING], rng)
-                tried[i, : len(gates)] = gates
-            tried = space.canonical(tried)
-            fine = space.layers(tried).max(axis=1, initial=-1) < space.max_depth
-            fine &= (tried != parents[waiting]).any(axis=1)
-            changed[waiting[fine]] = tried[fine]
-            waiting = waiting[~fine]
-            if not len(waiting):
-                break
-        return changed
-
-    def _changed(self, gates: list[int], rng: np.random.Generator) -> list[int]:
-        for _ in range(1 + min(2, int(rng.geometric(0.6)) - 1)):
-            kind, size = rng.random(), len(gates)
-            new = int(self.tokens[rng.integers(len(self.tokens))])
-            if size == 0 or (kind < 0.2 and size < self.space.max_gates):
-                gates.insert(int(rng.integers(size + 1)), new)
-            elif kind < 0.6:
-                gates[int(rng.integers(size))] = new
-            elif kind < 0.75:
-                gates.insert(int(rng.integers(size)), gates.pop(int(rng.integers(size))))
-            elif kind < 0.9 or size <= self.space.min_gates:
-                i, j = rng.integers(size, size=2)
-                gates[i], gates[j] = gates[j], gates[i]
-            else:
-                gates.pop(int(rng.integers(size)))
-        return gates

@@ -39,6 +39,7 @@ class Entry(NamedTuple):
     number: int
     """the trial's number in the study"""
     circuit: Circuit
+    """with its optimized angles where it has an energy"""
     energy: float | None
     """None while it runs"""
 
@@ -171,7 +172,7 @@ class Ledger:
             n_qubits, gates = told["circuit"]
             if trial.state is optuna.trial.TrialState.COMPLETE and "cut" not in told:
                 assert trial.value is not None
-                entries.append(Entry(trial.number, Circuit(n_qubits, gates), float(trial.value)))
+                entries.append(Entry(trial.number, Circuit.from_qasm(told["qasm"]), float(trial.value)))
             elif trial.state is optuna.trial.TrialState.RUNNING:
                 entries.append(Entry(trial.number, Circuit(n_qubits, gates), None))
         return entries

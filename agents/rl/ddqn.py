@@ -1,8 +1,9 @@
 """Double deep Q-learning on the circuit builder (CRLQAS, section 2 of the specification of its agent).
 
 Deviations from the published code, all on purpose: the bootstrap of an n-step return carries γⁿ; illegal actions are
-masked in the target as well; a time limit or a random halt is a truncation and bootstraps; every step, the last one
-included, is followed by an update; the network is sized for a CPU.
+masked in the target as well; the length limit is a true end, while a random halt is a truncation and bootstraps;
+replay is prioritised; some episodes are played greedily to see what was learned; every step, the last one included, is
+followed by an update; the network is sized for a CPU.
 """
 
 from __future__ import annotations
@@ -15,113 +16,48 @@ import torch
 from torch import nn
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
-from qas.agents.rl.episodes import make_environment
+from qas.agents.rl.episodes import make_environments
+from qas.agents.rl.memory import Encoder, Memory
+from qas.agents.rl.networks import BitsNetwork, RowsNetwork, tensors_of
+from qas.envs import CURRICULA, OBSERVATIONS, REWARDS
+from qas.envs.observations import Ahead
 from qas.errors import QasError
 
 
 class _Step(NamedTuple):
-    observation: dict[str, np.ndarray]
+    row: int
+    """of the observation, in the memory"""
     action: int
     reward: float
 
 
-class ReplayBuffer:
-    """A ring of n-step transitions; circuits are stored as the positions of the ones in their layer tensor.
-
-    Args:
-        capacity: most transitions held.
-        width: most ones in a layer tensor, the longest circuit.
-        actions: how many there are.
-    """
-
-    def __init__(self, capacity: int, width: int, actions: int) -> None:
-        self.capacity = capacity
-        self.data: dict[str, np.ndarray] = {
-            "circuit": np.zeros((capacity, width), dtype=np.int32),
-            "energy": np.zeros(capacity, dtype=np.float32),
-            "action": np.zeros(capacity, dtype=np.int64),
-            "reward": np.zeros(capacity, dtype=np.float32),
-            "discount": np.zeros(capacity, dtype=np.float32),  # γⁿ, or 0 after a true end
-            "next_circuit": np.zeros((capacity, width), dtype=np.int32),
-            "next_energy": np.zeros(capacity, dtype=np.float32),
-            "next_legal": np.zeros((capacity, actions), dtype=bool),
-        }
-        self.position = 0
-        self.size = 0
-
-    def add(self, **values: Any) -> None:
-        """Store one transition, replacing the oldest when full."""
-        for name, value in values.items():
-            self.data[name][self.position] = value
-        self.position = (self.position + 1) % self.capacity
-        self.size = min(self.size + 1, self.capacity)
-
-    def sample(self, count: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Uniform sample with replacement, as tensors of shape (count, …)."""
-        rows = rng.integers(self.size, size=count)
-        return {name: torch.from_numpy(column[rows]) for name, column in self.data.items()}
-
-
-class QNetwork(nn.Module):
-    """A multilayer perceptron with leaky ReLUs from (layer tensor, energy) to action values.
-
-    A layer tensor of thousands of bits holds at most one one for each gate, so the first linear layer is the sum of as
-    many of its columns: an embedding bag, which costs a hundredth of the full product.
-
-    Args:
-        bits: length of the flattened layer tensor; position `bits` means "no gate".
-        hidden: widths of the hidden layers.
-        actions: how many there are.
-        generator: source of the initial weights.
-    """
-
-    def __init__(self, bits: int, hidden: tuple[int, ...], actions: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.bag = nn.EmbeddingBag(bits + 1, hidden[0], mode="sum", padding_idx=bits)
-        self.energy = nn.Linear(1, hidden[0])
-        sizes = [*hidden, actions]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        with torch.no_grad():
-            for parameter, inputs in self._fan_in(bits):
-                parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-            self.bag.weight[bits] = 0.0
-
-    def _fan_in(self, bits: int) -> list[tuple[torch.Tensor, int]]:
-        # Only a few dozen of the bits are ever one; scaled by their full number the circuit would hardly be seen.
-        parts: list[tuple[torch.Tensor, int]] = [(self.bag.weight, 40)]
-        parts += [(self.energy.weight, 1), (self.energy.bias, 40)]
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
-            parts += [(layer.weight, layer.in_features), (layer.bias, layer.in_features)]
-        return parts
-
-    def forward(self, circuit: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
-        """Action values, shape (batch, actions), from positions (batch, width) and energies (batch,)."""
-        state = self.bag(circuit) + self.energy(energy.unsqueeze(1))
-        for layer in self.layers:
-            state = layer(nn.functional.leaky_relu(state, 0.01))
-        return state
-
-
 class DdqnAgent(Agent):
-    """Double DQN with masked actions and n-step returns.
+    """Double DQN with masked actions, n-step returns and prioritised replay, on several circuits at once.
 
     Args:
         hidden: widths of the hidden layers.
         learning_rate: of Adam.
         batch_size: transitions in one update.
-        memory: transitions held.
+        memory: observations held.
+        priority: exponent of the priorities in replay; 0: uniform.
         n_step: length of the returns.
         gamma: discount; None: 0.005 ** (1 / max_gates), so that an episode's end still counts 0.5 %.
-        epsilon_decay: factor on ε after every update.
+        epsilon_decay: factor on ε after every step from the first update on.
         epsilon_floor: lowest ε.
         target_every: updates between copies to the target network.
         learn_after: transitions before the first update.
-        halting: "none", or "random": episodes end early at a random length (CRLQAS random halting).
+        updates: after a step of all circuits.
+        learn: False: ε stays 1 and nothing is learned, all else is the same: the control that says what learning is
+            worth.
+        test_every: after so many episodes one is played greedily (with ``learn=False`` at random, as all are), within
+            the budget, and tells the curriculum nothing; 0: none.
+        envs: circuits built at once.
+        reward, curriculum, halting, observation, optimise_every: of the environment; see
+            `qas.agents.rl.episodes.settings_of_environment`.
     """
 
     name: ClassVar[str] = "ddqn"
-    about: ClassVar[str] = "double deep Q-learning, masked, n-step, moving-threshold curriculum (CRLQAS)"
+    about: ClassVar[str] = "double deep Q-learning, masked, n-step, prioritised, moving-threshold curriculum (CRLQAS)"
 
     def __init__(
         self,
@@ -130,171 +66,228 @@ class DdqnAgent(Agent):
         learning_rate: float = 3e-4,
         batch_size: int = 64,
         memory: int = 20_000,
+        priority: float = 0.6,
         n_step: int = 5,
         gamma: float | None = None,
         epsilon_decay: float = 0.9995,
         epsilon_floor: float = 0.05,
         target_every: int = 250,
         learn_after: int = 500,
+        updates: int = 1,
+        learn: bool = True,
+        test_every: int = 20,
+        envs: int = 1,
+        reward: str = "incremental_with_fixed_ends",
+        curriculum: str | float = "moving",
         halting: str = "none",
+        observation: str = "layers",
+        optimise_every: int | str = 1,
     ) -> None:
-        if min(batch_size, memory, n_step, target_every, learn_after) < 1 or not hidden or min(hidden) < 1:
-            raise QasError("ddqn sizes (hidden, batch_size, memory, n_step, target_every, learn_after) are at least 1")
-        if not (0 < epsilon_decay <= 1 and 0 <= epsilon_floor <= 1 and learning_rate > 0):
-            raise QasError("ddqn needs 0 < epsilon_decay <= 1, 0 <= epsilon_floor <= 1 and learning_rate > 0")
+        sizes = (batch_size, memory, n_step, target_every, learn_after, updates, envs)
+        if min(sizes) < 1 or test_every < 0 or not hidden or min(hidden) < 1:
+            raise QasError(
+                "ddqn sizes (hidden, batch_size, memory, n_step, target_every, learn_after, updates, envs) are at "
+                "least 1"
+            )
+        if not (0 < epsilon_decay <= 1 and 0 <= epsilon_floor <= 1 and learning_rate > 0 and 0 <= priority <= 1):
+            raise QasError(
+                "ddqn needs 0 < epsilon_decay <= 1, 0 <= epsilon_floor <= 1, 0 <= priority <= 1 and learning_rate > 0"
+            )
         if gamma is not None and not 0 <= gamma <= 1:
             raise QasError(f"gamma lies between 0 and 1, got {gamma}")
-        self.hidden, self.learning_rate, self.gamma, self.halting = tuple(hidden), learning_rate, gamma, halting
+        REWARDS.check(reward)
+        OBSERVATIONS.check(observation)
+        if isinstance(curriculum, str):
+            CURRICULA.check(curriculum)
+        self.hidden, self.learning_rate, self.gamma = tuple(hidden), learning_rate, gamma
         self.batch_size, self.memory, self.n_step = int(batch_size), int(memory), int(n_step)
+        self.priority, self.updates, self.learn = float(priority), int(updates), learn
         self.epsilon_decay, self.epsilon_floor = float(epsilon_decay), float(epsilon_floor)
         self.target_every, self.learn_after = int(target_every), int(learn_after)
+        self.test_every, self.envs = int(test_every), int(envs)
+        self.reward, self.curriculum, self.halting = reward, curriculum, halting
+        self.observation, self.optimise_every = observation, optimise_every
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        small = {"hidden": [16], "batch_size": 8, "learn_after": 10, "target_every": 5, "memory": 60}
+        small = {"hidden": [16], "batch_size": 8, "learn_after": 10, "target_every": 5, "memory": 60, "test_every": 3}
         return super().example() | {"options": small}
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.discount = 0.005 ** (1 / search.max_gates) if self.gamma is None else float(self.gamma)
         self.rng = search.rng(1)
-        self.env = make_environment(search, self.halting)
-        self.bits = int(np.prod(self.env.encoding.shape))
+        names = ("reward", "curriculum", "halting", "observation", "optimise_every")
+        self.env = make_environments(search, self.envs, **{name: getattr(self, name) for name in names})
+        space: Any = self.env.single_observation_space
+        ports = max(len(gate.qubits) for gate in search.alphabet.placed)
+        self.encoder = Encoder(space, search.max_gates * (1 + 2 * ports))
         actions = len(search.alphabet)
+        room = self.envs * (self.n_step + 2)
+        self.replay = Memory(max(self.memory, room), self.encoder, actions, self.priority)
+        if self.replay.capacity < room:
+            raise QasError(
+                f"ddqn needs room for {room} observations of {self.encoder.numbers} numbers; give fewer envs"
+            )
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
         with torch.random.fork_rng(devices=[]):  # torch draws default weights from its global generator first
-            self.online = QNetwork(self.bits, self.hidden, actions, generator)
-            self.target = QNetwork(self.bits, self.hidden, actions, generator)
+            self.online, self.target = self._network(generator), self._network(generator)
         self.target.load_state_dict(self.online.state_dict())
         self.optimizer = torch.optim.Adam(self.online.parameters(), lr=self.learning_rate, fused=True)
-        self.buffer = ReplayBuffer(self.memory, search.max_gates, actions)
         self.epsilon = 1.0
-        self.updates = 0
-        self.episodes = 0
-        self.successes = 0
+        self.updated = self.episodes = self.successes = self.tests = self.tests_solved = 0
+        self.recent: list[deque[_Step]] = [deque() for _ in range(self.envs)]
+        self.rows: list[int] = []
+        """rows of the present observations; none before the first step"""
+        self.testing = np.zeros(self.envs, dtype=bool)
+
+    def _network(self, generator: torch.Generator) -> nn.Module:
+        actions, numbers = len(self.search.alphabet), self.encoder.numbers
+        if isinstance(self.env.envs[0].observer, Ahead):
+            general = len(Ahead.general)
+            return RowsNetwork(actions, (numbers - general) // actions, general, self.hidden, generator)
+        return BitsNetwork(self.encoder.bits, numbers, self.hidden, actions, generator)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # layers this small lose time to a second thread
         try:
+            if not self.rows:
+                observations, infos = self.env.reset(seed=int(self.rng.integers(2**31)))
+                self.rows = [self._keep(k, observations, infos["action_mask"]) for k in range(self.envs)]
             while True:
                 self.search.safe_point(self)
-                self._episode()
+                self._step()
         finally:
             torch.set_num_threads(threads)
 
-    def _episode(self) -> None:
-        observation, info = self.env.reset(seed=int(self.rng.integers(2**31)) if self.episodes == 0 else None)
-        recent: deque[_Step] = deque()
-        while True:
-            action = self._act(observation, info["action_mask"])
-            following, reward, terminated, truncated, info = self.env.step(action)
-            recent.append(_Step(observation, action, float(reward)))
+    def _step(self) -> None:
+        """One step in each environment, and what is learned from it."""
+        actions = self._act()
+        following, rewards, terminated, truncated, infos = self.env.step(actions)
+        ended = terminated | truncated
+        rows = [-1 if over else self._keep(k, following, infos["action_mask"]) for k, over in enumerate(terminated)]
+        for k, recent in enumerate(self.recent):
+            recent.append(_Step(self.rows[k], int(actions[k]), float(rewards[k])))
             if len(recent) == self.n_step:
-                self._remember(recent, following, info["action_mask"], terminated)
-            if terminated or truncated:
-                while recent:
-                    self._remember(recent, following, info["action_mask"], terminated)
+                self._remember(recent, rows[k], terminated[k])
+            while ended[k] and recent:
+                self._remember(recent, rows[k], terminated[k])
+        self.rows = rows
+        if self.learn:
             self._learn()
-            observation = following
-            if terminated or truncated:
-                break
-        self.episodes += 1
-        self.successes += bool(terminated)
-        self.search.record.note = f"episode {self.episodes}, {self.successes} solved, ε {self.epsilon:.2f}"
+        for k in np.flatnonzero(ended).tolist():
+            self._end_episode(k, infos)
 
-    def _act(self, observation: dict[str, np.ndarray], mask: np.ndarray) -> int:
-        legal = np.flatnonzero(mask)
-        if self.rng.random() < self.epsilon:
-            return int(legal[self.rng.integers(len(legal))])
-        circuit = torch.from_numpy(self._positions(observation)).unsqueeze(0)
+    def _end_episode(self, k: int, infos: dict[str, Any]) -> None:
+        success, test = bool(infos["success"][k]), bool(self.testing[k])
+        record = self.search.record
+        record.episode(self.meter, infos["circuit"][k], infos["error"][k], success, test=test)
+        if test:
+            self.tests, self.tests_solved = self.tests + 1, self.tests_solved + success
+        else:
+            self.episodes, self.successes = self.episodes + 1, self.successes + success
+        record.note = f"episode {self.episodes}, {self.successes} solved, ε {self.epsilon:.2f}"
+        if self.test_every:
+            record.note += f", greedy {self.tests_solved} of {self.tests}"
+        self.testing[k] = bool(self.test_every) and not test and self.episodes % self.test_every == 0
+        chosen = np.arange(self.envs) == k
+        observations, infos = self.env.reset(options={"reset_mask": chosen, "training": not self.testing[k]})
+        self.rows[k] = self._keep(k, observations, infos["action_mask"])
+
+    def _keep(self, k: int, observations: dict[str, np.ndarray], legal: np.ndarray) -> int:
+        encoded = self.encoder({name: column[k] for name, column in observations.items()})
+        return self.replay.put(encoded, legal[k])
+
+    def _act(self) -> np.ndarray:
+        """An action for each environment, legal, greedy or at random."""
+        epsilon = np.where(self.testing & self.learn, 0.0, self.epsilon)
+        random = self.rng.random(self.envs) < epsilon
+        legal = self.replay.data["legal"][self.rows]
+        chosen = np.array([self.rng.choice(np.flatnonzero(mask)) for mask in legal], dtype=np.int64)
+        if random.all():
+            return chosen
         with torch.inference_mode():
-            values = self.online(circuit, torch.from_numpy(observation["energy"]))[0].numpy()
-        return int(legal[np.argmax(values[legal])])
+            values = self.online(*self._seen(np.array(self.rows))).numpy()
+        return np.where(random, chosen, np.where(legal, values, -np.inf).argmax(axis=1))
 
-    def _positions(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """Positions of the ones of a layer tensor, int32, filled up with "no gate"."""
-        ones = np.flatnonzero(observation["circuit"])
-        positions = np.full(self.search.max_gates, self.bits, dtype=np.int32)
-        positions[: len(ones)] = ones
-        return positions
+    def _seen(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        data = self.replay.data
+        numbers = data["numbers"][rows].astype(np.float32, copy=False)
+        return torch.from_numpy(data["positions"][rows]), torch.from_numpy(numbers)
 
-    def _remember(self, recent: deque[_Step], following: dict[str, np.ndarray], legal: np.ndarray, ended: bool) -> None:
-        """Store the return from the oldest recent step to `following`, and forget that step."""
+    def _remember(self, recent: deque[_Step], following: int, ended: bool) -> None:
+        """Complete the return from the oldest recent step to the observation in row `following`; forget that step."""
         total, discount = 0.0, 1.0
         for step in recent:
             total += discount * step.reward
             discount *= self.discount
         first = recent.popleft()
-        self.buffer.add(
-            circuit=self._positions(first.observation),
-            energy=first.observation["energy"][0],
-            action=first.action,
-            reward=total,
-            discount=0.0 if ended else discount,
-            next_circuit=self._positions(following),
-            next_energy=following["energy"][0],
-            next_legal=legal,
-        )
+        self.replay.complete(first.row, first.action, total, *((0.0, first.row) if ended else (discount, following)))
 
     def _learn(self) -> None:
-        if self.buffer.size < self.learn_after:
+        if self.replay.transitions < self.learn_after:
             return
-        batch = self.buffer.sample(self.batch_size, self.rng)
+        for _ in range(self.updates):
+            self._update()
+        self.epsilon = max(self.epsilon_floor, self.epsilon * self.epsilon_decay**self.envs)
+
+    def _update(self) -> None:
+        data = self.replay.data
+        rows, weights = self.replay.sample(self.batch_size, self.rng)
+        reward, discount = torch.from_numpy(data["reward"][rows]), torch.from_numpy(data["discount"][rows])
+        following = data["next"][rows]
         with torch.no_grad():
-            wish = self.online(batch["next_circuit"], batch["next_energy"])
-            wish = wish.masked_fill(~batch["next_legal"], -torch.inf).argmax(1, keepdim=True)
-            future = self.target(batch["next_circuit"], batch["next_energy"]).gather(1, wish).squeeze(1)
-            goal = batch["reward"] + batch["discount"] * future
-        value = self.online(batch["circuit"], batch["energy"]).gather(1, batch["action"].unsqueeze(1)).squeeze(1)
-        loss = nn.functional.smooth_l1_loss(value, goal)
+            seen = self._seen(following)
+            wish = self.online(*seen).masked_fill(torch.from_numpy(~data["legal"][following]), -torch.inf)
+            future = self.target(*seen).gather(1, wish.argmax(1, keepdim=True)).squeeze(1)
+            goal = reward + discount * future
+        action = torch.from_numpy(data["action"][rows]).unsqueeze(1)
+        value = self.online(*self._seen(rows)).gather(1, action).squeeze(1)
+        loss = (torch.from_numpy(weights) * nn.functional.smooth_l1_loss(value, goal, reduction="none")).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.updates += 1
-        self.epsilon = max(self.epsilon_floor, self.epsilon * self.epsilon_decay)
-        if self.updates % self.target_every == 0:
+        if self.priority:
+            self.replay.learned(rows, (value.detach() - goal).abs().numpy().astype(np.float64))
+        self.updated += 1
+        if self.updated % self.target_every == 0:
             self.target.load_state_dict(self.online.state_dict())
 
     # ------------------------------------------------------------------ state
+    _COUNTS = ("epsilon", "updated", "episodes", "successes", "tests", "tests_solved", "rows")
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        arrays = {f"online.{k}": v.numpy() for k, v in self.online.state_dict().items()}
-        arrays |= {f"target.{k}": v.numpy() for k, v in self.target.state_dict().items()}
-        arrays |= {f"buffer.{k}": v[: self.buffer.size] for k, v in self.buffer.data.items()}
+        replay, columns = self.replay.state()
+        arrays = tensors_of(self.online, "online") | tensors_of(self.target, "target")
+        arrays |= {f"replay.{k}": v for k, v in columns.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             arrays |= {f"adam.{index}.{k}": v.numpy() for k, v in moments.items()}
-        state = {
-            "rng": rng_state(self.rng),
-            "env": self.env.get_state(),
-            "epsilon": self.epsilon,
-            "updates": self.updates,
-            "episodes": self.episodes,
-            "successes": self.successes,
-            "position": self.buffer.position,
-            "size": self.buffer.size,
-        }
-        return state, arrays
+        state = {name: getattr(self, name) for name in self._COUNTS}
+        state |= {"rng": rng_state(self.rng), "env": self.env.get_state() if self.rows else None, "replay": replay}
+        state |= {"recent": [[list(step) for step in recent] for recent in self.recent]}
+        return state | {"testing": self.testing.tolist()}, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        for name in self._COUNTS:
+            setattr(self, name, state[name])
         self.rng = restore_rng(state["rng"])
-        self.env.set_state(state["env"])
-        self.epsilon, self.updates = state["epsilon"], state["updates"]
-        self.episodes, self.successes = state["episodes"], state["successes"]
-        self.buffer.position, self.buffer.size = state["position"], state["size"]
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        weights: dict[str, dict[str, torch.Tensor]] = {"online": {}, "target": {}}
+        if state["env"] is not None:
+            self.env.set_state(state["env"])
+        self.recent = [deque(_Step(*step) for step in recent) for recent in state["recent"]]
+        self.testing = np.array(state["testing"], dtype=bool)
+        owners: dict[str, dict[str, np.ndarray]] = {"online": {}, "target": {}, "replay": {}, "adam": {}}
         for name, array in arrays.items():
-            owner, rest = name.split(".", 1)
-            if owner == "buffer":
-                self.buffer.data[rest][: len(array)] = array
-            elif owner == "adam":
-                index, key = rest.split(".")
-                moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
-            else:
-                weights[owner][rest] = torch.from_numpy(array)
-        self.online.load_state_dict(weights["online"])
-        self.target.load_state_dict(weights["target"])
+            owner, _, rest = name.partition(".")
+            owners[owner][rest] = array
+        self.replay.restore(state["replay"], owners["replay"])
+        for owner, network in (("online", self.online), ("target", self.target)):
+            network.load_state_dict({name: torch.from_numpy(array) for name, array in owners[owner].items()})
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, array in owners["adam"].items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
         if moments:
             current = self.optimizer.state_dict()
             self.optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})

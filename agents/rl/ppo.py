@@ -85,7 +85,7 @@ class PpoAgent(Agent):
         super().prepare(search)
         self.seed = int(search.rng(1).integers(2**31))
         self.restored: dict[str, Any] | None = None
-        self.env = make_environment(search, self.halting)
+        self.env = make_environment(search, halting=self.halting)
         with global_randomness(self.seed):
             self.model = MaskablePPO(
                 "MultiInputPolicy",

@@ -1,4 +1,4 @@
-"""``qas problems``, ``noise``, ``devices`` and ``agents``: what has a name, and what is known of it."""
+"""``qas problems``, ``families``, ``noise``, ``devices`` and ``agents``: what has a name, and what is known of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     for name, about, run in (
         ("problems", "what can be searched", _problems),
+        ("families", "families of problems that one policy learns", _families),
         ("noise", "noise models that have a name", _noise),
         ("objectives", "what can be minimized under noise", _objectives),
         ("devices", "calibrated devices, and their best qubits", _devices),
@@ -29,6 +30,8 @@ def add(commands: Any) -> None:
         if name == "problems":
             known = "what is known of one problem: energies, and how trivial it is"
             parser.option("problem", "NAME", known, kind="problems", nargs="*")
+        if name == "families":
+            parser.option("family", "NAME", "the instances of one family", kind="families", nargs="?")
         if name == "devices":
             parser.option("device", "NAME", "a patch of one device: errors and map", kind="devices", nargs="?")
             parser.option("--patch", "SHAPE", "best, line, ring, tree, median, line:median, or 5,3,2 (default best)")
@@ -46,6 +49,18 @@ def _problems(arguments: argparse.Namespace) -> int:
         print(f"solving {problem.name} on {problem.n_qubits} qubits, which can take minutes", file=sys.stderr)
     known = _known(problem)
     return answer(arguments, known, *_told(problem, known))
+
+
+def _families(arguments: argparse.Namespace) -> int:
+    from qas.envs import list_families, load_family
+
+    if arguments.family is None:
+        return answer(arguments, list_families(), *listing(list_families()))
+    family = load_family(arguments.family)
+    parts = {part: [each.name for each in getattr(family, part)] for part in ("train", "test")}
+    lines = [f"{family.name}: {family.about}", *(f"{part}: {' '.join(names)}" for part, names in parts.items())]
+    lines += ["and endlessly many more to train on"] if family.drawn is not None else []
+    return answer(arguments, {"name": family.name, "about": family.about, **parts}, *lines)
 
 
 def _known(problem: BaseProblem) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = (
-    "lists", "search", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune", "backbone",
+    "lists", "search", "campaign", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune", "backbone",
     "completion",
 )  # fmt: skip
 _FILES_TOO = ("problems", "noise", "devices")

@@ -119,21 +119,32 @@ def read_values(terms: Mapping[str, float], strings: Sequence[str], flips: np.nd
     Raises:
         QasError: flips that cannot be inverted.
     """
+    if flips is not None:
+        check_invertible(flips)
     values = np.zeros(1 << len(strings[0]))
     for string in strings:
         x, z = string_masks(string)
         values[x | z] += terms.get(string, 0.0)
     for q, (p01, p10) in enumerate(() if flips is None else flips):
         kept = 1.0 - p01 - p10
-        if abs(kept) < 1e-6:
-            raise QasError(
-                f"readout that tells 0 from 1 can be inverted, got p01 = {p01:g}, p10 = {p10:g} on qubit {q}"
-            )
         rows = values.reshape(-1, 2, 1 << q)
         rows[:, 0] -= (p10 - p01) / kept * rows[:, 1]
         rows[:, 1] /= kept
     walsh_hadamard(values)
     return values
+
+
+def check_invertible(flips: np.ndarray) -> None:
+    """Refuse flips (p01, p10) of each qubit, shape (n, 2), that cannot be inverted.
+
+    Raises:
+        QasError: a qubit that is read at random.
+    """
+    for q, (p01, p10) in enumerate(flips):
+        if abs(1.0 - p01 - p10) < 1e-6:
+            raise QasError(
+                f"readout that tells 0 from 1 can be inverted, got p01 = {p01:g}, p10 = {p10:g} on qubit {q}"
+            )
 
 
 def divided(shots: int, observables: Sequence[Hamiltonian], settings: Sequence[Setting]) -> list[int]:

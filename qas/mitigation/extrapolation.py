@@ -72,10 +72,12 @@ class Extrapolation(abc.ABC):
             bound: farthest that a value can be from `limit`: of an energy the sum of |coefficients|.
 
         Raises:
-            QasError: too few nodes for this way (see `check`).
+            QasError: too few nodes for this way or equal ones (see `check`), or another number of values.
         """
         at, measured = np.asarray(nodes, dtype=np.float64), np.asarray(values, dtype=np.float64)
         self.check(at)
+        if measured.shape != at.shape:
+            raise QasError(f"each node has one value, got {measured.size} at {at.size} nodes")
         value, weights, reason = *self._at_zero(at, measured, limit), ""
         if not (math.isfinite(value) and np.isfinite(weights).all() and abs(value - limit) <= bound):
             straight = intercept_weights(at, 1)
@@ -88,8 +90,10 @@ class Extrapolation(abc.ABC):
         """Refuse nodes that this way cannot be taken from.
 
         Raises:
-            QasError: too few.
+            QasError: too few, or equal ones.
         """
+        if len(set(nodes.tolist())) < len(nodes):
+            raise QasError(f"nodes are different strengths of the noise, got {nodes.tolist()}")
         if len(nodes) < self.least_nodes:
             raise QasError(f"{self.about.split(':')[0]} takes at least {self.least_nodes} nodes, got {len(nodes)}")
 

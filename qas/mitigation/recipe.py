@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import shortened
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
@@ -90,7 +91,11 @@ def read_mitigation(given: str | Mitigation | Sequence[str]) -> Mitigation:
     if isinstance(given, Mitigation):
         return given
     made: dict[str, Any] = {}
-    for text in _split(given if isinstance(given, str) else ",".join(given)):
+    try:
+        steps = given if isinstance(given, str) else ",".join(given)
+    except TypeError:
+        raise QasError(f"steps of mitigation are text or a list of it, got {shortened(given)}") from None
+    for text in _split(steps):
         settings = spelled_out(text) if ":" in text else {"name": text}
         name = settings.pop("name")
         if name not in STEPS:

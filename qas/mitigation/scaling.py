@@ -71,6 +71,11 @@ class ScaledNoise(NoiseModel):
     def add(self, *arguments: Any, **keywords: Any) -> NoiseModel:
         raise QasError("rules are added before noise is scaled, got them after")
 
+    def to_json(self) -> dict[str, Any]:
+        raise QasError(
+            f"a file has noise as it is, got noise {self.factor:g} times as strong: scale it once it is read"
+        )
+
 
 @functools.lru_cache(maxsize=4096)
 def _power(data: bytes, size: int, factor: float) -> np.ndarray:

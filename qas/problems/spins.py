@@ -265,8 +265,8 @@ class RandomXXZ(Family):
             raise self.wrong(member)
         n, seed = int(match[1]), int(match[2])
         delta = float(np.random.default_rng([n, seed, 1]).uniform(0.5, 1.5))
-        settings = {"field": random_fields(n, seed), "anisotropy": delta, "periodic": self._periodic}
-        made = heisenberg(self._shape(n, seed), **settings)
+        fields, shape = random_fields(n, seed), self._shape(n, seed)
+        made = heisenberg(shape, field=fields, anisotropy=delta, periodic=self._periodic)
         return replace(made, name=f"{self.word}-{n}-{seed}", provenance=made.provenance | {"seed": seed})
 
     def near(self, numbers: list[int]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 
 _FILES = (
     "_entry.py",
@@ -61,9 +61,20 @@ def compiled(*, inline: bool = False, spliced: bool = False) -> Callable[[Callab
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False, **options)(function)
+        dispatcher.get_call_template = _for_any_whole_number(dispatcher.get_call_template)
         return stamped(dispatcher)
 
     return decorate
+
+
+def _for_any_whole_number(template: Callable[..., Any]) -> Callable[..., Any]:
+    """Called with constants, a function is not compiled for each of them, nor for values that a loop goes on from."""
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        plain = [types.unliteral(arg) if isinstance(arg, types.IntegerLiteral) else arg for arg in args]
+        return template(tuple(plain), kws)
+
+    return get_call_template
 
 
 def stamped(function: Any) -> Any:

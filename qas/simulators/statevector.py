@@ -30,6 +30,8 @@ beyond the cache forming them anew costs no more than reading them."""
 
 _KINDS = {"rx": 0, "ry": 1, "rz": 2, "cx": 4, "cz": 5, "swap": 6, "rxx": 7, "ryy": 7, "rzz": 7}
 _REAL_KINDS = {"x": 9, "y": 8, "z": 8, "h": 8}
+_ENTRIES = 1 << 20
+"""Numbers that are transformed together."""
 _EXCHANGE = 10
 _REAL_GATES = frozenset({"ry", "cx", "cz", "swap", *_REAL_KINDS, *EXCITATIONS})
 """Gates that are real up to a phase: a circuit of them keeps the amplitudes real."""
@@ -189,11 +191,17 @@ class StatevectorSimulator(CompiledSimulator):
     ) -> np.ndarray:
         values = check_angles(circuit, hamiltonian, angles)
         psi = self.state(circuit, values)
-        index = np.arange(len(psi))
+        x, z = hamiltonian.masks
+        flips, row = np.unique(x, return_inverse=True)
         result = np.empty(len(hamiltonian))
-        for k, (x, z) in enumerate(zip(*hamiltonian.masks, strict=True)):
-            phase = (1j) ** (int(x & z).bit_count() % 4) * (1.0 - 2.0 * (np.bitwise_count(index & z) & 1))
-            result[k] = np.vdot(psi[index ^ x], phase * psi).real
+        turned = np.array([1, 1j, -1, -1j])[np.bitwise_count(x & z) % 4]
+        together = max(1, _ENTRIES // len(psi))
+        for first in range(0, len(flips), together):
+            # One transform gives the sums of all strings with the same X-mask.
+            chosen = (row >= first) & (row < first + together)
+            sums = psi[np.arange(len(psi)) ^ flips[first : first + together, None]].conj() * psi
+            walsh_hadamard(sums)
+            result[chosen] = (turned[chosen] * sums[row[chosen] - first, z[chosen]]).real
         return result
 
     def _prepared(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: np.ndarray) -> np.ndarray:

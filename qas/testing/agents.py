@@ -61,12 +61,11 @@ class AgentContract:
         kind = type(make_agent(given))
         assert kind.about and "\n" not in kind.about
 
-    def test_a_seed_fixes_the_search(self, search: Any, whole: Run, tmp_path: Path) -> None:
-        assert found(search(tmp_path / "same")) == found(whole)
+    def test_another_seed_makes_another_search(self, search: Any, whole: Run, tmp_path: Path) -> None:
         assert found(search(tmp_path / "other", seed=1)) != found(whole)
 
     def test_every_evaluation_is_counted_and_every_architecture_in_the_history(
-        self, given: Any, search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, given: Any, search: Any, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Calls of the objective as the objectives themselves count them, and what is spent by `Meter.spend`."""
         made: list[BaseObjective] = []
@@ -94,6 +93,7 @@ class AgentContract:
         monkeypatch.setattr(kind, "run", watched(kind.run))
         monkeypatch.setattr(kind, "prepare", watched(kind.prepare))
         run = search(tmp_path / "run")
+        assert found(run) == found(whole), "a seed fixes the search"
         history = run.history()
         assert sum(objective.nfev for objective in made) + sum(spent) == run.evaluations == self.evaluations
         assert len(history) == run.architectures > 0
@@ -109,31 +109,14 @@ class AgentContract:
     def test_other_budgets_are_kept(self, search: Any, whole: Run, tmp_path: Path) -> None:
         steps = search(tmp_path / "steps", evaluations=None, steps=7)
         assert steps.architectures == 7 == len(steps.history())
-        seconds = search(tmp_path / "seconds", evaluations=None, seconds=0.3)
-        assert seconds.status == "finished" and 0.3 <= seconds.seconds < 2.0
+        seconds = search(tmp_path / "seconds", evaluations=None, seconds=0.1)
+        assert seconds.status == "finished" and 0.1 <= seconds.seconds < 1.8
         history = whole.history()
         target = float(np.median(history["best_error"]))
         if target > 0:
             reached = search(tmp_path / "target", target=target).history()
             assert reached["best_error"][-1] <= target * (1 + 1e-5)
             assert (reached["best_error"][:-1] > target * (1 - 1e-5)).all(), "and goes no further"
-
-    def test_its_state_is_plain(self, search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen = []
-        checkpoint = Search.checkpoint
-        monkeypatch.setattr(Search, "checkpoint_every", 0.0)
-
-        def watched(me: Search, agent: Agent) -> None:
-            seen.append(agent.state())
-            checkpoint(me, agent)
-
-        monkeypatch.setattr(Search, "checkpoint", watched)
-        search(tmp_path / "run")
-        assert seen
-        for state, arrays in seen:
-            json.dumps(state, allow_nan=False)
-            assert all(isinstance(name, str) for name in arrays)
-            assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays.values())
 
     @pytest.mark.parametrize("after", [0.1, 0.6])
     def test_a_stopped_search_resumes_as_if_unbroken(
@@ -151,18 +134,31 @@ class AgentContract:
     def test_a_killed_search_resumes_from_its_checkpoint(
         self, given: Any, search: Any, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """States of the agent are plain, at every checkpoint."""
+
         class Killed(BaseException):
             pass
 
         def die() -> None:
             raise Killed
 
+        seen = []
+        checkpoint = Search.checkpoint
+
+        def watched(me: Search, agent: Agent) -> None:
+            seen.append(agent.state())
+            checkpoint(me, agent)
+
+        monkeypatch.setattr(Search, "checkpoint", watched)
         monkeypatch.setattr(Search, "checkpoint_every", 0.0)
-        call_at(max(2, whole.architectures * 2 // 3), die, monkeypatch)
-        with pytest.raises(Killed):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            call_at(max(2, whole.architectures * 2 // 3), die, patch)
             search(tmp_path / "run")
-        monkeypatch.undo()
         assert found(resume(tmp_path / "run", agent=_class_or_none(given), report=False)) == found(whole)
+        for state, arrays in seen:
+            json.dumps(state, allow_nan=False)
+            assert all(isinstance(name, str) for name in arrays)
+            assert all(isinstance(array, np.ndarray) and array.dtype != object for array in arrays.values())
 
     def test_a_finished_search_goes_on_with_a_larger_budget(
         self, given: Any, search: Any, whole: Run, tmp_path: Path

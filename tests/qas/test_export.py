@@ -75,10 +75,13 @@ def test_the_qiskit_script_runs(tmp_path: Path) -> None:
     text = (tmp_path / "c.py").read_text()
     assert "import qas" not in text and "LAYOUT = [3, 2, 1]" in text
     assert run_script(tmp_path / "c.py") == pytest.approx(energy(circuit), abs=1e-8)
-    sent = subprocess.run(
-        [sys.executable, str(tmp_path / "c.py"), "--backend", "ibm_x"], capture_output=True, text=True
-    )
-    assert sent.returncode == 1 and "without --submit" in sent.stderr
+    for words, told in (
+        (["--backend", "ibm_x"], "without --submit"),
+        (["--shots", "0"], "--shots is at least 1"),
+        (["--level", "4"], "--level from 0 to 3"),
+    ):
+        refused = subprocess.run([sys.executable, str(tmp_path / "c.py"), *words], capture_output=True, text=True)
+        assert refused.returncode > 0 and told in refused.stderr and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("library", ["pennylane", "cirq"])

@@ -86,6 +86,13 @@ def test_what_does_not_converge_falls_back_on_the_straight_line() -> None:
     assert overflow.fallback and math.isfinite(overflow.value)
 
 
+def test_what_cannot_be_extrapolated() -> None:
+    with pytest.raises(QasError, match=r"different strengths of the noise, got \[1.0, 1.0\]"):
+        Richardson()((1, 1), (1, 2))
+    with pytest.raises(QasError, match="one value, got 3 at 2 nodes"):
+        Linear()((1, 3), (1, 2, 3))
+
+
 @pytest.mark.parametrize("given", ["1", "1-1", "a-b", "0.5-1", [1.0], [1, math.inf], 3.0, [1, None]])
 def test_nodes_that_cannot_be(given) -> None:
     with pytest.raises(QasError, match="nodes are two or more different strengths"):

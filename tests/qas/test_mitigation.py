@@ -178,9 +178,12 @@ def test_bad_circumstances(monkeypatch: pytest.MonkeyPatch) -> None:
         qas.evaluate(Circuit(1, [("x", 0)]), qas.problem({"Z": 1.0, "X": 0.5, "Y": 0.2}), mitigate="symmetry")
     with pytest.raises(TooLargeError, match="up to 8 qubits, got 10"):
         qas.evaluate(Circuit(10, []), "tfim-10", mitigate="symmetry")
-    with pytest.raises(QasError, match="tells 0 from 1"):
-        random = qas.NoiseModel().add_readout(0.5, 0.5)
-        qas.evaluate(LIH, "lih-4", noise=random, mitigate="readout", shots=100)
+    random = qas.NoiseModel().add_readout(0.5, 0.5)
+    for shots in (100, None):
+        with pytest.raises(QasError, match="tells 0 from 1"):
+            qas.evaluate(LIH, "lih-4", noise=random, mitigate="readout", shots=shots)
+    with pytest.raises(QasError, match="text or a list of it, got 3"):
+        qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate=3)  # type: ignore[arg-type]
     with pytest.raises(QasError, match="draws its shots"):
         qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate="readout", shots=100, engine="aer")
     with pytest.raises(TooLargeError, match="at most 13 noisy qubits, got 14"):

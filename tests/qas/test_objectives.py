@@ -374,6 +374,8 @@ def test_objectives_that_mean_nothing_are_refused() -> None:
         ),
         (lambda: folded.expectation(Circuit(2, [("rxx", (0, 1), 0.3)]), problem.hamiltonian), "rxx"),
         (lambda: Evaluator(problem, lost, objective="readout").energy(Circuit(2)), "p01 \\+ p10"),
+        # A file would have said what the noise is before it is scaled.
+        (lambda: qas.search(problem, noise=scaled(noise, 3.0), agent="random", steps=1), "3 times as strong"),
         (lambda: Readout(assignment=[[0.9, 0.2], [0.2, 0.8]]), "columns sum to 1"),
         (lambda: scored_by(Noisy(kappa=1), None), "without a device"),
     ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -317,8 +315,3 @@ def test_a_function_is_a_method_like_any_other() -> None:
     assert minimize(Witness(), ANSATZ.angles, method=once).message == "done"
     with pytest.raises(QasError, match="once has no option"):
         minimize(Witness(), ANSATZ.angles, method=once, memory=3)
-
-
-def test_importing_the_optimizers_does_not_import_scipy() -> None:
-    code = "import sys, qas.optimizers; sys.exit('scipy' in sys.modules or 'qiskit' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -857,13 +857,3 @@ def test_malformed_members_get_the_rule(name: str) -> None:
     with pytest.raises(QasError, match="are named .* with N from 2 to 20") as caught:
         load_problem(name)
     assert not isinstance(caught.value, UnknownNameError) and "\n" not in str(caught.value)
-
-
-def test_import_is_light() -> None:
-    code = (
-        "import sys, qas.problems, qas.molecules\n"
-        "qas.problems.list_problems()\n"
-        "heavy = {'torch', 'numba', 'qiskit', 'networkx', 'scipy', 'pyscf'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -50,7 +50,7 @@ def test_each_step_can_be_left_out(left_out: dict[str, Any], tmp_path: Path, mon
     bred: list[int] = []
     step = EvolutionAgent.step
     monkeypatch.setattr(EvolutionAgent, "step", lambda me: (bred.append(me.search.problem.n_qubits), step(me))[1])
-    run = run_compact(tmp_path / "run", "h2-4", evaluations=8_000, options={"tolerance": 1e-6, **left_out})
+    run = run_compact(tmp_path / "run", "h2-4", evaluations=2_500, options={"tolerance": 1e-6, **left_out})
     assert fewest(run, 1e-6).two_qubit_gates <= 3
     expected = {"insertions": {1}, "evolve": set(), "taper": {4}}
     assert set(bred) == expected[next(iter(left_out))], "h2 on four qubits has three symmetries"

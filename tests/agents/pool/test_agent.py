@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import qas
-from qas.agents.pool.candidates import Rules, encoder_for, one_of_each, translate
+from qas.agents.pool.candidates import encoder_for, one_of_each, translate
 from qas.circuits import Circuit
 from qas.encoders import CircuitSpace, load_encoder
 from qas.encoders.pools.pool import build_pool
@@ -342,29 +342,6 @@ def test_a_damaged_encoder(name: str, tiny_encoders: Path, tmp_path: Path) -> No
         with pytest.raises(QasError) as caught:
             qas.search("h2-2", agent="knn", options={"encoder": str(folder)}, steps=3, out=tmp_path / "run")
         assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("limit", [3, 5])
-def test_decoded_circuits_are_cut_to_a_narrower_search(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The decoder only knows the encoder's own lengths and gates; what it proposes must still be of use."""
-    kept: list[np.ndarray] = []
-    original = Rules.cut_to_fit
-
-    def watch(self: Rules, rows: np.ndarray) -> np.ndarray:
-        found = original(self, rows)
-        assert self.permitted(found).all()
-        for row, cut in zip(rows[:50], found[:50], strict=True):
-            plain = [token for token in row.tolist() if token != PADDING and self.allowed[token]][:limit]
-            circuit = Circuit(self.space.n_qubits, [self.space.placed[token] for token in plain])
-            assert self.space.circuit(cut).key == circuit.key
-        kept.append(found)
-        return found
-
-    monkeypatch.setattr(Rules, "cut_to_fit", watch)
-    run("bo-open", tmp_path / "run", steps=20, max_gates=limit, gates=["ry", "rz", "cx"])
-    assert kept and max((rows != PADDING).sum(axis=1).max() for rows in kept) == limit
 
 
 def test_noise_counts_two_qubit_gates_first() -> None:

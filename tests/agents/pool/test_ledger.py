@@ -105,7 +105,9 @@ def test_runs_hear_of_each_other(kind: str, tmp_path: Path) -> None:
     a.finish(evaluated(ONE, -2.0))
     b.begin(0, TWO)
     b.finish(evaluated(TWO, -3.0), cut=True)
-    assert b.others(set()) == [Entry(0, ONE, -2.0)], "the same number of another run is another circuit"
+    assert b.others(set()) == [Entry(0, evaluated(ONE, -2.0).circuit, -2.0)], (
+        "the same number of another run is another circuit"
+    )
     assert b.others({0}) == []
     assert a.others(set()) == [], "a value that the budget cut short is none"
     os.rename(folders[0], tmp_path / "moved")

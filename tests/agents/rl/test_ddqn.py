@@ -1,63 +1,88 @@
-"""The arithmetic inside the DDQN agent: returns, targets, masks, memory."""
+"""The arithmetic inside the DDQN agent: returns, targets, masks, priorities, tests, and its control."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 
 import qas
 from qas.agents import launch
+from qas.agents.base import Search
+from qas.agents.rl.memory import Encoder, Memory
+from qas.agents.rl.networks import RowsNetwork
 from qas.agents.settings import make_agent
+from qas.errors import QasError
 from qas.runs import Recorder
+from qas.testing.agents import call_at, found
+
+SMALL = {"gamma": 0.5, "n_step": 3, "hidden": [8], "batch_size": 4, "learn_after": 1, "memory": 30, "test_every": 0}
 
 
 @pytest.fixture
-def ddqn(tmp_path: Path) -> Any:
+def make(tmp_path: Path) -> Callable[..., Any]:
     """A DDQN agent that has not acted yet."""
-    config = {
-        "agent": "ddqn",
-        "options": {"gamma": 0.5, "n_step": 3, "hidden": [8], "batch_size": 4, "learn_after": 1, "memory": 8},
-        "seed": 3,
-        "budget": {"evaluations": 1000},
-        "max_gates": 5,
-        "gates": ["rx", "ry", "rz", "cx"],
-        "evaluator": {},
-    }
-    agent = make_agent("ddqn", config["options"])
-    launch._build(config, qas.load_problem("h2-2"), None, agent, Recorder(tmp_path / "run"))
-    return agent
+
+    def made(**options: Any) -> Any:
+        config = {
+            "agent": "ddqn",
+            "options": SMALL | options,
+            "seed": 3,
+            "budget": {"evaluations": 1000},
+            "max_gates": 5,
+            "gates": ["rx", "ry", "rz", "cx"],
+            "evaluator": {},
+        }
+        agent = make_agent("ddqn", config["options"])
+        launch._build(config, qas.load_problem("h2-2"), None, agent, Recorder(tmp_path / "run"))
+        return agent
+
+    return made
 
 
 class ScriptedEnvironment:
-    """Pays 1, 2, 4, 8, … and ends after a number of steps."""
+    """One circuit at a time: pays 1, 2, 4, 8, … and ends after a number of steps."""
 
     def __init__(self, real: Any, length: int, terminated: bool) -> None:
         self.real, self.length, self.ends = real, length, terminated
-        self.observation_space = real.observation_space
         self.steps = 0
+        self.trainings: list[bool] = []
 
-    def _observation(self) -> dict[str, np.ndarray]:
-        circuit = np.zeros(self.observation_space["circuit"].shape, dtype=np.int8)
-        return {"circuit": circuit, "energy": np.array([self.steps], dtype=np.float32)}
+    def _seen(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        circuit = np.zeros((1, *self.real.single_observation_space["circuit"].shape), dtype=np.int8)
+        mask = np.zeros((1, len(self.real.envs[0].actions)), dtype=bool)
+        mask[0, [self.steps, self.steps + 1]] = True
+        energy = np.array([[self.steps]], dtype=np.float32)
+        observation = {"circuit": circuit, "energy": energy, "threshold": 0 * energy}
+        circuits = np.array([qas.Circuit(2)] * 1, dtype=object)
+        info = {"action_mask": mask, "success": np.array([self.ends]), "circuit": circuits, "error": np.zeros(1)}
+        return observation, info
 
-    def _info(self) -> dict[str, Any]:
-        mask = np.zeros(len(self.real.actions), dtype=bool)
-        mask[[self.steps, self.steps + 1]] = True
-        return {"action_mask": mask}
-
-    def reset(self, seed: int | None = None) -> tuple[Any, Any]:
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         self.steps = 0
-        return self._observation(), self._info()
+        if options is not None:
+            self.trainings.append(options["training"])
+        return self._seen()
 
-    def step(self, action: int) -> tuple[Any, float, bool, bool, Any]:
-        assert action in (self.steps, self.steps + 1), "an illegal action"
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, Any]:
+        assert actions[0] in (self.steps, self.steps + 1), "an illegal action"
         self.steps += 1
         over = self.steps == self.length
-        return self._observation(), 2.0 ** (self.steps - 1), over and self.ends, over and not self.ends, self._info()
+        observation, info = self._seen()
+        ends = np.array([over and self.ends]), np.array([over and not self.ends])
+        return observation, np.array([2.0 ** (self.steps - 1)]), *ends, info
+
+
+def play(agent: Any, episodes: int) -> None:
+    observations, infos = agent.env.reset(seed=0)
+    agent.rows = [agent._keep(k, observations, infos["action_mask"]) for k in range(agent.envs)]
+    while agent.episodes + agent.tests < episodes:
+        agent._step()
 
 
 @pytest.mark.parametrize("terminated", [True, False])
@@ -71,109 +96,177 @@ class ScriptedEnvironment:
         (1, [(1.0, 0.5, 1, True)]),
     ],
 )  # fmt: skip
-def test_n_step_returns_by_hand(ddqn: Any, terminated: bool, length: int, expected: list[Any]) -> None:
+def test_n_step_returns_by_hand(make: Callable[..., Any], terminated: bool, length: int, expected: list[Any]) -> None:
     """γ = 1/2, n = 3: R = r + r'/2 + r''/4. A true end has no future; a truncation bootstraps."""
-    ddqn.env = ScriptedEnvironment(ddqn.env, length, terminated)
-    ddqn.learn_after = 10**9
-    ddqn._episode()
-    assert ddqn.buffer.size == length
-    for row, (reward, discount, energy, at_end) in enumerate(expected):
-        data = {name: column[row] for name, column in ddqn.buffer.data.items()}
-        assert data["reward"] == pytest.approx(reward)
-        assert data["discount"] == pytest.approx(0.0 if at_end and terminated else discount)
-        assert data["energy"] == row and data["next_energy"] == energy
-        assert np.flatnonzero(data["next_legal"]).tolist() == [energy, energy + 1]
-    assert (ddqn.successes, ddqn.episodes) == (int(terminated), 1)
+    agent = make(learn_after=10**9)
+    agent.env = ScriptedEnvironment(agent.env, length, terminated)
+    play(agent, 1)
+    data = agent.replay.data
+    assert agent.replay.transitions == length
+    for row, (reward, discount, at, at_end) in enumerate(expected):
+        assert data["priority"][row] > 0 and data["numbers"][row, 0] == row
+        assert data["reward"][row] == pytest.approx(reward)
+        if at_end and terminated:
+            assert data["discount"][row] == 0.0
+            continue
+        following = data["next"][row]
+        assert data["discount"][row] == pytest.approx(discount) and data["numbers"][following, 0] == at
+        assert np.flatnonzero(data["legal"][following]).tolist() == [at, at + 1]
+    assert (agent.successes, agent.episodes) == (int(terminated), 1)
 
 
-class FixedValues:
+class FixedValues(torch.nn.Module):
     """A network whose action values do not depend on the state."""
 
     def __init__(self, values: list[float]) -> None:
-        import torch
-
+        super().__init__()
         self.values = torch.tensor(values)
 
-    def __call__(self, circuit: Any, energy: Any) -> Any:
-        return self.values.repeat(len(circuit), 1)
+    def forward(self, positions: Any, numbers: Any) -> Any:
+        return self.values.repeat(len(numbers), 1)
 
 
-def test_greedy_actions_are_legal(ddqn: Any) -> None:
-    ddqn.epsilon = 0.0
-    actions = len(ddqn.search.alphabet)
-    observation, info = ddqn.env.reset(seed=0)
-    values = np.arange(actions, dtype=float)
-    ddqn.online = FixedValues(values.tolist())
-    mask = np.zeros(actions, dtype=bool)
-    for allowed in ([0], [1, 3], [2, 5, 4]):
-        mask[:] = False
-        mask[allowed] = True
-        assert ddqn._act(observation, mask) == max(allowed)
-    ddqn.online = FixedValues((-1000.0 - values).tolist())
-    mask[:] = False
-    mask[[2, 4]] = True
-    assert ddqn._act(observation, mask) == 2, "values below those of illegal zeros"
-    ddqn.epsilon = 1.0
-    assert {ddqn._act(observation, mask) for _ in range(60)} == {2, 4}
-    del info
+def test_greedy_actions_are_legal(make: Callable[..., Any]) -> None:
+    agent = make()
+    observations, infos = agent.env.reset(seed=0)
+    agent.rows = [agent._keep(0, observations, infos["action_mask"])]
+    legal = agent.replay.data["legal"][agent.rows[0]]
+    values = np.arange(len(legal), dtype=float)
+    agent.epsilon = 0.0
+    for lift in (0.0, -1000.0):  # also where all values are below those of illegal zeros
+        for allowed in ([0], [1, 3], [2, 5, 4]):
+            legal[:] = False
+            legal[allowed] = True
+            agent.online = FixedValues((values + lift).tolist())
+            assert agent._act().tolist() == [max(allowed)]
+    agent.epsilon = 1.0
+    assert {int(agent._act()[0]) for _ in range(60)} == {2, 4, 5}
+    agent.testing[:] = True
+    assert agent._act().tolist() == [5], "a test is played greedily"
+    agent.learn = False
+    assert {int(agent._act()[0]) for _ in range(60)} == {2, 4, 5}, "the control's is not"
 
 
 @pytest.mark.parametrize("discount", [0.125, 0.0])
-def test_the_target_is_double_masked_and_discounted(
-    ddqn: Any, discount: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_target_is_double_masked_and_discounted(make: Callable[..., Any], discount: float) -> None:
     """The online network chooses among legal actions, the target network values the choice."""
-    import torch
-
-    actions = len(ddqn.search.alphabet)
-    rising = list(range(actions))
-    ddqn.target = FixedValues([10.0 * (a + 1) for a in rising])
-    online = ddqn.online
+    agent = make(priority=0.5)
+    actions = len(agent.search.alphabet)
     legal = np.zeros(actions, dtype=bool)
     legal[[1, 4]] = True
+    observations, _ = agent.env.reset(seed=0)
+    first, second = (agent._keep(0, observations, legal[None]) for _ in range(2))
+    agent.replay.complete(first, 2, 1.5, discount, second)
+    agent.target = FixedValues([10.0 * (a + 1) for a in range(actions)])
     with torch.no_grad():
-        for parameter in online.parameters():
+        for parameter in agent.online.parameters():
             parameter.zero_()
-        online.layers[-1].bias.copy_(torch.tensor([float(a) for a in rising]))  # online: Q(s, a) = a, prefers the last
-    nothing = np.full(ddqn.search.max_gates, ddqn.bits)
-    ddqn.buffer.add(
-        circuit=nothing, energy=0.0, action=2, reward=1.5, discount=discount,
-        next_circuit=nothing, next_energy=0.0, next_legal=legal,
+        agent.online.layers[-1].bias.copy_(torch.arange(actions))  # online: Q(s, a) = a, prefers the last
+    before = agent.online(*agent._seen(np.array([first])))[0, 2].item()
+    agent._update()
+    goal = 1.5 + discount * 50.0  # action 4 of the target network: 10 · (4 + 1)
+    error = abs(goal - 2.0)
+    assert before == 2.0
+    assert agent.replay.largest == pytest.approx(max(1.0, error))
+    assert agent.replay.data["priority"][first] == pytest.approx((error + 0.01 * max(1.0, error)) ** 0.5)
+    after = agent.online(*agent._seen(np.array([first])))[0, 2].item()
+    assert (after - before) * (goal - before) > 0
+
+
+def test_the_memory_is_a_ring_that_replays_by_priority() -> None:
+    encoder = Encoder(spaces.Dict({"a": spaces.MultiBinary((2, 3)), "b": spaces.Box(-1, 1, (2,))}), 4)
+    assert (encoder.bits, encoder.numbers) == (6, 2)
+    positions, numbers = encoder({"a": np.array([[0, 1, 0], [0, 0, 1]]), "b": np.array([0.5, -0.5], np.float32)})
+    assert positions.tolist() == [1, 5, 6, 6] and numbers.tolist() == [0.5, -0.5]
+    memory = Memory(4, encoder, 3, 1.0)
+    rows = [memory.put((positions, numbers), np.ones(3, dtype=bool)) for _ in range(3)]
+    memory.complete(0, 1, 0.0, 0.5, 1)
+    memory.complete(1, 2, 0.0, 0.5, 2)
+    assert rows == [0, 1, 2] and memory.transitions == 2
+    memory.learned(np.array([0, 1]), np.array([3.0, 0.97]))
+    drawn, weights = memory.sample(4000, np.random.default_rng(0))
+    share = (drawn == 0).mean()
+    assert set(drawn) == {0, 1} and share == pytest.approx(3.03 / 4.03, abs=0.03)
+    assert weights[drawn == 1].max() == 1.0
+    assert weights[drawn == 0].max() == pytest.approx((1.0 / 3.03) ** 0.5, rel=1e-5)
+    for _ in range(2):
+        memory.put((positions, numbers), np.ones(3, dtype=bool))
+    assert memory.transitions == 1 and set(memory.sample(50, np.random.default_rng(0))[0]) == {1}
+    with pytest.raises(QasError, match="bits and boxes"):
+        Encoder(spaces.Dict({"a": spaces.Discrete(3)}), 4)
+
+
+def test_values_of_rows_go_with_their_actions() -> None:
+    network = RowsNetwork(5, 4, 3, (8, 8), torch.Generator().manual_seed(0))
+    rows, general = torch.rand(2, 5, 4), torch.rand(2, 3)
+    order = torch.tensor([3, 1, 4, 0, 2])
+
+    def values(rows: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = network(torch.empty(2, 0, dtype=torch.int32), torch.cat([rows.flatten(1), general], 1))
+        return made
+
+    assert values(rows[:, order]).detach().numpy() == pytest.approx(values(rows)[:, order].detach().numpy(), abs=1e-6)
+
+
+def test_every_so_often_an_episode_is_a_test(make: Callable[..., Any]) -> None:
+    agent = make(test_every=2, learn_after=10**9)
+    agent.env = ScriptedEnvironment(agent.env, 2, True)
+    play(agent, 8)
+    assert agent.env.trainings == [True, False, True, True, False, True, True, False]
+    assert (agent.episodes, agent.tests, agent.tests_solved) == (6, 2, 2)
+    assert [episode.test for episode in agent.search.record.episodes] == [False, False, True] * 2 + [False] * 2
+
+
+@pytest.mark.parametrize("observation", ["layers", "lookahead", "graph"])
+def test_several_circuits_resume_exactly_and_their_control_learns_nothing(
+    observation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SMALL | {"observation": observation, "envs": 3, "optimise_every": "end", "test_every": 2}
+    options |= {"halting": "random", "reward": "log", "curriculum": 1e-3}
+    settings = {"agent": "ddqn", "evaluations": 500, "max_gates": 6, "seed": 1, "report": False}
+
+    def search(name: str, **more: Any) -> Any:
+        return qas.search("h2-2", options=options | more, out=tmp_path / name, **settings)
+
+    whole = search("whole")
+
+    def die() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Search, "checkpoint_every", 0.0)
+    call_at(whole.architectures * 2 // 3, die, monkeypatch)
+    with pytest.raises(MemoryError):
+        search("killed")
+    monkeypatch.undo()
+    again = qas.agents.resume(tmp_path / "killed", report=False)
+    assert found(again) == found(whole)
+    assert again.episodes().tolist() == whole.episodes().tolist() and whole.episodes()["test"].any()
+    control = search("control", learn=False)
+    assert control.evaluations == whole.evaluations == 500
+    assert "ε 1.00" in _note(control, options | {"learn": False})
+
+
+def _note(run: Any, options: dict[str, Any]) -> str:
+    notes: list[str] = []
+    qas.search(
+        "h2-2", agent="ddqn", options=options, evaluations=200, max_gates=6, seed=1, report=False,
+        out=run.path.parent / "noted", on_progress=lambda progress: notes.append(progress.note),
     )  # fmt: skip
-    seen: list[tuple[Any, Any]] = []
-    original = torch.nn.functional.smooth_l1_loss
-    monkeypatch.setattr(
-        torch.nn.functional, "smooth_l1_loss", lambda v, g: seen.append((v.detach(), g.detach())) or original(v, g)
-    )
-    ddqn._learn()
-    value, goal = seen[0]
-    assert value.numpy() == pytest.approx([2.0] * 4)
-    assert goal.numpy() == pytest.approx([1.5 + discount * 50.0] * 4), "action 4 of the target network: 10 · (4 + 1)"
-    assert online(torch.from_numpy(nothing[None]), torch.zeros(1))[0, 2].item() != 2.0, "an update was made"
+    return notes[-1]
 
 
-def test_the_replay_buffer_is_a_ring() -> None:
-    from qas.agents.rl.ddqn import ReplayBuffer
-
-    buffer = ReplayBuffer(3, 2, 4)
-    row = {"circuit": [0, 1], "action": 1, "reward": 0.0, "discount": 0.5, "next_circuit": [1, 2], "next_energy": 0.0}
-    for k in range(5):
-        buffer.add(energy=float(k), next_legal=[True] * 4, **row)
-    assert buffer.size == 3 and sorted(buffer.data["energy"]) == [2.0, 3.0, 4.0]
-    sample = buffer.sample(200, np.random.default_rng(0))
-    assert set(sample["energy"].tolist()) == {2.0, 3.0, 4.0} and sample["next_legal"].shape == (200, 4)
-
-
-def test_recent_steps_are_kept_apart_from_later_changes(ddqn: Any) -> None:
-    """Observations that an environment may reuse must not change what is stored."""
-    from qas.agents.rl.ddqn import _Step
-
-    observation, info = ddqn.env.reset(seed=1)
-    recent = deque([_Step(observation, 3, 1.0)])
-    following = {"circuit": 1 - observation["circuit"], "energy": observation["energy"]}
-    following["circuit"].ravel()[ddqn.search.max_gates :] = 0
-    before = ddqn._positions(observation)
-    ddqn._remember(recent, following, info["action_mask"], False)
-    assert not recent
-    assert np.array_equal(ddqn.buffer.data["circuit"][0], before)
-    assert not np.array_equal(ddqn.buffer.data["circuit"][0], ddqn.buffer.data["next_circuit"][0])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward": "logg"}, "log"),
+        ({"observation": "lookahed"}, "lookahead"),
+        ({"curriculum": "moved"}, "moving"),
+        ({"halting": "randon"}, "random"),
+        ({"optimise_every": "never"}, "optimise_every"),
+        ({"envs": 0}, "at least 1"),
+        ({"priority": 2.0}, "priority"),
+    ],
+)
+def test_wrong_options(make: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(QasError, match=message):
+        make(**options)

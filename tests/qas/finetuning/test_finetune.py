@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -442,12 +443,17 @@ def test_settings_come_back_from_json_and_from_those_of_earlier_versions() -> No
 
 
 # ---------------------------------------------------------------------- files
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, outcome, adapters, history = tuned("lora")
-    folder = tmp_path / "saved"
+    folder = tmp_path_factory.mktemp("saved") / "once"
     save(folder, settings("lora"), adapters, outcome, history, model=model, circuit=None, origin={})
     return folder
+
+
+@pytest.fixture
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved_once, tmp_path / "saved"))
 
 
 def edited(path: Path, **changes: Any) -> None:

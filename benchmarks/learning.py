@@ -1,0 +1,197 @@
+"""Is anything learned? Agents that play, each against its twin that learns nothing, at equal evaluations.
+
+    python benchmarks/learning.py --problems lih-4 lih-6 heisenberg-5 --agents ddqn --seeds 10 --evaluations 100000 \
+        --jobs 2 --out results/learning/ddqn
+    python benchmarks/learning.py --problems lih-4 --agents 'ddqn:{"observation": "lookahead"}' --seeds 3 --out /tmp/try
+
+An agent is a name, or a name with options as JSON behind a colon. Its twin has the same options and ``learn=false``:
+every action is drawn from the legal ones. Writes `runs.csv` (one row for each run) and `table.md`: best errors, the
+share of episodes below the problem's threshold by fifths of the evaluations (greedy tests left out), and the mean of
+the paired log10 ratios of best errors, agent over twin at the same seed, with its 95 % interval (Student): below 0 the
+agent is better. Rows that are there are not run again, so an interrupted campaign continues with the same command.
+"""
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import argparse
+import csv
+import json
+import math
+import multiprocessing
+import shlex
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from search_quality import interval
+
+import qas
+
+FIFTHS = 5
+
+
+class Task(NamedTuple):
+    problem: str
+    noise: str
+    agent: str
+    options: str
+    """as JSON, without the twin's"""
+    twin: str
+    """"yes" or "no\""""
+    evaluations: int
+    seed: int
+
+
+COLUMNS = (
+    *Task._fields, "best_error", "two_qubit_gates", "front", "episodes", "solved", "tests", "tests_solved",
+    "median_error", "seconds",
+)  # fmt: skip
+
+
+def run_task(task: Task) -> dict[str, Any]:
+    """One search in a folder that is thrown away; what the tables need of it."""
+    options = json.loads(task.options) | ({"learn": False} if task.twin == "yes" else {})
+    with tempfile.TemporaryDirectory() as folder:
+        run = qas.search(
+            task.problem, agent=task.agent, noise=None if task.noise == "none" else task.noise, options=options,
+            evaluations=task.evaluations, seed=task.seed, out=Path(folder) / "run", report=False,
+        )  # fmt: skip
+        episodes = run.episodes()
+    tests, played = episodes[episodes["test"] > 0], episodes[episodes["test"] == 0]
+    threshold = float(run.problem.threshold or 0.0)
+    fifth = np.minimum((played["evaluations"] * FIFTHS / task.evaluations).astype(int), FIFTHS - 1)
+    parts = [played["error"][fifth == k] for k in range(FIFTHS)]
+    return {
+        **task._asdict(),
+        "best_error": run.best.error,
+        "two_qubit_gates": run.best.two_qubit_gates,
+        "front": json.dumps([(r.error, r.two_qubit_gates) for r in run.front]),
+        "episodes": len(played),
+        "solved": json.dumps([float((part < threshold).mean()) if len(part) else None for part in parts]),
+        "tests": len(tests),
+        "tests_solved": int((tests["error"] < threshold).sum()),
+        "median_error": json.dumps([float(np.median(part)) if len(part) else None for part in parts]),
+        "seconds": round(run.seconds, 1),
+    }
+
+
+# ---------------------------------------------------------------------- files and tables
+def key(row: dict[str, Any]) -> Task:
+    return Task(*(int(row[k]) if k in ("evaluations", "seed") else str(row[k]) for k in Task._fields))  # type: ignore[arg-type]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("seconds")]  # a killed campaign can leave half a row
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=key))
+    temporary.replace(path)
+
+
+def shares(group: list[dict[str, Any]]) -> str:
+    """Success by fifths, the mean over seeds."""
+    parts = [
+        [s for s in column if s is not None] for column in zip(*(json.loads(r["solved"]) for r in group), strict=True)
+    ]
+    return " / ".join(f"{statistics.mean(part):.2f}" if part else "–" for part in parts)
+
+
+def paired(agent: list[dict[str, Any]], twin: list[dict[str, Any]]) -> tuple[str, str]:
+    """Mean log10 ratio of best errors with its interval, and at how many seeds the agent is lower."""
+    other = {int(row["seed"]): float(row["best_error"]) for row in twin}
+    both = [(float(row["best_error"]), other[int(row["seed"])]) for row in agent if int(row["seed"]) in other]
+    ratios = [math.log10(max(a, 1e-12) / max(b, 1e-12)) for a, b in both]
+    if not ratios:
+        return "–", "–"
+    lower = sum(a < b for a, b in both)
+    return f"{statistics.mean(ratios):+.2f} ± {interval(ratios):.2f}", f"{lower}/{len(both)}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in sorted(rows, key=key):
+        cell = tuple(str(row[k]) for k in ("problem", "noise", "agent", "options", "evaluations"))
+        groups.setdefault(cell, {}).setdefault(row["twin"], []).append(row)
+    lines = [
+        "| problem | noise | agent | evaluations | seeds | error: median | best | worst | episodes | solved, by fifths "
+        "| tests solved | log10 ratio to the twin | lower |",
+        "|" + "---|" * 13,
+    ]
+    for (problem, noise, agent, options, evaluations), pair in groups.items():
+        name = agent if options == "{}" else f"{agent} {options}"
+        for twin, group in sorted(pair.items()):
+            errors = [float(row["best_error"]) for row in group]
+            tests = [sum(int(row[k]) for row in group) for k in ("tests_solved", "tests")]
+            ratio = paired(group, pair.get("yes", [])) if twin == "no" else ("", "")
+            who = name if twin == "no" else f"twin of {agent}: learns nothing"
+            cells = [
+                problem, noise, who, evaluations, str(len(group)),
+                f"{statistics.median(errors):.2e}", f"{min(errors):.2e}", f"{max(errors):.2e}",
+                f"{statistics.mean(float(row['episodes']) for row in group):.0f}", shares(group),
+                f"{tests[0]}/{tests[1]}" if twin == "no" else "", *ratio,
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", default=["lih-4", "lih-6", "heisenberg-5"])
+    parser.add_argument("--noise", nargs="+", default=["none"])
+    parser.add_argument("--agents", nargs="+", default=["ddqn"], help="a name, or such as 'ddqn:{\"n_step\": 1}'")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--evaluations", type=int, default=100_000)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and table.md")
+    args = parser.parse_args()
+
+    tasks = []
+    for problem, noise, agent, seed, twin in product(
+        args.problems, args.noise, args.agents, range(args.seeds), ("no", "yes")
+    ):
+        name, _, options = agent.partition(":")
+        given = json.dumps(json.loads(options or "{}"), sort_keys=True)
+        tasks.append(Task(problem, noise, name, given, twin, args.evaluations, seed))
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "runs.csv"
+    rows = read_rows(path)
+    done = {key(row) for row in rows}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=args.jobs, mp_context=context) as pool:
+        for future in as_completed([pool.submit(run_task, task) for task in tasks if task not in done]):
+            row = future.result()
+            rows.append(row)
+            write_rows(path, rows)
+            twin = " (twin)" if row["twin"] == "yes" else ""
+            print(
+                f"{row['problem']} {row['agent']}{twin} {row['options']} seed {row['seed']}: {row['best_error']:.3e}, "
+                f"{row['episodes']} episodes, {row['seconds']} s",
+                flush=True,
+            )
+    result = table([row for row in rows if key(row) in set(tasks)])
+    (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
+    print(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""One search of a campaign, wherever it runs: begun, gone on with, or found finished."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qas.agents.launch import resume, search
+from qas.campaigns.study import Task
+from qas.errors import QasError
+from qas.files import write_atomic
+from qas.record import Progress
+from qas.runs import load_run, read_summary
+
+RUNS, FAILED = "runs", "failed"
+"""Folders of a campaign."""
+
+
+class Outcome(NamedTuple):
+    """How a search ended."""
+
+    name: str
+    status: str
+    """"finished", "interrupted" or "failed\""""
+    told: str = ""
+    """why it failed, one line"""
+
+
+def status_of(folder: Path, name: str) -> str:
+    """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
+    run = folder / RUNS / name
+    if not (run / "config.json").exists():
+        return "failed" if (folder / FAILED / f"{name}.txt").exists() else "waiting"
+    if read_summary(run).get("status") == "finished":
+        return "finished"
+    return "failed" if (folder / FAILED / f"{name}.txt").exists() else "begun"
+
+
+def perform(
+    task: Task, folder: Path, *, report: bool = False, on_progress: Callable[[Progress], None] | None = None
+) -> Outcome:
+    """Do one search of a campaign, from where it stands.
+
+    A search that fails leaves the reason in the folder ``failed`` and is begun or gone on with by the next call.
+
+    Args:
+        task: which.
+        folder: of the campaign; its run folder is made in ``runs``.
+        report: write the run's own ``report.html``.
+        on_progress: called a few times each second.
+
+    Returns:
+        How it ended; a campaign goes on whatever goes wrong in one of its searches.
+    """
+    run, note = folder / RUNS / task.name, folder / FAILED / f"{task.name}.txt"
+    try:
+        if (run / "config.json").exists():
+            if load_run(run).status == "finished":
+                return Outcome(task.name, "finished")
+            found = resume(run, report=report, on_progress=on_progress)
+        else:
+            settings: dict[str, Any] = dict(task.settings)
+            found = search(settings.pop("problem"), out=run, report=report, on_progress=on_progress, **settings)
+    except QasError as error:
+        return _failed(note, task, str(error), str(error))
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _failed(note, task, told, traceback.format_exc())
+    with suppress(FileNotFoundError):
+        os.unlink(note)
+    return Outcome(task.name, found.status)
+
+
+def _failed(note: Path, task: Task, told: str, text: str) -> Outcome:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(note, text.rstrip() + "\n")
+    return Outcome(task.name, "failed", told)
