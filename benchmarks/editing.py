@@ -57,8 +57,8 @@ from qas.files import sha256
 from qas.problems import Problem
 
 CONTENDERS = (
-    "editor", "editor+nearest", "editor+predicted", "untrained", "untrained+nearest", "untrained+predicted", "twin", "random",
-    "evolution", "evolution+nearest", "adapt", "predicted", "nearest",
+    "editor", "editor+nearest", "editor+predicted", "untrained", "untrained+nearest", "untrained+predicted", "twin",
+    "random", "evolution", "evolution+nearest", "adapt", "predicted", "nearest",
 )  # fmt: skip
 COLUMNS = (
     "family", "instance", "contender", "policy", "seed", "budget", "share", "score", "error", "gap", "evaluations",
@@ -97,9 +97,10 @@ def run_task(task: Task, family: Family, path: str) -> dict[str, Any] | None:
     if options is None or (start and instance.device is not None):  # patches have their pairs elsewhere
         return None
     where = {} if instance.device is None else {"device": instance.device, "objective": instance.objective}
+    agent = "editor" if kind in ("untrained", "twin", "random") else kind
     with tempfile.TemporaryDirectory() as folder:
         run = qas.search(
-            problem, agent="editor" if kind in ("untrained", "twin", "random") else kind, options=options, seed=task.seed,
+            problem, agent=agent, options=options, seed=task.seed,
             evaluations=task.budget, target=task.share * gap if task.share else None, out=Path(folder) / "run",
             report=False, **where,
         )  # fmt: skip
