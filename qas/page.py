@@ -19,6 +19,7 @@ from qas.problems import CHEMICAL_ACCURACY, BaseProblem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 FLOOR = 1e-12
@@ -55,11 +56,19 @@ def floored(values: Iterable[float]) -> list[float]:
     return [max(float(v), FLOOR) for v in values]
 
 
+_WIDTH, _PLOT = 4.8, 3.1
+"""Inches: a width at which text can be read where a telephone shrinks it, and the height of axes."""
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LINE = 0.82, 0.22, 0.34, 0.56, 0.175
+"""Inches around the axes, and of a line of the legend."""
+_LONGEST_LABEL = 58
+"""Characters of a line of the legend."""
+
+
 def new_figure(title: str | None) -> tuple[Figure, Axes]:
+    """A figure with empty axes."""
     from matplotlib.figure import Figure
 
-    # Narrow enough for its text to be read where a telephone shrinks it.
-    figure = Figure(figsize=(4.8, 4.4), facecolor=PAPER, layout="constrained")
+    figure = Figure(figsize=(_WIDTH, _PLOT + _TOP + _BOTTOM), facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -73,9 +82,36 @@ def new_figure(title: str | None) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def logarithmic(axis: Axis, low: float, high: float) -> None:
+    """Make an axis of positive numbers logarithmic, with labels in plain letters.
+
+    Args:
+        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        low, high: its ends.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    set_scale("log")
+    (axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim)(low, high)
+    narrow = high < 60 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: _power(value))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    """A number of a logarithmic axis, such as 0.02 or 5·10⁻⁶."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:g}"
+    digits, _, power = f"{value:.0e}".partition("e")
+    raised = f"10{int(power)}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))[2:]
+    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+
+
 def error_axis(axes: Axes, problem: BaseProblem, drawn: Sequence[float], *, lowest: float | None) -> None:
     """Logarithmic error axis with the threshold and, if it is above the exact value, the best product state."""
-    axes.set_yscale("log")
     axes.set_ylabel(f"error{unit_suffix(problem)}", color=INK)
     assert problem.threshold is not None
     lines = [(problem.threshold, threshold_name(problem), GOOD, (0, (5, 3)))]
@@ -86,7 +122,7 @@ def error_axis(axes: Axes, problem: BaseProblem, drawn: Sequence[float], *, lowe
     for value, label, colour, dashes in lines:
         axes.axhline(value, color=colour, linewidth=1.3, linestyle=dashes, zorder=1.5, label=f"{label} ({value:.2g})")
     values = [*drawn, *(value for value, *_ in lines)]
-    axes.set_ylim(min(values) / 2.5, max(values) * 2.5)
+    logarithmic(axes.yaxis, min(values) / 2.5, max(values) * 2.5)
     if lowest is not None and lowest < FLOOR:
         # Above the axes, where no legend can come to lie on it.
         note = f"errors below {FLOOR:.0e} are drawn there"
@@ -94,8 +130,19 @@ def error_axis(axes: Axes, problem: BaseProblem, drawn: Sequence[float], *, lowe
 
 
 def legend(figure: Figure) -> None:
-    """Below the axes: inside it would cover a point or its label."""
-    figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, labelcolor=INK)
+    """Below the axes: inside it would cover a point or its label. The last thing that is done to a figure."""
+    (axes,) = figure.axes
+    handles, labels = axes.get_legend_handles_labels()
+    below = _BOTTOM + _LINE * len(labels) + 0.08
+    height = _PLOT + _TOP + below
+    figure.set_size_inches(_WIDTH, height)
+    axes.set_position((_LEFT / _WIDTH, below / height, 1 - (_LEFT + _RIGHT) / _WIDTH, _PLOT / height))
+    short = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels]
+    if labels:
+        figure.legend(
+            handles, short, loc="lower left", bbox_to_anchor=(0.0, 0.0), fontsize=8.5, frameon=False, labelcolor=INK,
+            labelspacing=0.3, borderpad=0.3,
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- page

@@ -24,6 +24,7 @@ from qas.page import (
     escape,
     floored,
     legend,
+    logarithmic,
     new_figure,
     page,
     product_state,
@@ -159,7 +160,7 @@ def convergence_figure(run: Run, title: str | None = None) -> Figure:
         axes.plot(counts, errors, color=MAIN, linewidth=2, drawstyle="steps-post", zorder=3, label="best so far")
         drawn = [*errors, *floored(sample["error"])]
         if rows["evaluations"][-1] > 100:
-            axes.set_xscale("log")
+            logarithmic(axes.xaxis, max(1.0, counts[0] / 1.3), 1.3 * counts[-1])
     error_axis(axes, run.problem, drawn, lowest=float(rows["error"].min()) if len(rows) else None)
     axes.set_xlabel("evaluations of the objective", color=INK)
     legend(figure)

@@ -8,7 +8,7 @@ import numpy as np
 
 from qas.comparison.gather import Arm, Group
 from qas.comparison.statistics import Band, band, steps
-from qas.page import COLOURS, FLOOR, INK, error_axis, floored, legend, new_figure
+from qas.page import COLOURS, FLOOR, INK, error_axis, floored, legend, logarithmic, new_figure
 from qas.runs import Result, Run, envelope, rounding
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def course_figure(group: Group, field: str, title: str | None = None) -> Figure:
         drawn += _draw(axes, axis, band(values), arm, number)
     ends = [value for rows in courses for each in rows for value in each[field][[0, -1]]]
     if ends and max(ends) > 30 * max(min(ends), 1e-3):
-        axes.set_xscale("log")
+        logarithmic(axes.xaxis, max(min(ends), 1e-3) / 1.3, 1.3 * max(ends))
     _finish(figure, axes, group, drawn, "evaluations of the objective" if field == "evaluations" else "seconds")
     return figure
 
@@ -128,12 +128,12 @@ def _draw(axes: Axes, axis: np.ndarray, found: Band, arm: Arm, number: int) -> l
     kept = _changes(low, median, high)
     axis, low, median, high = (values[kept] for values in (axis, low, median, high))
     colour, dashes = _colour(number), _DASHES[number // len(COLOURS) % len(_DASHES)]
-    seeds = f"{arm.label}, {len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
+    name = f"{arm.label}, {len(arm.runs)} run{'s' * (len(arm.runs) > 1)}"
     if len(arm.runs) > 1:
         axes.fill_between(axis, low, high, step="post", color=colour, alpha=0.16, linewidth=0, zorder=2)
     axes.plot(
         axis, median, color=colour, linewidth=1.8, linestyle=dashes, drawstyle="steps-post", zorder=3,
-        label=seeds.replace("$", r"\$").lstrip("_"),
+        label=name.replace("$", r"\$").lstrip("_"),
     )  # fmt: skip
     return [*low.tolist(), *high.tolist()]
 

@@ -23,12 +23,13 @@ _MOST_TEXTS = 600_000
 """Characters of all of them; what comes later is told in numbers only."""
 _MOST_DRAWN = 12
 """Groups with a picture of their best circuit; of others it is text."""
-_MOST_FIGURES = 20
+_MOST_FIGURES = 12
 """Groups with figures; of more than that a page would be too large to be sent around."""
 _LONGEST_PICTURE = 120
 """Gates of a circuit that is drawn as a picture."""
 
 _STYLE = """
+main{max-width:1320px}
 td a,a.run{color:inherit;text-decoration:underline;text-decoration-color:var(--c7b8794);text-underline-offset:3px}
 td a:hover,a.run:hover{text-decoration-color:currentColor}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(310px,100%),1fr));gap:12px 18px}

@@ -109,9 +109,9 @@ def summary(group: Group) -> Table:
             row.append(_number(statistics.mean(scores), arm, _spread(statistics.mean(scores), interval(scores), 4)))
         rows.append(row)
     suffix = unit_suffix(group.problem)
-    heads = ["agent", "seeds", f"median error{suffix}", "best", "worst", "gates", "two-qubit gates"]
+    heads = ["agent", "runs", f"median error{suffix}", "best", "worst", "gates", "two-qubit gates"]
     heads += ["evaluations", "seconds", *(["r, mean and 95 % interval"] if shares else [])]
-    note = "Gates, evaluations and seconds are medians over seeds, gates those of each run's best circuit."
+    note = "Gates, evaluations and seconds are medians over runs, gates those of each run's best circuit."
     if shares:
         note += " r is 0 for the best product state and 1 for the exact energy."
     return Table("Agents", heads, rows, note)
@@ -172,13 +172,13 @@ def success(group: Group, criteria: Sequence[Criterion]) -> Table:
     heads = [
         "agent",
         "criterion",
-        "seeds that meet it",
+        "runs that meet it",
         "95 % interval",
         "evaluations until then",
         "seconds until then",
     ]
     note = (
-        "Intervals of shares are Wilson's. Times are medians over all seeds, “−” if half of them never got there; "
+        "Intervals of shares are Wilson's. Times are medians over all runs, “−” if half of them never got there; "
         "they are known where the criterion is one of the error alone."
     )
     return Table("Successes", heads, rows, note)
