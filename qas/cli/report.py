@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _place(folders: list[str]) -> Path:
     """Where the page of these folders is, if nothing else is asked for."""
-    from qas.comparison.gather import CAMPAIGN
+    from qas.comparison.groups import CAMPAIGN
 
     only = Path(folders[0])
     return only / "report.html" if len(folders) == 1 and (only / CAMPAIGN).is_file() else Path("comparison.html")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from qas.comparison.gather import Arm, Group
+from qas.comparison.groups import Arm, Group
 from qas.comparison.statistics import Band, band, steps
 from qas.page import COLOURS, FLOOR, INK, error_axis, floored, legend, logarithmic, new_figure
 from qas.runs import Result, Run, envelope, rounding

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qas.comparison.figures import course_figure, front_figure
-from qas.comparison.gather import Comparison
+from qas.comparison.groups import Comparison
 from qas.comparison.tables import Criterion, Table, criteria_of, differences, records, success, summary, to_markdown
 from qas.drawing import save_figure
 from qas.files import disk_errors, to_json, write_atomic

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qas.comparison.figures import best_front, course_figure, front_figure
-from qas.comparison.gather import Arm, Comparison, Group
+from qas.comparison.groups import Arm, Comparison, Group
 from qas.comparison.tables import Cell, Criterion, Table, criteria_of, differences, overview, runs, success, summary
 from qas.drawing import draw_text
 from qas.errors import RunError

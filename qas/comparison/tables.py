@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qas.comparison.gather import Arm, Comparison, Group
+from qas.comparison.groups import Arm, Comparison, Group
 from qas.comparison.statistics import interval, paired, wilson
 from qas.errors import QasError
 from qas.page import FLOOR, digits, product_state, short_unit, unit_suffix
