@@ -263,6 +263,7 @@ def svg(figure: Figure, name: str, label: str, *, natural_size: bool = False, le
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#|url\(#', lambda m: f"{m[0]}{name}-", text)
     text = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
     for colour in DARK:
         text = re.sub(rf"{colour}\b", f"var({variable(colour)})", text)
     if not natural_size:

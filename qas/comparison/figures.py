@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_SOONEST = 0.01
+"""Seconds, where a logarithmic axis of them begins."""
 _PLACES = 100
 """Places of the axis at which courses are compared."""
 
@@ -91,15 +93,15 @@ def course_figure(group: Group, field: str, title: str | None = None) -> Figure:
         if not rows:
             continue
         # From where all seeds have a circuit to where the last of them ended.
-        first = max(max(each[field][0], 1e-3) for each in rows)
+        first = max(max(each[field][0], _SOONEST) for each in rows)
         last = max(max(each[field][-1] for each in rows), first)
         axis = np.unique(np.geomspace(first, last, _PLACES))
         axis[0], axis[-1] = first, last
-        values = np.array([steps(np.maximum(each[field], 1e-3), each["best_error"], axis) for each in rows])
+        values = np.array([steps(np.maximum(each[field], _SOONEST), each["best_error"], axis) for each in rows])
         drawn += _draw(axes, axis, band(values), arm, number)
     ends = [value for rows in courses for each in rows for value in each[field][[0, -1]]]
-    if ends and max(ends) > 30 * max(min(ends), 1e-3):
-        logarithmic(axes.xaxis, max(min(ends), 1e-3) / 1.3, 1.3 * max(ends))
+    if ends and max(ends) > 30 * max(min(ends), _SOONEST):
+        logarithmic(axes.xaxis, max(min(ends), _SOONEST) / 1.3, 1.3 * max(ends))
     _finish(figure, axes, group, drawn, "evaluations of the objective" if field == "evaluations" else "seconds")
     return figure
 

@@ -21,10 +21,12 @@ _MOST_TEXT = 6_000
 """Characters of a circuit that is shown where the pointer is."""
 _MOST_TEXTS = 600_000
 """Characters of all of them; what comes later is told in numbers only."""
-_MOST_DRAWN = 12
-"""Groups with a picture of their best circuit; of others it is text."""
+_MOST_PICTURES = 1_200_000
+"""Characters of all figures and drawn circuits; what comes later is told in text and numbers only."""
 _MOST_FIGURES = 12
-"""Groups with figures; of more than that a page would be too large to be sent around."""
+"""Groups with figures; more would take too long."""
+_SHORT = str.maketrans("─│●⊕", "~|@&")
+"""Letters of drawn circuits -> ASCII ones that no drawing has; a page would be three times as large without."""
 _LONGEST_PICTURE = 120
 """Gates of a circuit that is drawn as a picture."""
 
@@ -47,6 +49,7 @@ summary{margin-top:16px}ul{margin:.3em 0;padding-left:1.3em}
 """
 
 _SCRIPT = """
+const letters = {'~': '─', '|': '│', '@': '●', '&': '⊕'};
 const circuits = JSON.parse(document.getElementById('circuits').textContent);
 for (const table of document.querySelectorAll('table.sorts')) {
   const body = table.tBodies[0];
@@ -71,7 +74,7 @@ function show(mark) {
   shown = mark;
   const [about, text] = circuits[mark.dataset.c];
   const line = document.createElement('p'), pre = document.createElement('pre');
-  line.textContent = about; pre.textContent = text;
+  line.textContent = about; pre.textContent = text.replace(/[~|@&]/g, letter => letters[letter]);
   tip.replaceChildren(line, pre);
   tip.hidden = false;
   const at = mark.getBoundingClientRect(), size = tip.getBoundingClientRect();
@@ -128,7 +131,7 @@ class _Page:
         self._folder = os.path.abspath(path.parent)
         self._circuits: list[tuple[str, str]] = []
         self._numbers: dict[int, int] = {}
-        self._texts = 0
+        self._texts = self._pictures = 0
         self._anchors = {
             id(arm): f"runs-{k}" for k, arm in enumerate(arm for group in comparison.groups for arm in group.arms)
         }
@@ -161,10 +164,10 @@ class _Page:
         parts = []
         if group.problem.description:
             parts.append(f"<p class='soft'>{escape(group.problem.description)}</p>")
-        if number < _MOST_FIGURES:
-            parts.append(f"<div class='figures'>{''.join(self._figures(group, number))}</div>")
+        if number < _MOST_FIGURES and self._pictures < _MOST_PICTURES:
+            parts.append(self._counted(f"<div class='figures'>{''.join(self._figures(group, number))}</div>"))
         else:
-            parts.append(f"<p class='soft'>Figures are drawn of the first {_MOST_FIGURES} groups.</p>")
+            parts.append("<p class='soft'>Figures are drawn of the first groups only.</p>")
         tables = [summary(group), success(group, criteria), differences(group)]
         parts += [f"<h3>{escape(table.title)}</h3>{self._table(table)}" for table in tables if table.rows]
         parts.append(self._best(group, number))
@@ -187,11 +190,15 @@ class _Page:
         best = lowest_error(run.best for run in group.runs)
         arm, run = next((arm, run) for arm in group.arms for run in arm.runs if run.best == best)
         told = f"<a class='run' href='{escape(self._link(run))}'>{escape(arm.label)}, seed {run.seed}</a>"
-        if number < _MOST_DRAWN and len(best.circuit) <= _LONGEST_PICTURE:
-            body = drawn_circuit(best.circuit, f"circuit{number}", f"Best circuit of {group.title}")
+        if self._pictures < _MOST_PICTURES and len(best.circuit) <= _LONGEST_PICTURE:
+            body = self._counted(drawn_circuit(best.circuit, f"circuit{number}", f"Best circuit of {group.title}"))
         else:
             body = f"<pre>{escape(draw_text(best.circuit)[:_MOST_TEXT])}</pre>"
         return f"<h3>Best circuit</h3>{body}<p class='soft'>error {digits(best.error)}, by {told}</p>"
+
+    def _counted(self, picture: str) -> str:
+        self._pictures += len(picture)
+        return picture
 
     # ------------------------------------------------------------------ tables
     def _table(self, table: Table) -> str:
@@ -234,7 +241,7 @@ class _Page:
     def _circuit(self, result: Result, run: Run) -> int:
         """Number of a circuit among those that the page holds."""
         if id(result) not in self._numbers:
-            text = draw_text(result.circuit, 90)
+            text = draw_text(result.circuit, 90).translate(_SHORT)
             if len(text) > _MOST_TEXT or self._texts + len(text) > _MOST_TEXTS:
                 text = "too large to be drawn here" if len(text) > _MOST_TEXT else "drawn on the page of its run"
             self._texts += len(text)

@@ -215,10 +215,10 @@ def differences(group: Group) -> Table:
             [
                 Cell(first.label, None, first),
                 Cell(second.label, None, second),
-                Cell(str(plain.pairs), plain.pairs),
-                Cell(_with_half(plain.mean, plain.half), plain.mean),
-                Cell(_spread(ratio.mean, ratio.half, 2), ratio.mean),
-                Cell(f"{plain.better} / {plain.worse}", plain.better - plain.worse),
+                _number(plain.pairs, first, str(plain.pairs)),
+                _number(plain.mean, first, _with_half(plain.mean, plain.half)),
+                _number(ratio.mean, first, _spread(ratio.mean, ratio.half, 2)),
+                _number(plain.better - plain.worse, first, f"{plain.better} / {plain.worse}"),
             ]
         )
     suffix = unit_suffix(group.problem)
