@@ -137,6 +137,7 @@ class Bench:
         """What energies are divided by; see `scale_of`."""
         self.strings = list(problem.hamiltonian.strings)
         self._state = make_simulator()
+        self._turning: dict[str | Hamiltonian, np.ndarray] = {}
         self._on_all: dict[tuple[int, ...], tuple[np.ndarray, float]] = {}
         self._measured = Hamiltonian(dict.fromkeys([*self.strings, *pauli_generators(self.n_qubits)], 1.0))
         self._places = {string: k for k, string in enumerate(self._measured.strings)}
@@ -204,12 +205,17 @@ class Bench:
     @cached_property
     def turning(self) -> np.ndarray:
         """Matrix that makes curvatures of appended rotations about the guide's generators of energies of terms."""
-        rows = np.zeros((len(self.guide.generators), len(self.strings)))
-        for row, generator in zip(rows, self.guide.generators, strict=True):
+        return np.array([self.turning_about(generator) for generator in self.guide.generators])
+
+    def turning_about(self, generator: str | Hamiltonian) -> np.ndarray:
+        """A row of `turning`: a rotation by a half turn about a string flips the sign of terms that anticommute."""
+        if generator not in self._turning:
             terms = {generator: 1.0} if isinstance(generator, str) else generator.terms
+            row = np.zeros(len(self.strings))
             for string, weight in terms.items():
                 row -= weight**2 * np.array([_anticommute(string, other) for other in self.strings])
-        return rows
+            self._turning[generator] = row
+        return self._turning[generator]
 
     @cached_property
     def errors(self) -> np.ndarray:
@@ -370,12 +376,12 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
             if len(taken) == count:
                 break
             place = places[k]
-            way = place.block.ways[0]
-            size = len(way) + len(way[0].before) + len(way[0].after)
-            if place.block.two_qubit_gates > free_two or size > free:
+            block = place.block
+            way = block.ways[0]
+            if block.two_qubit_gates > free_two or len(way) + 2 * len(way[0].before) > free:
                 continue
-            times[id(place.block)] = times.get(id(place.block), 0) + 1
-            (taken if times[id(place.block)] <= _ALIKE else left).append(place)
+            times[id(block)] = times.get(id(block), 0) + 1
+            (taken if times[id(block)] <= _ALIKE else left).append(place)
         return taken + left[: count - len(taken)]
 
     local = chosen(study.local.found, room // 3)
@@ -417,7 +423,7 @@ def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = N
         **view.around(qubits),
         "level": view.level(place.position, qubits),
     }
-    key = f"{kind} {place.position} {','.join(map(str, place.block.columns))} {','.join(map(str, sorted(qubits)))}"
+    key = f"{kind} {place.position} {way[0].rotation.name} {','.join(map(str, place.block.columns))} {sorted(qubits)}"
     return Edit(kind, key, place=place, angles=angles, numbers=numbers)
 
 
@@ -472,7 +478,8 @@ def _deletions(view: _View, room: int, probes: int) -> tuple[list[Edit], int]:
         found += [(view.joint_cost(inside), inside) for inside in view.sandwiched if len(inside) > 1]
     found.sort(key=lambda each: each[0])
     edits = [_deletion(view, gone, cost, exact=bool(gone & probed)) for cost, gone in found[:room]]
-    edits += [_deletion(view, frozenset([k]), None) for k in oldest if k not in probed][: room - len(edits)]
+    unknown = [k for k in oldest if k not in probed][: room - len(edits)]
+    edits += [_deletion(view, frozenset([k]), None) for k in unknown]
     return edits, spent
 
 
@@ -549,7 +556,15 @@ class _View:
 
     def guessed(self, place: Place) -> list[float]:
         """Curvatures of a block: those it would have at the end."""
-        return [float(self.curvatures[column]) for column in place.block.columns]
+        firsts = [way[0] for way in place.block.ways]
+        if len(firsts[0].before) < 2:
+            return [float(self.curvatures[column]) for column in place.block.columns]
+        # A fan: its strings are none of the guide's generators, and there is one for each head.
+        found = []
+        for fan in firsts:
+            letters = {gate.qubits[1]: "X" for gate in fan.before} | {fan.rotation.qubits[0]: "Y"}
+            found.append(self.bench.turning_about(_string(self.bench.n_qubits, letters)) @ self.energies)
+        return [float(np.mean(found))]
 
     def joint_cost(self, deleted: Iterable[int]) -> float:
         """Estimated rise of the energy when several angles go to 0 together and the others follow."""
@@ -658,7 +673,7 @@ def _ranked(edits: Sequence[Edit], by: str, sign: int) -> list[Edit]:
     for edit in edits:
         others = [e.numbers[by] for e in edits if e.kind == edit.kind and by in e.numbers]
         own = edit.numbers.get(by)
-        better = 0 if own is None else sum(sign * (own - other) > 1e-9 * abs(own) for other in others)
+        better = 0 if own is None else sum(sign * (own - other) > 1e-6 * abs(own) for other in others)
         found.append(replace(edit, numbers={**edit.numbers, "rank": 0.0 if own is None else 1 / (1 + better)}))
     return found
 

@@ -187,7 +187,13 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         return concatenate(self.single_observation_space, observations, empty)  # type: ignore[return-value]
 
     def _infos(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Infos by name, an entry for each builder; ``_name`` says that all have it, as in other vectors."""
         found: dict[str, Any] = {}
-        for k, info in enumerate(infos):
-            found = self._add_info(found, info, k)
+        for name, first in infos[0].items():
+            column: np.ndarray = np.empty(self.num_envs, dtype=object)
+            for k, info in enumerate(infos):
+                column[k] = info[name]
+            plain = isinstance(first, (bool, int, float, np.ndarray))
+            found[name] = np.array(column.tolist()) if plain else column
+            found[f"_{name}"] = np.ones(self.num_envs, dtype=bool)
         return found

@@ -44,6 +44,8 @@ _GATES_EACH = 25
 """Gates for each qubit that circuits may have, where the caller does not say."""
 _LAYERS = 4
 """Layers that a search begins with, at most, where the caller does not say."""
+_LAYERED = 0.75
+"""Share of the budget after which no further circuit of layers is begun."""
 _TURNS = ("ry", "rz")
 """Rotations of the layers that a search begins with."""
 _PRUNED = 4
@@ -192,7 +194,8 @@ class EvolutionAgent(Agent):
             return None
         agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
-        inner = Meter(quiet, self._share(meter.budget), _Unrecorded(search.problem), spent=meter.spent)
+        unrecorded: Any = _Unrecorded(search.problem)
+        inner = Meter(quiet, self._share(meter.budget), unrecorded, spent=meter.spent)
         own = search.alphabet
         # In a device's own gates two pulses and three angles are one rotation, and searches go half as fast.
         ideal = own if own.native is None else Alphabet(own.n_qubits, SEARCH_GATES, own.coupling, connected=False)
@@ -280,7 +283,7 @@ class EvolutionAgent(Agent):
             most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
         for layers in range(1, most + 1 if pairs and turns else 0):
             circuit = Circuit(problem.n_qubits, [*turns, *pairs.values()] * layers + turns)
-            if len(circuit) <= self.search.max_gates:
+            if len(circuit) <= self.search.max_gates and self.meter.fraction < _LAYERED:
                 self._offer(circuit.with_angles(self.rng.uniform(-math.pi, math.pi, circuit.n_angles)))
 
     def _breed(self) -> None:

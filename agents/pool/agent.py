@@ -112,7 +112,7 @@ class PoolAgent(Agent):
 
     def circuit_space(self) -> CircuitSpace:
         """The space of the circuits: the labelled pool's, or the encoder's."""
-        known = self.table or self.trained
+        known = self.trained if self.table is None else self.table
         assert known is not None
         return known.space
 

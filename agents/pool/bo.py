@@ -120,7 +120,6 @@ class BoAgent(PoolAgent):
             raise QasError(f"{search.problem.name} knows the circuits of its pool only: leave out mode=open")
         self.leaves = self._leaves(search.problem)
         """Whether it leaves the pool."""
-        self.search = search
         super().prepare(search)
         self.changes = Changes(search.alphabet)
         assert isinstance(self.searcher, BayesianSearcher)

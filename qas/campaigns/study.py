@@ -123,7 +123,7 @@ def _check_keys(table: Mapping[str, Any]) -> None:
 
 def _tasks(table: Mapping[str, Any]) -> Iterator[Task]:
     problems, agents = (_names(table, key, least=1) for key in ("problems", "agents"))
-    objectives = _names(table, "objectives") or [None]
+    objectives: list[str | None] = [*_names(table, "objectives")] or [None]
     conditions = _conditions(table)
     seeds, common = _seeds(table.get("seeds", 1)), _common(table)
     options = _options(table, agents)

@@ -411,7 +411,7 @@ def test_what_is_scored_is_what_runs_gate_for_gate(name: str, rng: np.random.Gen
     cases = [(device.patch(4, shape), None) for shape in ("line", "best")]
     if name == "fake_sherbrooke":  # ecr, which runs in one direction only
         run = qas.search(
-            "h2-2", device=device, patch="line", agent="evolution", evaluations=150, seed=0, out=tmp_path / "run",
+            "h2-2", device=device, patch="line", agent="evolution", evaluations=300, seed=0, out=tmp_path / "run",
             report=False,
         )  # fmt: skip
         assert run.device is not None and any(result.two_qubit_gates for result in run.front)

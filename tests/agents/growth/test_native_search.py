@@ -44,7 +44,7 @@ def test_found_circuits_are_native_and_worth_what_is_said(agent: str, options: d
     for entangler in ("cz", "ecr"):
         noise = noise_of(entangler, 2)
         run = qas.search(
-            "h2-2", agent=agent, options=options, noise=noise, gates=("rz", "sx", "x", entangler), evaluations=300,
+            "h2-2", agent=agent, options=options, noise=noise, gates=("rz", "sx", "x", entangler), evaluations=500,
             seed=1, report=False, out=tmp_path / entangler,
         )  # fmt: skip
         gates = Alphabet(2, ("rz", "sx", "x", entangler)).native
@@ -101,7 +101,7 @@ def test_layers_lead_on_where_slopes_along_a_line_do_not(tmp_path: Path) -> None
     line = [(q, q + 1) for q in range(5)]
     best = [
         qas.search(
-            "lih-6", agent="evolution", coupling=line, evaluations=2000, seed=2, options={"layers": layers},
+            "lih-6", agent="evolution", coupling=line, evaluations=3000, seed=2, options={"layers": layers},
             report=False, out=tmp_path / str(layers),
         ).best.error
         for layers in (0, 4)
