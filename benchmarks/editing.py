@@ -46,12 +46,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search_quality import interval
-
 import qas
 from qas.agents.rl.policy import load_policy
 from qas.agents.rl.starts import Starts
 from qas.agents.rl.training import leave_out
+from qas.comparison import interval
 from qas.envs.families import Family, load_family
 from qas.files import sha256
 from qas.problems import Problem

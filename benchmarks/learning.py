@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from search_quality import interval
 
 import qas
+from qas.comparison import interval
 
 FIFTHS = 5
 
