@@ -78,9 +78,16 @@ class Task(NamedTuple):
     share: float
 
 
-def run_task(task: Task, family: Family, path: str) -> dict[str, Any] | None:
+def asked_family(name: str, left_out: str | None) -> Family:
+    """The family, what is left out in the place of its test instances."""
+    family = load_family(name)
+    return family if left_out is None else leave_out(family, left_out)
+
+
+def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | None:
     """One search in a folder that is thrown away; None where the contender has nothing to begin with."""
-    instance = next(each for each in family.test if each.name == task.instance)
+    tested = asked_family(task.family, left_out).test
+    instance = next(each for each in tested if each.name == task.instance)
     problem = instance.load()
     assert isinstance(problem, Problem)
     gap = problem.error(problem.product_state)
@@ -213,8 +220,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and table.md")
     args = parser.parse_args()
-    family = load_family(args.family)
-    family = family if args.leave_out is None else leave_out(family, args.leave_out)
+    family = asked_family(args.family, args.leave_out)
     names = [each.name for each in family.test]
     asked = [name for name in names if not args.instances or any(part in name for part in args.instances)]
     policy = load_policy(args.policy)
@@ -231,7 +237,7 @@ def main() -> int:
     todo = [task for task in tasks if tuple(map(str, task)) not in done]
     print(f"{policy!r}; {len(todo)} runs to make, {len(tasks) - len(todo)} are there", flush=True)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_task, task, family, args.policy) for task in todo]):
+        for future in as_completed([pool.submit(run_task, task, args.leave_out, args.policy) for task in todo]):
             row = future.result()
             if row is not None:
                 rows.append({name: str(value) for name, value in row.items()})
