@@ -20,9 +20,9 @@ from qas.runs import Result, Run, lowest_error
 
 _MOST_TEXT = 6_000
 """Characters of a circuit that is shown where the pointer is."""
-_MOST_TEXTS = 600_000
+_MOST_TEXTS = 500_000
 """Characters of all of them; what comes later is told in numbers only."""
-_MOST_PICTURES = 1_200_000
+_MOST_PICTURES = 900_000
 """Characters of all figures and drawn circuits; what comes later is told in text and numbers only."""
 _MOST_FIGURES = 12
 """Groups with figures; more would take too long."""
@@ -237,9 +237,11 @@ class _Page:
         """Number of a circuit among those that the page holds."""
         if id(result) not in self._numbers:
             text = draw_text(result.circuit, 90).translate(_SHORT)
-            if len(text) > _MOST_TEXT or self._texts + len(text) > _MOST_TEXTS:
-                text = "too large to be drawn here" if len(text) > _MOST_TEXT else "drawn on the page of its run"
-            self._texts += len(text)
+            size = len(to_json(text))
+            if size > _MOST_TEXT or self._texts + size > _MOST_TEXTS:
+                text = "too large to be drawn here" if size > _MOST_TEXT else "there are too many to draw them all here"
+            else:
+                self._texts += size
             sizes = f"{result.two_qubit_gates} two-qubit gates, {result.gates} gates, depth {result.circuit.depth}"
             about = f"{run.agent}, seed {run.seed}: error {digits(result.error)}, {sizes}"
             self._numbers[id(result)] = len(self._circuits)
