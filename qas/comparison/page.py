@@ -236,8 +236,10 @@ class _Page:
     def _circuit(self, result: Result, run: Run) -> int:
         """Number of a circuit among those that the page holds."""
         if id(result) not in self._numbers:
-            text = draw_text(result.circuit, 90).translate(_SHORT)
-            size = len(to_json(text))
+            # A gate takes ten letters and more.
+            drawn = len(result.circuit) <= _MOST_TEXT / 10
+            text = draw_text(result.circuit, 90).translate(_SHORT) if drawn else ""
+            size = len(to_json(text)) if drawn else _MOST_TEXT + 1
             if size > _MOST_TEXT or self._texts + size > _MOST_TEXTS:
                 text = "too large to be drawn here" if size > _MOST_TEXT else "there are too many to draw them all here"
             else:
