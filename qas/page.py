@@ -121,7 +121,7 @@ def error_axis(axes: Axes, problem: BaseProblem, drawn: Sequence[float], *, lowe
     lines = [line for line in lines if line[0] > FLOOR]
     for value, label, colour, dashes in lines:
         axes.axhline(value, color=colour, linewidth=1.3, linestyle=dashes, zorder=1.5, label=f"{label} ({value:.2g})")
-    values = [*drawn, *(value for value, *_ in lines)]
+    values = [*drawn, *(value for value, *_ in lines)] or [FLOOR]
     logarithmic(axes.yaxis, min(values) / 2.5, max(values) * 2.5)
     if lowest is not None and lowest < FLOOR:
         # Above the axes, where no legend can come to lie on it.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from qas.comparison.figures import best_front, course_figure, front_figure
-from qas.comparison.groups import Arm, Comparison, Group
+from qas.comparison.groups import Comparison, Group
 from qas.comparison.tables import Cell, Criterion, Table, criteria_of, differences, overview, runs, success, summary
 from qas.drawing import draw_text
 from qas.errors import RunError
@@ -19,9 +20,9 @@ from qas.runs import Result, Run, lowest_error
 
 _MOST_TEXT = 6_000
 """Characters of a circuit that is shown where the pointer is."""
-_MOST_TEXTS = 600_000
+_MOST_TEXTS = 500_000
 """Characters of all of them; what comes later is told in numbers only."""
-_MOST_PICTURES = 1_200_000
+_MOST_PICTURES = 900_000
 """Characters of all figures and drawn circuits; what comes later is told in text and numbers only."""
 _MOST_FIGURES = 12
 """Groups with figures; more would take too long."""
@@ -132,8 +133,10 @@ class _Page:
         self._circuits: list[tuple[str, str]] = []
         self._numbers: dict[int, int] = {}
         self._texts = self._pictures = 0
-        self._anchors = {
-            id(arm): f"runs-{k}" for k, arm in enumerate(arm for group in comparison.groups for arm in group.arms)
+        groups = comparison.groups
+        self._anchors = {id(group): f"group-{k}" for k, group in enumerate(groups)}
+        self._anchors |= {
+            id(arm): f"runs-{k}-{n}" for k, group in enumerate(groups) for n, arm in enumerate(group.arms)
         }
 
     def html(self, title: str, error: float | None, criteria: Sequence[Criterion]) -> str:
@@ -171,9 +174,10 @@ class _Page:
         tables = [summary(group), success(group, criteria), differences(group)]
         parts += [f"<h3>{escape(table.title)}</h3>{self._table(table)}" for table in tables if table.rows]
         parts.append(self._best(group, number))
-        rows = self._table(runs(group))
+        starts = itertools.accumulate((len(arm.runs) for arm in group.arms), initial=0)
+        rows = self._table(runs(group), dict(zip(starts, (self._anchors[id(arm)] for arm in group.arms), strict=False)))
         parts.append(f"<details><summary>All {len(group.runs)} runs</summary>{rows}</details>")
-        return f"<section id='group-{number}'><h2>{escape(group.title)}</h2>{''.join(parts)}</section>"
+        return f"<section id='{self._anchors[id(group)]}'><h2>{escape(group.title)}</h2>{''.join(parts)}</section>"
 
     def _figures(self, group: Group, number: int) -> Iterator[str]:
         links = {}
@@ -201,35 +205,26 @@ class _Page:
         return picture
 
     # ------------------------------------------------------------------ tables
-    def _table(self, table: Table) -> str:
+    def _table(self, table: Table, names: Mapping[int, str] | None = None) -> str:
+        """A table as HTML; `names` are the ids of its rows by their numbers."""
         head = "".join(f"<th><button>{escape(name)}</button></th>" for name in table.heads)
-        named: set[str] = set()
-        rows = []
-        for row in table.rows:
-            name = ""
-            if table.title == "Runs" and isinstance(row[0].source, Arm):
-                anchor = self._anchors[id(row[0].source)]
-                name = "" if anchor in named else f" id='{anchor}'"
-                named.add(anchor)
-            rows.append(f"<tr{name}>{''.join(self._cell(cell, table) for cell in row)}</tr>")
+        named = {number: f" id='{name}'" for number, name in (names or {}).items()}
+        rows = [
+            f"<tr{named.get(number, '')}>{''.join(map(self._cell, row))}</tr>" for number, row in enumerate(table.rows)
+        ]
         note = f"<p class='soft'>{escape(table.note)}</p>" if table.note else ""
         body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
         return f"<div class='wide'><table class='sorts'>{body}</table></div>{note}"
 
-    def _cell(self, cell: Cell, table: Table) -> str:
-        text = escape(cell.text)
+    def _cell(self, cell: Cell) -> str:
+        text, source = escape(cell.text), cell.source
         value = "" if cell.value is None else f" data-v='{cell.value:.9g}'"
-        if isinstance(cell.source, Run):
-            number = self._circuit(cell.source.best, cell.source)
-            text = f"<a href='{escape(self._link(cell.source))}' data-c='{number}'>{text}</a>"
-        elif isinstance(cell.source, Arm) and table.title == "Median errors" and cell.value is None:
-            text = f"<a href='#group-{self._number_of(cell.source)}'>{text}</a>"
-        elif isinstance(cell.source, Arm) and table.title != "Runs":
-            text = f"<a href='#{self._anchors[id(cell.source)]}'>{text}</a>"
+        if isinstance(source, Run):
+            number = self._circuit(source.best, source)
+            text = f"<a href='{escape(self._link(source))}' data-c='{number}'>{text}</a>"
+        elif source is not None:
+            text = f"<a href='#{self._anchors[id(source)]}'>{text}</a>"
         return f"<td{value}>{text}</td>"
-
-    def _number_of(self, arm: Arm) -> int:
-        return next(k for k, group in enumerate(self.comparison.groups) if any(arm is each for each in group.arms))
 
     # ------------------------------------------------------------------ runs and circuits
     def _link(self, run: Run) -> str:
@@ -241,10 +236,14 @@ class _Page:
     def _circuit(self, result: Result, run: Run) -> int:
         """Number of a circuit among those that the page holds."""
         if id(result) not in self._numbers:
-            text = draw_text(result.circuit, 90).translate(_SHORT)
-            if len(text) > _MOST_TEXT or self._texts + len(text) > _MOST_TEXTS:
-                text = "too large to be drawn here" if len(text) > _MOST_TEXT else "drawn on the page of its run"
-            self._texts += len(text)
+            # A gate takes ten letters and more.
+            drawn = len(result.circuit) <= _MOST_TEXT / 10
+            text = draw_text(result.circuit, 90).translate(_SHORT) if drawn else ""
+            size = len(to_json(text)) if drawn else _MOST_TEXT + 1
+            if size > _MOST_TEXT or self._texts + size > _MOST_TEXTS:
+                text = "too large to be drawn here" if size > _MOST_TEXT else "there are too many to draw them all here"
+            else:
+                self._texts += size
             sizes = f"{result.two_qubit_gates} two-qubit gates, {result.gates} gates, depth {result.circuit.depth}"
             about = f"{run.agent}, seed {run.seed}: error {digits(result.error)}, {sizes}"
             self._numbers[id(result)] = len(self._circuits)

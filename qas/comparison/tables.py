@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ from qas.runs import Run, envelope
 from qas.scores import entanglement_score
 
 _LIMIT = re.compile(r"\s*(error|cx|gates)\s*(<=|<)\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*")
+
+_MOST_PAIRED = 8
+"""Arms of which any two are compared."""
 
 
 # ---------------------------------------------------------------------- criteria
@@ -73,8 +76,8 @@ class Cell(NamedTuple):
     text: str
     value: float | None = None
     """what it sorts by, if not by its text"""
-    source: Run | Arm | None = None
-    """the run that the number is of, or the arm"""
+    source: Run | Arm | Group | None = None
+    """what it tells of"""
 
 
 class Table(NamedTuple):
@@ -204,9 +207,9 @@ def _first(course: np.ndarray, field: str, sign: str, bound: float) -> float:
 
 
 def differences(group: Group) -> Table:
-    """Paired differences of the best errors of any two arms over the seeds that both have."""
+    """Paired differences of best errors over the seeds that two arms have; see `_pairs`."""
     rows = []
-    for first, second in itertools.combinations(group.arms, 2):
+    for first, second in _pairs(group.arms):
         plain = paired(_errors(first), _errors(second))
         ratio = paired(_logarithms(first), _logarithms(second))
         if plain is None or ratio is None:
@@ -230,6 +233,14 @@ def differences(group: Group) -> Table:
     return Table("Paired differences", heads, rows, note)
 
 
+def _pairs(arms: Sequence[Arm]) -> Iterable[tuple[Arm, Arm]]:
+    """Any two arms; of many the one of lowest median error with each other one."""
+    if len(arms) <= _MOST_PAIRED:
+        return itertools.combinations(arms, 2)
+    best = min(arms, key=lambda arm: statistics.median(run.best.error for run in arm.runs))
+    return ((best, arm) for arm in arms if arm is not best)
+
+
 def _errors(arm: Arm) -> dict[int, float]:
     return {run.seed: run.best.error for run in arm.runs}
 
@@ -251,7 +262,7 @@ def runs(group: Group) -> Table:
             whole = [best.two_qubit_gates, best.gates, best.circuit.depth, run.evaluations, run.architectures]
             rows.append(
                 [
-                    Cell(arm.label, None, arm),
+                    Cell(arm.label),
                     _number(run.seed, run, str(run.seed)),
                     _number(best.error, run),
                     *(_number(value, run, f"{value:,}") for value in whole),
@@ -268,7 +279,7 @@ def overview(comparison: Comparison) -> Table:
     rows = []
     for group in comparison.groups:
         arms = {arm.label: arm for arm in group.arms}
-        row = [Cell(group.title, None, group.arms[0])]
+        row = [Cell(group.title, None, group)]
         for label in labels:
             arm = arms.get(label)
             if arm is None:

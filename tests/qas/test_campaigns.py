@@ -100,6 +100,12 @@ def test_what_is_no_study_is_refused_in_one_line(change: dict[str, Any], told: s
     assert "\n" not in str(raised.value)
 
 
+def test_the_studies_of_published_tables_can_be_read() -> None:
+    files = sorted((Path(__file__).parents[2] / "benchmarks" / "campaigns").glob("*.toml"))
+    tasks = {file.stem: load_study(file).tasks for file in files}
+    assert len(tasks["lih-4-agents"]) == 50 and len(tasks["heisenberg"]) == 240
+
+
 # ---------------------------------------------------------------------- running
 def test_workers_find_what_one_search_after_the_other_finds(whole: Campaign, tmp_path: Path) -> None:
     done = qas.campaign(SMALL, out=tmp_path / "out", workers=2)

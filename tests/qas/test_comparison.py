@@ -212,6 +212,13 @@ def test_tables_say_what_the_runs_say(comparison: Comparison) -> None:
     assert len(runs(group).rows) == 8
 
 
+def test_of_many_arms_each_is_compared_with_the_best(comparison: Comparison) -> None:
+    group = comparison.groups[0]
+    many = replace(group, arms=(group.arms[1],) * 8 + (group.arms[0],))
+    assert [row[0].text for row in differences(many).rows] == ["evolution"] * 8
+    assert len(differences(replace(group, arms=group.arms * 4)).rows) == 28
+
+
 def test_bands_of_figures_are_those_of_the_fronts(comparison: Comparison) -> None:
     group = comparison.groups[0]
     figure = front_figure(group)
