@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qas.circuits import Circuit
+from qas.episodes import Fifth, by_fifths, told
 from qas.errors import CircuitError, QasError
 from qas.files import write_atomic
 from qas.noise import list_noise, load_noise
@@ -289,6 +290,9 @@ def _page(run: Run) -> str:
     parts.append(f"<div class='pair'>{_section('Pareto front', front)}{_section('Convergence', convergence)}</div>")
     if run.front:
         parts.append(_section("Error against two-qubit gates", _table(run)))
+    fifths = by_fifths(run)
+    if fifths:
+        parts.append(_section("Episodes, by fifths of the evaluations", _episodes(fifths)))
     parts.append(_section("This run", _settings(run)))
     if run.front:
         qasm = _text(run.best.circuit.to_qasm())
@@ -400,6 +404,14 @@ def _table(run: Run) -> str:
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
 
 
+def _episodes(fifths: list[Fifth]) -> str:
+    """Success by fifths, greedy tests apart."""
+    head, *rows = told(fifths)
+    cells = "".join("<tr>" + "".join(f"<td>{_text(c)}</td>" for c in row) + "</tr>" for row in rows)
+    heads = "".join(f"<th>{_text(name)}</th>" for name in head)
+    return f"<div class='wide'><table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div>"
+
+
 def _outcomes(result: Result, problem: BaseProblem) -> list[str]:
     """Errors of a circuit in all the ways that it is judged."""
     known = result.outcomes
@@ -486,4 +498,5 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "threshold": p.threshold,
         "best": run.best.to_json() if run.front else None,
         "front": [r.to_json() for r in run.front],
+        "episodes_by_fifths": [fifth.to_json() for fifth in by_fifths(run)],
     }
