@@ -10,8 +10,14 @@ Two comparisons: equal angle bits (the description of the circuit counts nothing
 where it is drawn from a seed), and equal total bits, where each string of the found circuit costs its log2 N(N-1)/2
 bits too and Quantum-PEFT gets more layers until it has as many bits.
 """
+# ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
 from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
 
 import argparse
 import csv
@@ -23,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_quality import interval
+
+from qas.comparison import interval
 
 SIZE = 64
 BITS = 8

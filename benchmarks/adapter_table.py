@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_quality import interval
+
+from qas.comparison import interval
 
 TASKS = ("digits-rotated", "digits-clutter", "digits-inverted")
 EPOCHS = 10

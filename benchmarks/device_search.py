@@ -40,10 +40,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from search_quality import interval
 
 import qas
 from qas.circuits import Circuit, Gate
+from qas.comparison import interval
 from qas.devices import Device, load_device
 from qas.mitigation.outcomes import Judge, Outcomes
 from qas.problems import Problem

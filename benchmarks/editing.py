@@ -9,7 +9,7 @@ Contenders, each with the same number of energy evaluations (a sweep of gradient
 - ``editor``: the policy, from the reference determinant; ``editor+nearest`` and ``editor+predicted``: the policy from
   the circuit of the nearest training problem, or from the common circuit at interpolated angles;
 - ``untrained``, ``untrained+nearest``, ``untrained+predicted``: the same without a policy: greedy by closed-form gain
-  for each two-qubit gate; what it costs the policy's controls to know only the circuits;
+  for each two-qubit gate, with its own defaults; ``twin``: with the policy's settings (rows, evaluations of an edit);
 - ``random``: a network of random weights in the policy's place;
 - ``evolution``: guided evolution from scratch; ``evolution+nearest``: from the circuit of the nearest training problem;
 - ``adapt``: ADAPT-VQE;
@@ -46,19 +46,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search_quality import interval
-
 import qas
 from qas.agents.rl.policy import load_policy
 from qas.agents.rl.starts import Starts
 from qas.agents.rl.training import leave_out
+from qas.comparison import interval
 from qas.envs.families import Family, load_family
 from qas.files import sha256
 from qas.problems import Problem
 
 CONTENDERS = (
-    "editor", "editor+nearest", "editor+predicted", "untrained", "untrained+nearest", "untrained+predicted", "random",
-    "evolution", "evolution+nearest", "adapt", "predicted", "nearest",
+    "editor", "editor+nearest", "editor+predicted", "untrained", "untrained+nearest", "untrained+predicted", "twin",
+    "random", "evolution", "evolution+nearest", "adapt", "predicted", "nearest",
 )  # fmt: skip
 COLUMNS = (
     "family", "instance", "contender", "policy", "seed", "budget", "share", "score", "error", "gap", "evaluations",
@@ -97,15 +96,16 @@ def run_task(task: Task, family: Family, path: str) -> dict[str, Any] | None:
     if options is None or (start and instance.device is not None):  # patches have their pairs elsewhere
         return None
     where = {} if instance.device is None else {"device": instance.device, "objective": instance.objective}
+    agent = "editor" if kind in ("untrained", "twin", "random") else kind
     with tempfile.TemporaryDirectory() as folder:
         run = qas.search(
-            problem, agent="editor" if kind in ("untrained", "random") else kind, options=options, seed=task.seed,
+            problem, agent=agent, options=options, seed=task.seed,
             evaluations=task.budget, target=task.share * gap if task.share else None, out=Path(folder) / "run",
             report=False, **where,
         )  # fmt: skip
         history = run.history()
     error, reached = float(history["best_error"].min()), int(history["evaluations"][-1])
-    done = task.share and error <= task.share * gap
+    done = bool(task.share) and error <= task.share * gap
     best = run.best
     return {
         **task._asdict(),
@@ -132,9 +132,9 @@ def options_of(kind: str, start: str, path: str, problem: Problem) -> dict[str, 
     options: dict[str, Any] = {}
     if kind == "editor":
         options = {"policy": path} | ({"start": start} if start else {})
-    elif kind in ("untrained", "random"):
-        options = {"policy": "none" if kind == "untrained" else "random"}
-        options |= {name: held.settings[name] for name in ("candidates", "evaluations_each") if kind == "random"}
+    elif kind in ("untrained", "twin", "random"):
+        options = {"policy": "random" if kind == "random" else "none"}
+        options |= {name: held.settings[name] for name in ("candidates", "evaluations_each") if kind != "untrained"}
     if start and (kind != "editor" or start == "predicted"):
         circuit = getattr(Starts.from_json(held.starts), start)(problem)
         if circuit is None:

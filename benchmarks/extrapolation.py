@@ -42,10 +42,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from search_quality import interval
 
 import qas
 from qas.circuits import Circuit
+from qas.comparison import interval
 from qas.mitigation.counting import Counts, Flips, divided, mixed_error, outcome_probabilities, settings_of
 from qas.mitigation.extrapolation import Extrapolation, make_extrapolation
 from qas.mitigation.folding import folded

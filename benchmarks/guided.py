@@ -2,7 +2,7 @@
 
     python benchmarks/guided.py --problems lih-6 heisenberg-8 --evaluations 60000 --seeds 5 --out results/guided
 
-Writes `runs.csv` (as `search_quality.py` does; rows that are there are not run again) and `table.md`: for numbers of
+Writes `runs.csv` (rows that are there are not run again) and `table.md`: for numbers of
 two-qubit gates, the error that circuits with at most so many have, and the mean of log10(guided / unguided) over the
 pairs with its 95 % interval (Student). Below zero, guided is better. Times are told beside, because a sweep of slopes
 counts as one evaluation and takes about as long as ten.
@@ -17,20 +17,62 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
+import csv
 import json
 import math
 import shlex
 import statistics
 import sys
+import tempfile
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from search_quality import Task, interval, read_rows, run_task, write_rows
+import qas
+from qas.comparison import interval
+from qas.runs import envelope
 
+COLUMNS = ("problem", "agent", "seed", "budget", "options", "best_error", "evaluations", "seconds", "envelope")
 ARMS = ('{"guided": true}', '{"guided": false}')
 _FLOOR = 1e-10
 """Errors below are all the same: solved."""
+
+
+def run_arm(problem: str, seed: int, evaluations: int, arm: str) -> dict[str, Any]:
+    """One search in a folder that is thrown away; what the table needs of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = qas.search(
+            problem, agent="evolution", seed=seed, evaluations=evaluations, options=json.loads(arm),
+            out=Path(folder) / "run", report=False,
+        )  # fmt: skip
+    return {
+        "problem": problem,
+        "agent": "evolution",
+        "seed": seed,
+        "budget": f"evaluations={evaluations}",
+        "options": arm,
+        "best_error": run.best.error,
+        "evaluations": run.evaluations,
+        "seconds": round(run.seconds, 2),
+        "envelope": json.dumps([(result.two_qubit_gates, result.error) for result in envelope(run.front)]),
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier call; a killed one can have left half a row."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return [{key: row[key] for key in COLUMNS} for row in csv.DictReader(stream) if row.get("envelope")]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
 
 
 def lowest(row: dict[str, Any], two: int) -> float:
@@ -93,7 +135,7 @@ def main() -> int:
     budget = f"evaluations={args.evaluations}"
     for seed, problem, arm in product(range(args.seeds), args.problems, ARMS):
         if (problem, budget, seed, arm) not in done:
-            row = run_task(Task(problem, "none", "evolution", seed, budget, arm, ""))
+            row = run_arm(problem, seed, args.evaluations, arm)
             rows.append(row)
             write_rows(path, rows)
             print(f"{problem} {arm} {seed}: {row['best_error']:.3e} in {row['seconds']} s", flush=True)

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_quality import interval
 
 from qas.agents.pool.reinforce import PAPER_SETTINGS
 from qas.agents.pool.replay import replay
+from qas.comparison import interval
 from qas.encoders.pools import POINTS
 from qas.encoders.pools.pool import Pool, TabularProblem
 from qas.encoders.pools.reduction import reduce_rows

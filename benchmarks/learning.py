@@ -34,9 +34,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search_quality import interval
-
 import qas
+from qas.comparison import interval
 from qas.episodes import by_fifths
 
 

@@ -40,9 +40,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
-from search_quality import interval
 
 import qas
+from qas.comparison import interval
 from qas.devices import load_device
 from qas.gates import POOL_GATES
 from qas.problems.spins import heisenberg

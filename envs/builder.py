@@ -346,8 +346,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     @property
     def paulis(self) -> np.ndarray:
-        """Expectation values of the noise-free state, float64, shape (1 + 3n + 9n(n-1)/2, …), in the order of
-        `qas.envs.effects.local_strings`, rotations at angle 0 turned by one radian.
+        """Expectation values of the noise-free state, float64; first those of `qas.envs.effects.local_strings`.
 
         Raises:
             QasError: a problem that does not judge the state, or too many qubits.
@@ -515,8 +514,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._gains = self._paulis = None
         mask = self.actions.legal(self._last)
         if self._effects is not None:
-            self._paulis = self._effects.paulis(self._effects.state(self._circuit))
-            mask &= self._effects.changes(self._paulis)
+            self._paulis, changes = self._effects.look(self._circuit)
+            mask &= changes
         self._mask = mask if mask.any() else np.ones_like(mask)
 
     def _checked_start(self, circuit: Any) -> Circuit:

@@ -94,6 +94,14 @@ class Effects:
         idle = np.abs(wrapped(angles)) < _STANDS_AT_ZERO
         return self._simulator.state(circuit, np.where(idle, 1.0, angles) if idle.any() else angles)
 
+    def look(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
+        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on."""
+        angles = circuit.angles
+        values = judged = self.paulis(self._simulator.state(circuit, angles))
+        if (np.abs(wrapped(angles)) < _STANDS_AT_ZERO).any():
+            judged = self.paulis(self.state(circuit))
+        return values, self.changes(judged)
+
     def changes(self, paulis: np.ndarray) -> np.ndarray:
         """Which gates change the state, bool, shape (len(alphabet),), from the values of `paulis` of it."""
         first, second = self._first @ paulis, (self._second @ paulis).real
@@ -201,9 +209,10 @@ class LookAhead:
             QasError: an engine without such a sweep.
         """
         gain, angle = simulator.append_gains(circuit, hamiltonian, self.generators)
-        turn = np.where(angle == 0.0, 1.0, angle) / 2
-        slope = np.where(angle == 0.0, 0.0, -gain / np.tan(turn))
-        curvature = np.where(angle == 0.0, 0.0, gain * (0.5 / np.sin(turn) ** 2 - 1.0))
+        still = np.abs(angle) < 1e-12  # gains of rounding errors have no curve
+        turn = np.where(still, 1.0, angle) / 2
+        slope = np.where(still, 0.0, -gain / np.tan(turn))
+        curvature = np.where(still, 0.0, gain * (0.5 / np.sin(turn) ** 2 - 1.0))
         if self._sums:
             chosen = [self.generators[k] for k in self._sums]
             slopes = simulator.insertion_gradients(circuit, hamiltonian, chosen, positions=[len(circuit)])

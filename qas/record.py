@@ -230,8 +230,10 @@ class Record:
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, Any]:
         """JSON-able; `restore` takes it back."""
-        state = {"best_error": self.best_error, "front": self.front.to_json()}
-        return state | ({"episodes": [list(episode) for episode in self.episodes]} if self.episodes else {})
+        state: dict[str, Any] = {"best_error": self.best_error, "front": self.front.to_json()}
+        if self.episodes:
+            state["episodes"] = [list(episode) for episode in self.episodes]
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""

@@ -325,7 +325,8 @@ class Run:
         return spelled(self.config.get("objective", "noisy"))
 
     def history(self) -> np.ndarray:
-        """One row per evaluated architecture, structured array with the fields of `HISTORY_COLUMNS`."""
+        """One row per architecture that was evaluated on the run's objective, structured array with the fields of
+        `HISTORY_COLUMNS`; what a search under noise tries without it first is counted, and has no row."""
         path = self.path / "history.csv"
         try:
             text = path.read_text()

@@ -23,8 +23,8 @@ from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError
 from qas.meter import Budget, Meter, SearchEnded
+from qas.page import short_unit
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
-from qas.report import short_unit
 from qas.rewriting import compress, native, peephole
 from qas.runs import Front, Result, envelope
 from qas.simplify import wrap_angles

@@ -63,8 +63,9 @@ class CandidateActorCritic(MaskableMultiInputActorCriticPolicy):
     """
 
     def __init__(self, *arguments: Any, policy: CandidatePolicy, **settings: Any) -> None:
-        settings |= {"features_extractor_class": _Scores, "features_extractor_kwargs": {"policy": policy}}
-        super().__init__(*arguments, ortho_init=False, **settings)
+        extractor = {"features_extractor_class": _Scores, "features_extractor_kwargs": {"policy": policy}}
+        settings |= extractor | {"ortho_init": False}
+        super().__init__(*arguments, **settings)
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = _Split(self.features_dim - 1)  # type: ignore[assignment]

@@ -116,6 +116,10 @@ class CandidatePolicy(nn.Module):
         with torch.no_grad():
             self.direct.weight[0, column] = weight
 
+    def _standard(self, values: torch.Tensor, name: str) -> torch.Tensor:
+        mean, scale = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_scale")
+        return ((values - mean) / scale).clamp(-_REACH, _REACH)
+
     def forward(self, candidates: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (B, K) and values (B,) of tables and general features (B, n_general).
 
@@ -123,8 +127,8 @@ class CandidatePolicy(nn.Module):
         """
         candidates = candidates.reshape(len(candidates), -1, self.sizes["n_features"])
         real = candidates.abs().sum(-1) > 0
-        rows = self.rows(_standard(candidates, self.rows_mean, self.rows_scale))
-        whole = self.general(_standard(general, self.general_mean, self.general_scale))
+        rows = self.rows(self._standard(candidates, "rows"))
+        whole = self.general(self._standard(general, "general"))
         rows = rows + self.mixed(nn.functional.gelu(rows + whole.unsqueeze(1)))
         # A table without rows would have no softmax: everything is looked at then.
         seen = (real | ~real.any(-1, keepdim=True))[:, None, None, :]
@@ -141,10 +145,6 @@ class CandidatePolicy(nn.Module):
         """Scores of one observation of the editor, float64, shape (K,)."""
         candidates, general = (torch.from_numpy(observation[name])[None] for name in ("candidates", "general"))
         return self(candidates, general)[0][0].double().numpy()
-
-
-def _standard(values: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return ((values - mean) / scale).clamp(-_REACH, _REACH)
 
 
 def chosen(scores: np.ndarray, mask: np.ndarray, temperature: float, rng: np.random.Generator) -> int:

@@ -132,8 +132,8 @@ def _tasks(table: Mapping[str, Any]) -> Iterator[Task]:
         raise QasError(f"a label is text, got {shortened(label)}")
     for problem in problems:
         load_problem(problem)
-    for objective in filter(None, objectives):
-        make_objective(objective)
+    for named in _names(table, "objectives"):
+        make_objective(named)
     for problem, agent, condition, objective in itertools.product(problems, agents, conditions, objectives):
         told = {"problem": problem, "agent": agent, **condition, "options": options[agent], **common}
         if objective is not None:

@@ -107,7 +107,7 @@ def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, Ru
 
 
 def _text(report: EvaluationReport, problem: BaseProblem) -> list[str]:
-    from qas.report import short_unit
+    from qas.page import short_unit
 
     unit = short_unit(report.unit)
     measured = "noisy" if report.noise else "shots" if report.shots else ""

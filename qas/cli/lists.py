@@ -98,7 +98,7 @@ _STATES = {"exact": "exact", "product_state": "product state", "basis_state": "b
 
 def _told(problem: BaseProblem, known: dict[str, Any]) -> list[str]:
     """`_known` for readers."""
-    from qas.report import short_unit
+    from qas.page import short_unit
 
     unit = short_unit(problem.unit)
     suffix = f" ({unit})" if unit else ""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = (
-    "lists", "search", "campaign", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune", "backbone",
-    "completion",
+    "lists", "search", "campaign", "report", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune",
+    "backbone", "completion",
 )  # fmt: skip
 _FILES_TOO = ("problems", "noise", "devices")
 """Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _watched(arguments: argparse.Namespace, problem: Any, agent: str, noise: Any) -> Iterator[dict[str, Any]]:
     """Keywords of `search` and `resume` that both commands give, most of them for the display."""
-    from qas.report import short_unit
+    from qas.page import short_unit
 
     keywords = read.given(arguments, *_BUDGET, "target") | {"report": not arguments.no_report}
     if arguments.quiet:

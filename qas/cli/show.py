@@ -67,8 +67,8 @@ def judged(problem: BaseProblem, found: Result | EvaluationReport, measured: str
         measured: how they were measured, if not exactly; else empty.
         noise: whether the device was noisy.
     """
+    from qas.page import product_state, short_unit
     from qas.problems import CHEMICAL_ACCURACY
-    from qas.report import product_state, short_unit
 
     rows = [("exact", problem.exact, 0.0), (f"this circuit{measured and ', '}{measured}", found.energy, found.error)]
     rows += [(f"this circuit, {name}", energy, problem.error(energy)) for name, energy in worth(found)]
@@ -161,7 +161,7 @@ def described(run: Run, result: Result, title: str) -> list[str]:
 def front(run: Run, results: Sequence[Result]) -> list[str]:
     """One row for each circuit; the first column is its number for --circuit."""
     from qas.circuits import Circuit
-    from qas.report import short_unit
+    from qas.page import short_unit
 
     unit = short_unit(run.problem.unit)
     on_device = list(run.on_device(Circuit(run.problem.n_qubits)))

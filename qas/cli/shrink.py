@@ -76,7 +76,7 @@ class _Progress:
 
 
 def _text(found: Shrunk) -> list[str]:
-    from qas.report import short_unit
+    from qas.page import short_unit
 
     unit = short_unit(found.problem.unit)
     ended = "nothing more goes" if found.finished else "stopped before nothing more went"

@@ -60,7 +60,7 @@ def compiled(*, inline: bool = False, spliced: bool = False) -> Callable[[Callab
     options = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False, **options)(function)
+        dispatcher: Any = njit(nogil=True, error_model="numpy", boundscheck=False, **options)(function)
         dispatcher.get_call_template = _for_any_whole_number(dispatcher.get_call_template)
         return stamped(dispatcher)
 

@@ -306,6 +306,30 @@ def test_the_threshold_is_observed_as_it_will_be_used() -> None:
     assert observation["threshold"] == np.float32(env.step(1)[4]["threshold"]) == np.float32(0.95)
 
 
+def test_rows_of_the_look_ahead() -> None:
+    env = make("lih-4", observation="lookahead", max_gates=8, curriculum=1e-12)
+    observer: Any = env.observer
+    observation, info = env.reset(seed=0)
+    for action in (13, 0, 17):
+        rows = observation["actions"].reshape(len(env.actions), -1)
+        seen = dict(zip(observer.features, rows.T, strict=True))
+        assert np.array_equal(seen["legal"] > 0, info["action_mask"])
+        assert seen["gain"] == pytest.approx(env.gains.gain / observer.scale, abs=1e-6)
+        assert seen["slope"] == pytest.approx(env.gains.slope / observer.scale, abs=1e-6)
+        assert seen["gain_share"].max() == 1.0
+        assert np.array_equal(seen["two_qubit_gates"] > 0, seen["kind_cx"] > 0)
+        assert (seen["coupling"][:12] > 0).all() and not seen["coupling"][12:].any()
+        for k, gate in enumerate(env.actions.placed):
+            string = "".join("Z" if q == gate.qubits[-1] else "I" for q in reversed(range(4)))
+            value = Evaluator(problem({string: 1.0}, name="z")).energy(env.circuit)
+            assert seen["z_last"][k] == pytest.approx(value, abs=1e-6)
+            assert seen["gates_first"][k] == np.float32(sum(gate.qubits[0] in g.qubits for g in env.circuit) / 8)
+        observation, _, _, _, info = env.step(action)
+        general = dict(zip(observer.general, observation["general"], strict=True))
+        assert general["energy"] == pytest.approx((env.energy - env.zero_energy) / observer.scale, abs=1e-6)
+        assert general["gates"] == len(env.circuit) / 8
+
+
 def test_a_graph_has_the_wires_of_the_circuit() -> None:
     env = make(max_gates=6, observation="graph", curriculum=1e-12)
     start = Circuit(3, [("ry", 2, 0.1), ("cx", (2, 0)), ("cx", (0, 2)), ("rx", 0, 0.3)])

@@ -24,9 +24,9 @@ from qas.envs.builder import CircuitBuilderEnv
 from qas.errors import CircuitError, QasError, TooLargeError, UnknownNameError
 from qas.files import check_versioned, versioned
 from qas.optimizers import minimize
+from qas.page import product_state
 from qas.problems import PROBLEMS, BaseProblem, Family, Problem, list_problems, load_problem, problem_from_json
 from qas.proxies import landscape_fluctuation
-from qas.report import product_state
 from qas.runs import Run, load_run
 from qas.scores import load_score
 from qas.simulators import BaseObjective, Simulator

@@ -13,7 +13,8 @@ import qas
 from qas.circuits import Circuit
 from qas.drawing import save_figure
 from qas.errors import QasError, RunError
-from qas.report import FLOOR, convergence_figure, front_figure, search_command, write_report
+from qas.page import FLOOR
+from qas.report import convergence_figure, front_figure, search_command, write_report
 from qas.runs import HISTORY_COLUMNS, Result, Run
 
 

@@ -1,0 +1,181 @@
+"""Runs from folders, grouped by what may be compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qas.checks import one_line
+from qas.errors import QasError, RunError
+from qas.files import to_json
+from qas.problems import BaseProblem
+from qas.report import best_so_far
+from qas.runs import Run, load_run
+
+CAMPAIGN, RUNS = "campaign.json", "runs"
+"""File that makes a folder a campaign, and the folder with its runs."""
+
+_SPACE = ("gates", "max_gates", "coupling")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ by their seeds only.
+
+    Attributes:
+        label: the agent, and in brackets what tells the arm from others of the group with that agent.
+        runs: finished ones with a circuit, by seed; at least one.
+        courses: of each run, where its best error fell; see `qas.report.best_so_far`.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    courses: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms on one problem under one condition.
+
+    Attributes:
+        title: problem, noise and objective; no other group of the comparison has it.
+        arms: at least one.
+    """
+
+    title: str
+    arms: tuple[Arm, ...]
+
+    @property
+    def problem(self) -> BaseProblem:
+        return self.arms[0].runs[0].problem
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for arm in self.arms for run in arm.runs]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        groups: at least one.
+        left_out: runs that were given and are not compared, and why: one line each.
+    """
+
+    groups: tuple[Group, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+
+def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
+    """The finished runs of folders, each that of a run or of a campaign.
+
+    Runs that have not ended, that found no circuit, or that cannot be read are left out, and said to be.
+
+    Raises:
+        RunError: a folder that is neither, or no finished run in any of them.
+    """
+    runs: dict[str, tuple[Run, np.ndarray]] = {}
+    left_out: list[str] = []
+    for folder in _folders(paths):
+        try:
+            run = load_run(folder)
+            course = best_so_far(run)
+        except QasError as error:
+            left_out.append(f"{folder}: {one_line(error)}")
+            continue
+        if run.status != "finished":
+            left_out.append(f"{folder}: not finished ({one_line(run.status)})")
+        elif not run.front:
+            left_out.append(f"{folder}: found no circuit")
+        else:
+            runs.setdefault(os.path.realpath(folder), (run, course))
+    if not runs:
+        told = f": {left_out[0]}" if len(left_out) == 1 else f", {len(left_out)} that are not" if left_out else ""
+        raise RunError(f"a comparison needs a finished run, got none{told}")
+    return Comparison(_grouped(list(runs.values())), tuple(left_out))
+
+
+def _folders(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
+    for given in paths:
+        path = Path(given)
+        if (path / CAMPAIGN).is_file():
+            within = path / RUNS
+            yield from sorted(p for p in within.iterdir() if p.is_dir()) if within.is_dir() else ()
+        elif (path / "config.json").is_file():
+            yield path
+        else:
+            raise RunError(f"a report is of run folders and campaigns, got {path}")
+
+
+# ---------------------------------------------------------------------- grouping
+def _grouped(runs: list[tuple[Run, np.ndarray]]) -> tuple[Group, ...]:
+    groups: dict[str, list[tuple[Run, np.ndarray]]] = {}
+    for run, course in runs:
+        condition = [run.config[key] for key in ("problem", "noise")] + [run.config.get("device"), run.objective]
+        groups.setdefault(to_json(condition), []).append((run, course))
+    titles = _distinct([_title(members[0][0]) for members in groups.values()])
+    found = [Group(title, _arms(members)) for title, members in zip(titles, groups.values(), strict=True)]
+    return tuple(sorted(found, key=lambda group: group.title))
+
+
+def _title(run: Run) -> str:
+    words = [run.problem.name, f"noise {run.noise.name}" if run.noise else "no noise"]
+    return ", ".join(words if run.objective == "noisy" else [*words, f"objective {run.objective}"])
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels with a number behind those that others have too."""
+    seen: dict[str, int] = {}
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+    counts = dict.fromkeys(seen, 0)
+    found = []
+    for label in labels:
+        counts[label] += 1
+        found.append(label if seen[label] == 1 else f"{label} [{counts[label]}]")
+    return found
+
+
+def _arms(runs: list[tuple[Run, np.ndarray]]) -> tuple[Arm, ...]:
+    arms: dict[str, list[tuple[Run, np.ndarray]]] = {}
+    for run, course in runs:
+        arms.setdefault(to_json([run.agent, _settings(run)]), []).append((run, course))
+    firsts = [each[0][0] for each in arms.values()]
+    labels = _distinct([_label(run, firsts) for run in firsts])
+    found = []
+    for label, members in zip(labels, arms.values(), strict=True):
+        ordered = sorted(members, key=lambda member: member[0].seed)
+        found.append(Arm(label, *(tuple(each) for each in zip(*ordered, strict=True))))  # type: ignore[arg-type]
+    return tuple(sorted(found, key=lambda arm: arm.label))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What the user set, beside the agent, the condition and the seed."""
+    space = {key: run.config.get(key) for key in _SPACE}
+    return {**_held("options", run), **_held("evaluator", run), **_held("budget", run), **space}
+
+
+def _held(key: str, run: Run) -> Mapping[str, Any]:
+    # Where the studies of a search are stored is no setting of it, and may hold a password.
+    return {name: value for name, value in run.config[key].items() if name != "storage"}
+
+
+def _label(run: Run, others: list[Run]) -> str:
+    """The agent with those of its settings that not all arms of this agent have."""
+    mine, rivals = _settings(run), [_settings(other) for other in others if other.agent == run.agent]
+    told = []
+    for key, value in mine.items():
+        if value is not None and any(rival.get(key) != value for rival in rivals):
+            shown = f"{len(value)} kinds" if key == "gates" else to_json(value).strip('"')
+            told.append(f"{key}={shown[:40]}")
+    return f"{run.agent} ({', '.join(told)})" if told else run.agent
