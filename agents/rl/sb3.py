@@ -448,7 +448,9 @@ def _columns(buffer: Any) -> dict[str, np.ndarray]:
 
 def _packed(column: np.ndarray) -> np.ndarray:
     """Bits in an eighth of the room, all else as it is."""
-    return np.packbits(column.reshape(len(column), -1), axis=1) if column.dtype == np.int8 else column
+    if column.dtype != np.int8:
+        return column
+    return np.packbits(column.reshape(len(column), int(np.prod(column.shape[1:]))), axis=1)
 
 
 def _unpacked(array: np.ndarray, column: np.ndarray) -> np.ndarray:
