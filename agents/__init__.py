@@ -22,7 +22,7 @@ AGENTS = Registry(
     "agent",
     {
         "ddqn": "qas.agents.rl.ddqn:DdqnAgent",
-        "ppo": "qas.agents.rl.ppo:PpoAgent",
+        "sb3": "qas.agents.rl.sb3:Sb3Agent",
         "editor": "qas.agents.rl.editor:EditorAgent",
         "evolution": "qas.agents.growth.evolution:EvolutionAgent",
         "beam": "qas.agents.growth.beam:BeamAgent",
@@ -33,6 +33,7 @@ AGENTS = Registry(
         "reinforce": "qas.agents.pool.reinforce:ReinforceAgent",
         "knn": "qas.agents.pool.agent:KnnAgent",
     },
+    replaced={"ppo": "sb3"},
 )
 """Agent name -> class; loaded on first use, because some need torch."""
 

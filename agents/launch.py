@@ -11,6 +11,7 @@ from typing import Any
 from qas.agents import AGENTS
 from qas.agents.base import Agent, Search
 from qas.agents.cost import cost_line, short_circuit, warm_up
+from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
 from qas.alphabet import Alphabet
 from qas.devices import Device, load_device, native_gates_of
@@ -50,6 +51,7 @@ def search(
     coupling: Sequence[tuple[int, int]] | None = None,
     evaluator: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
+    preset: str | None = None,
     out: str | os.PathLike[str] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
@@ -86,6 +88,8 @@ def search(
         coupling: pairs that may carry two-qubit gates; default: those of the device or noise model, else all.
         evaluator: settings of `qas.vqe.Evaluator` (optimizer, max_evaluations, tolerance, start_noise, shots, …).
         options: the agent's own settings.
+        preset: a name of `qas.agents.presets.PRESETS`: published settings of an agent for a problem, which apply where
+            ``options``, ``evaluator`` and ``max_gates`` say nothing.
         out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
         on_progress: called a few times each second.
@@ -115,11 +119,18 @@ def search(
     # Names and numbers come before anything slow is imported or computed.
     if isinstance(agent, str):
         AGENTS.check(agent)
+    if preset is not None:
+        PRESETS.check(preset)
     check_config(settings)
     whole = _device(device, noise, patch)
     goal = load_problem(problem) if isinstance(problem, str) else problem
     if not isinstance(goal, BaseProblem):
         raise QasError(f"problem is a name or a Problem, got {type(problem).__name__} (see qas.problem)")
+    if preset is not None:
+        published = preset_for(preset, goal.name, agent if isinstance(agent, str) else name_of(agent))
+        for name in ("options", "evaluator"):
+            settings[name] = {**getattr(published, name), **settings[name]}
+        max_gates = settings["max_gates"] = published.max_gates if max_gates is None else max_gates
     part = None if whole is None else patch_for(goal.n_qubits, whole, patch)
     model = load_noise(noise) if part is None else part.noise()
     if part is not None:

@@ -83,6 +83,9 @@ def agent_of_run(
         RunError: the run's agent is not registered, or another one is given, or one with other options.
     """
     name, options = config["agent"], config["options"]
+    if given is None and name in AGENTS.replaced:
+        new = AGENTS.replaced[name]
+        raise RunError(f"agent {name} became {new}, which cannot go on with its runs: search anew with --agent {new}")
     if given is None and name not in AGENTS:
         raise RunError(
             f"the run's agent {name} is not registered here: give its class, as in resume(path, agent=MyAgent)"

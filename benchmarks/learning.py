@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py --problems lih-4 lih-6 heisenberg-5 --agents ddqn --seeds 10 --evaluations 100000 \
         --jobs 2 --out results/learning/ddqn
-    python benchmarks/learning.py --problems lih-4 --agents 'ddqn:{"observation": "lookahead"}' --seeds 3 --out /tmp/try
+    python benchmarks/learning.py --problems lih-4 --agents 'sb3:{"algorithm": "DQN"}' \
+        'ddqn:{"observation": "lookahead"}' --seeds 3 --out /tmp/try
 
 An agent is a name, or a name with options as JSON behind a colon. Its twin has the same options and ``learn=false``:
 every action is drawn from the legal ones. Writes `runs.csv` (one row for each run) and `table.md`: best errors, the
@@ -33,12 +34,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import qas
 from qas.comparison import interval
-
-FIFTHS = 5
+from qas.episodes import by_fifths
 
 
 class Task(NamedTuple):
@@ -67,21 +65,17 @@ def run_task(task: Task) -> dict[str, Any]:
             task.problem, agent=task.agent, noise=None if task.noise == "none" else task.noise, options=options,
             evaluations=task.evaluations, seed=task.seed, out=Path(folder) / "run", report=False,
         )  # fmt: skip
-        episodes = run.episodes()
-    tests, played = episodes[episodes["test"] > 0], episodes[episodes["test"] == 0]
-    threshold = float(run.problem.threshold or 0.0)
-    fifth = np.minimum((played["evaluations"] * FIFTHS / task.evaluations).astype(int), FIFTHS - 1)
-    parts = [played["error"][fifth == k] for k in range(FIFTHS)]
+        fifths = by_fifths(run, task.evaluations)
     return {
         **task._asdict(),
         "best_error": run.best.error,
         "two_qubit_gates": run.best.two_qubit_gates,
         "front": json.dumps([(r.error, r.two_qubit_gates) for r in run.front]),
-        "episodes": len(played),
-        "solved": json.dumps([float((part < threshold).mean()) if len(part) else None for part in parts]),
-        "tests": len(tests),
-        "tests_solved": int((tests["error"] < threshold).sum()),
-        "median_error": json.dumps([float(np.median(part)) if len(part) else None for part in parts]),
+        "episodes": sum(fifth.episodes for fifth in fifths),
+        "solved": json.dumps([fifth.solved for fifth in fifths]),
+        "tests": sum(fifth.tests for fifth in fifths),
+        "tests_solved": sum(fifth.tests_solved for fifth in fifths),
+        "median_error": json.dumps([fifth.median_error for fifth in fifths]),
         "seconds": round(run.seconds, 1),
     }
 

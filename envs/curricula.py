@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 from qas.problems import BaseProblem
-from qas.registry import Registry
+from qas.registry import Registry, check_settings, spelled_out
 
 
 class Curriculum(abc.ABC):
@@ -224,7 +225,8 @@ def load_curriculum(curriculum: str | float | Curriculum | type[Curriculum] | No
 
     Args:
         curriculum: a name of `CURRICULA` or a `Curriculum` class (as its `for_problem` makes it), None for
-            ``"moving"``, a number (a fixed threshold), or a `Curriculum`, which is copied.
+            ``"moving"``, a name with all arguments of the class as in ``"moving:target=-10.07,accept_error=2.45"``, a
+            number (a fixed threshold), or a `Curriculum`, which is copied.
         problem: what the circuits are judged on.
 
     Raises:
@@ -234,12 +236,40 @@ def load_curriculum(curriculum: str | float | Curriculum | type[Curriculum] | No
     if isinstance(curriculum, Curriculum):
         return copy.deepcopy(curriculum)
     maker: Any = "moving" if curriculum is None else curriculum
+    if isinstance(maker, str) and ":" in maker:
+        return _spelled(maker)
     maker = CURRICULA[maker] if isinstance(maker, str) else maker
     if isinstance(maker, type) and issubclass(maker, Curriculum):
         return maker.for_problem(problem)
     if callable(maker):
         return maker(problem)
     return FixedThreshold(finite_number("a curriculum that is neither name nor Curriculum", curriculum, above=0))
+
+
+def _spelled(text: str) -> Curriculum:
+    """A curriculum whose arguments stand behind its name."""
+    settings = spelled_out(text)
+    name = settings.pop("name")
+    kind = CURRICULA[name]
+    if not isinstance(kind, type):
+        raise QasError(f"the curriculum {name} takes no settings, got {text}")
+    known = list(inspect.signature(kind).parameters)
+    check_settings(kind, settings, f"the curriculum {name}", known)
+    try:
+        made: Curriculum = kind(**settings)
+    except TypeError as error:
+        raise QasError(f"the curriculum {text} lacks an argument: {error}") from None
+    return made
+
+
+def check_curriculum(curriculum: str | float) -> None:
+    """Refuse a name that is not known.
+
+    Raises:
+        UnknownNameError: no such curriculum.
+    """
+    if isinstance(curriculum, str):
+        CURRICULA.check(curriculum.partition(":")[0])
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ REGISTRIES: dict[str, Registry] = {}
 
 OWNERS = {
     "agents": "qas.agents",
+    "presets": "qas.agents.presets",
     "acquisitions": "qas.agents.pool",
     "surrogates": "qas.agents.pool",
     "curricula": "qas.envs",
@@ -76,10 +77,14 @@ class Registry(Mapping[str, Any]):
         kind: plural, as in the entry-point group ``qas.<kind>``.
         what: singular, for messages.
         built_in: name -> where it is (``"module:attribute"``), or the thing itself.
+        replaced: names of the past -> those of today, for messages.
     """
 
-    def __init__(self, kind: str, what: str, built_in: Mapping[str, Any]) -> None:
+    def __init__(
+        self, kind: str, what: str, built_in: Mapping[str, Any], replaced: Mapping[str, str] | None = None
+    ) -> None:
         self.kind, self.what = kind, what
+        self.replaced = dict(replaced or {})
         self._things: dict[str, Any] = dict(built_in)
         self._entry_points: dict[str, Any] | None = None
         REGISTRIES[kind] = self
@@ -107,7 +112,7 @@ class Registry(Mapping[str, Any]):
             UnknownNameError: it is not; the nearest name is suggested.
         """
         if not isinstance(name, str) or name not in self:
-            raise UnknownNameError(self.what, name, self)
+            raise UnknownNameError(self.what, name, self, self.replaced.get(str(name)))
         return name
 
     # ------------------------------------------------------------------ things
@@ -231,19 +236,22 @@ def read_settings(kind: Callable[..., Any], texts: Iterable[tuple[str, str]]) ->
     return found
 
 
-def check_settings(kind: Callable[..., Any], settings: Mapping[str, Any], what: str) -> None:
+def check_settings(
+    kind: Callable[..., Any], settings: Mapping[str, Any], what: str, known: Iterable[str] | None = None
+) -> None:
     """Refuse settings that a class or function does not take, or whose type is not the one it names.
 
     Args:
         kind: its keyword-only parameters are the settings.
         settings: what is given.
         what: what is set, as messages name it.
+        known: names of the settings, where they are others.
 
     Raises:
         UnknownNameError: no such setting.
         QasError: no settings at all, or a value of another type.
     """
-    known = options_of(kind)
+    known = options_of(kind) if known is None else known
     hints = _hints(kind)
     for name, value in settings.items():
         if name not in known:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qas.circuits import Circuit
+from qas.episodes import Fifth, by_fifths, told
 from qas.errors import QasError
 from qas.files import write_atomic
 from qas.noise import list_noise, load_noise
@@ -197,6 +198,9 @@ def _page(run: Run) -> str:
     parts.append(f"<div class='pair'>{section('Pareto front', front)}{section('Convergence', convergence)}</div>")
     if run.front:
         parts.append(section("Error against two-qubit gates", _table(run)))
+    fifths = by_fifths(run)
+    if fifths:
+        parts.append(section("Episodes, by fifths of the evaluations", _episodes(fifths)))
     parts.append(section("This run", _settings(run)))
     if run.front:
         qasm = escape(run.best.circuit.to_qasm())
@@ -280,6 +284,14 @@ def _table(run: Run) -> str:
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
 
 
+def _episodes(fifths: list[Fifth]) -> str:
+    """Success by fifths, greedy tests apart."""
+    head, *rows = told(fifths)
+    cells = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<div class='wide'><table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div>"
+
+
 def _outcomes(result: Result, problem: BaseProblem) -> list[str]:
     """Errors of a circuit in all the ways that it is judged."""
     known = result.outcomes
@@ -346,4 +358,5 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "threshold": p.threshold,
         "best": run.best.to_json() if run.front else None,
         "front": [r.to_json() for r in run.front],
+        "episodes_by_fifths": [fifth.to_json() for fifth in by_fifths(run)],
     }

@@ -19,7 +19,8 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.episodes import make_environments
 from qas.agents.rl.memory import Encoder, Memory
 from qas.agents.rl.networks import BitsNetwork, RowsNetwork, tensors_of
-from qas.envs import CURRICULA, OBSERVATIONS, REWARDS
+from qas.envs import OBSERVATIONS, REWARDS
+from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
 from qas.errors import QasError
 
@@ -97,8 +98,7 @@ class DdqnAgent(Agent):
             raise QasError(f"gamma lies between 0 and 1, got {gamma}")
         REWARDS.check(reward)
         OBSERVATIONS.check(observation)
-        if isinstance(curriculum, str):
-            CURRICULA.check(curriculum)
+        check_curriculum(curriculum)
         self.hidden, self.learning_rate, self.gamma = tuple(hidden), learning_rate, gamma
         self.batch_size, self.memory, self.n_step = int(batch_size), int(memory), int(n_step)
         self.priority, self.updates, self.learn = float(priority), int(updates), learn

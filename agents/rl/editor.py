@@ -11,20 +11,17 @@ import torch
 from qas.agents import starts
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.closed_form import closed_form_scores
+from qas.agents.rl.episodes import make_editor, room_for_edits
 from qas.agents.rl.policy import TrainedPolicy, chosen, load_policy, untrained
 from qas.agents.rl.starts import Starts
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
-from qas.envs.editor import CircuitEditorEnv, Observation
+from qas.envs.editor import Observation
 from qas.errors import QasError, RunError
 from qas.problems import BaseProblem, Problem
 
 _OF_THE_EDITOR = ("reference", "empty")
 _OF_THE_POLICY = ("nearest", "predicted")
-_EDITS_EACH = 12
-"""Edits of an episode for each qubit."""
-_MOST_EACH = 12
-"""Two-qubit gates for each qubit, for what was not trained with fewer."""
 _AGAIN = 0.5
 """Share of the later episodes that begin with a circuit of the front."""
 
@@ -75,28 +72,20 @@ class EditorAgent(Agent):
         return starts.kept(options, (*_OF_THE_EDITOR, *_OF_THE_POLICY))
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        """Room for deep circuits, as guided evolution has it."""
-        deep = isinstance(problem, Problem) and problem.n_qubits > 4
-        return {"max_gates": max(problem.max_gates, 25 * problem.n_qubits)} if deep else {}
+        return room_for_edits(problem)
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.rng = search.rng(1)
         self.trained = self._trained()
         trained = {} if self.trained is None else self.trained.settings
-        usual = {"candidates": 32, "max_edits": _EDITS_EACH * search.problem.n_qubits, "evaluations_each": 6}
-        settings = {name: getattr(self, name) or (usual | trained)[name] for name in usual}
-        self.env = CircuitEditorEnv(
-            search.problem,
-            gates=search.alphabet.gates,
-            coupling=search.alphabet.coupling,
-            directions=search.alphabet.directions,
-            max_gates=search.max_gates,
-            max_two_qubit_gates=None if trained else _MOST_EACH * search.problem.n_qubits,
-            start=self.start if isinstance(self.start, str) and self.start in _OF_THE_EDITOR else "reference",
-            evaluator=search.meter,
-            **settings,
-        )
+        given = {name: getattr(self, name) for name in ("candidates", "max_edits", "evaluations_each")}
+        settings = {name: trained.get(name) if value is None else value for name, value in given.items()}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if trained:
+            settings["max_two_qubit_gates"] = None  # as it was trained
+        in_place = isinstance(self.start, str) and self.start in _OF_THE_EDITOR
+        self.env = make_editor(search, start=self.start if in_place else "reference", **settings)
         self.begun = self._begun()
         self.best: dict[int, tuple[float, Circuit]] = {}
         """two-qubit gates -> (error, circuit), of all episodes"""

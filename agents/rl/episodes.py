@@ -1,4 +1,4 @@
-"""The circuit builder as the learning agents see it: every optimization goes through the search's one budget."""
+"""Builder and editor as the learning agents see them: every optimization goes through the search's one budget."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 from qas.agents.base import Search
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import RandomHalting
+from qas.envs.editor import CircuitEditorEnv
 from qas.envs.vector import CircuitBuilderVectorEnv
 from qas.errors import UnknownNameError
+from qas.problems import BaseProblem, Problem
 
 _HALTING = ("none", "random")
+_EDITS_EACH = 12
+"""Edits of an episode for each qubit."""
+_MOST_EACH = 12
+"""Two-qubit gates for each qubit."""
 
 
 def settings_of_environment(
@@ -66,3 +72,24 @@ def make_environment(search: Search, **options: Any) -> CircuitBuilderEnv:
 def make_environments(search: Search, count: int, **options: Any) -> CircuitBuilderVectorEnv:
     """As `make_environment`, so many at once."""
     return CircuitBuilderVectorEnv(num_envs=count, **settings_of_environment(search, **options))
+
+
+def room_for_edits(problem: BaseProblem) -> dict[str, Any]:
+    """Settings of a search for deep circuits, as guided evolution has them."""
+    deep = isinstance(problem, Problem) and problem.n_qubits > 4
+    return {"max_gates": max(problem.max_gates, 25 * problem.n_qubits)} if deep else {}
+
+
+def make_editor(search: Search, **settings: Any) -> CircuitEditorEnv:
+    """The circuit editor of a search; settings as of `CircuitEditorEnv`."""
+    n = search.problem.n_qubits
+    usual = {"max_edits": _EDITS_EACH * n, "evaluations_each": 6, "max_two_qubit_gates": _MOST_EACH * n}
+    return CircuitEditorEnv(
+        search.problem,
+        gates=search.alphabet.gates,
+        coupling=search.alphabet.coupling,
+        directions=search.alphabet.directions,
+        max_gates=search.max_gates,
+        evaluator=search.meter,
+        **(usual | settings),
+    )

@@ -187,9 +187,11 @@ def _objectives(arguments: argparse.Namespace) -> int:
 
 def _agents(arguments: argparse.Namespace) -> int:
     from qas.agents import AGENTS
+    from qas.agents.presets import PRESETS
 
     how = "A setting is given as -o KEY=VALUE, its value as JSON or plain text."
-    return _with_settings(arguments, AGENTS, how)
+    presets = ["", "Published settings, given as --preset NAME:", *listing({n: PRESETS.about(n) for n in PRESETS})]
+    return _with_settings(arguments, AGENTS, "\n".join([how, *presets]))
 
 
 def _with_settings(arguments: argparse.Namespace, table: Registry, how: str) -> int:

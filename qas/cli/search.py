@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     option("file", "FILE", "for the problems that have FILE behind their name", nargs="?")
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default ddqn)", kind="agents")
+    option("--preset", "NAME", "published settings, such as crlqas-lih-4 (see qas agents)", kind="presets")
     option("--noise", "NAME", "a name from qas noise, or a noise model in a .json file (default none)", kind="noise")
     option("--device", "NAME", "a name from qas devices, or a file, to search for instead of --noise", kind="devices")
     option("--patch", "SHAPE", "its qubits: best, line, ring, tree, median, line:median, or 5,3,2 (default best)")
@@ -99,7 +100,7 @@ def _started(arguments: argparse.Namespace) -> Any:
     from qas.devices import load_device
     from qas.noise import load_noise
 
-    agent = arguments.agent or "ddqn"
+    agent = arguments.agent or _agent_of(arguments.preset) or "ddqn"
     noise = load_noise(arguments.noise)
     device = None if arguments.device is None else load_device(arguments.device)
     problem = read.read_problem(arguments, arguments.problem, arguments.file)
@@ -117,9 +118,17 @@ def _started(arguments: argparse.Namespace) -> Any:
             device=device,
             evaluator=evaluator,
             options=options,
-            **read.given(arguments, "patch", "objective", "seed", "max_gates", "gates", "coupling", "out"),
+            **read.given(arguments, "preset", "patch", "objective", "seed", "max_gates", "gates", "coupling", "out"),
             **keywords,
         )
+
+
+def _agent_of(preset: str | None) -> str | None:
+    if preset is None:
+        return None
+    from qas.agents.presets import PRESETS
+
+    return str(PRESETS[preset].agent)
 
 
 def _agent_settings(arguments: argparse.Namespace, agent: str) -> dict[str, Any]:

@@ -195,7 +195,15 @@ def summary(run: Run) -> list[str]:
         found = [*described(run, run.best, "best circuit"), "", "front (error against two-qubit gates)"]
         found += front(run, envelope(run.front))
     remarks = [*run.remarks, ""] if run.remarks else []
-    return [*heading(run), "", *found, "", *remarks, *places(run)]
+    return [*heading(run), "", *found, "", *episodes(run), *remarks, *places(run)]
+
+
+def episodes(run: Run) -> list[str]:
+    """Success by fifths of a run, if its agent plays episodes."""
+    from qas.episodes import by_fifths, told
+
+    fifths = by_fifths(run)
+    return ["episodes, by fifths of the evaluations", *table(told(fifths)), ""] if fifths else []
 
 
 def places(run: Run) -> list[str]:

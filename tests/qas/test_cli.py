@@ -539,7 +539,7 @@ def test_wrong_words_about_pools_and_encoders(
         ("search h2-2 --agent knn --storage sqlite:///x.db", "agent knn 'storage'"),
         ("search h2-2 --agent random --storage sqlite:///x.db", "storage"),
         ("search h2-2 --agent evolution --screen expressibility", "screen"),
-        ("search h2-2 --agent ppo --pool p", "pool"),
+        ("search h2-2 --agent sb3 --pool p", "pool"),
         ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
         ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
         ("search --resume r --storage sqlite:///x.db", "no such run folder"),
