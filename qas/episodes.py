@@ -61,7 +61,9 @@ def _fifth(episodes: np.ndarray, threshold: float) -> Fifth:
 
 def told(fifths: list[Fifth]) -> list[tuple[str, ...]]:
     """Rows of a table for readers, the head first."""
-    rows = [("fifth", "episodes", "solved", "by the curriculum", "median error", "greedy tests solved")]
+    rows: list[tuple[str, ...]] = [
+        ("fifth", "episodes", "solved", "by the curriculum", "median error", "greedy tests solved")
+    ]
     for k, each in enumerate(fifths):
         shares = ("–" if share is None else f"{100 * share:.0f} %" for share in (each.solved, each.successes))
         median = "–" if each.median_error is None else f"{each.median_error:.2g}"
