@@ -36,7 +36,7 @@ _GRACE = 3.0
 def search(
     problem: str | BaseProblem,
     *,
-    agent: str | type[Agent] | Agent = "ddqn",
+    agent: str | type[Agent] | Agent = "evolution",
     noise: str | NoiseModel | None = None,
     device: str | os.PathLike[str] | Device | None = None,
     patch: str | Sequence[int] | None = None,

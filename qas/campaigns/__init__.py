@@ -1,4 +1,4 @@
-"""Campaigns: many searches from one file, on the cores of a machine or on a cluster."""
+"""Campaigns: many searches from one file on the cores of a machine."""
 
 from __future__ import annotations
 

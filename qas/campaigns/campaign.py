@@ -10,8 +10,9 @@ from typing import Any
 
 from qas.campaigns.running import RUNS, Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
+from qas.campaigns.workers import Workers
 from qas.checks import whole_number
-from qas.errors import QasError, RunError
+from qas.errors import RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
 from qas.runs import Run, load_run
@@ -95,7 +96,6 @@ def campaign(
     *,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
-    ray: str | None = None,
     report: bool = False,
     on_change: Callable[[State], None] | None = None,
 ) -> Campaign:
@@ -109,7 +109,6 @@ def campaign(
         study: a TOML file, a table as `Study.of` has it, or a `Study`.
         out: the folder, new or that of the same study; default that of the study, or ``results/campaign-<time>``.
         workers: searches at a time on this machine, which share its cores; default one for each core.
-        ray: address of a Ray cluster, or "auto", to search there instead; all machines see `out` at the same place.
         report: write each run's own ``report.html``.
         on_change: called whenever something is new.
 
@@ -121,8 +120,6 @@ def campaign(
         RunError: the folder cannot be used.
     """
     plan = load_study(study)
-    if ray is not None and workers is not None:
-        raise QasError("a campaign runs on workers of this machine or on Ray, got both")
     count = cores() if workers is None else whole_number("workers", workers)
     folder = _folder(plan, plan.out if out is None else out)
     with hold(folder, "the campaign"):
@@ -141,23 +138,11 @@ def campaign(
 
         tell(state)
         if missing:
-            for outcome in _performed(missing, folder, count, ray, report, note):
+            for outcome in Workers(count, folder, report=report, tell=note).run(missing):
                 state.running.pop(outcome.name, None)
                 state.outcomes[outcome.name] = outcome
                 tell(state)
     return Campaign(folder, plan)
-
-
-def _performed(
-    tasks: list[Task], folder: Path, count: int, ray: str | None, report: bool, note: Callable[[str, Progress], None]
-) -> Any:
-    if ray is not None:
-        from qas.campaigns.cluster import on_cluster
-
-        return on_cluster(tasks, folder, ray, report)
-    from qas.campaigns.workers import Workers
-
-    return Workers(count, folder, report=report, tell=note).run(tasks)
 
 
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:

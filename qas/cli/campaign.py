@@ -31,7 +31,6 @@ def add(commands: Any) -> None:
     parser = read.command(commands, "campaign", "do many searches from one file", about, run)
     parser.option("study", "STUDY", "problems, agents, noise, devices, seeds and a budget; see docs/campaigns.md")
     parser.option("--workers", "N", "searches at a time on this machine (default one for each core)", read.count)
-    parser.option("--ray", "ADDRESS", "search on a Ray cluster instead: its address, or auto")
     parser.option("--out", "DIR", "folder of the campaign (default what the study says, or results/campaign-TIME)")
     parser.flag("--reports", "write the report.html of every run")
     parser.output(progress=True)
@@ -44,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
         done = campaign(
             arguments.study,
             workers=arguments.workers,
-            ray=arguments.ray,
             out=arguments.out,
             report=arguments.reports,
             on_change=on_change,

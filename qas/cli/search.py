@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     option("problem", "PROBLEM", "a name from qas problems, or a .json or .qpy file", nargs="?", kind="problems")
     option("file", "FILE", "for the problems that have FILE behind their name", nargs="?")
     read.add_problem(parser)
-    option("--agent", "NAME", "a name from qas agents (default ddqn)", kind="agents")
+    option("--agent", "NAME", "a name from qas agents (default evolution)", kind="agents")
     option("--preset", "NAME", "published settings, such as crlqas-lih-4 (see qas agents)", kind="presets")
     option("--noise", "NAME", "a name from qas noise, or a noise model in a .json file (default none)", kind="noise")
     option("--device", "NAME", "a name from qas devices, or a file, to search for instead of --noise", kind="devices")
@@ -100,7 +100,7 @@ def _started(arguments: argparse.Namespace) -> Any:
     from qas.devices import load_device
     from qas.noise import load_noise
 
-    agent = arguments.agent or _agent_of(arguments.preset) or "ddqn"
+    agent = arguments.agent or _agent_of(arguments.preset) or "evolution"
     noise = load_noise(arguments.noise)
     device = None if arguments.device is None else load_device(arguments.device)
     problem = read.read_problem(arguments, arguments.problem, arguments.file)
