@@ -219,13 +219,14 @@ class EvolutionAgent(Agent):
 
     def step(self) -> None:
         """Begin a population, or breed until it changes."""
-        if self.rehearsal is not None:
-            self._rehearse(self.rehearsal)
-        elif self.cells:
-            self._breed()
-        else:
+        if not self.cells:
             self._seed()
-            self._seed_layers()
+            if self.rehearsal is None:
+                self._seed_layers()
+        elif self.rehearsal is not None:
+            self._rehearse(self.rehearsal)
+        else:
+            self._breed()
 
     def welcome(self, found: Evaluation) -> None:
         """Take in a circuit whose angles are optimized."""
@@ -248,7 +249,6 @@ class EvolutionAgent(Agent):
             return
         except SearchEnded:
             self.meter.left()  # that of the whole search goes on
-        self._seed()
         for circuit in other.leaders():
             self.welcome(self.meter.evaluate(self.search.simplify(circuit), self.rng, exact_start=True, tidy=True))
         self.rehearsal = None

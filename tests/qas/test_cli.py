@@ -160,9 +160,9 @@ def test_completion(capsys: Capture) -> None:
         assert "qas completion" in capsys.readouterr().out
     for words, offered in (
         (["se"], ["search"]),
-        (["search", "beh2-6"], ["beh2-6", "beh2-6-bohr"]),
+        (["search", "beh2-6"], ["beh2-6", "beh2-6-bohr", "beh2-6-curve-LENGTH"]),
         (["search", "lih-4", "--no"], ["--no-report", "--noise"]),
-        (["search", "lih-4", "--agent", "e"], ["evolution"]),
+        (["search", "lih-4", "--agent", "e"], ["editor", "evolution"]),
         (["search", "--seconds", ""], []),
         (["encoder", ""], ["list", "train"]),
         (["evaluate", "run", "--bac"], ["--backend"]),
@@ -535,13 +535,13 @@ def test_wrong_words_about_pools_and_encoders(
         (f"encoder train {pool} --out e --task h2-3", "h2-2"),
         (f"encoder train {pool} --out e --epoch 3", "did you mean '--epochs'"),
         (f"encoder train {pool} --out {pool}", "new or empty"),
-        ("search h2-2 --encoder q4", "agent ddqn 'encoder'"),
+        ("search h2-2 --encoder q4", "agent evolution 'encoder'"),
         ("search h2-2 --agent knn --storage sqlite:///x.db", "agent knn 'storage'"),
         ("search h2-2 --agent random --storage sqlite:///x.db", "storage"),
         ("search h2-2 --agent evolution --screen expressibility", "screen"),
         ("search h2-2 --agent sb3 --pool p", "pool"),
         ("search h2-2 --agent knn --encoder nothing", "unknown encoder"),
-        ("search lih-6 --agent bo", "4 and 8 qubits, the problem has 6"),
+        ("search lih-6 --agent knn", "4 and 8 qubits, the problem has 6"),
         ("search --resume r --storage sqlite:///x.db", "no such run folder"),
         ("search --resume r --encoder q4", "leave out --encoder"),
     ]:

@@ -91,7 +91,7 @@ def test_a_search_under_noise_begins_without_it_and_shows_no_energy_of_there(tmp
         report=False, out=tmp_path / "run",
     )  # fmt: skip
     history = run.history()
-    assert history["evaluations"][0] >= 450 and history["evaluations"][-1] == run.evaluations == 900
+    assert np.diff(history["evaluations"]).max() > 300 and history["evaluations"][-1] == run.evaluations == 900
     assert len(history) < run.architectures
     lowest = min(dense_expectation(one.circuit, run.problem.hamiltonian, noise) for one in run.front)
     assert history["energy"].min() == pytest.approx(lowest, abs=1e-7)
