@@ -160,7 +160,7 @@ def test_completion(capsys: Capture) -> None:
         assert "qas completion" in capsys.readouterr().out
     for words, offered in (
         (["se"], ["search"]),
-        (["search", "beh2-6"], ["beh2-6", "beh2-6-bohr"]),
+        (["search", "beh2-6"], ["beh2-6", "beh2-6-bohr", "beh2-6-curve-LENGTH"]),
         (["search", "lih-4", "--no"], ["--no-report", "--noise"]),
         (["search", "lih-4", "--agent", "e"], ["evolution"]),
         (["search", "--seconds", ""], []),
