@@ -15,7 +15,9 @@ class UnknownNameError(QasError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str], meant: str | None = None) -> None:
         known = sorted(known)
-        near = [meant] if meant else difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+        lowered = {each.lower(): each for each in known}
+        close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.4)
+        near = [meant] if meant else [lowered[each] for each in close]
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {str(name)!r}; {hint}")
 
