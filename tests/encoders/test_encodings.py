@@ -34,7 +34,7 @@ def test_names_are_known_without_torch() -> None:
     code = (
         "import sys, qas.encoders, qas.envs, qas.registry\n"
         "assert len(qas.registry.registry('models')) == 3 and len(qas.registry.registry('points')) == 5\n"
-        "assert len(qas.registry.registry('rewards')) == 12 and len(qas.registry.registry('curricula')) == 3\n"
+        "assert len(qas.registry.registry('rewards')) == 13 and len(qas.registry.registry('curricula')) == 3\n"
         "assert not {'torch', 'qiskit', 'numba'} & set(sys.modules), sorted(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -466,7 +466,7 @@ def test_a_deadline_ends_a_metered_batch(problem: BaseProblem) -> None:
 SEARCHES: list[dict[str, Any]] = [
     {"agent": "evolution", "evaluations": 2501},
     {"agent": "evolution", "steps": 40, "noise": "ibm-mumbai"},
-    {"agent": "evolution", "evaluations": 20_000, "target": 5e-4},
+    {"agent": "evolution", "evaluations": 5_000, "target": 2e-3},
     {"agent": "evolution", "problem": "h2-2", "steps": 150, "max_gates": 3},
     {"agent": "beam", "evaluations": 1801},
     {"agent": "random", "evaluations": 901},

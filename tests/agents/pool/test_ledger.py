@@ -116,7 +116,9 @@ def test_runs_hear_of_each_other(kind: str, tmp_path: Path) -> None:
     folders[0].mkdir()
     fresh = open_ledger(folders[0], "s", where)
     fresh.begin(0, ONE)
-    assert fresh.others(set()) == [Entry(0, ONE, -2.0)], "a new run in an old place is another run"
+    assert fresh.others(set()) == [Entry(0, evaluated(ONE, -2.0).circuit, -2.0)], (
+        "a new run in an old place is another run"
+    )
 
 
 def test_a_moved_run_with_a_ledger_of_its_own(tmp_path: Path) -> None:
