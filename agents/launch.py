@@ -36,7 +36,7 @@ _GRACE = 3.0
 def search(
     problem: str | BaseProblem,
     *,
-    agent: str | type[Agent] | Agent = "evolution",
+    agent: str | type[Agent] | Agent | None = None,
     noise: str | NoiseModel | None = None,
     device: str | os.PathLike[str] | Device | None = None,
     patch: str | Sequence[int] | None = None,
@@ -66,7 +66,7 @@ def search(
     Args:
         problem: a name of `qas.list_problems` or a `Problem`.
         agent: a name of `qas.list_agents`, an `Agent` class, or an instance with its settings. A class that is not
-            registered must be handed to `resume` again.
+            registered must be handed to `resume` again. None: that of the preset, else ``evolution``.
         noise: a name of `qas.list_noise`, a `NoiseModel`, or None for a perfect device.
         device: a name of `qas.list_devices`, a file or a `Device` to search for, instead of `noise`: circuits consist
             of its native gates on the pairs of a patch of it, under its noise, with waiting qubits.
@@ -121,6 +121,8 @@ def search(
         AGENTS.check(agent)
     if preset is not None:
         PRESETS.check(preset)
+    if agent is None:
+        agent = "evolution" if preset is None else str(PRESETS[preset].agent)
     check_config(settings)
     whole = _device(device, noise, patch)
     goal = load_problem(problem) if isinstance(problem, str) else problem
