@@ -249,8 +249,9 @@ class EvolutionAgent(Agent):
             return
         except SearchEnded:
             self.meter.left()  # that of the whole search goes on
-        for circuit in other.leaders():
-            self.welcome(self.meter.evaluate(self.search.simplify(circuit), self.rng, exact_start=True, tidy=True))
+        for circuit in map(self.search.simplify, other.leaders()):
+            if len(circuit) <= self.search.max_gates:  # a rotation is up to five native gates
+                self.welcome(self.meter.evaluate(circuit, self.rng, exact_start=True, tidy=True))
         self.rehearsal = None
 
     def leaders(self) -> list[Circuit]:

@@ -97,6 +97,14 @@ def test_a_search_under_noise_begins_without_it_and_shows_no_energy_of_there(tmp
     assert history["energy"].min() == pytest.approx(lowest, abs=1e-7)
 
 
+def test_what_becomes_too_long_in_native_gates_is_left_out(tmp_path: Path) -> None:
+    run = qas.search(
+        "heisenberg-3", agent="evolution", noise=noise_of("cz", 3), gates=("rz", "sx", "cz"), evaluations=900, seed=3,
+        max_gates=8, report=False, out=tmp_path / "run",
+    )  # fmt: skip
+    assert max(len(one.circuit) for one in run.front) <= 8
+
+
 def test_layers_lead_on_where_slopes_along_a_line_do_not(tmp_path: Path) -> None:
     line = [(q, q + 1) for q in range(5)]
     best = [
