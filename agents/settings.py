@@ -15,12 +15,16 @@ from qas.errors import QasError, RunError, UnknownNameError
 from qas.gates import gate_spec
 from qas.meter import Budget
 from qas.mitigation.objectives import make_objective
+from qas.problems import BaseProblem, Problem
 from qas.registry import check_settings, recorded, settings_of
 from qas.vqe import Evaluator
 
 _PACKAGES = (
     "numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit", "optuna",
 )  # fmt: skip
+
+_GATES_EACH = 25
+"""Gates for each qubit that edited circuits may have, where the caller does not say."""
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -55,6 +59,12 @@ def check_config(config: Mapping[str, Any]) -> None:
         isinstance(coupling, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in coupling)
     ):
         raise QasError(f"coupling is a list of pairs of qubits, got {shortened(coupling)}")
+
+
+def room_for_depth(problem: BaseProblem) -> dict[str, Any]:
+    """Settings of a search that edits circuits: room for deep ones, from which the front's short ones do not suffer."""
+    deep = isinstance(problem, Problem) and problem.n_qubits > 4
+    return {"max_gates": max(problem.max_gates, _GATES_EACH * problem.n_qubits)} if deep else {}
 
 
 def make_agent(given: str | type[Agent] | Agent, options: Mapping[str, Any] | None = None) -> Agent:

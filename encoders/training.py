@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from qas.encoders.pools.spaces import PADDING, CircuitSpace, distinct
 from qas.encoders.trained import TrainedEncoder
 from qas.errors import QasError, UnknownNameError
 from qas.files import new_folder, write_atomic
+from qas.torch_threads import torch_threads
 
 HELD_OUT = 0.1
 """Share of the circuits, the last ones, that is not trained on."""
@@ -93,7 +93,7 @@ def train(
         "learning_rate": rate,
         "profile_walks": profile_walks if kind.learns_profile else 0,
     }
-    with _threads(threads):
+    with torch_threads(threads):
         started = time.perf_counter()
         data = _Data(rows[:n_train], graphs)
         sizes = dict(sizes or {})
@@ -135,17 +135,6 @@ def _centred(values: np.ndarray) -> torch.Tensor:
     """
     centred = values - values.mean(0)
     return torch.from_numpy(centred / max(float(np.sqrt(np.mean(centred**2))), 1e-3))
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(whole_number("threads", count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit(

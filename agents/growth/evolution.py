@@ -16,6 +16,7 @@ from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.growth.changes import Changes
 from qas.agents.growth.frames import Inner
+from qas.agents.settings import room_for_depth
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
@@ -40,8 +41,6 @@ _SHAKEN = 0.5
 """Share of children that start from angles with noise on them; the others save evaluations, and can stay on saddles."""
 _REPLACED = 0.5
 """Share of deleted two-qubit gates that leave rotations in their place."""
-_GATES_EACH = 25
-"""Gates for each qubit that circuits may have, where the caller does not say."""
 _LAYERS = 4
 """Layers that a search begins with, at most, where the caller does not say."""
 _LAYERED = 0.75
@@ -165,9 +164,7 @@ class EvolutionAgent(Agent):
         return starts.kept(options)
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        """Room for deep circuits: the front's short ones do not suffer from it."""
-        deep = isinstance(problem, Problem) and problem.n_qubits > 4
-        return {"max_gates": max(problem.max_gates, _GATES_EACH * problem.n_qubits)} if deep else {}
+        return room_for_depth(problem)
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)

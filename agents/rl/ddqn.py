@@ -23,6 +23,7 @@ from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
 from qas.errors import QasError
+from qas.torch_threads import torch_threads
 
 
 class _Step(NamedTuple):
@@ -150,17 +151,13 @@ class DdqnAgent(Agent):
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # layers this small lose time to a second thread
-        try:
+        with torch_threads(1):
             if not self.rows:
                 observations, infos = self.env.reset(seed=int(self.rng.integers(2**31)))
                 self.rows = [self._keep(k, observations, infos["action_mask"]) for k in range(self.envs)]
             while True:
                 self.search.safe_point(self)
                 self._step()
-        finally:
-            torch.set_num_threads(threads)
 
     def _step(self) -> None:
         """One step in each environment, and what is learned from it."""

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from qas.agents import starts
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.closed_form import closed_form_scores
-from qas.agents.rl.episodes import make_editor, room_for_edits
+from qas.agents.rl.episodes import make_editor
 from qas.agents.rl.policy import TrainedPolicy, chosen, load_policy, untrained
 from qas.agents.rl.starts import Starts
+from qas.agents.settings import room_for_depth
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.envs.editor import Observation
 from qas.errors import QasError, RunError
 from qas.problems import BaseProblem, Problem
+from qas.torch_threads import torch_threads
 
 _OF_THE_EDITOR = ("reference", "empty")
 _OF_THE_POLICY = ("nearest", "predicted")
@@ -72,7 +73,7 @@ class EditorAgent(Agent):
         return starts.kept(options, (*_OF_THE_EDITOR, *_OF_THE_POLICY))
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        return room_for_edits(problem)
+        return room_for_depth(problem)
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -121,14 +122,10 @@ class EditorAgent(Agent):
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # tables this small lose time to a second thread
-        try:
+        with torch_threads(1):
             while True:
                 self.search.safe_point(self)
                 self._step()
-        finally:
-            torch.set_num_threads(threads)
 
     def _step(self) -> None:
         """Begin an episode, or edit."""

@@ -10,7 +10,6 @@ from qas.envs.curricula import RandomHalting
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.vector import CircuitBuilderVectorEnv
 from qas.errors import UnknownNameError
-from qas.problems import BaseProblem, Problem
 
 _HALTING = ("none", "random")
 _EDITS_EACH = 12
@@ -72,12 +71,6 @@ def make_environment(search: Search, **options: Any) -> CircuitBuilderEnv:
 def make_environments(search: Search, count: int, **options: Any) -> CircuitBuilderVectorEnv:
     """As `make_environment`, so many at once."""
     return CircuitBuilderVectorEnv(num_envs=count, **settings_of_environment(search, **options))
-
-
-def room_for_edits(problem: BaseProblem) -> dict[str, Any]:
-    """Settings of a search for deep circuits, as guided evolution has them."""
-    deep = isinstance(problem, Problem) and problem.n_qubits > 4
-    return {"max_gates": max(problem.max_gates, 25 * problem.n_qubits)} if deep else {}
 
 
 def make_editor(search: Search, **settings: Any) -> CircuitEditorEnv:

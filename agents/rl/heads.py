@@ -58,14 +58,17 @@ class RowScores(BaseFeaturesExtractor):
     Args:
         observation_space: a table, flat, and general features.
         rows: of the table.
-        width: of the policy, rounded up to a multiple of its heads.
+        width: of a new policy, rounded up to a multiple of its heads.
+        policy: one that is there already, instead.
     """
 
-    def __init__(self, observation_space: spaces.Dict, rows: int, width: int) -> None:
+    def __init__(
+        self, observation_space: spaces.Dict, rows: int, width: int = 0, policy: CandidatePolicy | None = None
+    ) -> None:
         super().__init__(observation_space, features_dim=rows + 1)
         self.table = next(name for name in _TABLES if name in observation_space.spaces)
         numbers, general = (math.prod(observation_space[name].shape or ()) for name in (self.table, "general"))
-        self.policy = CandidatePolicy(numbers // rows, general, width=4 * math.ceil(width / 4))
+        self.policy = policy or CandidatePolicy(numbers // rows, general, width=4 * math.ceil(width / 4))
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
         scores, values = self.policy(observations[self.table], observations["general"])
@@ -89,7 +92,7 @@ class _Apart(nn.Module):
         return features[..., -1:]
 
 
-class _ScoredActor:
+class ScoredActor:
     """An actor-critic policy whose logits and value are its features."""
 
     def _build_mlp_extractor(self: Any) -> None:
@@ -142,8 +145,8 @@ class _ScoredQuantiles:
 
 
 _SCORED: dict[type, type] = {
-    ActorCriticPolicy: _ScoredActor,
-    MaskableActorCriticPolicy: _ScoredActor,
+    ActorCriticPolicy: ScoredActor,
+    MaskableActorCriticPolicy: ScoredActor,
     DQNPolicy: _ScoredQ,
     QRDQNPolicy: _ScoredQuantiles,
 }

@@ -5,18 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
-from torch import nn
 
+from qas.agents.rl.heads import RowScores, ScoredActor
 from qas.agents.rl.policy import CandidatePolicy
 from qas.envs.editor import CircuitEditorEnv
 
@@ -24,56 +21,8 @@ _STEPS = 256
 """Edits between two updates."""
 
 
-class _Scores(BaseFeaturesExtractor):
-    """A `CandidatePolicy` as features: scores of the candidates, and the value behind them."""
-
-    def __init__(self, observation_space: spaces.Dict, policy: CandidatePolicy) -> None:
-        numbers = observation_space["candidates"].shape[0]  # type: ignore[index]
-        super().__init__(observation_space, features_dim=numbers // policy.sizes["n_features"] + 1)
-        self.policy = policy
-
-    def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-        scores, values = self.policy(observations["candidates"], observations["general"])
-        return torch.cat([scores, values.unsqueeze(-1)], dim=-1)
-
-
-class _Split(nn.Module):
-    """Takes scores and value apart again."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.latent_dim_pi, self.latent_dim_vf = count, 1
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.forward_actor(features), self.forward_critic(features)
-
-    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
-        return features[..., :-1]
-
-    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
-        return features[..., -1:]
-
-
-class CandidateActorCritic(MaskableMultiInputActorCriticPolicy):
-    """A `CandidatePolicy` as a policy of Stable-Baselines3: its scores are the logits, its value the value.
-
-    Args:
-        policy: trained in place.
-        arguments, settings: of Stable-Baselines3.
-    """
-
-    def __init__(self, *arguments: Any, policy: CandidatePolicy, **settings: Any) -> None:
-        extractor = {"features_extractor_class": _Scores, "features_extractor_kwargs": {"policy": policy}}
-        settings |= extractor | {"ortho_init": False}
-        super().__init__(*arguments, **settings)
-
-    def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = _Split(self.features_dim - 1)  # type: ignore[assignment]
-
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)
-        self.action_net, self.value_net = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+class _CandidateActorCritic(ScoredActor, MaskableMultiInputActorCriticPolicy):  # type: ignore[misc]
+    """A `CandidatePolicy` as a policy of Stable-Baselines3: its scores are the logits, its value the value."""
 
 
 class _Watch(BaseCallback):
@@ -127,7 +76,7 @@ def improve(
     """
     with global_randomness(seed):
         model = MaskablePPO(
-            CandidateActorCritic,
+            _CandidateActorCritic,
             DummyVecEnv([lambda: env]),  # type: ignore[list-item, return-value]
             n_steps=_STEPS,
             batch_size=64,
@@ -139,7 +88,11 @@ def improve(
             target_kl=0.03,
             ent_coef=1e-3,
             max_grad_norm=0.5,
-            policy_kwargs={"policy": policy},
+            policy_kwargs={
+                "features_extractor_class": RowScores,
+                "features_extractor_kwargs": {"rows": env.candidates, "policy": policy},
+                "ortho_init": False,
+            },
             seed=seed,
             device="cpu",
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -25,9 +24,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
-from qas.agents.rl.episodes import make_editor, make_environment, room_for_edits
+from qas.agents.rl.episodes import make_editor, make_environment
 from qas.agents.rl.heads import policy_for
 from qas.agents.rl.improving import global_randomness
+from qas.agents.settings import room_for_depth
 from qas.checks import whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.builder import CircuitBuilderEnv
@@ -36,6 +36,7 @@ from qas.envs.editor import EDIT_REWARDS, CircuitEditorEnv
 from qas.errors import MissingExtraError, QasError, UnknownNameError
 from qas.problems import BaseProblem
 from qas.registry import check_settings
+from qas.torch_threads import torch_threads
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "MaskablePPO": MaskablePPO,
@@ -270,7 +271,7 @@ class Sb3Agent(Agent):
         return dict(options) | ({} if given is None else {"algorithm": name})
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
-        return room_for_edits(problem) if self.env == "editor" else {}
+        return room_for_depth(problem) if self.env == "editor" else {}
 
     def prepare(self, search: Search) -> None:
         super().prepare(search)
@@ -316,7 +317,7 @@ class Sb3Agent(Agent):
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        with _one_thread():
+        with torch_threads(1):
             if self.model is None:
                 self._play_evenly()
                 return
@@ -459,14 +460,3 @@ def _unpacked(array: np.ndarray, column: np.ndarray) -> np.ndarray:
         return array
     shape = column.shape[1:]
     return np.unpackbits(array, axis=1, count=int(np.prod(shape))).reshape(-1, *shape).astype(np.int8)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Layers this small lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

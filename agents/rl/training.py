@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.imitation import Lessons, fit, taught_episode
@@ -22,6 +21,7 @@ from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
 from qas.errors import UnknownNameError
 from qas.problems import Problem
+from qas.torch_threads import torch_threads
 
 STAGES = ("starts", "imitation", "playing")
 SETTINGS: dict[str, Any] = {"candidates": 32, "evaluations_each": 3}
@@ -93,7 +93,7 @@ def train_policy(
     told = on_progress or (lambda what, passed, whole: None)
     trained = untrained(seed, **(sizes or {}))
     trained.family, trained.settings = family.name, dict(SETTINGS)
-    with _one_thread(), _asked_to_end(clock):
+    with torch_threads(1), _asked_to_end(clock):
         told("circuits of the training problems", 0.0, clock.seconds)
         trained.starts = _starts(family, seed).to_json()
         clock.begun = time.perf_counter()
@@ -200,17 +200,6 @@ def _starts(family: Family, seed: int) -> Starts:
         return Starts()
     problems = [instance.load() for instance in family.train]
     return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Tables this small lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +29,7 @@ from qas.checks import shortened, whole_number
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
 from qas.finetuning.tasks import DIGIT_SIZE, SHAPES, SPRITE_SIZE, Split, load_source
+from qas.torch_threads import torch_threads
 
 FORMAT = "qas-backbone"
 FORMAT_VERSION = 1
@@ -451,7 +451,7 @@ def pretrain(
     seed = whole_number("seed", seed, 0)
     examples = whole_number("examples", chosen.examples if examples is None else examples, chosen.batch_size)
     started = time.perf_counter()
-    with _threads(threads):
+    with torch_threads(threads):
         model = build_backbone(chosen.config, seed=seed)
         loss = _fit(model, chosen, seed, examples, on_progress)
         with torch.no_grad():
@@ -494,17 +494,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return told
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(whole_number("threads", count, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit(
