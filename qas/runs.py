@@ -57,6 +57,9 @@ _CONFIG: dict[str, tuple[type, ...]] = {
 """What a resumed run needs from ``config.json``."""
 
 EPISODE_COLUMNS = ("evaluations", "gates", "error", "success", "test")
+CAMPAIGN, RUNS = "campaign.json", "runs"
+"""File that makes a folder a campaign, and the folder in it with its runs."""
+
 HISTORY_COLUMNS = ("evaluations", "seconds", "energy", "error", "gates", "two_qubit_gates", "angles", "best_error")
 
 

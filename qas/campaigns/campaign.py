@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qas.campaigns.running import RUNS, Outcome, status_of
+from qas.campaigns.running import Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
 from qas.campaigns.workers import Workers
 from qas.checks import whole_number
 from qas.errors import RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
-from qas.runs import Run, load_run
+from qas.runs import CAMPAIGN, RUNS, Run, load_run
 from qas.simulators.workers import cores
 
 _FORMAT, _VERSION = "qas-campaign", 1
-_FILE = "campaign.json"
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,16 @@ class State:
     """What is known of a campaign in progress, for displays.
 
     Attributes:
-        total: searches of the study.
+        tasks: by name.
         outcomes: of those that ended, by name; those that were finished before are among them.
         running: the last snapshot of each search that runs.
-        tasks: by name.
+        best: problem -> lowest error so far.
     """
 
     tasks: Mapping[str, Task]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    running: dict[str, Progress | None] = field(default_factory=dict)
+    running: dict[str, Progress] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
-    """problem -> lowest error so far"""
 
     @property
     def total(self) -> int:
@@ -84,9 +82,9 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
         RunError: it is none, or of a newer version.
     """
     folder = Path(path)
-    if not (folder / _FILE).is_file():
-        raise RunError(f"not a campaign (no {_FILE}): {folder}")
-    data = read_json(folder / _FILE, "the campaign")
+    if not (folder / CAMPAIGN).is_file():
+        raise RunError(f"not a campaign (no {CAMPAIGN}): {folder}")
+    data = read_json(folder / CAMPAIGN, "the campaign")
     check_versioned(data, _FORMAT, _VERSION, "the campaign", error=RunError)
     return Campaign(folder, Study.of(data["study"]))
 
@@ -147,11 +145,11 @@ def campaign(
 
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:
     """The folder of a study: begun, or that it was begun in."""
-    if out is not None and (Path(out) / _FILE).is_file():
+    if out is not None and (Path(out) / CAMPAIGN).is_file():
         known = load_campaign(out)
         if dict(known.study.told) != dict(study.told):
             raise RunError(f"the folder holds the campaign of another study: {out}")
         return Path(out)
     with new_folder(out, "the campaign", stem="campaign", instead="or that of the same study") as folder:
-        write_json(folder / _FILE, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))
+        write_json(folder / CAMPAIGN, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))
     return folder

@@ -14,10 +14,10 @@ from qas.campaigns.study import Task
 from qas.errors import QasError
 from qas.files import write_atomic
 from qas.record import Progress
-from qas.runs import load_run, read_summary
+from qas.runs import RUNS, load_run, read_summary
 
-RUNS, FAILED = "runs", "failed"
-"""Folders of a campaign."""
+FAILED = "failed"
+"""Folder of a campaign with the reasons of searches that failed."""
 
 
 class Outcome(NamedTuple):
@@ -35,7 +35,7 @@ def status_of(folder: Path, name: str) -> str:
     run = folder / RUNS / name
     if not (run / "config.json").exists():
         return "failed" if (folder / FAILED / f"{name}.txt").exists() else "waiting"
-    if read_summary(run).get("status") == "finished":
+    if read_summary(run)["status"] == "finished":
         return "finished"
     return "failed" if (folder / FAILED / f"{name}.txt").exists() else "begun"
 

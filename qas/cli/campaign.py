@@ -86,7 +86,7 @@ class _Watch:
     def left(self, state: State) -> str:
         """Time left as far as it can be told, from what ended since this began and the shares of what runs."""
         ended = len(state.outcomes) - (self.before or 0)
-        parts = sum(progress.fraction for progress in state.running.values() if progress is not None)
+        parts = sum(progress.fraction for progress in state.running.values())
         if ended + parts <= 0:
             return "?"
         passed = time.perf_counter() - self.begun
@@ -126,8 +126,7 @@ class _Watch:
         for heading, side in (("running", "left"), ("share", "right"), ("best error", "right"), ("", "left")):
             table.add_column(heading, justify=side)  # type: ignore[arg-type]
         for name, progress in state.running.items():
-            if progress is not None:
-                table.add_row(name, f"{progress.fraction:.0%}", f"{progress.best_error:.3g}", progress.note)
+            table.add_row(name, f"{progress.fraction:.0%}", f"{progress.best_error:.3g}", progress.note)
         for problem, error in state.best.items():
             table.add_row(f"[dim]best of {problem}[/dim]", "", f"{error:.3g}", "")
         for name, outcome in state.outcomes.items():

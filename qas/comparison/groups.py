@@ -15,10 +15,7 @@ from qas.errors import QasError, RunError
 from qas.files import to_json
 from qas.problems import BaseProblem
 from qas.report import best_so_far
-from qas.runs import Run, load_run
-
-CAMPAIGN, RUNS = "campaign.json", "runs"
-"""File that makes a folder a campaign, and the folder with its runs."""
+from qas.runs import CAMPAIGN, RUNS, Run, load_run
 
 _SPACE = ("gates", "max_gates", "coupling")
 
