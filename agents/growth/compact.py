@@ -141,8 +141,10 @@ class CompactAgent(Agent):
         guide = Guide.fitting(inner.alphabet, inner.meter)
         self.insertion = None
         if guide is not None and self.insertions:
-            self.insertion = InsertionGrowth(inner, guide, search.rng(3), self.insertions, self.choices)
-        self.evolutions = [EvolutionAgent() for _ in self.frames]
+            self.insertion = InsertionGrowth(
+                inner, guide, search.rng(3), candidates=self.insertions, choices=self.choices
+            )
+        self.evolutions = [EvolutionAgent(grow=False) for _ in self.frames]
         """one in each frame"""
         for evolution, frame in zip(self.evolutions, self.frames, strict=True):
             evolution.prepare(frame.search)
@@ -277,7 +279,7 @@ class CompactAgent(Agent):
         waiting = [[task.circuit.to_list(), task.tolerance, task.frame] for task in self.waiting]
         state = {
             "growth": growth,
-            "insertion": None if self.insertion is None else self.insertion.state(),
+            "insertion": None,
             "evolutions": [evolution for evolution, _ in evolutions],
             "rng": rng_state(self.rng),
             "waiting": waiting,
@@ -285,12 +287,16 @@ class CompactAgent(Agent):
             "turn": [self.turn, self.until, self.since, self.taken_out],
             "best": self.best,
         }
+        if self.insertion is not None:
+            state["insertion"], more = self.insertion.state()
+            arrays |= {f"insertion.{name}": array for name, array in more.items()}
         return state, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.growth.restore(state["growth"], arrays)
         if self.insertion is not None:
-            self.insertion.restore(state["insertion"])
+            within = {name.removeprefix("insertion."): a for name, a in arrays.items() if name.startswith("insertion.")}
+            self.insertion.restore(state["insertion"], within)
         for k, (evolution, held) in enumerate(zip(self.evolutions, state["evolutions"], strict=True)):
             start = f"{k}."
             evolution.restore(

@@ -16,6 +16,7 @@ from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.growth.changes import Changes
 from qas.agents.growth.frames import Inner
+from qas.agents.growth.inserting import InsertionGrowth
 from qas.agents.settings import room_for_depth
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
@@ -44,7 +45,15 @@ _REPLACED = 0.5
 _LAYERS = 4
 """Layers that a search begins with, at most, where the caller does not say."""
 _LAYERED = 0.75
-"""Share of the budget after which no further circuit of layers is begun."""
+"""Share of the budget after which no further circuit of layers is begun, where none grows."""
+_BEFORE = 0.25
+"""Share of the budget after which a circuit begins to grow; without one it does so at once."""
+_GROWING = 0.25
+"""Share of the budget that it has for that."""
+_GROWN_EACH = 40
+"""Most evaluations of a circuit that grows."""
+_SMALL = 4
+"""Qubits up to which nothing grows: evolution finds as much by itself."""
 _TURNS = ("ry", "rz")
 """Rotations of the layers that a search begins with."""
 _PRUNED = 4
@@ -111,6 +120,10 @@ class EvolutionAgent(Agent):
     inverse Hessian (as in Ramôa et al., arXiv:2401.05172). What is found out of a parent is counted where it is used:
     one evaluation for each sweep of slopes, and one for each gate without angles that is left out.
 
+    A population ends where no small change helps, on more than four qubits often near product states. A guided search
+    therefore spends up to a quarter of its budget on one circuit that grows from the reference determinant by the most
+    promising insertions (`InsertionGrowth`); all that it is on the way joins the population.
+
     Under noise a search begins without it, where slopes lead further than to the few gates that pay at once; the best
     circuits of every size, trained again under the noise, are what evolution goes on from.
 
@@ -124,6 +137,7 @@ class EvolutionAgent(Agent):
             (k + 2)^-small. 0: all alike, which goes fastest to low errors; 1: more is tried of the small ones.
         layers: most layers of rotations and entanglers, of random angles, that the population begins with beside a
             product state. None: 4; for a molecule without a coupling 0, as slopes lead on from its reference state.
+        grow: let a circuit grow, where slopes guide and nothing is given to start from.
         noise_free: share of the budget that a search for exact energies under noise spends without it first; nothing
             where it has a start.
         start: a circuit that joins the first ones, its angles optimised from those it has: a run folder, an OpenQASM
@@ -142,6 +156,7 @@ class EvolutionAgent(Agent):
         blind: float = 0.2,
         small: float = 0.0,
         layers: int | None = None,
+        grow: bool = True,
         noise_free: float = 0.5,
         start: str | list[Any] | None = None,
     ) -> None:
@@ -157,7 +172,7 @@ class EvolutionAgent(Agent):
         self.layers = None if layers is None else whole_number("layers", layers, 0)
         self.noise_free = float(noise_free)
         self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
-        self.start = start
+        self.grow, self.start = bool(grow), start
 
     @classmethod
     def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,8 +196,18 @@ class EvolutionAgent(Agent):
         """fewest two-qubit gates of parents, and most of children; None: any"""
         self.blindly = Changes(search.alphabet)
         """changes drawn evenly"""
+        self.growth = self._growth()
+        """what grows a circuit beside the population, until that is over"""
+        self.until: float | None = None
+        """share of the budget at which it is, once it has begun"""
         self.rehearsal = self._rehearsal()
         """the search without noise, while it lasts"""
+
+    def _growth(self) -> InsertionGrowth | None:
+        guide, search = self.guide, self.search
+        if guide is None or not self.grow or self.start is not None or search.problem.n_qubits <= _SMALL:
+            return None
+        return InsertionGrowth(search, guide, search.rng(2), candidates=1, choices=1, max_evaluations=_GROWN_EACH)
 
     def _rehearsal(self) -> EvolutionAgent | None:
         search, meter = self.search, self.meter
@@ -222,6 +247,8 @@ class EvolutionAgent(Agent):
                 self._seed_layers()
         elif self.rehearsal is not None:
             self._rehearse(self.rehearsal)
+        elif self.growth is not None and (self.meter.budget is None or self.meter.fraction >= _BEFORE):
+            self._grow(self.growth)
         else:
             self._breed()
 
@@ -279,10 +306,22 @@ class EvolutionAgent(Agent):
         most = self.layers
         if most is None:
             most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
+        until = _LAYERED if self.growth is None else _BEFORE
         for layers in range(1, most + 1 if pairs and turns else 0):
             circuit = Circuit(problem.n_qubits, [*turns, *pairs.values()] * layers + turns)
-            if len(circuit) <= self.search.max_gates and self.meter.fraction < _LAYERED:
+            if len(circuit) <= self.search.max_gates and self.meter.fraction < until:
                 self._offer(circuit.with_angles(self.rng.uniform(-math.pi, math.pi, circuit.n_angles)))
+
+    def _grow(self, growth: InsertionGrowth) -> None:
+        """Insert once more into the circuit that grows."""
+        used = self.meter.fraction
+        self.until = used + _GROWING if self.until is None else self.until
+        found = growth.step() if used < self.until else None
+        if found is None:
+            self.growth = None
+        else:
+            self.welcome(found)
+            self.search.record.note = f"growing, {found.circuit.two_qubit_gates} two-qubit gates"
 
     def _breed(self) -> None:
         """Children of the population as it stands, up to the first that changes it.
@@ -526,6 +565,10 @@ class EvolutionAgent(Agent):
         known = [m.curvature.packed for members in self.cells.values() for m in members if m.curvature is not None]
         state = {"rng": self.drawn.state, "cells": cells, "tried": self.tried, "refused": self.refused}
         arrays = {"curvatures": np.concatenate(known)} if known else {}
+        if self.growth is not None:
+            state["growth"], more = self.growth.state()
+            state["until"] = self.until
+            arrays |= more
         if self.rehearsal is not None:
             state["rehearsal"], more = self.rehearsal.state()
             arrays |= {f"rehearsal.{name}": array for name, array in more.items()}
@@ -551,3 +594,8 @@ class EvolutionAgent(Agent):
                 self.cells[two].append(member)
         self.tried = {str(k): int(v) for k, v in state["tried"].items()}
         self.refused = int(state["refused"])
+        if self.growth is not None and "growth" in state:
+            self.growth.restore(state["growth"], arrays)
+            self.until = state["until"]
+        else:
+            self.growth = None

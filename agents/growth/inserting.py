@@ -9,7 +9,7 @@ import numpy as np
 
 from qas.agents.base import Search, restore_rng, rng_state
 from qas.circuits import Circuit
-from qas.guidance import Guide, Place, Study, edited
+from qas.guidance import Curvature, Guide, Place, Study, edited
 from qas.problems import Problem
 from qas.rewriting import native
 from qas.vqe import Evaluation
@@ -34,11 +34,22 @@ class InsertionGrowth:
         rng: draws.
         candidates: insertions that are optimized.
         choices: insertions among which a round after the first draws its first candidate.
+        max_evaluations: of each circuit, from the inverse Hessian of the one before; None: the search's, from none.
     """
 
-    def __init__(self, search: Search, guide: Guide, rng: np.random.Generator, candidates: int, choices: int) -> None:
+    def __init__(
+        self,
+        search: Search,
+        guide: Guide,
+        rng: np.random.Generator,
+        *,
+        candidates: int,
+        choices: int,
+        max_evaluations: int | None = None,
+    ) -> None:
         self.search, self.guide, self.rng = search, guide, rng
         self.candidates, self.choices = candidates, choices
+        self.max_evaluations = max_evaluations
         self.round = 0
         self.found: Evaluation | None = None
 
@@ -67,11 +78,18 @@ class InsertionGrowth:
 
     def _best(self, here: Evaluation, circuits: Iterator[Circuit]) -> Evaluation | None:
         best: tuple[float, Evaluation] | None = None
+        known = None if self.max_evaluations is None else Curvature.of(here)
         for circuit in circuits:
             grown = self.search.simplify(circuit)
             if len(grown) > self.search.max_gates:
                 continue
-            found = self.search.meter.evaluate(grown, self.rng, exact_start=True)
+            found = self.search.meter.evaluate(
+                grown,
+                self.rng,
+                exact_start=True,
+                max_evaluations=self.max_evaluations,
+                inverse_hessian=None if known is None else known.inherited(here.circuit, grown),
+            )
             won = here.error - found.error
             if won > _LEAST_WON * abs(here.error):
                 worth = won / max(1, found.circuit.two_qubit_gates - here.circuit.two_qubit_gates)
@@ -103,15 +121,20 @@ class InsertionGrowth:
         return list(chosen.values())
 
     # ------------------------------------------------------------------ state
-    def state(self) -> dict[str, Any]:
-        """JSON-able; `restore` takes it back. What is known of the curvature is given up."""
-        held = None if self.found is None else [self.found.circuit.to_list(), self.found.energy, self.found.error]
-        return {"rng": rng_state(self.rng), "round": self.round, "found": held}
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON-able, and arrays by name; `restore` takes both back."""
+        here = self.found
+        held = None if here is None else [here.circuit.to_list(), here.energy, here.error]
+        known = None if here is None else Curvature.of(here)
+        arrays = {} if known is None else {"growing": known.packed}
+        return {"rng": rng_state(self.rng), "round": self.round, "found": held}, arrays
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on where `state` was taken."""
         self.rng, self.round = restore_rng(state["rng"]), int(state["round"])
         self.found = None
         if state["found"] is not None:
             gates, energy, error = state["found"]
-            self.found = Evaluation(Circuit(self.search.problem.n_qubits, gates), float(energy), float(error), 0)
+            known = Curvature(arrays["growing"]).matrix() if "growing" in arrays else None
+            circuit = Circuit(self.search.problem.n_qubits, gates)
+            self.found = Evaluation(circuit, float(energy), float(error), 0, inverse_hessian=known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,12 +10,15 @@ from typing import Any, cast
 import pytest
 
 import qas
+from qas.agents import resume
 from qas.agents.growth.evolution import EvolutionAgent, _Member
+from qas.agents.growth.inserting import InsertionGrowth
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.guidance import Guide
 from qas.meter import Budget, Meter
+from qas.testing.agents import call_at, found
 from qas.vqe import Evaluator
 
 
@@ -33,6 +37,28 @@ def test_guidance_leaves_the_determinant_where_blind_changes_do_not(tmp_path: Pa
 def test_noise_and_a_coupling_are_kept_to(tmp_path: Path) -> None:
     run = search(tmp_path / "run", "h2-2", noise="ibm-mumbai", coupling=[(0, 1)], steps=25, seed=1)
     assert run.architectures == 25 and run.best.error < 0.2
+
+
+def test_growth_goes_beyond_what_small_changes_reach_and_resumes_amid_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"evaluations": 4000, "seed": 0}
+    amid: list[int] = []
+    grow = EvolutionAgent._grow
+
+    def growing(me: EvolutionAgent, growth: InsertionGrowth) -> None:
+        grow(me, growth)
+        amid.append(me.meter.architectures)
+
+    monkeypatch.setattr(EvolutionAgent, "_grow", growing)
+    grown = search(tmp_path / "grown", "heisenberg-6", **given)
+    small = search(tmp_path / "small", "heisenberg-6", options={"grow": False}, **given)
+    assert grown.best.error < 1e-3 * small.best.error
+    call_at(amid[len(amid) // 2], lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    part = search(tmp_path / "part", "heisenberg-6", **given)
+    monkeypatch.undo()
+    assert part.status == "interrupted"
+    assert found(resume(part.path, report=False)) == found(grown)
 
 
 def test_a_study_counts_once_and_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
