@@ -77,37 +77,47 @@ class Effects:
             strings |= dict.fromkeys(itertools.chain(*places[-1]))
         self.paulis = PauliTable(strings)
         self._token = np.array([token for token, _ in moments], dtype=np.int64)
-        self._first, self._second = (np.zeros((len(moments), len(strings)), dtype=np.complex128) for _ in range(2))
+        first_table, second_table = (np.zeros((len(moments), len(strings)), dtype=np.complex128) for _ in range(2))
         for row, (first, second) in enumerate(places):
-            for table, moment in ((self._first, first), (self._second, second)):
+            for table, moment in ((first_table, first), (second_table, second)):
                 for string, value in moment.items():
                     table[row, self.paulis.column[string]] = value
+        self._moments = np.concatenate([first_table.real, first_table.imag, second_table.real])
         self._always = np.ones(len(alphabet), dtype=bool)
         self._always[self._token] = False
 
-    def state(self, circuit: Circuit) -> np.ndarray:
+    def state(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> np.ndarray:
         """The noise-free state that gates are judged on, complex128, shape (2**n,).
 
         Rotations that stand at angle 0 count as turned by one radian: what follows may put them to use.
         """
-        angles = circuit.angles
-        idle = np.abs(wrapped(angles)) < _STANDS_AT_ZERO
-        return self._simulator.state(circuit, np.where(idle, 1.0, angles) if idle.any() else angles)
+        return (simulator or self._simulator).state(circuit, _put_to_use(circuit.angles))
 
-    def look(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
-        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on."""
-        angles = circuit.angles
-        values = judged = self.paulis(self._simulator.state(circuit, angles))
-        if (np.abs(wrapped(angles)) < _STANDS_AT_ZERO).any():
-            judged = self.paulis(self.state(circuit))
+    def look(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on.
+
+        Args:
+            simulator: one that knows the circuit already.
+        """
+        engine, angles = simulator or self._simulator, circuit.angles
+        values = judged = self.paulis(engine.state(circuit, angles))
+        turned = _put_to_use(angles)
+        if turned is not angles:
+            judged = self.paulis(engine.state(circuit, turned))
         return values, self.changes(judged)
 
     def changes(self, paulis: np.ndarray) -> np.ndarray:
         """Which gates change the state, bool, shape (len(alphabet),), from the values of `paulis` of it."""
-        first, second = self._first @ paulis, (self._second @ paulis).real
+        real, imaginary, second = (self._moments @ paulis).reshape(3, -1)
         changed = self._always.copy()
-        changed[self._token[second - np.abs(first) ** 2 > _SAME]] = True
+        changed[self._token[second - (real**2 + imaginary**2) > _SAME]] = True
         return changed
+
+
+def _put_to_use(angles: np.ndarray) -> np.ndarray:
+    """Angles with 1 in the place of 0; the same array where there is none."""
+    idle = np.abs(wrapped(angles)) < _STANDS_AT_ZERO
+    return np.where(idle, 1.0, angles) if idle.any() else angles
 
 
 @functools.cache
