@@ -11,6 +11,7 @@ import numpy as np
 
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
+from qas.envs import _effects_kernels as kernels
 from qas.excitations import generators_of
 from qas.gates import PAULI_MATRICES, gate_spec
 from qas.hamiltonians import Hamiltonian, string_masks
@@ -38,20 +39,12 @@ class PauliTable:
         self.strings = tuple(strings)
         self.column = {string: k for k, string in enumerate(self.strings)}
         masks = np.array([string_masks(string) for string in self.strings], dtype=np.int64).reshape(-1, 2)
-        x, self._row = np.unique(masks[:, 0], return_inverse=True)
-        z, self._sign = np.unique(masks[:, 1], return_inverse=True)
-        index = np.arange(1 << len(self.strings[0]))
-        self._flipped = index ^ x[:, None]
-        self._signs = 1.0 - 2.0 * (np.bitwise_count(index[:, None] & z) & 1)
-        ys = np.bitwise_count(masks[:, 0] & masks[:, 1])
-        self._phase = np.array([1j**y for y in (ys & 3).tolist()])
+        self._x, self._z = masks.T.copy()
 
     def __call__(self, psi: np.ndarray) -> np.ndarray:
         """Values, float64, shape (strings,), for a normalized state, complex128, shape (2**n,)."""
-        products = psi[self._flipped].conj()
-        products *= psi
-        sums = products.real @ self._signs + 1j * (products.imag @ self._signs)
-        values: np.ndarray = (self._phase * sums[self._row, self._sign]).real
+        values = np.empty(len(self.strings))
+        kernels.expectations(np.ascontiguousarray(psi), self._x, self._z, values)
         return values
 
 
@@ -77,12 +70,15 @@ class Effects:
             strings |= dict.fromkeys(itertools.chain(*places[-1]))
         self.paulis = PauliTable(strings)
         self._token = np.array([token for token, _ in moments], dtype=np.int64)
-        first_table, second_table = (np.zeros((len(moments), len(strings)), dtype=np.complex128) for _ in range(2))
-        for row, (first, second) in enumerate(places):
-            for table, moment in ((first_table, first), (second_table, second)):
-                for string, value in moment.items():
-                    table[row, self.paulis.column[string]] = value
-        self._moments = np.concatenate([first_table.real, first_table.imag, second_table.real])
+        starts, columns, weights = [0], [], []
+        for first, second in places:
+            for string in dict.fromkeys((*first, *second)):
+                columns.append(self.paulis.column[string])
+                before = first.get(string, 0.0)
+                weights.append((before.real, before.imag, second.get(string, 0.0).real))
+            starts.append(len(columns))
+        self._starts, self._columns = np.array(starts, dtype=np.int64), np.array(columns, dtype=np.int64)
+        self._weights = np.array(weights, dtype=np.float64).reshape(-1, 3)
         self._always = np.ones(len(alphabet), dtype=bool)
         self._always[self._token] = False
 
@@ -108,9 +104,8 @@ class Effects:
 
     def changes(self, paulis: np.ndarray) -> np.ndarray:
         """Which gates change the state, bool, shape (len(alphabet),), from the values of `paulis` of it."""
-        real, imaginary, second = (self._moments @ paulis).reshape(3, -1)
         changed = self._always.copy()
-        changed[self._token[second - (real**2 + imaginary**2) > _SAME]] = True
+        kernels.mark(paulis, self._starts, self._columns, self._weights, self._token, _SAME, changed)
         return changed
 
 

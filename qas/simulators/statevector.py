@@ -305,7 +305,7 @@ def parts_of(circuit: Circuit) -> int:
     """Numbers in one amplitude: 1 where every gate keeps amplitudes real, else 2."""
     parts = circuit.__dict__.get("_parts")
     if parts is None:
-        parts = 1 if all(gate.name in _REAL_GATES for gate in circuit.gates) else 2
+        parts = 1 if all(gate.name in _REAL_GATES for gate in circuit.pattern) else 2
         circuit.__dict__["_parts"] = parts
     return parts
 
