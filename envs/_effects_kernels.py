@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 from qas.simulators._compile import compiled
 from qas.simulators._lanes import odd
 
@@ -46,3 +48,14 @@ def mark(values, starts, columns, weights, tokens, least, changed):
             second += weights[entry, 2] * value
         if second - (real * real + imaginary * imaginary) > least:
             changed[tokens[row]] = True
+
+
+@compiled()
+def replace_zeros(angles, least, value):
+    """Put `value` in the place of angles closer than `least` to a full turn; returns whether there were any."""
+    found = False
+    for i in range(len(angles)):
+        turns = round(angles[i] / (2.0 * math.pi))
+        if abs(angles[i] - 2.0 * math.pi * turns) < least:
+            angles[i], found = value, True
+    return found

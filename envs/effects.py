@@ -17,7 +17,7 @@ from qas.gates import PAULI_MATRICES, gate_spec
 from qas.hamiltonians import Hamiltonian, string_masks
 from qas.noise import NoiseModel
 from qas.simulators.base import Simulator
-from qas.simulators.insertions import Generator, pauli_generators, wrapped
+from qas.simulators.insertions import Generator, pauli_generators
 from qas.simulators.statevector import StatevectorSimulator
 
 _SAME = 1e-12
@@ -111,8 +111,8 @@ class Effects:
 
 def _put_to_use(angles: np.ndarray) -> np.ndarray:
     """Angles with 1 in the place of 0; the same array where there is none."""
-    idle = np.abs(wrapped(angles)) < _STANDS_AT_ZERO
-    return np.where(idle, 1.0, angles) if idle.any() else angles
+    turned = angles.copy()
+    return turned if kernels.replace_zeros(turned, _STANDS_AT_ZERO, 1.0) else angles
 
 
 @functools.cache

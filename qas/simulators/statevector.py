@@ -110,6 +110,9 @@ class StatevectorSimulator(CompiledSimulator):
 
     @property
     def library(self) -> kernels.Library:
+        known = self._library
+        if known is not None:
+            return known
         with self._lock:  # another thread may be adding an operation
             if self._library is None:
                 kind, first, second, matrix, x, z = zip(*self._entries, strict=True) if self._entries else ((),) * 6
@@ -202,18 +205,28 @@ class StatevectorSimulator(CompiledSimulator):
 
     def _forget_calls(self) -> None:
         super()._forget_calls()
-        self._local.__dict__.pop("frames", None)
+        for name in ("frames", "state_call"):
+            self._local.__dict__.pop(name, None)
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
         psi = np.empty(max(kernels.LANES, 1 << circuit.n_qubits), dtype=np.complex128)
         small = 2 * len(psi) <= _SMALL
-        memory = self.work(circuit.n_qubits)[0] if small else psi.view(np.float64)
-        call = self._call(circuit, 2, memory, _NOTHING)
+        call = self._state_call(circuit) if small else self._call(circuit, 2, psi.view(np.float64), _NOTHING)
         finished(call.run(STATE, circuit.angles if angles is None else angles))
         if small:
-            psi.view(np.float64)[:] = memory
+            psi.view(np.float64)[:] = self.work(circuit.n_qubits)[0]
         return psi[: 1 << circuit.n_qubits]
+
+    def _state_call(self, circuit: Circuit) -> Call:
+        """For the state in the memory of this thread, the same again for the same circuit at other angles."""
+        memory, compiled = self.work(circuit.n_qubits)[0], self.compiled(circuit)
+        held = self._local.__dict__.get("state_call")
+        if held is not None and held[0] is compiled:
+            return held[1]  # type: ignore[no-any-return]
+        call = self._call(circuit, 2, memory, _NOTHING)
+        self._local.state_call = compiled, call
+        return call
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
