@@ -171,7 +171,7 @@ class BitsLearner(Learner):
     def restore(self, arrays: Arrays) -> None:
         for owner, vector in (("online", self.online), ("target", self.target)):
             self._put(vector, {f".{name}": arrays[f"{owner}.{name}"] for name in self._parts(vector)})
-        self.updates = int(arrays.get("adam.0.step", 0))
+        self.updates = int(np.asarray(arrays.get("adam.0.step", 0)).item())
         if self.updates:
             for moment, vector in (("exp_avg", self.first), ("exp_avg_sq", self.second)):
                 parts = self._parts(vector)
