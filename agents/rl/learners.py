@@ -114,7 +114,7 @@ class TorchLearner(Learner):
 
 
 class BitsLearner(Learner):
-    """A `BitsNetwork`, in compiled code: what `TorchLearner` computes, up to rounding, in a tenth of its time."""
+    """A `BitsNetwork`, in compiled code: what `TorchLearner` computes, up to rounding, in a fraction of its time."""
 
     def __init__(self, network: BitsNetwork, rate: float) -> None:
         self.rate, self.updates = rate, 0
