@@ -70,12 +70,14 @@ class Effects:
             strings |= dict.fromkeys(itertools.chain(*places[-1]))
         self.paulis = PauliTable(strings)
         self._token = np.array([token for token, _ in moments], dtype=np.int64)
-        starts, columns, weights = [0], [], []
+        starts: list[int] = [0]
+        columns: list[int] = []
+        weights: list[tuple[float, float, float]] = []
         for first, second in places:
             for string in dict.fromkeys((*first, *second)):
                 columns.append(self.paulis.column[string])
-                before = first.get(string, 0.0)
-                weights.append((before.real, before.imag, second.get(string, 0.0).real))
+                before = complex(first.get(string, 0.0))
+                weights.append((before.real, before.imag, complex(second.get(string, 0.0)).real))
             starts.append(len(columns))
         self._starts, self._columns = np.array(starts, dtype=np.int64), np.array(columns, dtype=np.int64)
         self._weights = np.array(weights, dtype=np.float64).reshape(-1, 3)

@@ -157,7 +157,7 @@ class BitsLearner(Learner):
         self.target[:] = self.online
 
     def arrays(self) -> Arrays:
-        found = {}
+        found: Arrays = {}
         for owner, vector in (("online", self.online), ("target", self.target)):
             found |= {f"{owner}.{name}": part.copy() for name, part in self._parts(vector).items()}
         if self.updates:
@@ -187,7 +187,8 @@ class BitsLearner(Learner):
         shapes = [("bag.weight", bits + 1, 0), ("numbers.weight", numbers, 0), ("numbers.bias", 1, 0)]
         for k in range(1, len(filled)):
             shapes += [(f"layers.{k - 1}.weight", filled[k - 1], k), (f"layers.{k - 1}.bias", 1, k)]
-        found, here = {}, 0
+        found: Arrays = {}
+        here = 0
         for name, inputs, layer in shapes:
             part = vector[here : here + inputs * filled[layer]].reshape(inputs, filled[layer])
             here += part.size
