@@ -27,6 +27,7 @@ from qas.patches import patch_for
 from qas.problems import BaseProblem, Problem, load_problem
 from qas.simulators import Simulator
 from qas.simulators.compiled import CompiledSimulator
+from qas.simulators.statevector import StatevectorSimulator
 from qas.vqe import CircuitEvaluator, Evaluation, Evaluator
 
 _ORDERS = ("append_then_optimise", "legacy_lag")
@@ -216,6 +217,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self.zero_energy = self.evaluator.energy(Circuit(n))
         state_is_all = self.problem.simulated and not self.problem.whole_matrix and n <= MOST_QUBITS
         self._effects: Effects | None = _effects(self.actions) if state_is_all else None
+        own = self.evaluator.simulator
+        self._states = own if isinstance(own, StatevectorSimulator) else None
         self._engine = _engine_of_gains(self.evaluator)
         self._circuit = Circuit(n)
         self._gains: Gains | None = None
@@ -462,13 +465,13 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
     # ------------------------------------------------------------------ steps
     def _advance(self, number: int, last: bool) -> Generator[Asked, Evaluation, tuple[Evaluation, int]]:
         """The circuit with one more gate, and the evaluations it took."""
-        every, n = self.optimise_every, self.problem.n_qubits
+        every = self.optimise_every
         if last or (isinstance(every, int) and (self._steps + 1) % every == 0):
             gate = self.actions.gate(number)
-            found = yield Asked(Circuit(n, (*self._circuit.gates, gate)), self.np_random, False)
+            found = yield Asked(self._circuit.extended(gate), self.np_random, False)
             return found, found.evaluations
         gate = self.actions.gate(number, self._best_angles(number))
-        found = yield Asked(Circuit(n, (*self._circuit.gates, gate)), self.np_random, True)
+        found = yield Asked(self._circuit.extended(gate), self.np_random, True)
         if abs(found.energy - self.target) >= self.curriculum.threshold:
             return found, found.evaluations
         best = yield Asked(found.circuit, self.np_random, False)
@@ -486,7 +489,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         if circuit.n_angles:
             tuned = yield Asked(circuit, self.np_random, False)
             circuit, evaluations = tuned.circuit, tuned.evaluations
-        longer = Circuit(self.problem.n_qubits, (*circuit.gates, self.actions.gate(number)))
+        longer = circuit.extended(self.actions.gate(number))
         found = yield Asked(longer, self.np_random, True)
         return found, evaluations + found.evaluations
 
@@ -514,7 +517,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._gains = self._paulis = None
         mask = self.actions.legal(self._last)
         if self._effects is not None:
-            self._paulis, changes = self._effects.look(self._circuit)
+            self._paulis, changes = self._effects.look(self._circuit, self._states)
             mask &= changes
         self._mask = mask if mask.any() else np.ones_like(mask)
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
+from qas.envs import _effects_kernels as kernels
 from qas.excitations import generators_of
 from qas.gates import PAULI_MATRICES, gate_spec
 from qas.hamiltonians import Hamiltonian, string_masks
 from qas.noise import NoiseModel
 from qas.simulators.base import Simulator
-from qas.simulators.insertions import Generator, pauli_generators, wrapped
+from qas.simulators.insertions import Generator, pauli_generators
 from qas.simulators.statevector import StatevectorSimulator
 
 _SAME = 1e-12
@@ -38,20 +39,12 @@ class PauliTable:
         self.strings = tuple(strings)
         self.column = {string: k for k, string in enumerate(self.strings)}
         masks = np.array([string_masks(string) for string in self.strings], dtype=np.int64).reshape(-1, 2)
-        x, self._row = np.unique(masks[:, 0], return_inverse=True)
-        z, self._sign = np.unique(masks[:, 1], return_inverse=True)
-        index = np.arange(1 << len(self.strings[0]))
-        self._flipped = index ^ x[:, None]
-        self._signs = 1.0 - 2.0 * (np.bitwise_count(index[:, None] & z) & 1)
-        ys = np.bitwise_count(masks[:, 0] & masks[:, 1])
-        self._phase = np.array([1j**y for y in (ys & 3).tolist()])
+        self._x, self._z = masks.T.copy()
 
     def __call__(self, psi: np.ndarray) -> np.ndarray:
         """Values, float64, shape (strings,), for a normalized state, complex128, shape (2**n,)."""
-        products = psi[self._flipped].conj()
-        products *= psi
-        sums = products.real @ self._signs + 1j * (products.imag @ self._signs)
-        values: np.ndarray = (self._phase * sums[self._row, self._sign]).real
+        values = np.empty(len(self.strings))
+        kernels.expectations(np.ascontiguousarray(psi), self._x, self._z, values)
         return values
 
 
@@ -77,37 +70,51 @@ class Effects:
             strings |= dict.fromkeys(itertools.chain(*places[-1]))
         self.paulis = PauliTable(strings)
         self._token = np.array([token for token, _ in moments], dtype=np.int64)
-        self._first, self._second = (np.zeros((len(moments), len(strings)), dtype=np.complex128) for _ in range(2))
-        for row, (first, second) in enumerate(places):
-            for table, moment in ((self._first, first), (self._second, second)):
-                for string, value in moment.items():
-                    table[row, self.paulis.column[string]] = value
+        starts: list[int] = [0]
+        columns: list[int] = []
+        weights: list[tuple[float, float, float]] = []
+        for first, second in places:
+            for string in dict.fromkeys((*first, *second)):
+                columns.append(self.paulis.column[string])
+                before = complex(first.get(string, 0.0))
+                weights.append((before.real, before.imag, complex(second.get(string, 0.0)).real))
+            starts.append(len(columns))
+        self._starts, self._columns = np.array(starts, dtype=np.int64), np.array(columns, dtype=np.int64)
+        self._weights = np.array(weights, dtype=np.float64).reshape(-1, 3)
         self._always = np.ones(len(alphabet), dtype=bool)
         self._always[self._token] = False
 
-    def state(self, circuit: Circuit) -> np.ndarray:
+    def state(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> np.ndarray:
         """The noise-free state that gates are judged on, complex128, shape (2**n,).
 
         Rotations that stand at angle 0 count as turned by one radian: what follows may put them to use.
         """
-        angles = circuit.angles
-        idle = np.abs(wrapped(angles)) < _STANDS_AT_ZERO
-        return self._simulator.state(circuit, np.where(idle, 1.0, angles) if idle.any() else angles)
+        return (simulator or self._simulator).state(circuit, _put_to_use(circuit.angles))
 
-    def look(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray]:
-        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on."""
-        angles = circuit.angles
-        values = judged = self.paulis(self._simulator.state(circuit, angles))
-        if (np.abs(wrapped(angles)) < _STANDS_AT_ZERO).any():
-            judged = self.paulis(self.state(circuit))
+    def look(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on.
+
+        Args:
+            simulator: one that knows the circuit already.
+        """
+        engine, angles = simulator or self._simulator, circuit.angles
+        values = judged = self.paulis(engine.state(circuit, angles))
+        turned = _put_to_use(angles)
+        if turned is not angles:
+            judged = self.paulis(engine.state(circuit, turned))
         return values, self.changes(judged)
 
     def changes(self, paulis: np.ndarray) -> np.ndarray:
         """Which gates change the state, bool, shape (len(alphabet),), from the values of `paulis` of it."""
-        first, second = self._first @ paulis, (self._second @ paulis).real
         changed = self._always.copy()
-        changed[self._token[second - np.abs(first) ** 2 > _SAME]] = True
+        kernels.mark(paulis, self._starts, self._columns, self._weights, self._token, _SAME, changed)
         return changed
+
+
+def _put_to_use(angles: np.ndarray) -> np.ndarray:
+    """Angles with 1 in the place of 0; the same array where there is none."""
+    turned = angles.copy()
+    return turned if kernels.replace_zeros(turned, _STANDS_AT_ZERO, 1.0) else angles
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+from gymnasium.vector.utils import batch_space
 
 from qas.checks import whole_number
 from qas.envs.builder import Asked, CircuitBuilderEnv, Observation, Step
@@ -183,8 +183,8 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     # ------------------------------------------------------------------ what is handed out
     def _observations(self, observations: Sequence[Observation]) -> Observation:
-        empty: Any = create_empty_array(self.single_observation_space, self.num_envs)
-        return concatenate(self.single_observation_space, observations, empty)  # type: ignore[return-value]
+        spaces = self.single_observation_space
+        return {name: np.array([o[name] for o in observations], dtype=spaces[name].dtype) for name in spaces}
 
     def _infos(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Infos by name, an entry for each builder; ``_name`` says that all have it, as in other vectors."""

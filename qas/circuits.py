@@ -115,7 +115,7 @@ class Circuit:
         return self._gates
 
     def __len__(self) -> int:
-        return len(self._architecture)
+        return len(self.pattern)
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates)
@@ -182,14 +182,34 @@ class Circuit:
         return self._gates
 
     @property
-    def _architecture(self) -> tuple[Gate, ...]:
-        """Gates whose angles may be others."""
+    def pattern(self) -> tuple[Gate, ...]:
+        """The gates, at angles that may be others: those of `gates` are made when they are asked for."""
         return self.__dict__.get("_pattern") or self._gates
 
     # ------------------------------------------------------------------ editing (all return a new circuit)
     def append(self, name: str, qubits: int | Sequence[int], *angles: float) -> Circuit:
         """The circuit with one more gate at its end."""
         return Circuit(self._n_qubits, (*self._gates, _as_gate((name, qubits, *angles))))
+
+    def extended(self, gate: Gate) -> Circuit:
+        """As `append`, of a gate; what is known of the shorter circuit is not found out anew for the longer one.
+
+        Raises:
+            CircuitError: a qubit out of range.
+        """
+        if max(gate.qubits) >= self._n_qubits:
+            raise CircuitError(f"qubit out of range: {gate} in a circuit of {self._n_qubits} qubits")
+        longer = object.__new__(Circuit)
+        known, here = longer.__dict__, self.__dict__
+        known["_n_qubits"], known["_pattern"] = self._n_qubits, (*self.pattern, gate)
+        known["angles"] = values = np.array([*self.angles.tolist(), *gate.angles], dtype=np.float64)
+        values.flags.writeable = False
+        if "lowering" in here and self.lowering is None and gate.name in GATES:
+            known["lowering"] = None
+            if "two_qubit_gates" in here:
+                known["two_qubit_gates"] = self.two_qubit_gates + (len(gate.qubits) == 2)
+        known["_shorter"] = here.get("_compiled")  # of an engine, see `CompiledSimulator.compiled`
+        return longer
 
     def insert(self, index: int, gate: Gate) -> Circuit:
         """The circuit with `gate` before position `index`."""
@@ -223,7 +243,7 @@ class Circuit:
     @cached_property
     def lowering(self) -> Lowering | None:
         """A circuit with excitations in primitive gates; None for one of primitive gates, which is run as it is."""
-        if all(gate.name in GATES for gate in self._architecture):
+        if all(gate.name in GATES for gate in self.pattern):
             return None
         from qas.decomposition import lower
 
@@ -265,7 +285,7 @@ class Circuit:
         """For each gate the layer it falls into when every gate moves as early as it can; counted from 0."""
         free = [0] * self._n_qubits
         layers = []
-        for gate in self._architecture:
+        for gate in self.pattern:
             first, last = gate.qubits[0], gate.qubits[-1]
             layer = max(free[first], free[last])
             if len(gate.qubits) > 2:
@@ -290,7 +310,7 @@ class Circuit:
     @property
     def counts(self) -> dict[str, int]:
         """How often each gate name occurs, as the circuit is written."""
-        return dict(sorted(Counter(g.name for g in self._architecture).items()))
+        return dict(sorted(Counter(g.name for g in self.pattern).items()))
 
     def count(self, name: str) -> int:
         """How often gate `name` occurs, as the circuit is written.
@@ -299,13 +319,13 @@ class Circuit:
             UnknownNameError: no such gate.
         """
         gate_spec(name)
-        return sum(g.name == name for g in self._architecture)
+        return sum(g.name == name for g in self.pattern)
 
     @cached_property
     def two_qubit_gates(self) -> int:
         """Number of gates on two qubits, excitations decomposed."""
         run = self if self.lowering is None else self.lowering.circuit
-        return sum(len(g.qubits) == 2 for g in run._architecture)
+        return sum(len(g.qubits) == 2 for g in run.pattern)
 
     @cached_property
     def key(self) -> str:
@@ -317,7 +337,7 @@ class Circuit:
         """
         rows = [
             (layer, tuple(sorted(g.qubits)) if gate_spec(g.name).symmetric else g.qubits, g.name)
-            for layer, g in zip(self.moments, self._architecture, strict=True)
+            for layer, g in zip(self.moments, self.pattern, strict=True)
         ]
         rows.sort()
         return hashlib.blake2b(repr((self._n_qubits, rows)).encode(), digest_size=16).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -64,12 +64,18 @@ class Spent:
     started: float | None = None
 
 
-@contextmanager
-def _ended_if_interrupted() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted:
-        raise SearchEnded from None
+class _EndedIfInterrupted:
+    """Where the clock stops a calculation before it has a value, the search is at its end."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, Interrupted):
+            raise SearchEnded from None
+
+
+_ended_if_interrupted = _EndedIfInterrupted()
 
 
 class Meter:
@@ -153,7 +159,7 @@ class Meter:
         """
         self.left()
         limit = self._limit(max_evaluations)
-        with _ended_if_interrupted():
+        with _ended_if_interrupted:
             settings: Any = {"exact_start": exact_start, "inverse_hessian": inverse_hessian}
             found = self.evaluator.evaluate(circuit, rng, max_evaluations=limit, **settings)
         return self._counted(found, rng, tidy)
@@ -207,7 +213,7 @@ class Meter:
             while True:
                 if taken:
                     self.left()
-                with _ended_if_interrupted():
+                with _ended_if_interrupted:
                     found = next(results, None)
                     if found is None:
                         return
@@ -243,7 +249,7 @@ class Meter:
             SearchEnded: nothing is left to spend.
         """
         self.left()
-        with _ended_if_interrupted():
+        with _ended_if_interrupted:
             energy = self.evaluator.energy(circuit)
         self.evaluations += 1
         return energy

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.episodes import make_environments
+from qas.agents.rl.learners import Batch, BitsLearner, Learner, TorchLearner
 from qas.agents.rl.memory import Encoder, Memory
-from qas.agents.rl.networks import BitsNetwork, RowsNetwork, tensors_of
+from qas.agents.rl.networks import BitsNetwork, RowsNetwork
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
@@ -132,9 +132,7 @@ class DdqnAgent(Agent):
             )
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
         with torch.random.fork_rng(devices=[]):  # torch draws default weights from its global generator first
-            self.online, self.target = self._network(generator), self._network(generator)
-        self.target.load_state_dict(self.online.state_dict())
-        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=self.learning_rate, fused=True)
+            self.learner = self._learner(generator)
         self.epsilon = 1.0
         self.updated = self.episodes = self.successes = self.tests = self.tests_solved = 0
         self.recent: list[deque[_Step]] = [deque() for _ in range(self.envs)]
@@ -142,12 +140,13 @@ class DdqnAgent(Agent):
         """rows of the present observations; none before the first step"""
         self.testing = np.zeros(self.envs, dtype=bool)
 
-    def _network(self, generator: torch.Generator) -> nn.Module:
+    def _learner(self, generator: torch.Generator) -> Learner:
         actions, numbers = len(self.search.alphabet), self.encoder.numbers
         if isinstance(self.env.envs[0].observer, Ahead):
             general = len(Ahead.general)
-            return RowsNetwork(actions, (numbers - general) // actions, general, self.hidden, generator)
-        return BitsNetwork(self.encoder.bits, numbers, self.hidden, actions, generator)
+            rows = RowsNetwork(actions, (numbers - general) // actions, general, self.hidden, generator)
+            return TorchLearner(rows, self.learning_rate)
+        return BitsLearner(BitsNetwork(self.encoder.bits, numbers, self.hidden, actions, generator), self.learning_rate)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
@@ -202,17 +201,11 @@ class DdqnAgent(Agent):
         epsilon = np.where(self.testing & self.learn, 0.0, self.epsilon)
         random = self.rng.random(self.envs) < epsilon
         legal = self.replay.data["legal"][self.rows]
-        chosen = np.array([self.rng.choice(np.flatnonzero(mask)) for mask in legal], dtype=np.int64)
+        chosen = np.array([_any_of(mask, self.rng) for mask in legal], dtype=np.int64)
         if random.all():
             return chosen
-        with torch.inference_mode():
-            values = self.online(*self._seen(np.array(self.rows))).numpy()
+        values = self.learner.values(self.replay.data, np.array(self.rows))
         return np.where(random, chosen, np.where(legal, values, -np.inf).argmax(axis=1))
-
-    def _seen(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        data = self.replay.data
-        numbers = data["numbers"][rows].astype(np.float32, copy=False)
-        return torch.from_numpy(data["positions"][rows]), torch.from_numpy(numbers)
 
     def _remember(self, recent: deque[_Step], following: int, ended: bool) -> None:
         """Complete the return from the oldest recent step to the observation in row `following`; forget that step."""
@@ -231,36 +224,20 @@ class DdqnAgent(Agent):
         self.epsilon = max(self.epsilon_floor, self.epsilon * self.epsilon_decay**self.envs)
 
     def _update(self) -> None:
-        data = self.replay.data
-        rows, weights = self.replay.sample(self.batch_size, self.rng)
-        reward, discount = torch.from_numpy(data["reward"][rows]), torch.from_numpy(data["discount"][rows])
-        following = data["next"][rows]
-        with torch.no_grad():
-            seen = self._seen(following)
-            wish = self.online(*seen).masked_fill(torch.from_numpy(~data["legal"][following]), -torch.inf)
-            future = self.target(*seen).gather(1, wish.argmax(1, keepdim=True)).squeeze(1)
-            goal = reward + discount * future
-        action = torch.from_numpy(data["action"][rows]).unsqueeze(1)
-        value = self.online(*self._seen(rows)).gather(1, action).squeeze(1)
-        loss = (torch.from_numpy(weights) * nn.functional.smooth_l1_loss(value, goal, reduction="none")).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        batch = Batch(*self.replay.sample(self.batch_size, self.rng))
+        errors = self.learner.learn(self.replay.data, batch)
         if self.priority:
-            self.replay.learned(rows, (value.detach() - goal).abs().numpy().astype(np.float64))
+            self.replay.learned(batch.rows, errors.astype(np.float64))
         self.updated += 1
         if self.updated % self.target_every == 0:
-            self.target.load_state_dict(self.online.state_dict())
+            self.learner.follow()
 
     # ------------------------------------------------------------------ state
     _COUNTS = ("epsilon", "updated", "episodes", "successes", "tests", "tests_solved", "rows")
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         replay, columns = self.replay.state()
-        arrays = tensors_of(self.online, "online") | tensors_of(self.target, "target")
-        arrays |= {f"replay.{k}": v for k, v in columns.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            arrays |= {f"adam.{index}.{k}": v.numpy() for k, v in moments.items()}
+        arrays = self.learner.arrays() | {f"replay.{k}": v for k, v in columns.items()}
         state = {name: getattr(self, name) for name in self._COUNTS}
         state |= {"rng": rng_state(self.rng), "env": self.env.get_state() if self.rows else None, "replay": replay}
         state |= {"recent": [[list(step) for step in recent] for recent in self.recent]}
@@ -274,17 +251,11 @@ class DdqnAgent(Agent):
             self.env.set_state(state["env"])
         self.recent = [deque(_Step(*step) for step in recent) for recent in state["recent"]]
         self.testing = np.array(state["testing"], dtype=bool)
-        owners: dict[str, dict[str, np.ndarray]] = {"online": {}, "target": {}, "replay": {}, "adam": {}}
-        for name, array in arrays.items():
-            owner, _, rest = name.partition(".")
-            owners[owner][rest] = array
-        self.replay.restore(state["replay"], owners["replay"])
-        for owner, network in (("online", self.online), ("target", self.target)):
-            network.load_state_dict({name: torch.from_numpy(array) for name, array in owners[owner].items()})
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, array in owners["adam"].items():
-            index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
-        if moments:
-            current = self.optimizer.state_dict()
-            self.optimizer.load_state_dict({"state": moments, "param_groups": current["param_groups"]})
+        replay = {name.removeprefix("replay."): a for name, a in arrays.items() if name.startswith("replay.")}
+        self.replay.restore(state["replay"], replay)
+        self.learner.restore(arrays)
+
+
+def _any_of(mask: np.ndarray, rng: np.random.Generator) -> int:
+    places = mask.nonzero()[0]
+    return int(places[rng.integers(len(places))])

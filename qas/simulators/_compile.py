@@ -27,12 +27,12 @@ _FILES = (
 )
 
 
-def _stamp() -> tuple[tuple[int, int], ...]:
-    stats = [(Path(__file__).parent / name).stat() for name in _FILES]
-    return tuple((s.st_mtime_ns, s.st_size) for s in stats)
+def _stamp(*files: Path) -> tuple[tuple[int, int], ...]:
+    return tuple((s.st_mtime_ns, s.st_size) for s in (file.stat() for file in files))
 
 
-_STAMP = _stamp()
+_LISTED = [(Path(__file__).parent / name).resolve() for name in _FILES]
+_STAMP = _stamp(*_LISTED)
 
 
 def _or_nothing(load: Callable[[], dict[Any, Any]]) -> Callable[[], dict[Any, Any]]:
@@ -78,9 +78,11 @@ def _for_any_whole_number(template: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stamped(function: Any) -> Any:
-    """A function of Numba's whose copy on disk is renewed when any file with compiled code changes."""
+    """A function of Numba's whose copy on disk is renewed when any file with compiled code changes, or its own, where
+    that is not among them because nothing else compiles it in."""
     cache_file = getattr(getattr(function, "_cache", None), "_cache_file", None)
     if cache_file is not None:
-        cache_file._source_stamp = _STAMP
+        own = Path(function.__wrapped__.__code__.co_filename).resolve()
+        cache_file._source_stamp = _STAMP if own in _LISTED else (*_STAMP, *_stamp(own))
         cache_file._load_index = _or_nothing(cache_file._load_index)
     return function

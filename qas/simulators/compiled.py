@@ -78,10 +78,10 @@ class CompiledSimulator(Simulator):
         """As `_operations`, for the channel of a waiting qubit; of engines with idle noise."""
         raise NotImplementedError
 
-    def _gate_entries(self, circuit: Circuit) -> Iterator[tuple[Gate, list[tuple[int, int]]]]:
-        """Each gate with its operations, and with those of the qubits that wait after it."""
+    def _gate_entries(self, circuit: Circuit, first: int = 0) -> Iterator[tuple[Gate, list[tuple[int, int]]]]:
+        """Each gate from the first one on with its operations, and with those of the qubits that wait after it."""
         waiting = None if self.noise is None else self.noise.idle_channels(circuit)
-        for k, gate in enumerate(circuit.gates):
+        for k, gate in enumerate(circuit.pattern[first:], first):
             key = gate.name, gate.qubits
             entry = self._rows.get(key) or self._remembered(self._rows, key, self._operations, gate)
             for qubit, ptm in () if waiting is None else waiting[k]:
@@ -153,8 +153,13 @@ class CompiledSimulator(Simulator):
             self.noise.check_register(circuit.n_qubits)
         ops: list[int] = []
         slots: list[int] = []
-        position = 0
-        for gate, entry in self._gate_entries(circuit):
+        position = first = 0
+        shorter = circuit.__dict__.get("_shorter")
+        if shorter is not None and shorter[0] is self and isinstance(shorter[1], CompiledCircuit):
+            ops, slots = shorter[1].ops.tolist(), shorter[1].slots.tolist()
+            first = len(circuit) - 1
+            position = circuit.n_angles - len(circuit.pattern[-1].angles)
+        for gate, entry in self._gate_entries(circuit, first):
             for op, which in entry:
                 ops.append(op)
                 slots.append(position + which if which >= 0 else -1)
@@ -183,7 +188,7 @@ class CompiledSimulator(Simulator):
                 slots.append(position + which if which >= 0 else -1)
             position += len(gate.angles)
             starts.append(len(ops))
-        masks = [sum(1 << q for q in gate.qubits) for gate in circuit.gates]
+        masks = [sum(1 << q for q in gate.qubits) for gate in circuit.pattern]
         result = GateOperations(*(np.array(part, dtype=np.int64) for part in (ops, slots, starts, masks)))
         circuit.__dict__["_gate_operations"] = (self, result)
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from qas.noise import NoiseModel
 from qas.simulators import _insertion_kernels as insertion_kernels
 from qas.simulators import _sv_kernels as kernels
 from qas.simulators import interrupt
-from qas.simulators._entry import STATE, VALUE, Call, Helped, address_of, addresses, aligned
+from qas.simulators._entry import ENGINE, STATE, VALUE, Call, Helped, address_of, addresses, aligned
 from qas.simulators._team import SEAT_SIZE, sit
 from qas.simulators.base import Asked, check_angles
 from qas.simulators.compiled import CompiledSimulator, finished
@@ -109,6 +110,9 @@ class StatevectorSimulator(CompiledSimulator):
 
     @property
     def library(self) -> kernels.Library:
+        known = self._library
+        if known is not None:
+            return known
         with self._lock:  # another thread may be adding an operation
             if self._library is None:
                 kind, first, second, matrix, x, z = zip(*self._entries, strict=True) if self._entries else ((),) * 6
@@ -168,23 +172,61 @@ class StatevectorSimulator(CompiledSimulator):
         return self._call(circuit, parts, work[0], self.observable(hamiltonian))
 
     def _call(self, circuit: Circuit, parts: int, state: np.ndarray, observable: tuple[np.ndarray, ...]) -> Call:
-        compiled, library = self.compiled(circuit), self.library
-        arrays = (*library, compiled.ops, compiled.slots, *observable, state)
-        masks, _, imag = observable
-        sizes = [len(library.kind), len(compiled.ops), len(masks), len(imag), len(state), parts]
-        seat, _, columns, held = _seat()
-        call = Call(kernels.evaluate, circuit.n_angles, [*addresses(*arrays), *sizes, *columns, 0], (*arrays, held))
+        compiled = self.compiled(circuit)
+        frame = self._frame(parts, state, observable)
+        numbers = frame.numbers.copy()
+        numbers[_OPS : _OPS + 2] = addresses(compiled.ops, compiled.slots)
+        numbers[_N_OPS] = len(compiled.ops)
+        call = Call(kernels.evaluate, circuit.n_angles, numbers, (compiled, frame))
         if circuit.n_qubits >= kernels.SHARED_QUBITS:
-            call.helped = Helped(seat, _seat)
+            seat, _, columns, held = _seat()
+            call.table[kernels.SEAT : kernels.SEAT + len(columns)] = columns
+            call.held, call.helped = (*call.held, held), Helped(seat, _seat)
         return call
+
+    def _frame(self, parts: int, state: np.ndarray, observable: tuple[np.ndarray, ...]) -> _Frame:
+        """What the calls of this thread have in common; the last few are remembered where states are small."""
+        library = self.library
+        frames: dict[Any, _Frame] = self._local.__dict__.setdefault("frames", {})
+        key = parts, address_of(state), len(state), id(observable)
+        found = frames.get(key)
+        if found is not None and found.library is library:
+            return found
+        masks, _, imag = observable
+        _, _, columns, seat = _seat()
+        where = [*addresses(*library), 0, 0, *addresses(*observable, state)]
+        numbers = [*where, len(library.kind), 0, len(masks), len(imag), len(state), parts, *columns, 0]
+        found = _Frame(numbers, library, observable, state, seat)
+        if len(state) <= _SMALL:
+            while len(frames) >= 4:
+                del frames[next(iter(frames))]
+            frames[key] = found
+        return found
+
+    def _forget_calls(self) -> None:
+        super()._forget_calls()
+        for name in ("frames", "state_call"):
+            self._local.__dict__.pop(name, None)
 
     def state(self, circuit: Circuit, angles: np.ndarray | None = None) -> np.ndarray:
         """State after the circuit from |0…0>, up to a phase, complex128, shape (2**n,)."""
         psi = np.empty(max(kernels.LANES, 1 << circuit.n_qubits), dtype=np.complex128)
-        nothing = np.empty(0)
-        call = self._call(circuit, 2, psi.view(np.float64), (np.empty(0, np.int64), nothing, nothing))
+        small = 2 * len(psi) <= _SMALL
+        call = self._state_call(circuit) if small else self._call(circuit, 2, psi.view(np.float64), _NOTHING)
         finished(call.run(STATE, circuit.angles if angles is None else angles))
+        if small:
+            psi.view(np.float64)[:] = self.work(circuit.n_qubits)[0]
         return psi[: 1 << circuit.n_qubits]
+
+    def _state_call(self, circuit: Circuit) -> Call:
+        """For the state in the memory of this thread, the same again for the same circuit at other angles."""
+        memory, compiled = self.work(circuit.n_qubits)[0], self.compiled(circuit)
+        held = self._local.__dict__.get("state_call")
+        if held is not None and held[0] is compiled:
+            return held[1]  # type: ignore[no-any-return]
+        call = self._call(circuit, 2, memory, _NOTHING)
+        self._local.state_call = compiled, call
+        return call
 
     def term_expectations(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Sequence[float] | np.ndarray | None = None
@@ -249,6 +291,22 @@ class StatevectorSimulator(CompiledSimulator):
         return strings, sums, np.zeros(len(generators.strings))
 
 
+_NOTHING = np.empty(0, np.int64), np.empty(0), np.empty(0)
+_SMALL = 1 << 11
+"""Numbers in a state that is made in the memory of its thread and copied: that costs less than new addresses."""
+_OPS, _N_OPS = kernels.OPS - ENGINE, kernels.N_OPS - ENGINE
+
+
+class _Frame(NamedTuple):
+    """What is the same in the calls for all circuits, and what is named there by its address."""
+
+    numbers: list[int]
+    library: kernels.Library
+    observable: tuple[np.ndarray, ...]
+    state: np.ndarray
+    seat: np.ndarray
+
+
 def _seat() -> tuple[int, int, list[int], np.ndarray]:
     """The seat of a team of one; see `Helped`."""
     words = np.empty(SEAT_SIZE, np.int64)
@@ -260,7 +318,7 @@ def parts_of(circuit: Circuit) -> int:
     """Numbers in one amplitude: 1 where every gate keeps amplitudes real, else 2."""
     parts = circuit.__dict__.get("_parts")
     if parts is None:
-        parts = 1 if all(gate.name in _REAL_GATES for gate in circuit.gates) else 2
+        parts = 1 if all(gate.name in _REAL_GATES for gate in circuit.pattern) else 2
         circuit.__dict__["_parts"] = parts
     return parts
 

@@ -238,6 +238,24 @@ def test_a_used_circuit_pickles_and_copies() -> None:
     assert simulator.expectation(turned, hamiltonian) == simulator.expectation(Circuit(2, turned.gates), hamiltonian)
 
 
+def test_a_longer_circuit_knows_what_a_new_one_finds_out() -> None:
+    circuit = Circuit(4, [("rx", 0, 0.3), ("cx", (0, 1))])
+    for name, qubits, angles in [
+        ("ry", (3,), (0.1,)), ("cx", (1, 2), ()), ("single_excitation", (0, 1), (0.2,)), ("u", (2,), (0.1, 0.2, 0.3)),
+    ]:  # fmt: skip
+        measured = circuit.two_qubit_gates, circuit.depth
+        longer = circuit.with_angles(circuit.angles + 1.0).extended(Gate(name, qubits, angles))
+        again = Circuit(4, longer.gates)
+        assert longer == again and hash(longer) == hash(again) and longer.angles.tolist() == again.angles.tolist()
+        assert not longer.angles.flags.writeable
+        for what in ("two_qubit_gates", "depth", "n_gates", "moments", "key"):
+            assert getattr(longer, what) == getattr(again, what), what
+        assert (circuit.two_qubit_gates, circuit.depth) == measured
+        circuit = longer
+    with pytest.raises(CircuitError, match="out of range"):
+        circuit.extended(Gate("rx", (4,), (0.1,)))
+
+
 @pytest.mark.parametrize("angles", [(0.4, 1e15, 0.7), (-2e14, 0.3, 1e15), (1.0, -1e17, 1e16 + 2)])
 def test_u_is_unitary_and_the_product_of_its_rotations_at_huge_angles(angles: tuple[float, float, float]) -> None:
     matrix = GATES["u"].matrix(*angles)

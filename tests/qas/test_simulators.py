@@ -33,8 +33,9 @@ from qas.simulators import (
     statevector,
 )
 from qas.simulators.compiled import CompiledSimulator
-from qas.simulators.dense import dense_expectation, density_matrix
+from qas.simulators.dense import circuit_matrix, dense_expectation, density_matrix
 from qas.simulators.pauli_transfer import PauliTransferSimulator
+from qas.simulators.statevector import StatevectorSimulator
 from qas.testing import SimulatorContract, random_circuit, random_hamiltonian
 from qas.testing.simulators import asymmetric_noise, covering_circuit, random_kraus, shifted_gradient
 
@@ -434,3 +435,25 @@ def test_gates_may_join_the_library_while_other_threads_compute(engine: str) -> 
     """In a process of its own: what goes wrong here can end the process."""
     done = subprocess.run([sys.executable, "-c", _RACE, engine], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("noise", [None, asymmetric_noise()], ids=["statevector", "pauli-transfer"])
+def test_circuits_grown_gate_by_gate_are_those_built_at_once(noise: NoiseModel | None) -> None:
+    """Two engines take turns, and two circuits grow side by side: what one leaves on a circuit does not mislead."""
+    rng = np.random.default_rng([SEED, 99])
+    simulator, free = make_simulator(noise), StatevectorSimulator()
+    hamiltonian = random_hamiltonian(3, 6, rng)
+    whole = [random_circuit(3, 12, rng, gates=["rx", "u", "cx", "h", "rzz", "ry"]) for _ in range(2)]
+    grown = [Circuit(3), Circuit(3)]
+    for k in range(12):
+        for one in (0, 1):
+            grown[one] = grown[one].extended(whole[one][k])
+            built = Circuit(3, whole[one].gates[: k + 1])
+            expected = simulator.expectation_and_gradient(built, hamiltonian)
+            found = simulator.expectation_and_gradient(grown[one], hamiltonian)
+            assert found[0] == expected[0] and (found[1] == expected[1]).all()
+            for angles in (built.angles, built.angles + 1.0):  # the second in the call of the first
+                there = circuit_matrix(built.with_angles(angles))[:, 0]
+                assert abs(np.vdot(free.state(grown[one], angles), there)) == pytest.approx(1.0)
+            grown[one] = grown[one].with_angles(grown[one].angles)
+    assert [circuit.gates for circuit in grown] == [circuit.gates for circuit in whole]

@@ -15,8 +15,9 @@ import qas
 from qas.agents import launch
 from qas.agents.base import Search
 from qas.agents.rl.ddqn import DdqnAgent
+from qas.agents.rl.learners import BitsLearner, TorchLearner
 from qas.agents.rl.memory import Encoder, Memory
-from qas.agents.rl.networks import RowsNetwork
+from qas.agents.rl.networks import BitsNetwork, RowsNetwork
 from qas.agents.settings import make_agent
 from qas.errors import QasError
 from qas.runs import Recorder
@@ -116,15 +117,14 @@ def test_n_step_returns_by_hand(make: Callable[..., Any], terminated: bool, leng
     assert (agent.successes, agent.episodes) == (int(terminated), 1)
 
 
-class FixedValues(torch.nn.Module):
-    """A network whose action values do not depend on the state."""
-
-    def __init__(self, values: list[float]) -> None:
-        super().__init__()
-        self.values = torch.tensor(values)
-
-    def forward(self, positions: Any, numbers: Any) -> Any:
-        return self.values.repeat(len(numbers), 1)
+def fix(agent: Any, owner: str, values: list[float]) -> None:
+    """Let a network's action values not depend on the state."""
+    arrays = agent.learner.arrays()
+    for name, array in arrays.items():
+        if name.startswith(f"{owner}."):
+            array[...] = 0.0
+    arrays[f"{owner}.layers.0.bias"][:] = values
+    agent.learner.restore(arrays)
 
 
 def test_greedy_actions_are_legal(make: Callable[..., Any]) -> None:
@@ -138,7 +138,7 @@ def test_greedy_actions_are_legal(make: Callable[..., Any]) -> None:
         for allowed in ([0], [1, 3], [2, 5, 4]):
             legal[:] = False
             legal[allowed] = True
-            agent.online = FixedValues((values + lift).tolist())
+            fix(agent, "online", (values + lift).tolist())
             assert agent._act().tolist() == [max(allowed)]
     agent.epsilon = 1.0
     assert {int(agent._act()[0]) for _ in range(60)} == {2, 4, 5}
@@ -148,30 +148,33 @@ def test_greedy_actions_are_legal(make: Callable[..., Any]) -> None:
     assert {int(agent._act()[0]) for _ in range(60)} == {2, 4, 5}, "the control's is not"
 
 
+@pytest.mark.parametrize("kind", [BitsLearner, TorchLearner])
 @pytest.mark.parametrize("discount", [0.125, 0.0])
-def test_the_target_is_double_masked_and_discounted(make: Callable[..., Any], discount: float) -> None:
+def test_the_target_is_double_masked_and_discounted(make: Callable[..., Any], discount: float, kind: Any) -> None:
     """The online network chooses among legal actions, the target network values the choice."""
     agent = make(priority=0.5)
     actions = len(agent.search.alphabet)
+    network = BitsNetwork(agent.encoder.bits, agent.encoder.numbers, (8,), actions, torch.Generator())
+    agent.learner = kind(network, 1e-2)
     legal = np.zeros(actions, dtype=bool)
     legal[[1, 4]] = True
     observations, _ = agent.env.reset(seed=0)
     first, second = (agent._keep(0, observations, legal[None]) for _ in range(2))
     agent.replay.complete(first, 2, 1.5, discount, second)
-    agent.target = FixedValues([10.0 * (a + 1) for a in range(actions)])
-    with torch.no_grad():
-        for parameter in agent.online.parameters():
-            parameter.zero_()
-        agent.online.layers[-1].bias.copy_(torch.arange(actions))  # online: Q(s, a) = a, prefers the last
-    before = agent.online(*agent._seen(np.array([first])))[0, 2].item()
+    fix(agent, "target", [10.0 * (a + 1) for a in range(actions)])
+    fix(agent, "online", list(range(actions)))  # online: Q(s, a) = a, prefers the last
+
+    def value() -> float:
+        return float(agent.learner.values(agent.replay.data, np.array([first]))[0, 2])
+
+    before = value()
     agent._update()
     goal = 1.5 + discount * 50.0  # action 4 of the target network: 10 · (4 + 1)
     error = abs(goal - 2.0)
     assert before == 2.0
     assert agent.replay.largest == pytest.approx(max(1.0, error))
     assert agent.replay.data["priority"][first] == pytest.approx((error + 0.01 * max(1.0, error)) ** 0.5)
-    after = agent.online(*agent._seen(np.array([first])))[0, 2].item()
-    assert (after - before) * (goal - before) > 0
+    assert (value() - before) * (goal - before) > 0
 
 
 def test_the_memory_is_a_ring_that_replays_by_priority() -> None:
