@@ -95,7 +95,7 @@ def train_policy(
     trained.family, trained.settings = family.name, dict(SETTINGS)
     with torch_threads(1), _asked_to_end(clock):
         told("circuits of the training problems", 0.0, clock.seconds)
-        trained.starts = _starts(family, seed).to_json()
+        trained.starts = _starts(family, seed, lambda: not clock.asked).to_json()
         clock.begun = time.perf_counter()
         _Stages(family, trained, clock, seed, told).run(imitation_only)
     return trained
@@ -114,17 +114,19 @@ class _Stages:
         self.judges = [family.draw(rng) for _ in range(_JUDGED)]
 
     def run(self, imitation_only: bool) -> None:
-        areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+        areas, stages, found = {}, [], {}
+        if not self.clock.asked:
+            areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
         self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
-        states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
-        areas["imitation"] = self._judged(self.policy)
-        stages, played = ["imitation"], 0
+        if not self.clock.asked:
+            states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
+            areas["imitation"] = self._judged(self.policy)
+            stages, found = ["imitation"], {"states": states, "cross entropy above the teacher's": loss}
         if not imitation_only and self.clock.within(1.0):
-            played = self._play(areas)
+            found["edits played"] = self._play(areas)
             stages += ["playing"] * (areas["playing"] > areas["imitation"])
         self.trained.training = {
-            "seed": self.seed, "seconds": round(self.clock.passed, 1), "states": states, "edits played": played,
-            "cross entropy above the teacher's": loss, "stages": stages,
+            "seed": self.seed, "seconds": round(self.clock.passed, 1), **found, "stages": stages,
             "interrupted": self.clock.asked,
             "areas": {name: round(area, 4) for name, area in areas.items()},
         }  # fmt: skip
@@ -194,12 +196,13 @@ def leave_out(family: Family, name: str) -> Family:
     return replace(family, train=tuple(everyone.values()), test=(test,))
 
 
-def _starts(family: Family, seed: int) -> Starts:
+def _starts(family: Family, seed: int, may_go_on: Callable[[], bool]) -> Starts:
     """Circuits of the training problems; none for devices, where the coupled pairs of one are not those of another."""
     if any(instance.device is not None for instance in family.train):
         return Starts()
     problems = [instance.load() for instance in family.train]
-    return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
+    wanted = [problem for problem in problems if isinstance(problem, Problem)]
+    return made(wanted, evaluations=_STARTS_EVALUATIONS, seed=seed, may_go_on=may_go_on)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from qas.cli import main
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import FAMILIES, Family, Instance
 from qas.errors import QasError
+from qas.simulators.interrupt import first_signal_asks
+from qas.testing.agents import call_at
 
 SMALL = {"width": 16, "heads": 2, "layers": 1}
 TINY = Family("tiny", "two small problems", (Instance("h2-2"), Instance("tfim-2")), (Instance("heisenberg-2"),))
@@ -118,3 +121,26 @@ def test_a_start_from_a_policy_needs_one() -> None:
 
     with pytest.raises(QasError, match="takes a circuit from a policy's training"):
         EditorAgent(start="nearest")
+
+
+def test_one_ctrl_c_ends_the_training_in_its_first_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search hears it and ends in order, and so does what it is a part of."""
+    call_at(10, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    told: list[str] = []
+    found = train_policy(TINY, seconds=600, sizes=SMALL, on_progress=lambda what, passed, whole: told.append(what))
+    assert found.training["interrupted"] and found.training["stages"] == [] and len(found.starts) == 1
+    assert len(told) == 1, "nothing was begun after it"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_breaks_off_whichever_block_heard_the_first() -> None:
+    for first_inside in (True, False):
+        asked: list[str] = []
+        with pytest.raises(KeyboardInterrupt), first_signal_asks(lambda told=asked: told.append("outer")):
+            if not first_inside:
+                signal.raise_signal(signal.SIGINT)
+            with first_signal_asks(lambda told=asked: told.append("inner")):
+                signal.raise_signal(signal.SIGINT)
+                assert first_inside and asked == ["inner", "outer"]
+            signal.raise_signal(signal.SIGINT)
+        assert asked == (["inner", "outer"] if first_inside else ["outer", "inner"])
