@@ -183,17 +183,17 @@ class _Stages:
 
 
 def leave_out(family: Family, name: str) -> Family:
-    """A family with one of its instances for the test, and all others to train on.
+    """A family with one of its instances, or all on one device, for the test, and all others to train on.
 
     Raises:
         UnknownNameError: no instance of that name, or on a device of that name.
+        QasError: nothing is left to train on.
     """
-    everyone = {instance.name: instance for instance in (*family.train, *family.test)}
-    found = [full for full in everyone if name in (full, full.partition("@")[2])]
-    if not found:
-        raise UnknownNameError(f"instance of family {family.name}", name, everyone)
-    test = everyone.pop(found[0])
-    return replace(family, train=tuple(everyone.values()), test=(test,))
+    everyone = (*family.train, *family.test)
+    test = tuple(each for each in everyone if name in (each.name, each.name.partition("@")[2]))
+    if not test:
+        raise UnknownNameError(f"instance of family {family.name}", name, [each.name for each in everyone])
+    return replace(family, train=tuple(each for each in everyone if each not in test), test=test)
 
 
 def _starts(family: Family, seed: int, may_go_on: Callable[[], bool]) -> Starts:

@@ -20,7 +20,6 @@ import numpy as np
 
 from qas.checks import finite_number
 
-
 _ASKS = "asks_for_an_end"
 """Marks handlers of `first_signal_asks`."""
 
