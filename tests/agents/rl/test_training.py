@@ -195,7 +195,7 @@ def test_training_is_repeatable_up_to_the_clock() -> None:
     assert runs[0].training["stages"] == ["imitation"] and set(runs[0].training["areas"]) >= {"imitation"}
     assert len(runs[0].starts) == 2
     policy, column = runs[0].policy, FEATURES.index("log_gain_per_gate")
-    assert float(policy.direct.weight[0, column]) == pytest.approx(10.0, abs=0.5), "it began as the closed form"
+    assert policy.direct.weight[0, column].item() == pytest.approx(10.0, abs=0.5), "it began as the closed form"
     assert policy.get_buffer("rows_scale")[column] != 1.0 and policy.get_buffer("general_mean").abs().max() > 0
 
 
