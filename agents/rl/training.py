@@ -114,14 +114,17 @@ class _Stages:
         self.judges = [family.draw(rng) for _ in range(_JUDGED)]
 
     def run(self, imitation_only: bool) -> None:
-        areas, stages, found = {}, [], {}
+        areas: dict[str, float] = {}
+        stages: list[str] = []
+        found: dict[str, Any] = {}
         if not self.clock.asked:
-            areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+            areas |= {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
         self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
         if not self.clock.asked:
             states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
             areas["imitation"] = self._judged(self.policy)
-            stages, found = ["imitation"], {"states": states, "cross entropy above the teacher's": loss}
+            stages.append("imitation")
+            found |= {"states": states, "cross entropy above the teacher's": loss}
         if not imitation_only and self.clock.within(1.0):
             found["edits played"] = self._play(areas)
             stages += ["playing"] * (areas["playing"] > areas["imitation"])
