@@ -178,8 +178,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _held(key: str, run: Run) -> Mapping[str, Any]:
-    # Where the studies of a search are stored is no setting of it, and may hold a password.
-    return {name: value for name, value in run.config[key].items() if name != "storage"}
+    # Where a study is stored is no setting, and may hold a password; that it is shared is one: such runs are not alone.
+    held = {name: value for name, value in run.config[key].items() if name != "storage"}
+    return held | ({"storage": "shared"} if run.config[key].get("storage") is not None else {})
 
 
 def _label(run: Run, others: list[Run]) -> str:

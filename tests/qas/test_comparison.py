@@ -154,7 +154,7 @@ def test_arms_tell_what_they_differ_in(tmp_path: Path) -> None:
     labels = [arm.label for arm in found.groups[0].arms]
     assert labels == [
         "random (guided=false, max_gates=8)",
-        "random (guided=false, max_gates=9)",
+        "random (guided=false, storage=shared, max_gates=9)",
         "random (max_gates=8)",
     ]
 
