@@ -11,24 +11,23 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit
-from qas.devices import Device, native_gates_of
+from qas.devices import Device
 from qas.encoders.layers import LayerEncoding
 from qas.envs.curricula import Curriculum, RandomHalting, load_curriculum
 from qas.envs.effects import MOST_QUBITS, Effects, Gains, LookAhead
 from qas.envs.observations import Observation, Observer, load_observer
 from qas.envs.rewards import Reward, Transition, load_reward
+from qas.envs.settings import judged_by, told
 from qas.errors import QasError, UnknownNameError
 from qas.mitigation.objectives import Scored
-from qas.noise import NoiseModel, load_noise
-from qas.patches import patch_for
+from qas.noise import NoiseModel
 from qas.problems import BaseProblem, Problem, load_problem
 from qas.simulators import Simulator
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.statevector import StatevectorSimulator
-from qas.vqe import CircuitEvaluator, Evaluation, Evaluator
+from qas.vqe import CircuitEvaluator, Evaluation
 
 _ORDERS = ("append_then_optimise", "legacy_lag")
 _OPTIONS = ("circuit", "training", "restart_curriculum")
@@ -126,7 +125,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         observation: a name of `OBSERVATIONS` or an `Observer` class.
         optimise_every: angles are optimised after every so many steps, and when the episode ends; "end": only then.
             In between a new rotation takes the angle that is best with all others held, in closed form (a sweep, which
-            costs an evaluation), where the engine knows it: exact energies of a Hamiltonian; else 0.
+            costs an evaluation), where the engine knows it: exact energies of a Hamiltonian on at most 14 qubits; else
+            0.
         evaluator: optimises the angles; None: `Evaluator(problem, noise, objective=objective)`.
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
@@ -192,20 +192,10 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self.optimise_every = _checked_every(optimise_every, order)
         self.render_mode = render_mode
         n = self.problem.n_qubits
-        model = load_noise(noise)
-        if device is not None:
-            if model is not None or evaluator is not None:
-                raise QasError("a device has its own noise: leave out noise and evaluator beside a device")
-            part = patch_for(n, device, patch)
-            model, objective = part.noise(), "zne" if objective is None else objective
-            gates = native_gates_of(part, gates)
-            directions = part.directions if directions is None else directions
-        elif patch is not None:
-            raise QasError(f"a patch is one of a device, got patch {patch!r} without a device")
-        self.evaluator = _checked_evaluator(evaluator, self.problem, model, objective)
-        gates = self.problem.search_gates if gates is None else gates
-        pairs = _checked_coupling(coupling, self.evaluator.noise, n)
-        self.actions = Alphabet(n, gates, pairs, directions=directions)
+        self.evaluator, self.actions = judged_by(
+            self.problem, noise=noise, device=device, patch=patch, objective=objective, gates=gates, coupling=coupling,
+            directions=directions, evaluator=evaluator,
+        )  # fmt: skip
         self.encoding = LayerEncoding(n, self.actions.gates, max_layers=self.max_gates)
         self.reward = load_reward(reward)
         self.curriculum = load_curriculum(curriculum, self.problem)
@@ -479,7 +469,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     def _best_angles(self, number: int) -> tuple[float, ...] | None:
         """Angles of a new gate with all others held; None for zeros."""
-        if self._engine is None or len(self.actions.gate(number).angles) != 1:
+        if self._engine is None or self._effects is None or len(self.actions.gate(number).angles) != 1:
             return None
         return (float(self.gains.angle[number]),)
 
@@ -552,11 +542,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
 
     # ------------------------------------------------------------------ rendering
     def _summary(self) -> str:
-        unit = f" {self.problem.unit}" if self.problem.unit else ""
-        return (
-            f"{self.problem.name}: energy {self._energy:.6f}{unit}, error {self.problem.error(self._energy):.2e}, "
-            f"threshold {self.curriculum.threshold:.2e}, gate {len(self._circuit)} of {self.max_gates}"
-        )
+        limits = f"threshold {self.curriculum.threshold:.2e}, gate {len(self._circuit)} of {self.max_gates}"
+        return f"{told(self.problem.name, self.problem, self._energy)}, {limits}"
 
     def _image(self) -> np.ndarray:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -583,40 +570,6 @@ def _engine_of_gains(evaluator: CircuitEvaluator) -> Simulator | None:
         return None
     own = evaluator.simulator
     return own if isinstance(own, CompiledSimulator) else evaluator.problem.simulator()
-
-
-def _checked_evaluator(
-    evaluator: CircuitEvaluator | None, problem: BaseProblem, noise: NoiseModel | None, objective: Any
-) -> CircuitEvaluator:
-    if evaluator is None:
-        evaluator = Evaluator(problem, noise, objective="noisy" if objective is None else objective)
-    elif objective is not None:
-        raise QasError("the objective is given by the evaluator; leave it out beside an evaluator")
-    elif evaluator.problem != problem:
-        raise QasError(f"the evaluator is for problem {evaluator.problem.name}, the environment for {problem.name}")
-    elif noise is not None and noise != evaluator.noise:
-        raise QasError("noise is given by the evaluator; leave it out beside an evaluator")
-    known = None if evaluator.noise is None else evaluator.noise.n_qubits
-    if evaluator.noise is not None and known is not None and known < problem.n_qubits:
-        raise QasError(
-            f"noise {evaluator.noise.name!r} describes {known} qubits, but {problem.name} has {problem.n_qubits}"
-        )
-    return evaluator
-
-
-def _checked_coupling(coupling: Any, noise: NoiseModel | None, n_qubits: int) -> Any:
-    """The pairs to use: those given if the device has them, else those of the device among the first qubits."""
-    device = None if noise is None else noise.coupling
-    if device is None:
-        return coupling
-    if coupling is None:
-        return [pair for pair in device if max(pair) < n_qubits]
-    pairs = [tuple(sorted(pair)) for pair in coupling]
-    for pair in pairs:
-        if pair not in device:
-            known = " ".join(f"{a}-{b}" for a, b in sorted(device))
-            raise QasError(f"the noise couples only {known}, got {'-'.join(map(str, pair))}")
-    return pairs
 
 
 def _checked_halting(halting: RandomHalting | Mapping[str, Any] | None) -> RandomHalting | None:

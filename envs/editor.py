@@ -16,17 +16,17 @@ from gymnasium.error import ResetNeeded
 from qas.alphabet import Alphabet
 from qas.checks import shortened, whole_number
 from qas.circuits import Circuit, Gate
-from qas.devices import Device, native_gates_of
+from qas.devices import Device
 from qas.envs.candidates import BOUND, FEATURE_VERSION, FEATURES, GENERAL, Bench, Draft, Edit, Limits, Table, tabulated
 from qas.envs.families import Family, Instance, load_family
+from qas.envs.settings import judged_by, told
 from qas.errors import QasError, UnknownNameError
 from qas.guidance import Curvature
 from qas.mitigation.objectives import Scored
 from qas.native import NATIVE_TOLERANCE, simplified
-from qas.noise import NoiseModel, load_noise
-from qas.patches import patch_for
+from qas.noise import NoiseModel
 from qas.problems import BaseProblem, Problem, load_problem
-from qas.vqe import CircuitEvaluator, Evaluation, Evaluator
+from qas.vqe import CircuitEvaluator, Evaluation
 
 Observation = dict[str, np.ndarray]
 
@@ -467,7 +467,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
                 if instance is self._only
                 else {"device": instance.device, "objective": instance.objective, "gates": self._settings["gates"]}
             )
-            bench = bench_of(instance.load(), **settings)
+            bench = Bench(*judged_by(instance.load(), **settings))
             if len(self._benches) >= _KEPT:
                 self._benches.popitem(last=False)
         self._benches[name] = bench
@@ -621,50 +621,11 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         }
 
     def _summary(self) -> str:
-        unit = f" {self.problem.unit}" if self.problem.unit else ""
-        return (
-            f"{self.instance.name}: energy {self.energy:.6f}{unit}, error {self.problem.error(self.energy):.2e}, "
-            f"{self.circuit.two_qubit_gates} two-qubit gates, edit {self._edits} of {self.max_edits}"
-        )
+        limits = f"{self.circuit.two_qubit_gates} two-qubit gates, edit {self._edits} of {self.max_edits}"
+        return f"{told(self.instance.name, self.problem, self.energy)}, {limits}"
 
 
 # ---------------------------------------------------------------------- arguments
-def bench_of(
-    problem: BaseProblem,
-    *,
-    noise: str | NoiseModel | None = None,
-    device: str | Device | None = None,
-    patch: str | Sequence[int] | None = None,
-    objective: Any = None,
-    gates: Sequence[str] | None = None,
-    coupling: Iterable[Sequence[int]] | None = None,
-    directions: Iterable[Sequence[int]] | None = None,
-    evaluator: CircuitEvaluator | None = None,
-) -> Bench:
-    """Where circuits of a problem are edited; arguments as of `CircuitEditorEnv`."""
-    model = load_noise(noise)
-    if device is not None:
-        if model is not None or evaluator is not None:
-            raise QasError("a device has its own noise: leave out noise and evaluator beside a device")
-        part = patch_for(problem.n_qubits, device, patch)
-        model, objective = part.noise(), "zne" if objective is None else objective
-        gates = native_gates_of(part, gates)
-        directions = part.directions if directions is None else directions
-    elif patch is not None:
-        raise QasError(f"a patch is one of a device, got patch {patch!r} without a device")
-    if evaluator is None:
-        evaluator = Evaluator(problem, model, objective="noisy" if objective is None else objective)
-    elif objective is not None or model is not None:
-        raise QasError("noise and objective are those of the evaluator: leave them out beside one")
-    elif evaluator.problem != problem:
-        raise QasError(f"the evaluator is for problem {evaluator.problem.name}, the environment for {problem.name}")
-    held = None if evaluator.noise is None else evaluator.noise.coupling
-    if held is not None and coupling is None:
-        coupling = [pair for pair in held if max(pair) < problem.n_qubits]
-    gates = problem.search_gates if gates is None else gates
-    return Bench(evaluator, Alphabet(problem.n_qubits, gates, coupling, directions=directions))
-
-
 def gap_of(problem: Problem) -> float:
     """What errors are measured by in rewards: that of the best basis state, or half the spread where that is exact."""
     gap = problem.error(problem.basis_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class Family:
         ladders = "my_package:LADDERS"
 
     Raises:
-        QasError: no instances to train on, or the same one among both parts.
+        QasError: no instances to train on, or two of one name: results are told apart by it.
     """
 
     name: str
@@ -69,12 +70,29 @@ class Family:
         both = {each.name for each in self.train} & {each.name for each in self.test}
         if both:
             raise QasError(f"what family {self.name} is tested on is not trained on, got {sorted(both)[0]} for both")
+        names = Counter(each.name for each in (*self.train, *self.test))
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise QasError(f"instances of family {self.name} have names of their own, got {twice[0]} twice")
 
     def draw(self, rng: np.random.Generator) -> Instance:
-        """An instance to train on."""
-        return self.train[int(rng.integers(len(self.train)))] if self.drawn is None else self.drawn(rng)
+        """An instance to train on.
+
+        Raises:
+            QasError: nothing but instances of the test was drawn.
+        """
+        if self.drawn is None:
+            return self.train[int(rng.integers(len(self.train)))]
+        unseen = {each.name for each in self.test}
+        for _ in range(_DRAWS):
+            found = self.drawn(rng)
+            if found.name not in unseen:
+                return found
+        raise QasError(f"family {self.name} draws what it is tested on, got {found.name}")
 
 
+_DRAWS = 1000
+"""Draws among which one is of no instance of the test."""
 _SEEDS = 100
 """Random instances with seeds below this are for tests."""
 

@@ -16,7 +16,7 @@ from qas.agents.rl.starts import Starts
 from qas.agents.settings import room_for_depth
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
-from qas.envs.editor import Observation
+from qas.envs.editor import Front, Observation
 from qas.errors import QasError, RunError
 from qas.problems import BaseProblem, Problem
 from qas.torch_threads import torch_threads
@@ -83,13 +83,11 @@ class EditorAgent(Agent):
         given = {name: getattr(self, name) for name in ("candidates", "max_edits", "evaluations_each")}
         settings = {name: trained.get(name) if value is None else value for name, value in given.items()}
         settings = {name: value for name, value in settings.items() if value is not None}
-        if trained:
-            settings["max_two_qubit_gates"] = None  # as it was trained
         in_place = isinstance(self.start, str) and self.start in _OF_THE_EDITOR
         self.env = make_editor(search, start=self.start if in_place else "reference", **settings)
         self.begun = self._begun()
-        self.best: dict[int, tuple[float, Circuit]] = {}
-        """two-qubit gates -> (error, circuit), of all episodes"""
+        self.front = Front(self.env.gap, self.env.limits.two_qubit_gates)
+        """of all episodes"""
         self.episodes = 0
         self.observation: Observation | None = None
         self.mask = np.zeros(0, dtype=bool)
@@ -138,7 +136,7 @@ class EditorAgent(Agent):
             observation, _, terminated, truncated, info = self.env.step(action)
             ended = terminated or truncated
         self.mask = info["action_mask"]
-        self._keep(info["circuit"], info["error"])
+        self.front.add(info["circuit"], info["error"])
         self.observation = None if ended else observation
         self.episodes += ended
         self.search.record.note = f"episode {self.episodes + 1}, last edit: {info['edit']}"
@@ -149,11 +147,12 @@ class EditorAgent(Agent):
 
     def _first(self) -> Circuit | None:
         """What the episode begins with."""
-        again = bool(self.episodes and self.best and self.rng.random() < _AGAIN)
+        best = self.front.best
+        again = bool(self.episodes and best and self.rng.random() < _AGAIN)
         if not again:
             return self.begun
-        held = sorted(self.best)
-        return self.best[held[int(self.rng.integers(len(held)))]][1]
+        held = sorted(best)
+        return best[held[int(self.rng.integers(len(held)))]][1]
 
     def _scores(self, observation: Observation) -> np.ndarray:
         if self.trained is None:
@@ -164,15 +163,9 @@ class EditorAgent(Agent):
     def _digest(self) -> str:
         return "" if self.trained is None else self.trained.digest
 
-    def _keep(self, circuit: Circuit, error: float) -> None:
-        two = circuit.two_qubit_gates
-        if all(other > two or held > error for other, (held, _) in self.best.items()):
-            self.best = {k: each for k, each in self.best.items() if k < two or each[0] < error}
-            self.best[two] = error, circuit
-
     # ------------------------------------------------------------------ state
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        best = [[two, error, circuit.to_list()] for two, (error, circuit) in sorted(self.best.items())]
+        best = [[two, error, circuit.to_list()] for two, (error, circuit) in sorted(self.front.best.items())]
         state = {"rng": rng_state(self.rng), "episodes": self.episodes, "best": best, "policy": self._digest}
         playing = self.observation is not None
         if playing or self.episodes:
@@ -184,7 +177,7 @@ class EditorAgent(Agent):
             raise RunError(f"the policy has changed since the run was started: {self.policy}")
         n = self.search.problem.n_qubits
         self.rng, self.episodes = restore_rng(state["rng"]), int(state["episodes"])
-        self.best = {int(two): (float(error), Circuit(n, gates)) for two, error, gates in state["best"]}
+        self.front.best = {int(two): (float(error), Circuit(n, gates)) for two, error, gates in state["best"]}
         if "env" in state:
             observation, info = self.env.set_state(state["env"])
             self.mask = info["action_mask"]

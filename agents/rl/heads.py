@@ -153,7 +153,12 @@ _SCORED: dict[type, type] = {
 
 
 def policy_for(
-    algorithm: type[BaseAlgorithm], space: spaces.Dict, actions: int, hidden: tuple[int, ...]
+    algorithm: type[BaseAlgorithm],
+    space: spaces.Dict,
+    actions: int,
+    hidden: tuple[int, ...] = (0,),
+    *,
+    policy: CandidatePolicy | None = None,
 ) -> tuple[type[Any], dict[str, Any]]:
     """The policy class for an algorithm and an observation, and its settings.
 
@@ -162,6 +167,7 @@ def policy_for(
         space: what is observed: a table with a row for each action, or else bits and boxes.
         actions: how many there are.
         hidden: widths of the hidden layers; of a table the first is the width of its rows.
+        policy: what scores the rows of a table, instead of a new one.
     """
     base = algorithm.policy_aliases["MultiInputPolicy"]
     settings: dict[str, Any] = {"net_arch": list(hidden[1:])}
@@ -169,7 +175,7 @@ def policy_for(
         settings["ortho_init"] = False  # the layers below have scales of their own
     scored = next((part for known, part in _SCORED.items() if issubclass(base, known)), None)
     if scored is not None and any(name in space.spaces for name in _TABLES):
-        extractor: dict[str, Any] = {"rows": actions, "width": hidden[0]}
+        extractor: dict[str, Any] = {"rows": actions, "width": hidden[0], "policy": policy}
         settings |= {"features_extractor_class": RowScores, "features_extractor_kwargs": extractor}
         return type(f"Scored{base.__name__}", (scored, base), {}), settings
     extractor = {"features_dim": hidden[0]}

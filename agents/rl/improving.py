@@ -8,21 +8,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from qas.agents.rl.heads import RowScores, ScoredActor
+from qas.agents.rl.heads import policy_for
 from qas.agents.rl.policy import CandidatePolicy
 from qas.envs.editor import CircuitEditorEnv
 
 _STEPS = 256
 """Edits between two updates."""
-
-
-class _CandidateActorCritic(ScoredActor, MaskableMultiInputActorCriticPolicy):  # type: ignore[misc]
-    """A `CandidatePolicy` as a policy of Stable-Baselines3: its scores are the logits, its value the value."""
 
 
 class _Watch(BaseCallback):
@@ -74,9 +70,11 @@ def improve(
     Returns:
         Edits that were played.
     """
+    assert isinstance(env.observation_space, spaces.Dict)
+    kind, settings = policy_for(MaskablePPO, env.observation_space, env.candidates, policy=policy)
     with global_randomness(seed):
         model = MaskablePPO(
-            _CandidateActorCritic,
+            kind,
             DummyVecEnv([lambda: env]),  # type: ignore[list-item, return-value]
             n_steps=_STEPS,
             batch_size=64,
@@ -88,11 +86,7 @@ def improve(
             target_kl=0.03,
             ent_coef=1e-3,
             max_grad_norm=0.5,
-            policy_kwargs={
-                "features_extractor_class": RowScores,
-                "features_extractor_kwargs": {"rows": env.candidates, "policy": policy},
-                "ortho_init": False,
-            },
+            policy_kwargs=settings,
             seed=seed,
             device="cpu",
         )

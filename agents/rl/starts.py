@@ -252,6 +252,7 @@ def made(
     evaluations: int,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> Starts:
     """Circuits for the problems: of each size one is searched by guided evolution, the others take its circuits over.
 
@@ -263,10 +264,12 @@ def made(
         evaluations: of each search.
         seed: of the searches.
         on_progress: told how many problems are done, and of how many.
+        may_go_on: asked before each problem; where it says no, those that are done are all.
     """
     known: list[Known] = []
     for n in sorted({problem.n_qubits for problem in problems}):
-        for each in _spread([problem for problem in problems if problem.n_qubits == n], evaluations, seed):
+        left = _spread([problem for problem in problems if problem.n_qubits == n], evaluations, seed)
+        while may_go_on() and (each := next(left, None)) is not None:
             known.append(each)
             if on_progress is not None:
                 on_progress(len(known), len(problems))
@@ -314,15 +317,17 @@ def _searched(problem: Problem, evaluations: int, seed: int) -> tuple[list[Circu
 
 
 def _taken_over(problem: Problem, source: Known, terms: dict[str, float], frame: int, seed: int) -> Known:
-    """Circuits of a known problem with the angles of another one, in the frame of the known one."""
+    """Circuits of a known problem with the angles of another one, in the frame of the known one where that can be."""
     evaluator, rng = Evaluator(problem), np.random.default_rng(seed)
+    if any(framed(circuit, frame) is None for circuit in source.circuits):
+        terms, frame = dict(problem.hamiltonian.terms), 0  # all of its circuits are kept in one frame
     circuits, errors = [], []
     for circuit in source.circuits:
         begun = framed(circuit, frame)
-        if begun is None:
-            begun, frame = circuit, 0
+        assert begun is not None
         found = evaluator.evaluate(begun, rng, exact_start=True)
         back = framed(found.circuit, frame)
-        circuits.append(found.circuit if back is None else back)
+        assert back is not None
+        circuits.append(back)
         errors.append(found.error)
     return Known(problem.n_qubits, terms, circuits, errors)

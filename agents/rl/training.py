@@ -95,7 +95,7 @@ def train_policy(
     trained.family, trained.settings = family.name, dict(SETTINGS)
     with torch_threads(1), _asked_to_end(clock):
         told("circuits of the training problems", 0.0, clock.seconds)
-        trained.starts = _starts(family, seed).to_json()
+        trained.starts = _starts(family, seed, lambda: not clock.asked).to_json()
         clock.begun = time.perf_counter()
         _Stages(family, trained, clock, seed, told).run(imitation_only)
     return trained
@@ -114,17 +114,22 @@ class _Stages:
         self.judges = [family.draw(rng) for _ in range(_JUDGED)]
 
     def run(self, imitation_only: bool) -> None:
-        areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+        areas: dict[str, float] = {}
+        stages: list[str] = []
+        found: dict[str, Any] = {}
+        if not self.clock.asked:
+            areas |= {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
         self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
-        states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
-        areas["imitation"] = self._judged(self.policy)
-        stages, played = ["imitation"], 0
+        if not self.clock.asked:
+            states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
+            areas["imitation"] = self._judged(self.policy)
+            stages.append("imitation")
+            found |= {"states": states, "cross entropy above the teacher's": loss}
         if not imitation_only and self.clock.within(1.0):
-            played = self._play(areas)
+            found["edits played"] = self._play(areas)
             stages += ["playing"] * (areas["playing"] > areas["imitation"])
         self.trained.training = {
-            "seed": self.seed, "seconds": round(self.clock.passed, 1), "states": states, "edits played": played,
-            "cross entropy above the teacher's": loss, "stages": stages,
+            "seed": self.seed, "seconds": round(self.clock.passed, 1), **found, "stages": stages,
             "interrupted": self.clock.asked,
             "areas": {name: round(area, 4) for name, area in areas.items()},
         }  # fmt: skip
@@ -181,25 +186,26 @@ class _Stages:
 
 
 def leave_out(family: Family, name: str) -> Family:
-    """A family with one of its instances for the test, and all others to train on.
+    """A family with one of its instances, or all on one device, for the test, and all others to train on.
 
     Raises:
         UnknownNameError: no instance of that name, or on a device of that name.
+        QasError: nothing is left to train on.
     """
-    everyone = {instance.name: instance for instance in (*family.train, *family.test)}
-    found = [full for full in everyone if name in (full, full.partition("@")[2])]
-    if not found:
-        raise UnknownNameError(f"instance of family {family.name}", name, everyone)
-    test = everyone.pop(found[0])
-    return replace(family, train=tuple(everyone.values()), test=(test,))
+    everyone = (*family.train, *family.test)
+    test = tuple(each for each in everyone if name in (each.name, each.name.partition("@")[2]))
+    if not test:
+        raise UnknownNameError(f"instance of family {family.name}", name, [each.name for each in everyone])
+    return replace(family, train=tuple(each for each in everyone if each not in test), test=test)
 
 
-def _starts(family: Family, seed: int) -> Starts:
+def _starts(family: Family, seed: int, may_go_on: Callable[[], bool]) -> Starts:
     """Circuits of the training problems; none for devices, where the coupled pairs of one are not those of another."""
     if any(instance.device is not None for instance in family.train):
         return Starts()
     problems = [instance.load() for instance in family.train]
-    return made([p for p in problems if isinstance(p, Problem)], evaluations=_STARTS_EVALUATIONS, seed=seed)
+    wanted = [problem for problem in problems if isinstance(problem, Problem)]
+    return made(wanted, evaluations=_STARTS_EVALUATIONS, seed=seed, may_go_on=may_go_on)
 
 
 @contextmanager

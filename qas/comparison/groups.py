@@ -76,14 +76,19 @@ class Comparison:
 def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
     """The finished runs of folders, each that of a run or of a campaign.
 
-    Runs that have not ended, that found no circuit, or that cannot be read are left out, and said to be.
+    Runs that have not ended, that found no circuit, that cannot be read, or that repeat another one, its seed included,
+    are left out, and said to be.
 
     Raises:
         RunError: a folder that is neither, or no finished run in any of them.
     """
     runs: dict[str, tuple[Run, np.ndarray]] = {}
     left_out: list[str] = []
+    known: dict[str, Path] = {}
     for folder in _folders(paths):
+        where = os.path.realpath(folder)
+        if where in runs:
+            continue
         try:
             run = load_run(folder)
             course = best_so_far(run)
@@ -94,8 +99,10 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
             left_out.append(f"{folder}: not finished ({one_line(run.status)})")
         elif not run.front:
             left_out.append(f"{folder}: found no circuit")
+        elif (first := known.setdefault(_search(run), folder)) is not folder:
+            left_out.append(f"{folder}: the same search as {first}, seed {run.seed} included")
         else:
-            runs.setdefault(os.path.realpath(folder), (run, course))
+            runs[where] = run, course
     if not runs:
         told = f": {left_out[0]}" if len(left_out) == 1 else f", {len(left_out)} that are not" if left_out else ""
         raise RunError(f"a comparison needs a finished run, got none{told}")
@@ -114,12 +121,20 @@ def _folders(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
             raise RunError(f"a report is of run folders and campaigns, got {path}")
 
 
+def _search(run: Run) -> str:
+    """Equal for runs that would be counted as two seeds of an arm and are not."""
+    return to_json([_condition(run), run.agent, _settings(run), run.seed])
+
+
 # ---------------------------------------------------------------------- grouping
+def _condition(run: Run) -> list[Any]:
+    return [run.config["problem"], run.config["noise"], run.config.get("device"), run.objective]
+
+
 def _grouped(runs: list[tuple[Run, np.ndarray]]) -> tuple[Group, ...]:
     groups: dict[str, list[tuple[Run, np.ndarray]]] = {}
     for run, course in runs:
-        condition = [run.config[key] for key in ("problem", "noise")] + [run.config.get("device"), run.objective]
-        groups.setdefault(to_json(condition), []).append((run, course))
+        groups.setdefault(to_json(_condition(run)), []).append((run, course))
     titles = _distinct([_title(members[0][0]) for members in groups.values()])
     found = [Group(title, _arms(members)) for title, members in zip(titles, groups.values(), strict=True)]
     return tuple(sorted(found, key=lambda group: group.title))
@@ -163,8 +178,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _held(key: str, run: Run) -> Mapping[str, Any]:
-    # Where the studies of a search are stored is no setting of it, and may hold a password.
-    return {name: value for name, value in run.config[key].items() if name != "storage"}
+    # Where a study is stored is no setting, and may hold a password; that it is shared is one: such runs are not alone.
+    held = {name: value for name, value in run.config[key].items() if name != "storage"}
+    return held | ({"storage": "shared"} if run.config[key].get("storage") is not None else {})
 
 
 def _label(run: Run, others: list[Run]) -> str:

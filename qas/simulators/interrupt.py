@@ -14,10 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 import numpy as np
 
 from qas.checks import finite_number
+
+_ASKS = "asks_for_an_end"
+"""Marks handlers of `first_signal_asks`."""
 
 
 class Interrupted(Exception):
@@ -188,21 +192,28 @@ def open_to_ctrl_c() -> Iterator[None]:
 def first_signal_asks(ask: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C, or TERM, only asks for an end in order; a second one raises `KeyboardInterrupt`.
 
-    Outside the main thread nothing is changed. What is calculated inside hears of it by `stop_when`.
+    Of blocks within each other all are asked. Outside the main thread nothing is changed. What is calculated inside
+    hears of it by `stop_when`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     asked = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt
         asked = True
         ask()
+        outer = before[signal.Signals(number)]
+        if callable(outer) and getattr(outer, _ASKS, False):
+            outer(number, frame)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    setattr(handle, _ASKS, True)
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -564,3 +564,12 @@ def test_rendering() -> None:
 def test_noise_of_the_same_evaluator_may_be_repeated() -> None:
     noise = NoiseModel.depolarizing(1e-3, 1e-2)
     assert make(noise=noise, evaluator=Evaluator(TFIM, noise)).evaluator.noise == noise
+
+
+def test_a_register_too_large_for_gains_begins_new_rotations_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qas.envs.builder.MOST_QUBITS", 1)
+    env = CircuitBuilderEnv("h2-2", optimise_every=2, max_gates=4)
+    env.reset(seed=0)
+    rotation = next(k for k, gate in enumerate(env.actions.placed) if gate.name == "ry")
+    _, _, _, _, info = env.step(rotation)
+    assert info["circuit"].angles.tolist() == [0.0] and info["evaluations"] == 1

@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 import qas
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
+from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.candidates import FEATURES, KINDS, Bench, Draft, Limits, sandwiched, scale_of, tabulated
 from qas.envs.editor import DECADES, CircuitEditorEnv, Front
 from qas.errors import QasError
@@ -323,3 +324,14 @@ def test_bad_resets_are_told_in_one_line() -> None:
             env.reset(options=options)
     with pytest.raises(ResetNeeded):
         env.step(0)
+
+
+def test_gates_and_noise_fit_together_as_in_the_builder() -> None:
+    """A pair that the device does not couple would have no error."""
+    noise = qas.load_device("fake_lagos").noise()
+    assert noise.coupling is not None and (0, 3) not in noise.coupling
+    for kind in (CircuitEditorEnv, CircuitBuilderEnv):
+        with pytest.raises(QasError, match="the noise couples only"):
+            kind("lih-4", noise=noise, coupling=[(0, 3)])
+        with pytest.raises(QasError, match="describes 7 qubits, but tfim-8 has 8"):
+            kind("tfim-8", noise=noise)

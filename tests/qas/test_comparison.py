@@ -154,7 +154,7 @@ def test_arms_tell_what_they_differ_in(tmp_path: Path) -> None:
     labels = [arm.label for arm in found.groups[0].arms]
     assert labels == [
         "random (guided=false, max_gates=8)",
-        "random (guided=false, max_gates=9)",
+        "random (guided=false, storage=shared, max_gates=9)",
         "random (max_gates=8)",
     ]
 
@@ -272,3 +272,12 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
         assert tag not in text
     assert text.count("<script") == text.count("</script>") == 2 and text.count("<title>") == 1
     assert f"href='{folder.name}" not in text and "a%27%3Cb%3E%20%23%3F%25/" in text
+
+
+def test_a_seed_of_a_search_counts_once(tmp_path: Path) -> None:
+    """Two folders of one deterministic search are no two samples."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_run(tmp_path / name, seed=seed)
+    found = gather([tmp_path / name for name in "abca"])
+    assert [run.path.name for run in found.runs] == ["a", "c"]
+    assert found.left_out == (f"{tmp_path / 'b'}: the same search as {tmp_path / 'a'}, seed 1 included",)

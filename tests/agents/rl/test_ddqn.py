@@ -200,6 +200,48 @@ def test_the_memory_is_a_ring_that_replays_by_priority() -> None:
         Encoder(spaces.Dict({"a": spaces.Discrete(3)}), 4)
 
 
+def test_new_transitions_come_first_until_they_are_learned_from() -> None:
+    encoder = Encoder(spaces.Dict({"b": spaces.Box(-1, 1, (1,))}), 0)
+    memory = Memory(4, encoder, 1, 0.5)
+    for row, error in enumerate((9.0, 4.0)):
+        memory.put((np.zeros(0, np.int32), np.zeros(1, np.float32)), np.ones(1, dtype=bool))
+        memory.complete(row, 0, 0.0, 0.0, row)
+        assert memory.data["priority"][row] == (1.0, 3.0)[row]
+        memory.learned(np.array([row]), np.array([error]))
+    assert memory.largest == 9.0 and memory.data["priority"][:2] == pytest.approx(np.sqrt([9.09, 4.09]))
+
+
+def test_exploration_updates_and_targets_keep_their_schedule(make: Callable[..., Any]) -> None:
+    agent = make(
+        learn_after=4, updates=2, target_every=3, epsilon_decay=0.9, epsilon_floor=0.5, envs=2, gamma=None, n_step=1
+    )
+    assert agent.discount**5 == pytest.approx(0.005), "an episode is 5 gates"
+    agent.search.record.recorder = None
+    copied: list[int] = []
+    agent.target.load_state_dict = lambda weights: copied.append(agent.updated)
+    observations, infos = agent.env.reset(seed=0)
+    agent.rows = [agent._keep(k, observations, infos["action_mask"]) for k in range(2)]
+    told = []
+    for _ in range(6):
+        agent._step()
+        told.append((agent.updated, round(agent.epsilon, 4)))
+    # Two transitions a step: the first updates come with the second one; ε falls for each circuit.
+    assert told == [(0, 1.0), (2, 0.81), (4, 0.6561), (6, 0.5314), (8, 0.5), (10, 0.5)]
+    assert copied == [3, 6, 9]
+
+
+def test_the_weights_of_replay_are_in_the_loss(make: Callable[..., Any]) -> None:
+    agent = make(learn_after=10**9)
+    agent.env = ScriptedEnvironment(agent.env, 4, True)
+    play(agent, 2)
+    before = [parameter.clone() for parameter in agent.online.parameters()]
+    for weight, same in ((0.0, True), (1.0, False)):
+        agent.replay.sample = lambda count, rng, w=weight: (np.zeros(count, int), np.full(count, w, np.float32))
+        agent._update()
+        now = agent.online.parameters()
+        assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True)) is same
+
+
 def test_values_of_rows_go_with_their_actions() -> None:
     network = RowsNetwork(5, 4, 3, (8, 8), torch.Generator().manual_seed(0))
     rows, general = torch.rand(2, 5, 4), torch.rand(2, 3)

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+import qas
 from qas.agents.rl.closed_form import closed_form_scores
+from qas.agents.rl.editor import EditorAgent
 from qas.agents.rl.policy import CandidatePolicy, chosen, load_policy, untrained
 from qas.envs.candidates import FEATURES, GENERAL
 from qas.envs.editor import CircuitEditorEnv
 from qas.errors import QasError
+
+SMALL = {"width": 16, "heads": 2, "layers": 1}
 
 
 @pytest.fixture
@@ -120,3 +124,17 @@ def test_a_flat_table_is_the_same_table(rng: np.random.Generator) -> None:
     candidates, general = table(rng, 5)
     for given, expected in zip(policy(candidates.flatten(1), general), policy(candidates, general), strict=True):
         assert torch.equal(given, expected)
+
+
+def test_a_policy_and_its_control_have_the_same_limits(tmp_path: Path) -> None:
+    """Also where the policy was trained with others: its twin would reach what it may not."""
+    trained = untrained(**SMALL)
+    trained.settings = {"candidates": 16, "evaluations_each": 3}
+    trained.save(tmp_path / "policy.safetensors")
+    limits = []
+    for policy in (str(tmp_path / "policy.safetensors"), "none", "random"):
+        agent = EditorAgent(policy=policy, candidates=16, evaluations_each=3)
+        qas.search("h2-2", agent=agent, evaluations=5, out=tmp_path / f"run-{len(limits)}", report=False)
+        env = agent.env
+        limits.append((env.limits, env.max_edits, env.candidates, env.evaluations_each, env.start))
+    assert limits[0] == limits[1] == limits[2]

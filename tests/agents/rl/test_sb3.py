@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,13 +14,17 @@ import torch
 from gymnasium import spaces
 
 import qas
+from qas.agents import launch
+from qas.agents.base import Search
 from qas.agents.launch import resume
 from qas.agents.rl.heads import policy_for
 from qas.agents.rl.sb3 import ALGORITHMS, Sb3Agent
 from qas.envs.builder import CircuitBuilderEnv
 from qas.episodes import by_fifths
 from qas.errors import MissingExtraError, RunError
+from qas.runs import Recorder
 from qas.testing import AgentContract
+from qas.testing.agents import call_at, found
 
 pytestmark = pytest.mark.filterwarnings("ignore:the algorithm knows no masks")
 SMALL: dict[str, Any] = {"hidden": [16], "test_every": 3, "horizon": 60}
@@ -64,6 +69,93 @@ def test_only_legal_actions_reach_the_environment(
     episodes = run.episodes()
     assert (np.diff(np.flatnonzero(episodes["test"])) == 4).all() and episodes["test"].sum() >= 1
     assert sum(fifth.episodes + fifth.tests for fifth in by_fifths(run)) == len(episodes)
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Callable[..., Any]:
+    """The game of an agent that has not acted yet."""
+
+    def made(**options: Any) -> Any:
+        agent = Sb3Agent(**SMALL, **options)
+        config = {
+            "agent": "sb3", "options": {}, "seed": 3, "budget": {"evaluations": 1000}, "max_gates": 5,
+            "gates": ["rx", "ry", "rz", "cx"], "evaluator": {},
+        }  # fmt: skip
+        launch._build(config, qas.load_problem("h2-2"), None, agent, Recorder(tmp_path / "run"))
+        agent.search.record.recorder = None
+        return agent.game
+
+    return made
+
+
+def test_an_illegal_action_costs_a_tenth_and_a_legal_one_is_played(played: Callable[..., Any]) -> None:
+    seen = {}
+    for name in ("illegal", "legal"):
+        game = played(algorithm="A2C", reward="log")
+        game.reset(seed=0)
+        mask = game.action_masks()
+        legal, illegal = np.flatnonzero(mask)[-1], np.flatnonzero(~mask)[0]
+        game.drawn = lambda legal=legal: int(legal)
+        observation, reward, *_ = game.step({"illegal": illegal, "legal": legal}[name])
+        seen[name] = observation["circuit"].tolist(), reward
+        assert game.illegal == (name == "illegal")
+    assert seen["illegal"][0] == seen["legal"][0]
+    assert seen["illegal"][1] == pytest.approx(seen["legal"][1] - 0.1, abs=1e-12)
+
+
+def test_the_control_differs_in_nothing_but_its_choices(
+    played: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same environment, the same seed, the same tests; actions even among the legal ones, also after a break."""
+    options = {"halting": "random", "reward": "log", "curriculum": 1e-3, "optimise_every": 2, "observation": "graph"}
+    envs = [played(learn=learn, **options).inner for learn in (True, False)]
+    for name in ("max_gates", "optimise_every", "reward", "random_halting", "order"):
+        assert getattr(envs[0], name) == getattr(envs[1], name)
+    assert envs[0].curriculum.to_state() == envs[1].curriculum.to_state()
+    assert envs[0].observation_space == envs[1].observation_space and envs[0].actions == envs[1].actions
+
+    begun: list[tuple[int | None, bool]] = []
+    ranks: list[float] = []
+    reset, step = CircuitBuilderEnv.reset, CircuitBuilderEnv.step
+
+    def noted_reset(self: Any, *, seed: int | None = None, options: Any = None) -> Any:
+        begun.append((seed, bool((options or {}).get("training", True))))
+        return reset(self, seed=seed, options=options)
+
+    def noted_step(self: Any, action: Any) -> Any:
+        legal = np.flatnonzero(self.action_masks())
+        ranks.append((int(np.searchsorted(legal, action)) + 0.5) / len(legal))
+        return step(self, action)
+
+    monkeypatch.setattr(CircuitBuilderEnv, "reset", noted_reset)
+    monkeypatch.setattr(CircuitBuilderEnv, "step", noted_step)
+    small(tmp_path / "learner", **options)
+    learner, ranks[:] = begun.copy(), []
+    begun.clear()
+    whole = small(tmp_path / "control", learn=False, **options)
+    assert begun[0] == learner[0] != (None, True) and {seed for seed, _ in begun[1:] + learner[1:]} == {None}
+    for told in (learner, begun):  # three to learn from, one that the curriculum is not told of
+        assert [training for _, training in told] == [k % 4 != 3 for k in range(len(told))]
+    quarters = np.histogram(ranks, bins=4, range=(0, 1))[0] / len(ranks)
+    assert len(ranks) > 60 and (abs(quarters - 0.25) < 0.15).all()
+
+    def die(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Search, "checkpoint_every", 0.0)
+    call_at(whole.architectures * 2 // 3, die, monkeypatch)
+    with pytest.raises(MemoryError):
+        small(tmp_path / "killed", learn=False, **options)
+    monkeypatch.undo()
+    again = resume(tmp_path / "killed", report=False)
+    assert found(again) == found(whole) and again.episodes().tolist() == whole.episodes().tolist()
+
+
+def test_schedules_run_over_the_horizon(tmp_path: Path) -> None:
+    agent = Sb3Agent(algorithm="DQN", settings=DQN, hidden=[8], horizon=60, test_every=0)
+    qas.search("h2-2", agent=agent, evaluations=300, max_gates=6, out=tmp_path / "run", report=False)
+    share = agent.model.num_timesteps / 60
+    assert share > 0.1 and agent.model.exploration_rate == pytest.approx(1 - 0.95 * min(1.0, share), abs=0.04)
 
 
 def test_the_editor_is_played(tmp_path: Path) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from qas.agents.rl.imitation import Lessons, distribution, fit, taught_episode, worths
+from qas.agents.rl import training
+from qas.agents.rl.closed_form import closed_form_scores
+from qas.agents.rl.imitation import Lessons, _taken, distribution, fit, taught_episode, worths
 from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import load_policy, untrained
 from qas.agents.rl.training import leave_out, train_policy
 from qas.cli import main
+from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import FAMILIES, Family, Instance
 from qas.errors import QasError
+from qas.simulators.interrupt import first_signal_asks
+from qas.testing.agents import call_at
 
 SMALL = {"width": 16, "heads": 2, "layers": 1}
 TINY = Family("tiny", "two small problems", (Instance("h2-2"), Instance("tfim-2")), (Instance("heisenberg-2"),))
@@ -60,6 +68,81 @@ def test_values_have_a_temperature_of_powers_of_ten() -> None:
     assert found.sum() == pytest.approx(1) and found[0] == found[1] > 20 * found[2] > 0 == found[3]
 
 
+def test_an_edit_is_worth_what_it_wins_less_its_gates() -> None:
+    env = environment()
+    env.reset(seed=0, options={"instance": "tfim-2"})
+    values, promised = worths(env), closed_form_scores(env.table.features)
+    seen = 0
+    for row, edit in enumerate(env.table.edits):
+        if edit is None or edit.kind in ("stop", "undo"):
+            continue
+        after, spent = env.foreseen(row)
+        floor = env.gap * 1e-4
+        errors = [max(env.problem.error(energy), floor) for energy in (env.energy, after.energy)]
+        gates = after.circuit.two_qubit_gates - env.circuit.two_qubit_gates
+        worth = np.log10(errors[0] / errors[1]) - 0.005 * gates
+        rate = (env.table.evaluations + 4) / (env.table.evaluations + spent) if worth > 0 else 1.0
+        promise = 3e-3 * (promised[row] - np.log(1e-9))
+        assert values[row] == pytest.approx(worth * min(rate, 1.5) + promise, abs=1e-9)
+        seen += gates > 0
+    assert seen, "an edit with two-qubit gates is among them"
+
+
+def test_returns_are_discounted_and_most_steps_are_the_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, rng, lessons = environment(), np.random.default_rng(0), Lessons()
+    rewards: list[float] = []
+    step = env.step
+
+    def noted(action: int) -> Any:
+        result = step(action)
+        rewards.append(result[1])
+        return result
+
+    monkeypatch.setattr(env, "step", noted)
+    taught_episode(env, None, rng, lessons)
+    for k, reward in enumerate(rewards):
+        assert lessons.returns[k] == pytest.approx(reward + 0.97 * (*lessons.returns, 0.0)[k + 1])
+    assert len(rewards) == len(lessons) and max(rewards) > 0
+    mask, wish = np.array([True, True, True, False]), np.array([1.0, 0.0, 0.0, 0.0], dtype=np.float32)
+
+    class Student:
+        def scores(self, observation: Any) -> np.ndarray:
+            return np.array([0.0, 50.0, 0.0, 99.0])
+
+    drawn = np.bincount([_taken(Student(), {}, mask, wish, rng) for _ in range(3000)], minlength=4) / 3000  # type: ignore[arg-type]
+    assert drawn == pytest.approx([0.9 * 0.3 + 0.1 / 3, 0.9 * 0.7 + 0.1 / 3, 0.1 / 3, 0.0], abs=0.03)
+
+
+def test_edits_that_are_none_are_not_learned_from() -> None:
+    policy, lessons = untrained(**SMALL).policy, Lessons()
+    with torch.no_grad():
+        policy.score.weight.zero_()
+    features, general = policy.sizes["n_features"], policy.sizes["n_general"]
+    lessons.candidates.append(np.ones((8, features), np.float32).ravel())
+    lessons.general.append(np.ones(general, np.float32))
+    lessons.mask.append(np.arange(8) < 2)
+    lessons.wish.append(np.eye(8, dtype=np.float32)[0])
+    lessons.returns.append(0.0)
+    assert fit(policy, lessons, epochs=1, rng=np.random.default_rng(0)) == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_playing_is_kept_only_where_it_does_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = training._Stages(TINY, training.untrained(**SMALL), training._Clock(60.0), 0, lambda *_: None)
+
+    def played(policy: Any, *_: Any, **__: Any) -> int:
+        with torch.no_grad():
+            policy.score.bias.add_(1.0)
+        return 7
+
+    monkeypatch.setattr(training, "improve", played)
+    stages.trained.settings = {}
+    for area, moved in ((0.4, 0.0), (0.5, 0.0), (0.6, 1.0)):
+        before = stages.policy.score.bias.item()
+        monkeypatch.setattr(stages, "_judged", lambda policy, a=area: a)
+        assert stages._play({"imitation": 0.5}) == 7
+        assert stages.policy.score.bias.item() - before == pytest.approx(moved)
+
+
 def test_playing_changes_the_policy_and_no_global_generator() -> None:
     policy = untrained(**SMALL).policy
     before = {name: value.clone() for name, value in policy.state_dict().items()}
@@ -86,12 +169,34 @@ def test_a_family_without_one_of_its_instances() -> None:
         leave_out(TINY, "lih-4")
 
 
+def test_nothing_of_a_device_that_is_left_out_is_trained_on() -> None:
+    here = [Instance(problem, device) for problem in ("h2-2", "tfim-2") for device in ("fake_fez", "fake_torino")]
+    family = leave_out(Family("devices", "two on each", tuple(here)), "fake_fez")
+    assert [each.name for each in family.train] == ["h2-2@fake_torino", "tfim-2@fake_torino"]
+    assert [each.name for each in family.test] == ["h2-2@fake_fez", "tfim-2@fake_fez"]
+
+
+def test_nothing_that_is_left_out_is_drawn() -> None:
+    every = (Instance("h2-2"), Instance("tfim-2"))
+    drawing = Family("drawing", "draws", every, drawn=lambda rng: every[int(rng.integers(2))])
+    rng, left = np.random.default_rng(0), leave_out(drawing, "tfim-2")
+    assert {drawing.draw(rng).name for _ in range(40)} == {"h2-2", "tfim-2"}
+    assert {left.draw(rng).name for _ in range(40)} == {"h2-2"}
+    with pytest.raises(QasError, match="draws what it is tested on"):
+        replace(left, drawn=lambda rng: every[1]).draw(rng)
+    with pytest.raises(QasError, match="names of their own"):
+        Family("twice", "one name", (Instance("h2-2", "fake_fez", "zne"), Instance("h2-2", "fake_fez", "noisy")))
+
+
 def test_training_is_repeatable_up_to_the_clock() -> None:
     runs = [train_policy(TINY, seconds=1e-3, seed=3, imitation_only=True, sizes=SMALL) for _ in range(2)]
     for name, value in runs[0].policy.state_dict().items():
         assert torch.equal(value, runs[1].policy.state_dict()[name])
     assert runs[0].training["stages"] == ["imitation"] and set(runs[0].training["areas"]) >= {"imitation"}
     assert len(runs[0].starts) == 2
+    policy, column = runs[0].policy, FEATURES.index("log_gain_per_gate")
+    assert policy.direct.weight[0, column].item() == pytest.approx(10.0, abs=0.5), "it began as the closed form"
+    assert policy.get_buffer("rows_scale")[column] != 1.0 and policy.get_buffer("general_mean").abs().max() > 0
 
 
 def test_the_command_trains_shows_and_is_used(
@@ -118,3 +223,26 @@ def test_a_start_from_a_policy_needs_one() -> None:
 
     with pytest.raises(QasError, match="takes a circuit from a policy's training"):
         EditorAgent(start="nearest")
+
+
+def test_one_ctrl_c_ends_the_training_in_its_first_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search hears it and ends in order, and so does what it is a part of."""
+    call_at(10, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    told: list[str] = []
+    found = train_policy(TINY, seconds=600, sizes=SMALL, on_progress=lambda what, passed, whole: told.append(what))
+    assert found.training["interrupted"] and found.training["stages"] == [] and len(found.starts) == 1
+    assert len(told) == 1, "nothing was begun after it"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_breaks_off_whichever_block_heard_the_first() -> None:
+    for first_inside in (True, False):
+        asked: list[str] = []
+        with pytest.raises(KeyboardInterrupt), first_signal_asks(lambda told=asked: told.append("outer")):
+            if not first_inside:
+                signal.raise_signal(signal.SIGINT)
+            with first_signal_asks(lambda told=asked: told.append("inner")):
+                signal.raise_signal(signal.SIGINT)
+                assert first_inside and asked == ["inner", "outer"]
+            signal.raise_signal(signal.SIGINT)
+        assert asked == (["inner", "outer"] if first_inside else ["outer", "inner"])
