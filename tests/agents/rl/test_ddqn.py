@@ -218,7 +218,7 @@ def test_exploration_updates_and_targets_keep_their_schedule(make: Callable[...,
     assert agent.discount**5 == pytest.approx(0.005), "an episode is 5 gates"
     agent.search.record.recorder = None
     copied: list[int] = []
-    agent.target.load_state_dict = lambda weights: copied.append(agent.updated)
+    agent.learner.follow = lambda: copied.append(agent.updated)
     observations, infos = agent.env.reset(seed=0)
     agent.rows = [agent._keep(k, observations, infos["action_mask"]) for k in range(2)]
     told = []
@@ -234,12 +234,12 @@ def test_the_weights_of_replay_are_in_the_loss(make: Callable[..., Any]) -> None
     agent = make(learn_after=10**9)
     agent.env = ScriptedEnvironment(agent.env, 4, True)
     play(agent, 2)
-    before = [parameter.clone() for parameter in agent.online.parameters()]
+    before = {name: array.copy() for name, array in agent.learner.arrays().items() if name.startswith("online.")}
     for weight, same in ((0.0, True), (1.0, False)):
         agent.replay.sample = lambda count, rng, w=weight: (np.zeros(count, int), np.full(count, w, np.float32))
         agent._update()
-        now = agent.online.parameters()
-        assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True)) is same
+        now = agent.learner.arrays()
+        assert all(np.array_equal(array, now[name]) for name, array in before.items()) is same
 
 
 def test_values_of_rows_go_with_their_actions() -> None:
