@@ -45,7 +45,7 @@ _EXPORTS = {
     "shrink": "qas.shrinking",
 }
 _MODULES = (
-    "agents", "best_known", "campaigns", "circuits", "devices", "encoders", "envs", "errors", "gates", "hamiltonians", "noise",
+    "agents", "best_known", "campaigns", "circuits", "corpus", "devices", "encoders", "envs", "errors", "gates", "hamiltonians", "noise",
     "optimizers", "problems", "runs", "simulators", "testing", "vqe",
 )  # fmt: skip
 

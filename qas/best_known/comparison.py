@@ -91,7 +91,7 @@ def compare(run: Run) -> Comparison | None:
     known = atlas_or_none(run.problem) if run.front else None
     if known is None:
         return None
-    begun = (run.config.get("start") or {}).get("source") == "atlas"
+    begun = bool((run.config.get("start") or {}).get("atlas"))
     own = [(result.two_qubit_gates, result.noise_free_error) for result in run.front]
     return Comparison(_differences(own, known), known.unit, begun)
 

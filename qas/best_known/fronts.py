@@ -77,11 +77,16 @@ class KnownFront:
 
 def known_problems() -> tuple[str, ...]:
     """Names of the problems that the atlas has circuits of."""
-    return tuple(sorted({path.name.partition(".jsonl")[0] for path in _files("*")}))
+    return tuple(map(_problem_of, _files("*")))
 
 
 def _files(name: str, folder: Path = FOLDER) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{name}.jsonl*") if path.name != "published.jsonl")
+    found = (path for path in folder.glob(f"{name}.jsonl*") if path.name != "published.jsonl")
+    return sorted(found, key=_problem_of)
+
+
+def _problem_of(path: Path) -> str:
+    return path.name.partition(".jsonl")[0]
 
 
 def read_front(path: Path) -> KnownFront:
@@ -115,7 +120,7 @@ def atlas(problem: str | BaseProblem) -> KnownFront:
     name = goal.name
     if name not in known_problems():
         raise UnknownNameError("problem of the atlas", name, known_problems())
-    (path,) = [path for path in _files("*") if path.name.partition(".jsonl")[0] == name]
+    (path,) = _files(name)
     front = read_front(path)
     if not isinstance(goal, Problem) or fingerprint(goal) != front.header.hamiltonian:
         raise QasError(f"the atlas's circuits of {name} are for another Hamiltonian than that of the problem given")
