@@ -45,8 +45,8 @@ _EXPORTS = {
     "shrink": "qas.shrinking",
 }
 _MODULES = (
-    "agents", "best_known", "campaigns", "circuits", "corpus", "devices", "encoders", "envs", "errors", "gates", "hamiltonians", "noise",
-    "optimizers", "problems", "runs", "simulators", "testing", "vqe",
+    "agents", "best_known", "campaigns", "circuits", "corpus", "devices", "encoders", "envs", "errors", "gates",
+    "hamiltonians", "noise", "optimizers", "problems", "runs", "simulators", "testing", "vqe",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]

@@ -164,7 +164,7 @@ def _circuit_lines(front: KnownFront, chosen: KnownCircuit) -> list[str]:
         *show.drawing(chosen.circuit, front.problem),
         "",
         f"energy {chosen.energy:.10f} {unit}".rstrip() + f", exact {front.header.exact:.10f}",
-        f"error {show.quantity(chosen.error, unit)}; threshold ({show.quantity(front.header.threshold, unit)}): {reached}",
+        f"error {show.quantity(chosen.error, unit)}; threshold {show.quantity(front.header.threshold, unit)} {reached}",
         f"found by {_finder(chosen)}",
     ]
 
