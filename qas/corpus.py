@@ -318,8 +318,8 @@ Written by quantum-architecture-search {version}; licence of the circuits: {lice
 
 {kinds}
 
-{duplicates:,} copies were left out: circuits of the same problem that are equal when gates on disjoint qubits may change
-places, with equal angles to nine decimals.
+{duplicates:,} copies were left out: circuits of the same problem that are equal when gates on disjoint qubits may
+change places, with equal angles to nine decimals.
 
 A line has the problem (its Pauli terms are in `problems.jsonl`), the noise-free energy and its error above the exact
 one in the unit named, whether that is within the problem's threshold, counts, where the circuit is from, and the

@@ -16,8 +16,9 @@ class Comparison:
     """Noise-free errors of a run beside those of the atlas, for each number of two-qubit gates.
 
     Attributes:
-        differences: of the best circuits with at most 0, 1, 2, … two-qubit gates the run's error minus the atlas's, in the
-            problem's unit: 0 where they are equal up to the tolerance or both have none, infinite where one has none.
+        differences: of the best circuits with at most 0, 1, 2, … two-qubit gates the run's error minus the atlas's, in
+            the problem's unit: 0 where they are equal up to the tolerance or both have none, infinite where one has
+            none.
         unit: of the differences.
         begun_from_atlas: the search began from circuits of the atlas.
     """

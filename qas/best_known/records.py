@@ -97,8 +97,8 @@ def best_of(known: Iterable[KnownCircuit], offered: Iterable[KnownCircuit] = ())
     """The front of error against two-qubit gates, fewest two-qubit gates first.
 
     Of each number of two-qubit gates the lowest error stays; of errors within the `tolerance` of it the circuit with
-    the fewest gates, then angles, then what was known before. A number stays only if its error is lower, by more than the
-    tolerance, than that of every smaller one.
+    the fewest gates, then angles, then what was known before. A number stays only if its error is lower, by more than
+    the tolerance, than that of every smaller one.
 
     Args:
         known: what stays where what is offered is no better.
