@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from qas.best_known.fronts import FOLDER, all_fronts
-from qas.best_known.records import Header, KnownCircuit, best_of, fingerprint, read_records, write_records
+from qas.best_known.records import (
+    Header,
+    KnownCircuit,
+    best_of,
+    fingerprint,
+    read_records,
+    tolerance,
+    write_records,
+)
 from qas.checks import one_line
 from qas.circuits import Circuit
 from qas.errors import QasError, RunError
@@ -17,7 +27,7 @@ from qas.files import new_folder, read_json
 from qas.interop import read_circuit_file
 from qas.mitigation.objectives import spelled
 from qas.problems import Problem, load_problem
-from qas.runs import CAMPAIGN, RUNS, Run, load_run
+from qas.runs import CAMPAIGN, RUNS, Result, Run, load_run
 
 _FRONT = "front.json"
 """File that makes a folder a published front; see `qas.publishing`."""
@@ -87,7 +97,18 @@ def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:
         raise RunError(f"the run has no circuit yet: {run.path}")
     problem = named(run.problem.name)
     _check_same(problem, fingerprint(run.problem) if isinstance(run.problem, Problem) else "", run.path)
-    return problem, _judged([result.circuit for result in run.front], problem, found_by(run))
+    return problem, _judged([result.circuit for result in _promising(run.front)], problem, found_by(run))
+
+
+def _promising(front: Iterable[Result]) -> list[Result]:
+    """Those that no other beats by more than the tolerance with as few two-qubit gates, by what the run says."""
+    results = sorted(front, key=lambda result: result.two_qubit_gates)
+    kept, lowest = [], math.inf
+    for _, equal in groupby(results, key=lambda result: result.two_qubit_gates):
+        same = list(equal)
+        lowest = min(lowest, *(result.noise_free_error for result in same))
+        kept += [result for result in same if result.noise_free_error <= lowest + 2 * tolerance(lowest)]
+    return kept
 
 
 def _of_records(path: Path) -> tuple[Problem, list[KnownCircuit]]:
@@ -119,7 +140,7 @@ def _check_same(problem: Problem, given: str, where: object) -> None:
 
 # ---------------------------------------------------------------------- joining
 def join(paths: Iterable[str | os.PathLike[str]], folder: Path = FOLDER) -> Iterator[str]:
-    """Let circuits join the records in a folder; yields a line on each problem that changed, and on what was left out.
+    """Let circuits join the records in a folder, one run or front after the other; yields a line on each.
 
     Args:
         paths: runs, campaigns, published fronts, and files of records.
@@ -128,21 +149,21 @@ def join(paths: Iterable[str | os.PathLike[str]], folder: Path = FOLDER) -> Iter
     Raises:
         QasError: a path that is nothing of the kind.
     """
-    offered: dict[str, tuple[Problem, list[KnownCircuit]]] = {}
+    known = {front.problem: front.header for front in all_fronts(folder)}
+    circuits = {front.problem: list(front.circuits) for front in all_fronts(folder)}
     for path in paths:
-        for problem, circuits in candidates(path):
-            offered.setdefault(problem.name, (problem, []))[1].extend(circuits)
-    known = {front.problem: front for front in all_fronts(folder)}
-    for name, (problem, circuits) in sorted(offered.items()):
-        before = list(known[name].circuits) if name in known else []
-        if name in known and known[name].header.hamiltonian != fingerprint(problem):
-            yield f"{name}: the problem has changed, its {len(before)} records go"
-            before = []
-        after = best_of(before, circuits)
-        new = sum(all(circuit is not other for other in before) for circuit in after)
-        if new:
-            write_records(folder / f"{name}.jsonl", Header.of(problem), after)
-        yield f"{name}: {len(after)} records, {new} of them new"
+        for problem, offered in candidates(path):
+            name, header = problem.name, Header.of(problem)
+            before = circuits.get(name, [])
+            if name in known and known[name].hamiltonian != header.hamiltonian:
+                yield f"{name}: the problem has changed, its {len(before)} records go"
+                before = []
+            after = best_of(before, offered)
+            new = sum(all(circuit is not other for other in before) for circuit in after)
+            if new:
+                write_records(folder / f"{name}.jsonl", header, after)
+            known[name], circuits[name] = header, after
+            yield f"{name}: {len(after)} records, {new} of them new"
 
 
 def submission(run: Run, out: str | os.PathLike[str] | None) -> tuple[Path, list[KnownCircuit]]:
