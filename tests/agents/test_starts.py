@@ -29,14 +29,12 @@ def test_from_a_run(run: qas.Run, tmp_path: Path) -> None:
     first = begun(tmp_path / "first", run)
     assert first.config["options"]["start"] == [result.circuit.to_list() for result in run.front]
     assert first.config["start"] == {"source": "a run of evolution, seed 1", "atlas": False, "circuits": len(run.front)}
-    assert first.best.error <= run.best.error + 1e-12 < qas.load_problem("h2-2").threshold  # type: ignore[operator]
+    assert first.best.error <= run.best.error + 1e-12 < 1e-6
     again = begun(tmp_path / "again", str(run.path))
     assert again.config["start"] == first.config["start"]
     without = begun(tmp_path / "without", None, options=first.config["options"])
     for other in (again, without):
-        assert other.history().tolist() == pytest.approx(first.history().tolist()) or (
-            other.history()["energy"].tolist() == first.history()["energy"].tolist()
-        )
+        assert other.history()["energy"].tolist() == first.history()["energy"].tolist()
     longer = resume(first.path, evaluations=60)
     assert longer.evaluations > first.evaluations and longer.config["start"] == first.config["start"]
 
