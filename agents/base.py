@@ -131,6 +131,9 @@ class Agent(abc.ABC):
     """one line for lists"""
     chooses: ClassVar[bool] = False
     """It chooses among given circuits, so that problems which know only a list of them are open to it."""
+    begins: ClassVar[bool] = False
+    """It can begin with circuits that a caller hands over, by its option `start`: a list of what `Circuit.to_list`
+    gives."""
 
     search: Search
     meter: Meter

@@ -13,7 +13,9 @@ from qas.agents.base import Agent, Search
 from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
+from qas.agents.starts import Beginning, beginning
 from qas.alphabet import Alphabet
+from qas.circuits import Circuit
 from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
 from qas.files import write_json
@@ -52,6 +54,7 @@ def search(
     evaluator: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     preset: str | None = None,
+    start: str | os.PathLike[str] | Circuit | Run | None = None,
     out: str | os.PathLike[str] | None = None,
     report: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
@@ -90,6 +93,8 @@ def search(
         options: the agent's own settings.
         preset: a name of `qas.agents.presets.PRESETS`: published settings of an agent for a problem, which apply where
             ``options``, ``evaluator`` and ``max_gates`` say nothing.
+        start: circuits to begin with, for agents that can: "atlas" for the best that are known (`qas.atlas`), a run or
+            its folder (all circuits of its front), an OpenQASM 3 file, or a circuit. The run keeps them.
         out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
         on_progress: called a few times each second.
@@ -140,6 +145,9 @@ def search(
         _check_coupled(part, settings["coupling"])
     shots = settings["evaluator"].get("shots")
     scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
+    begun = None
+    if start is not None:
+        begun = _begun(start, agent, goal, settings)
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
     if gates is None:
@@ -159,11 +167,26 @@ def search(
         **recorded(settings | {"options": player.kept_options(settings["options"])}),
         "versions": versions(),
     }
+    if begun is not None:
+        config["start"] = {"source": begun.source, "atlas": begun.from_atlas, "circuits": len(begun.circuits)}
     with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
         asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
         return _conduct(state, player, report)
+
+
+def _begun(start: Any, agent: Any, goal: BaseProblem, settings: dict[str, Any]) -> Beginning:
+    """What a search begins with, put among the options of its agent."""
+    kind: type[Agent] = AGENTS[agent] if isinstance(agent, str) else agent if isinstance(agent, type) else type(agent)
+    if not kind.begins:
+        able = ", ".join(name for name in AGENTS if AGENTS[name].begins)
+        raise QasError(f"agent {name_of(kind)} cannot begin with given circuits; these can: {able}")
+    if "start" in settings["options"]:
+        raise QasError("start is given once: as that of the search, or among the options of the agent")
+    begun = beginning(start, goal)
+    settings["options"] = {**settings["options"], "start": begun.circuits}
+    return begun
 
 
 def _device(device: Any, noise: Any, patch: Any) -> Device | None:

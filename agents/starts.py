@@ -1,45 +1,102 @@
-"""Circuits that a search begins with, where the caller hands one over."""
+"""Circuits that a search begins with, where the caller hands some over."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qas.agents.base import Search
+from qas.best_known import atlas
+from qas.checks import shortened
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.interop import read_circuit_file
-from qas.runs import load_run
+from qas.problems import BaseProblem
+from qas.runs import Run, load_run
 
-Given = str | list[Any]
-"""A run folder, an OpenQASM 3 file, or gates as `Circuit.to_list` gives them."""
+ATLAS = "atlas"
+"""Stands for the best known circuits of the problem."""
 
 
-def gates_of(given: Given) -> list[Any]:
-    """The gates of a file, of a run's best circuit, or those that are given already.
+class Beginning(NamedTuple):
+    """Circuits to begin with, and where they are from."""
+
+    circuits: list[list[Any]]
+    """gates of each, as `Circuit.to_list` gives them"""
+    source: str
+    """in words, without paths of this machine"""
+    from_atlas: bool
+    """they are the atlas's, or what a search made of these"""
+
+
+def beginning(given: str | os.PathLike[str] | Circuit | Run, problem: BaseProblem) -> Beginning:
+    """What a search for a problem begins with.
+
+    Args:
+        given: "atlas", a run or its folder (then all circuits of its front), an OpenQASM 3 file, or a circuit.
+        problem: what is searched for; its number of qubits has to be that of the circuits.
 
     Raises:
-        RunError, CircuitError: nothing can be read there.
+        QasError: nothing can be read there, the atlas has nothing on the problem, or another number of qubits.
     """
-    if not isinstance(given, str):
-        return list(given)
+    circuits, source, from_atlas = _read(given, problem)
+    for circuit in circuits:
+        if circuit.n_qubits != problem.n_qubits:
+            raise QasError(
+                f"{problem.name} has {problem.n_qubits} qubits, got circuits on {circuit.n_qubits}: {source}"
+            )
+    return Beginning([circuit.to_list() for circuit in circuits], source, from_atlas)
+
+
+def _read(given: Any, problem: BaseProblem) -> tuple[list[Circuit], str, bool]:
+    if isinstance(given, Circuit):
+        return [given], "a circuit", False
+    if isinstance(given, Run):
+        return _of_run(given)
+    if not isinstance(given, (str, os.PathLike)):
+        rule = "a search starts from atlas, a run, an OpenQASM file or a circuit"
+        raise QasError(f"{rule}, got {shortened(given)}")
+    if given == ATLAS:
+        return [each.circuit for each in atlas(problem)], "the atlas", True
     path = Path(given)
-    circuit = load_run(path).best.circuit if path.is_dir() else read_circuit_file(path)
-    return circuit.to_list()
+    return _of_run(load_run(path)) if path.is_dir() else ([read_circuit_file(path)], f"the file {path.name}", False)
 
 
-def start_circuit(given: Given, search: Search) -> Circuit:
-    """The circuit to begin a search with.
+def _of_run(run: Run) -> tuple[list[Circuit], str, bool]:
+    if not run.front:
+        raise QasError(f"the run to start from has no circuit yet: {run.path}")
+    before = run.config.get("start") or {}
+    source = f"a run of {run.agent}, seed {run.seed}" + (f", begun from {before['source']}" if before else "")
+    return [result.circuit for result in run.front], source, bool(before.get("atlas"))
+
+
+def start_circuits(given: list[Any], search: Search) -> list[Circuit]:
+    """The circuits to begin a search with: of several those that fit it.
+
+    Args:
+        given: gates as `Circuit.to_list` gives them, or a list of such lists.
+        search: what begins.
 
     Raises:
-        QasError: it is on more qubits, longer, or made of other gates than those of the search.
+        QasError: none fits: they are on more qubits, longer, or made of other gates than those of the search.
     """
-    circuit = Circuit(search.problem.n_qubits, gates_of(given))
-    if not fits(circuit, search):
-        search.alphabet.moves.tokens_of(circuit)  # says what does not fit
-        raise QasError(f"a start circuit has at most {search.max_gates} gates here, got {len(circuit)}")
-    return circuit if search.alphabet.native is None else search.simplify(circuit)
+    if isinstance(given, str):
+        raise QasError(f"what a search starts from is given as its start, not as an option of its agent: {given}")
+    circuits = [Circuit(search.problem.n_qubits, gates) for gates in _separate(given)]
+    fitting = [circuit for circuit in circuits if fits(circuit, search)]
+    if circuits and not fitting:
+        shortest = min(circuits, key=len)
+        search.alphabet.moves.tokens_of(shortest)  # says what does not fit
+        raise QasError(f"a start circuit has at most {search.max_gates} gates here, got {len(shortest)}")
+    return fitting if search.alphabet.native is None else [search.simplify(circuit) for circuit in fitting]
+
+
+def _separate(given: Sequence[Any]) -> list[list[Any]]:
+    """The circuits of a list: of gates, which begin with a name, or of lists of gates."""
+    several = bool(given) and not (given[0] and isinstance(given[0][0], str))
+    return [list(gates) for gates in given] if several else [list(given)]
 
 
 def fits(circuit: Circuit, search: Search) -> bool:
@@ -51,10 +108,3 @@ def fits(circuit: Circuit, search: Search) -> bool:
             continue
         return len(circuit) <= search.max_gates
     return False
-
-
-def kept(options: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Options with the start as gates, so that a run needs no other folder to go on; `names` are left as they are."""
-    start = options.get("start")
-    given = isinstance(start, str) and start not in names
-    return dict(options) | ({"start": gates_of(start)} if given and start is not None else {})

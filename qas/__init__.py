@@ -25,6 +25,7 @@ _EXPORTS = {
     "QasError": "qas.errors",
     "Result": "qas.runs",
     "Run": "qas.runs",
+    "atlas": "qas.best_known",
     "campaign": "qas.campaigns",
     "evaluate": "qas.evaluation",
     "list_agents": "qas.agents",
@@ -44,14 +45,15 @@ _EXPORTS = {
     "shrink": "qas.shrinking",
 }
 _MODULES = (
-    "agents", "campaigns", "circuits", "devices", "encoders", "envs", "errors", "gates", "hamiltonians", "noise",
-    "optimizers", "problems", "runs", "simulators", "testing", "vqe",
+    "agents", "best_known", "campaigns", "circuits", "corpus", "devices", "encoders", "envs", "errors", "gates",
+    "hamiltonians", "noise", "optimizers", "problems", "runs", "simulators", "testing", "vqe",
 )  # fmt: skip
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from qas.agents import list_agents, search
+    from qas.best_known import atlas
     from qas.campaigns import campaign
     from qas.circuits import Circuit, Gate
     from qas.devices import Device, list_devices, load_device

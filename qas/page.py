@@ -28,7 +28,8 @@ FLOOR = 1e-12
 UNITS = {"hartree": "Ha"}
 INK, SOFT, GRID, PAPER = "#1f2933", "#7b8794", "#e4e7eb", "#ffffff"
 MAIN, SECOND, GOOD = "#2460a7", "#c2571a", "#2d7d46"
-COLOURS = (MAIN, SECOND, "#6b429f", "#0f7f8c", "#b0357f", "#a9780b", "#b23a2e", "#52606d")
+THIRD = "#6b429f"
+COLOURS = (MAIN, SECOND, THIRD, "#0f7f8c", "#b0357f", "#a9780b", "#b23a2e", "#52606d")
 """Of curves that are compared; green is the threshold."""
 
 

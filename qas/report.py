@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.best_known import KnownFront, compare
+from qas.best_known.fronts import atlas_or_none
 from qas.circuits import Circuit
 from qas.episodes import Fifth, by_fifths, told
 from qas.errors import QasError
@@ -19,6 +21,7 @@ from qas.page import (
     PAPER,
     SECOND,
     SOFT,
+    THIRD,
     digits,
     drawn_circuit,
     error_axis,
@@ -39,6 +42,7 @@ from qas.problems import BaseProblem, load_problem
 from qas.runs import Result, Run, envelope
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["convergence_figure", "front_figure", "write_report"]
@@ -80,7 +84,8 @@ def front_figure(run: Run, title: str | None = None) -> Figure:
     """Error against two-qubit gates: the two-dimensional front, and behind it the circuits saved for fewer gates.
 
     Numbers beside the points are the gates of each circuit. With noise, open circles show the same circuits and angles
-    on a perfect device.
+    on a perfect device. Behind all that stand the best known circuits of the problem and published points, if there are
+    any.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -111,13 +116,49 @@ def front_figure(run: Run, title: str | None = None) -> Figure:
             axes.annotate(
                 f"{result.gates}", where, xytext=(6, 5), textcoords="offset points", fontsize=8.5, color=INK, zorder=5
             )
-        most = max(r.two_qubit_gates for r in run.front)
-        axes.set_xlim(-0.4, max(most, 1) + 0.6)
+        most = max(1, *(r.two_qubit_gates for r in run.front))
+        known = atlas_or_none(run.problem)
+        if known is not None:
+            most, theirs = _behind(axes, known, most)
+            shown += theirs
+        axes.set_xlim(-0.4, most + 0.6)
     error_axis(axes, run.problem, floored(shown), lowest=min(shown, default=None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("two-qubit gates", color=INK)
     legend(figure)
     return figure
+
+
+def _behind(axes: Axes, known: KnownFront, most: int) -> tuple[int, list[float]]:
+    """Draw the best known circuits and published points; returns where the axis ends, and the errors drawn.
+
+    Args:
+        axes: of a front.
+        known: what is drawn, up to a little more than its first circuit below the threshold.
+        most: two-qubit gates of the largest circuit of the run.
+    """
+    solving = known.solving or known.best
+    most = max(most, min(solving.two_qubit_gates + 2, 2 * most))
+    circuits = [each for each in known if each.two_qubit_gates <= most]
+    points = [p for p in known.published if p.two_qubit_gates is not None and p.two_qubit_gates <= most]
+    lines = [p for p in known.published if p.two_qubit_gates is None]
+    for each, marker, label in ((circuits, "_", "best known (atlas)"), (points, "x", "published")):
+        axes.plot(
+            [one.two_qubit_gates for one in each], floored(one.error for one in each), marker, color=THIRD,
+            markersize=9 if marker == "_" else 6, markeredgewidth=1.6, linestyle="none", zorder=2.5,
+            label=label if each else None,
+        )  # fmt: skip
+    if circuits:
+        last = circuits[-1]
+        counts = [*(one.two_qubit_gates for one in circuits), most + 0.6]
+        errors = floored([*(one.error for one in circuits), last.error])
+        axes.plot(counts, errors, color=THIRD, linewidth=1.0, drawstyle="steps-post", alpha=0.5, zorder=2.4)
+    for point in lines:
+        axes.axhline(
+            point.error, color=THIRD, linewidth=1.0, linestyle=(0, (1, 3)), zorder=1.4,
+            label=f"published, {point.method} ({point.error:.2g})",
+        )  # fmt: skip
+    return most, [one.error for one in (*circuits, *points, *lines)]
 
 
 def best_so_far(run: Run) -> np.ndarray:
@@ -197,7 +238,7 @@ def _page(run: Run) -> str:
     convergence = svg(convergence_figure(run), "convergence", "Best error against evaluations")
     parts.append(f"<div class='pair'>{section('Pareto front', front)}{section('Convergence', convergence)}</div>")
     if run.front:
-        parts.append(section("Error against two-qubit gates", _table(run)))
+        parts.append(section("Error against two-qubit gates", _table(run) + _beside_atlas(run)))
     fifths = by_fifths(run)
     if fifths:
         parts.append(section("Episodes, by fifths of the evaluations", _episodes(fifths)))
@@ -284,6 +325,11 @@ def _table(run: Run) -> str:
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
 
 
+def _beside_atlas(run: Run) -> str:
+    found = compare(run)
+    return "" if found is None else f"<p>Beside the atlas it {escape(found.line)}.</p>"
+
+
 def _episodes(fifths: list[Fifth]) -> str:
     """Success by fifths, greedy tests apart."""
     head, *rows = told(fifths)
@@ -341,6 +387,7 @@ def _coupling(run: Run) -> str:
 def run_to_json(run: Run) -> dict[str, Any]:
     """What other programs may want to know of a run, JSON-able; see `Run.front` and `Result.to_json`."""
     p = run.problem
+    known = compare(run)
     return {
         "path": str(run.path.resolve()),
         "status": run.status,
@@ -358,5 +405,6 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "threshold": p.threshold,
         "best": run.best.to_json() if run.front else None,
         "front": [r.to_json() for r in run.front],
+        "atlas": None if known is None else {"line": known.line, "differences": known.differences},
         "episodes_by_fifths": [fifth.to_json() for fifth in by_fifths(run)],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
@@ -140,12 +140,13 @@ class EvolutionAgent(Agent):
         grow: let a circuit grow, where slopes guide and nothing is given to start from.
         noise_free: share of the budget that a search for exact energies under noise spends without it first; nothing
             where it has a start.
-        start: a circuit that joins the first ones, its angles optimised from those it has: a run folder, an OpenQASM
-            file, or gates as `Circuit.to_list` gives them.
+        start: circuits that join the first ones, their angles optimised from those they have: a list of gates as
+            `Circuit.to_list` gives them, or of such lists. `qas.search(start=…)` fills it.
     """
 
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
+    begins: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class EvolutionAgent(Agent):
         layers: int | None = None,
         grow: bool = True,
         noise_free: float = 0.5,
-        start: str | list[Any] | None = None,
+        start: list[Any] | None = None,
     ) -> None:
         self.population = whole_number("population", population)
         if not 0 <= small <= 4:
@@ -174,10 +175,6 @@ class EvolutionAgent(Agent):
         self.changes, self.guided, self.blind, self.small = float(changes), bool(guided), float(blind), float(small)
         self.grow, self.start = bool(grow), start
 
-    @classmethod
-    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return starts.kept(options)
-
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         return room_for_depth(problem)
 
@@ -188,7 +185,7 @@ class EvolutionAgent(Agent):
         self.guide = Guide.fitting(search.alphabet, search.meter) if self.guided else None
         self._trying: deque[_Child] = deque()
         """Children whose results are to come."""
-        self.first = None if self.start is None else starts.start_circuit(self.start, search)
+        self.first = [] if self.start is None else starts.start_circuits(self.start, search)
         self.cells: dict[int, list[_Member]] = {}
         self.tried: dict[str, int] = {}
         self.refused = 0
@@ -285,8 +282,8 @@ class EvolutionAgent(Agent):
     def _seed(self) -> None:
         """What the caller gave, the empty circuit, and one layer of every one-qubit gate: the best product state."""
         n = self.search.problem.n_qubits
-        if self.first is not None:
-            self._offer(self.first, exact_start=True)
+        for first in self.first:
+            self._offer(first, exact_start=True)
         self._offer(Circuit(n))
         layer = [self.blindly.gate(token, self.rng) for token in self.blindly.one]
         for _ in range(3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,7 +39,8 @@ class EditorAgent(Agent):
         temperature: of the softmax in later episodes; 0: all episodes choose alike.
         start: "reference" (of a molecule Hartree-Fock, else the lowest basis state), "empty", "nearest" (the circuit of
             the most similar training problem), "predicted" (that of all training problems, its angles interpolated), or
-            a run folder, an OpenQASM file, or gates as `Circuit.to_list` gives them.
+            gates as `Circuit.to_list` gives them, or a list of such lists, of which the last that fits is taken.
+            `qas.search(start=…)` fills it.
         candidates: rows of the table of edits; None: as the policy was trained, else 32.
         max_edits: edits of an episode; None: 12 for each qubit.
         evaluations_each: most evaluations of an edit; None: as the policy was trained, else 6, as few are needed where
@@ -49,6 +49,7 @@ class EditorAgent(Agent):
 
     name: ClassVar[str] = "editor"
     about: ClassVar[str] = "edits circuits by a policy that is trained on a family, or by closed-form gain"
+    begins: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -67,10 +68,6 @@ class EditorAgent(Agent):
             setattr(self, name, None if value is None else whole_number(name, value, least))
         if start in _OF_THE_POLICY and policy in ("none", "random"):
             raise QasError(f"start={start} takes a circuit from a policy's training, got policy={policy}")
-
-    @classmethod
-    def kept_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return starts.kept(options, (*_OF_THE_EDITOR, *_OF_THE_POLICY))
 
     def defaults(self, problem: BaseProblem) -> dict[str, Any]:
         return room_for_depth(problem)
@@ -106,7 +103,7 @@ class EditorAgent(Agent):
         if self.start in _OF_THE_EDITOR:
             return None
         if not isinstance(self.start, str) or self.start not in _OF_THE_POLICY:
-            return starts.start_circuit(self.start, self.search)
+            return starts.start_circuits(self.start, self.search)[-1]
         assert self.trained is not None
         known = Starts.from_json(self.trained.starts)
         circuit = known.predicted(problem) if self.start == "predicted" else None

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from qas.problems import BaseProblem
 
 _VERBS = (
-    "lists", "search", "campaign", "report", "inspect", "evaluate", "shrink", "pool", "encoder", "policy", "finetune",
-    "backbone", "completion",
+    "lists", "search", "campaign", "atlas", "report", "inspect", "evaluate", "shrink", "export", "pool", "encoder",
+    "policy", "finetune", "backbone", "completion",
 )  # fmt: skip
 _FILES_TOO = ("problems", "noise", "devices")
 """Kinds of which a file may be named too; names of all others are looked up as soon as the words are read."""
@@ -25,6 +25,9 @@ _SETTINGS_TOO = ("engines", "objectives")
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of printing the usage, so that every wrong call ends in one line."""
+
+    unnamed = ""
+    """The action that is meant where the first word names none."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -60,6 +63,8 @@ class Parser(argparse.ArgumentParser):
 
         Names are looked up here, where nothing heavy has been imported.
         """
+        if self.unnamed and args and not args[0].startswith("-") and args[0] not in self.children():
+            args = [self.unnamed, *args]
         found, extra = super().parse_known_args(args, namespace)
         if extra:
             word = extra[0].partition("=")[0]

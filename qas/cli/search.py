@@ -53,6 +53,7 @@ def add(commands: Any) -> None:
     again: dict[str, Any] = {"metavar": "KEY=VALUE", "type": read.setting, "action": "append"}
     parser.add_argument("-o", "--option", dest="options", help="setting of the agent (see qas agents)", **again)
     parser.add_argument("--evaluator", help="setting of the angle optimization", **again)
+    option("--start", "WHAT", "begin with circuits: atlas, a run folder or an OpenQASM file (agents evolution, editor)")
     option("--out", "DIR", "run folder, new or empty (default results/PROBLEM-AGENT-TIME)")
     option("--resume", "RUN", "continue this run; a budget given with it is the new total")
     parser.flag("--no-report", "write no report.html")
@@ -118,7 +119,9 @@ def _started(arguments: argparse.Namespace) -> Any:
             device=device,
             evaluator=evaluator,
             options=options,
-            **read.given(arguments, "preset", "patch", "objective", "seed", "max_gates", "gates", "coupling", "out"),
+            **read.given(
+                arguments, "preset", "patch", "objective", "seed", "max_gates", "gates", "coupling", "start", "out"
+            ),
             **keywords,
         )
 

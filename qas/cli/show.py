@@ -194,8 +194,19 @@ def summary(run: Run) -> list[str]:
     if run.front:
         found = [*described(run, run.best, "best circuit"), "", "front (error against two-qubit gates)"]
         found += front(run, envelope(run.front))
-    remarks = [*run.remarks, ""] if run.remarks else []
-    return [*heading(run), "", *found, "", *episodes(run), *remarks, *places(run)]
+    remarks = [*run.remarks, *beside_atlas(run)]
+    return [*heading(run), "", *found, "", *episodes(run), *remarks, *([""] if remarks else []), *places(run)]
+
+
+def beside_atlas(run: Run) -> list[str]:
+    """A line on how a run stands to the best known circuits, if any are known of its problem."""
+    from qas.best_known import compare
+
+    found = compare(run)
+    if found is None:
+        return []
+    more = [f"offer it   qas atlas submit {run.path}"] if found.improves else []
+    return [f"beside the atlas it {found.line}", *more]
 
 
 def episodes(run: Run) -> list[str]:

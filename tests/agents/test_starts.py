@@ -1,0 +1,82 @@
+"""Searches that begin with given circuits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qas
+from qas.agents import resume
+from qas.circuits import Circuit
+from qas.cli import main
+from qas.errors import QasError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> qas.Run:
+    folder = tmp_path_factory.mktemp("starts") / "run"
+    return qas.search("h2-2", evaluations=400, seed=1, out=folder, report=False)
+
+
+def begun(out: Path, start: Any, **settings: Any) -> qas.Run:
+    return qas.search("h2-2", **{"evaluations": 25, "start": start, "out": out, "report": False, **settings})
+
+
+def test_from_a_run(run: qas.Run, tmp_path: Path) -> None:
+    """The whole front is begun with, kept with the run, and enough to repeat it and to go on with it."""
+    first = begun(tmp_path / "first", run)
+    assert first.config["options"]["start"] == [result.circuit.to_list() for result in run.front]
+    assert first.config["start"] == {"source": "a run of evolution, seed 1", "atlas": False, "circuits": len(run.front)}
+    assert first.best.error <= run.best.error + 1e-12 < 1e-6
+    again = begun(tmp_path / "again", str(run.path))
+    assert again.config["start"] == first.config["start"]
+    without = begun(tmp_path / "without", None, options=first.config["options"])
+    for other in (again, without):
+        assert other.history()["energy"].tolist() == first.history()["energy"].tolist()
+    longer = resume(first.path, evaluations=60)
+    assert longer.evaluations > first.evaluations and longer.config["start"] == first.config["start"]
+
+
+def test_from_circuits(run: qas.Run, tmp_path: Path) -> None:
+    (tmp_path / "best.qasm").write_text(run.best.circuit.to_qasm())
+    file = begun(tmp_path / "file", tmp_path / "best.qasm")
+    circuit = begun(tmp_path / "circuit", run.best.circuit, agent="editor", evaluations=6)
+    for other, source in ((file, "the file best.qasm"), (circuit, "a circuit")):
+        assert other.config["start"]["source"] == source
+        assert other.best.error <= run.best.error + 1e-10
+    chained = begun(tmp_path / "chained", file)
+    assert chained.config["start"]["source"] == "a run of evolution, seed 0, begun from the file best.qasm"
+
+
+def test_of_several_those_that_fit(run: qas.Run, tmp_path: Path) -> None:
+    short = begun(tmp_path / "short", run, max_gates=2)
+    assert all(len(result.circuit) <= 2 for result in short.front)
+    with pytest.raises(QasError, match="at most 1 gates here"):
+        begun(tmp_path / "none", Circuit(2, [("rx", 0, 0.1), ("rx", 1, 0.1)]), max_gates=1)
+
+
+@pytest.mark.parametrize(
+    ("start", "settings", "told"),
+    [
+        ("atlas", {"agent": "beam"}, "agent beam cannot begin with given circuits; these can: editor, evolution"),
+        (Circuit(3), {}, "h2-2 has 2 qubits, got circuits on 3"),
+        (Circuit(2), {"options": {"start": []}}, "given once"),
+        (None, {"options": {"start": "best.qasm"}}, "start"),
+        ("no such folder", {}, "does not exist"),
+        (7, {}, "a search starts from atlas, a run, an OpenQASM file or a circuit, got 7"),
+    ],
+)
+def test_what_is_refused(start: Any, settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(QasError, match=told):
+        begun(tmp_path / "run", start, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command(run: qas.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "h2-2", "--evaluations", "25", "--quiet", "--no-report", "--out", str(tmp_path / "run")]
+    assert main([*words, "--start", str(run.path)]) == 0
+    assert qas.load_run(tmp_path / "run").config["start"]["circuits"] == len(run.front)
+    assert main(["search", "--resume", str(tmp_path / "run"), "--start", "atlas"]) == 2
+    assert "--resume takes its settings from the run" in capsys.readouterr().err
