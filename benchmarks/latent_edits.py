@@ -2,7 +2,8 @@
 
     python benchmarks/latent_edits.py fronts --out fronts.jsonl
     python benchmarks/latent_edits.py train --fronts fronts.jsonl --seed 0 --out autoencoder.safetensors
-    python benchmarks/latent_edits.py test --fronts fronts.jsonl --model autoencoder.safetensors --out results/learning/latent-edits
+    python benchmarks/latent_edits.py test --fronts fronts.jsonl --model autoencoder.safetensors \\
+        --out results/learning/latent-edits
 
 ``fronts``: circuits that `evolution` finds for training members of six families: random-field XXZ rings and chains of 4
 to 6 spins, LiH in 4 and 6 qubits, H4 and BeH2 over bond length.
@@ -45,6 +46,7 @@ import statistics
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -70,10 +72,11 @@ torch.set_num_threads(1)
 
 CURVES = ("lih-4-curve", "lih-6-curve", "h4-8-curve", "beh2-6-curve")
 SPINS = tuple(f"xxz-{shape}-{n}-{seed}" for shape in ("ring", "chain") for n in (4, 5, 6) for seed in range(100, 106))
-GROUPS: dict[str, tuple[str, ...]] = {
-    f"xxz-ring-{n}": tuple(f"xxz-ring-{n}-{seed}" for seed in range(10)) for n in (8, 10)
-} | {name: tuple(instance.name for instance in load_family(name).test) for name in CURVES}
+RINGS = {f"xxz-ring-{n}": tuple(f"xxz-ring-{n}-{seed}" for seed in range(20)) for n in (8, 10)}
+MOLECULES = {name: tuple(each.name for each in load_family(name).test) for name in ("lih-6-curve", "h4-8-curve")}
+GROUPS = RINGS | MOLECULES
 """Problems of the test; a seed takes one of them by turns."""
+EVALUATIONS = dict.fromkeys(RINGS, 8000) | dict.fromkeys(MOLECULES, 3000)
 CONTENDERS = (
     "guided", "trained", "untrained", "random", "guided+trained", "guided+untrained",
     "start trained", "start untrained", "start nearest",
@@ -83,7 +86,9 @@ BINS = 8
 AXES = ("rx", "ry", "rz")
 KINDS = (*AXES, "cx")
 MOST = 4
-"""Gates put in at once, at most."""
+"""Gates put into a child, at most."""
+AT_ONCE = 4
+"""Children that a network makes of one parent in one go."""
 FLOOR = 1e-6
 
 
@@ -109,14 +114,14 @@ def graph_of(circuit: Circuit, missing: frozenset[int] = frozenset()) -> Graph:
         nodes[q][4] = nodes[n + q][5] = 1.0
     stretches = [[q, n + q, 0, 0, q] for q in range(n)]
     at, here = [0] * n, list(range(n))
-    known = {pair: k for k, pair in enumerate(itertools.permutations(here, 2))}
-    pair_at, ones, twos, position = [0] * len(known), [], [], 0
+    pairs = list(itertools.permutations(here, 2))
+    pair_at, ones, twos, position = [0] * len(pairs), [], [], 0
     for index, gate in enumerate(circuit.gates):
         if index in missing:
             if len(gate.qubits) == 1:
                 ones.append((here[gate.qubits[0]], AXES.index(gate.name) * BINS + _bin(gate.angles[0])))
             else:
-                twos.append(known[here[gate.qubits[0]], here[gate.qubits[1]]])
+                twos.append(pairs.index((here[gate.qubits[0]], here[gate.qubits[1]])))
             continue
         position += 1
         row = [0.0] * 8
@@ -128,13 +133,12 @@ def graph_of(circuit: Circuit, missing: frozenset[int] = frozenset()) -> Graph:
             stretches.append([len(nodes), n + q, role, 0, q])
             at.append(position)
         nodes.append(row)
-        for q, other in itertools.product(gate.qubits, range(n)):
-            for pair in ((here[q], here[other]), (here[other], here[q])) if q != other else ():
-                if known.setdefault(pair, len(known)) == len(pair_at):
-                    pair_at.append(position)
-    return Graph(
-        np.array(nodes, dtype=np.float32), np.array(stretches), np.array(list(known)), at + pair_at, ones, twos
-    )
+        others = set(here)
+        for q in gate.qubits:
+            others.discard(here[q])
+            pairs += [pair for other in others for pair in ((here[q], other), (other, here[q]))]
+        pair_at += [position] * (len(pairs) - len(pair_at))
+    return Graph(np.array(nodes, dtype=np.float32), np.array(stretches), np.array(pairs), at + pair_at, ones, twos)
 
 
 def _bin(angle: float) -> int:
@@ -187,10 +191,10 @@ class Batch(NamedTuple):
     twos: Tensor  # int64 (missing, 2): graph, pair
 
 
-def batch_of(graphs: Sequence[Graph], told: Sequence[Conditions]) -> Batch:
+def batch_of(graphs: Sequence[Graph], conditions: Sequence[Conditions]) -> Batch:
     parts: dict[str, list[Any]] = {name: [] for name in Batch._fields}
     node = stretch = pair = qubit = couple = 0
-    for number, (graph, about) in enumerate(zip(graphs, told, strict=True)):
+    for number, (graph, about) in enumerate(zip(graphs, conditions, strict=True)):
         n = len(about.alone)
         couples = np.array(list(itertools.permutations(range(n), 2)))
         on = graph.stretches[:, 4]
@@ -209,13 +213,11 @@ def batch_of(graphs: Sequence[Graph], told: Sequence[Conditions]) -> Batch:
         parts["twos"] += [(number, pair + p) for p in graph.twos]
         node, stretch, pair = node + len(graph.nodes), stretch + len(on), pair + len(a)
         qubit, couple = qubit + n, couple + n * (n - 1)
-    whole = {
-        name: torch.cat(found) if name in ("alone", "coupling") else torch.from_numpy(np.concatenate(found, axis=-1 if name == "couples" else 0))
-        for name, found in parts.items() if name not in ("ones", "twos")
-    }  # fmt: skip
-    whole["ones"] = torch.tensor(parts["ones"], dtype=torch.int64).reshape(-1, 3)
-    whole["twos"] = torch.tensor(parts["twos"], dtype=torch.int64).reshape(-1, 2)
-    return Batch(**whole)
+    ones, twos = (torch.tensor(parts.pop(name), dtype=torch.int64) for name in ("ones", "twos"))
+    told = {name: torch.cat(parts.pop(name)) for name in ("alone", "coupling")}
+    couples = torch.from_numpy(np.concatenate(parts.pop("couples"), axis=1))
+    rest = {name: torch.from_numpy(np.concatenate(found)) for name, found in parts.items()}
+    return Batch(**rest, **told, couples=couples, ones=ones.reshape(-1, 3), twos=twos.reshape(-1, 2))
 
 
 # ---------------------------------------------------------------------- the network
@@ -237,7 +239,9 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, e: Tensor, batch: Batch, coupling: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         behind, ahead, role, next_role, q = batch.stretches.T
         told, every = self.told(e).view(-1, 4, WIDTH), torch.arange(len(e))
-        sums = torch.zeros_like(x).index_add(0, behind, told[every, role]).index_add(0, ahead, told[every, 2 + next_role])
+        sums = (
+            torch.zeros_like(x).index_add(0, behind, told[every, role]).index_add(0, ahead, told[every, 2 + next_role])
+        )
         x = x + self.gate(torch.cat([x, sums], dim=1))
         wires = per_qubit(e, batch)
         a, b = batch.couples
@@ -336,6 +340,7 @@ def train(args: argparse.Namespace) -> None:
     rows = [(conditions(name), circuit) for name, circuit, _ in read_fronts(args.fronts) if len(circuit)]
     numbers = rng.permutation(len(rows))
     held, kept = numbers[: len(rows) // 20], numbers[len(rows) // 20 :]
+    whole = [graph_of(circuit) for _, circuit in rows]
     print(f"{sum(p.numel() for p in net.parameters())} numbers, {len(kept)} circuits", flush=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=args.steps)
@@ -343,14 +348,17 @@ def train(args: argparse.Namespace) -> None:
     def loss(chosen: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         told, circuits = [rows[k][0] for k in chosen], [rows[k][1] for k in chosen]
         rest = [graph_of(circuit, taken_out(circuit, rng)) for circuit in circuits]
-        return net.loss(batch_of([graph_of(c) for c in circuits], told), batch_of(rest, told), args.free, noise)
+        return net.loss(batch_of([whole[k] for k in chosen], told), batch_of(rest, told), args.free, noise)
 
     began = time.process_time()
     for step in range(args.steps):
-        if step % 250 == 0 or step == args.steps - 1:
+        if step % 150 == 0 or step == args.steps - 1:
             with torch.no_grad():
                 _, each, nats = loss(held, np.random.default_rng(0))
-            print(f"{step} {time.process_time() - began:.0f} s: held out {each:.3f} nats a gate, {nats:.2f} a qubit", flush=True)
+            print(
+                f"{step} {time.process_time() - began:.0f} s: held out {each:.3f} nats a gate, {nats:.2f} a qubit",
+                flush=True,
+            )
         found, _, _ = loss(rng.choice(kept, args.batch), rng)
         optimizer.zero_grad()
         found.backward()
@@ -375,13 +383,12 @@ def front_circuits(problem: str, seed: int, evaluations: int) -> list[dict[str, 
 
 def make_fronts(args: argparse.Namespace) -> None:
     curves = [instance.name for name in CURVES for instance in load_family(name).train]
-    rows: list[str] = []
+    names = (*SPINS, *curves)
     found = functools.partial(front_circuits, seed=args.seed, evaluations=args.evaluations)
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        for circuits in pool.map(found, (*SPINS, *curves)):
-            rows += map(json.dumps, circuits)
-            print(f"{circuits[0]['problem']}: {len(rows)} circuits", flush=True)
-    args.out.write_text("\n".join(rows) + "\n")
+    with args.out.open("w") as stream, ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
+        for name, circuits in zip(names, pool.map(found, names), strict=True):
+            stream.writelines(json.dumps(row) + "\n" for row in circuits)
+            print(f"{name}: {len(circuits)} circuits", flush=True)
 
 
 # ---------------------------------------------------------------------- proposals
@@ -397,19 +404,27 @@ class Proposer:
         self.net, self.told = _network(model), conditions(problem)
 
     @torch.no_grad()
-    def put_in(self, circuit: Circuit, count: int, rng: np.random.Generator, prior: bool) -> Circuit:
-        """The circuit with so many more gates, one after the other, for one latent."""
-        z = torch.from_numpy(rng.normal(size=(circuit.n_qubits, LATENT)).astype(np.float32))
-        if not prior:
-            mean, log_std = self.net.encode(batch_of([graph_of(circuit)], [self.told]))
-            z = mean + log_std.exp() * z
-        for _ in range(count):
-            graph = graph_of(circuit)
-            ones, twos = self.net.decode(batch_of([graph], [self.told]), z)
-            heap = torch.cat([ones.flatten(), twos]).double().softmax(0).cumsum(0).numpy()
-            drawn = min(int(np.searchsorted(heap, rng.random() * heap[-1], side="right")), len(heap) - 1)
-            circuit = circuit.insert(*self._gate(graph, drawn, rng))
-        return circuit
+    def put_in(
+        self, circuits: Sequence[Circuit], counts: Sequence[int], rng: np.random.Generator, prior: Sequence[bool]
+    ) -> list[Circuit]:
+        """Each circuit with so many more gates, one after the other, for one latent."""
+        found, n = list(circuits), circuits[0].n_qubits
+        z = torch.from_numpy(rng.normal(size=(len(found), n, LATENT)).astype(np.float32))
+        here = [k for k, known in enumerate(prior) if not known]
+        if here:
+            mean, log_std = self.net.encode(batch_of([graph_of(found[k]) for k in here], [self.told] * len(here)))
+            z[here] = (mean + log_std.exp() * z[here].flatten(0, 1)).reshape(len(here), n, LATENT)
+        for done in range(max(counts)):
+            left = [k for k, count in enumerate(counts) if count > done]
+            graphs = [graph_of(found[k]) for k in left]
+            ones, twos = self.net.decode(batch_of(graphs, [self.told] * len(left)), z[left].flatten(0, 1))
+            each_one = ones.split([len(graph.stretches) for graph in graphs])
+            each_two = twos.split([len(graph.pairs) for graph in graphs])
+            for k, graph, one, two in zip(left, graphs, each_one, each_two, strict=True):
+                heap = torch.cat([one.flatten(), two]).double().softmax(0).cumsum(0).numpy()
+                drawn = min(int(np.searchsorted(heap, rng.random() * heap[-1], side="right")), len(heap) - 1)
+                found[k] = found[k].insert(*self._gate(graph, drawn, rng))
+        return found
 
     def _gate(self, graph: Graph, drawn: int, rng: np.random.Generator) -> tuple[int, Gate]:
         each, stretches = len(AXES) * BINS, graph.stretches
@@ -447,28 +462,41 @@ class ProposingAgent(EvolutionAgent):
     def prepare(self, search: Any) -> None:
         super().prepare(search)
         name = search.problem.name
-        self.nets = {s: Proposer(name, self.model if s == "trained" else None) for s in ("trained", "untrained")}
+        used = [source for source in self.sources if source in ("trained", "untrained")]
+        self.nets = {source: Proposer(name, self.model if source == "trained" else None) for source in used}
+        self.waiting: dict[str, Any] = {source: weakref.WeakKeyDictionary() for source in self.nets}
         self.source, self.counts = "seed", {}
         """where the circuit in hand comes from; source -> children, those that came to lead, evaluations"""
 
     def _guided(self, guide: Any, parent: Any) -> tuple[Circuit, tuple[str, ...]]:
         source = self.sources[int(self.rng.integers(len(self.sources)))]
+        if source in self.nets and self.rng.random() < 0.1:
+            costs = np.argsort(self._removal(guide, parent), kind="stable").tolist()
+            index = costs[min(int(self.rng.geometric(0.25)), len(costs)) - 1]
+            return edited(parent.circuit, {index}, ()), ("removal", "from deletion")
         if source == "guided":
             circuit, used = super()._guided(guide, parent)
             return circuit, (*used, f"from {source if 'study' in used else 'deletion'}")
         if source == "random":
             return self._mutated(parent.circuit), (f"from {source}",)
-        kind, used, deleted = self.rng.random(), (), set()
-        if kind < 0.6:  # as guided changes do: gates that cost little are left out, in exchange or alone
-            used, cheapest = ("removal",), np.argsort(self._removal(guide, parent), kind="stable").tolist()
-            for _ in range(1 + self.rng.poisson(0.3)):
-                deleted.add(cheapest[min(int(self.rng.geometric(0.25)), len(cheapest)) - 1])
-        circuit = edited(parent.circuit, deleted, ())
-        if kind < 0.1:
-            return circuit, (*used, "from deletion")
-        count = int(self.rng.integers(1, MOST + 1))
-        circuit = self.nets[source].put_in(circuit, count, self.rng, bool(self.rng.random() < 0.5))
+        waiting = self.waiting[source].setdefault(parent, [])
+        waiting += [] if waiting else self._proposed(guide, parent, source)
+        circuit, used = waiting.pop()
         return circuit, (*used, f"from {source}")
+
+    def _proposed(self, guide: Any, parent: Any, source: str) -> list[tuple[Circuit, tuple[str, ...]]]:
+        """Some children of a parent at once: gates that cost little left out of every other one, and others put in."""
+        rng, begun = self.rng, []
+        for _ in range(AT_ONCE):
+            deleted: set[int] = set()
+            if rng.random() < 0.5:
+                costs = np.argsort(self._removal(guide, parent), kind="stable").tolist()
+                for _ in range(1 + rng.poisson(0.3)):
+                    deleted.add(costs[min(int(rng.geometric(0.25)), len(costs)) - 1])
+            begun.append((edited(parent.circuit, deleted, ()), ("removal",) * bool(deleted)))
+        counts, prior = rng.integers(1, MOST + 1, AT_ONCE).tolist(), (rng.random(AT_ONCE) < 0.5).tolist()
+        circuits = self.nets[source].put_in([circuit for circuit, _ in begun], counts, rng, prior)
+        return [(circuit, used) for circuit, (_, used) in zip(circuits, begun, strict=True)]
 
     # What follows only counts.
     def _pay(self, member: Any, used: Any) -> None:
@@ -529,7 +557,7 @@ def start_of(task: Task, fronts: Path, model: str) -> list[Any] | None:
     else:
         proposer = Proposer(task.problem, model if kind == "trained" else None)
         rng, count = np.random.default_rng([task.seed, 7]), round(each * problem.n_qubits)
-        circuit = proposer.put_in(Circuit(problem.n_qubits), count, rng, prior=True)
+        circuit = proposer.put_in([Circuit(problem.n_qubits)], [count], rng, [True])[0]
     return circuit.to_list()
 
 
@@ -609,7 +637,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def test(args: argparse.Namespace) -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     tasks = [
-        Task(group, GROUPS[group][seed % len(GROUPS[group])], seed, contender, args.evaluations)
+        Task(group, GROUPS[group][seed % len(GROUPS[group])], seed, contender, EVALUATIONS[group])
         for seed, group, contender in itertools.product(seeds, args.groups, args.contenders)
     ]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -640,7 +668,7 @@ def main() -> int:
     made.set_defaults(run=make_fronts)
     learned = commands.add_parser("train")
     learned.add_argument("--fronts", type=Path, required=True)
-    learned.add_argument("--steps", type=int, default=3000)
+    learned.add_argument("--steps", type=int, default=1200)
     learned.add_argument("--batch", type=int, default=32)
     learned.add_argument("--free", type=float, default=2.0, help="nats of the latent of each qubit that cost nothing")
     learned.add_argument("--seed", type=int, default=0)
@@ -651,7 +679,6 @@ def main() -> int:
     tested.add_argument("--model", required=True)
     tested.add_argument("--groups", nargs="+", default=list(GROUPS), choices=list(GROUPS))
     tested.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    tested.add_argument("--evaluations", type=int, default=3000)
     tested.add_argument("--seeds", type=int, default=10)
     tested.add_argument("--first-seed", type=int, default=0)
     tested.add_argument("--jobs", type=int, default=1)
