@@ -14,7 +14,8 @@ a few next to each other or any number of all, and it puts them back one by one:
 qubits. The latent is a few numbers for each qubit, held to about two nats there, so that it is no copy.
 
 ``test``: evolution on members that were not trained on (other fields, other lengths, rings of 8 and 10 spins), at equal
-evaluations, insertions of guided children from other sources: `guided`, by slopes as ever; `trained`, `untrained`, the
+evaluations and from product states (with layers of random angles to begin with, nearly all evaluations go into taking
+their gates out), insertions of guided children from other sources: `guided`, by slopes as ever; `trained`, `untrained`, the
 network, latents drawn half from the prior and half from the posterior of the circuit at hand; `random`, changes drawn
 evenly; and mixtures by halves. Contenders with `start` are guided and begin with one more circuit. Of a run: its front,
 the mean over 0 to 3n two-qubit gates of log10 of the lowest error with at most so many, in units of the gap from the
@@ -76,7 +77,7 @@ RINGS = {f"xxz-ring-{n}": tuple(f"xxz-ring-{n}-{seed}" for seed in range(20)) fo
 MOLECULES = {name: tuple(each.name for each in load_family(name).test) for name in ("lih-6-curve", "h4-8-curve")}
 GROUPS = RINGS | MOLECULES
 """Problems of the test; a seed takes one of them by turns."""
-EVALUATIONS = dict.fromkeys(RINGS, 8000) | dict.fromkeys(MOLECULES, 3000)
+EVALUATIONS = dict.fromkeys(RINGS, 4000) | dict.fromkeys(MOLECULES, 3000)
 CONTENDERS = (
     "guided", "trained", "untrained", "random", "guided+trained", "guided+untrained",
     "start trained", "start untrained", "start nearest",
@@ -456,7 +457,7 @@ class ProposingAgent(EvolutionAgent):
     """
 
     def __init__(self, *, sources: list[str], model: str, start: list[Any] | None = None) -> None:
-        super().__init__(start=start)
+        super().__init__(layers=0, start=start)
         self.sources, self.model = list(sources), model
 
     def prepare(self, search: Any) -> None:
