@@ -15,12 +15,12 @@ qubits. The latent is a few numbers for each qubit, held to about two nats there
 
 ``test``: evolution on members that were not trained on (other fields, other lengths, rings of 8 and 10 spins), at equal
 evaluations and from product states (with layers of random angles to begin with, nearly all evaluations go into taking
-their gates out), insertions of guided children from other sources: `guided`, by slopes as ever; `trained`, `untrained`, the
-network, latents drawn half from the prior and half from the posterior of the circuit at hand; `random`, changes drawn
-evenly; and mixtures by halves. Contenders with `start` are guided and begin with one more circuit. Of a run: its front,
-the mean over 0 to 3n two-qubit gates of log10 of the lowest error with at most so many, in units of the gap from the
-best product state to the ground state, not below 1e-6; and by source the children that came to lead the front, and the
-evaluations that they all took.
+their gates out), insertions of guided children from other sources: `guided`, by slopes as ever; `trained`, `untrained`,
+the network, latents drawn half from the prior and half from the posterior of the circuit at hand; `random`, changes
+drawn evenly; and mixtures by halves. Contenders with `start` are guided and begin with one more circuit. Of a run: its
+front, the mean over 0 to 3n two-qubit gates of log10 of the lowest error with at most so many, in units of the gap from
+the best product state to the ground state, not below 1e-6; and by source the children that came to lead the front, and
+the evaluations that they all took.
 
 The rule, fixed before the first test: the network is kept if `trained` or `guided+trained` has a better front than
 `guided`, outside the 95 % interval of paired runs, in some group, and a worse one in none; better there than the same
@@ -602,20 +602,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def by_source(rows: list[dict[str, Any]]) -> list[str]:
-    """Children, those that came to lead the front, and the latter for each 1,000 evaluations."""
+    """Children, those that came to lead the front, and the latter for each 1,000 evaluations, a mean over runs."""
     lines = ["| problems | contender | source | children | came to lead | of 1,000 evaluations |", "|---" * 6 + "|"]
     for group, contender in itertools.product(GROUPS, CONTENDERS[:6]):
-        sums: dict[str, np.ndarray] = {}
-        for row in rows:
-            if (row["group"], row["contender"]) == (group, contender):
-                for source, counts in json.loads(row["sources"]).items():
-                    sums[source] = sums.get(source, np.zeros(3)) + counts
-        for source in ("guided", "trained", "untrained", "random", "blind"):
-            if source in sums:
-                children, led, spent = sums[source]
-                lines.append(
-                    f"| {group} | {contender} | {source} | {children:.0f} | {led:.0f} | {1000 * led / spent:.2f} |"
-                )
+        here = [row for row in rows if (row["group"], row["contender"]) == (group, contender)]
+        for source in contender.split("+"):
+            counts = np.array([json.loads(row["sources"]).get(source, [0, 0, 0]) for row in here]).reshape(-1, 3)
+            children, led, _ = counts.sum(axis=0)
+            rates = [1000 * run[1] / run[2] for run in counts if run[2]]
+            mean = f"{statistics.mean(rates):.1f} ± {interval(rates):.1f}" if len(rates) > 1 else "–"
+            lines.append(f"| {group} | {contender} | {source} | {children} | {led} | {mean} |")
     return lines
 
 
