@@ -371,7 +371,7 @@ def train(args: argparse.Namespace) -> None:
 
 def front_circuits(problem: str, seed: int, evaluations: int) -> list[dict[str, Any]]:
     """What a search ends with: the best of the population of each size that leads, and those nearly as good."""
-    agent = EvolutionAgent()
+    agent = EvolutionAgent(grow=False)
     with tempfile.TemporaryDirectory() as folder:
         qas.search(problem, agent=agent, evaluations=evaluations, seed=seed, out=Path(folder) / "run", report=False)
     return [
@@ -457,7 +457,7 @@ class ProposingAgent(EvolutionAgent):
     """
 
     def __init__(self, *, sources: list[str], model: str, start: list[Any] | None = None) -> None:
-        super().__init__(layers=0, start=start)
+        super().__init__(layers=0, grow=False, start=start)
         self.sources, self.model = list(sources), model
 
     def prepare(self, search: Any) -> None:
