@@ -1,4 +1,4 @@
-"""Blocks in Markdown that stand for what is made at build time: ``{room}``, ``{agents}``, ``{gallery}``, ``{atlas}``."""
+"""Blocks in Markdown that stand for what is made at build time: ``{room}``, ``{agents}``, ``{gallery}``, …."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import atlas
 import gallery
 import reference
 
@@ -16,6 +17,7 @@ MADE: dict[str, Callable[[str], str]] = {
     "agents": reference.agents,
     "gallery": gallery.fronts,
     "circuits": gallery.others,
+    "atlas": atlas.fronts,
 }
 """Name of a block -> function from the words behind the name to Markdown."""
 BLOCK = re.compile(rf"^```\{{({'|'.join(MADE)})\}} *(.*)\n```$", flags=re.M)

@@ -154,6 +154,25 @@ def run_notebook(notebook: dict[str, Any]) -> list[tuple[dict[str, Any], Output]
     return [(cell, session.python("".join(cell["source"]), shows_last=True)) for cell in cells]
 
 
+def markdown_of(notebook: dict[str, Any]) -> str:
+    """The notebook as a page: code blocks, and what they showed."""
+    return "\n\n".join(part for cell in notebook["cells"] for part in _page_of(cell))
+
+
+def _page_of(cell: dict[str, Any]) -> Iterator[str]:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        yield source
+        return
+    yield f"```python\n{source}\n```"
+    for output in cell["outputs"]:
+        if output["output_type"] == "stream":
+            yield f"```text\n{''.join(output['text']).rstrip()}\n```"
+        else:
+            source = "data:image/png;base64," + "".join(output["data"]["image/png"])
+            yield f"```{{raw}} html\n<img class='shown' alt='what this cell draws' src='{source}'>\n```"
+
+
 def rewritten_notebook(text: str) -> str:
     notebook = json.loads(text)
     for cell, output in run_notebook(notebook):
@@ -167,6 +186,14 @@ def rewritten_notebook(text: str) -> str:
             ),
         ]
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def shown_and_printed(page: Path) -> list[tuple[str, str]]:
+    """Every output that a page shows, with what was printed in its place."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        return [(shown_text(cell), output.text) for cell, output in run_notebook(json.loads(text))]
+    return [(block.text, printed) for block, printed in run_tutorial(text)]
 
 
 def _lines(text: str) -> list[str]:

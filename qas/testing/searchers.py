@@ -34,7 +34,9 @@ def ask_and_tell(searcher: PoolSearcher, values: np.ndarray, asks: int) -> list[
 
 
 class SearcherContract:
-    """Subclass it and give the fixture `make`; a surrogate or an acquisition is tried inside a `BayesianSearcher`::
+    """Subclass it and give the fixture `make`.
+
+    A surrogate or an acquisition is tried inside a `BayesianSearcher`::
 
         class TestUpperBound(SearcherContract):
             @pytest.fixture
