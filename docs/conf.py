@@ -15,7 +15,7 @@ project = "qas"
 copyright = "the quantum-architecture-search developers, Apache-2.0"
 html_title = "qas"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "expansion", "notebooks"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "expansion", "formulas", "notebooks"]
 root_doc = "docs/index"
 include_patterns = [
     "docs/**.md", "results/**.md", "benchmarks/README.md", "examples/*.ipynb", "examples/plugin/README.md",
@@ -38,6 +38,7 @@ python_maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
@@ -46,5 +47,5 @@ html_additional_pages = {"index": "front.html"}
 html_copy_source = False
 html_show_sphinx = False
 templates_path = ["templates"]
-pygments_style = "tango"
+pygments_style = "friendly"
 pygments_dark_style = "github-dark"

@@ -19,16 +19,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import links
 import pytest
+import sessions
 
 from qas.cli.parser import Parser, build_parser
 from qas.registry import OWNERS, registry
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "docs" / "site"))
-
-import links
-import sessions
 
 
 def _ours(path: Path) -> bool:

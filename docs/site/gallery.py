@@ -40,7 +40,7 @@ def picture(circuit: qas.Circuit, name: str, label: str) -> str:
         drawn = svg(draw_figure(circuit), name, label, natural_size=True)
     except CircuitError:
         return f"<p class='soft'>{len(circuit)} gates: too many for a picture.</p>"
-    return f"<div class='drawn'>{drawn}</div>"
+    return f"<div class='drawn circuit'>{drawn}</div>"
 
 
 def _counts(circuit: qas.Circuit) -> str:
@@ -55,7 +55,7 @@ def _front_picture(problem: qas.Problem, circuits: list[dict[str, Any]], chosen:
     axes.set_xlabel("CNOTs")
     error_axis(axes, problem, errors, lowest=None)
     figure.tight_layout()
-    return f"<div class='drawn'>{svg(figure, name, f'Front of {problem.name}')}</div>"
+    return f"<div class='drawn front'>{svg(figure, name, f'Front of {problem.name}')}</div>"
 
 
 def _front(folder: Path) -> Iterator[str]:
@@ -76,11 +76,11 @@ def _front(folder: Path) -> Iterator[str]:
     )
     front = _front_picture(problem, circuits, chosen, f"front-{name}")
     drawn = picture(circuit, f"circuit-{name}", f"{chosen['cnots']} CNOTs for {folder.name}")
-    yield raw(f"<div class='entry'>{front}<div>{drawn}<p class='soft'>{escape(_counts(circuit))}</p></div></div>")
+    yield raw(f"{front}{drawn}<p class='soft'>{escape(_counts(circuit))}</p>")
 
 
 def fronts(_: str) -> str:
-    """A section for every published front, smallest circuits first."""
+    """A section for every published front, by name."""
     folders = sorted((path.parent for path in ROOT.glob("results/*/*/front.json")), key=lambda f: f.name)
     return "\n".join([raw(colours()), *("\n".join(_front(folder)) for folder in folders)])
 
