@@ -78,6 +78,6 @@ def fronts(_: str) -> str:
 
     known = list(all_fronts())
     heads = (
-        "problem", "qubits", "two-qubit gates to the threshold", "published", "most", "lowest error", "unit", "circuits",
+        "problem", "qubits", "two-qubit gates to the threshold", "published", "most", "lowest error", "unit", "known",
     )  # fmt: skip
     return raw("\n".join([table(heads, map(_summary, known)), *(line for front in known for line in _circuits(front))]))

@@ -42,8 +42,11 @@ def _list_table(table: str) -> str:
 
 
 def _on_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings as reStructuredText: bars are bars (|0⟩), the headings and tables of environments, which are Markdown as
-    Gymnasium's are, become its own; constants do not have the docstring of their type."""
+    """Docstrings as reStructuredText.
+
+    Bars are bars (|0⟩); the headings and tables of environments, which are Markdown as Gymnasium's are, become its own;
+    constants do not have the docstring of their type.
+    """
     if what == "data" and inspect.getdoc(type(thing)) == "\n".join(lines).strip():
         lines.clear()
     text = re.sub(r"^## (.*)$", r".. rubric:: \1", "\n".join(lines), flags=re.M)
