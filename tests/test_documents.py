@@ -1,7 +1,8 @@
 """The Markdown files tell the truth: their links and paths exist, their commands parse, their Python blocks run.
 
 Python blocks run as they stand, so their budgets are small. What a shell command names need not exist, only its words
-have to be those of the command.
+have to be those of the command. Tutorials, the front page of the site and notebooks are sessions: their blocks and
+commands run one after the other, and what they show is what is printed.
 """
 
 from __future__ import annotations
@@ -18,17 +19,26 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import links
 import pytest
+import sessions
 
 from qas.cli.parser import Parser, build_parser
 from qas.registry import OWNERS, registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-)
+
+
+def _ours(path: Path) -> bool:
+    folders = path.relative_to(ROOT).parts[:-1]
+    return not folders or (folders[0] != "build" and not any(part.startswith(".") for part in folders))
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+SESSIONS = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md")), *NOTEBOOKS]
+PAGES = sorted([*filter(_ours, ROOT.rglob("*.md")), *NOTEBOOKS])
 MADE_BY_USERS = ("pools/", "encoders/mine", "encoders/q", "results/layer", "results/RUN", "results/quality", "path/to/")
-SLOW_IMPORTS = ["numba", "scipy.optimize", "networkx", "torch", "qiskit"]
+SLOW_IMPORTS = ["numba", "scipy.optimize", "networkx", "torch", "qiskit", "peft"]
 """What takes a second or two to import, of other packages: imported once for all Python blocks."""
 FOLDERS = ("qas", "envs", "agents", "encoders", "tests", "benchmarks", "examples", "results", "docs", "scripts", ".ci")
 
@@ -38,8 +48,14 @@ def _pages(*names: str) -> Any:
     return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def _code(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+def _text(page: Path) -> str:
+    """The page as Markdown."""
+    text = page.read_text()
+    return sessions.markdown_of(json.loads(text)) if page.suffix == ".ipynb" else text
+
+
+def _code(page: Path, *languages: str) -> list[str]:
+    return [block.text for block in sessions.blocks(_text(page)) if block.language in languages]
 
 
 def _spans(text: str) -> list[str]:
@@ -47,13 +63,13 @@ def _spans(text: str) -> list[str]:
 
 
 def _prose(page: Path) -> str:
-    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    return sessions.FENCE.sub("", _text(page))
 
 
 def _commands(page: Path) -> Iterator[tuple[bool, list[str]]]:
     """Words of every shell command, and whether it is to be run: in code blocks and tables, unless it has a gap."""
     rows = [line for line in _prose(page).splitlines() if line.startswith("|")]
-    lines = [line for block in _code(page, "") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in _code(page, "", "bash") for line in block.replace("\\\n", " ").splitlines()]
     whole = [*lines, *(span for row in rows for span in _spans(row))]
     mentions = _spans("\n".join(line for line in _prose(page).splitlines() if not line.startswith("|")))
     for line in [*whole, *mentions]:
@@ -106,6 +122,7 @@ def _check_mention(parser: Parser, words: list[str]) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
         if re.match(r"[a-z]+:", target):
+            assert links.well_formed(target), target
             continue
         path, _, anchor = target.partition("#")
         other = (page.parent / path).resolve() if path else page
@@ -144,16 +161,42 @@ def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("page", "number"),
-    [(page, number) for page in PAGES for number in range(len(_code(page, "python")))],
+    [(page, number) for page in PAGES if page not in SESSIONS for number in range(len(_code(page, "python")))],
     ids=lambda value: value.stem if isinstance(value, Path) else str(value),
 )
 def test_python_blocks_run(page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in a process of its own, as a reader would run it, where nothing of this package is imported yet."""
     monkeypatch.chdir(tmp_path)
+    _apart(exec, _code(page, "python")[number], {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.stem)
+def test_sessions_show_what_they_print(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    shown = _apart(sessions.shown_and_printed, page)
+    assert shown
+    for page_says, printed in shown:
+        assert sessions.matches(page_says, printed), f"the page shows\n{page_says}\nand prints\n{printed}"
+
+
+def test_what_a_page_shows_is_compared() -> None:
+    page = "```python\nx = 2\n```\n\n```python\nprint(x, 'of', 3)\n```\n\n```text\n%s\n```\n"
+    for shown, right in (("2 of 3", True), ("2 …", True), ("3 of 3", False), ("…", False), ("2 of", False)):
+        ((block, printed),) = sessions.run_tutorial(page % shown)
+        assert sessions.matches(block.text, printed) is right, shown
+    assert sessions.rewritten_tutorial(page % "4 of 3") == page % "2 of 3"
+    assert sessions.rewritten_tutorial(page % "… of 3") == page % "… of 3"
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        sessions.run_tutorial("```\nqas search no-such-problem --agent random\n```\n")
+
+
+def _apart(function: Any, *arguments: Any) -> Any:
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(SLOW_IMPORTS)
     with ProcessPoolExecutor(1, mp_context=forked) as process:
-        process.submit(exec, _code(page, "python")[number], {"__name__": "__main__"}).result(timeout=300)
+        return process.submit(function, *arguments).result(timeout=300)
 
 
 def test_every_result_and_benchmark_is_listed() -> None:

@@ -131,7 +131,7 @@ def minimize_many(
     Args:
         objectives: of one engine or of several; one may occur often, with other starts.
         starts: for each objective the angles to start from, shape (n_angles,).
-        method, max_evaluations, tolerance, shots, rng, **options: as of `minimize`, for every one.
+        method, max_evaluations, tolerance, shots, rng, options: as of `minimize`, for every one.
         workers: threads; None: one for each core that the process may use; 1: one core, also for large circuits.
 
     Raises:

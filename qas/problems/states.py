@@ -21,7 +21,7 @@ MAX_TARGET_QUBITS = 8
 
 
 def state_preparation(state: Any, *, name: str | None = None) -> Problem:
-    r"""Preparation of a target state from :math:`|0\dots0\rangle`, :math:`H = -|\psi\rangle\langle\psi|`.
+    r"""Preparation of a target state from |0…0⟩, :math:`H = -|\psi\rangle\langle\psi|`.
 
     The energy is minus the fidelity, so the error is the infidelity. `basis_state` and `product_state` tell how much of
     the target a basis state and a product state reach.

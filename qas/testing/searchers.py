@@ -34,12 +34,14 @@ def ask_and_tell(searcher: PoolSearcher, values: np.ndarray, asks: int) -> list[
 
 
 class SearcherContract:
-    """Subclass it and give the fixture `make`; a surrogate or an acquisition is tried inside a `BayesianSearcher`::
+    """Subclass it and give the fixture `make`.
 
-    class TestUpperBound(SearcherContract):
-        @pytest.fixture
-        def make(self):
-            return lambda points, rng: BayesianSearcher(points, rng, acquisition=UpperBound, initial=4)
+    A surrogate or an acquisition is tried inside a `BayesianSearcher`::
+
+        class TestUpperBound(SearcherContract):
+            @pytest.fixture
+            def make(self):
+                return lambda points, rng: BayesianSearcher(points, rng, acquisition=UpperBound, initial=4)
     """
 
     whole_batches = False
