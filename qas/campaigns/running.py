@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qas.agents.launch import resume, search
+from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
 from qas.errors import QasError
 from qas.files import write_atomic
@@ -28,16 +29,21 @@ class Outcome(NamedTuple):
     """"finished", "interrupted" or "failed\""""
     told: str = ""
     """why it failed, one line"""
+    text: str = ""
+    """the same at length"""
+    token: str = ""
+    """of the attempt, where searches are tried in folders of their own"""
 
 
 def status_of(folder: Path, name: str) -> str:
     """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
     run = folder / RUNS / name
-    if not (run / "config.json").exists():
-        return "failed" if (folder / FAILED / f"{name}.txt").exists() else "waiting"
-    if read_summary(run)["status"] == "finished":
+    begun = (run / "config.json").exists()
+    if begun and read_summary(run)["status"] == "finished":
         return "finished"
-    return "failed" if (folder / FAILED / f"{name}.txt").exists() else "begun"
+    if _note(folder, name).exists():
+        return "failed"
+    return "begun" if begun or (folder / ATTEMPTS / name).exists() else "waiting"
 
 
 def perform(
@@ -56,7 +62,13 @@ def perform(
     Returns:
         How it ended; a campaign goes on whatever goes wrong in one of its searches.
     """
-    run, note = folder / RUNS / task.name, folder / FAILED / f"{task.name}.txt"
+    outcome = attempt(task, folder / RUNS / task.name, report=report, on_progress=on_progress)
+    settle(folder, outcome)
+    return outcome
+
+
+def attempt(task: Task, run: Path, *, report: bool, on_progress: Callable[[Progress], None] | None) -> Outcome:
+    """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
             if load_run(run).status == "finished":
@@ -66,16 +78,23 @@ def perform(
             settings: dict[str, Any] = dict(task.settings)
             found = search(settings.pop("problem"), out=run, report=report, on_progress=on_progress, **settings)
     except QasError as error:
-        return _failed(note, task, str(error), str(error))
+        return Outcome(task.name, "failed", str(error), str(error))
     except Exception as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]
-        return _failed(note, task, told, traceback.format_exc())
-    with suppress(FileNotFoundError):
-        os.unlink(note)
+        return Outcome(task.name, "failed", told, traceback.format_exc())
     return Outcome(task.name, found.status)
 
 
-def _failed(note: Path, task: Task, told: str, text: str) -> Outcome:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(note, text.rstrip() + "\n")
-    return Outcome(task.name, "failed", told)
+def settle(folder: Path, outcome: Outcome) -> None:
+    """Note in the campaign's folder why a search failed; nothing stays of one that did not."""
+    note = _note(folder, outcome.name)
+    if outcome.status == "failed":
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(note, outcome.text.rstrip() + "\n")
+        return
+    with suppress(FileNotFoundError):
+        os.unlink(note)
+
+
+def _note(folder: Path, name: str) -> Path:
+    return folder / FAILED / f"{name}.txt"

@@ -22,9 +22,9 @@ from qas.simulators.workers import LIMITS, cores
 
 _DEATHS = 3
 """Workers that may die on one search before it is given up."""
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds that searches have to end in order."""
-_TICK = 0.25
+TICK = 0.25
 """Seconds between looks at the clock."""
 
 
@@ -58,7 +58,7 @@ class Workers:
         The first Ctrl-C lets those that run end where they can be gone on with, and begins no other; the second kills.
         """
         waiting = deque(tasks)
-        with _counted_signals(self._signalled):
+        with counted_signals(self._signalled):
             try:
                 with _threads(max(1, cores() // self.count)):
                     self._workers = [self._started() for _ in range(min(self.count, len(waiting)))]
@@ -86,7 +86,7 @@ class Workers:
 
     def _heard(self, waiting: deque[Task]) -> Iterator[Outcome]:
         busy = [worker for worker in self._workers if worker.task]
-        for pipe in wait([worker.pipe for worker in busy], timeout=_TICK):
+        for pipe in wait([worker.pipe for worker in busy], timeout=TICK):
             worker = next(worker for worker in busy if worker.pipe is pipe)
             try:
                 said = worker.pipe.recv()
@@ -130,7 +130,7 @@ class Workers:
         for worker in self._workers:
             with suppress(OSError):
                 worker.pipe.send(None)
-        deadline = time.monotonic() + (_PATIENCE if self._asked < 2 else 0.0)
+        deadline = time.monotonic() + (PATIENCE if self._asked < 2 else 0.0)
         for worker in self._workers:
             if worker.task and worker.process.is_alive() and not self._asked:
                 with suppress(ProcessLookupError):
@@ -156,7 +156,7 @@ def _threads(each: int) -> Iterator[None]:
 
 
 @contextmanager
-def _counted_signals(hear: Callable[[], None]) -> Iterator[None]:
+def counted_signals(hear: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and TERM are handed to a function; outside the main thread nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -184,5 +184,5 @@ def _follow_the_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(_PATIENCE)
+        time.sleep(PATIENCE)
         os.kill(os.getpid(), signal.SIGKILL)

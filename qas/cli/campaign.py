@@ -31,6 +31,8 @@ def add(commands: Any) -> None:
     parser = read.command(commands, "campaign", "do many searches from one file", about, run)
     parser.option("study", "STUDY", "problems, agents, noise, devices, seeds and a budget; see docs/campaigns.md")
     parser.option("--workers", "N", "searches at a time on this machine (default one for each core)", read.count)
+    parser.option("--ray", "ADDRESS", "do them on a Ray cluster: its address, or auto (extra ray)")
+    parser.option("--cpus", "N", "cores that Ray keeps for each search (default 1)", read.positive)
     parser.option("--out", "DIR", "folder of the campaign (default what the study says, or results/campaign-TIME)")
     parser.flag("--reports", "write the report.html of every run")
     parser.output(progress=True)
@@ -43,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         done = campaign(
             arguments.study,
             workers=arguments.workers,
+            ray=arguments.ray,
+            cpus=arguments.cpus,
             out=arguments.out,
             report=arguments.reports,
             on_change=on_change,
