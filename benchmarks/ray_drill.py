@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import qas
-from qas.agents import Agent
+from qas.agents.base import Search
 from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.campaign import State
 
@@ -47,7 +47,9 @@ def main() -> None:
     names = sorted(whole.status())
     status = list(broken.status().values())
     same = sum(contents(whole.path / "runs" / name) == contents(broken.path / "runs" / name) for name in names)
-    print(json.dumps({"runs": len(names), "finished": status.count("finished"), "equal": same, "how": given.how} | told))
+    print(
+        json.dumps({"runs": len(names), "finished": status.count("finished"), "equal": same, "how": given.how} | told)
+    )
 
 
 def lose_a_node(study: dict[str, Any], out: Path, cpus: int, how: str) -> tuple[qas.Campaign, dict[str, Any]]:
@@ -107,7 +109,7 @@ def lose_a_node(study: dict[str, Any], out: Path, cpus: int, how: str) -> tuple[
 
 
 def checkpoints_often() -> None:
-    Agent.checkpoint_every = CHECKPOINT_EVERY
+    Search.checkpoint_every = CHECKPOINT_EVERY
 
 
 def children(pid: int) -> list[int]:

@@ -134,7 +134,7 @@ class Cluster:
         most = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
         if most < self.cpus:
             warnings.warn(
-                f"no node of the cluster has {self.cpus:g} cores now (at most {most:g}): searches wait for one that does",
+                f"no node of the cluster has {self.cpus:g} cores now (at most {most:g}): searches wait for one",
                 stacklevel=2,
             )
 
