@@ -25,6 +25,7 @@ from qas.patches import patch_for
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
+from qas.remote import placed
 from qas.runs import Recorder, Run, load_run, read_config
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
@@ -90,7 +91,8 @@ def search(
         options: the agent's own settings.
         preset: a name of `qas.agents.presets.PRESETS`: published settings of an agent for a problem, which apply where
             ``options``, ``evaluator`` and ``max_gates`` say nothing.
-        out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
+        out: run folder, new or empty, here or an address that fsspec opens, such as ``s3://bucket/run``; default
+            ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
         on_progress: called a few times each second.
         on_start: called once, before the clock starts, with a line on what an evaluation costs here and what the
@@ -159,7 +161,8 @@ def search(
         **recorded(settings | {"options": player.kept_options(settings["options"])}),
         "versions": versions(),
     }
-    with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
+    stem = f"{goal.name}-{config['agent']}"
+    with placed(out, "the run", fresh=True) as folder, Recorder.reserve(folder, stem) as recorder:
         asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
@@ -203,7 +206,7 @@ def resume(
     At the same seed, and a budget in evaluations or steps, the run ends as the unbroken one would.
 
     Args:
-        path: the run folder.
+        path: the run folder, here or an address that fsspec opens.
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
         agent: that of the run, where it is not registered here: its class, or an instance with the same options.
         options: settings of the agent that the folder does not keep, such as a storage with its password.
@@ -212,21 +215,23 @@ def resume(
     Raises:
         RunError: no run there, damaged, from a newer version, its budget is used up, or its agent is unknown here.
     """
-    run = load_run(path)
-    config = dict(read_config(run.path))
-    new = budget_of(seconds, evaluations, steps, target)
-    if any(v is not None for v in new.values()):
-        config["budget"] = new
-    check_config(config)
-    _check_budget_left(run, config["budget"])
-    player = agent_of_run(agent, config, options)
-    config["options"] = player.kept_options(config["options"])
-    with Recorder.take_over(run.path) as recorder:
-        state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
-        state.restore(player, run.path)
-        if config != run.config:
-            write_json(run.path / "config.json", config)
-        return _conduct(state, player, report)
+    with placed(path, "the run", fresh=False) as folder:
+        assert folder is not None
+        run = load_run(folder)
+        config = dict(read_config(run.path))
+        new = budget_of(seconds, evaluations, steps, target)
+        if any(v is not None for v in new.values()):
+            config["budget"] = new
+        check_config(config)
+        _check_budget_left(run, config["budget"])
+        player = agent_of_run(agent, config, options)
+        config["options"] = player.kept_options(config["options"])
+        with Recorder.take_over(run.path) as recorder:
+            state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
+            state.restore(player, run.path)
+            if config != run.config:
+                write_json(run.path / "config.json", config)
+            return _conduct(state, player, report)
 
 
 def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:

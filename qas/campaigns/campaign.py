@@ -18,6 +18,7 @@ from qas.checks import finite_number, whole_number
 from qas.errors import QasError, RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
+from qas.remote import is_remote, near, placed
 from qas.runs import CAMPAIGN, RUNS, Run, load_run
 from qas.simulators.workers import cores
 
@@ -84,7 +85,7 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     Raises:
         RunError: it is none, or of a newer version.
     """
-    folder = Path(path)
+    folder = near(path)
     if not (folder / CAMPAIGN).is_file():
         raise RunError(f"not a campaign (no {CAMPAIGN}): {folder}")
     data = read_json(folder / CAMPAIGN, "the campaign")
@@ -110,7 +111,8 @@ def campaign(
 
     Args:
         study: a TOML file, a table as `Study.of` has it, or a `Study`.
-        out: the folder, new or that of the same study; default that of the study, or ``results/campaign-<time>``.
+        out: the folder, new or that of the same study, here or an address that fsspec opens, such as
+            ``s3://bucket/campaign``; default that of the study, or ``results/campaign-<time>``.
         workers: searches at a time on this machine, which share its cores; default one for each core.
         ray: address of a Ray cluster that does them instead, or "auto" for the one of this machine; all of its nodes
             see the folder under the same path. See `qas.campaigns.attempts` for what holds when a node is lost.
@@ -133,8 +135,11 @@ def campaign(
         raise QasError("cpus are those of a search on a Ray cluster, got none: give its address too")
     count = cores() if workers is None else whole_number("workers", workers)
     each = 1.0 if cpus is None else finite_number("cpus", cpus, above=0)
-    with connected(ray):
-        folder = _folder(plan, plan.out if out is None else out)
+    out = plan.out if out is None else out
+    if ray is not None and is_remote(out):
+        raise QasError(f"a campaign on a Ray cluster has a folder that all nodes see, got {out}")
+    with connected(ray), placed(out, "the campaign", fresh=False) as place:
+        folder = _folder(plan, place)
         runner = partial(Workers, count) if ray is None else partial(Cluster, each)
         _conduct(plan, folder, partial(runner, folder, report=report), on_change or (lambda _: None))
     return Campaign(folder, plan)

@@ -51,12 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
             report=arguments.reports,
             on_change=on_change,
         )
-    status = done.status()
+    from qas.remote import address_of
+
+    status, where = done.status(), address_of(done.path)
     counts = {name: sum(one == name for one in status.values()) for name in ("finished", "failed", "begun", "waiting")}
-    told = {"campaign": str(done.path), **counts}
-    failed = [f"failed: {name} (why: {done.path}/failed/{name}.txt)" for name, one in status.items() if one == "failed"]
+    told = {"campaign": where, **counts}
+    failed = [f"failed: {name} (why: {where}/failed/{name}.txt)" for name, one in status.items() if one == "failed"]
     left = counts["begun"] + counts["waiting"]
-    lines = [f"{counts['finished']} of {len(status)} searches finished in {done.path}", *failed]
+    lines = [f"{counts['finished']} of {len(status)} searches finished in {where}", *failed]
     show.answer(arguments, told, *lines, *(["the same command goes on with the others"] if left else []))
     return INTERRUPTED if left else 1 if failed else 0
 
