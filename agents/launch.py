@@ -14,6 +14,7 @@ from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
 from qas.alphabet import Alphabet
+from qas.callbacks import Watch
 from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
 from qas.files import write_json
@@ -55,6 +56,7 @@ def search(
     preset: str | None = None,
     out: str | os.PathLike[str] | None = None,
     report: bool = True,
+    callbacks: Sequence[Any] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Run:
@@ -94,6 +96,8 @@ def search(
         out: run folder, new or empty, here or an address that fsspec opens, such as ``s3://bucket/run``; default
             ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
+        callbacks: what is told of the search while it runs: names of `qas.callbacks.CALLBACKS`, ``"MODULE:NAME"``,
+            `qas.callbacks.Callback` classes or instances, or functions of a `qas.callbacks.Snapshot`.
         on_progress: called a few times each second.
         on_start: called once, before the clock starts, with a line on what an evaluation costs here and what the
             budget allows.
@@ -103,7 +107,7 @@ def search(
 
     Raises:
         UnknownNameError: unknown problem, agent, noise, device, objective or gate.
-        QasError: settings that do not fit.
+        QasError: settings that do not fit, or a callback that failed; then the run ended in order.
         RunError: the folder cannot be used.
     """
     if seconds is None and evaluations is None and steps is None:
@@ -119,6 +123,7 @@ def search(
         "objective": make_objective(objective or ("noisy" if device is None else "zne")),
     }
     # Names and numbers come before anything slow is imported or computed.
+    watch = Watch(callbacks)
     if isinstance(agent, str):
         AGENTS.check(agent)
     if preset is not None:
@@ -166,7 +171,7 @@ def search(
         asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
-        return _conduct(state, player, report)
+        return _conduct(state, player, report, watch)
 
 
 def _device(device: Any, noise: Any, patch: Any) -> Device | None:
@@ -198,6 +203,7 @@ def resume(
     agent: type[Agent] | Agent | None = None,
     options: Mapping[str, Any] | None = None,
     report: bool = True,
+    callbacks: Sequence[Any] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Run:
@@ -210,11 +216,12 @@ def resume(
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
         agent: that of the run, where it is not registered here: its class, or an instance with the same options.
         options: settings of the agent that the folder does not keep, such as a storage with its password.
-        report, on_progress, on_start: as of `search`.
+        report, callbacks, on_progress, on_start: as of `search`.
 
     Raises:
         RunError: no run there, damaged, from a newer version, its budget is used up, or its agent is unknown here.
     """
+    watch = Watch(callbacks)
     with placed(path, "the run", fresh=False) as folder:
         assert folder is not None
         run = load_run(folder)
@@ -231,7 +238,7 @@ def resume(
             state.restore(player, run.path)
             if config != run.config:
                 write_json(run.path / "config.json", config)
-            return _conduct(state, player, report)
+            return _conduct(state, player, report, watch)
 
 
 def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
@@ -284,12 +291,14 @@ def _build(
     return state
 
 
-def _conduct(state: Search, player: Agent, report: bool) -> Run:
+def _conduct(state: Search, player: Agent, report: bool, watch: Watch) -> Run:
     """Run the agent until the search ends, and write what it found."""
     recorder, meter = state.record.recorder, state.meter
     assert recorder is not None
     limit = None if meter.budget is None else meter.budget.seconds
+    state.record.watch = watch
     try:
+        watch.start(recorder.folder, read_config(recorder.folder), state.request_stop)
         state.start_clock()
         with first_signal_asks(state.request_stop):
             deadline = None if limit is None else max(0.0, meter.seconds_left)
@@ -307,4 +316,5 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
         from qas.report import write_report
 
         write_report(run)
+    watch.end(run)
     return run

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qas.callbacks import Watch
 from qas.campaigns.attempts import adopt_all
 from qas.campaigns.cluster import Cluster, connected
 from qas.campaigns.running import Outcome, status_of
@@ -101,6 +102,7 @@ def campaign(
     ray: str | None = None,
     cpus: float | None = None,
     report: bool = False,
+    callbacks: Sequence[Any] = (),
     on_change: Callable[[State], None] | None = None,
 ) -> Campaign:
     """Do all searches of a study that are not finished in a folder.
@@ -118,6 +120,7 @@ def campaign(
             see the folder under the same path. See `qas.campaigns.attempts` for what holds when a node is lost.
         cpus: cores that Ray keeps for each search; default one.
         report: write each run's own ``report.html``.
+        callbacks: of every search, as of `qas.search`; objects are copied to the processes that search.
         on_change: called whenever something is new.
 
     Returns:
@@ -133,6 +136,7 @@ def campaign(
         raise QasError("searches go to workers on this machine or to a Ray cluster, got both")
     if ray is None and cpus is not None:
         raise QasError("cpus are those of a search on a Ray cluster, got none: give its address too")
+    Watch(callbacks)
     count = cores() if workers is None else whole_number("workers", workers)
     each = 1.0 if cpus is None else finite_number("cpus", cpus, above=0)
     out = plan.out if out is None else out
@@ -140,8 +144,10 @@ def campaign(
         raise QasError(f"a campaign on a Ray cluster has a folder that all nodes see, got {out}")
     with connected(ray), placed(out, "the campaign", fresh=False) as place:
         folder = _folder(plan, place)
-        runner = partial(Workers, count) if ray is None else partial(Cluster, each)
-        _conduct(plan, folder, partial(runner, folder, report=report), on_change or (lambda _: None))
+        runner: Callable[..., Any] = partial(Workers, count) if ray is None else partial(Cluster, each)
+        _conduct(
+            plan, folder, partial(runner, folder, report=report, callbacks=callbacks), on_change or (lambda _: None)
+        )
     return Campaign(folder, plan)
 
 

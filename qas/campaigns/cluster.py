@@ -45,11 +45,21 @@ class Cluster:
         cpus: cores that Ray keeps for each search, which uses as many threads.
         folder: of the campaign; all nodes see it under the same path.
         report: write each run's own report.
+        callbacks: of every search, as of `qas.search`.
         tell: is called with the name of a search and a snapshot of it, now and then.
     """
 
-    def __init__(self, cpus: float, folder: Path, *, report: bool, tell: Callable[[str, Progress], None]) -> None:
-        self.cpus, self.folder, self.report, self.tell = cpus, folder.resolve(), report, tell
+    def __init__(
+        self,
+        cpus: float,
+        folder: Path,
+        *,
+        tell: Callable[[str, Progress], None],
+        report: bool = False,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.cpus, self.folder, self.tell = cpus, folder.resolve(), tell
+        self._how = {"report": report, "callbacks": callbacks}
         self._running: dict[Any, Task] = {}
         self._asked = 0
 
@@ -70,7 +80,7 @@ class Cluster:
                 while (waiting or self._running) and not self._asked:
                     while waiting and len(self._running) < _PENDING:
                         task = waiting.popleft()
-                        self._running[remote.remote(task, str(self.folder), self.report, board.actor)] = task
+                        self._running[remote.remote(task, str(self.folder), self._how, board.actor)] = task
                     yield from self._ended()
                     for name, progress in board.look({task.name for task in self._running.values()}).items():
                         self.tell(name, progress)
@@ -181,7 +191,7 @@ def _check_reachable(address: str) -> None:
 
 
 # ---------------------------------------------------------------------- on the nodes
-def _attempt(task: Task, folder: str, report: bool, board: Any) -> Outcome:
+def _attempt(task: Task, folder: str, how: dict[str, Any], board: Any) -> Outcome:
     """What a task does: one attempt at a search."""
     if not (Path(folder) / CAMPAIGN).is_file():
         raise _Unseen(f"node {socket.gethostname()} does not see the campaign's folder {folder}")
@@ -195,7 +205,7 @@ def _attempt(task: Task, folder: str, report: bool, board: Any) -> Outcome:
             with suppress(Exception):  # a display is not worth a search
                 board.post.remote(task.name, progress)
 
-    outcome = attempt(task, own, report=report, on_progress=post)
+    outcome = attempt(task, own, on_progress=post, **how)
     return outcome._replace(token=own.name if own.exists() else "")
 
 

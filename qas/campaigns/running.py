@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,12 @@ def status_of(folder: Path, name: str) -> str:
 
 
 def perform(
-    task: Task, folder: Path, *, report: bool = False, on_progress: Callable[[Progress], None] | None = None
+    task: Task,
+    folder: Path,
+    *,
+    report: bool = False,
+    callbacks: Sequence[Any] = (),
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Do one search of a campaign, from where it stands.
 
@@ -57,26 +62,28 @@ def perform(
         task: which.
         folder: of the campaign; its run folder is made in ``runs``.
         report: write the run's own ``report.html``.
+        callbacks: as of `qas.search`.
         on_progress: called a few times each second.
 
     Returns:
         How it ended; a campaign goes on whatever goes wrong in one of its searches.
     """
-    outcome = attempt(task, folder / RUNS / task.name, report=report, on_progress=on_progress)
+    run = folder / RUNS / task.name
+    outcome = attempt(task, run, report=report, callbacks=callbacks, on_progress=on_progress)
     settle(folder, outcome)
     return outcome
 
 
-def attempt(task: Task, run: Path, *, report: bool, on_progress: Callable[[Progress], None] | None) -> Outcome:
+def attempt(task: Task, run: Path, **how: Any) -> Outcome:
     """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
             if load_run(run).status == "finished":
                 return Outcome(task.name, "finished")
-            found = resume(run, report=report, on_progress=on_progress)
+            found = resume(run, **how)
         else:
             settings: dict[str, Any] = dict(task.settings)
-            found = search(settings.pop("problem"), out=run, report=report, on_progress=on_progress, **settings)
+            found = search(settings.pop("problem"), out=run, **how, **settings)
     except QasError as error:
         return Outcome(task.name, "failed", str(error), str(error))
     except Exception as error:

@@ -42,11 +42,21 @@ class Workers:
         count: how many processes; they share the cores.
         folder: of the campaign.
         report: write each run's own report.
+        callbacks: of every search, as of `qas.search`.
         tell: is called with the name of a search and a snapshot of it, a few times each second.
     """
 
-    def __init__(self, count: int, folder: Path, *, report: bool, tell: Callable[[str, Progress], None]) -> None:
-        self.count, self.folder, self.report, self.tell = count, folder, report, tell
+    def __init__(
+        self,
+        count: int,
+        folder: Path,
+        *,
+        tell: Callable[[str, Progress], None],
+        report: bool = False,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.count, self.folder, self.tell = count, folder, tell
+        self._how = {"report": report, "callbacks": callbacks}
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
@@ -72,7 +82,7 @@ class Workers:
     # ------------------------------------------------------------------ processes
     def _started(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, str(self.folder), self.report), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, str(self.folder), self._how), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -169,14 +179,14 @@ def counted_signals(hear: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(pipe: Connection, folder: str, report: bool) -> None:
+def _work(pipe: Connection, folder: str, how: dict[str, Any]) -> None:
     """What a worker does: searches until it is told to end, or nobody is left to tell it."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in a terminal reaches all of its processes; the campaign hands it on
     threading.Thread(target=_follow_the_parent, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while (task := pipe.recv()) is not None:
-            pipe.send(perform(task, Path(folder), report=report, on_progress=pipe.send))
+            pipe.send(perform(task, Path(folder), on_progress=pipe.send, **how))
 
 
 def _follow_the_parent() -> None:

@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     parser.option("--ray", "ADDRESS", "do them on a Ray cluster: its address, or auto (extra ray)")
     parser.option("--cpus", "N", "cores that Ray keeps for each search (default 1)", read.positive)
     parser.option("--out", "DIR", "folder of the campaign (default what the study says, or results/campaign-TIME)")
+    parser.add_argument("--callback", **read.CALLBACK)
     parser.flag("--reports", "write the report.html of every run")
     parser.output(progress=True)
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             cpus=arguments.cpus,
             out=arguments.out,
             report=arguments.reports,
+            callbacks=arguments.callback or (),
             on_change=on_change,
         )
     from qas.remote import address_of

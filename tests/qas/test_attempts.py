@@ -21,6 +21,7 @@ from qas.campaigns.running import Outcome, perform, settle, status_of
 from qas.cli import main
 from qas.errors import MissingExtraError, QasError
 from qas.files import load_checkpoint, save_checkpoint
+from qas.record import Record
 from qas.runs import load_run
 
 LONG: dict[str, Any] = {"problems": ["h2-2"], "agents": ["random"], "evaluations": 4_000, "max_gates": 6}
@@ -65,7 +66,7 @@ def halted(study: Study, folder: Path, do: Callable[[Path], None]) -> Outcome:
             done.append(own)
             do(own)
 
-    outcome = _attempt(study.tasks[0], str(folder), False, SimpleNamespace(post=SimpleNamespace(remote=heard)))
+    outcome = _attempt(study.tasks[0], str(folder), {}, SimpleNamespace(post=SimpleNamespace(remote=heard)))
     assert done, "there was a checkpoint"
     return outcome
 
@@ -73,6 +74,7 @@ def halted(study: Study, folder: Path, do: Callable[[Path], None]) -> Outcome:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Search, "checkpoint_every", 0.05)
+    monkeypatch.setattr(Record, "tell_every", 0.0)
     monkeypatch.setattr(cluster, "_POST_EVERY", 0.0)
 
 
@@ -84,7 +86,7 @@ def test_a_lost_attempt_that_goes_on_spoils_nothing(study: Study, folder: Path, 
         assert status_of(folder, NAME) == "begun"
         begun: list[int] = []
         board = SimpleNamespace(post=SimpleNamespace(remote=lambda _, progress: begun.append(progress.evaluations)))
-        outcome = _attempt(study.tasks[0], str(folder), False, board)
+        outcome = _attempt(study.tasks[0], str(folder), {}, board)
         assert outcome.status == "finished" and outcome.token != lost.name
         state = load_checkpoint(lost / "checkpoint")
         assert state is not None and begun[0] > state[0]["evaluations"] > 0, "it began where the lost one stood"
@@ -139,7 +141,7 @@ def test_a_node_that_does_not_see_the_folder_and_a_cluster_that_is_none(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Exception, match="does not see the campaign's folder"):
-        _attempt(study.tasks[0], str(tmp_path), False, None)
+        _attempt(study.tasks[0], str(tmp_path), {}, None)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     with pytest.raises(QasError, match="no Ray cluster answers at 127.0.0.1:9") as raised, connected("127.0.0.1:9"):
         pass

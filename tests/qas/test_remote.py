@@ -18,6 +18,7 @@ from qas.campaigns import load_campaign
 from qas.cli import main
 from qas.errors import MissingExtraError, QasError, RunError
 from qas.files import lock_of_this_process
+from qas.record import Record
 from qas.remote import _Mirror, near, placed
 
 STORE = fsspec.filesystem("memory")
@@ -67,6 +68,7 @@ def test_whenever_the_writer_is_killed_the_run_can_be_gone_on_with(
     address: str, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Search, "checkpoint_every", 0.02)
+    monkeypatch.setattr(Record, "tell_every", 0.02)
 
     class Killed(BaseException):
         pass
