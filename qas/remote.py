@@ -152,6 +152,7 @@ class _Mirror:
         """Files there, without those that begin with a dot."""
         with _telling(self.address):
             try:
+                self.store.invalidate_cache()
                 found = self.store.find(self.root)
             except FileNotFoundError:
                 return []
@@ -207,7 +208,7 @@ class _Mirror:
                     self._put(name, path.read_bytes())
                     self._known[name] = looks
             except FileNotFoundError:
-                lost.add(f"{name.rpartition('/')[0]}")
+                lost.add(name.rpartition("/")[0])
         for name, text in pointers.items():
             generation = f"{name.rpartition('/')[0]}/{text.strip()}"
             if generation not in lost and self._known.get(name) != text:
@@ -262,7 +263,7 @@ def _telling(address: str) -> Iterator[None]:
     """Turn whatever a store raises into one clear line."""
     try:
         yield
-    except (QasError, FileNotFoundError):
+    except QasError:
         raise
     except Exception as error:  # of many kinds, by store
         raise RunError(f"the store of {address} does not do as asked: {_line(error)}") from None

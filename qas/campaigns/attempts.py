@@ -100,7 +100,8 @@ def copy_run(source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         try:
             _copy_checkpoint(source / "checkpoint", target / "checkpoint")
-            for entry in sorted(source.iterdir()):
+            # The configuration last: it makes a folder one that can be gone on with.
+            for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "config.json"):
                 if entry.name.startswith(".") or entry.is_symlink() or entry.name in (*_LATER, "checkpoint"):
                     continue
                 if entry.is_dir():
