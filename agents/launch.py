@@ -15,6 +15,7 @@ from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
 from qas.agents.starts import Beginning, beginning
 from qas.alphabet import Alphabet
+from qas.callbacks import Watch
 from qas.circuits import Circuit
 from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
@@ -27,6 +28,7 @@ from qas.patches import patch_for
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
+from qas.remote import placed
 from qas.runs import Recorder, Run, load_run, read_config
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
@@ -57,6 +59,7 @@ def search(
     start: str | os.PathLike[str] | Circuit | Run | None = None,
     out: str | os.PathLike[str] | None = None,
     report: bool = True,
+    callbacks: Sequence[Any] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Run:
@@ -95,8 +98,11 @@ def search(
             ``options``, ``evaluator`` and ``max_gates`` say nothing.
         start: circuits to begin with, for agents that can: "atlas" for the best that are known (`qas.atlas`), a run or
             its folder (all circuits of its front), an OpenQASM 3 file, or a circuit. The run keeps them.
-        out: run folder, new or empty; default ``results/<problem>-<agent>-<time>``.
+        out: run folder, new or empty, here or an address that fsspec opens, such as ``s3://bucket/run``; default
+            ``results/<problem>-<agent>-<time>``.
         report: write ``report.html`` at the end.
+        callbacks: what is told of the search while it runs: names of `qas.callbacks.CALLBACKS`, ``"MODULE:NAME"``,
+            `qas.callbacks.Callback` classes or instances, or functions of a `qas.callbacks.Snapshot`.
         on_progress: called a few times each second.
         on_start: called once, before the clock starts, with a line on what an evaluation costs here and what the
             budget allows.
@@ -106,7 +112,7 @@ def search(
 
     Raises:
         UnknownNameError: unknown problem, agent, noise, device, objective or gate.
-        QasError: settings that do not fit.
+        QasError: settings that do not fit, or a callback that failed; then the run ended in order.
         RunError: the folder cannot be used.
     """
     if seconds is None and evaluations is None and steps is None:
@@ -122,6 +128,7 @@ def search(
         "objective": make_objective(objective or ("noisy" if device is None else "zne")),
     }
     # Names and numbers come before anything slow is imported or computed.
+    watch = Watch(callbacks)
     if isinstance(agent, str):
         AGENTS.check(agent)
     if preset is not None:
@@ -169,11 +176,12 @@ def search(
     }
     if begun is not None:
         config["start"] = {"source": begun.source, "atlas": begun.from_atlas, "circuits": len(begun.circuits)}
-    with Recorder.reserve(out, f"{goal.name}-{config['agent']}") as recorder:
+    stem = f"{goal.name}-{config['agent']}"
+    with placed(out, "the run", fresh=True) as folder, Recorder.reserve(folder, stem) as recorder:
         asked = config | {"evaluator": settings["evaluator"], "objective": settings["objective"]}
         state = _build(asked, goal, model, player, recorder, on_progress, on_start)
         recorder.create(config)
-        return _conduct(state, player, report)
+        return _conduct(state, player, report, watch)
 
 
 def _begun(start: Any, agent: Any, goal: BaseProblem, settings: dict[str, Any]) -> Beginning:
@@ -218,6 +226,7 @@ def resume(
     agent: type[Agent] | Agent | None = None,
     options: Mapping[str, Any] | None = None,
     report: bool = True,
+    callbacks: Sequence[Any] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Run:
@@ -226,30 +235,33 @@ def resume(
     At the same seed, and a budget in evaluations or steps, the run ends as the unbroken one would.
 
     Args:
-        path: the run folder.
+        path: the run folder, here or an address that fsspec opens.
         seconds, evaluations, steps, target: replace the limits of the run; totals, what is already used counts.
         agent: that of the run, where it is not registered here: its class, or an instance with the same options.
         options: settings of the agent that the folder does not keep, such as a storage with its password.
-        report, on_progress, on_start: as of `search`.
+        report, callbacks, on_progress, on_start: as of `search`.
 
     Raises:
         RunError: no run there, damaged, from a newer version, its budget is used up, or its agent is unknown here.
     """
-    run = load_run(path)
-    config = dict(read_config(run.path))
-    new = budget_of(seconds, evaluations, steps, target)
-    if any(v is not None for v in new.values()):
-        config["budget"] = new
-    check_config(config)
-    _check_budget_left(run, config["budget"])
-    player = agent_of_run(agent, config, options)
-    config["options"] = player.kept_options(config["options"])
-    with Recorder.take_over(run.path) as recorder:
-        state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
-        state.restore(player, run.path)
-        if config != run.config:
-            write_json(run.path / "config.json", config)
-        return _conduct(state, player, report)
+    watch = Watch(callbacks)
+    with placed(path, "the run", fresh=False) as folder:
+        assert folder is not None
+        run = load_run(folder)
+        config = dict(read_config(run.path))
+        new = budget_of(seconds, evaluations, steps, target)
+        if any(v is not None for v in new.values()):
+            config["budget"] = new
+        check_config(config)
+        _check_budget_left(run, config["budget"])
+        player = agent_of_run(agent, config, options)
+        config["options"] = player.kept_options(config["options"])
+        with Recorder.take_over(run.path) as recorder:
+            state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
+            state.restore(player, run.path)
+            if config != run.config:
+                write_json(run.path / "config.json", config)
+            return _conduct(state, player, report, watch)
 
 
 def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
@@ -302,12 +314,14 @@ def _build(
     return state
 
 
-def _conduct(state: Search, player: Agent, report: bool) -> Run:
+def _conduct(state: Search, player: Agent, report: bool, watch: Watch) -> Run:
     """Run the agent until the search ends, and write what it found."""
     recorder, meter = state.record.recorder, state.meter
     assert recorder is not None
     limit = None if meter.budget is None else meter.budget.seconds
+    state.record.watch = watch
     try:
+        watch.start(recorder.folder, read_config(recorder.folder), state.request_stop)
         state.start_clock()
         with first_signal_asks(state.request_stop):
             deadline = None if limit is None else max(0.0, meter.seconds_left)
@@ -325,4 +339,5 @@ def _conduct(state: Search, player: Agent, report: bool) -> Run:
         from qas.report import write_report
 
         write_report(run)
+    watch.end(run)
     return run

@@ -214,7 +214,7 @@ def _refuse_taken(folder: Path, what: str, instead: str) -> None:
 
 def _take(lock: Path, what: str, wait: float) -> str:
     """Make the lock file; returns its content."""
-    mine = json.dumps(_myself() | {"token": uuid.uuid4().hex})
+    mine = lock_of_this_process()
     end, pause = time.monotonic() + wait, 0.005
     while not _make(lock, mine):
         told = _content(lock)
@@ -271,6 +271,11 @@ def _content(lock: Path) -> str | None:
         return ""
 
 
+def lock_of_this_process() -> str:
+    """What a lock says that this process holds; no two are the same."""
+    return json.dumps(_myself() | {"token": uuid.uuid4().hex})
+
+
 def _myself() -> dict[str, Any]:
     try:
         space = os.readlink("/proc/self/ns/pid")
@@ -280,15 +285,29 @@ def _myself() -> dict[str, Any]:
 
 
 def _holder(lock: Path, told: str) -> str | None:
-    """Who holds a lock, in words; None if it is nobody who lives. A process of another host is taken to live."""
+    """Who holds a lock, in words; None if it is nobody who lives."""
+    try:
+        return who_holds(told)
+    except ValueError:
+        time.sleep(1.0)  # it may be in the middle of being written
+        return None if _content(lock) == told else "a process that has just begun"
+
+
+def who_holds(told: str) -> str | None:
+    """Who holds a lock that says this, in words; None if it is nobody who lives.
+
+    A process of another host is taken to live.
+
+    Raises:
+        ValueError: it is no lock.
+    """
     try:
         data = json.loads(told)
         pid, host, space, born = (data[name] for name in ("pid", "host", "pids", "born"))
-        if not (isinstance(pid, int) and pid > 0):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        time.sleep(1.0)  # it may be in the middle of being written
-        return None if _content(lock) == told else "a process that has just begun"
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no lock: {error}") from None
+    if not (isinstance(pid, int) and pid > 0):
+        raise ValueError("no lock: a process is a positive number")
     here = _myself()
     if (host, space) == (here["host"], here["pids"]):
         now = _born(pid)

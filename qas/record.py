@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from qas.callbacks import Snapshot, Watch
 from qas.circuits import Circuit
 from qas.meter import Meter
 from qas.mitigation.objectives import make_objective, spelled
@@ -65,6 +66,9 @@ class Record:
         native: gates of the device that circuits consist of, or None.
     """
 
+    tell_every: ClassVar[float] = 0.2
+    """seconds between snapshots"""
+
     def __init__(
         self,
         problem: BaseProblem,
@@ -78,6 +82,9 @@ class Record:
         self.front = Front()
         self.best_error = np.inf
         self.note = ""
+        self.scalars: dict[str, float] = {}
+        """further numbers that the agent tells while it works, by name, for callbacks"""
+        self.watch: Watch | None = None
         self.episodes: list[Episode] = []
         self._last_progress = 0.0
         self._noise_free_energies: dict[Circuit, float] = {}  # of the front as it was last written
@@ -110,14 +117,23 @@ class Record:
                 (meter.evaluations, now, found.energy, found.error, c.n_gates, c.two_qubit_gates, c.n_angles,
                  self.best_error)
             )  # fmt: skip
-        if self.on_progress is not None and now - self._last_progress > 0.2:
+        if now - self._last_progress > self.tell_every and (self.on_progress is not None or self.watch is not None):
             self._last_progress = now
-            self.on_progress(self.progress(meter))
+            self._tell(meter)
         return found
+
+    def _tell(self, meter: Meter) -> None:
+        progress = self.progress(meter)
+        if self.on_progress is not None:
+            self.on_progress(progress)
+        if self.watch is not None and self.recorder is not None:
+            self.watch(Snapshot(progress, self.front, dict(self.scalars), self.recorder.folder))
 
     def episode(self, meter: Meter, circuit: Circuit, error: float, success: bool, *, test: bool = False) -> None:
         """Note the end of an episode; see `Episode`."""
         self.episodes.append(Episode(meter.evaluations, len(circuit), float(error), bool(success), test))
+        told = {"episodes": len(self.episodes), "episode error": error, "episode gates": len(circuit)}
+        self.scalars |= {name: float(value) for name, value in told.items()}
 
     def _offered(self, found: Evaluation, meter: Meter, rng: np.random.Generator, *, always: bool) -> Evaluation | None:
         """What is offered to the front for an evaluation: without redundant gates, and measured afresh under shots.

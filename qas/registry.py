@@ -34,6 +34,7 @@ OWNERS = {
     "presets": "qas.agents.presets",
     "acquisitions": "qas.agents.pool",
     "surrogates": "qas.agents.pool",
+    "callbacks": "qas.callbacks",
     "curricula": "qas.envs",
     "devices": "qas.devices",
     "observations": "qas.envs",

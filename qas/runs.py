@@ -39,6 +39,7 @@ from qas.mitigation.outcomes import Outcomes
 from qas.native import pulse_count
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
+from qas.remote import near
 
 VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
@@ -364,12 +365,12 @@ def _read_columns(path: Path, text: str, columns: Sequence[str], what: str) -> n
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Read a run folder.
+    """Read a run folder, here or at an address that fsspec opens, such as ``s3://bucket/run``.
 
     Raises:
         RunError: the folder is missing, no run, damaged, or written by a newer version.
     """
-    folder = Path(path)
+    folder = near(path)
     config = read_config(folder)
     summary = read_summary(folder)
     front = []

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qas.callbacks import Watch
+from qas.campaigns.attempts import adopt_all
+from qas.campaigns.cluster import Cluster, connected
 from qas.campaigns.running import Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
 from qas.campaigns.workers import Workers
-from qas.checks import whole_number
-from qas.errors import RunError
+from qas.checks import finite_number, whole_number
+from qas.errors import QasError, RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
+from qas.remote import is_remote, near, placed
 from qas.runs import CAMPAIGN, RUNS, Run, load_run
 from qas.simulators.workers import cores
 
@@ -81,7 +86,7 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     Raises:
         RunError: it is none, or of a newer version.
     """
-    folder = Path(path)
+    folder = near(path)
     if not (folder / CAMPAIGN).is_file():
         raise RunError(f"not a campaign (no {CAMPAIGN}): {folder}")
     data = read_json(folder / CAMPAIGN, "the campaign")
@@ -94,7 +99,10 @@ def campaign(
     *,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    ray: str | None = None,
+    cpus: float | None = None,
     report: bool = False,
+    callbacks: Sequence[Any] = (),
     on_change: Callable[[State], None] | None = None,
 ) -> Campaign:
     """Do all searches of a study that are not finished in a folder.
@@ -105,9 +113,14 @@ def campaign(
 
     Args:
         study: a TOML file, a table as `Study.of` has it, or a `Study`.
-        out: the folder, new or that of the same study; default that of the study, or ``results/campaign-<time>``.
+        out: the folder, new or that of the same study, here or an address that fsspec opens, such as
+            ``s3://bucket/campaign``; default that of the study, or ``results/campaign-<time>``.
         workers: searches at a time on this machine, which share its cores; default one for each core.
+        ray: address of a Ray cluster that does them instead, or "auto" for the one of this machine; all of its nodes
+            see the folder under the same path. See `qas.campaigns.attempts` for what holds when a node is lost.
+        cpus: cores that Ray keeps for each search; default one.
         report: write each run's own ``report.html``.
+        callbacks: of every search, as of `qas.search`; objects are copied to the processes that search.
         on_change: called whenever something is new.
 
     Returns:
@@ -116,13 +129,33 @@ def campaign(
     Raises:
         QasError: a study that does not fit, or the folder of another one.
         RunError: the folder cannot be used.
+        MissingExtraError: no Ray.
     """
     plan = load_study(study)
+    if ray is not None and workers is not None:
+        raise QasError("searches go to workers on this machine or to a Ray cluster, got both")
+    if ray is None and cpus is not None:
+        raise QasError("cpus are those of a search on a Ray cluster, got none: give its address too")
+    Watch(callbacks)
     count = cores() if workers is None else whole_number("workers", workers)
-    folder = _folder(plan, plan.out if out is None else out)
+    each = 1.0 if cpus is None else finite_number("cpus", cpus, above=0)
+    out = plan.out if out is None else out
+    if ray is not None and is_remote(out):
+        raise QasError(f"a campaign on a Ray cluster has a folder that all nodes see, got {out}")
+    with connected(ray), placed(out, "the campaign", fresh=False) as place:
+        folder = _folder(plan, place)
+        runner: Callable[..., Any] = partial(Workers, count) if ray is None else partial(Cluster, each)
+        _conduct(
+            plan, folder, partial(runner, folder, report=report, callbacks=callbacks), on_change or (lambda _: None)
+        )
+    return Campaign(folder, plan)
+
+
+def _conduct(plan: Study, folder: Path, runner: Callable[..., Any], tell: Callable[[State], None]) -> None:
+    """Do what is missing of a study; `runner` takes what is called with snapshots."""
     with hold(folder, "the campaign"):
+        adopt_all(folder)
         state = State({task.name: task for task in plan.tasks})
-        tell = on_change or (lambda _: None)
         missing = []
         for task in plan.tasks:
             if status_of(folder, task.name) == "finished":
@@ -136,11 +169,10 @@ def campaign(
 
         tell(state)
         if missing:
-            for outcome in Workers(count, folder, report=report, tell=note).run(missing):
+            for outcome in runner(tell=note).run(missing):
                 state.running.pop(outcome.name, None)
                 state.outcomes[outcome.name] = outcome
                 tell(state)
-    return Campaign(folder, plan)
 
 
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qas.agents.launch import resume, search
+from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
 from qas.errors import QasError
 from qas.files import write_atomic
@@ -28,20 +29,30 @@ class Outcome(NamedTuple):
     """"finished", "interrupted" or "failed\""""
     told: str = ""
     """why it failed, one line"""
+    text: str = ""
+    """the same at length"""
+    token: str = ""
+    """of the attempt, where searches are tried in folders of their own"""
 
 
 def status_of(folder: Path, name: str) -> str:
     """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
     run = folder / RUNS / name
-    if not (run / "config.json").exists():
-        return "failed" if (folder / FAILED / f"{name}.txt").exists() else "waiting"
-    if read_summary(run)["status"] == "finished":
+    begun = (run / "config.json").exists()
+    if begun and read_summary(run)["status"] == "finished":
         return "finished"
-    return "failed" if (folder / FAILED / f"{name}.txt").exists() else "begun"
+    if _note(folder, name).exists():
+        return "failed"
+    return "begun" if begun or (folder / ATTEMPTS / name).exists() else "waiting"
 
 
 def perform(
-    task: Task, folder: Path, *, report: bool = False, on_progress: Callable[[Progress], None] | None = None
+    task: Task,
+    folder: Path,
+    *,
+    report: bool = False,
+    callbacks: Sequence[Any] = (),
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Do one search of a campaign, from where it stands.
 
@@ -51,31 +62,46 @@ def perform(
         task: which.
         folder: of the campaign; its run folder is made in ``runs``.
         report: write the run's own ``report.html``.
+        callbacks: as of `qas.search`.
         on_progress: called a few times each second.
 
     Returns:
         How it ended; a campaign goes on whatever goes wrong in one of its searches.
     """
-    run, note = folder / RUNS / task.name, folder / FAILED / f"{task.name}.txt"
+    run = folder / RUNS / task.name
+    outcome = attempt(task, run, report=report, callbacks=callbacks, on_progress=on_progress)
+    settle(folder, outcome)
+    return outcome
+
+
+def attempt(task: Task, run: Path, **how: Any) -> Outcome:
+    """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
             if load_run(run).status == "finished":
                 return Outcome(task.name, "finished")
-            found = resume(run, report=report, on_progress=on_progress)
+            found = resume(run, **how)
         else:
             settings: dict[str, Any] = dict(task.settings)
-            found = search(settings.pop("problem"), out=run, report=report, on_progress=on_progress, **settings)
+            found = search(settings.pop("problem"), out=run, **how, **settings)
     except QasError as error:
-        return _failed(note, task, str(error), str(error))
+        return Outcome(task.name, "failed", str(error), str(error))
     except Exception as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]
-        return _failed(note, task, told, traceback.format_exc())
-    with suppress(FileNotFoundError):
-        os.unlink(note)
+        return Outcome(task.name, "failed", told, traceback.format_exc())
     return Outcome(task.name, found.status)
 
 
-def _failed(note: Path, task: Task, told: str, text: str) -> Outcome:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(note, text.rstrip() + "\n")
-    return Outcome(task.name, "failed", told)
+def settle(folder: Path, outcome: Outcome) -> None:
+    """Note in the campaign's folder why a search failed; nothing stays of one that did not."""
+    note = _note(folder, outcome.name)
+    if outcome.status == "failed":
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(note, outcome.text.rstrip() + "\n")
+        return
+    with suppress(FileNotFoundError):
+        os.unlink(note)
+
+
+def _note(folder: Path, name: str) -> Path:
+    return folder / FAILED / f"{name}.txt"

@@ -22,9 +22,9 @@ from qas.simulators.workers import LIMITS, cores
 
 _DEATHS = 3
 """Workers that may die on one search before it is given up."""
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds that searches have to end in order."""
-_TICK = 0.25
+TICK = 0.25
 """Seconds between looks at the clock."""
 
 
@@ -42,11 +42,21 @@ class Workers:
         count: how many processes; they share the cores.
         folder: of the campaign.
         report: write each run's own report.
+        callbacks: of every search, as of `qas.search`.
         tell: is called with the name of a search and a snapshot of it, a few times each second.
     """
 
-    def __init__(self, count: int, folder: Path, *, report: bool, tell: Callable[[str, Progress], None]) -> None:
-        self.count, self.folder, self.report, self.tell = count, folder, report, tell
+    def __init__(
+        self,
+        count: int,
+        folder: Path,
+        *,
+        tell: Callable[[str, Progress], None],
+        report: bool = False,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.count, self.folder, self.tell = count, folder, tell
+        self._how = {"report": report, "callbacks": callbacks}
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._deaths: dict[str, int] = {}
@@ -58,7 +68,7 @@ class Workers:
         The first Ctrl-C lets those that run end where they can be gone on with, and begins no other; the second kills.
         """
         waiting = deque(tasks)
-        with _counted_signals(self._signalled):
+        with counted_signals(self._signalled):
             try:
                 with _threads(max(1, cores() // self.count)):
                     self._workers = [self._started() for _ in range(min(self.count, len(waiting)))]
@@ -72,7 +82,7 @@ class Workers:
     # ------------------------------------------------------------------ processes
     def _started(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, str(self.folder), self.report), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, str(self.folder), self._how), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -86,7 +96,7 @@ class Workers:
 
     def _heard(self, waiting: deque[Task]) -> Iterator[Outcome]:
         busy = [worker for worker in self._workers if worker.task]
-        for pipe in wait([worker.pipe for worker in busy], timeout=_TICK):
+        for pipe in wait([worker.pipe for worker in busy], timeout=TICK):
             worker = next(worker for worker in busy if worker.pipe is pipe)
             try:
                 said = worker.pipe.recv()
@@ -130,7 +140,7 @@ class Workers:
         for worker in self._workers:
             with suppress(OSError):
                 worker.pipe.send(None)
-        deadline = time.monotonic() + (_PATIENCE if self._asked < 2 else 0.0)
+        deadline = time.monotonic() + (PATIENCE if self._asked < 2 else 0.0)
         for worker in self._workers:
             if worker.task and worker.process.is_alive() and not self._asked:
                 with suppress(ProcessLookupError):
@@ -156,7 +166,7 @@ def _threads(each: int) -> Iterator[None]:
 
 
 @contextmanager
-def _counted_signals(hear: Callable[[], None]) -> Iterator[None]:
+def counted_signals(hear: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and TERM are handed to a function; outside the main thread nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -169,14 +179,14 @@ def _counted_signals(hear: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(pipe: Connection, folder: str, report: bool) -> None:
+def _work(pipe: Connection, folder: str, how: dict[str, Any]) -> None:
     """What a worker does: searches until it is told to end, or nobody is left to tell it."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in a terminal reaches all of its processes; the campaign hands it on
     threading.Thread(target=_follow_the_parent, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while (task := pipe.recv()) is not None:
-            pipe.send(perform(task, Path(folder), report=report, on_progress=pipe.send))
+            pipe.send(perform(task, Path(folder), on_progress=pipe.send, **how))
 
 
 def _follow_the_parent() -> None:
@@ -184,5 +194,5 @@ def _follow_the_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(_PATIENCE)
+        time.sleep(PATIENCE)
         os.kill(os.getpid(), signal.SIGKILL)

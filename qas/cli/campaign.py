@@ -31,7 +31,10 @@ def add(commands: Any) -> None:
     parser = read.command(commands, "campaign", "do many searches from one file", about, run)
     parser.option("study", "STUDY", "problems, agents, noise, devices, seeds and a budget; see docs/campaigns.md")
     parser.option("--workers", "N", "searches at a time on this machine (default one for each core)", read.count)
+    parser.option("--ray", "ADDRESS", "do them on a Ray cluster: its address, or auto (extra ray)")
+    parser.option("--cpus", "N", "cores that Ray keeps for each search (default 1)", read.positive)
     parser.option("--out", "DIR", "folder of the campaign (default what the study says, or results/campaign-TIME)")
+    parser.add_argument("--callback", **read.CALLBACK)
     parser.flag("--reports", "write the report.html of every run")
     parser.output(progress=True)
 
@@ -43,16 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
         done = campaign(
             arguments.study,
             workers=arguments.workers,
+            ray=arguments.ray,
+            cpus=arguments.cpus,
             out=arguments.out,
             report=arguments.reports,
+            callbacks=arguments.callback or (),
             on_change=on_change,
         )
-    status = done.status()
+    from qas.remote import address_of
+
+    status, where = done.status(), address_of(done.path)
     counts = {name: sum(one == name for one in status.values()) for name in ("finished", "failed", "begun", "waiting")}
-    told = {"campaign": str(done.path), **counts}
-    failed = [f"failed: {name} (why: {done.path}/failed/{name}.txt)" for name, one in status.items() if one == "failed"]
+    told = {"campaign": where, **counts}
+    failed = [f"failed: {name} (why: {where}/failed/{name}.txt)" for name, one in status.items() if one == "failed"]
     left = counts["begun"] + counts["waiting"]
-    lines = [f"{counts['finished']} of {len(status)} searches finished in {done.path}", *failed]
+    lines = [f"{counts['finished']} of {len(status)} searches finished in {where}", *failed]
     show.answer(arguments, told, *lines, *(["the same command goes on with the others"] if left else []))
     return INTERRUPTED if left else 1 if failed else 0
 

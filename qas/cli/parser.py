@@ -152,6 +152,14 @@ def setting(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+CALLBACK: dict[str, Any] = {
+    "metavar": "NAME",
+    "action": "append",
+    "help": "tell tensorboard, wandb or a function MODULE:NAME of the search while it runs; may be repeated",
+}
+"""Of the option that both searches and campaigns have."""
+
+
 def _active(text: str) -> tuple[int, int]:
     electrons, _, orbitals = text.partition(",")
     if not (electrons.isdecimal() and orbitals.isdecimal()):

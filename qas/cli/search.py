@@ -13,7 +13,7 @@ from qas.cli.progress import tell, watched
 from qas.errors import QasError
 
 _BUDGET = ("seconds", "evaluations", "steps")
-_ANY_TIME = (*_BUDGET, "target", "storage", "resume", "no_report", "json", "quiet", "run")
+_ANY_TIME = (*_BUDGET, "target", "storage", "resume", "callback", "no_report", "json", "quiet", "run")
 """Options that a resumed run takes too; all others it has already."""
 
 
@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
     option("--start", "WHAT", "begin with circuits: atlas, a run folder or an OpenQASM file (agents evolution, editor)")
     option("--out", "DIR", "run folder, new or empty (default results/PROBLEM-AGENT-TIME)")
     option("--resume", "RUN", "continue this run; a budget given with it is the new total")
+    parser.add_argument("--callback", **read.CALLBACK)
     parser.flag("--no-report", "write no report.html")
     parser.output(progress=True)
 
@@ -74,6 +75,7 @@ def _watched(arguments: argparse.Namespace, problem: Any, agent: str, noise: Any
     from qas.page import short_unit
 
     keywords = read.given(arguments, *_BUDGET, "target") | {"report": not arguments.no_report}
+    keywords["callbacks"] = arguments.callback or ()
     if arguments.quiet:
         yield keywords
         return

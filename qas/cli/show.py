@@ -221,10 +221,12 @@ def places(run: Run) -> list[str]:
     """Where everything is, and what to do next."""
     import shlex
 
-    path = shlex.quote(str(run.path))
-    lines = [f"run folder   {run.path}"]
+    from qas.remote import address_of
+
+    path = shlex.quote(address_of(run.path))
+    lines = [f"run folder   {address_of(run.path)}"]
     if (run.path / "report.html").exists():
-        lines.append(f"report       {run.path / 'report.html'}")
+        lines.append(f"report       {address_of(run.path / 'report.html')}")
     budget, more = run.config["budget"], ""
     if run.status == "finished":
         name = next(k for k in ("seconds", "evaluations", "steps") if budget.get(k))

@@ -14,6 +14,7 @@ from qas.checks import one_line
 from qas.errors import QasError, RunError
 from qas.files import to_json
 from qas.problems import BaseProblem
+from qas.remote import near
 from qas.report import best_so_far
 from qas.runs import CAMPAIGN, RUNS, Run, load_run
 
@@ -111,7 +112,7 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
 
 def _folders(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
     for given in paths:
-        path = Path(given)
+        path = near(given)
         if (path / CAMPAIGN).is_file():
             within = path / RUNS
             yield from sorted(p for p in within.iterdir() if p.is_dir()) if within.is_dir() else ()

@@ -17,6 +17,7 @@ from qas.testing.random import random_circuit, random_hamiltonian
 
 if TYPE_CHECKING:
     from qas.testing.agents import AgentContract
+    from qas.testing.callbacks import CallbackContract
     from qas.testing.encodings import EncodingContract
     from qas.testing.problems import ProblemContract
     from qas.testing.searchers import SearcherContract
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _CONTRACTS = {
     "AgentContract": "agents",
+    "CallbackContract": "callbacks",
     "EncodingContract": "encodings",
     "ProblemContract": "problems",
     "SearcherContract": "searchers",
@@ -32,6 +34,7 @@ _CONTRACTS = {
 
 __all__ = [
     "AgentContract",
+    "CallbackContract",
     "EncodingContract",
     "ProblemContract",
     "SearcherContract",
