@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from qas.decomposition import Lowering
 
 
+MOST_QUBITS = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """One gate: its name, the qubits it acts on, and its angles in radians.
@@ -85,7 +88,7 @@ class Circuit:
     """A fixed architecture with its angles. Immutable and hashable; qubit 0 is the least significant bit.
 
     Args:
-        n_qubits: number of qubits, at least 1.
+        n_qubits: number of qubits, 1 to `MOST_QUBITS`.
         gates: `Gate` objects or tuples such as ``("rx", 0, 0.3)`` and ``("cx", (0, 1))``.
 
     Raises:
@@ -97,8 +100,8 @@ class Circuit:
             n_qubits = operator.index(n_qubits)
         except TypeError:
             raise CircuitError(f"the number of qubits is a whole number, got {n_qubits!r}") from None
-        if n_qubits < 1:
-            raise CircuitError(f"a circuit has at least 1 qubit, got {n_qubits}")
+        if not 1 <= n_qubits <= MOST_QUBITS:
+            raise CircuitError(f"a circuit has 1 to {MOST_QUBITS} qubits, got {n_qubits}")
         self._n_qubits = n_qubits
         self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in gates])
         for gate in self._gates:

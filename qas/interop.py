@@ -22,6 +22,7 @@ from qas.checks import shortened, whole_number
 from qas.circuits import Circuit, Gate
 from qas.decomposition import Step, steps_of
 from qas.errors import CircuitError
+from qas.files import read_text
 from qas.gates import EXCITATIONS, GATES, gate_spec
 
 MAX_QUBITS = 30
@@ -297,21 +298,7 @@ def read_circuit_file(path: str | os.PathLike[str]) -> Circuit:
         CircuitError: no such file, not a file, too large, not text, or anything `from_qasm` refuses.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CircuitError(f"{path} is a directory, a .qasm file is needed")
-    if not path.exists():
-        raise CircuitError(f"{path} does not exist")
-    if not path.is_file():
-        raise CircuitError(f"{path} is not a regular file")
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CircuitError(f"{path} has {size} bytes, a circuit file has at most {MAX_FILE_BYTES}")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise CircuitError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CircuitError(f"{path} is not a text file in UTF-8") from None
+    text = read_text(path, "the circuit", most=MAX_FILE_BYTES, error=CircuitError)
     try:
         return from_qasm(text)
     except CircuitError as error:

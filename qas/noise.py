@@ -10,7 +10,6 @@ To add a channel, write a function that returns a `Channel`; to add a preset, re
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qas.checks import shortened, whole_number
+from qas.checks import whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError, UnknownNameError
+from qas.files import read_json
 from qas.gates import GATES, PAULI_MATRICES, gate_spec
 from qas.registry import Registry
 
@@ -216,10 +216,6 @@ class Rule:
         if GATES[gate].symmetric and (qubits[0] > qubits[1] if self.qubits is None else qubits not in self.qubits):
             return exchange_qubits(local)
         return local
-
-
-MAX_FILE_BYTES = 100_000_000
-"""Largest noise file that is read; a device of 150 qubits takes a tenth of it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -658,17 +654,7 @@ def _known(name: str) -> Any:
 
 
 def _read(path: Path) -> NoiseModel:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise QasError(f"{path} has {size} bytes, a noise file has at most {MAX_FILE_BYTES}")
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise QasError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, QasError):
-            raise
-        raise QasError(f"{path} is no JSON file: {shortened(str(error))}") from None
+    data = read_json(path, "the noise file", QasError)
     try:
         return NoiseModel.from_json(data)
     except QasError as error:

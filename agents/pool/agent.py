@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from qas.encoders.pools.screens import screen as screened
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
 from qas.problems import BaseProblem
+from qas.schema import Count, Positive, RngState
 from qas.vqe import Evaluation
 
 if TYPE_CHECKING:
@@ -35,6 +36,30 @@ if TYPE_CHECKING:
 POOL_SIZE = 10_000
 """Circuits drawn where no pool is given."""
 _last_points: dict[Any, tuple[CircuitFeatures, np.ndarray]] = {}
+
+
+class _SearcherState(TypedDict):
+    searcher: str
+    rng: RngState
+    n_screen: NotRequired[Count]
+    n_fit: NotRequired[Count]
+    blocks: NotRequired[list[Count]]
+    baseline: NotRequired[float]
+    next_batch: NotRequired[Positive]
+    last: NotRequired[int]
+    start: NotRequired[int]
+    batch: NotRequired[list[Count]]
+    rewards: NotRequired[list[tuple[Count, float]]]
+
+
+class _State(TypedDict):
+    rng: RngState
+    asked: list[Count]
+    values: list[float]
+    searcher: _SearcherState
+    encoder: str | None
+    candidates: str
+    bo: NotRequired[str]
 
 
 class PoolAgent(Agent):
@@ -59,6 +84,7 @@ class PoolAgent(Agent):
     """
 
     chooses: ClassVar[bool] = True
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ followed by an update; the network is sized for a CPU.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
 from qas.errors import QasError
+from qas.schema import Count, RngState, Within
 from qas.torch_threads import torch_threads
 
 
@@ -31,6 +32,28 @@ class _Step(NamedTuple):
     """of the observation, in the memory"""
     action: int
     reward: float
+
+
+class _Memory(TypedDict):
+    position: Count
+    held: Count
+    transitions: Count
+    largest: float
+
+
+class _State(TypedDict):
+    epsilon: Annotated[float, Within(0, 1)]
+    updated: Count
+    episodes: Count
+    successes: Count
+    tests: Count
+    tests_solved: Count
+    rows: list[Count]
+    rng: RngState
+    env: dict[str, Any] | None
+    replay: _Memory
+    recent: list[list[tuple[Count, Count, float]]]
+    testing: list[bool]
 
 
 class DdqnAgent(Agent):
@@ -60,6 +83,7 @@ class DdqnAgent(Agent):
 
     name: ClassVar[str] = "ddqn"
     about: ClassVar[str] = "double deep Q-learning, masked, n-step, prioritised, moving-threshold curriculum (CRLQAS)"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import gymnasium
 import numpy as np
@@ -36,6 +36,7 @@ from qas.envs.editor import EDIT_REWARDS, CircuitEditorEnv
 from qas.errors import MissingExtraError, QasError, UnknownNameError
 from qas.problems import BaseProblem
 from qas.registry import check_settings
+from qas.schema import Count, RngState
 from qas.torch_threads import torch_threads
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -193,6 +194,20 @@ class _Watch(BaseCallback):
         return True
 
 
+class _GameState(TypedDict):
+    rng: RngState
+    env: dict[str, Any]
+
+
+class _State(TypedDict):
+    game: _GameState
+    counts: NotRequired[dict[str, float]]
+    starts: NotRequired[list[bool | float]]
+    actions: NotRequired[RngState]
+    numpy: NotRequired[tuple[str, Count, Count, float]]
+    buffer: NotRequired[tuple[Count, bool]]
+
+
 class Sb3Agent(Agent):
     """An algorithm of Stable-Baselines3 on the same environments and budget as every other agent.
 
@@ -217,6 +232,7 @@ class Sb3Agent(Agent):
 
     name: ClassVar[str] = "sb3"
     about: ClassVar[str] = "any algorithm of Stable-Baselines3: MaskablePPO, PPO, A2C, DQN, QRDQN, TRPO"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

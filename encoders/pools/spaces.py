@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -12,11 +12,25 @@ from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.gates import POOL_GATES, gate_spec
+from qas.schema import Count, Positive, Qubits, conform
 
 PADDING = -1
 """Fills a row behind its last gate."""
 
 _CHUNK = 20_000
+
+
+class SpaceTold(TypedDict):
+    """A `CircuitSpace` in a file."""
+
+    n_qubits: Qubits
+    gates: list[str]
+    max_gates: Positive
+    min_gates: Count
+    max_depth: Count
+    ring: list[str]
+    coupling: list[tuple[Count, Count]] | None
+    directions: NotRequired[list[tuple[Count, Count]] | None]
 
 
 class CircuitSpace:
@@ -229,21 +243,8 @@ class CircuitSpace:
         Raises:
             QasError: malformed data.
         """
-        try:
-            return cls(
-                data["n_qubits"],
-                data["gates"],
-                max_gates=data["max_gates"],
-                min_gates=data["min_gates"],
-                max_depth=data["max_depth"],
-                ring=data["ring"],
-                coupling=data["coupling"],
-                directions=data.get("directions"),
-            )
-        except (KeyError, TypeError, AttributeError):
-            raise QasError(
-                "a circuit space is described by n_qubits, gates, max_gates, min_gates, max_depth, ring and coupling"
-            ) from None
+        conform(data, SpaceTold, "the circuit space", error=QasError)
+        return cls(**{name: value for name, value in data.items() if name in SpaceTold.__annotations__})
 
 
 def distinct(rows: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qas.campaigns.running import Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
@@ -16,6 +16,7 @@ from qas.errors import RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
 from qas.runs import CAMPAIGN, RUNS, Run, load_run
+from qas.schema import conform
 from qas.simulators.workers import cores
 
 _FORMAT, _VERSION = "qas-campaign", 1
@@ -75,6 +76,10 @@ class State:
         self.best[problem] = min(self.best.get(problem, float("inf")), progress.best_error)
 
 
+class _Told(TypedDict):
+    study: dict[str, Any]
+
+
 def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     """Read a campaign's folder.
 
@@ -86,6 +91,7 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
         raise RunError(f"not a campaign (no {CAMPAIGN}): {folder}")
     data = read_json(folder / CAMPAIGN, "the campaign")
     check_versioned(data, _FORMAT, _VERSION, "the campaign", error=RunError)
+    conform(data, _Told, "the campaign", where=folder)
     return Campaign(folder, Study.of(data["study"]))
 
 

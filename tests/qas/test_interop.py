@@ -313,9 +313,9 @@ def test_files_are_read_and_bad_files_refused(tmp_path):
     large.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     broken.write_text("OPENQASM 3.0;\nqubit[2 q;")
     for bad, message in [
-        (tmp_path / "none.qasm", "does not exist"),
-        (tmp_path, "is a directory"),
-        (binary, "not a text file"),
+        (tmp_path / "none.qasm", "is missing"),
+        (tmp_path, "no regular file"),
+        (binary, "no text in UTF-8"),
         (large, "at most"),
         (broken, r"x\.qasm: OpenQASM line 2"),
     ]:
