@@ -5,7 +5,9 @@ The shape of a file is a `TypedDict` beside what writes it; `conform` names the 
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -70,6 +72,10 @@ class Misfit(NamedTuple):
     rule: str
     got: str
 
+    def inside(self, place: str) -> Misfit:
+        """As seen from what holds it."""
+        return self._replace(where=place + self.where)
+
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value has the type that an annotation names; lists, which JSON has, stand for tuples."""
@@ -91,39 +97,42 @@ def conform(data: Any, shape: Any, what: str, *, where: object = "", error: type
     """
     found = misfit(data, shape)
     if found is not None:
-        field = f" at {one_line(found.where)}" if found.where else ""
+        field = f" at {one_line(found.where.lstrip('.'))}" if found.where else ""
         at = f": {where}" if str(where) else ""
         raise error(f"{what} is damaged{field}: {found.rule} is needed, got {found.got}{at}")
     return data
 
 
-def misfit(value: Any, hint: Any, where: str = "") -> Misfit | None:
+def misfit(value: Any, hint: Any) -> Misfit | None:
     """The first place at which a value differs from an annotation, or None."""
     origin, parts = get_origin(hint), get_args(hint)
-    wrong = Misfit(where, name_of(hint), shortened(value))
     if hint is Any:
         return None
     if origin is Annotated:
+        found = misfit(value, parts[0])
         size = len(value) if isinstance(value, (list, tuple)) else value
-        inner = misfit(value, parts[0], where)
-        bounds = [part for part in parts[1:] if isinstance(part, Within)]
-        outside = inner is None and any(not each.least <= size <= each.most for each in bounds)
-        return wrong if outside else inner and inner._replace(rule=wrong.rule if inner.where == where else inner.rule)
+        if found is None and all(each.least <= size <= each.most for each in parts[1:] if isinstance(each, Within)):
+            return None
+        return found if found is not None and found.where else _wrong(value, hint)
     if origin in (Union, UnionType):
-        tried = [misfit(value, part, where) for part in parts]
-        deepest = max((each for each in tried if each), key=lambda each: len(each.where), default=wrong)
-        return None if None in tried else deepest if deepest.where != where else wrong
+        tried = [misfit(value, part) for part in parts]
+        deep = [each for each in tried if each is not None and each.where]
+        return None if None in tried else deep[0] if deep else _wrong(value, hint)
     if origin is Literal:
-        return None if any(value is part or (type(value) is type(part) and value == part) for part in parts) else wrong
-    if is_table(hint):
-        return _table(value, hint, where) if isinstance(value, Mapping) else wrong
-    if origin in (tuple, list):
-        return _items(value, origin, parts, where) if isinstance(value, (tuple, list)) else wrong
+        return None if any(type(value) is type(part) and value == part for part in parts) else _wrong(value, hint)
+    if is_table(hint) and isinstance(value, Mapping):
+        return _table(value, hint)
+    if origin in (tuple, list) and isinstance(value, (tuple, list)):
+        return _items(value, origin, parts)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        pairs = (misfit(item, part, f"{where}.{key}") for key, item in value.items() for part in parts[1:])
-        keys = (misfit(key, part, f"{where}.{key}") for key in value for part in parts[:1])
-        return next((each for each in (*keys, *pairs) if each), None)
-    return None if _is(value, origin or hint) else wrong
+        found_at = ((name, misfit(name, parts[0]) or misfit(item, parts[1])) for name, item in value.items())
+        return next((each.inside(f".{one_line(name)}") for name, each in found_at if each), None)
+    plain = dict if is_table(hint) else origin or hint
+    return None if _is(value, plain) else _wrong(value, hint)
+
+
+def _wrong(value: Any, hint: Any) -> Misfit:
+    return Misfit("", name_of(hint), shortened(value))
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -135,37 +144,41 @@ def _is(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, (int, np.integer))
     if kind is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and _finite(value)
+        return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= _LARGEST
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
-def _finite(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False
+_LARGEST = sys.float_info.max
 
 
-def _table(value: Mapping[str, Any], shape: Any, where: str) -> Misfit | None:
-    for name, hint in get_type_hints(shape, include_extras=True).items():
-        at = f"{where}.{name}" if where else name
-        optional = get_origin(hint) is NotRequired
-        inner = get_args(hint)[0] if optional else hint
-        if name not in value and name in shape.__required_keys__:
-            return Misfit(at, name_of(inner), "nothing")
-        found = misfit(value[name], inner, at) if name in value else None
-        if found is not None:
-            return found
+@functools.cache
+def _fields(shape: Any) -> tuple[tuple[str, Any, bool], ...]:
+    """Name and annotation of each field of a `TypedDict`, and whether it must be there."""
+    hints = get_type_hints(shape, include_extras=True)
+    plain = {name: get_args(hint)[0] if get_origin(hint) is NotRequired else hint for name, hint in hints.items()}
+    return tuple((name, hint, name in shape.__required_keys__ and hint is hints[name]) for name, hint in plain.items())
+
+
+def _table(value: Mapping[str, Any], shape: Any) -> Misfit | None:
+    for name, hint, needed in _fields(shape):
+        if name in value:
+            found = misfit(value[name], hint)
+            if found is not None:
+                return found.inside(f".{name}")
+        elif needed:
+            return Misfit(f".{name}", name_of(hint), "nothing")
     return None
 
 
-def _items(value: Sequence[Any], origin: type, parts: tuple[Any, ...], where: str) -> Misfit | None:
+def _items(value: Sequence[Any], origin: type, parts: tuple[Any, ...]) -> Misfit | None:
     exact = origin is tuple and Ellipsis not in parts and bool(parts)
     if exact and len(value) != len(parts):
-        return Misfit(where, f"{len(parts)} entries", shortened(value))
-    kinds = parts if exact else [parts[0] if parts else Any] * len(value)
-    found = (misfit(item, kind, f"{where}[{k}]") for k, (item, kind) in enumerate(zip(value, kinds, strict=True)))
-    return next((each for each in found if each), None)
+        return Misfit("", f"{len(parts)} entries", shortened(value))
+    for k, item in enumerate(value):
+        found = misfit(item, parts[k] if exact else parts[0] if parts else Any)
+        if found is not None:
+            return found.inside(f"[{k}]")
+    return None
 
 
 def name_of(hint: Any) -> str:
