@@ -194,35 +194,21 @@ class Front:
     def __init__(self, margin: float = 1e-3) -> None:
         self.margin = margin
         self._points: dict[tuple[int, int], tuple[float, float, Circuit, int]] = {}
-        self._lowest = np.full((8, 16), np.inf)
 
     def __len__(self) -> int:
         return len(self._points)
 
-    def _grow(self, two: int, gates: int) -> None:
-        rows, columns = self._lowest.shape
-        if two >= rows or gates >= columns:
-            shape = (max(rows, 2 * two + 2), max(columns, 2 * gates + 2))
-            grown = np.pad(self._lowest, ((0, shape[0] - rows), (0, shape[1] - columns)), mode="edge")
-            self._lowest = grown
-
     def accepts(self, error: float, two: int, gates: int) -> bool:
         """Whether a circuit with these numbers would join."""
-        self._grow(two, gates)
         held = self._points.get((two, gates))
         if held is not None and error >= held[0]:
             return False
-        best = np.inf
-        if two:
-            best = self._lowest[two - 1, gates]
-        if gates:
-            best = min(best, self._lowest[two, gates - 1])
-        return bool(error + 1e-12 + self.margin * abs(error) < best)
+        smaller = (p[0] for (t, g), p in self._points.items() if t <= two and g <= gates and (t, g) != (two, gates))
+        return bool(error + 1e-12 + self.margin * abs(error) < min(smaller, default=np.inf))
 
     def lowest(self, two: int) -> float:
         """Lowest error, with the margin, of all points with at most `two` two-qubit gates; infinity if none."""
-        self._grow(two, 0)
-        error = float(self._lowest[two, -1])
+        error = min((p[0] for (t, _), p in self._points.items() if t <= two), default=np.inf)
         return error + 1e-12 + self.margin * abs(error)
 
     def add(self, circuit: Circuit, energy: float, error: float, evaluations: int) -> bool:
@@ -238,15 +224,7 @@ class Front:
         ]
         for place in beaten:
             del self._points[place]
-        self._rebuild()
         return True
-
-    def _rebuild(self) -> None:
-        """Lowest errors from the points that are left, so that a front read from disk decides as this one would."""
-        self._lowest.fill(np.inf)
-        for (two, gates), point in self._points.items():
-            block = self._lowest[two:, gates:]
-            np.minimum(block, point[0], out=block)
 
     @property
     def points(self) -> list[tuple[float, float, Circuit, int]]:
@@ -267,10 +245,7 @@ class Front:
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
         for error, energy, circuit, count in checked_points(data):
-            place = circuit.two_qubit_gates, circuit.n_gates
-            front._grow(*place)
-            front._points[place] = (error, energy, circuit, count)
-        front._rebuild()
+            front._points[circuit.two_qubit_gates, circuit.n_gates] = (error, energy, circuit, count)
         return front
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
@@ -26,6 +27,7 @@ from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.screens import screen as screened
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
+from qas.estimates import affordable
 from qas.problems import BaseProblem
 from qas.schema import Count, Positive, RngState
 from qas.vqe import Evaluation
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 POOL_SIZE = 10_000
 """Circuits drawn where no pool is given."""
+_MANY, _FEW = 20_000, 256
+"""Candidates from which on the cost of points is estimated, by that of a few."""
+
 _last_points: dict[Any, tuple[CircuitFeatures, np.ndarray]] = {}
 
 
@@ -173,9 +178,19 @@ class PoolAgent(Agent):
         key = (name, self.space, self._digest, None if self.trained is None else self.trained.fingerprint)
         if key not in _last_points:  # a study of many seeds on one pool makes its points once
             features = CircuitFeatures(name, self.space, self.trained).fit(self.rows)
+            self._check_cost(features)
             _last_points.clear()
             _last_points[key] = features, features(self.rows)
         return _last_points[key]
+
+    def _check_cost(self, features: CircuitFeatures) -> None:
+        """Refuse more candidates than points can be made for, by the time and memory of a few."""
+        count = len(self.rows)
+        if count > _MANY:
+            begin = time.perf_counter()
+            each = features(self.rows[:_FEW]).nbytes / _FEW
+            seconds = (time.perf_counter() - begin) / _FEW
+            affordable(f"the points of {count} circuits take", memory=2 * each * count, seconds=seconds * count)
 
     def forms(self, rows: np.ndarray) -> np.ndarray:
         """Rows of tokens, equal where circuits reach equal energies without noise, whatever the problem looks at."""

@@ -19,6 +19,7 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.episodes import make_environments
 from qas.agents.rl.memory import Encoder, Memory
 from qas.agents.rl.networks import BitsNetwork, RowsNetwork, tensors_of
+from qas.checks import whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
@@ -109,12 +110,16 @@ class DdqnAgent(Agent):
         observation: str = "layers",
         optimise_every: int | str = 1,
     ) -> None:
-        sizes = (batch_size, memory, n_step, target_every, learn_after, updates, envs)
-        if min(sizes) < 1 or test_every < 0 or not hidden or min(hidden) < 1:
-            raise QasError(
-                "ddqn sizes (hidden, batch_size, memory, n_step, target_every, learn_after, updates, envs) are at "
-                "least 1"
-            )
+        if not hidden:
+            raise QasError("ddqn has at least 1 hidden layer, got none")
+        for width in hidden:
+            whole_number("a size of hidden", width, 1, 2**14)
+        sizes = {"batch_size": batch_size, "n_step": n_step, "updates": updates, "envs": envs}
+        for name, size in sizes.items():
+            whole_number(name, size, 1, 2**14)
+        for name, count in {"memory": memory, "target_every": target_every, "learn_after": learn_after}.items():
+            whole_number(name, count, 1, 2**31)
+        whole_number("test_every", test_every, 0, 2**31)
         if not (0 < epsilon_decay <= 1 and 0 <= epsilon_floor <= 1 and learning_rate > 0 and 0 <= priority <= 1):
             raise QasError(
                 "ddqn needs 0 < epsilon_decay <= 1, 0 <= epsilon_floor <= 1, 0 <= priority <= 1 and learning_rate > 0"

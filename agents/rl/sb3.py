@@ -34,6 +34,7 @@ from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import check_curriculum
 from qas.envs.editor import EDIT_REWARDS, CircuitEditorEnv
 from qas.errors import MissingExtraError, QasError, UnknownNameError
+from qas.estimates import affordable
 from qas.problems import BaseProblem
 from qas.registry import check_settings
 from qas.schema import Count, RngState
@@ -254,8 +255,10 @@ class Sb3Agent(Agent):
         kind = _algorithm(algorithm)
         if env not in ("builder", "editor"):
             raise UnknownNameError("env", env, ("builder", "editor"))
-        if not hidden or min(hidden) < 1:
-            raise QasError(f"sb3 needs hidden layers of at least 1, got {list(hidden)}")
+        if not hidden:
+            raise QasError("sb3 has at least 1 hidden layer, got none")
+        for width in hidden:
+            whole_number("a size of hidden", width, 1, 2**14)
         known = [name for name in _parameters(kind) if name not in _OURS]
         check_settings(kind, settings or {}, f"the algorithm {kind.__name__}", known)
         rewards = REWARDS if env == "builder" else EDIT_REWARDS
@@ -312,6 +315,9 @@ class Sb3Agent(Agent):
         family = next((each.__name__ for each in kind.__mro__ if each.__name__ in _USUAL), "")
         usual = {name: value for name, value in _USUAL.get(family, {}).items() if name in taken}
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in (self.settings or {}).items()}
+        steps = max((v for k in ("n_steps", "buffer_size") if isinstance(v := (usual | given).get(k), int)), default=0)
+        each = 8 + sum(int(np.prod(box.shape or ())) * np.dtype(box.dtype).itemsize for box in space.values())
+        affordable(f"{steps} steps of {kind.__name__} take", memory=float(steps) * each, seconds=1e-5 * steps)
         # As it is: a Monitor around the environment would have a state of its own.
         envs = DummyVecEnv([lambda: self.game])
         try:

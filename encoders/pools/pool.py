@@ -29,6 +29,7 @@ from qas.checks import finite_number, one_line, shortened, whole_number
 from qas.circuits import Circuit
 from qas.encoders.pools.spaces import CircuitSpace, SpaceTold
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.estimates import affordable
 from qas.files import (
     LOCK,
     check_versioned,
@@ -59,6 +60,8 @@ LABELLED = "qas-labelled-pool"
 VERSION = 1
 SHARD = 5_000
 """Circuits in one file; also the work that a killed build may repeat."""
+_LEAST_SECONDS = 1e-4
+"""What one optimization of angles takes at least."""
 _PATIENCE = 600.0
 """Seconds that a build waits for its turn to change the manifest."""
 
@@ -79,7 +82,7 @@ class LabelSettings:
     """energy that may be left unfound, problem's unit"""
 
     def __post_init__(self) -> None:
-        whole_number("starts", self.starts)
+        whole_number("starts", self.starts, 1, 2**31)
         whole_number("max_evaluations", self.max_evaluations)
         finite_number("tolerance", self.tolerance, above=0)
 
@@ -491,8 +494,11 @@ def build_pool(
             out of range.
         PoolError: the folder holds something else, or another pool, or other label settings for a task.
     """
-    path = Path(folder)
+    path, size = Path(folder), whole_number("the number of circuits", size)
     settings = settings or LabelSettings()
+    seconds = _LEAST_SECONDS * len(tasks) * size * settings.starts / (jobs or os.cpu_count() or 1)
+    energies = 16.0 * min(size, SHARD) * settings.starts
+    affordable(f"labels of {size} circuits from {settings.starts} starts take", memory=energies, seconds=seconds)
     model = load_noise(noise)
     problems: dict[str, Problem] = {}
     for task in tasks:
@@ -515,7 +521,6 @@ def _task_name(problem: Problem, noise: NoiseModel | None) -> str:
 def _open_or_create(
     path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
 ) -> Pool:
-    whole_number("the number of circuits", size)
     whole_number("a seed", seed, 0)
     if path.exists() and not path.is_dir():
         raise PoolError(f"a pool is a folder, got a file: {path}")

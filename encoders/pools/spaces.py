@@ -11,6 +11,7 @@ from qas.alphabet import Alphabet, split_gates
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
+from qas.estimates import affordable
 from qas.gates import POOL_GATES, gate_spec
 from qas.schema import Count, Positive, Qubits, conform
 
@@ -18,6 +19,8 @@ PADDING = -1
 """Fills a row behind its last gate."""
 
 _CHUNK = 20_000
+_BYTES, _SECONDS = 8, 2e-8
+"""What a gate takes at least while circuits are drawn."""
 
 
 class SpaceTold(TypedDict):
@@ -79,7 +82,7 @@ class CircuitSpace:
         for name in two:
             if not gate_spec(name).primitive:
                 raise QasError(f"a space of circuits holds gates on one and two qubits, got {name}")
-        self.max_gates = whole_number("max_gates", max_gates)
+        self.max_gates = whole_number("max_gates", max_gates, 1, 2**15 - 1)  # rows are int16
         self.min_gates = self.max_gates if min_gates is None else whole_number("min_gates", min_gates, 0)
         if self.min_gates > self.max_gates:
             raise QasError(f"min_gates is at most max_gates ({self.max_gates}), got {self.min_gates}")
@@ -169,6 +172,10 @@ class CircuitSpace:
             QasError: almost no random circuit is within the depth.
         """
         size = whole_number("the number of circuits", size, 0)
+        numbers = max(size, _CHUNK) * self.max_gates
+        affordable(
+            f"{size} circuits of {self.max_gates} gates take", memory=_BYTES * numbers, seconds=_SECONDS * numbers
+        )
         kinds = [np.flatnonzero(self.kind == k) for k in range(len(self.gates))]
         counts = np.array([len(tokens) for tokens in kinds])
         table = np.zeros((len(kinds), counts.max()), dtype=np.int16)

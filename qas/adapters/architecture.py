@@ -35,6 +35,8 @@ FORMAT = "qas-adapter-architecture"
 VERSION = 1
 """Schema version of `Architecture.to_json`; a newer one is refused."""
 MAX_ODD = 11
+MAX_LAYERS = 999
+"""Of a named architecture, whose description has 16 bits."""
 """Largest odd factor of a layer size that gets its own axis; m costs m(m-1)/2 angles."""
 MAX_QUBITS = 20
 ARCHITECTURES = {
@@ -279,7 +281,7 @@ def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tupl
     pairs (arXiv:2503.05431; the order in a layer is that of PennyLane's `SimplifiedTwoDesign`). An odd axis is the last
     wire, `so` in the place of RY. (2L+1) q - 2L angles on q qubits.
     """
-    layers = whole_number("layers", layers, 0)
+    layers = whole_number("layers", layers, 0, MAX_LAYERS)
     place = layout(features, exact=exact)
     wires = [*range(place.n_qubits), *([ODD] if place.odd > 1 else [])]
 

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from qas.checks import shortened, whole_number
 from qas.errors import QasError, UnknownNameError
+from qas.estimates import affordable
 from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
 from qas.finetuning.tasks import DIGIT_SIZE, SHAPES, SPRITE_SIZE, Split, load_source
 from qas.schema import conform
@@ -453,6 +454,8 @@ def pretrain(
     chosen = PRESETS[preset]
     seed = whole_number("seed", seed, 0)
     examples = whole_number("examples", chosen.examples if examples is None else examples, chosen.batch_size)
+    seconds = 15 * chosen.minutes * examples / chosen.examples  # on a machine four times as fast
+    affordable(f"training on {examples} examples takes", seconds=seconds)
     started = time.perf_counter()
     with torch_threads(threads):
         model = build_backbone(chosen.config, seed=seed)
