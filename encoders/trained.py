@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from qas.alphabet import checked_coupling
+from qas.checks import finite_output
 from qas.circuits import Circuit
 from qas.encoders.autoencoder import LATENT_LIMIT, Autoencoder, Grammar, build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
@@ -115,6 +116,8 @@ class TrainedEncoder:
                     torch.from_numpy(batch.features).float(), torch.from_numpy(batch.adjacency).float()
                 )
                 means[part], stds[part] = mu.numpy(), log_sigma.exp().numpy()
+        finite_output("the encoder", means)
+        finite_output("the encoder", stds)
         return means, stds
 
     def embed(self, rows: Any) -> np.ndarray:

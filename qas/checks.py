@@ -91,6 +91,21 @@ def finite_array(what: str, value: Any, *, complex_too: bool = False, error: typ
     return array
 
 
+def finite_output(what: str, values: Any) -> Any:
+    """`values`, an array or tensor that trained weights gave: finite weights can be damaged too.
+
+    Args:
+        what: whose weights they are, as the message begins.
+        values: what they gave.
+
+    Raises:
+        QasError: NaN or infinity is among the values.
+    """
+    if not math.isfinite(float(values.sum())):
+        raise QasError(f"{what} gives numbers that are not finite: its weights are damaged")
+    return values
+
+
 def sequence(what: str, value: Any) -> tuple[Any, ...]:
     """`value` as a tuple.
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from qas.checks import one_line, shortened
+from qas.checks import MOST, one_line, shortened
 from qas.errors import QasError, RunError
 
 LOCK = ".lock"
@@ -546,8 +546,9 @@ def read_tensors(
     except Exception as told:  # safetensors raises a class of its own
         raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
     for name, array in tensors.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise error(f"{what} holds finite numbers, got NaN or infinity in {one_line(name)}: {path}")
+        if array.dtype.kind == "f" and not (np.abs(array) <= MOST).all():
+            rule = f"{what} holds finite numbers up to {MOST:g}"
+            raise error(f"{rule}, got NaN, infinity or a larger one in {one_line(name)}: {path}")
     return tensors
 
 

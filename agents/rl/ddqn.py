@@ -19,7 +19,7 @@ from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.episodes import make_environments
 from qas.agents.rl.memory import Encoder, Memory
 from qas.agents.rl.networks import BitsNetwork, RowsNetwork, tensors_of
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
@@ -235,7 +235,7 @@ class DdqnAgent(Agent):
         if random.all():
             return chosen
         with torch.inference_mode():
-            values = self.online(*self._seen(np.array(self.rows))).numpy()
+            values = finite_output("the network of ddqn", self.online(*self._seen(np.array(self.rows)))).numpy()
         return np.where(random, chosen, np.where(legal, values, -np.inf).argmax(axis=1))
 
     def _seen(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.errors import QasError, UnknownNameError
 from qas.files import parse_json, read_bytes, sha256, write_atomic
 
@@ -144,7 +144,7 @@ class CandidatePolicy(nn.Module):
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Scores of one observation of the editor, float64, shape (K,)."""
         candidates, general = (torch.from_numpy(observation[name])[None] for name in ("candidates", "general"))
-        return self(candidates, general)[0][0].double().numpy()
+        return finite_output("the policy", self(candidates, general)[0][0]).double().numpy()
 
 
 def chosen(scores: np.ndarray, mask: np.ndarray, temperature: float, rng: np.random.Generator) -> int:

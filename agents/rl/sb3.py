@@ -28,7 +28,7 @@ from qas.agents.rl.episodes import make_editor, make_environment
 from qas.agents.rl.heads import policy_for
 from qas.agents.rl.improving import global_randomness
 from qas.agents.settings import room_for_depth
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import check_curriculum
@@ -418,6 +418,9 @@ class Sb3Agent(Agent):
         for name, count in state["counts"].items():
             setattr(model, name, count)
         model._last_obs = {name: value[None] for name, value in observation.items()}
+        judge = next(net for name in _JUDGES if (net := getattr(model.policy, name, None)) is not None)
+        with torch.no_grad():
+            finite_output("the network of sb3", judge(model.policy.obs_to_tensor(model._last_obs)[0]))
         model._last_episode_starts = np.array(state["starts"])
         model.action_space.np_random.bit_generator.state = state["actions"]
         torch_state = torch.from_numpy(parts["rng"]["torch"].copy())
@@ -427,6 +430,10 @@ class Sb3Agent(Agent):
             buffer.pos, buffer.full = int(state["buffer"][0]), bool(state["buffer"][1])
             for name, column in _columns(buffer).items():
                 column[: buffer.size()] = _unpacked(parts["buffer"][name], column)
+
+
+_JUDGES = ("predict_values", "quantile_net", "q_net")
+"""What a policy of Stable-Baselines3 values observations with."""
 
 
 def _algorithm(given: str | type) -> type[BaseAlgorithm]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qas.adapters.architecture import Architecture, load_architecture
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, finite_output, whole_number
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import new_folder, read_tensors, read_versioned, versioned, write_atomic, write_json
 from qas.finetuning import METHODS
@@ -233,7 +233,7 @@ def score(model: nn.Module, split: Split, metric: str, batch: int = 250) -> floa
     labels = torch.from_numpy(split.labels)
     for part, wanted in zip(torch.from_numpy(split.inputs).split(batch), labels.split(batch), strict=True):
         with parametrize.cached():
-            logits = model(part)
+            logits = finite_output("the model with its adapters", model(part))
         if metric == "accuracy":
             total += float((logits.argmax(-1) == wanted).sum())
         else:
