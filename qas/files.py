@@ -496,7 +496,7 @@ def read_bytes(
         RunError: missing, unreadable, larger, no regular file (a pipe or a device may never end), or changed since.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
             told = os.fstat(stream.fileno())
             if not stat.S_ISREG(told.st_mode):
                 raise error(f"{what} is no regular file: {path}")
