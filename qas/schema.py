@@ -71,6 +71,7 @@ class Misfit(NamedTuple):
     """such as ``budget.seconds``; empty: the whole"""
     rule: str
     got: str
+    """empty: nothing is there"""
 
     def inside(self, place: str) -> Misfit:
         """As seen from what holds it."""
@@ -97,6 +98,8 @@ def conform(data: Any, shape: Any, what: str, *, where: object = "", error: type
     """
     found = misfit(data, shape)
     if found is not None:
+        if not found.got:
+            raise error(f"{what} lacks {one_line(found.where.lstrip('.'))}{f': {where}' if str(where) else ''}")
         field = f" at {one_line(found.where.lstrip('.'))}" if found.where else ""
         at = f": {where}" if str(where) else ""
         raise error(f"{what} is damaged{field}: {found.rule} is needed, got {found.got}{at}")
@@ -166,7 +169,7 @@ def _table(value: Mapping[str, Any], shape: Any) -> Misfit | None:
             if found is not None:
                 return found.inside(f".{name}")
         elif needed:
-            return Misfit(f".{name}", name_of(hint), "nothing")
+            return Misfit(f".{name}", name_of(hint), "")
     return None
 
 

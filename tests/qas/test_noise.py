@@ -581,12 +581,16 @@ def test_noise_is_read_from_files(tmp_path: Path) -> None:
     path = tmp_path / "device.json"
     path.write_text(json.dumps(model.to_json()))
     assert load_noise(path) == load_noise(str(path)) == model
-    for text, words in (("{", "no JSON"), ("[]", "malformed"), ('{"name": 3}', "malformed")):
+    for text, words in (
+        ("{", "damaged or cut short"),
+        ("[]", "an object is needed"),
+        ('{"name": 3}', "damaged at name"),
+    ):
         path.write_text(text)
         with pytest.raises(QasError, match=words) as caught:
             load_noise(path)
         assert "\n" not in str(caught.value) and "device.json" in str(caught.value)
-    with pytest.raises(QasError, match="cannot be read"):
+    with pytest.raises(QasError, match="is missing"):
         load_noise(tmp_path / "nothing.json")
 
 

@@ -343,7 +343,7 @@ def rewrite(saved: Path, **changes: object) -> None:
         ({"config": ...}, "the description of the backbone lacks config"),
         ({"weights_sha256": ...}, "the description of the backbone lacks weights_sha256"),
         ({"provenance": ...}, "the description of the backbone lacks provenance"),
-        ({"provenance": "me"}, "the description of the backbone lacks a provenance of names"),
+        ({"provenance": "me"}, "the description of the backbone is damaged at provenance"),
         ({"config": {"kind": "vit"}}, r"has the sizes image_size.*backbone\.json"),
         (
             {"config": config_to_json(VIT) | {"depth": 10**9}},
