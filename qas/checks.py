@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -112,9 +111,10 @@ def sequence(what: str, value: Any) -> tuple[Any, ...]:
     Raises:
         QasError: text, or nothing that can be gone through.
     """
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise QasError(f"{what} are a list, got {shortened(value)}")
-    return tuple(value)
+    try:
+        return tuple(None if isinstance(value, (str, bytes)) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise QasError(f"{what} are a list, got {shortened(value)}") from None
 
 
 def shortened(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import sequence, shortened
 from qas.errors import CircuitError
 from qas.gates import GATES, gate_spec
 
@@ -79,8 +80,8 @@ def _as_gate(item: Gate | Sequence[Any]) -> Gate:
         if len(angles) == 1 and isinstance(angles[0], (list, tuple, np.ndarray)):
             angles = list(angles[0])
         parts = str(name), tuple(operator.index(q) for q in qubits), tuple(float(a) for a in angles)
-    except (TypeError, ValueError):
-        raise CircuitError(f"a gate is (name, qubits, angles), got {item!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise CircuitError(f"a gate is (name, qubits, angles), got {shortened(item)}") from None
     return Gate(*parts)
 
 
@@ -99,11 +100,11 @@ class Circuit:
         try:
             n_qubits = operator.index(n_qubits)
         except TypeError:
-            raise CircuitError(f"the number of qubits is a whole number, got {n_qubits!r}") from None
+            raise CircuitError(f"the number of qubits is a whole number, got {shortened(n_qubits)}") from None
         if not 1 <= n_qubits <= MOST_QUBITS:
             raise CircuitError(f"a circuit has 1 to {MOST_QUBITS} qubits, got {n_qubits}")
         self._n_qubits = n_qubits
-        self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in gates])
+        self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in sequence("gates of a circuit", gates)])
         for gate in self._gates:
             qubits = gate.qubits
             if qubits[0] >= n_qubits or qubits[-1] >= n_qubits or (len(qubits) > 2 and max(qubits) >= n_qubits):

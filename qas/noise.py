@@ -107,7 +107,11 @@ def _probability(what: str, value: Any, top: float = 1.0) -> float:
 
 def _time(what: str, value: Any) -> float:
     """Infinite where nothing decays."""
-    return math.inf if value == math.inf else finite_number(what, value, least=0.0, error=NotPhysicalError)
+    return (
+        math.inf
+        if isinstance(value, float) and value == math.inf
+        else finite_number(what, value, least=0.0, error=NotPhysicalError)
+    )
 
 
 def depolarizing(p: float, n_qubits: int = 1) -> Channel:
