@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from qas.encoders.graphs import GraphEncoding, load_encoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace, SpaceTold
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
-from qas.schema import Within, conform
+from qas.schema import conform
 
 FORMAT = "qas-encoder"
 FORMAT_VERSION = 1
@@ -29,14 +29,11 @@ SHIPPED = Path(__file__).parent / "data"
 _CHUNK = 2048
 
 
-_Size = Annotated[float, Within(-(2**13), 2**13)] | bool | str | None
-
-
 class _Description(TypedDict):
     space: SpaceTold
     encoding: str
     model: str
-    sizes: dict[str, _Size | list[_Size]] | None
+    sizes: dict[str, Any] | None
     weights_sha256: str
     settings: NotRequired[dict[str, Any] | None]
     metrics: NotRequired[dict[str, Any] | None]

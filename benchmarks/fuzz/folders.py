@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from values import RAW, Rng, pick, spoilt, torn
 
@@ -153,11 +155,8 @@ def weights(rng: Rng) -> Any:
     whole = policy.read_bytes()
     spoiled = _weights(whole, rng)
     head = int.from_bytes(whole[:8], "little")
-    if rng.random() < 0.7:  # with the description that a policy has
-        tensors = load(spoiled) if len(spoiled) > 8 and spoiled != whole else load(whole)
-        from safetensors.numpy import save as write
-
-        spoiled = write(tensors, json.loads(whole[8 : 8 + head])["__metadata__"])
+    with contextlib.suppress(SafetensorError):  # with the description that a policy has
+        spoiled = save(load(spoiled), json.loads(whole[8 : 8 + head])["__metadata__"])
     policy.write_bytes(spoiled)
     held = load_policy(policy)
     n = len(held.features)

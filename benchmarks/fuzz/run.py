@@ -5,7 +5,7 @@
     python benchmarks/fuzz/run.py --only pools --again 1234 --seed 0
 
 An input passes if it is read or refused: a `QasError` of one line, or exit code 0 or 2 with one line. All else counts:
-other exceptions, more than 10 seconds of processor time (or two minutes by the clock), a process that dies, and numbers
+other exceptions, more than 10 seconds of processor time (or five minutes by the clock), a process that dies, and numbers
 that are not finite in what an accepted input gave. Each input follows from the seed, its class and its number alone, so
 that `--again` makes a single one anew, with its traceback. Each class runs in a process of its own, of at most 6 GB,
 which is replaced where an input ends it.
@@ -46,7 +46,7 @@ SHARES = {
 """Module -> its classes of inputs -> their shares of all, in percent."""
 MODULES = {name: module for module, shares in SHARES.items() for name in shares}
 PERCENT = {name: percent for shares in SHARES.values() for name, percent in shares.items()}
-SECONDS, CLOCK, MEMORY, LONGEST = 10.0, 120.0, 6 * 2**30, 1200
+SECONDS, CLOCK, MEMORY, LONGEST = 10.0, 300.0, 6 * 2**30, 1200
 OUTCOMES = ("read", "refused", "traceback", "hang", "died", "not finite")
 
 
