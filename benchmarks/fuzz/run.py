@@ -5,7 +5,7 @@
     python benchmarks/fuzz/run.py --only pools --again 1234 --seed 0
 
 An input passes if it is read or refused: a `QasError` of one line, or exit code 0 or 2 with one line. All else counts:
-other exceptions, more than 10 seconds of processor time (or five minutes by the clock), a process that dies, and numbers
+other exceptions, more than 10 seconds of processor time (or 5 minutes by the clock), a process that dies, and numbers
 that are not finite in what an accepted input gave. Each input follows from the seed, its class and its number alone, so
 that `--again` makes a single one anew, with its traceback. Each class runs in a process of its own, of at most 6 GB,
 which is replaced where an input ends it.
