@@ -33,7 +33,7 @@ from qas.encoders import load_encoder
 from qas.encoders.pools.pool import LabelSettings, Pool, build_pool
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.encoders.trained import SHIPPED, TrainedEncoder
-from qas.files import read_json_lines, sha256
+from qas.files import read_json_lines, read_tensors, sha256
 from qas.problems import load_problem
 
 AGENTS = ("random", "evolution", "beam", "adapt", "compact", "bo", "ddqn", "sb3", "editor")
@@ -176,8 +176,9 @@ def adapters(rng: Rng) -> Any:
         layer = kind(16, 16, circuit, bits=bits, **options)
     except TypeError:
         layer = kind(16, 16, circuit, bits=bits)
-    packed = save({name: t.numpy().copy() for name, t in layer.pack().items()})
-    found = {name: torch.from_numpy(a.copy()) for name, a in load(_weights(packed, rng)).items()}
+    file = home() / "adapter.safetensors"
+    file.write_bytes(_weights(save({name: t.numpy().copy() for name, t in layer.pack().items()}), rng))
+    found = {name: torch.from_numpy(a.copy()) for name, a in read_tensors(file, "the adapter").items()}
     layer.unpack(found)
     with torch.no_grad():
         return layer(torch.ones(2, 16), lambda x: x)

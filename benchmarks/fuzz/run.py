@@ -122,7 +122,9 @@ def watched(name: str, seed: int, count: int) -> Iterator[tuple[int, str, str]]:
     while first < count:
         before = first
         command = [sys.executable, __file__, "--work", name, str(seed), str(first), str(count)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
+        ) as child:
             for number, outcome, told in _lines(child):
                 yield number, outcome, told
                 first = number + 1

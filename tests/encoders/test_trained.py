@@ -230,9 +230,8 @@ def test_every_bad_file_is_one_line(damage: Callable[[Path], object], message: s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("model", ["gvae", "url-v3"])
-def test_finite_weights_that_are_damaged_give_no_numbers(model: str, tmp_path: Path) -> None:
-    folder = untrained(model).save(tmp_path / "q3")
+def test_finite_weights_that_are_damaged_give_no_numbers(tmp_path: Path) -> None:
+    folder = untrained().save(tmp_path / "q3")
     reweigh(lambda tensors: [array.fill(1e29) for array in tensors.values() if array.dtype == np.float32])(folder)
     encoder = load_encoder(folder)
     for use in (

@@ -19,7 +19,7 @@ CALLS: list[tuple[tuple[str, ...], str]] = [
     ((*SEARCH, "ddqn", "-o", "envs=1000000000"), "envs is a whole number from 1 to"),
     ((*SEARCH, "sb3", "-o", 'settings={"n_steps": 1000000000000}'), "steps of MaskablePPO take at least"),
     (("search", "lih-4", "--quiet", "--steps", "1", "--agent", "knn", "-o", "pool_size=100000000000"), "GB are free"),
-    (("pool", "build", "--qubits", "2", "--gates", "3", "--size", "100000000000"), "GB are free"),
+    (("pool", "build", "--quiet", "--qubits", "2", "--gates", "3", "--size", "100000000000"), "GB are free"),
     (("pool", "build", "--qubits", "2", "--gates", "1000000"), "max_gates is a whole number from 1 to 32767"),
     (("pool", "build", "--qubits", "2", "--gates", "3", "--task", "tfim-2", "--starts", "100000000"), "at least"),
     (("backbone", "train", "digits-tiny", "--examples", "1000000000"), "days, and a day is the most"),
