@@ -154,9 +154,15 @@ class Circuit:
         """The same architecture with other angles, shape (n_angles,).
 
         Raises:
-            CircuitError: wrong number of angles, or one that is not finite.
+            CircuitError: no numbers, another count of them, or one that is not finite.
         """
-        values = np.asarray(angles, dtype=np.float64).ravel()
+        try:
+            values = np.asarray(angles)
+            if values.dtype.kind not in "fiu":
+                raise TypeError
+            values = values.astype(np.float64, copy=False).ravel()
+        except (TypeError, ValueError, OverflowError):
+            raise CircuitError(f"angles are real numbers, got {shortened(angles)}") from None
         if len(values) != self.n_angles:
             raise CircuitError(f"the circuit has {self.n_angles} angles, got {len(values)}")
         if not np.isfinite(values).all():
