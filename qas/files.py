@@ -569,7 +569,7 @@ def read_array(path: Path, what: str, *, error: type[QasError] = RunError) -> np
 
 
 # ---------------------------------------------------------------------- checkpoints
-_STATE, _ARRAYS = "state.json", "arrays.safetensors"
+_STATE, _ARRAYS, _DIGEST = "state.json", "arrays.safetensors", "arrays_sha256"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -590,12 +590,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.nd
         target = folder / str(number)
         target.mkdir()
     try:
-        write_atomic(target / _STATE, to_json(state))
         tensors = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
         if tensors:
             from safetensors.numpy import save
 
-            write_atomic(target / _ARRAYS, save(tensors))
+            content = save(tensors)
+            write_atomic(target / _ARRAYS, content)
+            state = state | {_DIGEST: sha256(content)}
+        write_atomic(target / _STATE, to_json(state))
         write_atomic(pointer, target.name)
     except BaseException:
         _cleared(target)
@@ -630,5 +632,6 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         raise RunError(f"the checkpoint pointer is damaged: {pointer}")
     path = folder / name
     state = read_json(path / _STATE, "the checkpoint")
-    arrays = read_tensors(path / _ARRAYS, "the checkpoint") if (path / _ARRAYS).exists() else {}
-    return state, arrays
+    digest = state.pop(_DIGEST, None) if isinstance(state, dict) else None
+    there = digest is not None or (path / _ARRAYS).exists()
+    return state, read_tensors(path / _ARRAYS, "the checkpoint", digest) if there else {}
