@@ -113,7 +113,7 @@ def misfit(value: Any, hint: Any) -> Misfit | None:
         return None
     if origin is Annotated:
         found = misfit(value, parts[0])
-        size = len(value) if isinstance(value, (list, tuple)) else value
+        size: Any = len(value) if isinstance(value, (list, tuple)) else value
         if found is None and all(each.least <= size <= each.most for each in parts[1:] if isinstance(each, Within)):
             return None
         return found if found is not None and found.where else _wrong(value, hint)

@@ -170,12 +170,9 @@ def adapters(rng: Rng) -> Any:
 
     circuit, _ = quantum_peft(16)
     kind: Callable[..., Any] = pick(rng, [CircuitAdapter, RotationAdapter])
-    options: dict[str, Any] = {"rank": 2} if kind is CircuitAdapter else {"side": "both"}
+    options: dict[str, Any] = {"rank": 2} if kind is CircuitAdapter else {"side": pick(rng, ["input", "output"])}
     bits = pick(rng, [None, 4])
-    try:
-        layer = kind(16, 16, circuit, bits=bits, **options)
-    except TypeError:
-        layer = kind(16, 16, circuit, bits=bits)
+    layer = kind(16, 16, circuit, bits=bits, **options)
     file = home() / "adapter.safetensors"
     file.write_bytes(_weights(save({name: t.numpy().copy() for name, t in layer.pack().items()}), rng))
     found = {name: torch.from_numpy(a.copy()) for name, a in read_tensors(file, "the adapter").items()}
@@ -218,7 +215,7 @@ def documents() -> dict[str, tuple[Any, str, Callable[[Path], Any]]]:
         "operator": ({"XX": 1.0, "ZI": -0.5, "IZ": 0.25}, "o.json", opened),
         "lines": ([line["terms"]], "l.jsonl", lambda path: read_json_lines(path, "the data")),
         "architecture": (quantum_peft(8)[0].to_json(), "a.json", architecture),
-        "adapter problem": (load_problem("adapter-tangent-16").to_json(), "ap.json", opened),
+        "adapter problem": (load_problem("adapter-16").to_json(), "ap.json", opened),
     }
 
 

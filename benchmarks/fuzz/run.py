@@ -141,6 +141,8 @@ def tried(name: str, seed: int, count: int) -> tuple[Counter[str], list[dict[str
         if outcome not in ("read", "refused"):
             bad.append({"class": name, "number": number, "outcome": outcome, "told": told})
             print(f"{name} {number}: {outcome}: {told}", flush=True)
+    if not counts["read"]:
+        bad.append({"class": name, "outcome": "idle", "told": "no input was read: what refuses all refuses nothing"})
     print(name, dict(counts), flush=True)
     return counts, bad
 
