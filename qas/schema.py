@@ -22,8 +22,8 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    is_typeddict,
 )
-from typing import is_typeddict as is_table
 
 import numpy as np
 
@@ -97,13 +97,12 @@ def conform(data: Any, shape: Any, what: str, *, where: object = "", error: type
         RunError: a field is missing or of another type.
     """
     found = misfit(data, shape)
-    if found is not None:
-        if not found.got:
-            raise error(f"{what} lacks {one_line(found.where.lstrip('.'))}{f': {where}' if str(where) else ''}")
-        field = f" at {one_line(found.where.lstrip('.'))}" if found.where else ""
-        at = f": {where}" if str(where) else ""
-        raise error(f"{what} is damaged{field}: {found.rule} is needed, got {found.got}{at}")
-    return data
+    if found is None:
+        return data
+    field, file = one_line(found.where.lstrip(".")), f": {where}" if str(where) else ""
+    if not found.got:
+        raise error(f"{what} lacks {field}{file}")
+    raise error(f"{what} is damaged{field and f' at {field}'}: {found.rule} is needed, got {found.got}{file}")
 
 
 def misfit(value: Any, hint: Any) -> Misfit | None:
@@ -123,14 +122,14 @@ def misfit(value: Any, hint: Any) -> Misfit | None:
         return None if None in tried else deep[0] if deep else _wrong(value, hint)
     if origin is Literal:
         return None if any(type(value) is type(part) and value == part for part in parts) else _wrong(value, hint)
-    if is_table(hint) and isinstance(value, Mapping):
+    if is_typeddict(hint) and isinstance(value, Mapping):
         return _table(value, hint)
     if origin in (tuple, list) and isinstance(value, (tuple, list)):
         return _items(value, origin, parts)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         found_at = ((name, misfit(name, parts[0]) or misfit(item, parts[1])) for name, item in value.items())
         return next((each.inside(f".{one_line(name)}") for name, each in found_at if each), None)
-    plain = dict if is_table(hint) else origin or hint
+    plain = dict if is_typeddict(hint) else origin or hint
     return None if _is(value, plain) else _wrong(value, hint)
 
 
@@ -189,6 +188,6 @@ def name_of(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         kind, *more = get_args(hint)
         return " ".join([{int: "a whole number", float: "a number"}.get(kind, name_of(kind)), *map(str, more)])
-    if is_table(hint):
+    if is_typeddict(hint):
         return "an object"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
