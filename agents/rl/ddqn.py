@@ -296,6 +296,11 @@ class DdqnAgent(Agent):
         return state | {"testing": self.testing.tolist()}, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        counts = {len(state[name]) for name in ("recent", "testing")} | (
+            {len(state["rows"])} if state["rows"] else set()
+        )
+        if counts != {self.envs} or max(state["rows"], default=0) >= self.replay.capacity:
+            raise QasError(f"the state is of {counts} circuits in a memory of others, got {self.envs}")
         for name in self._COUNTS:
             setattr(self, name, state[name])
         self.rng = restore_rng(state["rng"])
