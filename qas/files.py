@@ -546,7 +546,7 @@ def read_tensors(
     except Exception as told:  # safetensors raises a class of its own
         raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
     for name, array in tensors.items():
-        if array.dtype.kind == "f" and not (np.abs(array) <= MOST).all():
+        if array.dtype.kind == "f" and not (np.abs(array) <= min(MOST, float(np.finfo(array.dtype).max))).all():
             rule = f"{what} holds finite numbers up to {MOST:g}"
             raise error(f"{rule}, got NaN, infinity or a larger one in {one_line(name)}: {path}")
     return tensors

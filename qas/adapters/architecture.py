@@ -266,9 +266,8 @@ class Architecture:
 
 
 def _gates_of(told: list[list[Any]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    shapes = ([str], [str, int], [str, int, int])
     for gate in told:
-        if [type(part) for part in gate] not in shapes:
+        if [type(part) for part in gate] != [str, *[int] * (len(gate) - 1)]:
             raise QasError(f"a gate of an adapter architecture is a name and its wires, got {shortened(gate)}")
     return tuple((name, tuple(wires)) for name, *wires in told)
 
