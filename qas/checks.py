@@ -26,7 +26,9 @@ def whole_number(what: str, value: Any, least: int = 1, most: int | None = None)
     except TypeError:
         number = None
     if number is None or number < least or (most is not None and number > most):
-        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        # Bounds that nobody meets are told to those who go beyond them.
+        open_ended = most is None or (most >= 2**31 and not (number is not None and number > most))
+        bounds = f"of at least {least}" if open_ended else f"from {least} to {most}"
         raise QasError(f"{what} is a whole number {bounds}, got {shortened(value)}")
     return number
 
@@ -63,7 +65,7 @@ def finite_number(
     )
     if not (math.isfinite(number) and inside):
         low = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
-        bounds = low if most is None else f" up to {most:g}" if least is None else f" from {least:g} to {most:g}"
+        bounds = low if most is None else f"{low} up to {most:g}" if least is None else f" from {least:g} to {most:g}"
         raise error(f"{what} is a finite number{bounds}, got {shortened(value)}")
     return number
 

@@ -146,7 +146,7 @@ def _is(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, (int, np.integer))
     if kind is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and abs(value) <= _LARGEST
+        return isinstance(value, (int, float, np.integer, np.floating)) and bool(abs(value) <= _LARGEST)
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
