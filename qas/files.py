@@ -374,7 +374,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def _depth(text: str) -> int:
     codes = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
-    steps = np.zeros(256, dtype=np.int8)
+    steps: np.ndarray = np.zeros(256, dtype=np.int8)
     steps[list(b"[{")], steps[list(b"]}")] = 1, -1
     marks = codes[(codes == 91) | (codes == 93) | (codes == 123) | (codes == 125)]
     return int(np.cumsum(steps[marks], dtype=np.int64).max(initial=0))

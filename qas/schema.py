@@ -19,6 +19,7 @@ from typing import (
     NotRequired,
     TypedDict,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -146,7 +147,7 @@ def _is(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, (int, np.integer))
     if kind is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and bool(abs(value) <= _LARGEST)
+        return isinstance(value, (int, float, np.integer, np.floating)) and abs(cast(float, value)) <= _LARGEST
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
