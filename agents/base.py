@@ -13,21 +13,35 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
 from qas.alphabet import Alphabet
+from qas.checks import one_line
 from qas.circuits import Circuit
-from qas.errors import QasError
+from qas.errors import QasError, RunError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
 from qas.native import NATIVE_TOLERANCE, simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
+from qas.runs import FrontEntry
+from qas.schema import Count, RngState, Time, conform
 
 __all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
+
+
+class _State(TypedDict):
+    evaluations: Count
+    architectures: Count
+    seconds: Time
+    best_error: float | None
+    front: list[FrontEntry]
+    episodes: NotRequired[list[tuple[Count, Count, float | None, bool, bool]]]
+    history_bytes: Count
+    agent: dict[str, Any]
 
 
 @dataclass
@@ -103,17 +117,19 @@ class Search:
             recorder.restart()
             return False
         state, arrays = found
+        for shape, part in ((_State, state), (agent.State, state.get("agent") if isinstance(state, dict) else None)):
+            conform(part, shape, "the checkpoint", where=folder)
         try:
             self.meter.restore(state)
             self.record.restore(state)
-            history_bytes = int(state["history_bytes"])
             agent.restore(state["agent"], arrays)
         except QasError:
             raise
-        except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
-            raise QasError(f"the checkpoint is damaged: {folder}: {error!r}") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # What shapes do not tell: arrays of other sizes, places beyond the end.
+            raise RunError(f"the checkpoint is damaged: {folder}: {one_line(repr(error))}") from None
         # The only step that changes the folder comes last.
-        recorder.reopen(history_bytes)
+        recorder.reopen(state["history_bytes"])
         return True
 
 
@@ -134,6 +150,9 @@ class Agent(abc.ABC):
     begins: ClassVar[bool] = False
     """It can begin with circuits that a caller hands over, by its option `start`: a list of what `Circuit.to_list`
     gives."""
+
+    State: ClassVar[Any] = dict[str, Any]
+    """the shape of what `state` tells, a `TypedDict`: what a checkpoint holds is compared with it"""
 
     search: Search
     meter: Meter
@@ -223,7 +242,12 @@ def rng_state(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> np.random.Generator:
-    """The generator whose state was saved."""
+    """The generator whose state was saved.
+
+    Raises:
+        RunError: it is the state of none.
+    """
+    conform(state, RngState, "the state of a random generator")
     generator = np.random.default_rng()
     generator.bit_generator.state = state
     return generator

@@ -23,6 +23,9 @@ _PACKAGES = (
     "numpy", "scipy", "numba", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "qiskit", "optuna",
 )  # fmt: skip
 
+MOST_GATES = 100_000
+"""Longest circuit of a search; at 10 ms an evaluation, its angles alone take days."""
+
 _GATES_EACH = 25
 """Gates for each qubit that edited circuits may have, where the caller does not say."""
 
@@ -34,9 +37,9 @@ def check_config(config: Mapping[str, Any]) -> None:
         UnknownNameError: no such limit, gate, objective, or setting of the evaluator.
         QasError: a value of the wrong kind or out of range.
     """
-    whole_number("seed", config["seed"], 0)
+    whole_number("seed", config["seed"], 0, 2**63 - 1)
     if config["max_gates"] is not None:
-        whole_number("max_gates", config["max_gates"])
+        whole_number("max_gates", config["max_gates"], 1, MOST_GATES)
     for name in ("options", "evaluator", "budget"):
         if not isinstance(config[name], Mapping) or not all(isinstance(key, str) for key in config[name]):
             raise QasError(f"{name} is a mapping from names to values, got {shortened(config[name])}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, finite_output, whole_number
 from qas.encoders.graphs import GraphBatch, GraphEncoding
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.encoders.registries import MODELS
@@ -274,7 +274,7 @@ class Gvae(Autoencoder):
         return self.tokens(functional.silu(self.opened(z)))
 
     def decode(self, z: Tensor, grammar: Grammar, either_order: bool) -> tuple[np.ndarray, np.ndarray]:
-        return grammar.decode(self.scores(z).numpy()), np.ones(len(z), dtype=bool)
+        return grammar.decode(finite_output("the encoder", self.scores(z)).numpy()), np.ones(len(z), dtype=bool)
 
     def likeliest(self, z: Tensor) -> Tensor:
         return self.scores(z).argmax(2)

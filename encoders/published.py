@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qas.checks import finite_output
 from qas.circuits import Gate
 from qas.encoders.autoencoder import Autoencoder, Batch, Grammar, kl_divergence, reset_linear, sampled
 from qas.encoders.graphs import CircuitGraph, Edge, GraphBatch, GraphEncoding, Node, edge_metrics, wire_edges
@@ -229,7 +230,10 @@ class PublishedModel(Autoencoder):
         return torch.optim.Adam(self.parameters(), lr=rate, fused=True), None
 
     def decode(self, z: Tensor, grammar: Grammar, either_order: bool) -> tuple[np.ndarray, np.ndarray]:
-        return read_parts(self.parts(z), self.space, self.signed, grammar.allowed, either_order)
+        parts = self.parts(z)
+        finite_output("the encoder", parts.kinds)
+        finite_output("the encoder", parts.qubits)
+        return read_parts(parts, self.space, self.signed, grammar.allowed, either_order)
 
     def label_validity(self, z: Tensor) -> float:
         kinds = self.parts(z).kinds.numpy().argmax(2)

@@ -150,7 +150,7 @@ def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path, *,
     """Scatter plot of points on their principal plane; low energies on top."""
     from matplotlib.figure import Figure
 
-    from qas.drawing import save_figure
+    from qas.drawing import plain, save_figure
 
     plane, share = principal_plane(points)
     order = np.argsort(-energies, kind="stable")
@@ -159,8 +159,8 @@ def draw_map(points: np.ndarray, energies: np.ndarray, task: str, path: Path, *,
     dots = axes.scatter(
         plane[order, 0], plane[order, 1], c=energies[order], s=3, cmap="viridis", linewidths=0, rasterized=True
     )
-    figure.colorbar(dots, ax=axes, label="energy with optimized angles" + (f" ({unit})" if unit else ""))
+    figure.colorbar(dots, ax=axes, label=plain("energy with optimized angles" + (f" ({unit})" if unit else "")))
     axes.set_xlabel(f"first principal axis ({100 * share[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second principal axis ({100 * share[-1]:.0f} %)" if len(share) > 1 else "")
-    axes.set_title(f"{len(points):,} circuits, {task}")
+    axes.set_title(plain(f"{len(points):,} circuits, {task}"))
     save_figure(figure, path)

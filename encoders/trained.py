@@ -6,18 +6,20 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 
 from qas.alphabet import checked_coupling
+from qas.checks import finite_output
 from qas.circuits import Circuit
 from qas.encoders.autoencoder import LATENT_LIMIT, Autoencoder, Grammar, build_model
 from qas.encoders.graphs import GraphEncoding, load_encoding
-from qas.encoders.pools.spaces import PADDING, CircuitSpace
+from qas.encoders.pools.spaces import PADDING, CircuitSpace, SpaceTold
 from qas.errors import QasError, UnknownNameError
 from qas.files import disk_errors, read_tensors, read_versioned, sha256, versioned, write_atomic, write_json
+from qas.schema import conform
 
 FORMAT = "qas-encoder"
 FORMAT_VERSION = 1
@@ -25,6 +27,16 @@ SHIPPED = Path(__file__).parent / "data"
 """Folder of the encoders that come with the package."""
 
 _CHUNK = 2048
+
+
+class _Description(TypedDict):
+    space: SpaceTold
+    encoding: str
+    model: str
+    sizes: dict[str, Any] | None
+    weights_sha256: str
+    settings: NotRequired[dict[str, Any] | None]
+    metrics: NotRequired[dict[str, Any] | None]
 
 
 class TrainedEncoder:
@@ -101,6 +113,8 @@ class TrainedEncoder:
                     torch.from_numpy(batch.features).float(), torch.from_numpy(batch.adjacency).float()
                 )
                 means[part], stds[part] = mu.numpy(), log_sigma.exp().numpy()
+        finite_output("the encoder", means)
+        finite_output("the encoder", stds)
         return means, stds
 
     def embed(self, rows: Any) -> np.ndarray:
@@ -270,13 +284,10 @@ def load_encoder(name: str | os.PathLike[str]) -> TrainedEncoder:
     folder = find_encoder(name)
     where = folder / "encoder.json"
     about = read_versioned(where, FORMAT, FORMAT_VERSION, "the description of the encoder")
-    try:
-        space = CircuitSpace.from_json(about["space"])
-        encoding, model, sizes = about["encoding"], about["model"], about["sizes"]
-        expected = about["weights_sha256"]
-    except KeyError as error:
-        raise QasError(f"the description of the encoder lacks {error.args[0]}: {where}") from None
-    graphs = load_encoding(str(encoding), space)
+    conform(about, _Description, "the description of the encoder", where=where)
+    encoding, model, sizes, expected = (about[name] for name in ("encoding", "model", "sizes", "weights_sha256"))
+    space = CircuitSpace.from_json(about["space"])
+    graphs = load_encoding(encoding, space)
     if not isinstance(graphs, GraphEncoding):
         raise QasError(f"an encoder reads a graph encoding, got {encoding}: {where}")
     module = build_model(model, graphs, torch.Generator(), sizes)
@@ -294,8 +305,6 @@ def _load_weights(module: Autoencoder, path: Path, expected: str) -> None:
             raise QasError(f"the tensor {name} has shape {_or_none(want)}, got {_or_none(got)}: {path}")
         if tensors[name].dtype != np.float32 and due[name].dtype == torch.float32:
             raise QasError(f"the tensor {name} holds float32, got {tensors[name].dtype}: {path}")
-        if not np.isfinite(tensors[name]).all():
-            raise QasError(f"weights are finite numbers, got NaN or infinity in {name}: {path}")
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
 
 

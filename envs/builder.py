@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypedDict
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,7 @@ from qas.errors import QasError, UnknownNameError
 from qas.mitigation.objectives import Scored
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, Problem, load_problem
+from qas.schema import Count, Gates, Positive, RngState, conform
 from qas.simulators import Simulator
 from qas.simulators.compiled import CompiledSimulator
 from qas.simulators.statevector import StatevectorSimulator
@@ -31,14 +32,27 @@ from qas.vqe import CircuitEvaluator, Evaluation
 
 _ORDERS = ("append_then_optimise", "legacy_lag")
 _OPTIONS = ("circuit", "training", "restart_curriculum")
-_STATE = "qas-circuit-builder"
+_FORMAT = "qas-circuit-builder"
 _STATE_VERSION = 2
-_STATE_FIELDS = (
-    "problem", "actions", "max_gates", "order", "optimise_every", "rng", "circuit", "gains", "energy", "running",
-    "training", "steps", "halt_step", "curriculum",
-)  # fmt: skip
 
 _effects, _look_ahead = lru_cache(maxsize=16)(Effects), lru_cache(maxsize=16)(LookAhead)
+
+
+class _State(TypedDict):
+    problem: str
+    actions: Any
+    max_gates: Positive
+    order: str
+    optimise_every: Any
+    rng: RngState
+    circuit: Gates
+    gains: list[list[float]] | None
+    energy: float
+    running: bool
+    training: bool
+    steps: Count
+    halt_step: Count | None
+    curriculum: dict[str, Any]
 
 
 class Asked(NamedTuple):
@@ -399,7 +413,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             "halt_step": self._halt_step,
             "curriculum": self.curriculum.to_state(),
         }
-        return {"format": _STATE, "version": _STATE_VERSION} | values
+        return {"format": _FORMAT, "version": _STATE_VERSION} | values
 
     def set_state(self, state: Mapping[str, Any]) -> tuple[Observation, dict[str, Any]]:
         """Go to a state of `get_state`; returns observation and info, as `reset` does.
@@ -410,11 +424,9 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             QasError: not such a state, or that of another problem, gate set, length limit, order, interval of
                 optimisations or curriculum.
         """
-        if not isinstance(state, Mapping) or state.get("format") != _STATE or state.get("version") != _STATE_VERSION:
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT or state.get("version") != _STATE_VERSION:
             raise QasError(f"this is not a state of the circuit builder, version {_STATE_VERSION}")
-        missing = [name for name in _STATE_FIELDS if name not in state]
-        if missing:
-            raise QasError(f"the state of the circuit builder lacks {', '.join(missing)}")
+        conform(state, _State, "the state of the circuit builder", error=QasError)
         here = {
             "problem": self.problem.name,
             "actions": self.actions.to_json(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -14,9 +14,15 @@ from qas.checks import whole_number
 from qas.envs.builder import Asked, CircuitBuilderEnv, Observation, Step
 from qas.errors import QasError
 from qas.problems import BaseProblem
+from qas.schema import conform
 from qas.vqe import Evaluation
 
-_STATE = "qas-circuit-builders"
+_FORMAT = "qas-circuit-builders"
+
+
+class _State(TypedDict):
+    envs: list[dict[str, Any]]
+    ended: list[bool]
 
 
 class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
@@ -160,7 +166,7 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     def get_state(self) -> dict[str, Any]:
         """JSON-able state; `set_state` continues exactly from there."""
-        return {"format": _STATE, "envs": [env.get_state() for env in self.envs], "ended": self._ended.tolist()}
+        return {"format": _FORMAT, "envs": [env.get_state() for env in self.envs], "ended": self._ended.tolist()}
 
     def set_state(self, state: Mapping[str, Any]) -> tuple[Observation, dict[str, Any]]:
         """Go to a state of `get_state`; returns observations and infos, as `reset` does.
@@ -168,9 +174,10 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         Raises:
             QasError: not such a state, of another number of builders, or as of `CircuitBuilderEnv.set_state`.
         """
-        if not isinstance(state, Mapping) or state.get("format") != _STATE:
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
             raise QasError("this is not a state of a vector of circuit builders")
-        if len(state["envs"]) != self.num_envs:
+        conform(state, _State, "the state of a vector of circuit builders", error=QasError)
+        if not len(state["envs"]) == len(state["ended"]) == self.num_envs:
             raise QasError(f"the state is of {len(state['envs'])} circuit builders, but there are {self.num_envs}")
         found = [env.set_state(each) for env, each in zip(self.envs, state["envs"], strict=True)]
         self._share(self.envs[0])

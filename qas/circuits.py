@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qas.checks import sequence, shortened
 from qas.errors import CircuitError
 from qas.gates import GATES, gate_spec
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from qas.decomposition import Lowering
+
+
+MOST_QUBITS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,8 @@ def _as_gate(item: Gate | Sequence[Any]) -> Gate:
         if len(angles) == 1 and isinstance(angles[0], (list, tuple, np.ndarray)):
             angles = list(angles[0])
         parts = str(name), tuple(operator.index(q) for q in qubits), tuple(float(a) for a in angles)
-    except (TypeError, ValueError):
-        raise CircuitError(f"a gate is (name, qubits, angles), got {item!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise CircuitError(f"a gate is (name, qubits, angles), got {shortened(item)}") from None
     return Gate(*parts)
 
 
@@ -85,7 +89,7 @@ class Circuit:
     """A fixed architecture with its angles. Immutable and hashable; qubit 0 is the least significant bit.
 
     Args:
-        n_qubits: number of qubits, at least 1.
+        n_qubits: number of qubits, 1 to `MOST_QUBITS`.
         gates: `Gate` objects or tuples such as ``("rx", 0, 0.3)`` and ``("cx", (0, 1))``.
 
     Raises:
@@ -96,11 +100,11 @@ class Circuit:
         try:
             n_qubits = operator.index(n_qubits)
         except TypeError:
-            raise CircuitError(f"the number of qubits is a whole number, got {n_qubits!r}") from None
-        if n_qubits < 1:
-            raise CircuitError(f"a circuit has at least 1 qubit, got {n_qubits}")
+            raise CircuitError(f"the number of qubits is a whole number, got {shortened(n_qubits)}") from None
+        if not 1 <= n_qubits <= MOST_QUBITS:
+            raise CircuitError(f"a circuit has 1 to {MOST_QUBITS} qubits, got {n_qubits}")
         self._n_qubits = n_qubits
-        self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in gates])
+        self._gates = tuple([g if type(g) is Gate else _as_gate(g) for g in sequence("gates of a circuit", gates)])
         for gate in self._gates:
             qubits = gate.qubits
             if qubits[0] >= n_qubits or qubits[-1] >= n_qubits or (len(qubits) > 2 and max(qubits) >= n_qubits):
@@ -150,9 +154,15 @@ class Circuit:
         """The same architecture with other angles, shape (n_angles,).
 
         Raises:
-            CircuitError: wrong number of angles, or one that is not finite.
+            CircuitError: no numbers, another count of them, or one that is not finite.
         """
-        values = np.asarray(angles, dtype=np.float64).ravel()
+        try:
+            values = np.asarray(angles)
+            if values.dtype.kind not in "fiu":
+                raise TypeError
+            values = values.astype(np.float64, copy=False).ravel()
+        except (TypeError, ValueError, OverflowError):
+            raise CircuitError(f"angles are real numbers, got {shortened(angles)}") from None
         if len(values) != self.n_angles:
             raise CircuitError(f"the circuit has {self.n_angles} angles, got {len(values)}")
         if not np.isfinite(values).all():

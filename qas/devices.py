@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from qas.checks import finite_number, shortened, whole_number
 from qas.errors import MissingExtraError, QasError, UnknownNameError
 from qas.files import read_json
 from qas.gates import GATES
-from qas.idle import Idle, seconds, times_from_json, times_to_json
+from qas.idle import Idle, Moments, seconds, times_from_json, times_to_json
 from qas.native import NativeGates, native_set
 from qas.noise import (
     ONE_QUBIT_GATES,
@@ -39,6 +39,7 @@ from qas.noise import (
     relaxation_ptm,
 )
 from qas.registry import Registry
+from qas.schema import Count, conform
 
 if TYPE_CHECKING:
     from qas.circuits import Circuit
@@ -67,6 +68,21 @@ class Calibration(NamedTuple):
     """average gate infidelity; None: not known"""
     duration: float | None
     """seconds; None: not known"""
+
+
+class _Table(TypedDict):
+    qubits: list[list[Count]]
+    error: list[float | None]
+    duration: Moments
+
+
+class _Told(TypedDict):
+    name: str
+    physical: list[Count]
+    t1: Moments
+    t2: Moments
+    readout: list[tuple[float, float]]
+    gates: dict[str, _Table]
 
 
 @dataclass(frozen=True, repr=False)
@@ -324,6 +340,7 @@ class Device:
         Raises:
             QasError: missing or malformed fields.
         """
+        conform(data, _Told, "the description of a device", error=QasError)
         try:
             physical = tuple(whole_number("a qubit of a device", q, 0) for q in data["physical"])
             readout = tuple((_flip(p01), _flip(p10)) for p01, p10 in data["readout"])
@@ -332,10 +349,10 @@ class Device:
             t1, t2 = (times_from_json(name.upper(), data[name]) for name in ("t1", "t2"))
             texts = {name: str(data.get(name, "")) for name in ("date", "source")}
             found = cls(str(data["name"]), gates, t1, t2, readout, physical, **texts)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             if isinstance(error, QasError):
                 raise
-            raise QasError(f"malformed description of a device: {error!r}") from None
+            raise QasError(f"malformed description of a device: {error}") from None
         if not len(t1) == len(t2) == len(readout) == len(physical) > 0:
             counts = f"{len(t1)} T1, {len(t2)} T2, {len(readout)} readout"
             raise QasError(f"a device has T1, T2 and readout of each of its {len(physical)} qubits, got {counts}")
@@ -358,10 +375,7 @@ def native_gates_of(device: Device, gates: Sequence[str] | None) -> list[str]:
 
 
 def _flip(value: Any) -> float:
-    p = finite_number("a readout error", value, least=0.0)
-    if p > 1:
-        raise QasError(f"a readout error lies between 0 and 1, got {p}")
-    return p
+    return finite_number("a readout error", value, least=0.0, most=1.0)
 
 
 def _places(gate: str, table: Mapping[str, Any], n_qubits: int) -> dict[tuple[int, ...], Calibration]:

@@ -134,6 +134,15 @@ _INK = "#1f2933"
 _WIRE = "#7b8794"
 _LINK = "#16324f"
 
+_LONGEST_TEXT = 200
+
+
+def plain(text: str) -> str:
+    """Text of others for a picture: as it is, whatever matplotlib would read as a formula, on one line."""
+    line = " ".join(text.split())[:_LONGEST_TEXT]
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).replace("$", r"\$")
+
+
 _MATH = {"S†": r"$\mathrm{S}^\dagger$", "T†": r"$\mathrm{T}^\dagger$", "√X": r"$\sqrt{\mathrm{X}}$"}
 
 _BOX = 0.62
@@ -191,6 +200,7 @@ def draw_figure(circuit: Circuit, title: str | None = None) -> Figure:
     length = max((row[-1][0] + row[-1][1] / 2 for row in rows if row), default=1.0) + _GAP
     pitch = circuit.n_qubits + 0.55
     height = len(rows) * pitch - 0.55
+    title = plain(title or "")
     head = 0.65 if title else 0.0
     size = ((length + 1.0) * _UNIT, (height + head + 0.1) * _UNIT)
     if size[1] > _MAX_HEIGHT:
@@ -203,9 +213,7 @@ def draw_figure(circuit: Circuit, title: str | None = None) -> Figure:
     axes.set_ylim(-(height - 0.45), 0.55 + head)
     axes.set_axis_off()
     if title:
-        axes.text(
-            -0.62, 0.5 + head / 2, title, fontsize=12, fontweight="bold", color=_INK, va="center", parse_math=False
-        )
+        axes.text(-0.62, 0.5 + head / 2, title, fontsize=12, fontweight="bold", color=_INK, va="center")
     for i, row in enumerate(rows):
         top = -i * pitch
         end = length if i < len(rows) - 1 or not row else row[-1][0] + row[-1][1] / 2 + _GAP

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST = 1000
 
 
 class QasError(ValueError):
-    """Base of every error caused by input; the command line prints it as one line and exits with code 2."""
+    """Base of every error caused by input; the command line prints it as one line and exits with code 2.
+
+    What is quoted in it may hold line breaks, or be very long: the message holds neither.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        text = re.sub(r"\s*[\n\r\x0b\x0c\x85\u2028\u2029]\s*", " ", str(message))
+        super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 200]} … {text[-190:]}")
 
 
 class UnknownNameError(QasError):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import socket
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 
-from qas.checks import one_line, shortened
+from qas.checks import MOST, one_line, shortened
 from qas.errors import QasError, RunError
 
 LOCK = ".lock"
@@ -302,7 +305,7 @@ def who_holds(told: str) -> str | None:
         ValueError: it is no lock.
     """
     try:
-        data = json.loads(told)
+        data = parse_json(told)
         pid, host, space, born = (data[name] for name in ("pid", "host", "pids", "born"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"no lock: {error}") from None
@@ -361,30 +364,77 @@ def write_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
     write_atomic(path, to_json(data, indent=indent) + "\n")
 
 
-def parse_json(text: str) -> Any:
-    """JSON as the standard has it: NaN and Infinity, which Python's reader takes, are none.
+MAX_JSON_BYTES = 2**28
+MAX_JSON_DEPTH = 64
+MAX_DIGITS = 64
+"""Of a whole number in JSON; the state of a generator has 39."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as the standard has it, within bounds that hold for whatever reads it on.
+
+    Numbers are finite (NaN and Infinity, which Python's reader takes, are none), whole ones have at most `MAX_DIGITS`
+    digits, arrays and objects are at most `MAX_JSON_DEPTH` deep, and strings can be written again.
 
     Raises:
-        ValueError: malformed.
+        ValueError: malformed, or beyond a bound.
     """
-    return json.loads(text, parse_constant=_no_number)
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"JSON has at most {MAX_JSON_BYTES} bytes, got {len(text)}")
+    text = text.decode() if isinstance(text, bytes) else text
+    # Strings hold brackets too, but are only taken out where that matters.
+    if _depth(text) > MAX_JSON_DEPTH and _depth(re.sub(r'"(?:[^"\\]|\\.)*"', "", text)) > MAX_JSON_DEPTH:
+        raise ValueError(f"arrays and objects are nested at most {MAX_JSON_DEPTH} deep")
+    data = _DECODER.decode(text)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(data, ensure_ascii=False).encode()  # half of a pair of code units is no text
+    return data
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def _depth(text: str) -> int:
+    codes = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
+    steps: np.ndarray = np.zeros(256, dtype=np.int8)
+    steps[list(b"[{")], steps[list(b"]}")] = 1, -1
+    marks = codes[(codes == 91) | (codes == 93) | (codes == 123) | (codes == 125)]
+    return int(np.cumsum(steps[marks], dtype=np.int64).max(initial=0))
+
+
+def _whole(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"a whole number has at most {MAX_DIGITS} digits, got {one_line(text)}")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{one_line(text)} is no finite number")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_real)
 
 
 def read_json(path: Path, what: str, error: type[QasError] = RunError) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; see `parse_json`.
 
     Raises:
-        RunError: missing, unreadable, cut short, or with numbers that are not finite.
+        RunError: missing, unreadable, cut short, or beyond a bound.
     """
-    data = read_bytes(path, what, error=error)
+    data = read_bytes(path, what, most=MAX_JSON_BYTES, error=error)
     try:
-        return parse_json(data.decode())
+        return parse_json(data)
     except ValueError as told:
-        raise error(f"{what} is damaged or cut short: {path}: {told}") from None
+        raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
+
+
+def read_json_lines(path: Path, what: str, error: type[QasError] = RunError) -> list[Any]:
+    """Read a file with JSON on each line that is not empty, as `read_json`."""
+    text = read_text(path, what, most=MAX_JSON_BYTES, error=error)
+    try:
+        return [parse_json(line) for line in text.split("\n") if line.strip()]
+    except ValueError as told:
+        raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
 
 
 # ---------------------------------------------------------------------- headers and hashes
@@ -446,44 +496,99 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_bytes(path: Path, what: str, digest: object = None, *, error: type[QasError] = RunError) -> bytes:
-    """Read a file, and compare its hash with the one that was noted when it was written.
+MAX_FILE_BYTES = 2**32
+
+
+def read_bytes(
+    path: Path, what: str, digest: object = None, *, most: int = MAX_FILE_BYTES, error: type[QasError] = RunError
+) -> bytes:
+    """Read a regular file, and compare its hash with the one that was noted when it was written.
+
+    Args:
+        path: where; links are followed.
+        what: what it is, for messages.
+        digest: the hash, or None.
+        most: bytes that it may have.
+        error: class of the exception.
 
     Raises:
-        RunError: missing, unreadable, or changed since.
+        RunError: missing, unreadable, larger, no regular file (a pipe or a device may never end), or changed since.
     """
     try:
-        data = path.read_bytes()
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+            told = os.fstat(stream.fileno())
+            if not stat.S_ISREG(told.st_mode):
+                raise error(f"{what} is no regular file: {path}")
+            if told.st_size > most:
+                raise error(f"{what} has at most {most} bytes, got {told.st_size}: {path}")
+            data = stream.read(most)
     except FileNotFoundError:
         raise error(f"{what} is missing: {path}") from None
     except OSError as told:
         raise error(f"{what} cannot be read: {path}: {told.strerror or told}") from None
+    except ValueError as told:
+        if isinstance(told, QasError):
+            raise
+        raise error(f"{what} cannot be read: {one_line(repr(os.fspath(path)))}: {told}") from None
     if digest is not None and sha256(data) != digest:
         raise error(
-            f"{what} is cut short or was changed (sha256 {sha256(data)[:12]}…, noted {str(digest)[:12]}…): {path}"
+            f"{what} is cut short or was changed (sha256 {sha256(data)[:12]}…, noted {one_line(digest)[:12]}…): {path}"
         )
     return data
+
+
+def read_text(path: Path, what: str, *, most: int = MAX_FILE_BYTES, error: type[QasError] = RunError) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; see `read_bytes`.
+
+    Raises:
+        RunError: as `read_bytes`, or no text.
+    """
+    try:
+        return read_bytes(path, what, most=most, error=error).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise error(f"{what} is no text in UTF-8: {path}") from None
 
 
 def read_tensors(
     path: Path, what: str, digest: object = None, *, error: type[QasError] = RunError
 ) -> dict[str, np.ndarray]:
-    """Read a safetensors file; see `read_bytes`.
+    """Read a safetensors file of finite numbers; see `read_bytes`.
 
     Raises:
-        RunError: missing, unreadable, changed since, or damaged.
+        RunError: missing, unreadable, changed since, damaged, or with numbers that are not finite.
     """
     from safetensors.numpy import load
 
     data = read_bytes(path, what, digest, error=error)
     try:
-        return load(data)
+        tensors = load(data)
     except Exception as told:  # safetensors raises a class of its own
-        raise error(f"{what} is damaged or cut short: {path}: {told}") from None
+        raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not (np.abs(array) <= min(MOST, float(np.finfo(array.dtype).max))).all():
+            rule = f"{what} holds finite numbers up to {MOST:g}"
+            raise error(f"{rule}, got NaN, infinity or a larger one in {one_line(name)}: {path}")
+    return tensors
+
+
+def read_array(path: Path, what: str, *, error: type[QasError] = RunError) -> np.ndarray:
+    """Read a .npy file, which holds no objects; see `read_bytes`.
+
+    Raises:
+        RunError: missing, unreadable, or damaged.
+    """
+    data = read_bytes(path, what, error=error)
+    try:
+        found = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as told:  # NumPy raises whatever a damaged header makes it
+        raise error(f"{what} is damaged or cut short: {path}: {one_line(told)}") from None
+    if not isinstance(found, np.ndarray):
+        raise error(f"{what} holds one array, got an archive: {path}")
+    return found
 
 
 # ---------------------------------------------------------------------- checkpoints
-_STATE, _ARRAYS = "state.json", "arrays.safetensors"
+_STATE, _ARRAYS, _DIGEST = "state.json", "arrays.safetensors", "arrays_sha256"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -497,19 +602,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any], arrays: dict[str, np.nd
         if folder.is_symlink():
             raise OSError(errno.ELOOP, "a link")
         folder.mkdir(exist_ok=True)
-        old = pointer.read_text(errors="replace").strip() if pointer.exists() else ""
+        old = (_content(pointer) or "").strip()
         number = int(old) + 1 if old.isdecimal() else 0
         while not _cleared(folder / str(number)):
             number += 1
         target = folder / str(number)
         target.mkdir()
     try:
-        write_atomic(target / _STATE, to_json(state))
         tensors = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
         if tensors:
             from safetensors.numpy import save
 
-            write_atomic(target / _ARRAYS, save(tensors))
+            content = save(tensors)
+            write_atomic(target / _ARRAYS, content)
+            state = state | {_DIGEST: sha256(content)}
+        write_atomic(target / _STATE, to_json(state))
         write_atomic(pointer, target.name)
     except BaseException:
         _cleared(target)
@@ -539,10 +646,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     pointer = folder / "CURRENT"
     if not pointer.exists():
         return None
-    name = pointer.read_text(errors="replace").strip()
-    if not name.isdecimal():
+    name = read_text(pointer, "the checkpoint pointer").strip()
+    if not (name.isdecimal() and len(name) < 20):
         raise RunError(f"the checkpoint pointer is damaged: {pointer}")
     path = folder / name
     state = read_json(path / _STATE, "the checkpoint")
-    arrays = read_tensors(path / _ARRAYS, "the checkpoint") if (path / _ARRAYS).exists() else {}
-    return state, arrays
+    digest = state.pop(_DIGEST, None) if isinstance(state, dict) else None
+    there = digest is not None or (path / _ARRAYS).exists()
+    return state, read_tensors(path / _ARRAYS, "the checkpoint", digest) if there else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qas.checks import MOST, finite_array, shortened
 from qas.errors import QasError, TooLargeError
 
 _LETTERS = "IXZY"  # index = x + 2 z
@@ -29,22 +29,29 @@ class Hamiltonian:
     """
 
     def __init__(self, terms: Mapping[str, complex] | Iterable[tuple[str, complex]]) -> None:
-        pairs = [(str(p), c) for p, c in (terms.items() if isinstance(terms, Mapping) else terms)]
+        try:
+            pairs = [(str(p), c) for p, c in (terms.items() if isinstance(terms, Mapping) else terms)]
+        except (TypeError, ValueError):
+            raise QasError(f"a Hamiltonian has pairs of a Pauli string and a number, got {shortened(terms)}") from None
         if not pairs:
             raise QasError("a Hamiltonian needs at least one Pauli term, got none")
         n = len(pairs[0][0])
         merged: dict[str, float] = {}
         for string, coefficient in pairs:
             if len(string) != n or n == 0:
-                raise QasError(f"all Pauli strings must have the same length {n}, got {string!r}")
+                raise QasError(f"all Pauli strings must have the same length {n}, got {shortened(string)}")
             if not set(string) <= set("IXYZ"):
-                raise QasError(f"Pauli strings use the letters I, X, Y, Z, got {string!r}")
+                raise QasError(f"Pauli strings use the letters I, X, Y, Z, got {shortened(string)}")
             try:
-                value = complex(coefficient)
-            except (TypeError, ValueError):
-                raise QasError(f"coefficients are numbers, got {coefficient!r} for {string}") from None
-            if not cmath.isfinite(value):
-                raise QasError(f"coefficients must be finite, got {coefficient} for {string}")
+                value = math.nan if isinstance(coefficient, (str, bytes, bool)) else complex(coefficient)
+            except (TypeError, ValueError, OverflowError):
+                raise QasError(
+                    f"coefficients are numbers, got {shortened(coefficient)} for {shortened(string)}"
+                ) from None
+            if not abs(value) <= MOST:
+                raise QasError(
+                    f"coefficients must be finite, up to {MOST:g}, got {shortened(coefficient)} for {string}"
+                )
             if abs(value.imag) > 1e-10 * max(1.0, abs(value)):
                 raise QasError(f"a Hermitian operator has real coefficients, got {coefficient} for {string}")
             merged[string] = merged.get(string, 0.0) + value.real
@@ -272,10 +279,7 @@ class Hamiltonian:
         Raises:
             QasError: not square, not a power of two, not finite, or not Hermitian to 1e-10.
         """
-        try:
-            array = np.asarray(matrix, dtype=np.complex128)
-        except (TypeError, ValueError):
-            raise QasError("a Hamiltonian matrix is a square array of numbers, got something else") from None
+        array = finite_array("a Hamiltonian matrix", matrix, complex_too=True)
         if array.ndim != 2 or array.shape[0] != array.shape[1]:
             raise QasError(f"a Hamiltonian matrix is square, got shape {array.shape}")
         dim = array.shape[0]
@@ -284,8 +288,6 @@ class Hamiltonian:
             raise QasError(f"a Hamiltonian matrix has 2^n rows with n >= 1, got {dim}")
         if n > DENSE_LIMIT:
             raise TooLargeError(f"a dense matrix is read up to {DENSE_LIMIT} qubits, got {n}")
-        if not np.isfinite(array).all():
-            raise QasError("a Hamiltonian matrix must be finite, got NaN or infinity")
         scale = float(np.abs(array).max())
         gap = float(np.abs(array - array.conj().T).max())
         if gap > 1e-10 * max(1.0, scale):

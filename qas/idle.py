@@ -11,13 +11,14 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from qas.checks import finite_number, whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError
 from qas.noise import relaxation_ptm
+from qas.schema import conform
 
 if TYPE_CHECKING:
     from qas.circuits import Circuit
@@ -35,6 +36,16 @@ def _relaxed(t1: float, t2: float, time: float) -> np.ndarray:
     ptm = relaxation_ptm(t1, min(t2, 2 * t1), time)
     ptm.flags.writeable = False
     return ptm
+
+
+Moments = list[float | str | None]
+"""Times in a file; see `times_from_json`."""
+
+
+class _Told(TypedDict):
+    t1: Moments
+    t2: Moments
+    durations: dict[str, list[list[int | float | str]]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Idle:
         Raises:
             QasError: malformed fields.
         """
+        conform(data, _Told, "the description of waiting", error=QasError)
         durations = {}
         for gate, rows in data["durations"].items():
             for *qubits, time in rows:
@@ -135,7 +147,7 @@ def seconds(what: str, value: Any) -> float:
     if isinstance(value, str):
         number, _, unit = value.strip().rpartition(" ")
         try:
-            return finite_number(what, float(number), least=0.0) * _UNITS[unit]
+            return finite_number(what, float(number), least=0.0, most=1e30) * _UNITS[unit]
         except (KeyError, ValueError):
             raise QasError(f"{what} is seconds, or text such as '120 us', got {value!r}") from None
     return finite_number(what, value, least=0.0)

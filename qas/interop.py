@@ -18,16 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from qas.checks import shortened, whole_number
+from qas.checks import one_line, shortened, whole_number
 from qas.circuits import Circuit, Gate
 from qas.decomposition import Step, steps_of
 from qas.errors import CircuitError
+from qas.files import read_text
 from qas.gates import EXCITATIONS, GATES, gate_spec
+from qas.qasm import MAX_GATES, MAX_QUBITS, NotPlainError, check_limits, read_plain
+from qas.simulators.interrupt import Interrupted
 
-MAX_QUBITS = 30
-"""Largest number of qubits accepted from text, checked before anything is allocated."""
-MAX_GATES = 200_000
-"""Largest number of gates a read circuit may unroll to: nested definitions can grow exponentially."""
 MAX_FILE_BYTES = 5_000_000
 
 _MAX_CLASSICAL_BITS = 10_000
@@ -262,6 +261,12 @@ def to_qasm(circuit: Circuit, physical: Sequence[int] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
+def _definitions() -> dict[str, str]:
+    """Gate name -> its definition, of all that are written."""
+    return _DEFINITIONS | {name: _definition_of(name) for name in EXCITATIONS}
+
+
 # ---------------------------------------------------------------------- OpenQASM, reading
 def from_qasm(text: str) -> Circuit:
     """Read OpenQASM 3 or OpenQASM 2 text; the rules of `from_qiskit` hold.
@@ -280,14 +285,24 @@ def from_qasm(text: str) -> Circuit:
         raise CircuitError("the OpenQASM text is empty")
     if renumbered := _renumbered(bare):
         text = bare = renumbered
+    try:
+        return read_plain(bare, _definitions())
+    except NotPlainError as beyond:
+        check_limits(bare, beyond.place)
     reader = _read_qasm2 if re.match(r"\s*OPENQASM\s+2\b", bare) else _read_qasm3
     try:
         circuit = reader(text, bare)
         if circuit.num_qubits == 0:
             raise _qasm_error("no qubits are declared, e.g. qubit[2] q;")
         return from_qiskit(circuit)
+    except CircuitError:
+        raise
     except RecursionError:
         raise CircuitError("OpenQASM: expressions or definitions are nested too deeply") from None
+    except (KeyboardInterrupt, SystemExit, Interrupted):
+        raise
+    except BaseException as error:  # Qiskit lets whatever a text makes it through, panics of its Rust parts included
+        raise _qasm_error(f"this is not read ({type(error).__name__}: {one_line(error)})") from None
 
 
 def read_circuit_file(path: str | os.PathLike[str]) -> Circuit:
@@ -297,21 +312,7 @@ def read_circuit_file(path: str | os.PathLike[str]) -> Circuit:
         CircuitError: no such file, not a file, too large, not text, or anything `from_qasm` refuses.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CircuitError(f"{path} is a directory, a .qasm file is needed")
-    if not path.exists():
-        raise CircuitError(f"{path} does not exist")
-    if not path.is_file():
-        raise CircuitError(f"{path} is not a regular file")
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CircuitError(f"{path} has {size} bytes, a circuit file has at most {MAX_FILE_BYTES}")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise CircuitError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CircuitError(f"{path} is not a text file in UTF-8") from None
+    text = read_text(path, "the circuit", most=MAX_FILE_BYTES, error=CircuitError)
     try:
         return from_qasm(text)
     except CircuitError as error:
@@ -380,7 +381,6 @@ def _read_qasm3(text: str, bare: str) -> Any:
     program = _parse_qasm3(text)
     _refuse_statements(program)
     _check_sizes(*_declared_sizes(program))
-    _check_unrolled_size(program)
 
     def attempt(count: int) -> Any:
         return convert(ast.Program(statements=program.statements[:count], version=program.version))
@@ -484,21 +484,6 @@ def _refuse_statements(program: Any) -> None:
                 f"a gate modifier takes a number up to {MAX_QUBITS}, got {number}",
                 node.span.start_line if node.span else None,
             )
-
-
-def _check_unrolled_size(program: Any) -> None:
-    """Refuse definitions that multiply into too many gates: the library copies them out in full."""
-    lengths: dict[str, int] = {}
-
-    def length(statements: Any) -> int:
-        return sum(lengths.get(s.name.name, 1) for s in _nodes(statements) if type(s).__name__ == "QuantumGate")
-
-    for statement in program.statements:
-        if type(statement).__name__ == "QuantumGateDefinition":
-            lengths[statement.name.name] = max(1, length(statement.body))
-    total = length([s for s in program.statements if type(s).__name__ != "QuantumGateDefinition"])
-    if total > MAX_GATES:
-        raise CircuitError(f"a circuit that is read has at most {MAX_GATES} gates, got {total}")
 
 
 def _declared_sizes(program: Any) -> tuple[int, int]:

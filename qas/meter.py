@@ -46,9 +46,9 @@ class Budget:
             raise QasError("a search needs a budget: seconds, evaluations or steps")
         for name in ("evaluations", "steps"):
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
+                whole_number(name, getattr(self, name), 1, 2**63 - 1)
         if self.seconds is not None:
-            finite_number("seconds", self.seconds, above=0)
+            finite_number("seconds", self.seconds, above=0, most=1e9)
         if self.target is not None:
             finite_number("the target", self.target, above=0)
 

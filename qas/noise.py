@@ -10,20 +10,21 @@ To add a channel, write a function that returns a `Channel`; to add a preset, re
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from qas.checks import shortened, whole_number
+from qas.checks import finite_array, finite_number, sequence, shortened, whole_number
 from qas.errors import CircuitError, NotPhysicalError, QasError, UnknownNameError
+from qas.files import read_json
 from qas.gates import GATES, PAULI_MATRICES, gate_spec
 from qas.registry import Registry
+from qas.schema import Count, Qubits, conform
 
 if TYPE_CHECKING:
     from qas.circuits import Circuit
@@ -65,21 +66,22 @@ class Channel:
     """float64, shape (4**k, 4**k)"""
 
     def __post_init__(self) -> None:
-        ptm = np.array(self.ptm, dtype=np.float64)
+        if not isinstance(self.name, str):
+            raise QasError(f"the name of a channel is text, got {shortened(self.name)}")
+        named = f"channel {shortened(self.name)}"
+        ptm = finite_array(f"the transfer matrix of {named}", self.ptm, error=NotPhysicalError)
         if ptm.shape not in ((4, 4), (16, 16)):
-            raise QasError(f"channel {self.name!r} acts on 1 or 2 qubits, got a transfer matrix of shape {ptm.shape}")
-        if not np.isfinite(ptm).all():
-            raise NotPhysicalError(f"channel {self.name!r} has entries that are not finite")
+            raise QasError(f"{named} acts on 1 or 2 qubits, got a transfer matrix of shape {ptm.shape}")
         expected = np.zeros(len(ptm))
         expected[0] = 1.0
         loss = float(np.abs(ptm[0] - expected).max())
         if loss > TOLERANCE:
-            raise NotPhysicalError(f"channel {self.name!r} is not trace preserving: off by {loss:.3g}")
+            raise NotPhysicalError(f"{named} is not trace preserving: off by {loss:.3g}")
         basis = pauli_basis(1 if len(ptm) == 4 else 2)
         choi = np.einsum("ij,jba,icd->acbd", ptm, basis, basis).reshape(len(ptm), -1) / len(ptm)
         lowest = float(np.linalg.eigvalsh((choi + choi.conj().T) / 2)[0])
         if lowest < -TOLERANCE:
-            raise NotPhysicalError(f"channel {self.name!r} is not completely positive: Choi eigenvalue {lowest:.3g}")
+            raise NotPhysicalError(f"{named} is not completely positive: Choi eigenvalue {lowest:.3g}")
         ptm[0] = expected
         ptm.flags.writeable = False
         object.__setattr__(self, "ptm", ptm)
@@ -99,10 +101,17 @@ class Channel:
         return hash((self.name, self.ptm.tobytes()))
 
 
-def _probability(what: str, value: float, top: float = 1.0) -> float:
-    if not (math.isfinite(value) and 0.0 <= value <= top):
-        raise NotPhysicalError(f"{what} must lie between 0 and {top:g}, got {value}")
-    return float(value)
+def _probability(what: str, value: Any, top: float = 1.0) -> float:
+    return finite_number(what, value, least=0.0, most=top, error=NotPhysicalError)
+
+
+def _time(what: str, value: Any) -> float:
+    """Infinite where nothing decays."""
+    return (
+        math.inf
+        if isinstance(value, float) and value == math.inf
+        else finite_number(what, value, least=0.0, error=NotPhysicalError)
+    )
 
 
 def depolarizing(p: float, n_qubits: int = 1) -> Channel:
@@ -111,8 +120,8 @@ def depolarizing(p: float, n_qubits: int = 1) -> Channel:
     Raises:
         NotPhysicalError: p outside that range.
     """
-    size = 4**n_qubits
-    _probability("depolarizing probability", p, size / (size - 1))
+    size = 4 ** whole_number("the number of qubits of a channel", n_qubits, 1, 2)
+    p = _probability("depolarizing probability", p, size / (size - 1))
     return Channel(f"depolarizing({p:g})", np.diag([1.0] + [1.0 - p] * (size - 1)))
 
 
@@ -124,8 +133,9 @@ def thermal_relaxation(t1: float, t2: float, time: float, excited_population: fl
     Raises:
         NotPhysicalError: negative time, T1 or T2 not positive, T2 > 2·T1, or a population outside [0, 1].
     """
-    _probability("excited population", excited_population)
-    if not (t1 > 0 and t2 > 0 and time >= 0):
+    excited_population = _probability("excited population", excited_population)
+    t1, t2, time = _time("T1", t1), _time("T2", t2), finite_number("time", time, least=0.0, error=NotPhysicalError)
+    if not (t1 > 0 and t2 > 0):
         raise NotPhysicalError(f"thermal relaxation needs T1 > 0, T2 > 0, time >= 0, got {t1}, {t2}, {time}")
     if t2 > 2 * t1 * (1 + 1e-12):
         raise NotPhysicalError(f"thermal relaxation needs T2 <= 2·T1, got T1 = {t1}, T2 = {t2}")
@@ -143,8 +153,8 @@ def relaxation_ptm(t1: float, t2: float, time: float, excited_population: float 
 
 def amplitude_damping(gamma: float, excited_population: float = 0.0) -> Channel:
     """Energy loss with probability `gamma` towards a thermal state with the given excited population."""
-    _probability("amplitude damping gamma", gamma)
-    _probability("excited population", excited_population)
+    gamma = _probability("amplitude damping gamma", gamma)
+    excited_population = _probability("excited population", excited_population)
     ptm = np.diag([1.0, math.sqrt(1 - gamma), math.sqrt(1 - gamma), 1 - gamma])
     ptm[3, 0] = gamma * (1 - 2 * excited_population)
     return Channel(f"amplitude_damping({gamma:g})", ptm)
@@ -152,7 +162,7 @@ def amplitude_damping(gamma: float, excited_population: float = 0.0) -> Channel:
 
 def phase_damping(gamma: float) -> Channel:
     """Loss of coherence: X and Y shrink by sqrt(1-gamma) (Nielsen and Chuang, section 8.3.6)."""
-    _probability("phase damping gamma", gamma)
+    gamma = _probability("phase damping gamma", gamma)
     return Channel(f"phase_damping({gamma:g})", np.diag([1.0, math.sqrt(1 - gamma), math.sqrt(1 - gamma), 1.0]))
 
 
@@ -163,10 +173,13 @@ def kraus(operators: Sequence[Any], name: str = "kraus") -> Channel:
         QasError: no operators, or wrong or different shapes.
         NotPhysicalError: Σ_k K_k† K_k differs from the identity.
     """
-    arrays = [np.asarray(k, dtype=complex) for k in operators]
+    what = f"a Kraus matrix of channel {shortened(name)}"
+    arrays = [finite_array(what, k, complex_too=True) for k in sequence("Kraus matrices", operators)]
     if not arrays or any(a.shape not in ((2, 2), (4, 4)) or a.shape != arrays[0].shape for a in arrays):
         shapes = [a.shape for a in arrays]
-        raise QasError(f"channel {name!r} needs Kraus matrices that are all 2x2 or all 4x4, got shapes {shapes}")
+        raise QasError(
+            f"channel {shortened(name)} needs Kraus matrices that are all 2x2 or all 4x4, got shapes {shapes}"
+        )
     return Channel(name, np.sum([unitary_ptm(k) for k in arrays], axis=0))
 
 
@@ -218,8 +231,29 @@ class Rule:
         return local
 
 
-MAX_FILE_BYTES = 100_000_000
-"""Largest noise file that is read; a device of 150 qubits takes a tenth of it."""
+class _Fields(TypedDict):
+    name: str
+    rules: tuple
+    readout: Mapping[Any, Any]
+    coupling: frozenset[Any] | None
+    n_qubits: Qubits | None
+
+
+class _ToldRule(TypedDict):
+    name: str
+    ptm: list[Any]
+    gates: list[str]
+    qubits: list[int | list[int]] | None
+    target: int | None
+
+
+class _Told(TypedDict):
+    name: str
+    rules: list[_ToldRule]
+    readout: list[tuple[Count | None, float, float]]
+    coupling: list[tuple[Count, Count]] | None
+    n_qubits: Qubits | None
+    idle: NotRequired[dict[str, Any] | None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,6 +274,9 @@ class NoiseModel:
     """number of qubits the model describes; None: any"""
     idle: Idle | None = None
     """relaxation of waiting qubits; None: waiting is free of noise"""
+
+    def __post_init__(self) -> None:
+        conform(vars(self), _Fields, "a noise model", error=QasError)
 
     def add(
         self,
@@ -265,7 +302,9 @@ class NoiseModel:
                 from, or places that no gate can have: of the wrong number of qubits, negative or equal ones, beyond
                 the model's register or its coupling.
         """
-        names = (gates,) if isinstance(gates, str) else tuple(gates)
+        if not isinstance(channel, Channel):
+            raise QasError(f"noise is a Channel, got {shortened(channel)}")
+        names = (gates,) if isinstance(gates, str) else sequence("gates with noise", gates)
         for name in names:
             if gate_spec(name).n_qubits < channel.n_qubits:
                 raise QasError(f"a two-qubit channel needs a two-qubit gate, got {channel.name!r} on {name}")
@@ -275,7 +314,7 @@ class NoiseModel:
                 )
         if target is not None:
             target = whole_number("target", target, 0, 1)
-        where = None if qubits is None else frozenset(_place(q) for q in qubits)
+        where = None if qubits is None else frozenset(_place(q) for q in sequence("qubits with noise", qubits))
         for name in names:
             for place in sorted(where or ()):
                 if len(place) != gate_spec(name).n_qubits or len(set(place)) < len(place):
@@ -289,7 +328,8 @@ class NoiseModel:
         """The model with readout flips: p01 = P(read 1 | 0), p10 = P(read 0 | 1), on all qubits or those given."""
         pair = (_probability("readout flip p01", p01), _probability("readout flip p10", p10))
         most = None if self.n_qubits is None else self.n_qubits - 1
-        keys = [None] if qubits is None else [whole_number("a qubit that is read out", q, 0, most) for q in qubits]
+        where = [] if qubits is None else sequence("qubits that are read out", qubits)
+        keys = [None] if qubits is None else [whole_number("a qubit that is read out", q, 0, most) for q in where]
         return replace(self, readout={**self.readout, **dict.fromkeys(keys, pair)})
 
     # ------------------------------------------------------------------ what the engines ask
@@ -400,6 +440,7 @@ class NoiseModel:
 
         With `per_qubit`, `p2` acts on each qubit of the pair separately, as in CRLQAS.
         """
+        p1, p2 = finite_number("p1", p1, error=NotPhysicalError), finite_number("p2", p2, error=NotPhysicalError)
         model = cls(name=f"depolarizing({p1:g}, {p2:g})")
         if p1:
             model = model.add(depolarizing(p1), ONE_QUBIT_GATES)
@@ -467,24 +508,20 @@ class NoiseModel:
         """
         from qas.idle import Idle
 
-        try:
-            model = cls(name=str(data["name"]))
-            for rule in data["rules"]:
-                channel = Channel(rule["name"], np.array(rule["ptm"]))
-                model = model.add(channel, rule["gates"], rule["qubits"], target=rule["target"])
-            for qubit, p01, p10 in data["readout"]:
-                model = model.add_readout(p01, p10, None if qubit is None else [qubit])
-            coupling, idle = data["coupling"], data.get("idle")
-            return replace(
-                model,
-                coupling=None if coupling is None else frozenset((int(a), int(b)) for a, b in coupling),
-                n_qubits=None if data["n_qubits"] is None else whole_number("n_qubits", data["n_qubits"]),
-                idle=None if idle is None else Idle.from_json(idle),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, QasError):
-                raise
-            raise QasError(f"malformed noise description: {error!r}") from None
+        conform(data, _Told, "the noise description", error=QasError)
+        model = cls(name=data["name"])
+        for rule in data["rules"]:
+            channel = Channel(rule["name"], rule["ptm"])
+            model = model.add(channel, rule["gates"], rule["qubits"], target=rule["target"])
+        for qubit, p01, p10 in data["readout"]:
+            model = model.add_readout(p01, p10, None if qubit is None else [qubit])
+        coupling, idle = data["coupling"], data.get("idle")
+        return replace(
+            model,
+            coupling=None if coupling is None else frozenset((a, b) for a, b in coupling),
+            n_qubits=data["n_qubits"],
+            idle=None if idle is None else Idle.from_json(idle),
+        )
 
 
 def _place(qubits: Any) -> tuple[int, ...]:
@@ -658,17 +695,7 @@ def _known(name: str) -> Any:
 
 
 def _read(path: Path) -> NoiseModel:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise QasError(f"{path} has {size} bytes, a noise file has at most {MAX_FILE_BYTES}")
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise QasError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, QasError):
-            raise
-        raise QasError(f"{path} is no JSON file: {shortened(str(error))}") from None
+    data = read_json(path, "the noise file", QasError)
     try:
         return NoiseModel.from_json(data)
     except QasError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qas.circuits import Circuit
-from qas.drawing import draw_figure, draw_text
+from qas.drawing import draw_figure, draw_text, plain
 from qas.errors import CircuitError, QasError
 from qas.problems import CHEMICAL_ACCURACY, BaseProblem
 
@@ -79,7 +79,7 @@ def new_figure(title: str | None) -> tuple[Figure, Axes]:
     axes.grid(True, which="major", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     if title:
-        axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", parse_math=False)
+        axes.set_title(plain(title), loc="left", color=INK, fontsize=12, fontweight="bold")
     return figure, axes
 
 
@@ -113,7 +113,7 @@ def _power(value: float) -> str:
 
 def error_axis(axes: Axes, problem: BaseProblem, drawn: Sequence[float], *, lowest: float | None) -> None:
     """Logarithmic error axis with the threshold and, if it is above the exact value, the best product state."""
-    axes.set_ylabel(f"error{unit_suffix(problem)}", color=INK)
+    axes.set_ylabel(plain(f"error{unit_suffix(problem)}"), color=INK)
     assert problem.threshold is not None
     lines = [(problem.threshold, threshold_name(problem), GOOD, (0, (5, 3)))]
     product = product_state(problem)
@@ -138,7 +138,8 @@ def legend(figure: Figure) -> None:
     height = _PLOT + _TOP + below
     figure.set_size_inches(_WIDTH, height)
     axes.set_position((_LEFT / _WIDTH, below / height, 1 - (_LEFT + _RIGHT) / _WIDTH, _PLOT / height))
-    short = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels]
+    cut = (label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels)
+    short = [plain(label) for label in cut]
     if labels:
         figure.legend(
             handles, short, loc="lower left", bbox_to_anchor=(0.0, 0.0), fontsize=8.5, frameon=False, labelcolor=INK,

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
+from qas import schema
 from qas.checks import shortened
 from qas.errors import QasError, UnknownNameError
+from qas.files import parse_json
 
 REGISTRIES: dict[str, Registry] = {}
 """Kind, as in the entry-point group ``qas.<kind>`` -> its registry; filled as the owners are imported."""
@@ -216,7 +216,7 @@ def spelled_out(text: str) -> dict[str, Any]:
         if not (sign and key.strip()):
             raise QasError(f"settings behind a name are written name:setting=value,setting=value, got {text!r}")
         try:
-            found[key.strip()] = json.loads(value)
+            found[key.strip()] = parse_json(value)
         except ValueError:
             found[key.strip()] = value.strip()
     return found
@@ -228,12 +228,12 @@ def read_settings(kind: Callable[..., Any], texts: Iterable[tuple[str, str]]) ->
     found: dict[str, Any] = {}
     for name, text in texts:
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError:
             value = text
         hint = hints.get(name, Any)
         number = isinstance(value, (int, float))
-        found[name] = text if number and not _fits(value, hint) and _fits(text, hint) else value
+        found[name] = text if number and not schema.fits(value, hint) and schema.fits(text, hint) else value
     return found
 
 
@@ -259,10 +259,8 @@ def check_settings(
             if not known:
                 raise QasError(f"{what} has no settings, got {name!r}")
             raise UnknownNameError(f"setting of {what}", name, known)
-        if not _fits(value, hints.get(name, Any)):
-            wanted = hints[name]
-            shown = wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
-            raise QasError(f"{name} of {what} must be {shown}, got {shortened(value)}")
+        if not schema.fits(value, hints.get(name, Any)):
+            raise QasError(f"{name} of {what} must be {schema.name_of(hints[name])}, got {shortened(value)}")
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
@@ -274,28 +272,6 @@ def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
         except NameError:
             continue
     return found
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a setting has the type its signature names; lists, which JSON has, stand for tuples."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if hint is Any:
-        return True
-    if hint is None or hint is NoneType:
-        return value is None
-    if hint is bool or isinstance(value, bool):
-        return isinstance(value, bool) and hint in (bool, Any)
-    if hint is int:
-        return isinstance(value, (int, np.integer))
-    if hint is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
-    if origin in (tuple, list):
-        parts = [part for part in get_args(hint) if part is not ...]
-        return isinstance(value, (tuple, list)) and all(any(_fits(v, p) for p in parts) for v in value)
-    kind = origin or hint
-    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def options_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.devices import Device
 from qas.errors import QasError, RunError
@@ -26,8 +25,9 @@ from qas.files import (
     hold,
     new_folder,
     open_to_append,
-    parse_json,
     read_json,
+    read_json_lines,
+    read_text,
     read_versioned,
     refuse_links,
     to_json,
@@ -40,22 +40,59 @@ from qas.native import pulse_count
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
 from qas.remote import near
+from qas.schema import Count, Gates, Positive, Qubits, Time, Within, conform
 
 VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
 
-_CONFIG: dict[str, tuple[type, ...]] = {
-    "agent": (str,),
-    "options": (dict,),
-    "seed": (int,),
-    "problem": (dict,),
-    "noise": (dict, type(None)),
-    "budget": (dict,),
-    "max_gates": (int,),
-    "gates": (list,),
-    "evaluator": (dict,),
-}
-"""What a resumed run needs from ``config.json``."""
+
+class _Budget(TypedDict, total=False):
+    seconds: Annotated[float, Within(1e-9)] | None
+    evaluations: Positive | None
+    steps: Positive | None
+    target: Annotated[float, Within(0)] | None
+
+
+class _Config(TypedDict):
+    """What a resumed run needs from ``config.json``."""
+
+    agent: str
+    options: dict[str, Any]
+    seed: Annotated[int, Within(0)]
+    problem: dict[str, Any]
+    noise: dict[str, Any] | None
+    budget: _Budget
+    max_gates: Positive
+    gates: list[str]
+    evaluator: dict[str, Any]
+    coupling: NotRequired[list[tuple[Count, Count]] | None]
+    objective: NotRequired[str | dict[str, Any]]
+    device: NotRequired[dict[str, Any] | None]
+    versions: NotRequired[dict[str, str]]
+
+
+class _Summary(TypedDict):
+    status: Literal["running", "interrupted", "finished"]
+    evaluations: Count
+    architectures: Count
+    seconds: Time
+    tidying: NotRequired[Count]
+    remarks: NotRequired[list[str]]
+    best_error: NotRequired[float | None]
+
+
+class _Found(TypedDict):
+    """A line of ``circuits.jsonl``, as far as it is read."""
+
+    n_qubits: Qubits
+    circuit: Gates
+    energy: float
+    error: float
+    noise_free_energy: float
+    noise_free_error: float
+    evaluations: Count
+    outcomes: NotRequired[dict[str, Any] | None]
+
 
 EPISODE_COLUMNS = ("evaluations", "gates", "error", "success", "test")
 CAMPAIGN, RUNS = "campaign.json", "runs"
@@ -114,15 +151,18 @@ class Result:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
+        conform(data, _Found, "a circuit of the front")
+        energies = (float(data[name]) for name in ("energy", "error", "noise_free_energy", "noise_free_error"))
         return cls(
             Circuit(data["n_qubits"], data["circuit"]),
-            finite_number("energy", data["energy"]),
-            finite_number("error", data["error"]),
-            finite_number("noise_free_energy", data["noise_free_energy"]),
-            finite_number("noise_free_error", data["noise_free_error"]),
-            whole_number("evaluations", data["evaluations"], 0),
+            *energies,
+            data["evaluations"],
             None if data.get("outcomes") is None else Outcomes.from_json(data["outcomes"]),
         )
+
+
+FrontEntry = tuple[float, float, Qubits, Gates, Count]
+"""A circuit of a front in a checkpoint."""
 
 
 def checked_points(data: Any) -> Iterator[tuple[float, float, Circuit, int]]:
@@ -131,15 +171,11 @@ def checked_points(data: Any) -> Iterator[tuple[float, float, Circuit, int]]:
     Raises:
         RunError: malformed, or with an energy that is not finite: it would displace what is good.
     """
+    conform(data, list[FrontEntry], "the front of the checkpoint")
     try:
         for error, energy, n_qubits, gates, evaluations in data:
-            yield (
-                finite_number("the error of a circuit", error),
-                finite_number("the energy of a circuit", energy),
-                Circuit(n_qubits, gates),
-                whole_number("the evaluations of a circuit", evaluations, 0),
-            )
-    except (TypeError, ValueError) as told:
+            yield float(error), float(energy), Circuit(n_qubits, gates), evaluations
+    except QasError as told:
         raise RunError(f"the front of the checkpoint is damaged: {told}") from None
 
 
@@ -159,35 +195,21 @@ class Front:
     def __init__(self, margin: float = 1e-3) -> None:
         self.margin = margin
         self._points: dict[tuple[int, int], tuple[float, float, Circuit, int]] = {}
-        self._lowest = np.full((8, 16), np.inf)
 
     def __len__(self) -> int:
         return len(self._points)
 
-    def _grow(self, two: int, gates: int) -> None:
-        rows, columns = self._lowest.shape
-        if two >= rows or gates >= columns:
-            shape = (max(rows, 2 * two + 2), max(columns, 2 * gates + 2))
-            grown = np.pad(self._lowest, ((0, shape[0] - rows), (0, shape[1] - columns)), mode="edge")
-            self._lowest = grown
-
     def accepts(self, error: float, two: int, gates: int) -> bool:
         """Whether a circuit with these numbers would join."""
-        self._grow(two, gates)
         held = self._points.get((two, gates))
         if held is not None and error >= held[0]:
             return False
-        best = np.inf
-        if two:
-            best = self._lowest[two - 1, gates]
-        if gates:
-            best = min(best, self._lowest[two, gates - 1])
-        return bool(error + 1e-12 + self.margin * abs(error) < best)
+        smaller = (p[0] for (t, g), p in self._points.items() if t <= two and g <= gates and (t, g) != (two, gates))
+        return bool(error + 1e-12 + self.margin * abs(error) < min(smaller, default=np.inf))
 
     def lowest(self, two: int) -> float:
         """Lowest error, with the margin, of all points with at most `two` two-qubit gates; infinity if none."""
-        self._grow(two, 0)
-        error = float(self._lowest[two, -1])
+        error = min((p[0] for (t, _), p in self._points.items() if t <= two), default=np.inf)
         return error + 1e-12 + self.margin * abs(error)
 
     def add(self, circuit: Circuit, energy: float, error: float, evaluations: int) -> bool:
@@ -203,15 +225,7 @@ class Front:
         ]
         for place in beaten:
             del self._points[place]
-        self._rebuild()
         return True
-
-    def _rebuild(self) -> None:
-        """Lowest errors from the points that are left, so that a front read from disk decides as this one would."""
-        self._lowest.fill(np.inf)
-        for (two, gates), point in self._points.items():
-            block = self._lowest[two:, gates:]
-            np.minimum(block, point[0], out=block)
 
     @property
     def points(self) -> list[tuple[float, float, Circuit, int]]:
@@ -232,10 +246,7 @@ class Front:
     def from_json(cls, data: Iterable[Any]) -> Front:
         front = cls()
         for error, energy, circuit, count in checked_points(data):
-            place = circuit.two_qubit_gates, circuit.n_gates
-            front._grow(*place)
-            front._points[place] = (error, energy, circuit, count)
-        front._rebuild()
+            front._points[circuit.two_qubit_gates, circuit.n_gates] = (error, energy, circuit, count)
         return front
 
 
@@ -332,20 +343,13 @@ class Run:
         """One row per architecture that was evaluated on the run's objective, structured array with the fields of
         `HISTORY_COLUMNS`; what a search under noise tries without it first is counted, and has no row."""
         path = self.path / "history.csv"
-        try:
-            text = path.read_text()
-        except OSError as error:
-            raise RunError(f"the history cannot be read: {path}: {error.strerror}") from None
-        return _read_columns(path, text, HISTORY_COLUMNS, "history")
+        return _read_columns(path, read_text(path, "the history"), HISTORY_COLUMNS, "history")
 
     def episodes(self) -> np.ndarray:
         """One row per episode of an agent that plays an environment, structured array with the fields of
         `EPISODE_COLUMNS` (see `qas.record.Episode`); none of other agents."""
         path = self.path / "episodes.csv"
-        try:
-            text = path.read_text()
-        except OSError:
-            text = ""
+        text = read_text(path, "the table of episodes") if path.exists() else ""
         return _read_columns(path, text, EPISODE_COLUMNS, "table of episodes")
 
     def __repr__(self) -> str:
@@ -376,8 +380,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     front = []
     circuits = folder / "circuits.jsonl"
     if circuits.exists():
+        lines = read_json_lines(circuits, "the front")
         try:
-            front = [Result.from_json(parse_json(line)) for line in circuits.read_text().splitlines() if line]
+            front = [Result.from_json(line) for line in lines]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"the front is damaged or cut short: {circuits}: {error}") from None
     try:
@@ -416,11 +421,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     path = folder / "summary.json"
     if not path.exists():
         return summary
-    found = read_json(path, "the summary")
-    found = {"tidying": 0, "remarks": []} | found if isinstance(found, dict) else {}  # runs of older versions
-    if any(not isinstance(found.get(k), type(v)) for k, v in summary.items()):
-        raise RunError(f"the summary is damaged: {path}")
-    return found
+    return summary | conform(read_json(path, "the summary"), _Summary, "the summary", where=path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -432,12 +433,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise RunError(f"not a run folder (no config.json): {folder}")
     config = read_versioned(folder / "config.json", None, VERSION, "the run")
-    for name, kinds in _CONFIG.items():
-        if name not in config:
-            raise RunError(f"config.json lacks {name}: {folder}")
-        if not isinstance(config[name], kinds):
-            raise RunError(f"config.json is damaged at {name}: {folder}")
-    return config
+    return conform(config, _Config, "config.json", where=folder)
 
 
 class Recorder:

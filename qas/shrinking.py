@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from qas.page import short_unit
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
 from qas.rewriting import compress, native, peephole
 from qas.runs import Front, Result, envelope
+from qas.schema import Count, Gates
 from qas.simplify import wrap_angles
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluation, Evaluator
@@ -275,6 +276,20 @@ _PARTS: tuple[tuple[str, float], ...] = (
 """What is done in turn; from "bare" on again and again, as long as CX go."""
 _NUMBERS = {"begun": float, "here": float, "part": int, "done": int, "before": int, "waiting": int, "moves": int}
 _AGAIN = [kind for kind, _ in _PARTS].index("bare")
+
+
+class ShrinkerState(TypedDict):
+    """What a checkpoint holds of a `Shrinker`."""
+
+    current: tuple[Gates, float, float]
+    parent: Gates
+    begun: float
+    here: float
+    part: Count
+    done: Count
+    before: Count
+    waiting: Count
+    moves: Count
 
 
 class Shrinker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,16 @@ from qas.errors import QasError, UnknownNameError
 from qas.excitations import POOLS
 from qas.problems import BaseProblem, Problem
 from qas.problems.protocols import GrownByStrings
+from qas.schema import Count, Gates, RngState
+
+
+class AdaptState(TypedDict):
+    """What a checkpoint holds of an `AdaptAgent`."""
+
+    rng: RngState
+    circuit: Gates | None
+    error: float | None
+    round: Count
 
 
 class AdaptAgent(Agent):
@@ -48,6 +58,7 @@ class AdaptAgent(Agent):
 
     name: ClassVar[str] = "adapt"
     about: ClassVar[str] = "ADAPT-VQE: grows by the operator of largest slope, from a pool of excitations or strings"
+    State: ClassVar[Any] = AdaptState
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,16 @@ from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
 from qas.guidance import Guide
+from qas.schema import Count, Gates, RngState
 from qas.vqe import Evaluation
+
+
+class _State(TypedDict):
+    rng: RngState
+    beam: list[tuple[float, Gates]]
+    pending: list[tuple[float, Gates]]
+    position: Count
+    chosen: NotRequired[list[tuple[Count, Count, float | None]]]
 
 
 class BeamAgent(Agent):
@@ -34,6 +43,7 @@ class BeamAgent(Agent):
 
     name: ClassVar[str] = "beam"
     about: ClassVar[str] = "grows circuits by the best gates; width 1 is greedy growth as in ADAPT-VQE"
+    State: ClassVar[Any] = _State
 
     def __init__(self, *, width: int = 3, strings: int = 12) -> None:
         self.width = whole_number("width", width)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import closing
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
-from qas.agents.growth.adapt import AdaptAgent
-from qas.agents.growth.evolution import EvolutionAgent
+from qas.agents.growth.adapt import AdaptAgent, AdaptState
+from qas.agents.growth.evolution import EvolutionAgent, EvolutionState
 from qas.agents.growth.frames import Frame, tapering_of
-from qas.agents.growth.inserting import InsertionGrowth
+from qas.agents.growth.inserting import InsertionGrowth, InsertionState
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.gates import SEARCH_GATES
 from qas.guidance import Guide
 from qas.problems import BaseProblem, require_hamiltonian
-from qas.shrinking import Shrinker, lowered
+from qas.schema import Count, Gates, RngState
+from qas.shrinking import Shrinker, ShrinkerState, lowered
 from qas.vqe import Evaluation
 
 _ENOUGH = 1 / 3
@@ -47,6 +48,17 @@ class _Task(NamedTuple):
     circuit: Circuit
     tolerance: float
     frame: int
+
+
+class _State(TypedDict):
+    growth: AdaptState
+    insertion: InsertionState | None
+    evolutions: list[EvolutionState]
+    rng: RngState
+    waiting: list[tuple[Gates, float, Count]]
+    shrinker: ShrinkerState | None
+    turn: tuple[Count, Count, Count, str]
+    best: list[Count | None]
 
 
 class CompactAgent(Agent):
@@ -81,6 +93,7 @@ class CompactAgent(Agent):
 
     name: ClassVar[str] = "compact"
     about: ClassVar[str] = "grows, lowers to native gates, evolves and shrinks at fixed accuracy"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from qas.agents import starts
 from qas.agents.base import Agent, DrawnAhead, Search, restore_rng
 from qas.agents.growth.changes import Changes
 from qas.agents.growth.frames import Inner
-from qas.agents.growth.inserting import InsertionGrowth
+from qas.agents.growth.inserting import InsertionGrowth, InsertionState
 from qas.agents.settings import room_for_depth
 from qas.alphabet import Alphabet
 from qas.checks import whole_number
@@ -27,6 +27,7 @@ from qas.guidance import Curvature, Guide, Study, edited
 from qas.meter import Budget, Meter, SearchEnded
 from qas.problems import BaseProblem, Problem
 from qas.registry import settings_of
+from qas.schema import Count, Gates, RngState, conform
 from qas.simulators.workers import worker_count
 from qas.vqe import Evaluation
 
@@ -106,6 +107,18 @@ _Start = tuple[Circuit, "np.ndarray | None"]
 """A circuit, and the inverse Hessian that it begins with."""
 
 
+class EvolutionState(TypedDict):
+    """What a checkpoint holds of an `EvolutionAgent`."""
+
+    rng: RngState
+    cells: list[tuple[Count, list[tuple[Gates, float, list[float | None], list[str], bool]]]]
+    tried: dict[str, Count]
+    refused: Count
+    growth: NotRequired[InsertionState]
+    until: NotRequired[float | None]
+    rehearsal: NotRequired[dict[str, Any]]
+
+
 class EvolutionAgent(Agent):
     """A population that keeps the best circuits of every number of two-qubit gates.
 
@@ -147,6 +160,7 @@ class EvolutionAgent(Agent):
     name: ClassVar[str] = "evolution"
     about: ClassVar[str] = "mutates the best circuits of every size, angles inherited, redundant gates pruned"
     begins: ClassVar[bool] = True
+    State: ClassVar[Any] = EvolutionState
 
     def __init__(
         self,
@@ -575,7 +589,7 @@ class EvolutionAgent(Agent):
         n = self.search.problem.n_qubits
         if self.rehearsal is not None and "rehearsal" in state:
             within = {k.removeprefix("rehearsal."): v for k, v in arrays.items() if k.startswith("rehearsal.")}
-            self.rehearsal.restore(state["rehearsal"], within)
+            self.rehearsal.restore(conform(state["rehearsal"], EvolutionState, "the checkpoint"), within)
         else:
             self.rehearsal = None
         self.rng = restore_rng(state["rng"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from qas.circuits import Circuit
 from qas.guidance import Curvature, Guide, Place, Study, edited
 from qas.problems import Problem
 from qas.rewriting import native
+from qas.schema import Count, Gates, RngState
 from qas.vqe import Evaluation
 
 _BESIDE = 3
@@ -20,6 +21,14 @@ _SHAKE = 0.1
 """Standard deviation, in radians, of what is added to all angles where nothing is won."""
 _LEAST_WON = 1e-9
 """Of the error: what an insertion has to win."""
+
+
+class InsertionState(TypedDict):
+    """What a checkpoint holds of an `InsertionGrowth`."""
+
+    rng: RngState
+    round: Count
+    found: tuple[Gates, float, float] | None
 
 
 class InsertionGrowth:

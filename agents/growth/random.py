@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from qas.agents.pool.agent import POOL_SIZE, PoolAgent
 from qas.agents.pool.searchers import PoolSearcher, RandomSearcher
 from qas.circuits import Circuit, Gate
 from qas.gates import gate_spec
+from qas.schema import RngState
+
+
+class _State(TypedDict):
+    rng: RngState
 
 
 class RandomAgent(PoolAgent):
@@ -28,6 +33,7 @@ class RandomAgent(PoolAgent):
 
     name: ClassVar[str] = "random"
     about: ClassVar[str] = "random legal circuits of random length, or circuits of a pool; angles optimized"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
@@ -26,7 +27,9 @@ from qas.encoders.pools.reduction import reduce_rows
 from qas.encoders.pools.screens import screen as screened
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
+from qas.estimates import affordable
 from qas.problems import BaseProblem
+from qas.schema import Count, Positive, RngState
 from qas.vqe import Evaluation
 
 if TYPE_CHECKING:
@@ -34,7 +37,34 @@ if TYPE_CHECKING:
 
 POOL_SIZE = 10_000
 """Circuits drawn where no pool is given."""
+_MANY, _FEW = 20_000, 256
+"""Candidates from which on the cost of points is estimated, by that of a few."""
+
 _last_points: dict[Any, tuple[CircuitFeatures, np.ndarray]] = {}
+
+
+class _SearcherState(TypedDict):
+    searcher: str
+    rng: RngState
+    n_screen: NotRequired[Count]
+    n_fit: NotRequired[Count]
+    blocks: NotRequired[list[Count]]
+    baseline: NotRequired[float]
+    next_batch: NotRequired[Positive]
+    last: NotRequired[int]
+    start: NotRequired[int]
+    batch: NotRequired[list[Count]]
+    rewards: NotRequired[list[tuple[Count, float]]]
+
+
+class _State(TypedDict):
+    rng: RngState
+    asked: list[Count]
+    values: list[float]
+    searcher: _SearcherState
+    encoder: str | None
+    candidates: str
+    bo: NotRequired[str]
 
 
 class PoolAgent(Agent):
@@ -59,6 +89,7 @@ class PoolAgent(Agent):
     """
 
     chooses: ClassVar[bool] = True
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,
@@ -147,9 +178,19 @@ class PoolAgent(Agent):
         key = (name, self.space, self._digest, None if self.trained is None else self.trained.fingerprint)
         if key not in _last_points:  # a study of many seeds on one pool makes its points once
             features = CircuitFeatures(name, self.space, self.trained).fit(self.rows)
+            self._check_cost(features)
             _last_points.clear()
             _last_points[key] = features, features(self.rows)
         return _last_points[key]
+
+    def _check_cost(self, features: CircuitFeatures) -> None:
+        """Refuse more candidates than points can be made for, by the time and memory of a few."""
+        count = len(self.rows)
+        if count > _MANY:
+            begin = time.perf_counter()
+            each = features(self.rows[:_FEW]).nbytes / _FEW
+            seconds = (time.perf_counter() - begin) / _FEW
+            affordable(f"the points of {count} circuits take", memory=2 * each * count, seconds=seconds * count)
 
     def forms(self, rows: np.ndarray) -> np.ndarray:
         """Rows of tokens, equal where circuits reach equal energies without noise, whatever the problem looks at."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from qas.circuits import Circuit
 from qas.encoders.pools.pool import TabularProblem
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.files import parse_json
 from qas.problems import BaseProblem
+from qas.schema import Count, Gates, conform
 from qas.simulators.interrupt import current
 from qas.vqe import Evaluation
 
@@ -44,6 +46,15 @@ _FRESH = 0.3
 """Share of changed circuits that begin with uniform angles: those of a parent on a plateau are stationary."""
 _SHAKE = 0.1
 """Standard deviation, in radians, of what is added to inherited angles: it leaves saddle points."""
+
+
+class _State(TypedDict):
+    count: Count
+    known_trials: list[int]
+    lowest: float | None
+    model: dict[str, Any]
+    trying: list[Gates]
+    done: list[Gates]
 
 
 class BoAgent(PoolAgent):
@@ -377,7 +388,7 @@ class BoAgent(PoolAgent):
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().restore(state, arrays)
-        own = json.loads(state["bo"])
+        own = conform(parse_json(state["bo"]), _State, "the state of the search")
         self.count, n = int(own["count"]), self.space.n_qubits
         self.known_trials = {int(number) for number in own["known_trials"]}
         self.trying = [Circuit(n, gates) for gates in own["trying"]]

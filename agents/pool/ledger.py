@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from qas.circuits import Circuit
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
-from qas.files import disk_errors, write_atomic
+from qas.files import disk_errors, read_text, write_atomic
 from qas.vqe import Evaluation
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Ledger:
             trials = self._study.get_trials(deepcopy=False)
         self.owner: str | None = None
         if self.shared and (folder / OWNER_FILE).exists():
-            with disk_errors(folder / OWNER_FILE):
-                self.owner = (folder / OWNER_FILE).read_text().strip()
+            self.owner = read_text(folder / OWNER_FILE, "the name of the run in the study").strip()
         self._own: dict[tuple[int, str], optuna.trial.FrozenTrial] = {}
         """(number, architecture) -> trial of this run, from before a resume."""
         for trial in trials:

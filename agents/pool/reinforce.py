@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qas.agents.pool.agent import PoolAgent
 from qas.agents.pool.searchers import Indices, PoolSearcher, squared_distances
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.errors import QasError
 from qas.vqe import Evaluation
 
@@ -126,7 +126,9 @@ class ReinforceSearcher(PoolSearcher):
         with torch.no_grad():
             for _ in range(min(self.next_batch, self.n_open)):
                 mean, memory = self.policy(self._state(self._last), memory)
-                action = mean + torch.randn(mean.shape, generator=self._generator)
+                action = finite_output("the policy of reinforce", mean) + torch.randn(
+                    mean.shape, generator=self._generator
+                )
                 actions.append(action.numpy()[0])
                 self._last = self._nearest(actions[-1], closed)
                 closed[self._last] = True

@@ -9,7 +9,7 @@ followed by an update; the network is sized for a CPU.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from qas.agents.rl.episodes import make_environments
 from qas.agents.rl.learners import Batch, BitsLearner, Learner, TorchLearner
 from qas.agents.rl.memory import Encoder, Memory
 from qas.agents.rl.networks import BitsNetwork, RowsNetwork
+from qas.checks import finite_output, whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
 from qas.errors import QasError
+from qas.schema import Count, RngState, Within
 from qas.torch_threads import torch_threads
 
 
@@ -31,6 +33,28 @@ class _Step(NamedTuple):
     """of the observation, in the memory"""
     action: int
     reward: float
+
+
+class _Memory(TypedDict):
+    position: Count
+    held: Count
+    transitions: Count
+    largest: float
+
+
+class _State(TypedDict):
+    epsilon: Annotated[float, Within(0, 1)]
+    updated: Count
+    episodes: Count
+    successes: Count
+    tests: Count
+    tests_solved: Count
+    rows: list[Count]
+    rng: RngState
+    env: dict[str, Any] | None
+    replay: _Memory
+    recent: list[list[tuple[Count, Count, float]]]
+    testing: list[bool]
 
 
 class DdqnAgent(Agent):
@@ -60,6 +84,7 @@ class DdqnAgent(Agent):
 
     name: ClassVar[str] = "ddqn"
     about: ClassVar[str] = "double deep Q-learning, masked, n-step, prioritised, moving-threshold curriculum (CRLQAS)"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,
@@ -85,12 +110,16 @@ class DdqnAgent(Agent):
         observation: str = "layers",
         optimise_every: int | str = 1,
     ) -> None:
-        sizes = (batch_size, memory, n_step, target_every, learn_after, updates, envs)
-        if min(sizes) < 1 or test_every < 0 or not hidden or min(hidden) < 1:
-            raise QasError(
-                "ddqn sizes (hidden, batch_size, memory, n_step, target_every, learn_after, updates, envs) are at "
-                "least 1"
-            )
+        if not hidden:
+            raise QasError("ddqn has at least 1 hidden layer, got none")
+        for width in hidden:
+            whole_number("a size of hidden", width, 1, 2**14)
+        sizes = {"batch_size": batch_size, "n_step": n_step, "updates": updates, "envs": envs}
+        for name, size in sizes.items():
+            whole_number(name, size, 1, 2**14)
+        for name, count in {"memory": memory, "target_every": target_every, "learn_after": learn_after}.items():
+            whole_number(name, count, 1, 2**31)
+        whole_number("test_every", test_every, 0, 2**31)
         if not (0 < epsilon_decay <= 1 and 0 <= epsilon_floor <= 1 and learning_rate > 0 and 0 <= priority <= 1):
             raise QasError(
                 "ddqn needs 0 < epsilon_decay <= 1, 0 <= epsilon_floor <= 1, 0 <= priority <= 1 and learning_rate > 0"
@@ -204,7 +233,7 @@ class DdqnAgent(Agent):
         chosen = np.array([_any_of(mask, self.rng) for mask in legal], dtype=np.int64)
         if random.all():
             return chosen
-        values = self.learner.values(self.replay.data, np.array(self.rows))
+        values = finite_output("the network of ddqn", self.learner.values(self.replay.data, np.array(self.rows)))
         return np.where(random, chosen, np.where(legal, values, -np.inf).argmax(axis=1))
 
     def _remember(self, recent: deque[_Step], following: int, ended: bool) -> None:
@@ -244,6 +273,11 @@ class DdqnAgent(Agent):
         return state | {"testing": self.testing.tolist()}, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        counts = {len(state[name]) for name in ("recent", "testing")} | (
+            {len(state["rows"])} if state["rows"] else set()
+        )
+        if counts != {self.envs} or max(state["rows"], default=0) >= self.replay.capacity:
+            raise QasError(f"the state is of {counts} circuits in a memory of others, got {self.envs}")
         for name in self._COUNTS:
             setattr(self, name, state[name])
         self.rng = restore_rng(state["rng"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
@@ -18,12 +18,22 @@ from qas.circuits import Circuit
 from qas.envs.editor import Front, Observation
 from qas.errors import QasError, RunError
 from qas.problems import BaseProblem, Problem
+from qas.schema import Count, Gates, RngState
 from qas.torch_threads import torch_threads
 
 _OF_THE_EDITOR = ("reference", "empty")
 _OF_THE_POLICY = ("nearest", "predicted")
 _AGAIN = 0.5
 """Share of the later episodes that begin with a circuit of the front."""
+
+
+class _State(TypedDict):
+    rng: RngState
+    episodes: Count
+    best: list[tuple[Count, float, Gates]]
+    policy: str
+    env: NotRequired[dict[str, Any]]
+    playing: bool
 
 
 class EditorAgent(Agent):
@@ -50,6 +60,7 @@ class EditorAgent(Agent):
     name: ClassVar[str] = "editor"
     about: ClassVar[str] = "edits circuits by a policy that is trained on a family, or by closed-form gain"
     begins: ClassVar[bool] = True
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,

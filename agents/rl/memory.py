@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from qas.checks import shortened
 from qas.errors import QasError
 
 _MOST_BYTES = 1 << 26
@@ -111,6 +112,8 @@ class Memory:
         return state, {name: column[: self.held] for name, column in self.data.items()}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        if state["position"] >= self.capacity or state["held"] > self.capacity:
+            raise QasError(f"the memory holds {self.capacity} observations, its state is of {shortened(state)}")
         for name in ("position", "held", "transitions", "largest"):
             setattr(self, name, state[name])
         for name, column in arrays.items():

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.errors import QasError, UnknownNameError
-from qas.files import read_bytes, sha256, write_atomic
+from qas.files import parse_json, read_bytes, sha256, write_atomic
 
 FORMAT = "qas-policy"
 SHIPPED = Path(__file__).parent / "data"
@@ -144,7 +144,7 @@ class CandidatePolicy(nn.Module):
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """Scores of one observation of the editor, float64, shape (K,)."""
         candidates, general = (torch.from_numpy(observation[name])[None] for name in ("candidates", "general"))
-        return self(candidates, general)[0][0].double().numpy()
+        return finite_output("the policy", self(candidates, general)[0][0]).double().numpy()
 
 
 def chosen(scores: np.ndarray, mask: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
@@ -253,8 +253,8 @@ def _read(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tens
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
-        found = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        about = {name: json.loads(value) for name, value in found.items()}
+        found = parse_json(data[8 : 8 + length]).get("__metadata__", {})
+        about = {name: parse_json(value) for name, value in found.items()}
     except Exception as error:  # safetensors raises a class of its own
         raise QasError(f"the policy is damaged or cut short: {path}: {' '.join(str(error).split())[:120]}") from None
     if about.get("format") != FORMAT:

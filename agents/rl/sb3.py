@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import gymnasium
 import numpy as np
@@ -28,14 +28,16 @@ from qas.agents.rl.episodes import make_editor, make_environment
 from qas.agents.rl.heads import policy_for
 from qas.agents.rl.improving import global_randomness
 from qas.agents.settings import room_for_depth
-from qas.checks import whole_number
+from qas.checks import finite_output, whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import check_curriculum
 from qas.envs.editor import EDIT_REWARDS, CircuitEditorEnv
 from qas.errors import MissingExtraError, QasError, UnknownNameError
+from qas.estimates import affordable
 from qas.problems import BaseProblem
 from qas.registry import check_settings
+from qas.schema import Count, RngState
 from qas.torch_threads import torch_threads
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -193,6 +195,20 @@ class _Watch(BaseCallback):
         return True
 
 
+class _GameState(TypedDict):
+    rng: RngState
+    env: dict[str, Any]
+
+
+class _State(TypedDict):
+    game: _GameState
+    counts: NotRequired[dict[str, float]]
+    starts: NotRequired[list[bool | float]]
+    actions: NotRequired[RngState]
+    numpy: NotRequired[tuple[str, Count, Count, float]]
+    buffer: NotRequired[tuple[Count, bool]]
+
+
 class Sb3Agent(Agent):
     """An algorithm of Stable-Baselines3 on the same environments and budget as every other agent.
 
@@ -217,6 +233,7 @@ class Sb3Agent(Agent):
 
     name: ClassVar[str] = "sb3"
     about: ClassVar[str] = "any algorithm of Stable-Baselines3: MaskablePPO, PPO, A2C, DQN, QRDQN, TRPO"
+    State: ClassVar[Any] = _State
 
     def __init__(
         self,
@@ -238,8 +255,10 @@ class Sb3Agent(Agent):
         kind = _algorithm(algorithm)
         if env not in ("builder", "editor"):
             raise UnknownNameError("env", env, ("builder", "editor"))
-        if not hidden or min(hidden) < 1:
-            raise QasError(f"sb3 needs hidden layers of at least 1, got {list(hidden)}")
+        if not hidden:
+            raise QasError("sb3 has at least 1 hidden layer, got none")
+        for width in hidden:
+            whole_number("a size of hidden", width, 1, 2**14)
         known = [name for name in _parameters(kind) if name not in _OURS]
         check_settings(kind, settings or {}, f"the algorithm {kind.__name__}", known)
         rewards = REWARDS if env == "builder" else EDIT_REWARDS
@@ -296,6 +315,9 @@ class Sb3Agent(Agent):
         family = next((each.__name__ for each in kind.__mro__ if each.__name__ in _USUAL), "")
         usual = {name: value for name, value in _USUAL.get(family, {}).items() if name in taken}
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in (self.settings or {}).items()}
+        steps = max((v for k in ("n_steps", "buffer_size") if isinstance(v := (usual | given).get(k), int)), default=0)
+        each = 8 + sum(int(np.prod(box.shape or ())) * np.dtype(box.dtype).itemsize for box in space.values())
+        affordable(f"{steps} steps of {kind.__name__} take", memory=float(steps) * each, seconds=1e-5 * steps)
         # As it is: a Monitor around the environment would have a state of its own.
         envs = DummyVecEnv([lambda: self.game])
         try:
@@ -396,6 +418,9 @@ class Sb3Agent(Agent):
         for name, count in state["counts"].items():
             setattr(model, name, count)
         model._last_obs = {name: value[None] for name, value in observation.items()}
+        judge = next(net for name in _JUDGES if (net := getattr(model.policy, name, None)) is not None)
+        with torch.no_grad():
+            finite_output("the network of sb3", judge(model.policy.obs_to_tensor(model._last_obs)[0]))
         model._last_episode_starts = np.array(state["starts"])
         model.action_space.np_random.bit_generator.state = state["actions"]
         torch_state = torch.from_numpy(parts["rng"]["torch"].copy())
@@ -405,6 +430,10 @@ class Sb3Agent(Agent):
             buffer.pos, buffer.full = int(state["buffer"][0]), bool(state["buffer"][1])
             for name, column in _columns(buffer).items():
                 column[: buffer.size()] = _unpacked(parts["buffer"][name], column)
+
+
+_JUDGES = ("predict_values", "quantile_net", "q_net")
+"""What a policy of Stable-Baselines3 values observations with."""
 
 
 def _algorithm(given: str | type) -> type[BaseAlgorithm]:

@@ -14,21 +14,22 @@ import multiprocessing
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from qas.checks import finite_number, shortened, whole_number
+from qas.checks import finite_number, one_line, shortened, whole_number
 from qas.circuits import Circuit
-from qas.encoders.pools.spaces import CircuitSpace
+from qas.encoders.pools.spaces import CircuitSpace, SpaceTold
 from qas.errors import CircuitError, QasError, UnknownNameError
+from qas.estimates import affordable
 from qas.files import (
     LOCK,
     check_versioned,
@@ -36,6 +37,7 @@ from qas.files import (
     hold,
     read_bytes,
     read_json,
+    read_text,
     read_versioned,
     refuse_links,
     sha256,
@@ -46,6 +48,7 @@ from qas.files import (
 )
 from qas.noise import NoiseModel, load_noise
 from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
+from qas.schema import Count, Positive, Within, conform
 from qas.scores import SCORES, Score, load_score
 from qas.simulators.base import BaseObjective, Simulator
 
@@ -57,6 +60,8 @@ LABELLED = "qas-labelled-pool"
 VERSION = 1
 SHARD = 5_000
 """Circuits in one file; also the work that a killed build may repeat."""
+_LEAST_SECONDS = 1e-4
+"""What one optimization of angles takes at least."""
 _PATIENCE = 600.0
 """Seconds that a build waits for its turn to change the manifest."""
 
@@ -77,7 +82,7 @@ class LabelSettings:
     """energy that may be left unfound, problem's unit"""
 
     def __post_init__(self) -> None:
-        whole_number("starts", self.starts)
+        whole_number("starts", self.starts, 1, 2**31)
         whole_number("max_evaluations", self.max_evaluations)
         finite_number("tolerance", self.tolerance, above=0)
 
@@ -118,6 +123,36 @@ class PoolProgress:
     size: int
 
 
+class _Entry(TypedDict):
+    identity: str
+    settings: dict[str, Any]
+    shards: list[str | None]
+
+
+class _Manifest(TypedDict):
+    space: SpaceTold
+    placed: list[list[str | int]]
+    size: Count
+    seed: Annotated[int, Within(0)]
+    shard_size: Positive
+    circuits: list[str]
+    labels: dict[str, _Entry]
+
+
+class _Labelling(TypedDict):
+    problem: dict[str, Any]
+    noise: dict[str, Any] | None
+
+
+class _Labelled(TypedDict):
+    name: str
+    threshold: float
+    pool: str
+    task: str
+    score: str
+    labels: str
+
+
 # ---------------------------------------------------------------------- reading
 class Pool:
     """A pool folder, opened.
@@ -136,25 +171,14 @@ class Pool:
         self.manifest: dict[str, Any] = data
         try:
             self.space = CircuitSpace.from_json(data["space"])
-            self.size, self.seed = int(data["size"]), int(data["seed"])
-            self.shard_size = int(data["shard_size"])
-            self._shards = [str(digest) for digest in data["circuits"]]
-            placed = [(str(name), *map(int, qubits)) for name, *qubits in data["placed"]]
-            labels: dict[str, Any] = {
-                str(task): {
-                    "identity": str(entry["identity"]),
-                    "settings": dict(entry["settings"]),
-                    "shards": [None if digest is None else str(digest) for digest in entry["shards"]],
-                }
-                for task, entry in data["labels"].items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError, QasError) as error:
+        except QasError as error:
             raise PoolError(f"the manifest of the pool is damaged: {self.path}: {error}") from None
-        if placed != [(gate.name, *gate.qubits) for gate in self.space.placed]:
+        self.size, self.seed, self.shard_size = data["size"], data["seed"], data["shard_size"]
+        self._shards, self._labels = data["circuits"], data["labels"]
+        if data["placed"] != [[gate.name, *gate.qubits] for gate in self.space.placed]:
             raise PoolError(f"the tokens of the pool stand for other gates than those of this program: {self.path}")
-        if self.shard_size < 1 or len(self._shards) != -(-self.size // self.shard_size):
+        if len(self._shards) != -(-self.size // self.shard_size):
             raise PoolError(f"the manifest of the pool is damaged: {self.path}: {len(self._shards)} shards of circuits")
-        self._labels = labels
         self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -178,8 +202,7 @@ class Pool:
         if self._rows is None:
             parts = []
             for shard, digest in enumerate(self._shards):
-                table = _read_shard(_circuits_file(self.path, shard), digest)
-                parts.append(_matrix(table, "tokens", self.space.max_gates, np.int16, self.path))
+                parts.append(_read_tokens(self.path, shard, digest, self.space))
             rows = np.concatenate(parts) if parts else np.zeros((0, self.space.max_gates), dtype=np.int16)
             if len(rows) != self.size:
                 raise PoolError(f"the pool has {len(rows):,} circuits, its manifest says {self.size:,}: {self.path}")
@@ -213,8 +236,8 @@ class Pool:
         problem, noise = _read_task(self, task, settings, entry["identity"])
         energies, evaluations, angles = [], [], []
         for shard, digest in enumerate(entry["shards"]):
-            table = _read_shard(_labels_file(self.path, task, shard), digest)
-            energies.append(_matrix(table, "energies", settings.starts, np.float64, self.path))
+            table = _read_shard(_labels_file(self.path, task, shard), digest, _label_columns(settings.starts))
+            energies.append(_matrix(table, "energies", settings.starts))
             evaluations.append(table["evaluations"].to_numpy())
             column = table["angles"].combine_chunks()
             flat, offsets = column.values.to_numpy(), column.offsets.to_numpy()
@@ -429,17 +452,11 @@ class TabularProblem(BaseProblem):
             QasError: not such a dict, a newer version, or no such pool with these labels.
         """
         held = check_versioned(data, LABELLED, 1, "a labelled problem")
-        try:
-            name, threshold = held["name"], held["threshold"]
-            pool, task, score, labels = (str(held[key]) for key in ("pool", "task", "score", "labels"))
-        except KeyError as error:
-            raise QasError(
-                f"a labelled problem has name, threshold, pool, task, score and labels, not {error}"
-            ) from None
-        opened = Pool(pool)
-        found = replace(opened.table(task, score), name=name, threshold=threshold)
-        if opened.identity(task) != labels:
-            raise PoolError(f"the labels of {task} have changed since the file was written: {pool}")
+        conform(held, _Labelled, "the labelled problem", error=QasError)
+        task, opened = held["task"], Pool(held["pool"])
+        found = replace(opened.table(task, held["score"]), name=held["name"], threshold=held["threshold"])
+        if opened.identity(task) != held["labels"]:
+            raise PoolError(f"the labels of {task} have changed since the file was written: {held['pool']}")
         return found
 
 
@@ -477,8 +494,11 @@ def build_pool(
             out of range.
         PoolError: the folder holds something else, or another pool, or other label settings for a task.
     """
-    path = Path(folder)
+    path, size = Path(folder), whole_number("the number of circuits", size)
     settings = settings or LabelSettings()
+    seconds = _LEAST_SECONDS * len(tasks) * size * settings.starts / (jobs or os.cpu_count() or 1)
+    energies = 16.0 * min(size, SHARD) * settings.starts
+    affordable(f"labels of {size} circuits from {settings.starts} starts take", memory=energies, seconds=seconds)
     model = load_noise(noise)
     problems: dict[str, Problem] = {}
     for task in tasks:
@@ -501,7 +521,6 @@ def _task_name(problem: Problem, noise: NoiseModel | None) -> str:
 def _open_or_create(
     path: Path, space: CircuitSpace, size: int, seed: int, on_progress: Callable[[PoolProgress], None] | None
 ) -> Pool:
-    whole_number("the number of circuits", size)
     whole_number("a seed", seed, 0)
     if path.exists() and not path.is_dir():
         raise PoolError(f"a pool is a folder, got a file: {path}")
@@ -548,7 +567,9 @@ def _draw(
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    return read_versioned(path / "manifest.json", FORMAT, VERSION, "the manifest of the pool", error=PoolError)
+    file, what = path / "manifest.json", "the manifest of the pool"
+    data = read_versioned(file, FORMAT, VERSION, what, error=PoolError)
+    return conform(data, _Manifest, what, where=file, error=PoolError)
 
 
 def _own_folder(path: Path, *names: str) -> Path:
@@ -673,8 +694,7 @@ def _label_shard(
 
     pool = Pool(path)
     problem, noise = _read_task(pool, task, settings, identity)
-    table = _read_shard(_circuits_file(path, shard), pool.manifest["circuits"][shard])
-    rows = _matrix(table, "tokens", pool.space.max_gates, np.int16, path)
+    rows = _read_tokens(path, shard, pool.manifest["circuits"][shard], pool.space)
     simulator = make_simulator(noise)
     rng = np.random.default_rng([pool.seed, int.from_bytes(hashlib.sha256(task.encode()).digest()[:8]), shard])
     circuits = [pool.space.circuit(row) for row in rows]
@@ -721,16 +741,15 @@ def _identity(pool: Pool, settings: LabelSettings, content: str) -> str:
 
 
 def _read_task(pool: Pool, task: str, settings: LabelSettings, identity: str) -> tuple[Problem, NoiseModel | None]:
-    file = pool.path / "labels" / task / "problem.json"
+    file, what = pool.path / "labels" / task / "problem.json", f"the problem of {task}"
+    content = read_text(file, what, error=PoolError)
+    if _identity(pool, settings, content.removesuffix("\n")) != identity:
+        raise PoolError(f"the problem or the settings of {task} were changed after it was labelled: {file}")
+    data = conform(read_json(file, what, PoolError), _Labelling, what, where=file, error=PoolError)
     try:
-        data = read_json(file, f"the problem of {task}")
-        if _identity(pool, settings, file.read_text(encoding="utf-8").removesuffix("\n")) != identity:
-            raise PoolError(f"the problem or the settings of {task} were changed after it was labelled: {file}")
         noise = None if data["noise"] is None else NoiseModel.from_json(data["noise"])
         return Problem.from_json(data["problem"]), noise
-    except PoolError:
-        raise
-    except (KeyError, TypeError, OSError, QasError) as error:
+    except QasError as error:
         raise PoolError(f"the problem of {task} is damaged: {file}: {error}") from None
 
 
@@ -776,15 +795,27 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     return sha256(content)
 
 
-def _read_shard(file: Path, digest: str) -> pa.Table:
+def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Table:
+    """A shard, if it has these columns without gaps.
+
+    Raises:
+        PoolError: missing, changed, damaged, or with other columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     content = read_bytes(file, "a shard", digest, error=PoolError)
     try:
-        return pq.read_table(io.BytesIO(content))
+        table = pq.read_table(io.BytesIO(content))
+        table.validate(full=True)
     except pa.ArrowException as error:
-        raise PoolError(f"a shard is damaged: {file}: {error}") from None
+        raise PoolError(f"a shard is damaged: {file}: {one_line(error)}") from None
+    for due in columns:
+        told = table.schema.field(due.name) if due.name in table.schema.names else None
+        if told is None or told.type != due.type or table[due.name].null_count:
+            got = "none" if told is None else told.type if told.type != due.type else "missing values"
+            raise PoolError(f"a shard has a column {due.name} of type {due.type}, got {got}: {file}")
+    return table
 
 
 def _adopt(file: Path, identity: str) -> str | None:
@@ -807,12 +838,24 @@ def _content(table: pa.Table) -> str:
     return sha256(json.dumps(table.to_pydict()).encode())
 
 
-def _matrix(table: pa.Table, name: str, width: int, dtype: Any, path: Path) -> np.ndarray:
-    try:
-        flat = table[name].combine_chunks().flatten().to_numpy()
-        return flat.astype(dtype, copy=False).reshape(-1, width)
-    except (KeyError, ValueError, AttributeError) as error:
-        raise PoolError(f"a shard has no column {name} of width {width}: {path}: {error}") from None
+def _label_columns(starts: int) -> list[pa.Field]:
+    import pyarrow as pa
+
+    energies, angles = pa.list_(pa.float64(), starts), pa.list_(pa.float64())
+    return [pa.field("energies", energies), pa.field("evaluations", pa.int64()), pa.field("angles", angles)]
+
+
+def _read_tokens(path: Path, shard: int, digest: str, space: CircuitSpace) -> np.ndarray:
+    """Rows of a shard of circuits, int16, shape (size, max_gates)."""
+    import pyarrow as pa
+
+    width = space.max_gates
+    columns = [pa.field("tokens", pa.list_(pa.int16(), width))]
+    return _matrix(_read_shard(_circuits_file(path, shard), digest, columns), "tokens", width)
+
+
+def _matrix(table: pa.Table, name: str, width: int) -> np.ndarray:
+    return table[name].combine_chunks().flatten().to_numpy().reshape(-1, width)
 
 
 def summarize(pool: Pool, task: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -11,12 +11,29 @@ from qas.alphabet import Alphabet, split_gates
 from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
+from qas.estimates import affordable
 from qas.gates import POOL_GATES, gate_spec
+from qas.schema import Count, Positive, Qubits, conform
 
 PADDING = -1
 """Fills a row behind its last gate."""
 
 _CHUNK = 20_000
+_BYTES, _SECONDS = 8, 2e-8
+"""What a gate takes at least while circuits are drawn."""
+
+
+class SpaceTold(TypedDict):
+    """A `CircuitSpace` in a file."""
+
+    n_qubits: Qubits
+    gates: list[str]
+    max_gates: Positive
+    min_gates: Count
+    max_depth: Count
+    ring: list[str]
+    coupling: list[tuple[Count, Count]] | None
+    directions: NotRequired[list[tuple[Count, Count]] | None]
 
 
 class CircuitSpace:
@@ -65,7 +82,7 @@ class CircuitSpace:
         for name in two:
             if not gate_spec(name).primitive:
                 raise QasError(f"a space of circuits holds gates on one and two qubits, got {name}")
-        self.max_gates = whole_number("max_gates", max_gates)
+        self.max_gates = whole_number("max_gates", max_gates, 1, 2**15 - 1)  # rows are int16
         self.min_gates = self.max_gates if min_gates is None else whole_number("min_gates", min_gates, 0)
         if self.min_gates > self.max_gates:
             raise QasError(f"min_gates is at most max_gates ({self.max_gates}), got {self.min_gates}")
@@ -155,6 +172,10 @@ class CircuitSpace:
             QasError: almost no random circuit is within the depth.
         """
         size = whole_number("the number of circuits", size, 0)
+        numbers = max(size, _CHUNK) * self.max_gates
+        affordable(
+            f"{size} circuits of {self.max_gates} gates take", memory=_BYTES * numbers, seconds=_SECONDS * numbers
+        )
         kinds = [np.flatnonzero(self.kind == k) for k in range(len(self.gates))]
         counts = np.array([len(tokens) for tokens in kinds])
         table = np.zeros((len(kinds), counts.max()), dtype=np.int16)
@@ -229,21 +250,8 @@ class CircuitSpace:
         Raises:
             QasError: malformed data.
         """
-        try:
-            return cls(
-                data["n_qubits"],
-                data["gates"],
-                max_gates=data["max_gates"],
-                min_gates=data["min_gates"],
-                max_depth=data["max_depth"],
-                ring=data["ring"],
-                coupling=data["coupling"],
-                directions=data.get("directions"),
-            )
-        except (KeyError, TypeError, AttributeError):
-            raise QasError(
-                "a circuit space is described by n_qubits, gates, max_gates, min_gates, max_depth, ring and coupling"
-            ) from None
+        conform(data, SpaceTold, "the circuit space", error=QasError)
+        return cls(**{name: value for name, value in data.items() if name in SpaceTold.__annotations__})
 
 
 def distinct(rows: np.ndarray) -> np.ndarray:

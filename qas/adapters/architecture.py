@@ -6,14 +6,13 @@ import difflib
 import hashlib
 import json
 import math
-import operator
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qas.adapters.program import (
     GATE_ANGLES,
@@ -26,15 +25,18 @@ from qas.adapters.program import (
     is_real,
     lower,
 )
-from qas.checks import whole_number
+from qas.checks import shortened, whole_number
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
 from qas.files import check_versioned, versioned
+from qas.schema import Positive, Qubits, conform
 
 FORMAT = "qas-adapter-architecture"
 VERSION = 1
 """Schema version of `Architecture.to_json`; a newer one is refused."""
 MAX_ODD = 11
+MAX_LAYERS = 999
+"""Of a named architecture, whose description has 16 bits."""
 """Largest odd factor of a layer size that gets its own axis; m costs m(m-1)/2 angles."""
 MAX_QUBITS = 20
 ARCHITECTURES = {
@@ -76,6 +78,14 @@ def layout(features: int, *, exact: bool = False) -> Layout:
         return Layout(features, (features - 1).bit_length())
     size, m = max((m << int(math.log2(features / m)), m) for m in range(1, MAX_ODD + 1, 2) if 2 * m <= features)
     return Layout(features, (size // m).bit_length() - 1, m)
+
+
+class _Told(TypedDict):
+    name: str
+    n_qubits: Qubits
+    odd: Positive
+    gates: list[list[str | int]]
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -248,16 +258,18 @@ class Architecture:
             QasError: no such object, a newer version, malformed gates, or a hash that is not that of the gates.
         """
         data = check_versioned(data, FORMAT, VERSION, "an adapter architecture")
-        try:
-            gates = tuple((str(name), tuple(operator.index(w) for w in wires)) for name, *wires in list(data["gates"]))
-            found = cls(operator.index(data["n_qubits"]), gates, operator.index(data["odd"]), str(data["name"]))
-        except QasError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise QasError(f"the adapter architecture is damaged: {error!r}") from None
-        if data.get("hash") != found.hash:
-            raise QasError(f"the gates of the architecture have hash {found.hash}, but it says {data.get('hash')!r}")
+        conform(data, _Told, "the adapter architecture", error=QasError)
+        found = cls(data["n_qubits"], _gates_of(data["gates"]), data["odd"], data["name"])
+        if data["hash"] != found.hash:
+            raise QasError(f"the gates of the architecture have hash {found.hash}, got {shortened(data['hash'])}")
         return found
+
+
+def _gates_of(told: list[list[Any]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    for gate in told:
+        if [type(part) for part in gate] != [str, *[int] * (len(gate) - 1)]:
+            raise QasError(f"a gate of an adapter architecture is a name and its wires, got {shortened(gate)}")
+    return tuple((name, tuple(wires)) for name, *wires in told)
 
 
 # ---------------------------------------------------------------------- named and found ones
@@ -268,7 +280,7 @@ def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tupl
     pairs (arXiv:2503.05431; the order in a layer is that of PennyLane's `SimplifiedTwoDesign`). An odd axis is the last
     wire, `so` in the place of RY. (2L+1) q - 2L angles on q qubits.
     """
-    layers = whole_number("layers", layers, 0)
+    layers = whole_number("layers", layers, 0, MAX_LAYERS)
     place = layout(features, exact=exact)
     wires = [*range(place.n_qubits), *([ODD] if place.odd > 1 else [])]
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 
 from qas.adapters.program import Program, compile_program, lower
-from qas.checks import whole_number
+from qas.checks import one_line, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, RunError
-from qas.files import check_versioned, versioned
+from qas.files import check_versioned, read_array, read_tensors, read_text, versioned
 from qas.problems import BaseProblem, Family, load_problem
+from qas.schema import Count, Positive, Qubits, conform
 from qas.simplify import simplify
 from qas.simulators.base import BaseObjective, Simulator
 
@@ -35,6 +37,22 @@ FRAME_RANK = 8
 """Columns of the frame that a target without orthogonal columns is fitted with."""
 _DEPTH_SHARE = 0.005
 _ORTHOGONAL = 1e-4
+
+
+class _Matrix(TypedDict):
+    shape: tuple[Positive, Positive]
+    float64: str
+
+
+class _Told(TypedDict):
+    name: str
+    n_qubits: Qubits
+    goal: str
+    angles: Count
+    threshold: float | None
+    description: str
+    provenance: dict[str, Any]
+    matrix: NotRequired[_Matrix]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,25 +252,16 @@ class AdapterProblem(BaseProblem):
     @classmethod
     def from_json(cls, data: Any) -> AdapterProblem:
         data = check_versioned(data, FORMAT, VERSION, "an adapter problem")
-        try:
-            matrix = None
-            if "matrix" in data:
-                raw = base64.b64decode(data["matrix"]["float64"], validate=True)
-                matrix = np.frombuffer(raw, dtype="<f8").reshape(data["matrix"]["shape"])
-            return cls(
-                name=data["name"],
-                qubits=data["n_qubits"],
-                goal=data["goal"],
-                angles=data["angles"],
-                matrix=matrix,
-                threshold=data["threshold"],
-                description=data["description"],
-                provenance=dict(data["provenance"]),
-            )
-        except QasError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise QasError(f"the adapter problem is damaged: {error!r}") from None
+        told = dict(conform(data, _Told, "the adapter problem", error=QasError))
+        matrix = None
+        if "matrix" in told:
+            try:
+                raw = base64.b64decode(told["matrix"]["float64"], validate=True)
+                matrix = np.frombuffer(raw, dtype="<f8").reshape(told["matrix"]["shape"])
+            except ValueError as error:
+                raise QasError(f"the matrix of the adapter problem is damaged: {error}") from None
+        names = ("name", "goal", "angles", "threshold", "description", "provenance")
+        return cls(qubits=told["n_qubits"], matrix=matrix, **{name: told[name] for name in names})
 
 
 class _Directions(BaseObjective):
@@ -570,24 +579,20 @@ def read_matrix(path: Path) -> np.ndarray:
         RunError: no such file, or one that cannot be read as a matrix.
     """
     suffix = path.suffix.lower()
-    if not path.is_file():
-        raise RunError(f"no such matrix file: {path}")
-    try:
-        if suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        if suffix == ".csv":
+    what = "the matrix file"
+    if suffix == ".npy":
+        return read_array(path, what)
+    if suffix == ".csv":
+        text = read_text(path, what)
+        try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of an empty file NumPy only warns
-                return np.loadtxt(path, delimiter=",", ndmin=2)
-        if suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            tensors = list(load_file(path).values())
-            if len(tensors) != 1:
-                raise RunError(f"a matrix file holds one tensor, got {len(tensors)}: {path}")
-            return tensors[0]
-    except RunError:
-        raise
-    except Exception as error:  # readers raise whatever a damaged file makes them
-        raise RunError(f"the matrix file is damaged: {path}: {error}") from None
+                return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
+        except (ValueError, Warning) as error:
+            raise RunError(f"{what} is damaged: {path}: {one_line(error)}") from None
+    if suffix == ".safetensors":
+        tensors = list(read_tensors(path, what).values())
+        if len(tensors) != 1:
+            raise RunError(f"a matrix file holds one tensor, got {len(tensors)}: {path}")
+        return tensors[0]
     raise RunError(f"a matrix is read from .npy, .csv or .safetensors, got {path.name!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qas.callbacks import Watch
 from qas.campaigns.attempts import adopt_all
@@ -21,6 +21,7 @@ from qas.files import check_versioned, hold, new_folder, read_json, versioned, w
 from qas.record import Progress
 from qas.remote import is_remote, near, placed
 from qas.runs import CAMPAIGN, RUNS, Run, load_run
+from qas.schema import conform
 from qas.simulators.workers import cores
 
 _FORMAT, _VERSION = "qas-campaign", 1
@@ -80,6 +81,10 @@ class State:
         self.best[problem] = min(self.best.get(problem, float("inf")), progress.best_error)
 
 
+class _Told(TypedDict):
+    study: dict[str, Any]
+
+
 def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     """Read a campaign's folder.
 
@@ -91,6 +96,7 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
         raise RunError(f"not a campaign (no {CAMPAIGN}): {folder}")
     data = read_json(folder / CAMPAIGN, "the campaign")
     check_versioned(data, _FORMAT, _VERSION, "the campaign", error=RunError)
+    conform(data, _Told, "the campaign", where=folder)
     return Campaign(folder, Study.of(data["study"]))
 
 

@@ -16,6 +16,7 @@ from qas.agents.settings import make_agent
 from qas.checks import finite_number, shortened, whole_number
 from qas.devices import load_device
 from qas.errors import QasError, UnknownNameError
+from qas.files import read_text
 from qas.meter import Budget
 from qas.mitigation.objectives import make_objective
 from qas.noise import load_noise
@@ -26,6 +27,7 @@ from qas.vqe import Evaluator
 _AXES = ("problems", "agents", "noise", "devices", "objectives", "seeds")
 _LIMITS = ("evaluations", "steps", "seconds", "target")
 _SETTINGS = ("max_gates", "gates", "coupling", "patch", "evaluator")
+MAX_STUDY_BYTES = 2**20
 _KEYS = (*_AXES, *_LIMITS, *_SETTINGS, "options", "label")
 _MOST = 100_000
 """Searches in a study."""
@@ -105,11 +107,10 @@ def load_study(given: str | os.PathLike[str] | Mapping[str, Any] | Study) -> Stu
     if isinstance(given, Mapping):
         return Study.of(given)
     path = Path(given)
+    text = read_text(path, "the study", most=MAX_STUDY_BYTES, error=QasError)
     try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise QasError(f"the study cannot be read: {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise QasError(f"a study is a file in TOML, got {path}: {error}") from None
     return Study.of(table)
 

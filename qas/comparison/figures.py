@@ -135,7 +135,7 @@ def _draw(axes: Axes, axis: np.ndarray, found: Band, arm: Arm, number: int) -> l
         axes.fill_between(axis, low, high, step="post", color=colour, alpha=0.16, linewidth=0, zorder=2)
     axes.plot(
         axis, median, color=colour, linewidth=1.8, linestyle=dashes, drawstyle="steps-post", zorder=3,
-        label=name.replace("$", r"\$").lstrip("_"),
+        label=name.lstrip("_"),
     )  # fmt: skip
     return [*low.tolist(), *high.tolist()]
 

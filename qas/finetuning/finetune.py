@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qas.adapters.architecture import Architecture, load_architecture
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, finite_output, whole_number
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import new_folder, read_tensors, read_versioned, versioned, write_atomic, write_json
 from qas.finetuning import METHODS
@@ -27,6 +27,7 @@ from qas.finetuning.methods import Full, Method, attach, body, detach, make_meth
 from qas.finetuning.stored import Part, Trained
 from qas.finetuning.tasks import Split, Task, load_task
 from qas.registry import options_of
+from qas.schema import conform
 
 FORMAT = "qas-finetune"
 VERSION = 1
@@ -232,7 +233,7 @@ def score(model: nn.Module, split: Split, metric: str, batch: int = 250) -> floa
     labels = torch.from_numpy(split.labels)
     for part, wanted in zip(torch.from_numpy(split.inputs).split(batch), labels.split(batch), strict=True):
         with parametrize.cached():
-            logits = model(part)
+            logits = finite_output("the model with its adapters", model(part))
         if metric == "accuracy":
             total += float((logits.argmax(-1) == wanted).sum())
         else:
@@ -394,6 +395,15 @@ def _stem(name: str) -> str:
     return f"{name}." if name else ""
 
 
+class _Named(TypedDict):
+    method: str
+
+
+class _Told(TypedDict):
+    settings: _Named
+    circuit: dict[str, Any] | None
+
+
 def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
     """Put the adapters and the head of a fine-tuning folder onto a fresh backbone, in place.
 
@@ -401,6 +411,7 @@ def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
         QasError: a folder that is missing, damaged, of a newer version, or that does not fit the model.
     """
     config = read_versioned(folder / "config.json", FORMAT, VERSION, "the configuration of the fine-tuning")
+    conform(config, _Told, "the configuration of the fine-tuning", where=folder)
     tensors = _tensors(folder / "adapter.safetensors")
     head = folder / "head.safetensors"
     new_head = _tensors(head) if head.exists() else None
@@ -409,7 +420,7 @@ def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
         circuit = None if config["circuit"] is None else Architecture.from_json(config["circuit"])
     except UnknownNameError:
         raise
-    except (KeyError, TypeError, AttributeError, QasError) as error:
+    except (TypeError, QasError) as error:
         raise RunError(f"the fine-tuning folder is damaged: {folder}: {error}") from None
     if (new_head is None) != (trained_head(model) is None):
         raise RunError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qas.errors import MissingExtraError, QasError, RunError
+from qas.files import read_json_lines, read_text
 from qas.finetuning.tasks import Split, Task
 
 LENGTH = 128
@@ -172,14 +173,13 @@ def _try(local: LocalModel, task: Task, path: Path) -> None:
 
 def _read_examples(path: Path) -> tuple[list[str], list[int], list[str]]:
     """Texts, labels as numbers, and the names of the labels."""
-    try:
-        if path.suffix.lower() == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as stream:
-                rows: list[Any] = list(csv.DictReader(stream))
-        else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise RunError(f"the data cannot be read: {path}: {error}") from None
+    if path.suffix.lower() == ".csv":
+        try:
+            rows: list[Any] = list(csv.DictReader(io.StringIO(read_text(path, "the data"), newline="")))
+        except csv.Error as error:
+            raise RunError(f"the data cannot be read: {path}: {error}") from None
+    else:
+        rows = read_json_lines(path, "the data")
     for number, row in enumerate(rows, 1):
         if not (isinstance(row, dict) and all(row.get(k) is not None and str(row[k]).strip() for k in _COLUMNS)):
             raise QasError(f"every example has a text and a label, got example {number} without: {path}")
@@ -209,10 +209,7 @@ def _classification(
 
 
 def _language(tokenizer: Any, path: Path, limit: int, vocabulary: int, seed: int) -> Task:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"the data cannot be read: {path}: {error}") from None
+    text = read_text(path, "the data")
     ids = np.array(tokenizer(text, verbose=False)["input_ids"], dtype=np.int64)
     count = (len(ids) - 1) // limit
     if count < _LEAST:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from qas.adapters.architecture import Architecture
+from qas.adapters.architecture import MAX_LAYERS, Architecture
 from qas.adapters.base import Adapter
 from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
@@ -51,7 +51,7 @@ def _targets(targets: Any) -> tuple[str, ...]:
 _CHECKS = {
     "bits": checked_bits,
     "rank": lambda rank: whole_number("rank", rank),
-    "layers": lambda layers: whole_number("layers", layers, 0),
+    "layers": lambda layers: whole_number("layers", layers, 0, MAX_LAYERS),
     "size": lambda size: whole_number("size", size),
     "scale": _scale,
     "targets": _targets,

@@ -64,7 +64,7 @@ class BaseProblem(abc.ABC):
         threshold = finite_number("the threshold", self.threshold, above=0.0)
         try:
             provenance = json.loads(json.dumps(self.provenance, allow_nan=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise QasError(f"the provenance of a problem must be JSON-able: {error}") from None
         if not isinstance(provenance, dict):
             raise QasError(f"the provenance of a problem is a mapping, got {type(provenance).__name__}")

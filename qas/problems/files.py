@@ -12,15 +12,14 @@ Nothing in a file is run: no pickles are read.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qas.checks import finite_number, one_line, shortened
 from qas.errors import MissingExtraError, QasError, RunError
-from qas.files import read_json
+from qas.files import read_array, read_bytes, read_json
 from qas.hamiltonians import Hamiltonian
 
 
@@ -35,8 +34,6 @@ def read_content(path: Path) -> Mapping[str, Any] | Hamiltonian:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise QasError(f"a problem is read from a file that ends in {', '.join(READERS)}, got {shortened(str(path))}")
-    if not path.is_file():
-        raise RunError(f"no such problem file: {path}")
     return reader(path)
 
 
@@ -54,14 +51,14 @@ def _json(path: Path) -> Mapping[str, Any] | Hamiltonian:
 
 
 def _qpy(path: Path) -> Hamiltonian:
+    data = read_bytes(path, "the problem file")
     try:
         from qiskit import qpy
         from qiskit.circuit.library import PauliEvolutionGate
     except ImportError:
         raise MissingExtraError("reading .qpy", "qiskit") from None
     try:
-        with path.open("rb") as stream:
-            circuits = qpy.load(stream)
+        circuits = qpy.load(io.BytesIO(data))
     except Exception as error:  # Qiskit raises whatever a damaged file makes it
         raise RunError(f"the problem file is damaged: {path}: {one_line(error)}") from None
     gates = [item for circuit in circuits for item in circuit.data]
@@ -86,10 +83,7 @@ def _sparse(operator: Any) -> Any:
 
 
 def _npy(path: Path) -> Hamiltonian:
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise RunError(f"the problem file is damaged: {path}: {one_line(error)}") from None
+    matrix = read_array(path, "the problem file")
     try:
         return Hamiltonian.from_matrix(matrix)
     except QasError as error:

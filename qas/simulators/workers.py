@@ -64,7 +64,7 @@ def worker_count(workers: int | None = None, bytes_each: int = 0) -> int:
     Raises:
         QasError: not a whole number of at least 1.
     """
-    count = cores() if workers is None else whole_number("workers", workers)
+    count = cores() if workers is None else whole_number("workers", workers, 1, 1024)
     if in_worker():
         return 1
     return min(count, max(1, memory_limit() // 2 // bytes_each)) if bytes_each else count

@@ -194,14 +194,14 @@ def cut(name: str) -> Callable[[Path], None]:
         (edit(lambda a: a.update(version=2)), "newer version"),
         (edit(lambda a: a.update(version="x")), "a whole number from 1 to 1, got 'x'"),
         (edit(lambda a: a.pop("sizes")), "the description of the encoder lacks sizes"),
-        (edit(lambda a: a["space"].pop("gates")), "a circuit space is described by"),
+        (edit(lambda a: a["space"].pop("gates")), "the description of the encoder lacks space.gates"),
         (edit(lambda a: a.update(encoding="port")), "unknown encoding 'port'"),
         (edit(lambda a: a.update(encoding="layers")), "an encoder reads a graph encoding, got layers"),
-        (edit(lambda a: a.update(encoding=["ports"])), "unknown encoding"),
+        (edit(lambda a: a.update(encoding=["ports"])), "damaged at encoding: str is needed"),
         (edit(lambda a: a.update(model="vae")), "unknown model 'vae'"),
-        (edit(lambda a: a.update(model=3)), "unknown model '3'"),
+        (edit(lambda a: a.update(model=3)), "damaged at model: str is needed, got 3"),
         (edit(lambda a: a.update(sizes={"colour": 1})), "the sizes do not fit the model gvae"),
-        (edit(lambda a: a.update(sizes=[1])), "the sizes do not fit the model gvae"),
+        (edit(lambda a: a.update(sizes=[1])), "damaged at sizes"),
         (edit(lambda a: a.update(sizes={"d": "4"})), "d is a whole number from 1 to 100000, got '4'"),
         (edit(lambda a: a.update(sizes={"d": 10**9})), "d is a whole number from 1 to 100000, got 1000000000"),
         (edit(lambda a: a["sizes"].update(beta="much")), "beta is a finite number of at least 0, got 'much'"),
@@ -214,7 +214,7 @@ def cut(name: str) -> Callable[[Path], None]:
         (reweigh(lambda t: t.update({"mu.bias": np.zeros(3)})), r"the tensor mu.bias has shape \(4,\), got \(3,\)"),
         (
             reweigh(lambda t: t.update({"mu.bias": np.full(4, np.nan, dtype=np.float32)})),
-            "weights are finite numbers, got NaN or infinity in mu.bias",
+            r"finite numbers up to 1e\+30, got NaN, infinity or a larger one in mu.bias",
         ),
         (
             reweigh(lambda t: t.update({"mu.bias": np.zeros(4, dtype=np.int64)})),
@@ -228,6 +228,18 @@ def test_every_bad_file_is_one_line(damage: Callable[[Path], object], message: s
     with pytest.raises(QasError, match=message) as caught:
         load_encoder(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_finite_weights_that_are_damaged_give_no_numbers(tmp_path: Path) -> None:
+    folder = untrained().save(tmp_path / "q3")
+    reweigh(lambda tensors: [array.fill(1e29) for array in tensors.values() if array.dtype == np.float32])(folder)
+    encoder = load_encoder(folder)
+    for use in (
+        lambda: encoder.embed(encoder.space.sample(2, np.random.default_rng(0))),
+        lambda: encoder.try_decode(np.ones((2, encoder.n_latents, encoder.d))),
+    ):
+        with pytest.raises(QasError, match="the encoder gives numbers that are not finite: its weights are damaged"):
+            use()
 
 
 def test_names_are_looked_up_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,4 +173,4 @@ def test_the_command_says_what_is_wrong_with_a_study(tmp_path: Path, capsys: pyt
         assert main(["campaign", str(file)]) == 2
         assert told in capsys.readouterr().err
     assert main(["campaign", str(tmp_path / "none.toml")]) == 2
-    assert "the study cannot be read" in capsys.readouterr().err
+    assert "the study is missing" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_gates_and_circuits_cannot_be_changed():
 @pytest.mark.parametrize(
     ("n_qubits", "gates", "message"),
     [
-        (0, [], "at least 1 qubit"),
+        (0, [], "1 to 10000 qubits"),
         ("two", [], "whole number"),
         (2.5, [], "whole number"),
         (2, [("cx", (0, 2))], "out of range"),

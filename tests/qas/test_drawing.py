@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qas
 from qas.circuits import Circuit
-from qas.drawing import _columns, draw_figure, draw_latex, draw_text, save_figure
+from qas.drawing import _columns, draw_figure, draw_latex, draw_text, plain, save_figure
 from qas.errors import CircuitError, QasError, RunError
 from qas.export import save_circuit
+from qas.page import error_axis, legend, new_figure
 from qas.testing import random_circuit
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -166,3 +168,18 @@ def test_saving_refuses_in_one_line(tmp_path):
     assert os.listdir(tmp_path) == ["folder.png"]
     with pytest.raises(CircuitError, match="too long"):
         draw_figure(Circuit(30, [("u", 0, 0.1, 0.2, 0.3)] * 400))
+
+
+ODD = ["$\\foo{$", r"$\frac{$", "$$", "a$b$c", "\\", "\\$x$", "_^{", "\x07\n", "x" * 5000]
+
+
+@pytest.mark.parametrize("text", ODD, ids=[text[:6] for text in ODD])
+def test_text_of_others_is_drawn_as_it_is(text, tmp_path):
+    assert "$" not in plain(text).replace(r"\$", "") and len(plain(text)) < 500
+    problem = qas.problem({"XX": 1.0, "ZI": 0.5}, name="odd", unit=text)
+    figure, axes = new_figure(text)
+    axes.plot([1, 2], [0.1, 0.2], label=f"with noise {text}")
+    error_axis(axes, problem, [0.1, 0.2], lowest=0.1)
+    legend(figure)
+    save_figure(figure, tmp_path / "page.svg")
+    save_figure(draw_figure(Circuit(1, [("x", 0)]), title=text), tmp_path / "circuit.svg")

@@ -29,9 +29,11 @@ from qas.files import (
     load_checkpoint,
     new_folder,
     open_to_append,
+    parse_json,
     read_bytes,
     read_json,
     read_tensors,
+    read_text,
     read_versioned,
     save_checkpoint,
     sha256,
@@ -349,7 +351,7 @@ def test_a_front_with_a_damaged_energy_is_refused(folder: Path, value: str, plac
     data = json.loads(state.read_text())
     data["front"][0][place] = "HERE"
     state.write_text(json.dumps(data).replace('"HERE"', value))
-    with pytest.raises(QasError, match=r"damaged.*(finite|no number)"):
+    with pytest.raises(QasError, match=r"damaged.*(needed|finite)"):
         resume(folder, steps=4000, report=False)
     assert (folder / "circuits.jsonl").read_bytes() == circuits and not (folder / LOCK).exists()
     with pytest.raises(QasError, match="damaged"):
@@ -405,3 +407,68 @@ def test_hashes(tmp_path: Path) -> None:
         read_tensors(path, "it")
     with pytest.raises(RunError, match="it is missing"):
         read_tensors(tmp_path / "b", "it")
+
+
+# ---------------------------------------------------------------------- JSON from outside
+BEYOND = [
+    "[" * 200_000,
+    '{"a":' * 70 + "1" + "}" * 70,
+    "1" * 65,
+    "1e400",
+    "-Infinity",
+    "NaN",
+    '"\\ud800"',
+    "{",
+    "\x00",
+    "[1,]",
+]
+
+
+@pytest.mark.parametrize("text", BEYOND, ids=lambda text: text[:8])
+def test_json_beyond_the_bounds_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match="the thing is damaged") as caught:
+        read_json(path, "the thing")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_json_within_the_bounds_is_read() -> None:
+    state = np.random.default_rng(0).bit_generator.state
+    assert parse_json(json.dumps(state)) == state
+    assert parse_json('["' + "[" * 500 + '", 1e300, "\\ud83d\\ude00"]') == ["[" * 500, 1e300, "\U0001f600"]
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(RunError, match="the thing is no regular file"):
+            read_bytes(tmp_path / name, "the thing")
+    (tmp_path / "large").write_bytes(b"12345")
+    with pytest.raises(RunError, match="at most 4 bytes, got 5"):
+        read_bytes(tmp_path / "large", "the thing", most=4)
+    with pytest.raises(RunError, match="cannot be read"):
+        read_text(Path("a\0b"), "the thing")
+
+
+DAMAGE = [
+    ("tried", {"tried": 3}, "agent.tried"),
+    (
+        "rng",
+        {"rng": {"bit_generator": "PCG64", "state": {"state": -1, "inc": 1}, "has_uint32": 0, "uinteger": 0}},
+        "rng",
+    ),
+    ("cells", {"cells": [["a", []]]}, r"cells\[0\]\[0\]"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), DAMAGE, ids=[name for name, _, _ in DAMAGE])
+def test_a_damaged_checkpoint_names_its_field(folder: Path, name: str, change: dict[str, Any], words: str) -> None:
+    state = next((folder / "checkpoint").glob("*/state.json"))
+    data = json.loads(state.read_text())
+    state.write_text(json.dumps(data | {"agent": data["agent"] | change}))
+    with pytest.raises(RunError, match=f"the checkpoint is damaged at .*{words.removeprefix('agent.')}"):
+        resume(folder, steps=4000, report=False)

@@ -17,7 +17,8 @@ from qiskit.quantum_info import Operator, random_clifford, random_unitary
 from qas.circuits import Circuit
 from qas.errors import CircuitError
 from qas.gates import GATES
-from qas.interop import MAX_FILE_BYTES, MAX_GATES, read_circuit_file
+from qas.interop import MAX_FILE_BYTES, read_circuit_file
+from qas.qasm import MOST_STATEMENTS, read_plain
 from qas.testing import random_circuit
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -252,7 +253,7 @@ def test_other_objects_are_refused():
         (HEAD + "cx q[0], q[0];", "line 4: duplicate"),
         (HEAD + "rx(1/0) q[0];", "line 4: division by zero"),
         (HEAD + "rx(1e400) q[0];", "finite"),
-        (HEAD + "rx(" + "(" * 3000 + "1" + ")" * 3000 + ") q[0];", "too deeply"),
+        (HEAD + "rx(" + "(" * 3000 + "1" + ")" * 3000 + ") q[0];", "at most 32 deep"),
         (HEAD + "input float theta;\nrx(theta) q[0];", "unbound parameters: theta"),
         (HEAD + "bit[2] c;\nc = measure q;", "line 5: .*a measurement.*remove"),
         (HEAD + "measure q[0];", "line 4: .*a measurement"),
@@ -290,10 +291,41 @@ def test_bad_text_is_refused_in_one_line(text, message, capfd):
 def test_exploding_definitions_are_refused_before_they_explode():
     nested = "".join(f"gate g{i + 1} a {{ g{i} a; g{i} a; }}\n" for i in range(60))
     text = f'include "stdgates.inc";\ngate g0 a {{ x a; }}\n{nested}qubit q;\ng60 q;'
-    assert f"at most {MAX_GATES} gates" in refuse(text)
+    assert f"at most {MOST_STATEMENTS} gates" in refuse(text)
     wide = ", ".join(f"q[{i}]" for i in range(12))
     names = ", ".join(f"a{i}" for i in range(12))
     assert "pow" in refuse(f'include "stdgates.inc";\ngate g {names} {{ x a0; }}\nqubit[12] q;\npow(2) @ g {wide};')
+
+
+def random_text(rng: np.random.Generator) -> str:
+    """A text in the plain part of OpenQASM 2 or 3, as people write it."""
+    version = int(rng.integers(2, 4))
+    sizes = rng.integers(1, 4, size=rng.integers(1, 3)).tolist()
+    names = [
+        name for name, spec in GATES.items() if name not in ("ecr", "u", *(("rxx", "ryy", "rzz") * (version == 3)))
+    ]
+    numbers = ["1", "-0.25", "pi", "-pi/2", "3*pi/4", "1e-3", ".5", "2.", "- 7 * pi / 8", "0.1234567890123456789"]
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";'] if version == 2 else ["OPENQASM 3.0;", 'include "stdgates.inc";']
+    lines += [f"qreg r{k}[{n}];" if version == 2 else f"qubit[{n}] r{k};" for k, n in enumerate(sizes)]
+    wires = [f"r{k}[{i}]" for k, n in enumerate(sizes) for i in range(n)]
+    for _ in range(12):
+        name = str(rng.choice([n for n in names if GATES[n].n_qubits <= len(wires)] + ["p", "U", "barrier"]))
+        spec = GATES.get({"p": "rz", "U": "u", "barrier": "x"}.get(name, name))
+        angles = ", ".join(rng.choice(numbers, size=spec.n_angles))
+        chosen = ",".join(rng.choice(wires, size=spec.n_qubits, replace=False))
+        lines.append(f"{name}{f'({angles})' * bool(angles)} {chosen};" + " // x" * int(rng.integers(2)))
+    return "\n".join(lines)
+
+
+def test_the_plain_reader_reads_as_qiskit_does(monkeypatch):
+    rng = np.random.default_rng(5)
+    texts = [random_text(rng) for _ in range(40)] + [random_circuit(3, 12, rng=rng).to_qasm() for _ in range(5)]
+    texts += [random_circuit(3, 12, rng=rng).to_qasm((4, 0, 7))]
+    ours = [Circuit.from_qasm(text) for text in texts]
+    monkeypatch.setattr("qas.interop.read_plain", lambda bare, definitions: read_plain("", {}))  # the library alone
+    for text, circuit in zip(texts, ours, strict=True):
+        theirs = Circuit.from_qasm(text)
+        assert circuit == theirs, text
 
 
 def test_bytes_are_refused():
@@ -313,9 +345,9 @@ def test_files_are_read_and_bad_files_refused(tmp_path):
     large.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     broken.write_text("OPENQASM 3.0;\nqubit[2 q;")
     for bad, message in [
-        (tmp_path / "none.qasm", "does not exist"),
-        (tmp_path, "is a directory"),
-        (binary, "not a text file"),
+        (tmp_path / "none.qasm", "is missing"),
+        (tmp_path, "Is a directory"),
+        (binary, "no text in UTF-8"),
         (large, "at most"),
         (broken, r"x\.qasm: OpenQASM line 2"),
     ]:

@@ -581,12 +581,16 @@ def test_noise_is_read_from_files(tmp_path: Path) -> None:
     path = tmp_path / "device.json"
     path.write_text(json.dumps(model.to_json()))
     assert load_noise(path) == load_noise(str(path)) == model
-    for text, words in (("{", "no JSON"), ("[]", "malformed"), ('{"name": 3}', "malformed")):
+    for text, words in (
+        ("{", "damaged or cut short"),
+        ("[]", "an object is needed"),
+        ('{"name": 3}', "damaged at name"),
+    ):
         path.write_text(text)
         with pytest.raises(QasError, match=words) as caught:
             load_noise(path)
         assert "\n" not in str(caught.value) and "device.json" in str(caught.value)
-    with pytest.raises(QasError, match="cannot be read"):
+    with pytest.raises(QasError, match="is missing"):
         load_noise(tmp_path / "nothing.json")
 
 
@@ -826,3 +830,43 @@ def test_noise_on_unused_qubits_does_not_matter() -> None:
     smaller = replace(NoiseModel.from_backend(fake("FakeOurenseV2"), qubits=[0, 1]), name=model.name)
     circuit = Circuit(2, [("ry", 0, 0.3), ("cx", (0, 1)), ("rx", 1, 0.8)])
     np.testing.assert_array_equal(density_matrix(circuit, model), density_matrix(circuit, smaller))
+
+
+WORDS = ["0.1", None, [0.1, 0.2], 1e300, float("nan"), 10**400, b"0.1"]
+NO_NUMBERS = [*WORDS, 1j, True, np.complex128(0.1), np.array(["a"])]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=[repr(value)[:12] for value in NO_NUMBERS])
+def test_what_is_no_number_is_refused_in_one_line(value: Any) -> None:
+    makers: list[Any] = [
+        lambda: depolarizing(value),
+        lambda: amplitude_damping(0.1, value),
+        lambda: (
+            thermal_relaxation(1.0, value, 0.1)
+            if not (isinstance(value, float) and value == 1e300)
+            else depolarizing(value)
+        ),
+        lambda: NoiseModel.depolarizing(0.1, value),
+        lambda: NoiseModel().add_readout(value, 0.1),
+    ]
+    if any(
+        value is each for each in WORDS
+    ):  # of arrays, which know no truth values, and operators with complex numbers
+        makers += [
+            lambda: Channel("x", [[1, 0, 0, 0], [0, value, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),  # type: ignore[arg-type]
+            lambda: kraus([[[1, 0], [0, value]]]),
+            lambda: Hamiltonian({"XX": value}),
+        ]
+    for make in makers:
+        with pytest.raises(QasError) as caught:
+            make()
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_lists_and_operators_that_are_none() -> None:
+    with pytest.raises(QasError, match="are a list"):
+        NoiseModel().add_readout(0.1, 0.1, "a")  # type: ignore[arg-type]
+    with pytest.raises(QasError, match="coefficients must be finite, up to 1e"):
+        Hamiltonian({"XX": 1e150})
+    with pytest.raises(QasError, match="damaged at n_qubits"):
+        NoiseModel(n_qubits="x")  # type: ignore[arg-type]

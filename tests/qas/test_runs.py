@@ -181,7 +181,7 @@ def test_history_with_half_a_last_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="damaged"):
         load_run(folder).history()
     (folder / "history.csv").unlink()
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="is missing"):
         load_run(folder).history()
 
 

@@ -302,7 +302,7 @@ def test_several_circuits_resume_exactly_and_their_control_learns_nothing(
         ({"curriculum": "moved"}, "moving"),
         ({"halting": "randon"}, "random"),
         ({"optimise_every": "never"}, "optimise_every"),
-        ({"envs": 0}, "at least 1"),
+        ({"envs": 0}, "envs is a whole number from 1"),
         ({"priority": 2.0}, "priority"),
     ],
 )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import qas.files
@@ -21,6 +23,7 @@ from qas.encoders.pools import pool as pools
 from qas.encoders.pools.pool import Labels, LabelSettings, Pool, PoolError, PoolProgress, TabularProblem, build_pool
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError, UnknownNameError
+from qas.files import sha256
 from qas.noise import load_noise
 from qas.optimizers import minimize
 from qas.problems import load_problem, problem
@@ -417,6 +420,28 @@ def test_shards_are_what_the_manifest_says(pool: Path, name: str) -> None:
     refused(pool, "cut short or was changed")
     file.unlink()
     refused(pool, r"a shard is missing: .*parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "kind", "words"),
+    [
+        ("circuits/00000.parquet", "tokens", None, "a column tokens of type fixed_size_list.*, got none"),
+        ("circuits/00000.parquet", "tokens", pa.float64(), "a column tokens of type .*, got double"),
+        (f"labels/{TASK}/00001.parquet", "angles", None, "a column angles of type list.*, got none"),
+        (f"labels/{TASK}/00001.parquet", "evaluations", pa.string(), "a column evaluations of type int64, got string"),
+        (f"labels/{TASK}/00001.parquet", "evaluations", pa.int64(), "a column evaluations of type int64, got missing"),
+    ],
+)
+def test_shards_have_their_columns(pool: Path, name: str, column: str, kind: Any, words: str) -> None:
+    """A shard of other columns, under the hash that it has then."""
+    file, manifest = pool / name, pool / "manifest.json"
+    table, old = pq.read_table(file), sha256(file.read_bytes())
+    other = table.drop_columns([column])
+    if kind is not None:
+        other = other.append_column(column, pa.array([None] * len(table), kind))
+    pq.write_table(other, file)
+    manifest.write_text(manifest.read_text().replace(old, sha256(file.read_bytes())))
+    refused(pool, words)
 
 
 def test_a_build_does_not_label_damaged_circuits(pool: Path) -> None:

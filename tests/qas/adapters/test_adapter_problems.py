@@ -427,7 +427,7 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"format": "else"}, "JSON object of format"),
     ({"version": 2}, "newer version"),
     ({"version": True}, "got True"),
-    ({"n_qubits": "3"}, "from 2 to 12"),
+    ({"n_qubits": "3"}, "damaged at n_qubits"),
     ({"goal": "x"}, "one of tangent"),
     ({"angles": 10**9}, "independent angles"),
     ({"matrix": None}, "damaged"),

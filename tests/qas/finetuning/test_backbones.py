@@ -343,7 +343,7 @@ def rewrite(saved: Path, **changes: object) -> None:
         ({"config": ...}, "the description of the backbone lacks config"),
         ({"weights_sha256": ...}, "the description of the backbone lacks weights_sha256"),
         ({"provenance": ...}, "the description of the backbone lacks provenance"),
-        ({"provenance": "me"}, "the description of the backbone lacks a provenance of names"),
+        ({"provenance": "me"}, "the description of the backbone is damaged at provenance"),
         ({"config": {"kind": "vit"}}, r"has the sizes image_size.*backbone\.json"),
         (
             {"config": config_to_json(VIT) | {"depth": 10**9}},
@@ -395,8 +395,14 @@ def test_files_that_are_damaged_or_missing(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t | {"head.bias": np.array([0, np.nan, 0], np.float32)}, r"got NaN or infinity in head\.bias"),
-        (lambda t: t | {"head.bias": np.array([0, np.inf, 0], np.float32)}, r"got NaN or infinity in head\.bias"),
+        (
+            lambda t: t | {"head.bias": np.array([0, np.nan, 0], np.float32)},
+            r"got NaN, infinity or a larger one in head\.bias",
+        ),
+        (
+            lambda t: t | {"head.bias": np.array([0, np.inf, 0], np.float32)},
+            r"got NaN, infinity or a larger one in head\.bias",
+        ),
         (lambda t: t | {"head.bias": np.zeros(3)}, r"head\.bias holds float16 or float32, got float64"),
         (lambda t: t | {"head.bias": np.zeros(4, np.float32)}, r"head\.bias has shape \(3,\), got \(4,\)"),
         (lambda t: t | {"more": np.zeros(2, np.float32)}, r"more has shape none, got \(2,\)"),

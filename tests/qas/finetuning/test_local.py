@@ -402,7 +402,7 @@ SPOILT = [
     ("empty label", "got example 55 without"),
     ("blank text", "got example 55 without"),
     ("empty", "got 0 of 0"),
-    ("bytes", "cannot be read"),
+    ("bytes", "no text in UTF-8"),
     ("no data", "no such data file"),
 ]
 
@@ -428,7 +428,7 @@ WRONG = [
     (("bert", "lines.txt"), "does not look ahead, got BertLMHeadModel"),
     (("llama", "llama/config.json"), "data is a .txt, .csv or .jsonl file"),
     (("llama", "short.txt"), "at least 321 tokens are needed"),
-    (("llama", "broken.jsonl"), "cannot be read"),
+    (("llama", "broken.jsonl"), "damaged or cut short"),
     (("llama", "list.jsonl"), "got example 1 without"),
 ]
 
