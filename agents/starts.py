@@ -72,7 +72,7 @@ def _of_run(run: Run) -> tuple[list[Circuit], str, bool]:
     return [result.circuit for result in run.front], source, bool(before.get("atlas"))
 
 
-def start_circuits(given: list[Any], search: Search) -> list[Circuit]:
+def start_circuits(given: str | list[Any], search: Search) -> list[Circuit]:
     """The circuits to begin a search with: of several those that fit it.
 
     Args:

@@ -190,7 +190,7 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     # ------------------------------------------------------------------ what is handed out
     def _observations(self, observations: Sequence[Observation]) -> Observation:
-        spaces = self.single_observation_space
+        spaces: Any = self.single_observation_space
         return {name: np.array([o[name] for o in observations], dtype=spaces[name].dtype) for name in spaces}
 
     def _infos(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:

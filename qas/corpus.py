@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from qas import __version__
 from qas.best_known.fronts import KnownFront, all_fronts
 from qas.best_known.gathering import named
 from qas.best_known.records import fingerprint
@@ -269,7 +270,7 @@ def write_corpus(
             raise QasError("a corpus has at least one circuit, got none")
         for part, stream in streams.items():
             stream.flush()
-            write_atomic(folder / f"{part}.jsonl", lambda to, stream=stream: _copied(stream, to))
+            write_atomic(folder / f"{part}.jsonl", partial(_copied, stream))
         described = [_described(problem, known[problem], parts[problem], used[problem]) for problem in used]
         write_atomic(folder / "problems.jsonl", "".join(to_json(each) + "\n" for each in described))
         names = {part: [each["problem"] for each in described if each["part"] == part] for part in PARTS}
@@ -343,7 +344,7 @@ def _card(made: Corpus, licence: str) -> str:
         which = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
         rows.append(f"| {part} | {made.counts[part]:,} | {len(names)} | {which} |")
     return _CARD.format(
-        version=__version__,
+        version=version("quantum-architecture-search"),
         licence=licence,
         rows="\n".join(rows),
         size=sum(made.counts.values()),

@@ -21,10 +21,10 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from qas import schema
 from qas.checks import shortened
 from qas.errors import QasError, UnknownNameError
 from qas.files import parse_json
+from qas.schema import fits, name_of
 
 REGISTRIES: dict[str, Registry] = {}
 """Kind, as in the entry-point group ``qas.<kind>`` -> its registry; filled as the owners are imported."""
@@ -233,7 +233,7 @@ def read_settings(kind: Callable[..., Any], texts: Iterable[tuple[str, str]]) ->
             value = text
         hint = hints.get(name, Any)
         number = isinstance(value, (int, float))
-        found[name] = text if number and not schema.fits(value, hint) and schema.fits(text, hint) else value
+        found[name] = text if number and not fits(value, hint) and fits(text, hint) else value
     return found
 
 
@@ -259,8 +259,8 @@ def check_settings(
             if not known:
                 raise QasError(f"{what} has no settings, got {name!r}")
             raise UnknownNameError(f"setting of {what}", name, known)
-        if not schema.fits(value, hints.get(name, Any)):
-            raise QasError(f"{name} of {what} must be {schema.name_of(hints[name])}, got {shortened(value)}")
+        if not fits(value, hints.get(name, Any)):
+            raise QasError(f"{name} of {what} must be {name_of(hints[name])}, got {shortened(value)}")
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,11 @@ def _behind(axes: Axes, known: KnownFront, most: int) -> tuple[int, list[float]]
     circuits = [each for each in known if each.two_qubit_gates <= most]
     points = [p for p in known.published if p.two_qubit_gates is not None and p.two_qubit_gates <= most]
     lines = [p for p in known.published if p.two_qubit_gates is None]
-    for each, marker, label in ((circuits, "_", "best known (atlas)"), (points, "x", "published")):
+    marked: tuple[tuple[Sequence[Any], str, str], ...] = (
+        (circuits, "_", "best known (atlas)"),
+        (points, "x", "published"),
+    )
+    for each, marker, label in marked:
         axes.plot(
             [one.two_qubit_gates for one in each], floored(one.error for one in each), marker, color=THIRD,
             markersize=9 if marker == "_" else 6, markeredgewidth=1.6, linestyle="none", zorder=2.5,
@@ -158,7 +163,8 @@ def _behind(axes: Axes, known: KnownFront, most: int) -> tuple[int, list[float]]
             point.error, color=THIRD, linewidth=1.0, linestyle=(0, (1, 3)), zorder=1.4,
             label=f"published, {point.method} ({point.error:.2g})",
         )  # fmt: skip
-    return most, [one.error for one in (*circuits, *points, *lines)]
+    drawn: list[Any] = [*circuits, *points, *lines]
+    return most, [one.error for one in drawn]
 
 
 def best_so_far(run: Run) -> np.ndarray:

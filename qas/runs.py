@@ -152,10 +152,15 @@ class Result:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
         conform(data, _Found, "a circuit of the front")
-        energies = (float(data[name]) for name in ("energy", "error", "noise_free_energy", "noise_free_error"))
+        energy, error, quiet, quiet_error = (
+            float(data[name]) for name in ("energy", "error", "noise_free_energy", "noise_free_error")
+        )
         return cls(
             Circuit(data["n_qubits"], data["circuit"]),
-            *energies,
+            energy,
+            error,
+            quiet,
+            quiet_error,
             data["evaluations"],
             None if data.get("outcomes") is None else Outcomes.from_json(data["outcomes"]),
         )

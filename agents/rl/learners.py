@@ -119,7 +119,7 @@ class BitsLearner(Learner):
     def __init__(self, network: BitsNetwork, rate: float) -> None:
         self.rate, self.updates = rate, 0
         bits, self.numbers = network.bag.num_embeddings - 1, network.numbers.in_features
-        self.widths = [network.bag.embedding_dim, *(layer.out_features for layer in network.layers)]  # type: ignore[misc]
+        self.widths = [network.bag.embedding_dim, *(len(tensors_of(layer, "")[".bias"]) for layer in network.layers)]
         filled = [-(-width // kernels.LANES) * kernels.LANES for width in self.widths]
         self.sizes = np.array([bits, self.numbers, *filled], dtype=np.int64)
         size = (bits + 2 + self.numbers) * filled[0] + sum(

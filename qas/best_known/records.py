@@ -86,11 +86,13 @@ class KnownCircuit:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> KnownCircuit:
-        counts = [whole_number(name, data[name], 0) for name in ("two_qubit_gates", "gates", "depth", "n_angles")]
+        sizes: dict[str, Any] = {
+            name: whole_number(name, data[name], 0) for name in ("two_qubit_gates", "gates", "depth", "n_angles")
+        }
         error, energy = (finite_number(name, data[name]) for name in ("error", "energy"))
         if not isinstance(data["found"], Mapping) or not isinstance(data["qasm"], str):
             raise RunError("found is an object and qasm is text")
-        return cls(*counts, error, energy, dict(data["found"]), data["qasm"])
+        return cls(**sizes, error=error, energy=energy, found=dict(data["found"]), qasm=data["qasm"])
 
 
 def best_of(known: Iterable[KnownCircuit], offered: Iterable[KnownCircuit] = ()) -> list[KnownCircuit]:

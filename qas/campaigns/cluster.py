@@ -8,6 +8,7 @@ the same writes to its own folder only, and its result is not asked for.
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 import warnings
@@ -72,7 +73,7 @@ class Cluster:
 
         self._warn_of_size()
         board = _Board(ray)
-        options = {"num_cpus": self.cpus, "max_retries": _RETRIES, "retry_exceptions": [_Unseen]}
+        options: Any = {"num_cpus": self.cpus, "max_retries": _RETRIES, "retry_exceptions": [_Unseen]}
         remote = ray.remote(**options)(_attempt)
         waiting = deque(tasks)
         with counted_signals(self._signalled):
@@ -169,7 +170,7 @@ def connected(address: str | None) -> Iterator[None]:
         return
     _check_reachable(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of many kinds
         told = " ".join(str(error).split())
         raise QasError(f"the Ray cluster {address!r} cannot be used: {told}") from None

@@ -30,7 +30,7 @@ def _corpus(arguments: argparse.Namespace) -> int:
 
     if not (arguments.folders or arguments.atlas):
         raise QasError("a corpus is made of runs, campaigns, labelled pools or --atlas, got none of them")
-    sources = []
+    sources: list[Any] = []
     for folder in arguments.folders:
         sources += _pool(folder) if (Path(folder) / "manifest.json").is_file() else sources_of_folders([folder])
     sources += sources_of_atlas() if arguments.atlas else []

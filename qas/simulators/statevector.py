@@ -181,7 +181,8 @@ class StatevectorSimulator(CompiledSimulator):
         if circuit.n_qubits >= kernels.SHARED_QUBITS:
             seat, _, columns, held = _seat()
             call.table[kernels.SEAT : kernels.SEAT + len(columns)] = columns
-            call.held, call.helped = (*call.held, held), Helped(seat, _seat)
+            call.held = (*call.held[0], held), call.held[1]
+            call.helped = Helped(seat, _seat)
         return call
 
     def _frame(self, parts: int, state: np.ndarray, observable: tuple[np.ndarray, ...]) -> _Frame:

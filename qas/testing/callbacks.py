@@ -28,7 +28,7 @@ class CallbackContract:
         told = search("h2-2", out=tmp_path / "told", callbacks=[self.callback], **self.settings)
         quiet = search("h2-2", out=tmp_path / "quiet", **self.settings)
         assert told.status == "finished" and front(told) == front(quiet)
-        more = {"evaluations": 6_000, "report": False}
+        more: dict[str, Any] = {"evaluations": 6_000, "report": False}
         again = resume(told.path, callbacks=[self.callback], **more)
         assert front(again) == front(resume(quiet.path, **more))
 
