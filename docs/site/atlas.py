@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from gallery import raw
 
+from qas.best_known.fronts import all_fronts
 from qas.page import digits, escape
 
 
@@ -72,10 +72,6 @@ def _circuits(front: Any) -> Iterator[str]:
 
 def fronts(_: str) -> str:
     """The whole atlas, as HTML within Markdown."""
-    if find_spec("qas.best_known") is None:
-        return "No atlas comes with this version.\n"
-    from qas.best_known.fronts import all_fronts
-
     known = list(all_fronts())
     heads = (
         "problem", "qubits", "two-qubit gates to the threshold", "published", "most", "lowest error", "unit", "known",
