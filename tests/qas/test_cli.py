@@ -624,7 +624,7 @@ WRONG = [
     ("evaluate some.qasm --problem h2-2", "does not exist"),
     ("search h2-2 --hamiltonian h.json", "only one of them"),
     ("search --hamiltonian h.json", "h.json"),
-    ("search nothing.json", "no such problem file"),
+    ("search nothing.json", "the problem file is missing"),
     ("search h2-2 --basis sto-3g", "goes with --geometry"),
     ("search --geometry H --active 2", "electrons and orbitals"),
     ("search h2-2 --noise model.json", "model.json"),

@@ -381,7 +381,7 @@ def test_a_problem_with_a_file(capsys: Capture, tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("search adapter-target --agent random", "adapter-target needs FILE behind its name"),
-        ("search h2-2 dW.npy", "no such problem file: h2-2 dW.npy"),
+        ("search h2-2 dW.npy", "the problem file is missing: h2-2 dW.npy"),
         ("search adapter-gradient a.npy b.npy", "unexpected argument 'b.npy'"),
         ("search adapter-target dW.npy --resume somewhere", "leave out PROBLEM"),
     ],

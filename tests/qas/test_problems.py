@@ -750,7 +750,7 @@ def test_problems_are_read_from_files(tmp_path: Path) -> None:
 )
 def test_damaged_files(name: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    with pytest.raises(RunError, match="no such problem file"):
+    with pytest.raises(RunError, match="the problem file is missing"):
         load_problem(str(path))
     path.write_text(content)
     with pytest.raises(QasError, match=r"a\.(json|qpy|npy)") as caught:
