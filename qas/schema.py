@@ -191,4 +191,6 @@ def name_of(hint: Any) -> str:
         return " ".join([{int: "a whole number", float: "a number"}.get(kind, name_of(kind)), *map(str, more)])
     if is_typeddict(hint):
         return "an object"
+    if get_origin(hint) in (dict, list, tuple):
+        return "an object" if get_origin(hint) is dict else "a list"
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

@@ -64,7 +64,7 @@ def test_of_several_those_that_fit(run: qas.Run, tmp_path: Path) -> None:
         (Circuit(3), {}, "h2-2 has 2 qubits, got circuits on 3"),
         (Circuit(2), {"options": {"start": []}}, "given once"),
         (None, {"options": {"start": "best.qasm"}}, "start"),
-        ("no such folder", {}, "does not exist"),
+        ("no such folder", {}, "is missing"),
         (7, {}, "a search starts from atlas, a run, an OpenQASM file or a circuit, got 7"),
     ],
 )

@@ -195,11 +195,11 @@ def test_states_that_do_not_fit() -> None:
         ({"optimise_every": 3}, "optimise_every"),
         ({"actions": {}}, "actions"),
         ({"circuit": [["h", [0], []]]}, "got h"),
-        ({"circuit": 3}, "malformed"),
+        ({"circuit": 3}, "damaged at circuit"),
         ({"circuit": [["rx", [0], [0.1]]] * 5}, "5 gates"),
         ({"curriculum": {"kind": "FixedThreshold"}}, "not the state"),
-        ({"rng": {"bit_generator": "MT19937"}}, "malformed"),
-        ({"energy": None}, "malformed"),
+        ({"rng": {"bit_generator": "MT19937"}}, "damaged at rng"),
+        ({"energy": None}, "damaged at energy"),
     ]
     for change, message in changes:
         with pytest.raises(QasError, match=message) as caught:

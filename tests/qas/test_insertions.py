@@ -534,4 +534,6 @@ def test_the_minimizer_hands_out_its_inverse_hessian() -> None:
         np.testing.assert_allclose(inverse, inverse.T, rtol=1e-9, atol=1e-12)
         assert np.linalg.eigvalsh(inverse)[0] > 0.0
         exact = simulator.deletion_costs(circuit, hamiltonian, found.x)
-        np.testing.assert_allclose(simulator.deletion_costs(circuit, hamiltonian, found.x, inverse), exact, rtol=0.3)
+        np.testing.assert_allclose(
+            simulator.deletion_costs(circuit, hamiltonian, found.x, inverse), exact, rtol=0.5, atol=1e-3
+        )

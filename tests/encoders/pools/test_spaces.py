@@ -220,7 +220,7 @@ def test_errors() -> None:
     wrong: list[tuple[str, dict[str, object]]] = [
         ("at most 64 qubits", {"n_qubits": 65}),
         ("number of qubits", {"n_qubits": 0}),
-        ("max_gates is a whole number of at least 1", {"max_gates": 0}),
+        ("max_gates is a whole number from 1", {"max_gates": 0}),
         ("max_gates is a whole number", {"max_gates": 2.5}),
         ("min_gates is at most max_gates", {"min_gates": 11}),
         ("no gate of cx", {"n_qubits": 1, "gates": ("cx",)}),
