@@ -255,7 +255,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[None]]:
 
     def use(count: int) -> list[None]:
         monkeypatch.setattr(workers, "cores", lambda: count)
-        monkeypatch.setattr(_sv_kernels, "SHARED_QUBITS", 13)
+        monkeypatch.setattr(_sv_kernels, "SHARED_QUBITS", 13)  # real states are cut from 14 qubits on
         monkeypatch.setattr(_team, "lend", lend)
         return helpers
 
@@ -326,7 +326,7 @@ def test_a_worker_has_no_helpers(threads: Callable[[int], list[None]]) -> None:
 
 def test_one_worker_is_one_core(threads: Callable[[int], list[None]]) -> None:
     helpers = threads(2)
-    circuit, hamiltonian = Circuit(13, [("ry", 12, 0.3)]), Hamiltonian({"Z" * 13: 1.0, "X" + "I" * 12: 0.1})
+    circuit, hamiltonian = Circuit(14, [("ry", 13, 0.3)]), Hamiltonian({"Z" * 14: 1.0, "X" + "I" * 13: 0.1})
     simulator = StatevectorSimulator()
     evaluator = Evaluator(Problem("large", hamiltonian), engine=simulator)
 
