@@ -317,8 +317,8 @@ def test_a_worker_has_no_helpers(threads: Callable[[int], list[None]]) -> None:
     helpers = threads(2)
     simulator, circuit, hamiltonian = (
         StatevectorSimulator(),
-        Circuit(13, [("ry", 12, 0.3)]),
-        Hamiltonian({"Z" * 13: 1.0}),
+        Circuit(14, [("ry", 13, 0.3)]),
+        Hamiltonian({"Z" * 14: 1.0}),
     )
     energies = list(workers.in_order(lambda _: simulator.expectation(circuit, hamiltonian), range(3), 2))
     assert not helpers and energies == [simulator.expectation(circuit, hamiltonian)] * 3 and len(helpers) == 1
