@@ -654,3 +654,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     digest = state.pop(_DIGEST, None) if isinstance(state, dict) else None
     there = digest is not None or (path / _ARRAYS).exists()
     return state, read_tensors(path / _ARRAYS, "the checkpoint", digest) if there else {}
+
+
+def part_of(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The arrays of one part of what was saved, those called ``NAME.…``, by what is behind the point."""
+    return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}

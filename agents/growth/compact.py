@@ -16,6 +16,7 @@ from qas.agents.growth.inserting import InsertionGrowth, InsertionState
 from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import QasError
+from qas.files import part_of
 from qas.gates import SEARCH_GATES
 from qas.guidance import Guide
 from qas.problems import BaseProblem, require_hamiltonian
@@ -290,9 +291,11 @@ class CompactAgent(Agent):
         evolutions = [evolution.state() for evolution in self.evolutions]
         arrays |= {f"{k}.{name}": array for k, (_, held) in enumerate(evolutions) for name, array in held.items()}
         waiting = [[task.circuit.to_list(), task.tolerance, task.frame] for task in self.waiting]
+        insertion, more = (None, {}) if self.insertion is None else self.insertion.state()
+        arrays |= {f"insertion.{name}": array for name, array in more.items()}
         state = {
             "growth": growth,
-            "insertion": None,
+            "insertion": insertion,
             "evolutions": [evolution for evolution, _ in evolutions],
             "rng": rng_state(self.rng),
             "waiting": waiting,
@@ -300,21 +303,14 @@ class CompactAgent(Agent):
             "turn": [self.turn, self.until, self.since, self.taken_out],
             "best": self.best,
         }
-        if self.insertion is not None:
-            state["insertion"], more = self.insertion.state()
-            arrays |= {f"insertion.{name}": array for name, array in more.items()}
         return state, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.growth.restore(state["growth"], arrays)
         if self.insertion is not None:
-            within = {name.removeprefix("insertion."): a for name, a in arrays.items() if name.startswith("insertion.")}
-            self.insertion.restore(state["insertion"], within)
+            self.insertion.restore(state["insertion"], part_of(arrays, "insertion"))
         for k, (evolution, held) in enumerate(zip(self.evolutions, state["evolutions"], strict=True)):
-            start = f"{k}."
-            evolution.restore(
-                held, {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
-            )
+            evolution.restore(held, part_of(arrays, str(k)))
         self.rng = restore_rng(state["rng"])
         tasks = ((gates, float(tolerance), int(frame)) for gates, tolerance, frame in state["waiting"])
         self.waiting = deque(_Task(Circuit(self.frames[f].n_qubits, gates), t, f) for gates, t, f in tasks)

@@ -22,6 +22,7 @@ from qas.alphabet import Alphabet
 from qas.checks import whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
+from qas.files import part_of
 from qas.gates import SEARCH_GATES
 from qas.guidance import Curvature, Guide, Study, edited
 from qas.meter import Budget, Meter, SearchEnded
@@ -588,8 +589,8 @@ class EvolutionAgent(Agent):
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         n = self.search.problem.n_qubits
         if self.rehearsal is not None and "rehearsal" in state:
-            within = {k.removeprefix("rehearsal."): v for k, v in arrays.items() if k.startswith("rehearsal.")}
-            self.rehearsal.restore(conform(state["rehearsal"], EvolutionState, "the checkpoint"), within)
+            within = conform(state["rehearsal"], EvolutionState, "the checkpoint")
+            self.rehearsal.restore(within, part_of(arrays, "rehearsal"))
         else:
             self.rehearsal = None
         self.rng = restore_rng(state["rng"])

@@ -28,6 +28,7 @@ from qas.encoders.pools.screens import screen as screened
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.errors import QasError
 from qas.estimates import affordable
+from qas.files import part_of
 from qas.problems import BaseProblem
 from qas.schema import Count, Positive, RngState
 from qas.vqe import Evaluation
@@ -293,10 +294,7 @@ class PoolAgent(Agent):
         self.asked = np.array(state["asked"], dtype=np.int64)
         self.values = [float(v) for v in state["values"]]
         self.current = self.space.check_rows(arrays["batch"])
-        prefix = "searcher."
-        self.searcher.restore(
-            state["searcher"], {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        )
+        self.searcher.restore(state["searcher"], part_of(arrays, "searcher"))
 
 
 class KnnAgent(PoolAgent):

@@ -22,7 +22,7 @@ from qas.circuits import Circuit
 from qas.encoders.pools.pool import TabularProblem
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.files import parse_json
+from qas.files import parse_json, part_of
 from qas.problems import BaseProblem
 from qas.schema import Count, Gates, conform
 from qas.simulators.interrupt import current
@@ -402,8 +402,8 @@ class BoAgent(PoolAgent):
             rest = rest[circuit.n_angles :]
         self._tried.update(self._keys(self.seen))
         self.lowest = np.inf if own["lowest"] is None else float(own["lowest"])
-        more = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
-        self._model.restore(own["model"], more, _Points(self), -self.energies, lambda size: None)
+        model = part_of(arrays, "model")
+        self._model.restore(own["model"], model, _Points(self), -self.energies, lambda size: None)
 
 
 class _Points:

@@ -24,6 +24,7 @@ from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
 from qas.errors import QasError
+from qas.files import part_of
 from qas.schema import Count, RngState, Within
 from qas.torch_threads import torch_threads
 
@@ -285,8 +286,7 @@ class DdqnAgent(Agent):
             self.env.set_state(state["env"])
         self.recent = [deque(_Step(*step) for step in recent) for recent in state["recent"]]
         self.testing = np.array(state["testing"], dtype=bool)
-        replay = {name.removeprefix("replay."): a for name, a in arrays.items() if name.startswith("replay.")}
-        self.replay.restore(state["replay"], replay)
+        self.replay.restore(state["replay"], part_of(arrays, "replay"))
         self.learner.restore(arrays)
 
 

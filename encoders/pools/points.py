@@ -15,6 +15,7 @@ from qas.encoders.pools.reduction import reduce_rows, reduced_space
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.encoders.registries import POINTS
 from qas.errors import QasError
+from qas.files import part_of
 
 if TYPE_CHECKING:
     from qas.encoders.trained import TrainedEncoder
@@ -206,5 +207,4 @@ class CircuitFeatures:
     def restore(self, arrays: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         for part in self._parts:
-            prefix = f"{part.name}."
-            part.arrays = {k.removeprefix(prefix): np.asarray(a) for k, a in arrays.items() if k.startswith(prefix)}
+            part.arrays = {key: np.asarray(array) for key, array in part_of(arrays, part.name).items()}
