@@ -218,7 +218,8 @@ class Architecture:
             CircuitError: 2 features for complex gates, a cut that leaves no angles, or other features than those of an
                 architecture that has an odd axis already.
         """
-        return _fitted(self, features, exact)
+        fitted, place = _fitted(self, features, exact)
+        return self if fitted == self else fitted, place
 
     def cut(self, n_qubits: int) -> Architecture:
         """The gates on the lowest qubits alone, in their order.
