@@ -31,6 +31,7 @@ from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
 from qas.files import check_versioned, versioned
 from qas.schema import Positive, Qubits, conform
+from qas.simplify import simplify
 
 FORMAT = "qas-adapter-architecture"
 SEVERAL = "qas-adapter-architectures"
@@ -222,15 +223,20 @@ class Architecture:
         return self if fitted == self else fitted, place
 
     def cut(self, n_qubits: int) -> Architecture:
-        """The gates on the lowest qubits alone, in their order.
+        """The gates on the lowest qubits alone, in their order; rotations that become neighbours are one.
 
         Unlike the first rows of the wider matrix, this is an orthogonal matrix again.
 
         Raises:
-            CircuitError: fewer than one qubit.
+            CircuitError: fewer than one qubit, or an odd axis.
         """
-        gates = tuple((name, wires) for name, wires in self.gates if all(w == ODD or w < n_qubits for w in wires))
-        return Architecture(n_qubits, gates, self.odd, self.name)
+        gates = [(name, wires) for name, wires in self.gates if all(0 <= w < n_qubits for w in wires)]
+        if self.odd > 1 or n_qubits < 1:
+            raise CircuitError("an architecture of qubits alone is cut to at least one of them")
+        # Any angles that add up to no multiple of a turn.
+        whole = Circuit(n_qubits, [(name, wires, [1.0] * GATE_ANGLES[name]) for name, wires in gates])
+        left = simplify(whole, angle_tolerance=0.0, whole=True)
+        return Architecture(n_qubits, tuple((g.name, g.qubits) for g in left), name=self.name)
 
     def on_layer(self, features: int, *, exact: bool = False) -> str:
         """What `for_layer` does for a layer, in words: ``"7 of 8 qubits, 43 angles"``."""

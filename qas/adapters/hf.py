@@ -60,7 +60,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
-from qas.adapters.architecture import Architecture, load_architecture  # noqa: E402
+from qas.adapters.architecture import Architecture, Architectures, load_architecture  # noqa: E402
 from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
 from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps  # noqa: E402
 from qas.adapters.quantize import checked_bits  # noqa: E402
@@ -96,7 +96,7 @@ class CircuitAdapterConfig(PeftConfig):
         default="quantum-peft",
         metadata={
             "help": "quantum-peft, taylor, or an architecture: a run, a path of a run or OpenQASM file, a Circuit, or "
-            "its JSON form, which is what is stored."
+            "its JSON form, which is what is stored; a list of these for layers of several widths."
         },
     )
     layers: int = field(default=1, metadata={"help": "Layers of the named circuit; intrinsic rank of taylor."})
@@ -105,6 +105,9 @@ class CircuitAdapterConfig(PeftConfig):
     side: str = field(default="input", metadata={"help": "Side of the layer that a rotation acts on."})
     scale: float | None = field(default=None, metadata={"help": "s; default the root of the width of the layer."})
     bits: int | None = field(default=None, metadata={"help": "Bits of an angle, 1 to 8; none: float32."})
+    widths: dict[str, str] | None = field(
+        default=None, metadata={"help": "How the architecture serves layers by their features; written, never read."}
+    )
     schema_version: int = field(default=SCHEMA_VERSION, metadata={"help": "Version of these settings."})
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names of the linear layers to adapt, a regular expression, or all-linear."}
@@ -135,6 +138,7 @@ class CircuitAdapterConfig(PeftConfig):
         if self.circuit not in ("quantum-peft", "taylor"):
             self._found = load_architecture(self.circuit)
             self.circuit = self._found.to_json()
+            self.widths = {}
         elif self.circuit == "taylor" and self.form == "rotation":
             raise QasError("the taylor map makes frames; a rotation needs a circuit")
         for name in ("target_modules", "exclude_modules"):
@@ -152,8 +156,11 @@ class CircuitAdapterConfig(PeftConfig):
     def from_run(cls, run: Any, **settings: Any) -> CircuitAdapterConfig:
         """Settings with the best circuit of a run.
 
+        Layers that are narrower than the circuit get its gates on their qubits, wider ones more axes
+        (`Architecture.for_layer`); `widths` says so once a model is adapted.
+
         Args:
-            run: a `qas.Run` or the path of its folder.
+            run: a `qas.Run` or the path of its folder; a list of them for layers of several widths.
             settings: all others, such as ``rank``, ``bits``, ``target_modules``.
         """
         return cls(circuit=load_architecture(run).to_json(), **settings)
@@ -171,8 +178,8 @@ class CircuitAdapterConfig(PeftConfig):
         check_weights(os.path.join(pretrained_model_name_or_path, subfolder or ""))
         return cast(CircuitAdapterConfig, config)
 
-    def architecture(self) -> Architecture | None:
-        """The gate list; None for quantum-peft and taylor, which depend on the size of each layer."""
+    def architecture(self) -> Architecture | Architectures | None:
+        """The gate lists; None for quantum-peft and taylor, which depend on the size of each layer."""
         return self._found  # one object for all layers: what is compiled for it is compiled once
 
     def make(self, in_features: int, out_features: int) -> Adapter:
@@ -191,6 +198,7 @@ class CircuitAdapterConfig(PeftConfig):
                 bits=self.bits,
             )
         circuit = self.architecture() or "quantum-peft"
+        self._tell_widths(in_features, out_features)
         if self.form == "rotation":
             return RotationAdapter(
                 in_features, out_features, circuit, layers=self.layers, side=self.side, bits=self.bits
@@ -204,6 +212,14 @@ class CircuitAdapterConfig(PeftConfig):
             scale=self.scale,
             bits=self.bits,
         )
+
+    def _tell_widths(self, in_features: int, out_features: int) -> None:
+        if self._found is None or self.widths is None:
+            return
+        rotates = self.form == "rotation"
+        sides = (in_features, out_features) if not rotates else (in_features if self.side == "input" else out_features,)
+        for features in sides:
+            self.widths[str(features)] = self._found.on_layer(features, exact=rotates)
 
 
 def check_weights(folder: str | os.PathLike[str]) -> None:

@@ -179,6 +179,12 @@ def test_on_narrower_layers_the_gates_on_the_lowest_qubits_are_left(features: in
     np.testing.assert_allclose(alone.program.matrix(angles), np.kron(np.eye(32 // len(small)), small), atol=1e-12)
 
 
+def test_rotations_that_become_neighbours_in_a_cut_are_one() -> None:
+    gates = (("ry", (0,)), ("cz", (0, 2)), ("ry", (0,)), ("cx", (0, 1)), ("cz", (1, 2)), ("cx", (0, 1)), ("ry", (1,)))
+    assert Architecture(3, gates).cut(2).gates == (("ry", (0,)), ("ry", (1,)))
+    assert Architecture(3, gates).for_layer(4)[0].n_angles == 2
+
+
 def test_complex_gates_are_cut_with_the_bit_that_they_need() -> None:
     for features, exact in ((4, False), (3, False), (7, True), (4, True)):
         fitted, place = COMPLEX.for_layer(features, exact=exact)
