@@ -206,7 +206,7 @@ class Architecture:
 
     # ------------------------------------------------------------------ layers
     def for_layer(self, features: int, *, exact: bool = False) -> tuple[Architecture, Layout]:
-        """This architecture on a layer of `features`: cut where the layer is narrower, with more axes where it is wider.
+        """This architecture on a layer of `features`: cut for a narrower layer, with more axes for a wider one.
 
         An architecture of n bits fits 2^n features. For layers of half as many or fewer (with `exact`, fewer than 2^n)
         it is `cut` to the qubits that `layout` gives them. On wider layers it turns the lowest n bits, and every

@@ -76,8 +76,8 @@ class AdapterProblem(BaseProblem):
       columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k². Angles beyond `angles` cost 1 / `angles` each, at most 1.
 
     Raises:
-        QasError: sizes out of range, narrower layers for another goal, an unknown goal, a matrix that is missing, not finite or zero, a gradient without
-            a skew part, or a target that every circuit fits.
+        QasError: sizes out of range, narrower layers for another goal, an unknown goal, a matrix that is missing, not
+            finite or zero, a gradient without a skew part, or a target that every circuit fits.
     """
 
     name: str
@@ -525,7 +525,8 @@ class Directions(Family):
     @property
     def rule(self) -> str:
         sizes = f"N a power of two from 4 to {1 << MAX_QUBITS}, M another and ANGLES at least 1"
-        return f"adapter-N, adapter-N+M or adapter-N-ANGLES with {sizes}, adapter-target FILE or adapter-gradient FILE"
+        others = "adapter-target FILE, adapter-gradient FILE, or adapter --model DIR"
+        return f"adapter-N, adapter-N+M or adapter-N-ANGLES with {sizes}, {others}"
 
     def load(self, member: str) -> AdapterProblem:
         match = re.fullmatch(r"([1-9]\d{0,5}(?:\+[1-9]\d{0,5})*)(?:-([1-9]\d{0,6}))?", member, flags=re.ASCII)
