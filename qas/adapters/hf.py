@@ -10,9 +10,10 @@ import copy
 import enum
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
@@ -54,6 +55,7 @@ from peft.utils import (  # noqa: E402
     SAFETENSORS_WEIGHTS_NAME,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     WEIGHTS_NAME,
+    AuxiliaryTrainingWrapper,
 )
 from safetensors import SafetensorError, safe_open  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -63,6 +65,7 @@ from transformers.pytorch_utils import Conv1D  # noqa: E402
 from qas.adapters.architecture import Architecture, Architectures, load_architecture  # noqa: E402
 from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
 from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps  # noqa: E402
+from qas.adapters.mixed import MixedBank, Rows  # noqa: E402
 from qas.adapters.quantize import checked_bits  # noqa: E402
 from qas.checks import whole_number  # noqa: E402
 
@@ -372,7 +375,19 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         return all(isinstance(adapter, DeltaAdapter) for _, adapter in self._chosen([adapter_name]))
 
     # ------------------------------------------------------------------ computing
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Tensor:
+        """The changed layer's output.
+
+        Args:
+            x: inputs, shape (..., in_features).
+            adapter_names: for each of the rows, the first axis of `x`, the adapter that it goes through instead of the
+                active ones, or ``"__base__"``.
+
+        Raises:
+            QasError: names that are unknown or not as many as rows, or merged adapters beside names.
+        """
+        if adapter_names is not None and self.merged:
+            raise QasError(f"adapter_names needs unmerged adapters, got {', '.join(self.merged_adapters)} merged")
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
@@ -383,6 +398,10 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         def base(value: Tensor) -> Tensor:
             return self.base_layer(value, *args, **kwargs)
 
+        if adapter_names is not None:
+            table = self.qas_circuit_adapters
+            rows = adapter_names if isinstance(adapter_names, Rows) else MixedBank(0).rows(adapter_names, [table])
+            return rows.through(table, x, base)
         layer: Callable[[Tensor], Tensor] = base
         for _, adapter in self._chosen(self.active_adapters):
             layer = _Beside(adapter, layer)
@@ -390,6 +409,29 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "qas." + super().__repr__()
+
+
+def _wrapped(module: nn.Module) -> Iterator[nn.Module]:
+    """Circuit layers, and modules that peft trains as a whole; what is inside them is not looked at."""
+    if isinstance(module, CircuitLayer | AuxiliaryTrainingWrapper):
+        yield module
+        return
+    for child in module.children():
+        yield from _wrapped(child)
+
+
+def _copies(settings: Mapping[str, Any]) -> int:
+    """How often `generate` lays each row into a batch: for beams, or for several answers."""
+    config = settings.get("generation_config")
+    wanted = [settings.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences")]
+    return max(wanted)
+
+
+def _give_names(module: nn.Module, args: Any, kwargs: dict[str, Any], rows: Rows, times: int) -> tuple[Any, Any]:
+    """Before a module's forward: the names of its rows; an encoder's rows are not repeated for beams."""
+    own = rows.repeated(times) if times > 1 and args and len(args[0]) == times * len(rows) else rows
+    names = own if isinstance(module, CircuitLayer) else list(own)
+    return args, kwargs | {"adapter_names": names}
 
 
 class _Beside:
@@ -408,6 +450,11 @@ class CircuitModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = CircuitLayer
     target_module_mapping = cast("dict[str, list[str]]", TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mixed = MixedBank()
+        """what batches with ``adapter_names`` compute with; ``mixed.kept`` adapters stay ready between batches"""
 
     def inject_adapter(
         self,
@@ -474,10 +521,27 @@ class CircuitModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        # Without this, peft drops the argument and computes with the active adapters.
-        if kwargs.get("adapter_names") is not None:
-            raise QasError("all rows of a batch go through the active adapters, got adapter_names; use set_adapter")
-        yield
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        modules = list(_wrapped(self.model))
+        rows = self._rows(names, [module for module in modules if isinstance(module, CircuitLayer)])
+        give = partial(_give_names, rows=rows, times=_copies(kwargs))
+        handles = [module.register_forward_pre_hook(give, with_kwargs=True) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _rows(self, names: Sequence[str], layers: Sequence[CircuitLayer]) -> Rows:
+        if self.training:  # a layer that is computed again in the backward pass would know of no names
+            raise QasError("adapter_names needs a model in evaluation mode, got one in training mode; call eval()")
+        merged = dict.fromkeys(name for layer in layers for name in layer.merged_adapters)
+        if merged:
+            raise QasError(f"adapter_names needs unmerged adapters, got {', '.join(merged)} merged")
+        return self.mixed.rows(names, [layer.qas_circuit_adapters for layer in layers])
 
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:

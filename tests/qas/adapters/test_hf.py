@@ -970,13 +970,6 @@ def test_quantized_weights_are_not_merged() -> None:
     assert len(layers_of(model)) == 4 and layer.base_layer.weight.dtype == torch.int8
 
 
-def test_rows_of_one_batch_do_not_choose_their_adapters() -> None:
-    model = adapted()
-    with pytest.raises(QasError, match="got adapter_names; use set_adapter"):
-        model(input_ids=IDS, adapter_names=["__base__", "default"])
-    assert torch.isfinite(logits(model)).all()
-
-
 def test_a_weighted_sum_is_refused() -> None:
     model = adapted()
     with pytest.raises(QasError, match="a weighted sum of circuit adapters is no circuit"):
