@@ -419,7 +419,8 @@ class FusedRotation:
     @cached_property
     def _factors(self) -> tuple[np.ndarray, ...]:
         """Each block as a product of K + cos(φ/2) C + sin(φ/2) D: slots, halves of coefficients and fixed angles, of
-        shape (blocks, factors), and K, C, D, of shape (blocks, factors, largest, largest).
+        shape (blocks, factors), K, of shape (blocks, factors, largest, largest), C beside D, of shape (blocks, factors,
+        2, largest, largest), and what share of a factor's slope goes to each angle, (blocks * factors, n_angles).
 
         Identities fill up the number of factors to a power of two, and blocks to the size of the largest.
         """
@@ -427,7 +428,8 @@ class FusedRotation:
         factors = 1 << max(0, most - 1).bit_length()
         shape = (len(self.blocks), factors)
         slots, halves, fixed = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
-        still, even, odd = (np.zeros((*shape, self.largest, self.largest)) for _ in range(3))
+        still, turning = (np.zeros((*shape, *of, self.largest, self.largest)) for of in ((), (2,)))
+        even, odd = turning[:, :, 0], turning[:, :, 1]
         still[:] = np.eye(self.largest)
         for j, block in enumerate(self.blocks):
             size, program = block.shape[1], block.program
@@ -441,26 +443,19 @@ class FusedRotation:
             source, sign = program.permutation
             for whole in (still, even, odd):
                 whole[j, last, :size] = sign[:, None] * whole[j, last, source]
-        return slots, halves, fixed, still, even, odd
-
-    def constants(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The factors as tensors, and the slopes."""
-        held = self._held.get((device, dtype))
-        if held is None:
-            with torch.inference_mode(False):
-                slots, *numbers = (torch.from_numpy(part).to(device) for part in (*self._factors, *self._slopes))
-                held = self._held[device, dtype] = (slots, *(part.to(dtype) for part in numbers))
-        return held
-
-    @property
-    def _slopes(self) -> tuple[np.ndarray, np.ndarray]:
-        """C and D of each factor beside each other, shape (blocks, factors, largest^2, 2), and what share of the slope
-        of each factor goes to each angle, shape (blocks * factors, n_angles)."""
-        slots, halves, _, _, even, odd = self._factors
         shares = np.zeros((slots.size, self.n_angles))
         if self.n_angles:
             shares[np.arange(slots.size), slots.reshape(-1)] = halves.reshape(-1)
-        return np.stack([even, odd], -1).reshape(*slots.shape, -1, 2), shares
+        return slots, halves, fixed, still, turning, shares
+
+    def constants(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The factors as tensors."""
+        held = self._held.get((device, dtype))
+        if held is None:
+            with torch.inference_mode(False):
+                slots, *numbers = (torch.from_numpy(part).to(device) for part in self._factors)
+                held = self._held[device, dtype] = (slots, *(part.to(dtype) for part in numbers))
+        return held
 
     def dense(self, angles: Tensor) -> Tensor:
         """All blocks, shape (batch, blocks, largest, largest), from angles of shape (batch, n_angles)."""
@@ -469,11 +464,12 @@ class FusedRotation:
 
     def _products(self, angles: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Cosines and sines of the factors, and factors, products of two neighbours, of four and so on."""
-        slots, halves, fixed, still, even, odd = self.constants(angles.device, angles.dtype)[:6]
+        slots, halves, fixed, still, turning, _ = self.constants(angles.device, angles.dtype)
         if not self.n_angles:
             angles = angles.new_zeros(len(angles), 1)
         phi = torch.addcmul(fixed, angles[:, slots], halves)[..., None, None]
         cosines, sines = phi.cos(), phi.sin()
+        even, odd = turning.unbind(2)
         products = [torch.addcmul(torch.addcmul(still, cosines, even), sines, odd)]
         while products[-1].shape[2] > 1:
             first, second = _neighbours(products[-1])
@@ -482,7 +478,7 @@ class FusedRotation:
 
     def dense_gradient(self, angles: Tensor, cotangent: Any) -> Tensor:
         """dL/dangles, where `cotangent` makes dL/dblocks from the blocks."""
-        parts, shares = self.constants(angles.device, angles.dtype)[6:]
+        *_, turning, shares = self.constants(angles.device, angles.dtype)
         with without_autocast(angles.device):
             cosines, sines, products = self._products(angles)
             slopes = cotangent(products[-1][:, :, 0])[:, :, None]
@@ -490,10 +486,10 @@ class FusedRotation:
                 first, second = _neighbours(product)
                 slopes = torch.stack([second.mT @ slopes, slopes @ first.mT], 3).reshape(product.shape)
             # Of each factor the parts of dL/dcos and dL/dsin: its slope against the C and D of the same place.
-            flat = slopes.reshape(*slopes.shape[:3], -1).permute(1, 2, 0, 3)
-            by_cosine, by_sine = (flat @ parts).permute(2, 0, 1, 3).unbind(3)
+            parts = slopes.reshape(*slopes.shape[:3], self.largest**2).permute(1, 2, 0, 3) @ turning.flatten(3).mT
+            by_cosine, by_sine = parts.permute(2, 0, 1, 3).unbind(3)
             found = by_sine * cosines[..., 0, 0] - by_cosine * sines[..., 0, 0]
-            return found.reshape(len(angles), -1) @ shares
+            return found.reshape(len(angles), len(shares)) @ shares
 
     def columns(self, angles: Tensor, columns: int) -> Tensor:
         """First columns of the map, shape (batch, n_features, columns), from angles of shape (batch, n_angles)."""
