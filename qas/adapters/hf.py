@@ -14,64 +14,42 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
-from qas.errors import MissingExtraError, QasError
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from transformers.pytorch_utils import Conv1D
 
-PEFT_VERSION = (0, 21)
-"""Oldest peft that saves and loads methods it does not know by name."""
-
-
-def _check_peft() -> None:
-    """Refuse to go on without peft, or with one that is too old.
-
-    Raises:
-        MissingExtraError: no peft, no transformers, or peft older than 0.21.
-    """
-    wanted = ".".join(map(str, PEFT_VERSION))
-    try:
-        found = version("peft")
-        version("transformers")
-    except PackageNotFoundError as error:
-        raise MissingExtraError(
-            f"fine-tuning with Hugging Face models (peft>={wanted}, {error.name})", "peft"
-        ) from None
-    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in found.split(".")[:2]) < PEFT_VERSION:
-        raise MissingExtraError(f"the peft integration (peft>={wanted}, found {found})", "peft")
-
-
-_check_peft()
-
-import torch  # noqa: E402
-from peft import PeftConfig  # noqa: E402
-from peft.tuners.tuners_utils import (  # noqa: E402
-    BaseTuner,
-    BaseTunerLayer,
-    _maybe_include_all_linear_layers,
-    check_adapters_to_merge,
-)
-from peft.utils import (  # noqa: E402
+from qas.adapters._peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
     SAFETENSORS_WEIGHTS_NAME,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     WEIGHTS_NAME,
     AuxiliaryTrainingWrapper,
+    BaseTuner,
+    BaseTunerLayer,
+    PeftConfig,
+    _maybe_include_all_linear_layers,
+    check_adapters_to_merge,
+    get_pattern_key,
 )
-from safetensors import SafetensorError, safe_open  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # noqa: E402
-from transformers.pytorch_utils import Conv1D  # noqa: E402
-
-from qas.adapters.architecture import Architecture, Architectures, load_architecture  # noqa: E402
-from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
-from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps  # noqa: E402
-from qas.adapters.mixed import MixedBank, Rows  # noqa: E402
-from qas.adapters.quantize import checked_bits  # noqa: E402
-from qas.checks import whole_number  # noqa: E402
+from qas.adapters.architecture import Architecture, Architectures, load_architecture
+from qas.adapters.base import Adapter, DeltaAdapter
+from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps
+from qas.adapters.mixed import MixedBank, Rows
+from qas.adapters.quantize import checked_bits
+from qas.checks import whole_number
+from qas.errors import QasError
 
 SCHEMA_VERSION = 1
 """Of the adapter's config; a newer one is refused."""
 FORMS = ("frames", "rotation")
+START = 0.2
+"""Standard deviation of singular values, or of a rotation's angles in radians, of a random start."""
 MERGEABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Weights that adapters can be merged with; others are codes of a quantized layer."""
 
@@ -103,7 +81,13 @@ class CircuitAdapterConfig(PeftConfig):
         },
     )
     layers: int = field(default=1, metadata={"help": "Layers of the named circuit; intrinsic rank of taylor."})
-    rank: int = field(default=8, metadata={"help": "Columns of the frames."})
+    rank: int = field(
+        default=8, metadata={"help": "Columns of the frames; fewer in layers whose narrower side has fewer features."}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict,
+        metadata={"help": "Other ranks for some layers, by the end of their name or a regular expression for it."},
+    )
     form: str = field(default="frames", metadata={"help": "frames: W + s U diag(l) V^T; rotation: W R."})
     side: str = field(default="input", metadata={"help": "Side of the layer that a rotation acts on."})
     scale: float | None = field(default=None, metadata={"help": "s; default the root of the width of the layer."})
@@ -121,6 +105,10 @@ class CircuitAdapterConfig(PeftConfig):
     )
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Numbers of blocks to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of blocks."})
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "True: nothing changes at the start; false: a random change, as tests of a set-up want it."},
+    )
     bias: str = field(default="none", metadata={"help": "Biases that are trained too: none or all."})
 
     def __post_init__(self) -> None:
@@ -135,6 +123,9 @@ class CircuitAdapterConfig(PeftConfig):
         if self.bias not in ("none", "all"):
             raise QasError(f"bias is none or all, got {self.bias!r}")
         self.rank, self.layers = whole_number("rank", self.rank), whole_number("layers", self.layers, 0)
+        if self.rank_pattern and self.form == "rotation":
+            raise QasError("rank_pattern sets columns of frames; a rotation has none")
+        self.rank_pattern = {key: whole_number(f"rank of {key}", r) for key, r in (self.rank_pattern or {}).items()}
         if self.bits is not None:
             self.bits = checked_bits(self.bits)
         self._found = None
@@ -185,18 +176,27 @@ class CircuitAdapterConfig(PeftConfig):
         """The gate lists; None for quantum-peft and taylor, which depend on the size of each layer."""
         return self._found  # one object for all layers: what is compiled for it is compiled once
 
-    def make(self, in_features: int, out_features: int) -> Adapter:
-        """An adapter for one layer.
+    def rank_of(self, name: str, in_features: int, out_features: int) -> int:
+        """Columns of the frames of the layer `name`; as many as its narrower side has features where that is fewer."""
+        return min(self.rank_wanted(name), in_features, out_features)
+
+    def rank_wanted(self, name: str) -> int:
+        """The rank that these settings give the layer `name`, whatever its size."""
+        return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), name), self.rank)
+
+    def make(self, in_features: int, out_features: int, name: str = "") -> Adapter:
+        """An adapter for the layer `name`.
 
         Raises:
             QasError: the settings do not fit a layer of this size.
         """
+        rank = self.rank_of(name, in_features, out_features)
         if self.circuit == "taylor":
             return TaylorAdapter(
                 in_features,
                 out_features,
                 intrinsic_rank=max(1, self.layers),
-                rank=self.rank,
+                rank=rank,
                 scale=self.scale,
                 bits=self.bits,
             )
@@ -211,7 +211,7 @@ class CircuitAdapterConfig(PeftConfig):
             out_features,
             circuit,
             layers=self.layers,
-            rank=self.rank,
+            rank=rank,
             scale=self.scale,
             bits=self.bits,
         )
@@ -269,7 +269,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names = (_LAYERS,)
     other_param_names = ()
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig) -> None:
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig, name: str = "") -> None:
         super().__init__()
         self.base_layer = base_layer
         self.qas_circuit_adapters = nn.ModuleDict({})
@@ -277,11 +277,14 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.in_features, self.out_features = layer_sides(self.get_base_layer())
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config)
+        self.update_layer(adapter_name, config, name)
 
-    def update_layer(self, adapter_name: str, config: CircuitAdapterConfig, **kwargs: Any) -> None:
-        """Add an adapter, or replace the one of this name."""
-        self.qas_circuit_adapters[adapter_name] = config.make(self.in_features, self.out_features)
+    def update_layer(self, adapter_name: str, config: CircuitAdapterConfig, name: str = "", **kwargs: Any) -> None:
+        """Add an adapter, or replace the one of this name; `name` is that of the layer, for ranks that depend on it."""
+        adapter = config.make(self.in_features, self.out_features, name)
+        if not config.init_weights:
+            _scatter(adapter)
+        self.qas_circuit_adapters[adapter_name] = adapter
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -294,6 +297,12 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         if any(p.is_meta for p in adapter.parameters()) or target.type == "meta":
             return
         self.qas_circuit_adapters[adapter_name] = adapter.to(device=target, dtype=torch.float32)
+
+    def cast_adapter(self, adapter_name: str) -> None:
+        """Store an adapter in the dtype of the layer; it still computes its matrices in single precision at least."""
+        dtype = self._stored_weight().dtype
+        if adapter_name in self.qas_circuit_adapters and dtype in MERGEABLE:
+            self.qas_circuit_adapters[adapter_name].to(dtype=dtype)
 
     def _chosen(self, names: Iterable[str]) -> Iterator[tuple[str, Adapter]]:
         for name in names:
@@ -434,6 +443,13 @@ def _give_names(module: nn.Module, args: Any, kwargs: dict[str, Any], rows: Rows
     return args, kwargs | {"adapter_names": names}
 
 
+def _scatter(adapter: Adapter) -> None:
+    """Move an adapter off the start at which it changes nothing."""
+    state = dict(adapter.named_parameters())
+    with torch.no_grad():
+        state.get("values", state["angles"]).normal_(std=START)
+
+
 class _Beside:
     """An adapter around a layer, as one function."""
 
@@ -485,7 +501,8 @@ class CircuitModel(BaseTuner):
         prepared = _maybe_include_all_linear_layers(prepared, model)
         named = None if state_dict is None else {key.rsplit(f".{PREFIX}", 1)[0] for key in state_dict}
         inside = tuple(f"{key}." for key, module in model.named_modules() if isinstance(module, BaseTunerLayer))
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int, int]] = set()
+        clipped: dict[str, int] = {}
         for key, module in model.named_modules():
             chosen = self._check_target_module_exists(prepared, key) if named is None else key in named
             if not key or not chosen or key.startswith(inside):
@@ -494,11 +511,17 @@ class CircuitModel(BaseTuner):
             try:
                 sides = layer_sides(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
                 place = f"{key} ({sides[0]} to {sides[1]} features)"
-                if sides not in seen:
-                    seen.add(sides)
-                    config.make(*sides)
+                rank = config.rank_of(key, *sides)
+                if config.form == "frames" and rank < config.rank_wanted(key):
+                    clipped[key] = rank
+                if (*sides, rank) not in seen:
+                    seen.add((*sides, rank))
+                    config.make(*sides, key)
             except QasError as error:
                 raise QasError(f"{place}: {error}") from None
+        if clipped:
+            told = ", ".join(f"{key} has {rank}" for key, rank in clipped.items())
+            warnings.warn(f"ranks are at most the narrower side of a layer: {told}", stacklevel=2)
 
     def _create_and_replace(
         self,
@@ -512,12 +535,21 @@ class CircuitModel(BaseTuner):
     ) -> None:
         config = cast(CircuitAdapterConfig, peft_config)
         if isinstance(target, CircuitLayer):
-            target.update_layer(adapter_name, config)
+            target.update_layer(adapter_name, config, current_key)
             return
-        layer = CircuitLayer(target, adapter_name, config)
+        layer = CircuitLayer(target, adapter_name, config, current_key)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        # Parameters are float32 unless somebody insists on those of the layer.
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if autocast_adapter_dtype:
+            return
+        for layer in self.model.modules():
+            if isinstance(layer, CircuitLayer):
+                layer.cast_adapter(adapter_name)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -705,12 +737,9 @@ def register() -> None:
     ``peft.register_peft_method`` wants a member of peft's own enumeration, so the dictionaries it would fill are filled
     here. Models of mixed methods look in another one and stay without circuit adapters.
     """
-    import peft
-    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-
     kind = cast(Any, CircuitPeftType.QAS_CIRCUIT)
-    peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind] = CircuitAdapterConfig
-    peft.PEFT_TYPE_TO_TUNER_MAPPING[kind] = CircuitModel
+    PEFT_TYPE_TO_CONFIG_MAPPING[kind] = CircuitAdapterConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[kind] = CircuitModel
     PEFT_TYPE_TO_PREFIX_MAPPING[kind] = PREFIX
 
 

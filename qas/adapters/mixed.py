@@ -221,7 +221,7 @@ class MixedBank:
         users = {}
         for name in dict.fromkeys(names):
             if name != BASE:
-                users[name] = tuple(own[name] if name in own else None for own in tables)
+                users[name] = tuple(own[name] if name in own else None for own in tables)  # noqa: SIM401 - no get
         unknown = [str(name) for name, adapters in users.items() if not any(a is not None for a in adapters)]
         if unknown:
             known = ", ".join(dict.fromkeys(name for table in tables for name in table))

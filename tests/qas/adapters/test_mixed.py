@@ -16,8 +16,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from peft import get_peft_model
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForSequenceClassification, T5Config
-from transformers import T5ForConditionalGeneration as T5
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
 from qas.errors import QasError
@@ -146,7 +152,9 @@ def test_texts_are_written_by_the_adapter_of_each_row(settings: dict[str, Any]) 
         settings = settings | {"num_beams": 3}
     torch.manual_seed(0)
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "vocab_size": 64}
-    model = alike(T5(T5Config(**sizes, decoder_start_token_id=0)), target_modules=["q", "v"], rank=2)
+    model = alike(
+        T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)), target_modules=["q", "v"], rank=2
+    )
     settings = settings | {"max_new_tokens": 4, "min_new_tokens": 4}
     together = model.generate(input_ids=IDS, adapter_names=NAMES, **settings)
     times = len(together) // len(IDS)
