@@ -195,7 +195,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         tensors = read_tensors(path / WEIGHTS, "the adapters")
         config = CircuitAdapterConfig.from_pretrained(str(path))
         store = cls(get_peft_model(cast(Any, model), config).eval(), kept=kept)
-        store.update({user: array.tobytes() for user, array in tensors.items()})
+        store.update({user: tensors[user].tobytes() for user in sorted(tensors)})
         return store
 
 

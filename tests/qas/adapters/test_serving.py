@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +168,12 @@ def test_what_cannot_be_served_is_refused() -> None:
     with pytest.raises(QasError, match="the circuit adapter 'default', got none"):
         AdapterStore(lora)
     assert not any(isinstance(m, CircuitLayer) for m in lora.modules())
+
+
+def test_the_example_serves_what_its_users_learned(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve_many.py", "--users", "3"])
+    runpy.run_path(str(Path(__file__).parents[3] / "examples" / "serve_many.py"), run_name="__main__")
+    sizes, batch, likeness, off = capsys.readouterr().out.splitlines()
+    assert sizes.startswith("3 users, 208 bytes each") and "a batch of 6 rows" in batch
+    plain, ours = (float(word) for word in re.findall(r"0\.\d+", likeness))
+    assert ours > plain + 0.01 and float(off.split()[-1]) < 1e-5
