@@ -66,19 +66,19 @@ def layout(features: int, *, exact: bool = False) -> Layout:
     """The layout of a layer: mixed radix 2^n m where the odd factor m is at most 11, else padded to a power of two.
 
     Args:
-        features: size of the layer, at least 2.
-        exact: no padding (rotations need it): the largest 2^n m of at most `features`.
+        features: size of the layer.
+        exact: no padding (rotations need it): the largest 2^n m of at most `features`, which are at least 2.
 
     Raises:
-        QasError: fewer than 2 features, or no whole number.
+        QasError: too few features, or no whole number.
     """
-    features = whole_number("the number of features of an adapted layer", features, 2)
+    features = whole_number("the number of features of an adapted layer", features, 2 if exact else 1)
     bits = (features & -features).bit_length() - 1
     odd = features >> bits
     if odd <= MAX_ODD and bits:
         return Layout(features, bits, odd)
     if not exact:
-        return Layout(features, (features - 1).bit_length())
+        return Layout(features, max(1, (features - 1).bit_length()))
     size, m = max((m << int(math.log2(features / m)), m) for m in range(1, MAX_ODD + 1, 2) if 2 * m <= features)
     return Layout(features, (size // m).bit_length() - 1, m)
 
@@ -318,7 +318,7 @@ def _widened(architecture: Architecture, features: int, exact: bool) -> tuple[Ar
     fitting = [found for found in sizes if found[0] == features]
     if not fitting and exact:
         fitting = [max(found for found in sizes if found[0] <= features)]
-    _, odd, bits = fitting[0] if fitting else (0, 1, (features - 1).bit_length())
+    _, odd, bits = fitting[0] if fitting else (0, 1, max(1, (features - 1).bit_length()))
     qubits = architecture.n_qubits + bits - n
     gates = list(architecture.gates)
     for axis in (*range(architecture.n_qubits, qubits), *([ODD] if odd > 1 else [])):

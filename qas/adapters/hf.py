@@ -396,7 +396,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
             QasError: names that are unknown or not as many as rows, or merged adapters beside names.
         """
         if adapter_names is not None and self.merged:
-            raise QasError(f"adapter_names needs unmerged adapters, got {', '.join(self.merged_adapters)} merged")
+            raise _refused_merged(self.merged_adapters)
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
@@ -427,6 +427,14 @@ def _wrapped(module: nn.Module) -> Iterator[nn.Module]:
         return
     for child in module.children():
         yield from _wrapped(child)
+
+
+def _refused_merged(names: Iterable[str]) -> QasError:
+    # Begins as peft's own message does, for whoever looks for that.
+    return QasError(
+        "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first, "
+        f"got {', '.join(names)} merged"
+    )
 
 
 def _copies(settings: Mapping[str, Any]) -> int:
@@ -569,10 +577,10 @@ class CircuitModel(BaseTuner):
 
     def _rows(self, names: Sequence[str], layers: Sequence[CircuitLayer]) -> Rows:
         if self.training:  # a layer that is computed again in the backward pass would know of no names
-            raise QasError("adapter_names needs a model in evaluation mode, got one in training mode; call eval()")
+            raise QasError("Cannot pass `adapter_names` when the model is in training mode; call eval() first")
         merged = dict.fromkeys(name for layer in layers for name in layer.merged_adapters)
         if merged:
-            raise QasError(f"adapter_names needs unmerged adapters, got {', '.join(merged)} merged")
+            raise _refused_merged(merged)
         if isinstance(names, Rows):  # of a store, which has no modules for its users
             return names
         return self.mixed.rows(names, [layer.qas_circuit_adapters for layer in layers])

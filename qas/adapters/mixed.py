@@ -225,7 +225,9 @@ class MixedBank:
         unknown = [str(name) for name, adapters in users.items() if not any(a is not None for a in adapters)]
         if unknown:
             known = ", ".join(dict.fromkeys(name for table in tables for name in table))
-            raise QasError(f"adapter_names are {BASE} or among {known}, got {', '.join(unknown)}")
+            raise QasError(
+                f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}; there are {known}"
+            )
         return Rows(names, {id(table): k for k, table in enumerate(tables)}, self._served(users))
 
     def _served(self, users: Mapping[str, Adapters]) -> dict[str, User]:
@@ -312,7 +314,10 @@ class Rows(Sequence[str]):
         """
         if not x.ndim or len(x) != len(self):
             count = len(x) if x.ndim else 0
-            raise QasError(f"adapter_names holds a name for each row of the batch, got {len(self)} for {count} rows")
+            raise QasError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(self)} and {count} respectively."
+            )
         parts = self._parts(self._places[id(table)], x.device)
         for part in parts:
             rows = part.of(x)

@@ -25,6 +25,7 @@ from qas.adapters.architecture import (
     load_architecture,
     quantum_peft,
 )
+from qas.adapters.circuit import frame_architecture
 from qas.adapters.program import ODD
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
 
@@ -52,9 +53,16 @@ def test_an_exact_layout_is_the_largest_that_fits(features: int) -> None:
 
 
 @pytest.mark.parametrize("features", [1, 0, -4, 2.0, True, "8", None])
-def test_a_layer_has_at_least_two_features(features: Any) -> None:
+def test_a_layer_has_features_and_one_that_is_turned_has_two(features: Any) -> None:
     with pytest.raises(QasError, match="a whole number of at least 2"):
-        layout(features)
+        layout(features, exact=True)
+    if features == 1 and features is not True:
+        assert layout(features).size == 2
+        for circuit in ("quantum-peft", REAL):
+            assert frame_architecture(circuit, 1).n_qubits == 1
+    else:
+        with pytest.raises(QasError, match="a whole number of at least 1"):
+            layout(features)
 
 
 # ---------------------------------------------------------------------- the published circuit

@@ -159,7 +159,7 @@ def test_what_cannot_be_served_is_refused() -> None:
     with pytest.raises(QasError, match="5 for 2 rows"):
         logits(store.model, IDS[:2], adapter_names=store.rows(NAMES))
     store.model.train()
-    with pytest.raises(QasError, match="evaluation mode"):
+    with pytest.raises(QasError, match="in training mode"):
         store.model(input_ids=IDS, adapter_names=store.rows(NAMES))
     for config in (settings_of(), settings_of(circuit="taylor", bits=4)):
         with pytest.raises(QasError, match="need bits, and no taylor map"):
