@@ -17,6 +17,7 @@ from qas.adapters.base import Adapter
 from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
 from qas.adapters.quantize import checked_bits
+from qas.adapters.training import ANGLES, REST
 from qas.checks import finite_number, shortened, whole_number
 from qas.errors import QasError
 from qas.finetuning import METHODS
@@ -124,6 +125,7 @@ class Method:
 class _Circuit(Method):
     """What `CircuitAdapterConfig` stands for, with the options of the method as its settings."""
 
+    learning_rate = ANGLES
     fixed: ClassVar[dict[str, Any]] = {}
 
     def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
@@ -189,6 +191,7 @@ class QuantumPeftRotation(_Circuit):
 class Taylor(QuantumPeft):
     """frames from Quantum-PEFT's Taylor map"""
 
+    learning_rate = REST  # its entries are no angles
     fixed: ClassVar = {"circuit": "taylor"}
 
 
@@ -278,6 +281,8 @@ class _SubspaceConfig(CircuitAdapterConfig):
 
 class RandomSubspace(_Circuit):
     """as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)"""
+
+    learning_rate = Method.learning_rate
 
     def __init__(
         self,

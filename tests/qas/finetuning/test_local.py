@@ -426,7 +426,7 @@ WRONG = [
     (("llama", "lines.csv", "--rank", "9"), "v_proj (16 to 8 features): rank is a whole number from 1 to 8"),
     (("llama", "lines.json"), "no such data file"),
     (("bert", "lines.txt"), "does not look ahead, got BertLMHeadModel"),
-    (("llama", "llama/config.json"), "data is a .txt, .csv or .jsonl file"),
+    (("llama", "llama/config.json"), "data is a .txt, .csv, .jsonl or .tab file"),
     (("llama", "short.txt"), "at least 321 tokens are needed"),
     (("llama", "broken.jsonl"), "damaged or cut short"),
     (("llama", "list.jsonl"), "got example 1 without"),
