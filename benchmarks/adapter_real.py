@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 TASKS = ("snippets", "friends", "r52", "20news")
-TUNED_ON = ("snippets", "friends")
-"""Texts are short here, and a trial costs a third."""
+TUNED_ON = ("snippets", "r52")
+"""Where rates make a difference that is larger than the noise of a validation split."""
 TUNING_SEED, SEEDS = 1000, 5
 TRAIN, TEST = 1000, 1000
 FIRST, LENGTH, EPOCHS, BATCH = 3, 32, 3, 32

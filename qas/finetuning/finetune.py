@@ -280,15 +280,15 @@ def resolve(
     backbone: str | None = None,
     model: str | None = None,
     data: str | None = None,
-    examples: int = 1000,
+    examples: int | None = None,
 ) -> tuple[nn.Module, Task, Settings, dict[str, Any]]:
     """What the words of a command line stand for.
 
     Args:
         method, chosen: method and further settings, as `Settings` takes them.
         task: a name in `qas.finetuning.TASKS`, with `backbone`, a name or folder (default: by task).
-        model, data: instead, the folder of a Hugging Face model and a data file.
-        examples: training and validation examples of a task.
+        model, data: instead, what `qas.finetuning.local.load_local` takes.
+        examples: training and validation examples; default 1000 of a task or a named corpus, all of a file.
 
     Returns:
         model, task, settings, and their origin as JSON-able names.
@@ -298,8 +298,10 @@ def resolve(
     """
     settings = Settings(method, **chosen)
     if task is None:
-        local, found = load_local(Path(model or ""), Path(data or ""), settings.seed)
-        return local, found, settings, {"model": str(model), "data": str(data)}
+        local, found = load_local(model or "", data or "", settings.seed, examples)
+        told = {} if examples is None else {"examples": examples}
+        return local, found, settings, {"model": str(model), "data": str(data), **told}
+    examples = 1000 if examples is None else examples
     found = load_task(task, seed=settings.seed, train=examples)
     name = backbone or found.backbone
     if backbone is None and name not in list_backbones():
