@@ -128,9 +128,7 @@ class _Source:
             return cls(path.parent, path.name)
         if not (path / "config.json").is_file():
             known = ", ".join(MODELS)
-            raise RunError(
-                f"no folder of a transformers model (with config.json), GGUF file, or one of {known}: {path}"
-            )
+            raise RunError(f"no folder of a transformers model (with config.json), nor one of {known}: {path}")
         _check_weights(path)
         return cls(path)
 
@@ -197,9 +195,9 @@ def _load_model(transformers: Any, source: _Source, n_classes: int, seed: int) -
     pools = source.pools and n_classes > 0
     kind: Any = transformers.AutoModelForSequenceClassification if n_classes else transformers.AutoModelForCausalLM
     kind = transformers.AutoModel if pools else kind
-    given: dict[str, Any] = (
-        {"num_labels": n_classes, "ignore_mismatched_sizes": True} if n_classes and not pools else {}
-    )
+    given: dict[str, Any] = {}
+    if n_classes and not pools:
+        given = {"num_labels": n_classes, "ignore_mismatched_sizes": True}
     # Half precision, in which many models are stored, is too coarse for a head or all weights to be trained in.
     given |= {"dtype": torch.float32} if source.gguf else {"dtype": torch.float32, "use_safetensors": True}
     try:
@@ -329,9 +327,7 @@ def _cut(count: int, seed: int, examples: int | None, tested: int = 0) -> list[n
         return [order[:first], order[first:second], order[second:]]
     examples = count if examples is None else examples
     if examples > count - (not tested):
-        raise QasError(
-            f"examples are at most the {count} there are{'' if tested else ', less one to test'}, got {examples}"
-        )
+        raise QasError(f"there are {count} examples{'' if tested else ', with those to test'}, got {examples} to train")
     first, test = examples - examples // 5, order[examples:]
     if tested:
         test = count + rng.permutation(tested)
