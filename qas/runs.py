@@ -459,7 +459,7 @@ class Recorder:
         Raises:
             RunError: the folder holds files, is another process's, or cannot be written.
         """
-        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume")
+        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume", in_parts=True)
         return cls(held.path, held)
 
     @classmethod

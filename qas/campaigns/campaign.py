@@ -188,6 +188,7 @@ def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:
         if dict(known.study.told) != dict(study.told):
             raise RunError(f"the folder holds the campaign of another study: {out}")
         return Path(out)
-    with new_folder(out, "the campaign", stem="campaign", instead="or that of the same study") as folder:
+    made = new_folder(out, "the campaign", stem="campaign", instead="or that of the same study", in_parts=True)
+    with made as folder:
         write_json(folder / CAMPAIGN, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))
     return folder

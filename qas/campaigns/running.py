@@ -13,7 +13,7 @@ from qas.agents.launch import resume, search
 from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
 from qas.errors import QasError
-from qas.files import write_atomic
+from qas.files import is_locked, write_atomic
 from qas.record import Progress
 from qas.runs import RUNS, load_run, read_summary
 
@@ -39,7 +39,7 @@ def status_of(folder: Path, name: str) -> str:
     """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
     run = folder / RUNS / name
     begun = (run / "config.json").exists()
-    if begun and read_summary(run)["status"] == "finished":
+    if begun and read_summary(run)["status"] == "finished" and not is_locked(run):
         return "finished"
     if _note(folder, name).exists():
         return "failed"
@@ -78,7 +78,7 @@ def attempt(task: Task, run: Path, **how: Any) -> Outcome:
     """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
-            if load_run(run).status == "finished":
+            if load_run(run).status == "finished" and not is_locked(run):
                 return Outcome(task.name, "finished")
             found = resume(run, **how)
         else:
