@@ -1,0 +1,418 @@
+"""Commands are killed at random moments and given again until they end: do they end as the unbroken ones?
+
+    python benchmarks/drills.py kills --out DIR --json results/reliability/kills.json
+    python benchmarks/drills.py kills --out DIR --kinds pool campaign --kills 20
+
+A *kind* is one command with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a
+new folder, gets SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and
+so on; after `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has
+several processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every
+`CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
+
+- what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
+  times, and what holds times), or it does not end within `MOST` commands;
+- a lock, a temporary file or a process is left at its end.
+
+Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a table, and fails if a case is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray_drill import children
+from ray_drill import contents as contents_of_a_run
+
+from qas.agents.base import Search
+
+CHECKPOINT_EVERY = 0.15
+"""Seconds; the usual ten are longer than these searches."""
+SHARD = 60
+"""Circuits in a file of a pool; the usual 5,000 are more than these pools have."""
+LIVES = 6
+"""Kills of one case, at most."""
+MOST = 20
+"""Commands of one case, at most."""
+MARK = "QAS_DRILL"
+"""Variable in the environment of all processes of a case."""
+
+# Processes that a command begins import this file too.
+Search.checkpoint_every = CHECKPOINT_EVERY
+if sys.argv[1:4] == ["qas", "pool", "build"]:
+    from qas.encoders.pools import pool
+
+    pool.SHARD = SHARD
+
+
+# ---------------------------------------------------------------------- what is killed
+@dataclass(frozen=True)
+class Kind:
+    """One command.
+
+    Attributes:
+        words: of the command, but for the folder.
+        contents: what of a folder is the same at the same seed.
+        goes_on: what it goes on from, for the table.
+        kills: how many it gets.
+        again: the words by which it is given again, where they differ.
+        ended: whether nothing is left to do in a folder, where the command would refuse it.
+        beside: makes what the command needs, once, in a folder, whose path takes the place of HERE in the words.
+    """
+
+    words: str
+    contents: Callable[[Path], Any]
+    goes_on: str
+    kills: int
+    again: str | None = None
+    ended: Callable[[Path], bool] = lambda folder: False
+    beside: Callable[[Path], None] | None = None
+
+
+def run_has_ended(folder: Path) -> bool:
+    summary = folder / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] == "finished" and unlocked(folder)
+
+
+def unlocked(folder: Path) -> bool:
+    """Whether a folder that is made in one go is done: it holds something, and has no writer that was killed."""
+    return folder.is_dir() and any(folder.iterdir()) and not (folder / ".lock").exists()
+
+
+def a_run(folder: Path) -> Any:
+    summary = json.loads((folder / "summary.json").read_text())
+    episodes = folder / "episodes.csv"
+    return [
+        contents_of_a_run(folder),
+        {name: value for name, value in summary.items() if name != "seconds"},
+        episodes.read_bytes() if episodes.exists() else b"",
+        (folder / "report.html").exists(),
+    ]
+
+
+def a_campaign(folder: Path) -> Any:
+    return [
+        (folder / "campaign.json").read_bytes(),
+        {run.name: a_run(run) for run in sorted((folder / "runs").iterdir())},
+    ]
+
+
+def a_pool(folder: Path) -> Any:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def an_encoder(folder: Path) -> Any:
+    about = without_seconds(json.loads((folder / "encoder.json").read_text()))
+    return [about, (folder / "weights.safetensors").read_bytes(), sorted(path.name for path in folder.iterdir())]
+
+
+def a_finetuning(folder: Path) -> Any:
+    rows = [row[:1] + row[2:] for row in csv.reader((folder / "history.csv").read_text().splitlines())]
+    files = {name: (folder / name).read_bytes() for name in ("adapter.safetensors", "head.safetensors", "config.json")}
+    metrics = without_seconds(json.loads((folder / "metrics.json").read_text()))
+    return [rows, files, metrics, sorted(path.name for path in folder.iterdir())]
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_seconds(one) for key, one in value.items() if "seconds" not in key}
+    return value
+
+
+def searched(agent: str, words: str, evaluations: int) -> Kind:
+    options = f"--evaluations {evaluations} --max-gates 8 {words}"
+    return Kind(f"search --agent {agent} {options}", a_run, "checkpoint", 13, "search --resume", run_has_ended)
+
+
+STUDY = """
+problems = ["h2-2", "h2-4"]
+agents = ["evolution", "random"]
+seeds = 2
+evaluations = 4000
+max_gates = 8
+"""
+POOL = "pool build --qubits 2 --gates 6 --task h2-2 --seed 3"
+SMALL = "-o hidden=[16] -o batch_size=8 -o learn_after=10 -o target_every=5 -o memory=60 -o test_every=3"
+
+
+def a_study_file(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY)
+
+
+def a_small_pool(folder: Path) -> None:
+    command(f"{POOL} --size 200 --jobs 1 --out {folder / 'pool'}".split(), folder.name).wait()
+
+
+KINDS: dict[str, Kind] = {
+    "evolution": searched("evolution", "h2-4", 8000),
+    "evolution, noise": searched("evolution", "h2-2 --noise ibm-mumbai", 3000),
+    "beam": searched("beam", "h2-4", 8000),
+    "adapt": searched("adapt", "h2-4 -o pool=qubit", 4000),
+    "compact": searched("compact", "heisenberg-3 -o candidates=2 -o tolerance=0.1", 3000),
+    "random": searched("random", "h2-4", 8000),
+    "editor": searched("editor", "h2-4", 3000),
+    "ddqn": searched("ddqn", f"h2-2 {SMALL}", 3000),
+    "sb3": searched("sb3", 'h2-2 -o hidden=[16,16] -o settings={"n_steps":16,"batch_size":8,"n_epochs":2}', 2000),
+    "bo": searched("bo", "h2-2", 1500),
+    "bo, SQLite": searched("bo", "h2-2 --storage sqlite:///HERE/CASE.db", 800),
+    "reinforce": searched("reinforce", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
+    "knn": searched("knn", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
+    "campaign": Kind("campaign HERE/study.toml --workers 2 --reports", a_campaign, "checkpoints", 24, beside=a_study_file),
+    "pool": Kind(f"{POOL} --size 600 --jobs 3", a_pool, "files of 60 circuits", 20),
+    "encoder": Kind(
+        "encoder train HERE/pool --epochs 1", an_encoder, "its beginning", 8, ended=unlocked, beside=a_small_pool
+    ),
+    "finetune": Kind(
+        "finetune --task digits --epochs 1 --examples 24", a_finetuning, "its beginning", 8, ended=unlocked
+    ),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------- processes
+def command(words: list[str], token: str) -> subprocess.Popen[str]:
+    """``qas WORDS`` with frequent checkpoints, as the first process of a group."""
+    return subprocess.Popen(
+        [sys.executable, __file__, "qas", *words, *([] if "--quiet" in words else ["--quiet"])],
+        env=os.environ | {MARK: token},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def used(pid: int) -> float:
+    """Seconds of the processor that a process and what it has begun have used."""
+    ticks = 0
+    for each in (pid, *children(pid)):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def left_of(token: str) -> list[int]:
+    """Processes of a case that live."""
+
+    def marked(entry: Path) -> bool:
+        try:
+            return f"{MARK}={token}".encode() in (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and marked(entry)]
+
+
+def killed(process: subprocess.Popen[str], after: float, draw: random.Random) -> str:
+    """Kill a command when it has used so many seconds of the processor; returns who was killed, "" if it ended before.
+
+    The other processes of one that is killed alone have to end by themselves.
+    """
+    while used(process.pid) < after:
+        if process.poll() is not None:
+            return ""
+        time.sleep(0.004)
+    time.sleep(0.02 * draw.random())
+    others = [pid for pid in children(process.pid) if b"resource_tracker" not in cmdline(pid)]
+    who = draw.choice(["all", "first", "other"]) if others else "all"
+    victims = {"all": [process.pid, *others], "first": [process.pid], "other": [draw.choice(others)] if others else []}
+    if process.poll() is not None:
+        return ""
+    for pid in victims[who]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return who
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+# ---------------------------------------------------------------------- cases
+@dataclass
+class Case:
+    """What became of one folder."""
+
+    kind: str
+    number: int
+    killed: dict[str, int] = field(default_factory=lambda: {"all": 0, "first": 0, "other": 0})
+    commands: int = 0
+    refused: list[str] = field(default_factory=list)
+    """errors of commands that were not killed"""
+    equal: bool = False
+    left: list[str] = field(default_factory=list)
+    """locks, temporary files and processes"""
+
+    @property
+    def kills(self) -> int:
+        return sum(self.killed.values())
+
+    @property
+    def lost(self) -> bool:
+        return not self.equal or bool(self.left)
+
+
+def case(name: str, number: int, home: Path, whole: Path, seconds: float) -> Case:
+    """Begin a kind in a new folder, and kill it until it ends."""
+    kind, told, draw = KINDS[name], Case(name, number), random.Random(f"{name} {number}")
+    folder, token = home / f"case-{number}", uuid.uuid4().hex
+    shutil.rmtree(folder, ignore_errors=True)
+    for stale in home.glob(f"case-{number}.db*"):
+        stale.unlink()
+    while told.commands < MOST and not kind.ended(folder):
+        told.commands += 1
+        process = command(words_for(kind, folder), token)
+        who = killed(process, seconds * draw.random(), draw) if told.kills < LIVES else ""
+        if who:
+            told.killed[who] += 1
+        _, said = process.communicate()
+        if process.returncode == 0 and not who:
+            break
+        if process.returncode not in (0, -signal.SIGKILL):
+            told.refused.append(said.strip()[-2000:])
+    told.equal = same(kind, folder, whole)
+    told.left = [path.relative_to(home).as_posix() for path in folder.rglob(".*")]
+    told.left += [f"process {pid}" for pid in still_left(token)]
+    if not told.lost:
+        shutil.rmtree(folder)
+    return told
+
+
+def words_for(kind: Kind, folder: Path) -> list[str]:
+    if kind.again is not None and (folder / "config.json").exists():
+        return [*kind.again.split(), str(folder)]
+    words = kind.words.replace("HERE", str(folder.parent)).replace("CASE", folder.name)
+    return [*words.split(), "--out", str(folder)]
+
+
+def same(kind: Kind, folder: Path, whole: Path) -> bool:
+    def plain(path: Path) -> str:
+        return repr(kind.contents(path)).replace(f"{path.name}.db", "")
+
+    try:
+        return plain(folder) == plain(whole)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"{folder}: {error!r}", file=sys.stderr)
+        return False
+
+
+def still_left(token: str, patience: float = 30.0) -> list[int]:
+    end = time.monotonic() + patience
+    while (left := left_of(token)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def unbroken(name: str, home: Path) -> tuple[Path, float]:
+    """A kind done at once, and the processor time it took."""
+    kind, folder, note = KINDS[name], home / "whole", home / "seconds.json"
+    if not note.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        if kind.beside is not None:
+            kind.beside(home)
+        process, seconds = command(words_for(kind, folder), "whole"), 0.0
+        while process.poll() is None:
+            seconds = max(seconds, used(process.pid))
+            time.sleep(0.05)
+        if process.returncode:
+            sys.exit(f"{name}: {process.communicate()[1]}")
+        note.write_text(json.dumps(seconds))
+    return folder, json.loads(note.read_text())
+
+
+def done_before(ledger: Path) -> Iterator[Case]:
+    if ledger.exists():
+        for line in ledger.read_text().splitlines():
+            yield Case(**json.loads(line))
+
+
+# ---------------------------------------------------------------------- commands
+def kills(given: argparse.Namespace) -> None:
+    given.out.mkdir(parents=True, exist_ok=True)
+    ledger = given.out / "cases.jsonl"
+    cases = list(done_before(ledger))
+    for name in given.kinds:
+        home = (given.out / name.replace(", ", "-")).resolve()
+        whole, seconds = unbroken(name, home)
+        own = [one for one in cases if one.kind == name]
+        while sum(one.kills for one in own) < (given.kills or KINDS[name].kills):
+            own.append(case(name, len(own), home, whole, seconds))
+            cases.append(own[-1])
+            with ledger.open("a") as stream:
+                stream.write(json.dumps(asdict(own[-1])) + "\n")
+            print(json.dumps(asdict(own[-1])), file=sys.stderr, flush=True)
+    rows = [row(name, [one for one in cases if one.kind == name]) for name in given.kinds]
+    rows.append({"command": "all", "goes on from": ""} | {key: sum(r[key] for r in rows) for key in list(rows[0])[2:]})
+    print(markdown(rows))
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps({"rows": rows, "cases": [asdict(one) for one in cases]}, indent=1) + "\n")
+    if rows[-1]["lost"]:
+        sys.exit(f"{rows[-1]['lost']} cases are lost")
+
+
+def row(name: str, cases: list[Case]) -> dict[str, Any]:
+    by = {who: sum(one.killed[who] for one in cases) for who in ("all", "first", "other")}
+    return {
+        "command": name,
+        "goes on from": KINDS[name].goes_on,
+        "kills": sum(by.values()),
+        "of all processes": by["all"],
+        "of the first": by["first"],
+        "of another": by["other"],
+        "cases": len(cases),
+        "equal": sum(one.equal for one in cases),
+        "leave something": sum(bool(one.left) for one in cases),
+        "refused commands": sum(len(one.refused) for one in cases),
+        "lost": sum(one.lost for one in cases),
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        list(rows[0]),
+        ["---", "---", *["---:"] * (len(rows[0]) - 2)],
+        *([str(v) for v in r.values()] for r in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["qas"]:
+        from qas.cli import main as qas_main
+
+        sys.exit(qas_main(sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    drills = parser.add_subparsers(required=True)
+    first = drills.add_parser("kills")
+    first.add_argument("--out", type=Path, required=True, help="folder, gone on with")
+    first.add_argument("--json", type=Path, help="where the figures go")
+    first.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
+    first.add_argument("--kills", type=int, help="of each kind; default what stands in KINDS")
+    first.set_defaults(act=kills)
+    given = parser.parse_args()
+    given.act(given)
+
+
+if __name__ == "__main__":
+    main()
