@@ -5,9 +5,9 @@
 
 A *kind* is one command with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a
 new folder, gets SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and
-so on; after `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has
-several processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every
-`CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
+so on; after `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command
+has several processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written
+every `CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
 
 - what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
   times, and what holds times), or it does not end within `MOST` commands;
@@ -170,7 +170,9 @@ KINDS: dict[str, Kind] = {
     "bo, SQLite": searched("bo", "h2-2 --storage sqlite:///HERE/CASE.db", 800),
     "reinforce": searched("reinforce", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
     "knn": searched("knn", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
-    "campaign": Kind("campaign HERE/study.toml --workers 2 --reports", a_campaign, "checkpoints", 24, beside=a_study_file),
+    "campaign": Kind(
+        "campaign HERE/study.toml --workers 2 --reports", a_campaign, "checkpoints", 24, beside=a_study_file
+    ),
     "pool": Kind(f"{POOL} --size 600 --jobs 3", a_pool, "files of 60 circuits", 20),
     "encoder": Kind(
         "encoder train HERE/pool --epochs 1", an_encoder, "its beginning", 8, ended=unlocked, beside=a_small_pool
