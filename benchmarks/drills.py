@@ -1,9 +1,10 @@
-"""Commands are killed at random moments and given again until they end: do they end as the unbroken ones?
+"""Drills: commands are killed at random moments, and two at once want the same folder.
 
     python benchmarks/drills.py kills --out DIR --json results/reliability/kills.json
     python benchmarks/drills.py kills --out DIR --kinds pool campaign --kills 20
+    python benchmarks/drills.py locks --out DIR --json results/reliability/locks.json
 
-A *kind* is one command with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a
+**kills**: killed commands are given again until they end; do they end as the unbroken ones? A *kind* is one command with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a
 new folder, gets SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and
 so on; after `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command
 has several processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written
@@ -14,6 +15,11 @@ every `CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is
 - a lock, a temporary file or a process is left at its end.
 
 Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a table, and fails if a case is lost.
+
+**locks**: two processes begin the same command in the same folder at the same moment, four such pairs at a time. One has
+to be refused with one line that names the process and the host of the other, and exit code 2. The other one is killed;
+then the folder has to be free, and every tenth time the command is given once more and has to end. A study in SQLite is
+what runs share: there both have to end, and the study to hold what both have found.
 """
 
 from __future__ import annotations
@@ -21,16 +27,21 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +49,7 @@ from ray_drill import children
 from ray_drill import contents as contents_of_a_run
 
 from qas.agents.base import Search
+from qas.errors import RunError
 
 CHECKPOINT_EVERY = 0.15
 """Seconds; the usual ten are longer than these searches."""
@@ -342,6 +354,158 @@ def unbroken(name: str, home: Path) -> tuple[Path, float]:
     return folder, json.loads(note.read_text())
 
 
+# ---------------------------------------------------------------------- two at once
+PAIRS = 4
+"""Contests at a time."""
+ENDED_EVERY = 10
+"""Contests of which one is ended by a third command."""
+WORDS = {
+    "run": "search --resume FOLDER --steps 1000000 --no-report",
+    "new run": "search h2-2 --agent random --steps 1000000 --out FOLDER --no-report",
+    "pool": f"{POOL} --size 400 --jobs 1 --out FOLDER",
+    "campaign": "campaign HERE/study.toml --workers 1 --out FOLDER",
+    "study in SQLite": "search h2-2 --agent bo --steps 6 --storage sqlite:///FOLDER/study.db --no-report --out FOLDER/RUN",
+}
+THIRD = {"run": "search --resume FOLDER --steps 60 --no-report", "pool": WORDS["pool"], "campaign": WORDS["campaign"]}
+
+
+@dataclass
+class Contest:
+    """What became of two commands at once."""
+
+    kind: str
+    number: int
+    codes: list[int]
+    said: list[str]
+    told: bool = False
+    """the second was told who holds it, in one line"""
+    free: bool = False
+    """once the first is gone"""
+    ended: bool | None = None
+    """the third command; None: there was none"""
+
+    @property
+    def right(self) -> bool:
+        return self.told and self.free and self.ended is not False
+
+
+def contend(words: list[str], said: str, start: Any) -> None:
+    """Give a command in this process, once the other one is ready, too."""
+    import qas.agents.launch
+    import qas.campaigns
+    import qas.encoders.pools.pool
+    from qas.cli import main as qas_main
+
+    qas.encoders.pools.pool.SHARD = SHARD
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    start.wait()
+    sys.exit(qas_main([*words, "--quiet"]))
+
+
+def contest(context: Any, kind: str, number: int, home: Path) -> Contest:
+    folder = home / f"{kind.replace(' ', '-')}-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    if kind == "run":
+        shutil.copytree(home / "begun", folder)
+    elif kind == "study in SQLite":
+        folder.mkdir()
+    start = context.Barrier(2)
+    notes = [home / f"{folder.name}.{k}.txt" for k in (0, 1)]
+    both = []
+    for k, note in enumerate(notes):
+        words = WORDS[kind].replace("HERE", str(home)).replace("FOLDER", str(folder)).replace("RUN", str(k))
+        both.append(context.Process(target=contend, args=(words.split(), str(note), start)))
+        both[-1].start()
+    found = (_shared if kind == "study in SQLite" else _exclusive)(kind, number, home, folder, both, notes)
+    for note in notes:
+        note.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _exclusive(kind: str, number: int, home: Path, folder: Path, both: list[Any], notes: list[Path]) -> Contest:
+    from qas.files import hold
+
+    wait([process.sentinel for process in both], timeout=200)
+    second = next((k for k in (0, 1) if not both[k].is_alive()), 1)
+    first = both[1 - second]
+    for pid in (first.pid, *children(first.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for process in both:
+        process.join()
+    found = Contest(kind, number, [both[second].exitcode, first.exitcode], [note.read_text() for note in notes])
+    holder = f"is being written by process {first.pid} on {socket.gethostname()}; if that has ended, remove "
+    told = notes[second].read_text()
+    found.told = found.codes == [2, -signal.SIGKILL] and holder in told and told.count("\n") == 1
+    try:
+        hold(folder, "it").release()
+        found.free = True
+    except RunError as error:
+        found.said.append(str(error))
+    if kind in THIRD and number % ENDED_EVERY == 0:
+        words = THIRD[kind].replace("HERE", str(home)).replace("FOLDER", str(folder))
+        third = command(words.split(), "third")
+        found.said.append(third.communicate()[1])
+        found.ended = third.returncode == 0
+    return found
+
+
+def _shared(kind: str, number: int, home: Path, folder: Path, both: list[Any], notes: list[Path]) -> Contest:
+    import optuna
+
+    for process in both:
+        process.join(200)
+    found = Contest(kind, number, [process.exitcode for process in both], [note.read_text() for note in notes])
+    storage = f"sqlite:///{folder}/study.db"
+    trials = [
+        trial
+        for study in optuna.get_all_study_names(storage)
+        for trial in optuna.load_study(study_name=study, storage=storage).get_trials(deepcopy=False)
+    ]
+    found.told = found.free = found.codes == [0, 0] and sum(trial.state.is_finished() for trial in trials) == 12
+    return found
+
+
+def locks(given: argparse.Namespace) -> None:
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["qas.cli", "qas.agents.launch", "qas.campaigns", "qas.encoders.pools.pool", "optuna"]
+    )
+    home, ledger = given.out.resolve(), given.out / "contests.jsonl"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "study.toml").write_text(STUDY.replace("seeds = 2", "seeds = 1"))
+    if not (home / "begun").exists():
+        begun = command(f"search h2-2 --agent random --steps 40 --no-report --out {home / 'begun'}".split(), "begun")
+        if begun.wait():
+            sys.exit(begun.communicate()[1])
+    done = [Contest(**json.loads(line)) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    known = {(one.kind, one.number) for one in done}
+    todo = [(kind, number) for number in range(given.tries) for kind in given.kinds if (kind, number) not in known]
+    with ThreadPoolExecutor(PAIRS) as pool:
+        for one in pool.map(lambda asked: contest(context, *asked, home), todo):
+            done.append(one)
+            with ledger.open("a") as stream:
+                stream.write(json.dumps(asdict(one)) + "\n")
+            if not one.right:
+                print(json.dumps(asdict(one)), file=sys.stderr, flush=True)
+    rows = []
+    for kind in given.kinds:
+        own = [one for one in done if one.kind == kind and one.number < given.tries]
+        rows.append(
+            {
+                "what": kind, "wanted by two": len(own), "as it should be": sum(one.right for one in own),
+                "given a third time": sum(one.ended is not None for one in own),
+                "and ended": sum(bool(one.ended) for one in own),
+            }
+        )  # fmt: skip
+    print(markdown(rows, words=1))
+    write(given.json, {"rows": rows, "contests": [asdict(one) for one in done if not one.right]})
+    if any(row["as it should be"] < row["wanted by two"] for row in rows):
+        sys.exit("some were not as they should be")
+
+
 def done_before(ledger: Path) -> Iterator[Case]:
     if ledger.exists():
         for line in ledger.read_text().splitlines():
@@ -366,9 +530,7 @@ def kills(given: argparse.Namespace) -> None:
     rows = [row(name, [one for one in cases if one.kind == name]) for name in given.kinds]
     rows.append({"command": "all", "goes on from": ""} | {key: sum(r[key] for r in rows) for key in list(rows[0])[2:]})
     print(markdown(rows))
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps({"rows": rows, "cases": [asdict(one) for one in cases]}, indent=1) + "\n")
+    write(given.json, {"rows": rows, "cases": [asdict(one) for one in cases]})
     if rows[-1]["lost"]:
         sys.exit(f"{rows[-1]['lost']} cases are lost")
 
@@ -390,12 +552,15 @@ def row(name: str, cases: list[Case]) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        list(rows[0]),
-        ["---", "---", *["---:"] * (len(rows[0]) - 2)],
-        *([str(v) for v in r.values()] for r in rows),
-    ]
+def write(path: Path | None, figures: Any) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def markdown(rows: list[dict[str, Any]], words: int = 2) -> str:
+    rule = ["---" if column < words else "---:" for column in range(len(rows[0]))]
+    lines = [list(rows[0]), rule, *([str(value) for value in each.values()] for each in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -412,6 +577,12 @@ def main() -> None:
     first.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
     first.add_argument("--kills", type=int, help="of each kind; default what stands in KINDS")
     first.set_defaults(act=kills)
+    second = drills.add_parser("locks")
+    second.add_argument("--out", type=Path, required=True, help="folder, gone on with")
+    second.add_argument("--json", type=Path, help="where the figures go")
+    second.add_argument("--kinds", nargs="+", choices=WORDS, default=list(WORDS), metavar="KIND")
+    second.add_argument("--tries", type=int, default=200, help="of each kind")
+    second.set_defaults(act=locks)
     given = parser.parse_args()
     given.act(given)
 
