@@ -4,11 +4,12 @@
     python benchmarks/drills.py kills --out DIR --kinds pool campaign --kills 20
     python benchmarks/drills.py locks --out DIR --json results/reliability/locks.json
 
-**kills**: killed commands are given again until they end; do they end as the unbroken ones? A *kind* is one command with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a
-new folder, gets SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and
-so on; after `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command
-has several processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written
-every `CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
+**kills**: killed commands are given again until they end; do they end as the unbroken ones? A *kind* is one command
+with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a new folder, gets SIGKILL
+when it has used a random share of the processor time of the unbroken one, is given again, and so on; after `LIVES`
+kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has several processes,
+all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every `CHECKPOINT_EVERY`
+seconds, so that most kills come between two. A case is lost if
 
 - what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
   times, and what holds times), or it does not end within `MOST` commands;
@@ -16,10 +17,10 @@ every `CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is
 
 Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a table, and fails if a case is lost.
 
-**locks**: two processes begin the same command in the same folder at the same moment, four such pairs at a time. One has
-to be refused with one line that names the process and the host of the other, and exit code 2. The other one is killed;
-then the folder has to be free, and every tenth time the command is given once more and has to end. A study in SQLite is
-what runs share: there both have to end, and the study to hold what both have found.
+**locks**: two processes begin the same command in the same folder at the same moment, four such pairs at a time. One
+has to be refused with one line that names the process and the host of the other, and exit code 2. The other one is
+killed; then the folder has to be free, and every tenth time the command is given once more and has to end. A study in
+SQLite is what runs share: there both have to end, and the study to hold what both have found.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def command(words: list[str], token: str) -> subprocess.Popen[str]:
     """``qas WORDS`` with frequent checkpoints, as the first process of a group."""
     return subprocess.Popen(
         [sys.executable, __file__, "qas", *words, *([] if "--quiet" in words else ["--quiet"])],
-        env=os.environ | {MARK: token},
+        env=os.environ | {MARK: token, "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -364,7 +365,9 @@ WORDS = {
     "new run": "search h2-2 --agent random --steps 1000000 --out FOLDER --no-report",
     "pool": f"{POOL} --size 400 --jobs 1 --out FOLDER",
     "campaign": "campaign HERE/study.toml --workers 1 --out FOLDER",
-    "study in SQLite": "search h2-2 --agent bo --steps 6 --storage sqlite:///FOLDER/study.db --no-report --out FOLDER/RUN",
+    "study in SQLite": (
+        "search h2-2 --agent bo --steps 6 --storage sqlite:///FOLDER/study.db --no-report --out FOLDER/RUN"
+    ),
 }
 THIRD = {"run": "search --resume FOLDER --steps 60 --no-report", "pool": WORDS["pool"], "campaign": WORDS["campaign"]}
 
