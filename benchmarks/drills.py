@@ -12,7 +12,7 @@ all of them are killed, or the first alone, or one of the others alone. Checkpoi
 seconds, so that most kills come between two. A case is lost if
 
 - what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
-  times, and what holds times), or it does not end within `MOST` commands;
+  times, what holds times, and remarks on neighbours), or it does not end within `MOST` commands;
 - a lock, a temporary file or a process is left at its end.
 
 Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a table, and fails if a case is lost.
@@ -106,11 +106,12 @@ def unlocked(folder: Path) -> bool:
 
 
 def a_run(folder: Path) -> Any:
+    """Remarks speak of the runs beside it, by their paths."""
     summary = json.loads((folder / "summary.json").read_text())
     episodes = folder / "episodes.csv"
     return [
         contents_of_a_run(folder),
-        {name: value for name, value in summary.items() if name != "seconds"},
+        {name: value for name, value in summary.items() if name not in ("seconds", "remarks")},
         episodes.read_bytes() if episodes.exists() else b"",
         (folder / "report.html").exists(),
     ]
@@ -153,8 +154,8 @@ def searched(agent: str, words: str, evaluations: int) -> Kind:
 STUDY = """
 problems = ["h2-2", "h2-4"]
 agents = ["evolution", "random"]
-seeds = 2
-evaluations = 4000
+seeds = 1
+evaluations = 2000
 max_gates = 8
 """
 POOL = "pool build --qubits 2 --gates 6 --task h2-2 --seed 3"
@@ -478,7 +479,7 @@ def locks(given: argparse.Namespace) -> None:
     )
     home, ledger = given.out.resolve(), given.out / "contests.jsonl"
     home.mkdir(parents=True, exist_ok=True)
-    (home / "study.toml").write_text(STUDY.replace("seeds = 2", "seeds = 1"))
+    (home / "study.toml").write_text(STUDY)
     if not (home / "begun").exists():
         begun = command(f"search h2-2 --agent random --steps 40 --no-report --out {home / 'begun'}".split(), "begun")
         if begun.wait():
