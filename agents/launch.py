@@ -19,7 +19,7 @@ from qas.callbacks import Watch
 from qas.circuits import Circuit
 from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
-from qas.files import hold, is_locked, write_json
+from qas.files import hold, write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.native import native_set
@@ -29,7 +29,7 @@ from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
 from qas.remote import placed
-from qas.runs import Recorder, Run, load_run, read_config
+from qas.runs import Recorder, Run, is_complete, load_run, read_config
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
 
@@ -232,6 +232,8 @@ def resume(
 ) -> Run:
     """Continue an interrupted or killed run from its last checkpoint, or a finished one with a larger budget.
 
+    A finished one that lacks the report is given it.
+
     At the same seed, and a budget in evaluations or steps, the run ends as the unbroken one would.
 
     Args:
@@ -253,7 +255,7 @@ def resume(
         if any(v is not None for v in new.values()):
             config["budget"] = new
         check_config(config)
-        if run.status == "finished" and config["budget"] == run.config["budget"] and is_locked(folder):
+        if run.status == "finished" and config["budget"] == run.config["budget"] and not is_complete(folder, report):
             return _ended(run, report)
         _check_budget_left(run, config["budget"])
         player = agent_of_run(agent, config, options)
@@ -267,7 +269,7 @@ def resume(
 
 
 def _ended(run: Run, report: bool) -> Run:
-    """A run that was killed when all but its report was done."""
+    """A run of which all but the report is done."""
     with hold(run.path, "the run"):
         if report:
             _write_report(run)

@@ -3,6 +3,7 @@
     python benchmarks/drills.py kills --out DIR --json results/reliability/kills.json
     python benchmarks/drills.py kills --out DIR --kinds pool campaign --kills 20
     python benchmarks/drills.py locks --out DIR --json results/reliability/locks.json
+    python benchmarks/drills.py disks --out DIR --json results/reliability/disks.json       (as root: it mounts)
 
 **kills**: killed commands are given again until they end; do they end as the unbroken ones? A *kind* is one command
 with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a new folder, gets SIGKILL
@@ -21,6 +22,11 @@ Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a 
 has to be refused with one line that names the process and the host of the other, and exit code 2. The other one is
 killed; then the folder has to be free, and every tenth time the command is given once more and has to end. A study in
 SQLite is what runs share: there both have to end, and the study to hold what both have found.
+
+**disks**: on a disk of its own (tmpfs) that is full or read-only from the beginning, or gets full at a random moment, a
+command has to end with one line that says so, and exit code 2; what it has written before has to be whole files. Once
+there is space, it is given again and has to end as the unbroken one. What is made in one go (encoders, fine-tunings,
+corpora) goes to another folder then, if the first one holds a part of it: a command never removes what it wrote.
 """
 
 from __future__ import annotations
@@ -51,6 +57,7 @@ from ray_drill import contents as contents_of_a_run
 
 from qas.agents.base import Search
 from qas.errors import RunError
+from qas.files import read_tensors
 
 CHECKPOINT_EVERY = 0.15
 """Seconds; the usual ten are longer than these searches."""
@@ -313,10 +320,12 @@ def case(name: str, number: int, home: Path, whole: Path, seconds: float) -> Cas
     return told
 
 
-def words_for(kind: Kind, folder: Path) -> list[str]:
+def words_for(kind: Kind, folder: Path, home: Path | None = None) -> list[str]:
     if kind.again is not None and (folder / "config.json").exists():
         return [*kind.again.split(), str(folder)]
-    words = kind.words.replace("HERE", str(folder.parent)).replace("CASE", folder.name)
+    words = kind.words.replace("HERE", str(home or folder.parent)).replace("CASE", folder.name)
+    if "FOLDER" in words:
+        return words.replace("FOLDER", str(folder)).split()
     return [*words.split(), "--out", str(folder)]
 
 
@@ -340,7 +349,7 @@ def still_left(token: str, patience: float = 30.0) -> list[int]:
 
 def unbroken(name: str, home: Path) -> tuple[Path, float]:
     """A kind done at once, and the processor time it took."""
-    kind, folder, note = KINDS[name], home / "whole", home / "seconds.json"
+    kind, folder, note = (KINDS | WRITERS)[name], home / "whole", home / "seconds.json"
     if not note.exists():
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
@@ -510,6 +519,155 @@ def locks(given: argparse.Namespace) -> None:
         sys.exit("some were not as they should be")
 
 
+# ---------------------------------------------------------------------- no space
+def a_small_study(folder: Path) -> None:
+    (folder / "small.toml").write_text(STUDY.replace("2000", "300"))
+    command(f"campaign {folder}/small.toml --workers 1 --out {folder}/study".split(), folder.name).wait()
+
+
+def a_page(folder: Path) -> Any:
+    return [(folder / "runs.csv").read_bytes(), (folder / "page.html").exists(), len(list(folder.iterdir()))]
+
+
+WRITERS: dict[str, Kind] = {name: KINDS[name] for name in ("random", "campaign", "pool", "encoder", "finetune")} | {
+    "report": Kind(
+        "report HERE/study --out FOLDER/page.html --csv FOLDER/runs.csv", a_page, "", 0, beside=a_small_study
+    ),
+    "corpus": Kind("export corpus HERE/study", a_pool, "", 0, ended=unlocked, beside=a_small_study),
+}  # fmt: skip
+DISK = 2**26
+"""Bytes of the disk."""
+HOW = ("full", "gets full", "read-only")
+_FULL = "no space left on the disk"
+SAYS = {"full": _FULL, "gets full": _FULL, "read-only": "Read-only file system"}
+
+
+@dataclass
+class Filled:
+    """What became of a command without space."""
+
+    kind: str
+    how: str
+    number: int
+    code: int = 0
+    said: str = ""
+    told: bool = False
+    """one line that says what is wrong, and exit code 2; or it needed no space any more"""
+    whole: bool = False
+    """all files that are there can be read"""
+    equal: bool = False
+    """what it ends with, once there is space"""
+    left: list[str] = field(default_factory=list)
+    again: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.told and self.whole and self.equal and not self.left
+
+
+def filled(name: str, how: str, number: int, home: Path, disk: Path, whole: Path, seconds: float) -> Filled:
+    kind, told, draw = WRITERS[name], Filled(name, how, number), random.Random(f"{name} {how} {number}")
+    disk.mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk))
+    try:
+        folder = disk / "case"
+        folder.mkdir()
+        if how == "full":
+            fill(disk)
+        elif how == "read-only":
+            mount("-o", "remount,ro", str(disk))
+        process = command(words_for(kind, folder, home), "disk")
+        if how == "gets full":
+            after = seconds * draw.random()
+            while process.poll() is None and used(process.pid) < after:
+                time.sleep(0.004)
+            fill(disk)
+        said = process.communicate()[1]
+        told.code, told.said = process.returncode, said.strip()
+        one_line = said.count("\n") == 1 and SAYS[how] in said and process.returncode == 2
+        told.told = one_line or (how == "gets full" and process.returncode == 0)
+        if how == "read-only":
+            mount("-o", "remount,rw", str(disk))
+        (disk / "ballast").unlink(missing_ok=True)
+        told.whole = all(map(readable, folder.rglob("[!.]*")))
+        if process.returncode:
+            folder = disk / "again" if kind.ended(folder) and kind.again is None else folder
+            again = command(words_for(kind, folder, home), "disk")
+            told.again = again.communicate()[1].strip()
+        told.equal = same(kind, folder, whole)
+        told.left = [path.relative_to(disk).as_posix() for path in disk.rglob(".*")]
+    finally:
+        umount(disk)
+    return told
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "ballast", "ab") as stream, suppress(OSError):
+        while True:
+            os.write(stream.fileno(), bytes(2**12))
+
+
+def readable(path: Path) -> bool:
+    """Whether a file is whole, as far as its kind tells."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".jsonl":
+            [json.loads(line) for line in path.read_text().splitlines()]
+        elif path.suffix == ".safetensors":
+            read_tensors(path, "the file")
+        elif path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            pyarrow.parquet.read_table(path)
+    except Exception as error:
+        print(f"{path}: {error!r}", file=sys.stderr)
+        return False
+    return True
+
+
+def mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
+
+
+def umount(disk: Path) -> None:
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def disks(given: argparse.Namespace) -> None:
+    disk, ledger = given.out.resolve() / "disk", given.out / "disks.jsonl"
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = [Filled(**json.loads(line)) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    known = {(one.kind, one.how, one.number) for one in done}
+    rows = []
+    for name in given.kinds:
+        home = (given.out / name.replace(", ", "-")).resolve()
+        whole, seconds = unbroken(name, home)
+        todo = [("full", 0), ("read-only", 0), *(("gets full", number) for number in range(given.tries))]
+        for how, number in todo:
+            if (name, how, number) in known:
+                continue
+            done.append(filled(name, how, number, home, disk, whole, seconds))
+            with ledger.open("a") as stream:
+                stream.write(json.dumps(asdict(done[-1])) + "\n")
+            if not done[-1].right:
+                print(json.dumps(asdict(done[-1])), file=sys.stderr, flush=True)
+        for how in HOW:
+            own = [one for one in done if (one.kind, one.how) == (name, how)]
+            rows.append(
+                {
+                    "command": name, "disk": how, "times": len(own), "refused": sum(one.code == 2 for one in own),
+                    "in one line": sum(one.told and one.code == 2 for one in own),
+                    "files whole": sum(one.whole for one in own), "equal at the end": sum(one.equal for one in own),
+                    "leave something": sum(bool(one.left) for one in own),
+                }
+            )  # fmt: skip
+    print(markdown(rows))
+    write(given.json, {"rows": rows, "not right": [asdict(one) for one in done if not one.right]})
+    if not all(one.right for one in done):
+        sys.exit("some were not as they should be")
+
+
 def done_before(ledger: Path) -> Iterator[Case]:
     if ledger.exists():
         for line in ledger.read_text().splitlines():
@@ -587,6 +745,12 @@ def main() -> None:
     second.add_argument("--kinds", nargs="+", choices=WORDS, default=list(WORDS), metavar="KIND")
     second.add_argument("--tries", type=int, default=200, help="of each kind")
     second.set_defaults(act=locks)
+    third = drills.add_parser("disks")
+    third.add_argument("--out", type=Path, required=True, help="folder, gone on with")
+    third.add_argument("--json", type=Path, help="where the figures go")
+    third.add_argument("--kinds", nargs="+", choices=WRITERS, default=list(WRITERS), metavar="KIND")
+    third.add_argument("--tries", type=int, default=5, help="of each kind at random moments")
+    third.set_defaults(act=disks)
     given = parser.parse_args()
     given.act(given)
 

@@ -23,6 +23,7 @@ from qas.files import (
     Held,
     disk_errors,
     hold,
+    is_locked,
     new_folder,
     open_to_append,
     read_json,
@@ -427,6 +428,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return summary
     return summary | conform(read_json(path, "the summary"), _Summary, "the summary", where=path)
+
+
+def is_complete(folder: Path, report: bool) -> bool:
+    """Whether nothing is left to do of a run: it is finished, unlocked, and has its report if one is wanted."""
+    finished = (folder / "config.json").exists() and read_summary(folder)["status"] == "finished"
+    return finished and not is_locked(folder) and (not report or (folder / "report.html").exists())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -76,10 +76,15 @@ def test_a_search_that_is_killed_before_its_report_gets_one(tmp_path: Path, monk
         patch.setattr("qas.report.write_report", kill)
         small(tmp_path / "run", report=True)
     with pytest.raises(RunError, match="has used 200 of 200"):
+        resume(tmp_path / "run", report=False)
+    for lock in (None, json.dumps(json.loads(held[0]) | {"born": "1"})):
+        (tmp_path / "run" / "report.html").unlink(missing_ok=True)
+        if lock:
+            (tmp_path / "run" / LOCK).write_text(lock)
+        assert resume(tmp_path / "run").status == "finished"
+        assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / LOCK).exists()
+    with pytest.raises(RunError, match="has used 200 of 200"):
         resume(tmp_path / "run")
-    (tmp_path / "run" / LOCK).write_text(json.dumps(json.loads(held[0]) | {"born": "1"}))
-    assert resume(tmp_path / "run").status == "finished"
-    assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / LOCK).exists()
 
 
 # ---------------------------------------------------------------------- names, classes, instances
