@@ -376,7 +376,7 @@ WORDS = {
     "pool": f"{POOL} --size 400 --jobs 1 --out FOLDER",
     "campaign": "campaign HERE/study.toml --workers 1 --out FOLDER",
     "study in SQLite": (
-        "search h2-2 --agent bo --steps 6 --storage sqlite:///FOLDER/study.db --no-report --out FOLDER/RUN"
+        "search h2-2 --agent bo --steps 4 --storage sqlite:///FOLDER/study.db --no-report --out FOLDER/RUN"
     ),
 }
 THIRD = {"run": "search --resume FOLDER --steps 60 --no-report", "pool": WORDS["pool"], "campaign": WORDS["campaign"]}
@@ -477,7 +477,7 @@ def _shared(kind: str, number: int, home: Path, folder: Path, both: list[Any], n
         for study in optuna.get_all_study_names(storage)
         for trial in optuna.load_study(study_name=study, storage=storage).get_trials(deepcopy=False)
     ]
-    found.told = found.free = found.codes == [0, 0] and sum(trial.state.is_finished() for trial in trials) == 12
+    found.told = found.free = found.codes == [0, 0] and sum(trial.state.is_finished() for trial in trials) == 8
     return found
 
 
