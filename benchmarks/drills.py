@@ -18,7 +18,7 @@ seconds, so that most kills come between two. A case is lost if
 
 Cases that are done stay in DIR/cases.jsonl: the same command goes on. Prints a table, and fails if a case is lost.
 
-**locks**: two processes begin the same command in the same folder at the same moment, four such pairs at a time. One
+**locks**: two processes begin the same command in the same folder at the same moment. One
 has to be refused with one line that names the process and the host of the other, and exit code 2. The other one is
 killed; then the folder has to be free, and every tenth time the command is given once more and has to end. A study in
 SQLite is what runs share: there both have to end, and the study to hold what both have found.
@@ -33,8 +33,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import faulthandler
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -42,22 +42,24 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_drill import children
 from ray_drill import contents as contents_of_a_run
 
 from qas.agents.base import Search
+from qas.cli import main as qas_main
+from qas.encoders.pools import pool
 from qas.errors import RunError
-from qas.files import read_tensors
+from qas.files import hold, read_tensors
 
 CHECKPOINT_EVERY = 0.15
 """Seconds; the usual ten are longer than these searches."""
@@ -72,10 +74,7 @@ MARK = "QAS_DRILL"
 
 # Processes that a command begins import this file too.
 Search.checkpoint_every = CHECKPOINT_EVERY
-if sys.argv[1:4] == ["qas", "pool", "build"]:
-    from qas.encoders.pools import pool
-
-    pool.SHARD = SHARD
+pool.SHARD = SHARD
 
 
 # ---------------------------------------------------------------------- what is killed
@@ -174,7 +173,7 @@ def a_study_file(folder: Path) -> None:
 
 
 def a_small_pool(folder: Path) -> None:
-    command(f"{POOL} --size 200 --jobs 1 --out {folder / 'pool'}".split(), folder.name).wait()
+    Command(f"{POOL} --size 200 --jobs 1 --out {folder / 'pool'}".split(), folder.name).wait()
 
 
 KINDS: dict[str, Kind] = {
@@ -205,15 +204,78 @@ KINDS: dict[str, Kind] = {
 
 
 # ---------------------------------------------------------------------- processes
-def command(words: list[str], token: str) -> subprocess.Popen[str]:
-    """``qas WORDS`` with frequent checkpoints, as the first process of a group."""
-    return subprocess.Popen(
-        [sys.executable, __file__, "qas", *words, *([] if "--quiet" in words else ["--quiet"])],
-        env=os.environ | {MARK: token, "PYTHONFAULTHANDLER": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Command:
+    """``qas WORDS`` in a process that begins with all that this one has loaded, as that takes longer than the searches.
+
+    Args:
+        words: of the command.
+        token: marks it and all that it begins.
+        gate: a pipe; it waits until that is closed.
+    """
+
+    def __init__(self, words: list[str], token: str, gate: tuple[int, int] | None = None) -> None:
+        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self.code: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._give(words, token, gate)
+
+    def _give(self, words: list[str], token: str, gate: tuple[int, int] | None) -> NoReturn:
+        code = 1
+        try:
+            os.environ[MARK] = token
+            sys.argv = [__file__, "qas", *words]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self._said.fileno(), 2)
+            faulthandler.enable()
+            if gate is not None:
+                os.close(gate[1])
+                os.read(gate[0], 1)
+            code = qas_main([*words, *(["--quiet"] if words[0] != "report" else [])])
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.005)
+        assert self.code is not None
+        return self.code
+
+    @property
+    def said(self) -> str:
+        """Its standard error."""
+        self._said.seek(0)
+        return self._said.read()
+
+
+def load() -> None:
+    """What commands begin with: one thread, and kernels."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    import matplotlib.figure  # noqa: F401
+    import optuna  # noqa: F401
+    import stable_baselines3  # noqa: F401
+    import torch  # noqa: F401
+
+    import qas
+    import qas.campaigns
+    import qas.comparison.page
+    import qas.encoders.training
+    import qas.finetuning.folders
+    import qas.report
+
+    with tempfile.TemporaryDirectory() as home:
+        for noise in (None, "ibm-mumbai"):
+            qas.search("h2-2", agent="evolution", noise=noise, steps=6, out=Path(home, str(noise)), report=False)
 
 
 def used(pid: int) -> float:
@@ -240,7 +302,7 @@ def left_of(token: str) -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and marked(entry)]
 
 
-def killed(process: subprocess.Popen[str], after: float, draw: random.Random) -> str:
+def killed(process: Command, after: float, draw: random.Random) -> str:
     """Kill a command when it has used so many seconds of the processor; returns who was killed, "" if it ended before.
 
     The other processes of one that is killed alone have to end by themselves.
@@ -303,15 +365,14 @@ def case(name: str, number: int, home: Path, whole: Path, seconds: float) -> Cas
         stale.unlink()
     while told.commands < MOST and not kind.ended(folder):
         told.commands += 1
-        process = command(words_for(kind, folder), token)
+        process = Command(words_for(kind, folder), token)
         who = killed(process, seconds * draw.random(), draw) if told.kills < LIVES else ""
         if who:
             told.killed[who] += 1
-        _, said = process.communicate()
-        if process.returncode == 0 and not who:
+        if process.wait() == 0 and not who:
             break
-        if process.returncode not in (0, -signal.SIGKILL):
-            told.refused.append(said.strip()[-2000:])
+        if process.code not in (0, -signal.SIGKILL):
+            told.refused.append(process.said.strip()[-2000:])
     told.equal = same(kind, folder, whole)
     told.left = [path.relative_to(home).as_posix() for path in folder.rglob(".*")]
     told.left += [f"process {pid}" for pid in still_left(token)]
@@ -355,19 +416,17 @@ def unbroken(name: str, home: Path) -> tuple[Path, float]:
         home.mkdir(parents=True)
         if kind.beside is not None:
             kind.beside(home)
-        process, seconds = command(words_for(kind, folder), "whole"), 0.0
+        process, seconds = Command(words_for(kind, folder), "whole"), 0.0
         while process.poll() is None:
             seconds = max(seconds, used(process.pid))
             time.sleep(0.05)
-        if process.returncode:
-            sys.exit(f"{name}: {process.communicate()[1]}")
+        if process.code:
+            sys.exit(f"{name}: {process.said}")
         note.write_text(json.dumps(seconds))
     return folder, json.loads(note.read_text())
 
 
 # ---------------------------------------------------------------------- two at once
-PAIRS = 4
-"""Contests at a time."""
 ENDED_EVERY = 10
 """Contests of which one is ended by a third command."""
 WORDS = {
@@ -402,55 +461,35 @@ class Contest:
         return self.told and self.free and self.ended is not False
 
 
-def contend(words: list[str], said: str, start: Any) -> None:
-    """Give a command in this process, once the other one is ready, too."""
-    import qas.agents.launch
-    import qas.campaigns
-    import qas.encoders.pools.pool
-    from qas.cli import main as qas_main
-
-    qas.encoders.pools.pool.SHARD = SHARD
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    start.wait()
-    sys.exit(qas_main([*words, "--quiet"]))
-
-
-def contest(context: Any, kind: str, number: int, home: Path) -> Contest:
+def contest(kind: str, number: int, home: Path) -> Contest:
     folder = home / f"{kind.replace(' ', '-')}-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     if kind == "run":
         shutil.copytree(home / "begun", folder)
     elif kind == "study in SQLite":
         folder.mkdir()
-    start = context.Barrier(2)
-    notes = [home / f"{folder.name}.{k}.txt" for k in (0, 1)]
-    both = []
-    for k, note in enumerate(notes):
+    gate, both = os.pipe(), []
+    for k in (0, 1):
         words = WORDS[kind].replace("HERE", str(home)).replace("FOLDER", str(folder)).replace("RUN", str(k))
-        both.append(context.Process(target=contend, args=(words.split(), str(note), start)))
-        both[-1].start()
-    found = (_shared if kind == "study in SQLite" else _exclusive)(kind, number, home, folder, both, notes)
-    for note in notes:
-        note.unlink()
+        both.append(Command(words.split(), "contest", gate))
+    time.sleep(0.02)
+    for end in gate:
+        os.close(end)
+    found = (_shared if kind == "study in SQLite" else _exclusive)(kind, number, home, folder, both)
     shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
-def _exclusive(kind: str, number: int, home: Path, folder: Path, both: list[Any], notes: list[Path]) -> Contest:
-    from qas.files import hold
-
-    wait([process.sentinel for process in both], timeout=200)
-    second = next((k for k in (0, 1) if not both[k].is_alive()), 1)
+def _exclusive(kind: str, number: int, home: Path, folder: Path, both: list[Command]) -> Contest:
+    while (second := next((k for k in (0, 1) if both[k].poll() is not None), None)) is None:
+        time.sleep(0.002)
     first = both[1 - second]
     for pid in (first.pid, *children(first.pid)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for process in both:
-        process.join()
-    found = Contest(kind, number, [both[second].exitcode, first.exitcode], [note.read_text() for note in notes])
+    told = both[second].said
+    found = Contest(kind, number, [both[second].wait(), first.wait()], [told, first.said])
     holder = f"is being written by process {first.pid} on {socket.gethostname()}; if that has ended, remove "
-    told = notes[second].read_text()
     found.told = found.codes == [2, -signal.SIGKILL] and holder in told and told.count("\n") == 1
     try:
         hold(folder, "it").release()
@@ -459,18 +498,16 @@ def _exclusive(kind: str, number: int, home: Path, folder: Path, both: list[Any]
         found.said.append(str(error))
     if kind in THIRD and number % ENDED_EVERY == 0:
         words = THIRD[kind].replace("HERE", str(home)).replace("FOLDER", str(folder))
-        third = command(words.split(), "third")
-        found.said.append(third.communicate()[1])
-        found.ended = third.returncode == 0
+        third = Command(words.split(), "third")
+        found.ended = third.wait() == 0
+        found.said.append(third.said)
     return found
 
 
-def _shared(kind: str, number: int, home: Path, folder: Path, both: list[Any], notes: list[Path]) -> Contest:
+def _shared(kind: str, number: int, home: Path, folder: Path, both: list[Command]) -> Contest:
     import optuna
 
-    for process in both:
-        process.join(200)
-    found = Contest(kind, number, [process.exitcode for process in both], [note.read_text() for note in notes])
+    found = Contest(kind, number, [each.wait() for each in both], [each.said for each in both])
     storage = f"sqlite:///{folder}/study.db"
     trials = [
         trial
@@ -482,27 +519,22 @@ def _shared(kind: str, number: int, home: Path, folder: Path, both: list[Any], n
 
 
 def locks(given: argparse.Namespace) -> None:
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["qas.cli", "qas.agents.launch", "qas.campaigns", "qas.encoders.pools.pool", "optuna"]
-    )
     home, ledger = given.out.resolve(), given.out / "contests.jsonl"
     home.mkdir(parents=True, exist_ok=True)
     (home / "study.toml").write_text(STUDY)
     if not (home / "begun").exists():
-        begun = command(f"search h2-2 --agent random --steps 40 --no-report --out {home / 'begun'}".split(), "begun")
+        begun = Command(f"search h2-2 --agent random --steps 40 --no-report --out {home / 'begun'}".split(), "begun")
         if begun.wait():
-            sys.exit(begun.communicate()[1])
+            sys.exit(begun.said)
     done = [Contest(**json.loads(line)) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     known = {(one.kind, one.number) for one in done}
     todo = [(kind, number) for number in range(given.tries) for kind in given.kinds if (kind, number) not in known]
-    with ThreadPoolExecutor(PAIRS) as pool:
-        for one in pool.map(lambda asked: contest(context, *asked, home), todo):
-            done.append(one)
-            with ledger.open("a") as stream:
-                stream.write(json.dumps(asdict(one)) + "\n")
-            if not one.right:
-                print(json.dumps(asdict(one)), file=sys.stderr, flush=True)
+    for kind, number in todo:
+        done.append(contest(kind, number, home))
+        with ledger.open("a") as stream:
+            stream.write(json.dumps(asdict(done[-1])) + "\n")
+        if not done[-1].right:
+            print(json.dumps(asdict(done[-1])), file=sys.stderr, flush=True)
     rows = []
     for kind in given.kinds:
         own = [one for one in done if one.kind == kind and one.number < given.tries]
@@ -522,7 +554,7 @@ def locks(given: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------- no space
 def a_small_study(folder: Path) -> None:
     (folder / "small.toml").write_text(STUDY.replace("2000", "300"))
-    command(f"campaign {folder}/small.toml --workers 1 --out {folder}/study".split(), folder.name).wait()
+    Command(f"campaign {folder}/small.toml --workers 1 --out {folder}/study".split(), folder.name).wait()
 
 
 def a_page(folder: Path) -> Any:
@@ -576,24 +608,25 @@ def filled(name: str, how: str, number: int, home: Path, disk: Path, whole: Path
             fill(disk)
         elif how == "read-only":
             mount("-o", "remount,ro", str(disk))
-        process = command(words_for(kind, folder, home), "disk")
+        process = Command(words_for(kind, folder, home), "disk")
         if how == "gets full":
             after = seconds * draw.random()
             while process.poll() is None and used(process.pid) < after:
                 time.sleep(0.004)
             fill(disk)
-        said = process.communicate()[1]
-        told.code, told.said = process.returncode, said.strip()
-        one_line = said.count("\n") == 1 and SAYS[how] in said and process.returncode == 2
-        told.told = one_line or (how == "gets full" and process.returncode == 0)
+        told.code, said = process.wait(), process.said
+        told.said = said.strip()
+        one_line = said.count("\n") == 1 and SAYS[how] in said and told.code == 2
+        told.told = one_line or (how == "gets full" and told.code == 0)
         if how == "read-only":
             mount("-o", "remount,rw", str(disk))
         (disk / "ballast").unlink(missing_ok=True)
         told.whole = all(map(readable, folder.rglob("[!.]*")))
-        if process.returncode:
+        if told.code:
             folder = disk / "again" if kind.ended(folder) and kind.again is None else folder
-            again = command(words_for(kind, folder, home), "disk")
-            told.again = again.communicate()[1].strip()
+            again = Command(words_for(kind, folder, home), "disk")
+            again.wait()
+            told.again = again.said.strip()
         told.equal = same(kind, folder, whole)
         told.left = [path.relative_to(disk).as_posix() for path in disk.rglob(".*")]
     finally:
@@ -727,10 +760,6 @@ def markdown(rows: list[dict[str, Any]], words: int = 2) -> str:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["qas"]:
-        from qas.cli import main as qas_main
-
-        sys.exit(qas_main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     drills = parser.add_subparsers(required=True)
     first = drills.add_parser("kills")
@@ -752,6 +781,7 @@ def main() -> None:
     third.add_argument("--tries", type=int, default=5, help="of each kind at random moments")
     third.set_defaults(act=disks)
     given = parser.parse_args()
+    load()
     given.act(given)
 
 
