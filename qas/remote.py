@@ -128,7 +128,7 @@ class _Mirror:
         Raises:
             RunError: another process is.
         """
-        place, mine = self._at(LOCK), lock_of_this_process()
+        place, mine = self._at(LOCK), lock_of_this_process(what)
         with _telling(self.address):
             if not self._whole:
                 self.store.makedirs(self.root, exist_ok=True)
@@ -195,12 +195,11 @@ class _Mirror:
 
     def push(self) -> None:
         """Upload what has changed; pointers of checkpoints last, as they were before everything else was read."""
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-        names = {path.relative_to(self.folder).as_posix(): path for path in files}
-        pointers = {name: path.read_text() for name, path in names.items() if _is_pointer(name)}
-        lost = set()
+        pointers = {name: path.read_text() for name, path in _files(self.folder).items() if _is_pointer(name)}
+        names = _files(self.folder)
+        there, lost = {name.rpartition("/")[0] for name in names}, set()
         for name, path in names.items():
-            if name in pointers:
+            if _is_pointer(name):
                 continue
             try:
                 looks = _look(path)
@@ -211,7 +210,7 @@ class _Mirror:
                 lost.add(name.rpartition("/")[0])
         for name, text in pointers.items():
             generation = f"{name.rpartition('/')[0]}/{text.strip()}"
-            if generation not in lost and self._known.get(name) != text:
+            if generation in there - lost and self._known.get(name) != text:
                 self._put(name, text.encode())
                 self._known[name] = text
         for name in [name for name in self._known if name not in names]:
@@ -243,6 +242,12 @@ def _holder(told: str) -> str | None:
         return who_holds(told)
     except ValueError:
         return "another process"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Files by their names in a folder, without those that begin with a dot; folders may vanish while it is read."""
+    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path for path in sorted(found) if path.is_file()}
 
 
 def _is_pointer(name: str) -> bool:

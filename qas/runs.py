@@ -23,6 +23,7 @@ from qas.files import (
     Held,
     disk_errors,
     hold,
+    is_locked,
     new_folder,
     open_to_append,
     read_json,
@@ -429,6 +430,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary | conform(read_json(path, "the summary"), _Summary, "the summary", where=path)
 
 
+def is_complete(folder: Path, report: bool) -> bool:
+    """Whether nothing is left to do of a run: it is finished, unlocked, and has its report if one is wanted."""
+    finished = (folder / "config.json").exists() and read_summary(folder)["status"] == "finished"
+    return finished and not is_locked(folder) and (not report or (folder / "report.html").exists())
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a run folder, checked for version and completeness."""
     if not folder.exists():
@@ -459,7 +466,7 @@ class Recorder:
         Raises:
             RunError: the folder holds files, is another process's, or cannot be written.
         """
-        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume")
+        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume", in_parts=True)
         return cls(held.path, held)
 
     @classmethod

@@ -40,6 +40,7 @@ from qas.files import (
     read_text,
     read_versioned,
     refuse_links,
+    remove_temporary,
     sha256,
     to_json,
     versioned,
@@ -594,6 +595,7 @@ def _label(
     """Label what is missing of one task, as the only process that does."""
     folder = _own_folder(pool.path, "labels", task)
     with hold(folder, f"the labelling of {task}"):
+        remove_temporary(folder)  # also of a worker that was killed alone
         content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
         identity = _identity(pool, settings, content)
         digests = _begin_task(pool, task, content, identity, settings)

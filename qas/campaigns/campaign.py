@@ -151,20 +151,21 @@ def campaign(
     with connected(ray), placed(out, "the campaign", fresh=False) as place:
         folder = _folder(plan, place)
         runner: Callable[..., Any] = partial(Workers, count) if ray is None else partial(Cluster, each)
-        _conduct(
-            plan, folder, partial(runner, folder, report=report, callbacks=callbacks), on_change or (lambda _: None)
-        )
+        begin = partial(runner, folder, report=report, callbacks=callbacks)
+        _conduct(plan, folder, begin, on_change or (lambda _: None), report)
     return Campaign(folder, plan)
 
 
-def _conduct(plan: Study, folder: Path, runner: Callable[..., Any], tell: Callable[[State], None]) -> None:
+def _conduct(
+    plan: Study, folder: Path, runner: Callable[..., Any], tell: Callable[[State], None], report: bool
+) -> None:
     """Do what is missing of a study; `runner` takes what is called with snapshots."""
     with hold(folder, "the campaign"):
         adopt_all(folder)
         state = State({task.name: task for task in plan.tasks})
         missing = []
         for task in plan.tasks:
-            if status_of(folder, task.name) == "finished":
+            if status_of(folder, task.name, report=report) == "finished":
                 state.outcomes[task.name] = Outcome(task.name, "finished")
             else:
                 missing.append(task)
@@ -188,6 +189,7 @@ def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:
         if dict(known.study.told) != dict(study.told):
             raise RunError(f"the folder holds the campaign of another study: {out}")
         return Path(out)
-    with new_folder(out, "the campaign", stem="campaign", instead="or that of the same study") as folder:
+    made = new_folder(out, "the campaign", stem="campaign", instead="or that of the same study", in_parts=True)
+    with made as folder:
         write_json(folder / CAMPAIGN, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))
     return folder

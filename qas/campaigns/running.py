@@ -15,7 +15,7 @@ from qas.campaigns.study import Task
 from qas.errors import QasError
 from qas.files import write_atomic
 from qas.record import Progress
-from qas.runs import RUNS, load_run, read_summary
+from qas.runs import RUNS, is_complete
 
 FAILED = "failed"
 """Folder of a campaign with the reasons of searches that failed."""
@@ -35,11 +35,17 @@ class Outcome(NamedTuple):
     """of the attempt, where searches are tried in folders of their own"""
 
 
-def status_of(folder: Path, name: str) -> str:
-    """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
+def status_of(folder: Path, name: str, *, report: bool = False) -> str:
+    """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting".
+
+    Args:
+        folder: of the campaign.
+        name: of the search.
+        report: one that lacks its own report is not finished.
+    """
     run = folder / RUNS / name
     begun = (run / "config.json").exists()
-    if begun and read_summary(run)["status"] == "finished":
+    if is_complete(run, report):
         return "finished"
     if _note(folder, name).exists():
         return "failed"
@@ -74,16 +80,16 @@ def perform(
     return outcome
 
 
-def attempt(task: Task, run: Path, **how: Any) -> Outcome:
+def attempt(task: Task, run: Path, *, report: bool = False, **how: Any) -> Outcome:
     """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
-            if load_run(run).status == "finished":
+            if is_complete(run, report):
                 return Outcome(task.name, "finished")
-            found = resume(run, **how)
+            found = resume(run, report=report, **how)
         else:
             settings: dict[str, Any] = dict(task.settings)
-            found = search(settings.pop("problem"), out=run, **how, **settings)
+            found = search(settings.pop("problem"), out=run, report=report, **how, **settings)
     except QasError as error:
         return Outcome(task.name, "failed", str(error), str(error))
     except Exception as error:

@@ -144,6 +144,9 @@ def test_a_search_that_fails_is_noted_and_tried_again(tmp_path: Path) -> None:
     assert outcome.status == status_of(tmp_path, task.name) == "failed" and "coupling" in outcome.told
     assert (tmp_path / "failed" / f"{task.name}.txt").read_text() == outcome.told + "\n"
     assert perform(study.tasks[0], tmp_path).status == "finished"
+    quick = study.tasks[0].name
+    assert status_of(tmp_path, quick) == "finished" and status_of(tmp_path, quick, report=True) == "begun"
+    assert perform(study.tasks[0], tmp_path, report=True).status == status_of(tmp_path, quick, report=True)
 
 
 def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path: Path) -> None:

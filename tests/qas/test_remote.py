@@ -17,7 +17,7 @@ from qas.agents.launch import resume, search
 from qas.campaigns import load_campaign
 from qas.cli import main
 from qas.errors import MissingExtraError, QasError, RunError
-from qas.files import lock_of_this_process
+from qas.files import load_checkpoint, lock_of_this_process, save_checkpoint
 from qas.record import Record
 from qas.remote import _Mirror, near, placed
 
@@ -97,6 +97,26 @@ def test_whenever_the_writer_is_killed_the_run_can_be_gone_on_with(
     assert gone_on >= 2
 
 
+def test_a_pointer_goes_up_with_the_checkpoint_that_it_speaks_of_or_not_at_all(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are replaced while files are listed."""
+    mirror, files, numbers = _Mirror(address), remote._files, itertools.count()
+
+    def replaced_meanwhile(folder: Path) -> dict[str, Path]:
+        found = files(folder)
+        save_checkpoint(folder / "checkpoint", {"number": next(numbers)}, {})
+        return found
+
+    monkeypatch.setattr(remote, "_files", replaced_meanwhile)
+    for _ in range(3):
+        mirror.push()
+        load_checkpoint(near(address) / "checkpoint")
+    monkeypatch.undo()
+    mirror.push()
+    assert load_checkpoint(near(address) / "checkpoint") == ({"number": next(numbers) - 1}, {})
+
+
 def test_one_writer_at_a_time_and_that_of_an_ended_process_is_taken_over(address: str) -> None:
     with placed(address, "the run", fresh=True) as folder:
         assert folder is not None
@@ -107,7 +127,7 @@ def test_one_writer_at_a_time_and_that_of_an_ended_process_is_taken_over(address
         ):
             pass
     assert STORE.cat_file("/box/run/a") == b"1" and not STORE.exists("/box/run/.lock")
-    STORE.pipe_file("/box/run/.lock", lock_of_this_process().replace('"pid": ', '"pid": 99999').encode())
+    STORE.pipe_file("/box/run/.lock", lock_of_this_process("the run").replace('"pid": ', '"pid": 99999').encode())
     with placed(address, "the run", fresh=False) as folder:
         assert folder is not None and (folder / "a").read_text() == "1"
         (folder / "a").unlink()
