@@ -17,6 +17,7 @@ from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import RunError
 from qas.files import check_versioned, parse_json, read_bytes, to_json, versioned, write_atomic
+from qas.gates import SEARCH_GATES
 from qas.problems import Problem
 from qas.simulators import Simulator
 
@@ -43,6 +44,16 @@ def fingerprint(problem: Problem) -> str:
 
 
 # ---------------------------------------------------------------------- one circuit
+def counted(circuit: Circuit) -> Circuit:
+    """The circuit as records hold and count it: its gates on two qubits are CX and CZ, which cost the same.
+
+    Whatever else acts on several qubits is decomposed, as far as what it makes of |0…0⟩ needs it.
+    """
+    plain = circuit.decompose(from_zero=True)
+    others = {gate.name for gate in plain if len(gate.qubits) > 1} - {"cx", "cz"}
+    return plain.decompose(SEARCH_GATES, from_zero=True) if others else plain
+
+
 @dataclass(frozen=True)
 class KnownCircuit:
     """A circuit of the atlas. Energies are noise-free and in the problem's unit."""
@@ -73,8 +84,8 @@ class KnownCircuit:
     def judged(
         cls, circuit: Circuit, problem: Problem, found: Mapping[str, Any], simulator: Simulator | None = None
     ) -> KnownCircuit:
-        """What a circuit achieves, computed anew; excitations are decomposed."""
-        plain = circuit.decompose(from_zero=True)
+        """What a circuit achieves, computed anew, of the circuit as `counted`."""
+        plain = counted(circuit)
         energy = problem.energy(plain, simulator)
         sizes = plain.two_qubit_gates, len(plain), plain.depth, plain.n_angles
         return cls(*sizes, problem.error(energy), energy, dict(found), plain.to_qasm())

@@ -17,7 +17,7 @@ from qas.best_known import compare, fingerprint, known_problems, tolerance
 from qas.best_known.comparison import Comparison
 from qas.best_known.exports import export
 from qas.best_known.fronts import FOLDER, all_fronts, read_front
-from qas.best_known.gathering import candidates, join, named, submission
+from qas.best_known.gathering import candidates, join, named, of_run, submission
 from qas.best_known.records import Header, KnownCircuit, best_of, read_records, write_records
 from qas.best_known.verification import Referee, verify
 from qas.circuits import Circuit
@@ -171,13 +171,45 @@ def test_circuits_join(run: qas.Run, empty: Path, tmp_path: Path) -> None:
     assert (empty / "h2-2.jsonl").read_bytes() == before
 
 
-def test_excitations_are_decomposed() -> None:
+PAIR = Circuit(4, [("x", 0), ("x", 2), ("double_excitation", (0, 2, 1, 3), 0.2)])
+
+
+@pytest.mark.parametrize(
+    ("circuit", "cost"),
+    [
+        (PAIR, 3),
+        (Circuit(4, [("ry", 0, 0.4), ("cx", (0, 1)), ("cz", (1, 2)), ("ry", 2, 0.1)]), 2),
+        (Circuit(4, [("rx", 0, 0.4), ("rzz", (0, 1), 0.7), ("rx", 1, 0.3)]), 2),
+        (Circuit(4, [("ry", 0, 0.4), ("rxx", (0, 1), 0.7), ("ryy", (1, 2), 0.3), ("ecr", (2, 3))]), 5),
+        (Circuit(4, [("ry", 0, 0.4), ("u", 1, 0.4, 0.1, 0.3), ("swap", (0, 1)), ("h", 1)]), 3),
+    ],
+    ids=["excitation", "cx and cz", "rzz", "rxx, ryy and ecr", "swap"],
+)
+def test_what_acts_on_two_qubits_is_counted_in_cx(circuit: Circuit, cost: int, run: qas.Run, empty: Path) -> None:
+    """In records, in what joins, and in how a run compares, whatever its own front counts."""
     problem = named("h2-4")
-    pair = Circuit(4, [("x", 0), ("x", 2), ("double_excitation", (0, 2, 1, 3), 0.2)])
-    record = KnownCircuit.judged(pair, problem, {})
-    assert set(record.circuit.counts) <= {"rx", "ry", "rz", "cx", "x"} and record.two_qubit_gates <= 13
-    assert record.energy == pytest.approx(problem.energy(pair), abs=1e-12)
+    record = KnownCircuit.judged(circuit, problem, {})
+    assert set(record.circuit.counts) <= {"rx", "ry", "rz", "cx", "cz", "x"} and record.two_qubit_gates == cost
+    assert record.energy == pytest.approx(problem.energy(circuit), abs=1e-12)
     assert Referee(problem).faults(record) == []
+    result = qas.runs.Result(circuit, record.energy, record.error, record.energy, record.error, 1)
+    same = replace(run, problem=problem, front=[result])
+    ((_, offered),) = [of_run(same)]
+    assert [each.two_qubit_gates for each in offered] == [cost]
+    write_records(empty / "h2-4.jsonl", Header.of(problem), offered)
+    compared = compare(same)
+    assert compared is not None and compared.differences == (0.0,) * (cost + 1)
+
+
+def test_a_definition_hides_no_gates() -> None:
+    problem = named("h2-2")
+    text = "gate two a, b { cx a, b; cx b, a; }\nqubit[2] q;\ntwo q[0], q[1];\n"
+    text = f'OPENQASM 3.0;\ninclude "stdgates.inc";\n{text}'
+    energy = problem.energy(Circuit(2))
+    hidden = KnownCircuit(1, 1, 1, 0, problem.error(energy), energy, {}, text)
+    (fault,) = Referee(problem).faults(hidden)
+    assert "CX and CZ are counted, got two" in fault
+    assert KnownCircuit.judged(hidden.circuit, problem, {}).two_qubit_gates == 2
 
 
 # ---------------------------------------------------------------------- the check by Qiskit
