@@ -28,7 +28,7 @@ from qas.files import new_folder, read_json
 from qas.interop import read_circuit_file
 from qas.mitigation.objectives import spelled
 from qas.problems import Problem, load_problem
-from qas.runs import CAMPAIGN, RUNS, Result, Run, load_run
+from qas.runs import Result, Run, load_run, run_folders
 
 _FRONT = "front.json"
 """File that makes a folder a published front; see `qas.publishing`."""
@@ -77,15 +77,11 @@ def candidates(path: str | os.PathLike[str]) -> Iterator[tuple[Problem, list[Kno
     place = Path(path)
     if place.is_file():
         yield _of_records(place)
-    elif (place / CAMPAIGN).is_file():
-        for folder in sorted((place / RUNS).iterdir()):
-            run = load_run(folder)
-            if run.front:
-                yield of_run(run)
     elif (place / _FRONT).is_file():
         yield _of_front(place)
     else:
-        yield of_run(load_run(place))
+        runs = map(load_run, run_folders(place))
+        yield from (of_run(run) for run in runs if run.front or run.path == place)
 
 
 def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:

@@ -24,8 +24,8 @@ from qas.simulators import Simulator
 FORMAT, VERSION = "qas-atlas", 1
 _LARGEST_PLAIN = 1_000_000
 """Bytes of the largest file that is not compressed."""
-_STEP, _OFFSET = 1e-8, 0.12345
-"""Coefficients are told apart by steps; the offset keeps fractions with few digits away from where steps meet."""
+_OFFSET = 0.12345
+"""Keeps fractions with few digits away from where steps meet."""
 
 
 def tolerance(error: float) -> float:
@@ -38,9 +38,14 @@ def tolerance(error: float) -> float:
 
 def fingerprint(problem: Problem) -> str:
     """Name of a Hamiltonian: the same for equal terms up to rounding (1e-8), whatever the problem is called."""
-    rounded = {string: math.floor(weight / _STEP + _OFFSET) for string, weight in problem.hamiltonian.terms.items()}
-    text = ";".join(f"{string}:{steps}" for string, steps in sorted(rounded.items()) if steps)
+    text = ";".join(f"{string}:{steps}" for string, steps in sorted(stepped(problem, 1e-8)))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def stepped(problem: Problem, step: float) -> list[tuple[str, int]]:
+    """Terms of a Hamiltonian with their weights in whole steps, those of none left out."""
+    rounded = ((string, math.floor(weight / step + _OFFSET)) for string, weight in problem.hamiltonian.terms.items())
+    return [(string, steps) for string, steps in rounded if steps]
 
 
 # ---------------------------------------------------------------------- one circuit

@@ -260,6 +260,10 @@ def test_scripts_agree(run: qas.Run, empty: Path, capsys: pytest.CaptureFixture[
     assert check(["--folder", str(empty)]) == 1
     assert "claimed" in capsys.readouterr().out
     assert add([str(empty), "--folder", str(empty)]) == 2
+    for nothing in (["h2-3"], ["--sample", "0"], ["--folder", str(empty / "none")]):
+        capsys.readouterr()
+        assert check(["--folder", str(empty), *nothing]) == 2, "what checks nothing does not pass"
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_published_points_are_of_problems() -> None:
