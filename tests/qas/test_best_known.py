@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import runpy
@@ -335,6 +337,11 @@ def test_the_command(run: qas.Run, empty: Path, tmp_path: Path, capsys: pytest.C
     told("export", "--out", str(tmp_path / "all.csv"))
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + len(front)
     assert export([front], tmp_path / "all.jsonl") == len(front)
+    larger = read_front(FOLDER / "beh2-14-3.0.jsonl")
+    assert export([larger], tmp_path / "larger.csv") == len(larger) + len(larger.published)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "larger.csv").read_text())))
+    assert [float(row["error"]) for row in rows] == [each.error for each in [*larger, *larger.published]]
+    assert [row["bound"] for row in rows] == [""] * len(larger) + ["True"] * len(larger.published)
     write_records(empty / "h2-2.jsonl", front.header, front.circuits[:1])
     out = told("submit", str(run.path), "--out", str(tmp_path / "sent"))
     assert "scripts/atlas.py" in out and len(read_front(tmp_path / "sent" / "h2-2.jsonl")) == 1
