@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from qas.best_known.comparison import Comparison
 from qas.best_known.exports import export
 from qas.best_known.fronts import FOLDER, all_fronts, read_front
 from qas.best_known.gathering import candidates, join, named, of_run, submission
+from qas.best_known.published import published
 from qas.best_known.records import Header, KnownCircuit, best_of, read_records, write_records
 from qas.best_known.verification import Referee, verify
 from qas.circuits import Circuit
@@ -273,6 +275,22 @@ def test_published_points_are_of_problems() -> None:
     for point in map(json.loads, lines):
         assert isinstance(qas.load_problem(point["problem"]), Problem)
         assert point["error"] > 0 and point["source"] and point["method"]
+
+
+def test_what_is_said_of_published_points() -> None:
+    """The front page tells the smallest count that papers report, and the atlas holds the fronts it is said to hold."""
+    root = Path(__file__).parents[2]
+    rows = re.findall(r"^\| (LiH|BeH2|H6), .*\|(.*)\|$", (root / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for molecule, told in rows:
+        stem, stretched = {"LiH": ("lih-12", "3.0"), "BeH2": ("beh2-14", "3.0"), "H6": ("h6-12", "1.5")}[molecule]
+        fewest = [
+            min(point.two_qubit_gates or math.inf for point in published(name) if point.error <= 1.6e-3)
+            for name in (stem, f"{stem}-{stretched}")
+        ]
+        assert [int(count.replace(",", "")) for count in re.findall(r"\d[\d,]*", told)] == fewest
+    fronts = {path.parent.name for path in (root / "results" / "compact").glob("*/front.json")}
+    assert len(fronts) >= 15 and fronts <= set(known_problems())
 
 
 # ---------------------------------------------------------------------- runs beside it
