@@ -21,7 +21,7 @@ from qas.best_known.comparison import Comparison
 from qas.best_known.exports import export
 from qas.best_known.fronts import FOLDER, all_fronts, read_front
 from qas.best_known.gathering import candidates, join, named, of_run, submission
-from qas.best_known.published import published
+from qas.best_known.published import Published, published
 from qas.best_known.records import Header, KnownCircuit, best_of, read_records, write_records
 from qas.best_known.verification import Referee, verify
 from qas.circuits import Circuit
@@ -291,6 +291,67 @@ def test_what_is_said_of_published_points() -> None:
         assert [int(count.replace(",", "")) for count in re.findall(r"\d[\d,]*", told)] == fewest
     fronts = {path.parent.name for path in (root / "results" / "compact").glob("*/front.json")}
     assert len(fronts) >= 15 and fronts <= set(known_problems())
+
+
+def test_a_front_is_asked() -> None:
+    """Which circuit has at most so many gates, which solves, and which published points are ahead."""
+
+    def point(error: float, two: int | None) -> Published:
+        return Published("h2-2", error, False, two, None, None, "method", "paper")
+
+    reached = (point(2e-3, 3), point(1e-2, 0), point(1e-4, 9), point(1e-4, None), point(1e-3 * (1 - 5e-6), 4))
+    ahead = (point(1.9e-3, 3), point(5e-3, 0), point(5e-5, 9), point(5e-5, None), point(1e-3 * (1 - 5e-5), 5))
+    circuits = known(0, 1e-2), known(3, 2e-3), known(4, 1e-3), known(7, 1e-4)
+    front = qas.best_known.KnownFront(Header.of(named("h2-2")), circuits, reached + ahead)
+    assert front.ahead == ahead and front.header.threshold == 1.6e-3
+    assert front.solving is circuits[2] and front.best is circuits[3]
+    assert [front.at(two) for two in (0, 2, 3, 6, 7, 90)] == [circuits[k] for k in (0, 0, 1, 2, 3, 3)]
+    beyond = replace(front, circuits=circuits[1:2])
+    assert beyond.at(2) is None and beyond.solving is None
+
+
+def test_circuits_of_another_hamiltonian_do_not_join(run: qas.Run, empty: Path, tmp_path: Path) -> None:
+    """A run, a published front or a file whose problem has the name, and records from before a problem changed."""
+    problem = named("h2-2")
+    terms = problem.hamiltonian.terms | {"ZZ": 0.5}
+    changed = replace(problem, hamiltonian=qas.Hamiltonian(terms), references={})
+    path = write_records(tmp_path / "h2-2.jsonl", replace(Header.of(problem), hamiltonian=fingerprint(changed)), [])
+    for offer in (
+        lambda: of_run(replace(run, problem=changed)),
+        lambda: list(candidates(publish(run.front, changed, tmp_path / "front"))),
+        lambda: list(candidates(path)),
+    ):
+        with pytest.raises(QasError, match="the Hamiltonian is not that of h2-2"):
+            offer()
+    lower = replace(KnownCircuit.judged(EXACT, problem, {}), two_qubit_gates=0, error=-1.0)
+    write_records(empty / "h2-2.jsonl", replace(Header.of(problem), hamiltonian="before"), [lower])
+    told = list(join([run.path]))
+    assert told == ["h2-2: the problem has changed, its 1 records go", "h2-2: 2 records, 2 of them new"]
+    assert verify(qas.atlas("h2-2"), problem) == []
+
+
+def test_what_qiskit_disagrees_on_is_not_offered(run: qas.Run, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Referee, "faults", lambda self, record: [f"{record.two_qubit_gates} CX: wrong"])
+    with pytest.raises(QasError, match="not every circuit reproduces: 0 CX: wrong"):
+        submission(run, empty / "sent")
+    assert not (empty / "sent").exists()
+
+
+def test_headers_are_checked() -> None:
+    problem = named("h2-2")
+    header, good = Header.of(problem), KnownCircuit.judged(EXACT, problem, {})
+    for change, word in (
+        ({"unit": "eV"}, "2 qubits in eV"),
+        ({"n_qubits": 3}, "3 qubits in hartree"),
+        ({"threshold": 1e-2}, "threshold 0.01 claimed"),
+        ({"hamiltonian": "0"}, "another Hamiltonian"),
+    ):
+        (fault,) = verify(qas.best_known.KnownFront(replace(header, **change), (good,)), problem, most=1)  # type: ignore[arg-type]
+        assert word in fault
+    lower = replace(problem, references={"exact": problem.exact - 1e-6})
+    claimed = replace(good, error=lower.error(good.energy))
+    (fault,) = verify(qas.best_known.KnownFront(Header.of(lower), (claimed,)), lower)
+    assert fault.startswith("exact energy")
 
 
 # ---------------------------------------------------------------------- runs beside it
