@@ -415,6 +415,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     )
 
 
+def run_folders(path: str | os.PathLike[str]) -> list[Path]:
+    """The run folders of a campaign, here or at an address, by name; of anything else the folder itself."""
+    folder = near(path)
+    if not (folder / CAMPAIGN).is_file():
+        return [folder]
+    within = folder / RUNS
+    return sorted(each for each in within.iterdir() if each.is_dir()) if within.is_dir() else []
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """``summary.json`` of a run folder; of a run that has not written one yet, what that stands for.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from qas.campaigns.cluster import Cluster, connected
 from qas.campaigns.running import Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
 from qas.campaigns.workers import Workers
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, one_line, whole_number
 from qas.errors import QasError, RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
@@ -133,7 +134,7 @@ def campaign(
         The campaign; `Campaign.status` says what is left.
 
     Raises:
-        QasError: a study that does not fit, or the folder of another one.
+        QasError: a study that does not fit, the folder of another one, or callbacks that cannot be copied.
         RunError: the folder cannot be used.
         MissingExtraError: no Ray.
     """
@@ -143,6 +144,8 @@ def campaign(
     if ray is None and cpus is not None:
         raise QasError("cpus are those of a search on a Ray cluster, got none: give its address too")
     Watch(callbacks)
+    if ray is None:
+        _check_copied(callbacks)
     count = cores() if workers is None else whole_number("workers", workers)
     each = 1.0 if cpus is None else finite_number("cpus", cpus, above=0)
     out = plan.out if out is None else out
@@ -180,6 +183,15 @@ def _conduct(
                 state.running.pop(outcome.name, None)
                 state.outcomes[outcome.name] = outcome
                 tell(state)
+
+
+def _check_copied(callbacks: Sequence[Any]) -> None:
+    """Refuse callbacks that cannot go to another process of this machine."""
+    try:
+        pickle.dumps(callbacks)
+    except Exception as error:  # whatever their own code raises among it
+        rule = "callbacks of a campaign are copied to its workers: names, MODULE:NAME or functions of a module"
+        raise QasError(f"{rule}, got {one_line(error)}") from None
 
 
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:

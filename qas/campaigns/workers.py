@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from qas.campaigns.running import Outcome, perform
+from qas.campaigns.running import Outcome, perform, settle
 from qas.campaigns.study import Task
 from qas.record import Progress
 from qas.simulators.workers import LIMITS, cores
@@ -120,7 +120,10 @@ class Workers:
         if self._asked:
             yield Outcome(task.name, "interrupted")
         elif deaths >= _DEATHS:
-            yield Outcome(task.name, "failed", f"{deaths} workers died on it, the last with exit code {code}")
+            told = f"{deaths} workers died on it, the last with exit code {code}"
+            outcome = Outcome(task.name, "failed", told, told)
+            settle(self.folder, outcome)
+            yield outcome
         else:
             waiting.appendleft(task)
         self._workers.remove(worker)

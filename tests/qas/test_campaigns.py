@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,6 +85,11 @@ def test_every_combination_is_a_search_and_runs_override_what_stands_above(tmp_p
         ({"objectives": ["zme"]}, "unknown objective 'zme'"),
         ({"seeds": 0}, "seeds, unless they are a list, is a whole number from 1"),
         ({"seeds": [-1]}, "a seed is a whole number of at least 0, got -1"),
+        ({"gates": ["ry", "cxx"]}, "unknown gate 'cxx'"),
+        ({"gates": "ry,cx"}, "gates is a list of gate names, got 'ry,cx'"),
+        ({"coupling": [[0, 1, 2]]}, "coupling is a list of pairs"),
+        ({"max_gates": 0}, "max_gates is a whole number from 1"),
+        ({"evaluator": 3}, "evaluator is a mapping"),
         ({"evaluations": 0}, "evaluations is a whole number of at least 1, got 0"),
         ({"evaluations": None}, "evaluations is a whole number|a search needs a budget"),
         ({"options": {"random": {"depth": 3}}}, "unknown"),
@@ -134,6 +141,23 @@ def test_a_search_goes_on_in_another_worker_when_its_own_is_killed(tmp_path: Pat
     for task in study.tasks:
         perform(task, tmp_path / "whole")
     assert found(Campaign(tmp_path / "killed", study)) == found(Campaign(tmp_path / "whole", study))
+
+
+def test_a_search_that_kills_its_workers_is_given_up_and_the_reason_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    died = SimpleNamespace(start=lambda: None, join=lambda *_: None, is_alive=lambda: False, pid=None, exitcode=-9)
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **_: died)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    file = tmp_path / "study.toml"
+    file.write_text('problems = ["h2-2"]\nagents = ["random"]\nsteps = 3\nseeds = 2\n')
+    assert main(["campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert "0 of 2 searches finished" in out and "goes on" not in out
+    for name, status in load_campaign(tmp_path / "out").status().items():
+        note = tmp_path / "out" / "failed" / f"{name}.txt"
+        assert status == "failed" and str(note) in out
+        assert note.read_text() == "3 workers died on it, the last with exit code -9\n"
 
 
 def test_a_search_that_fails_is_noted_and_tried_again(tmp_path: Path) -> None:

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qas.campaigns import running
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.comparison import Comparison, band, gather, interval, paired, wilson
-from qas.comparison import groups as grouping
 from qas.comparison.figures import _draw, best_front, course_figure, front_figure
 from qas.comparison.page import write_page
 from qas.comparison.statistics import Band, steps
@@ -129,7 +127,6 @@ def test_pairs_are_those_of_equal_seeds(rng: np.random.Generator) -> None:
 
 # ---------------------------------------------------------------------- what is compared
 def test_a_campaign_is_grouped_by_problem_and_damaged_runs_are_named(comparison: Comparison, campaign: Path) -> None:
-    assert (grouping.CAMPAIGN, grouping.RUNS) == ("campaign.json", running.RUNS)
     assert [group.title for group in comparison.groups] == ["h2-2, no noise", "tfim-2, no noise"]
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["evolution", "random"]] * 2
     assert all([run.seed for run in arm.runs] == [0, 1, 2, 3] for g in comparison.groups for arm in g.arms)
