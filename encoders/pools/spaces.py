@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-from numba import njit
 
 from qas.alphabet import Alphabet, split_gates
 from qas.checks import whole_number
@@ -103,7 +102,9 @@ class CircuitSpace:
     # ------------------------------------------------------------------ rows
     def layers(self, rows: np.ndarray) -> np.ndarray:
         """For each gate the layer it falls into (`Circuit.moments`), int16, shape of `rows`; -1 at padding."""
-        return _layers(np.ascontiguousarray(self.check_rows(rows)), self.first, self.last, self.n_qubits)
+        from qas.encoders.pools._layers import layers_of
+
+        return layers_of(np.ascontiguousarray(self.check_rows(rows)), self.first, self.last, self.n_qubits)
 
     def canonical(self, rows: np.ndarray) -> np.ndarray:
         """Rows with their gates in canonical order: by layer, then by first qubit; int16, same shape."""
@@ -249,19 +250,3 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, first = np.unique(packed, return_index=True)
     return rows[np.sort(first)]
-
-
-@njit(cache=True)
-def _layers(rows, first, last, n_qubits):  # type: ignore[no-untyped-def]
-    layers = np.full(rows.shape, -1, dtype=np.int16)
-    free = np.empty(n_qubits, dtype=np.int16)
-    for k in range(len(rows)):
-        free[:] = 0
-        for position in range(rows.shape[1]):
-            token = rows[k, position]
-            if token == PADDING:
-                break
-            one, other = first[token], last[token]
-            layers[k, position] = max(free[one], free[other])
-            free[one] = free[other] = layers[k, position] + 1
-    return layers

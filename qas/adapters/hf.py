@@ -680,8 +680,8 @@ class CircuitModel(BaseTuner):
 
         Raises:
             QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
-                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it
-                is.
+                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
+                stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         adapters = dict(_stored_adapters(model, adapter_name))
