@@ -123,6 +123,8 @@ class CircuitAdapterConfig(PeftConfig):
             raise QasError(f"form is one of {', '.join(FORMS)}, got {self.form!r}")
         if self.bias not in ("none", "all"):
             raise QasError(f"bias is none or all, got {self.bias!r}")
+        if not isinstance(self.init_weights, bool):
+            raise QasError(f"init_weights is True or False, got {self.init_weights!r}")
         self.rank, self.layers = whole_number("rank", self.rank), whole_number("layers", self.layers, 0)
         if self.rank_pattern and self.form == "rotation":
             raise QasError("rank_pattern sets columns of frames; a rotation has none")
@@ -339,7 +341,11 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         for name, adapter in self._chosen(adapter_names):
             weight = adapter.merged(weight)
             if not torch.isfinite(weight).all():
-                raise QasError(f"merging adapter {name!r} would put NaN or infinity into the weights")
+                # Begins as peft's own message does, for whoever looks for that.
+                raise QasError(
+                    f"NaNs detected in the merged weights. The adapter {name} seems to be broken; merging it would put "
+                    "NaN or infinity into the weights"
+                )
         return weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
