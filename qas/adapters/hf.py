@@ -738,14 +738,18 @@ def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]
     return {_layer(stem): adapter for stem, adapter in adapters.items()}
 
 
+def _is_packed(adapter: Adapter) -> bool:
+    return isinstance(adapter, PackedAdapter) and adapter.bits is not None
+
+
 def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
     """Whether all layers are stored in one tensor."""
-    return config.schema_version > 1 and bool(adapters) and all(a.bits is not None for a in adapters.values())
+    return config.schema_version > 1 and bool(adapters) and all(map(_is_packed, adapters.values()))
 
 
 def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
     """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
-    named = {name: adapter for name, adapter in _by_layer(adapters).items() if adapter.bits is not None}
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _is_packed(adapter)}
     if _is_joint(adapters, config):
         Inbox(named)
     else:

@@ -156,7 +156,7 @@ def test_what_cannot_be_served_is_refused() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(QasError, match="has 3 users, and not 'dan'"):
         store.rows(["ann", "dan"])
-    with pytest.raises(QasError, match="5 for 2 rows"):
+    with pytest.raises(QasError, match="5 and 2 respectively"):
         logits(store.model, IDS[:2], adapter_names=store.rows(NAMES))
     store.model.train()
     with pytest.raises(QasError, match="in training mode"):
