@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -341,7 +341,8 @@ class Rows(Sequence[str]):
                 alike.setdefault(id(form), (form, []))[1].append(row)
         found = []
         for form, rows in alike.values():
-            blocks = torch.stack([self._users[self._names[row]].blocks[layer] for row in rows]).to(device)
+            held = [self._users[self._names[row]].blocks[layer] for row in rows]
+            blocks = torch.stack(cast("list[Tensor]", held)).to(device)
             sizes = [prod(shape) for shape in form.shapes()]
             matrices = [
                 part.reshape(len(rows), *shape)

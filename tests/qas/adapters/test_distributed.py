@@ -54,9 +54,7 @@ def adapted(**settings: Any) -> Any:
     from qas.adapters.hf import CircuitAdapterConfig
 
     torch.manual_seed(0)
-    model = get_peft_model(
-        Net(), CircuitAdapterConfig(rank=4, target_modules=["query", "value", "head"], **settings)
-    )
+    model = get_peft_model(Net(), CircuitAdapterConfig(rank=4, target_modules=["query", "value", "head"], **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -93,7 +91,9 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
 def close(found: dict[str, Tensor], wanted: dict[str, Tensor], atol: float = 1e-5) -> None:
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], tensor, atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def sharded(model: Any) -> Any:
@@ -234,7 +234,9 @@ def test_parameters_that_are_there_only_while_a_module_runs() -> None:
                 one.zero_grad()
                 nn.functional.cross_entropy(one(x.requires_grad_()), y).backward()
             for (parameter, held), other in zip(
-                stores, [p for m in wanted.modules() if isinstance(m, PackedAdapter) for p in m.parameters()], strict=True
+                stores,
+                [p for m in wanted.modules() if isinstance(m, PackedAdapter) for p in m.parameters()],
+                strict=True,
             ):
                 assert parameter.grad is not None and other.grad is not None
                 torch.testing.assert_close(parameter.grad, other.grad, atol=1e-6, rtol=0)
