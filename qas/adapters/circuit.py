@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -411,7 +411,9 @@ def lower_exponential(lower: Tensor, columns: int) -> Tensor:
     unit = torch.eye(features, k, dtype=lower.dtype, device=lower.device) * weight
     left, right = torch.cat([lower / weight, -unit], 1), torch.cat([unit, lower / weight], 1)
     inner = right.T @ left
-    whole = nn.functional.pad(torch.cat([inner, torch.eye(2 * k, dtype=lower.dtype, device=lower.device)], 1), (0, 0, 0, 2 * k))
+    whole = nn.functional.pad(
+        torch.cat([inner, torch.eye(2 * k, dtype=lower.dtype, device=lower.device)], 1), (0, 0, 0, 2 * k)
+    )
     series = torch.linalg.matrix_exp(whole)[: 2 * k, 2 * k :]
     start = torch.eye(features, columns, dtype=lower.dtype, device=lower.device)
     return start + left @ (series @ right[:columns].T)

@@ -362,7 +362,7 @@ def test_a_joint_form_knows_its_layers_and_its_bytes() -> None:
     assert joint.dtype == torch.uint8 and len(joint) == form.size == 12 + sum(a.packed_size for a in adapters.values())
     assert joint[12:].equal(torch.cat([forms["a"], forms["b"], forms["c"]]))
     assert all(found.equal(forms[name]) for name, found in JointForm(adapters).split(joint).items())
-    for other in ({"x" + name: adapter for name, adapter in adapters.items()}, {k: adapters["a"] for k in "ab"}):
+    for other in ({"x" + name: adapter for name, adapter in adapters.items()}, dict.fromkeys("ab", adapters["a"])):
         with pytest.raises(QasError, match="of layers with other names or sizes|bytes of type torch.uint8, got shape"):
             JointForm(other).split(joint)
     for place in range(len(joint)):
