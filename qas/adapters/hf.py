@@ -587,6 +587,8 @@ class CircuitModel(BaseTuner):
         merged = dict.fromkeys(name for layer in layers for name in layer.merged_adapters)
         if merged:
             raise _refused_merged(merged)
+        if isinstance(names, Rows):  # of a store, which has no modules for its users
+            return names
         return self.mixed.rows(names, [layer.qas_circuit_adapters for layer in layers])
 
     # ------------------------------------------------------------------ merging

@@ -111,7 +111,8 @@ def _tokens(x: Tensor) -> Tensor:
     return x.reshape(len(x), -1, x.shape[-1])
 
 
-def _form(adapter: Any) -> _Form:
+def form_of(adapter: Any) -> _Form:
+    """What rows compute with such an adapter."""
     common = (adapter.in_features, adapter.out_features), adapter.bits, getattr(adapter, "maps", None)
     if isinstance(adapter, RotationAdapter):
         return _Turned(*common, adapter.side, adapter.size, adapter.rotation)
@@ -139,7 +140,7 @@ def _blocks(pairs: Sequence[tuple[Any, _Form]]) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class _User:
+class User:
     """One name: its adapters and the matrices made of them."""
 
     adapters: Adapters
@@ -183,7 +184,7 @@ class MixedBank:
 
     def __init__(self, kept: int = KEPT) -> None:
         self.kept = kept
-        self._users: dict[str, _User] = {}
+        self._users: dict[str, User] = {}
         """those used last at the end"""
         self._forms: dict[_Form, _Form] = {}
         """one object for all that are equal"""
@@ -229,8 +230,8 @@ class MixedBank:
             )
         return Rows(names, {id(table): k for k, table in enumerate(tables)}, self._served(users))
 
-    def _served(self, users: Mapping[str, Adapters]) -> dict[str, _User]:
-        found: dict[str, _User] = {}
+    def _served(self, users: Mapping[str, Adapters]) -> dict[str, User]:
+        found: dict[str, User] = {}
         late: dict[str, tuple[Adapters, Tensor | None]] = {}
         for name, adapters in users.items():
             lasting = not traced() and not (torch.is_grad_enabled() and _trained(adapters))
@@ -249,7 +250,7 @@ class MixedBank:
             self._users.pop(name, None)  # another thread may have
         return found
 
-    def _made(self, late: Mapping[str, tuple[Adapters, Tensor | None]]) -> dict[str, _User]:
+    def _made(self, late: Mapping[str, tuple[Adapters, Tensor | None]]) -> dict[str, User]:
         """Users whose matrices are made now, for all of them at once."""
         forms = {name: tuple(None if a is None else self._form(a) for a in own) for name, (own, _) in late.items()}
         blocks: dict[str, list[Tensor | None]] = {}
@@ -260,10 +261,10 @@ class MixedBank:
             with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not keep):
                 made = iter(_blocks(pairs))
             blocks |= {name: [next(made) if form else None for form in forms[name]] for name in group}
-        return {name: _User(own, forms[name], state, blocks[name]) for name, (own, state) in late.items()}
+        return {name: User(own, forms[name], state, blocks[name]) for name, (own, state) in late.items()}
 
     def _form(self, adapter: Any) -> _Form:
-        form = _form(adapter)
+        form = form_of(adapter)
         return self._forms.setdefault(form, form)
 
 
@@ -287,7 +288,7 @@ class _Part:
 class Rows(Sequence[str]):
     """Names of the adapters of a batch, one for each row, and what they compute with."""
 
-    def __init__(self, names: Sequence[str], places: Mapping[int, int], users: Mapping[str, _User]) -> None:
+    def __init__(self, names: Sequence[str], places: Mapping[int, int], users: Mapping[str, User]) -> None:
         self._names, self._places, self._users = list(names), places, users
 
     def __len__(self) -> int:
