@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import peft
 import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -36,7 +36,7 @@ from transformers import (
 )
 
 import qas
-from qas.adapters import hf
+from qas.adapters import _peft, hf
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
 from qas.adapters.packed import HEADER_BYTES, JointForm
@@ -478,7 +478,7 @@ def test_injection_follows_the_keys_of_a_state_dict() -> None:
     base = llama()
     before = weights(base)
     with pytest.raises(QasError, match=r"model.layers.0.self_attn.q_proj .*rank is a whole number from 1 to 32"):
-        peft.inject_adapter_in_model(settings_of(rank=33), base, state_dict=only_q)
+        peft.inject_adapter_in_model(settings_of(circuit="taylor", layers=33), base, state_dict=only_q)
     assert_untouched(base, before)
 
 
@@ -747,6 +747,9 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"bits": 2.5}, "got 2.5"),
         ({"rank": 0}, "rank is a whole number of at least 1, got 0"),
         ({"rank": True}, "rank is a whole number of at least 1, got True"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank of q_proj is a whole number of at least 1, got 0"),
+        ({"rank_pattern": {"q_proj": 2}, "form": "rotation"}, "a rotation has none"),
+        ({"init_weights": "gaussian"}, "init_weights is True or False, got 'gaussian'"),
         ({"layers": -1}, "layers is a whole number of at least 0, got -1"),
         ({"form": "butterfly"}, "form is one of frames, rotation, got 'butterfly'"),
         ({"bias": "some"}, "bias is none or all, got 'some'"),
@@ -769,17 +772,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
     assert "\n" not in str(caught.value)
 
 
-COMPLEX = Architecture(4, (("rx", (0,)), ("ry", (1,)))).to_json()
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"rank": 17}, r"v_proj \(32 to 16 features\): rank is a whole number from 1 to 16, got 17"),
-        ({"rank": 40, "target_modules": "all-linear"}, r"q_proj .*32, got 40"),
-        ({"rank": 17, "target_modules": "all-linear"}, r"k_proj .*16, got 17"),
-        ({"circuit": SEARCHED}, r"v_proj \(32 to 16 features\): a circuit of 5 qubits fits layers of at least 17"),
-        ({"circuit": COMPLEX, "target_modules": ["k_proj"]}, "k_proj .*complex gates, two real features"),
         ({"scale": float("nan")}, "scale is a finite number, got nan"),
         ({"form": "rotation", "side": "left"}, "acts on the side 'input' or 'output', got 'left'"),
         ({"circuit": "taylor", "layers": 20}, "intrinsic rank is a whole number from 1 to 16"),
@@ -807,7 +802,7 @@ def test_a_second_adapter_that_does_not_fit_leaves_the_first_as_it_was() -> None
     model = adapted(llama(), target_modules=["o_proj"])
     before, layers = weights(model), len(layers_of(model))
     with pytest.raises(QasError, match="rank is a whole number"):
-        model.add_adapter("second", settings_of(rank=17))
+        model.add_adapter("second", settings_of(circuit="taylor", layers=17))
     assert weights(model).keys() == before.keys() and len(layers_of(model)) == layers
     assert model.peft_config.keys() == {"default"} and not adapters(model, "second")
 
@@ -815,13 +810,58 @@ def test_a_second_adapter_that_does_not_fit_leaves_the_first_as_it_was() -> None
 def test_a_second_injection_that_fails_leaves_no_settings_behind() -> None:
     base = llama()
     base.add_adapter(settings_of())
-    for settings, message in (({"rank": 99}, "rank"), ({"target_modules": ["nowhere"]}, "not found")):
+    for settings, message in (
+        ({"circuit": "taylor", "layers": 99}, "rank"),
+        ({"target_modules": ["nowhere"]}, "not found"),
+    ):
         with pytest.warns(UserWarning, match="multiple adapters"), pytest.raises(ValueError, match=message):
             base.add_adapter(settings_of(**settings), "second")
         assert base.peft_config.keys() == {"default"}
     with pytest.warns(UserWarning, match="multiple adapters"):
         base.add_adapter(settings_of(), "second")
     assert len(adapters(base, "second")) == 4
+
+
+def test_a_rank_beyond_a_narrow_layer_is_clipped_and_told_once(tmp_path: Path) -> None:
+    config = settings_of(rank=20, target_modules="all-linear", rank_pattern={r"layers.1.mlp.\w+": 3, "o_proj": 40})
+    with pytest.warns(UserWarning, match="ranks are at most the narrower side of a layer") as told:
+        model = get_peft_model(llama(), config)
+    (warning,) = [w for w in told if "narrower" in str(w.message)]
+    narrow = [f"model.layers.{k}.self_attn.{name}" for k in (0, 1) for name in ("k_proj has 16", "v_proj has 16")]
+    narrow += [f"model.layers.{k}.self_attn.o_proj has 32" for k in (0, 1)]
+    assert sorted(str(warning.message).split(": ")[1].split(", ")) == sorted(narrow)
+    ranks = {n: m.qas_circuit_adapters["default"].rank for n, m in model.named_modules() if isinstance(m, CircuitLayer)}
+    for name, rank in ranks.items():
+        wanted = 16 if name.endswith(("k_proj", "v_proj")) else 32 if "o_proj" in name else 3 if "1.mlp" in name else 20
+        assert rank == wanted
+    with torch.no_grad():
+        trained(model).save_pretrained(str(tmp_path))
+    with pytest.warns(UserWarning, match="narrower"):
+        loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
+    assert torch.equal(logits(loaded), logits(model))
+    get_peft_model(llama(), settings_of(rank=33, form="rotation"))  # has no rank to clip: warnings are errors here
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_random_start_changes_the_model_when_asked_for(settings: dict[str, Any]) -> None:
+    plain, model = logits(llama()), get_peft_model(llama(), settings_of(**settings, init_weights=False))
+    assert difference(logits(model), plain) > 0.01
+    assert difference(logits(model.merge_and_unload()), logits(model)) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{}, {"bits": 3}, {"form": "rotation"}, {"circuit": "taylor"}], ids=str)
+def test_adapters_are_kept_in_the_precision_of_the_layers_when_asked_for(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    model = get_peft_model(llama().bfloat16(), settings_of(**settings), autocast_adapter_dtype=False)
+    assert all(p.dtype == torch.bfloat16 for a in adapters(model) for p in a.parameters())
+    trained(model)
+    wanted = logits(model)
+    model.save_pretrained(str(tmp_path))
+    loaded = PeftModel.from_pretrained(llama().bfloat16(), str(tmp_path), autocast_adapter_dtype=False)
+    assert difference(logits(loaded), wanted) <= (0.05 if "bits" in settings else 0)
+    model(input_ids=IDS).logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for a in adapters(model) for p in a.parameters())
 
 
 def test_a_layer_that_torch_reads_instead_of_calling_is_refused() -> None:
@@ -975,7 +1015,7 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
         ({"schema_version": 3}, "version 3"),
         ({"circuit": config["circuit"] | {"gates": config["circuit"]["gates"][::-1]}}, "have hash"),
         ({"bits": 11}, "got 11"),
-        ({"rank": 64}, "rank is a whole number from 1 to 32"),
+        ({"circuit": "taylor", "layers": 64}, "rank is a whole number from 1 to 32"),
     ):
         path.write_text(json.dumps(config | change))
         base = llama()
@@ -1031,21 +1071,14 @@ def test_quantized_weights_are_not_merged() -> None:
     assert len(layers_of(model)) == 4 and layer.base_layer.weight.dtype == torch.int8
 
 
-def test_rows_of_one_batch_do_not_choose_their_adapters() -> None:
-    model = adapted()
-    with pytest.raises(QasError, match="got adapter_names; use set_adapter"):
-        model(input_ids=IDS, adapter_names=["__base__", "default"])
-    assert torch.isfinite(logits(model)).all()
-
-
 def test_a_weighted_sum_is_refused() -> None:
     model = adapted()
     with pytest.raises(QasError, match="a weighted sum of circuit adapters is no circuit"):
         model.add_weighted_adapter(["default"], [0.5], "sum")
 
 
-@pytest.mark.parametrize("found", [None, "0.20.0", "0.9", "0"])
-def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded_with(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that checks peft, once more, beside another version of it."""
     true = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -1056,16 +1089,32 @@ def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, mon
         return found
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    spec = importlib.util.spec_from_file_location("hf_once_more", hf.__file__)
+    spec = importlib.util.spec_from_file_location("peft_once_more", _peft.__file__)
     assert spec is not None and spec.loader is not None
-    with pytest.raises(MissingExtraError, match=r"peft>=0\.21.*\[peft\]"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-@pytest.mark.parametrize("found", ["0.21.0", "0.21.2.dev0", "0.100.1", "1.0rc1"])
-def test_newer_versions_of_peft_are_taken(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf, "version", lambda name: found)
-    hf._check_peft()
+@pytest.mark.parametrize("found", [None, "0.20.0", "0.9", "0"])
+def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingExtraError, match=r"peft>=0\.21, tested up to 0\.21; .*\[peft\]"):
+        loaded_with(found, monkeypatch)
+
+
+@pytest.mark.parametrize("found", ["0.22.0", "0.100.1", "1.0rc1"])
+def test_newer_versions_of_peft_are_taken_with_a_warning(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match=rf"tested up to 0\.21; found {found}"):
+        loaded_with(found, monkeypatch)
+
+
+def test_a_peft_whose_inner_parts_are_elsewhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded_with("0.21.9", monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.delattr(BaseTuner, "_remap_adapter_state_dict_for_load")
+        with pytest.raises(MissingExtraError, match=r"found 0\.21\.9, whose tuners lack _remap_adapter_state_"):
+            loaded_with("0.21.9", patch)
+    monkeypatch.delattr(peft.tuners.tuners_utils, "check_adapters_to_merge")
+    with pytest.raises(MissingExtraError, match=r"tested up to 0\.21; found 0\.21\.9: .*check_adapters_to_merge"):
+        loaded_with("0.21.9", monkeypatch)
 
 
 def test_registering_twice_changes_nothing() -> None:
