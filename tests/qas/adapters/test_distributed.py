@@ -124,6 +124,7 @@ def work(rank: int, folder: str) -> None:
         _train_sharded(settings, share, wanted)
     _resume(rank, share, Path(folder))
     _exchanged()
+    _half()
     dist.barrier()
     dist.destroy_process_group()
 
@@ -197,6 +198,24 @@ def _exchanged() -> None:
                         parameter.data.mul_(0.9)
     finally:
         circuit.readable = readable
+
+
+def _half() -> None:
+    """Blocks of half precision leave adapters alone that are units of their own."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    from qas.adapters.packed import PackedAdapter
+
+    model, twin, (x, _) = adapted(), adapted(), examples(0)
+    seen: list[torch.dtype] = []
+    for module in model.modules():
+        if isinstance(module, PackedAdapter):
+            fully_shard(module)
+            module.register_forward_pre_hook(lambda module, _: seen.append(module.angles.dtype))
+    for block in model.base_model.model.blocks:
+        fully_shard(block, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32))
+    torch.testing.assert_close(fully_shard(model)(x), twin(x), atol=0.05, rtol=0)
+    assert seen == [torch.float32] * 5
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
