@@ -41,12 +41,13 @@ from qas.adapters.architecture import Architecture, Architectures, load_architec
 from qas.adapters.base import Adapter, DeltaAdapter
 from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps
 from qas.adapters.mixed import MixedBank, Rows
+from qas.adapters.packed import Inbox, JointForm, PackedAdapter
 from qas.adapters.quantize import checked_bits
 from qas.checks import whole_number
 from qas.errors import QasError
 
-SCHEMA_VERSION = 1
-"""Of the adapter's config; a newer one is refused."""
+SCHEMA_VERSION = 2
+"""Of the adapter's config; a newer one is refused. In the files of version 1 each layer has a tensor of its own."""
 FORMS = ("frames", "rotation")
 START = 0.2
 """Standard deviation of singular values, or of a rotation's angles in radians, of a random start."""
@@ -500,13 +501,17 @@ class CircuitModel(BaseTuner):
             QasError: a layer that the settings do not fit; the model is untouched then.
         """
         try:
+            if state_dict is not None and sum(PREFIX in key for key in state_dict) == 1:
+                state_dict = None  # one tensor for all layers: its name tells nothing of the others
             self._check_layers(model, cast(CircuitAdapterConfig, self.peft_config[adapter_name]), state_dict)
             super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except Exception:
             if not any(True for _ in _stored_adapters(model, adapter_name)):
                 del self.peft_config[adapter_name]  # the model may share this dictionary
             raise
-        share_maps(adapter for _, adapter in _stored_adapters(model, adapter_name))
+        adapters = dict(_stored_adapters(model, adapter_name))
+        share_maps(adapters.values())
+        _lay_out(adapters, cast(CircuitAdapterConfig, self.peft_config[adapter_name]))
 
     def _check_layers(
         self, model: nn.Module, config: CircuitAdapterConfig, state_dict: dict[str, Tensor] | None
@@ -644,16 +649,18 @@ class CircuitModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        """The tensors to save: those of `Adapter.pack`, few-bit angles in one uint8 tensor for each layer.
+        """The tensors to save: those of `Adapter.pack`, few-bit angles of all layers in one uint8 tensor.
 
         Raises:
-            QasError: NaN or infinity, or a `state_dict` that holds only some tensors of a layer or other shapes.
+            QasError: NaN or infinity, sharded parameters, or a `state_dict` that holds only some tensors of a layer,
+                other shapes, or few-bit angles of some layers only.
         """
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        for stem, adapter in _stored_adapters(model, adapter_name):
-            current = adapter.state_dict()
-            own = {name: state_dict[stem + name] for name in current if stem + name in state_dict}
-            for name in own:
+        adapters = dict(_stored_adapters(model, adapter_name))
+        forms: dict[str, dict[str, Tensor]] = {}
+        for stem, adapter in adapters.items():
+            own = {name: state_dict[stem + name] for name, _ in adapter.named_parameters() if stem + name in state_dict}
+            for name in (*own, "packed"):
                 found.pop(stem + name, None)
             if not own:
                 continue
@@ -661,11 +668,15 @@ class CircuitModel(BaseTuner):
                 if name not in own or own[name].shape != parameter.shape:
                     got = tuple(own[name].shape) if name in own else "nothing"
                     raise QasError(f"a state dict holds {stem}{name} of shape {tuple(parameter.shape)}, got {got}")
-            if any(not _same(tensor, current[name]) for name, tensor in own.items()):
-                adapter = copy.deepcopy(adapter)
-                adapter.load_state_dict(own, strict=False)
-            found |= {stem + name: tensor for name, tensor in adapter.pack().items()}
-        return found
+            forms[stem] = adapter.pack(own)
+        if forms and _is_joint(adapters, cast(CircuitAdapterConfig, config)):
+            if len(forms) < len(adapters):
+                missing = next(stem for stem in adapters if stem not in forms)
+                raise QasError(f"few-bit angles are stored for all layers at once, got a state dict without {missing}")
+            joint = JointForm(_by_layer(adapters))
+            packed = joint.join({_layer(stem): form["packed"] for stem, form in forms.items()})
+            return found | {f"{min(adapters, key=_layer)}packed": packed}
+        return found | {stem + name: tensor for stem, form in forms.items() for name, tensor in form.items()}
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -674,15 +685,18 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite. The adapter of a
-                `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
+                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
+                stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        bare = {key.removeprefix("base_model.model."): key for key in mapped}
+        adapters = dict(_stored_adapters(model, adapter_name))
         try:
+            mapped = _split(_named(mapped, adapters, adapter_name), adapters, cast(CircuitAdapterConfig, config))
+            bare = {_bare(key): key for key in mapped}
             used: set[str] = set()
-            for stem, adapter in _stored_adapters(model, adapter_name):
-                short = stem.removeprefix("base_model.model.")
+            for stem, adapter in adapters.items():
+                short = _bare(stem)
                 own = {key.removeprefix(short): bare[key] for key in bare if key.startswith(short)}
                 fresh = _empty_twin(adapter)
                 try:
@@ -702,19 +716,73 @@ class CircuitModel(BaseTuner):
         return mapped
 
 
-def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, Adapter]]:
+def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, PackedAdapter]]:
     """(prefix of its keys in the model's state dict, adapter) of all layers."""
     for name, module in model.named_modules():
         if isinstance(module, CircuitLayer) and adapter_name in module.qas_circuit_adapters:
             stem = f"{name}." if name else ""
-            yield f"{stem}{_LAYERS}.{adapter_name}.", cast(Adapter, module.qas_circuit_adapters[adapter_name])
+            yield f"{stem}{_LAYERS}.{adapter_name}.", cast(PackedAdapter, module.qas_circuit_adapters[adapter_name])
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.device == b.device and torch.equal(a, b))
+def _bare(key: str) -> str:
+    """A key or stem in the base model alone."""
+    return key.removeprefix("base_model.model.")
 
 
-def _empty_twin(adapter: Adapter) -> Adapter:
+def _layer(stem: str) -> str:
+    """The name of the adapted layer in the base model."""
+    return _bare(stem).rpartition(f"{_LAYERS}.")[0].removesuffix(".")
+
+
+def packed_adapters(model: nn.Module, adapter_name: str) -> dict[str, PackedAdapter]:
+    """The adapters of one name, by the names of their layers in the base model."""
+    return _by_layer(dict(_stored_adapters(model, adapter_name)))
+
+
+def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]:
+    return {_layer(stem): adapter for stem, adapter in adapters.items()}
+
+
+def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
+    """Whether all layers are stored in one tensor."""
+    return config.schema_version > 1 and bool(adapters) and all(a.bits is not None for a in adapters.values())
+
+
+def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
+    """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if adapter.bits is not None}
+    if _is_joint(adapters, config):
+        Inbox(named)
+    else:
+        for name, adapter in named.items():
+            Inbox({name: adapter}, joint=False)
+
+
+def _named(mapped: dict[str, Tensor], adapters: Iterable[str], adapter_name: str) -> dict[str, Tensor]:
+    """Puts the adapter's name into keys of packed tensors, which peft leaves out where the model has no such buffer."""
+    places = {f"{_bare(stem).removesuffix(f'{adapter_name}.')}packed": f"{stem}packed" for stem in adapters}
+    return {places.get(_bare(key), key): tensor for key, tensor in mapped.items()}
+
+
+def _split(
+    mapped: dict[str, Tensor], adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig
+) -> dict[str, Tensor]:
+    """A file's tensors with those of all layers in one place of each layer's own; what is no such file stays."""
+    keys = [key for key in mapped if PREFIX in key and key.endswith(".packed")]
+    if len(keys) != 1 or not _is_joint(adapters, config):
+        return mapped
+    packed = mapped[keys[0]].cpu()
+    if len(adapters) == 1 and packed.shape == (next(iter(adapters.values())).packed_size,):
+        return mapped  # a single layer of version 1
+    try:
+        forms = JointForm(_by_layer(adapters)).split(packed)
+    except QasError as error:
+        raise QasError(f"the adapter file does not fit: {error}") from None
+    rest = {key: tensor for key, tensor in mapped.items() if key != keys[0]}
+    return rest | {f"{stem}packed": forms[_layer(stem)] for stem in adapters}
+
+
+def _empty_twin(adapter: PackedAdapter) -> PackedAdapter:
     """A copy on the processor whose values do not matter; the original may lie on the meta device."""
     twin = copy.deepcopy(adapter)
     if not any(p.is_meta for p in twin.parameters()):

@@ -39,6 +39,7 @@ import qas
 from qas.adapters import _peft, hf
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
+from qas.adapters.packed import HEADER_BYTES, JointForm
 from qas.adapters.quantize import MAX_BITS
 from qas.errors import MissingExtraError, QasError
 
@@ -360,11 +361,20 @@ def test_the_file_holds_the_predicted_bits_and_a_header(bits: int | None, layers
         angles = (2 * layers + 1) * (out_qubits + 5) - 4 * layers
         total += 4 * (angles + RANK) if bits is None else 4 + 2 * RANK + -(-angles * bits // 8)
     file = tmp_path / FILE
-    assert payload(file) == total
+    assert payload(file) == total + (0 if bits is None else HEADER_BYTES)
     assert 0 <= 8 * total - sum(a.stored_bits for a in adapters(model)) < 8 * 4
     assert adapter_bytes(tmp_path) == file.stat().st_size
     dtypes = {tensor.dtype for tensor in load_file(file).values()}
     assert dtypes == ({torch.float32} if bits is None else {torch.uint8})
+
+
+def test_the_file_of_many_layers_is_hardly_larger_than_their_angles(tmp_path: Path) -> None:
+    """64 layers of 256 features at rank 8: 44 angles of a byte, 8 values of two and a grid of four each."""
+    base = nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict({"q_proj": nn.Linear(256, 256)}) for _ in range(64))})
+    model = trained(get_peft_model(base, settings_of(rank=8, bits=8, target_modules=["q_proj"])))
+    model.save_pretrained(str(tmp_path))
+    assert sum(adapter.stored_bits for adapter in adapters(model)) == 8 * 4096
+    assert adapter_bytes(tmp_path) <= 1.15 * 4096
 
 
 def test_the_settings_come_back_from_disk(tmp_path: Path) -> None:
@@ -397,6 +407,32 @@ def test_the_best_circuit_of_a_run_becomes_an_adapter(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), wanted)
 
 
+@pytest.mark.parametrize("settings", [{}, {"target_modules": ["o_proj"], "layers_to_transform": [1]}], ids=str)
+def test_files_of_version_1_have_a_tensor_for_each_layer(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings | {"bits": 5}
+    old = adapted(schema_version=1, **settings)
+    wanted = logits(old)
+    old.save_pretrained(str(tmp_path))
+    tensors = load_file(tmp_path / FILE)
+    assert len(tensors) == len(adapters(old)) and all(t.dtype == torch.uint8 for t in tensors.values())
+    assert {tensor.numel() for tensor in tensors.values()} == {a.packed_size for a in adapters(old)}
+    loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
+    assert difference(logits(loaded), wanted) == 0.0
+    loaded.save_pretrained(str(tmp_path / "again"))  # under the old version as the old layout
+    assert (tmp_path / "again" / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
+    by_name = llama()
+    by_name.load_adapter(str(tmp_path))
+    assert difference(logits(by_name), wanted) == 0.0
+    new = adapted(**settings)
+    peft.set_peft_model_state_dict(new, tensors)
+    assert difference(logits(new), wanted) == 0.0
+    new.save_pretrained(str(tmp_path / "new"))
+    assert len(load_file(tmp_path / "new" / FILE)) == 1
+    new.load_adapter(str(tmp_path), "old")
+    new.set_adapter("old")
+    assert difference(logits(new), wanted) == 0.0
+
+
 def test_a_state_dict_given_by_hand_is_what_is_stored() -> None:
     model = adapted(bits=5)
     full = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -410,6 +446,9 @@ def test_a_state_dict_given_by_hand_is_what_is_stored() -> None:
     assert not any(
         hf.PREFIX in key for key in peft.get_peft_model_state_dict(model, {"base_model.other": torch.ones(1)})
     )
+    some = {name: tensor for name, tensor in bare.items() if "layers.0" in name}
+    with pytest.raises(QasError, match=r"for all layers at once, got a state dict without .*layers\.1.*q_proj"):
+        peft.get_peft_model_state_dict(model, some)
     name = next(name for name in full if name.endswith("angles"))
     for broken in (bare | {name: full[name][:0]}, {key: tensor for key, tensor in bare.items() if key != name}):
         with pytest.raises(QasError, match=r"a state dict holds .*angles of shape \(26,\), got"):
@@ -434,6 +473,8 @@ def test_injection_follows_the_keys_of_a_state_dict() -> None:
     with pytest.warns(RuntimeWarning, match="additional target modules"):
         bare = peft.inject_adapter_in_model(settings_of(), llama(), state_dict=only_q)
     assert len(adapters(bare)) == 2
+    joint = peft.get_peft_model_state_dict(adapted(bits=4))
+    assert len(adapters(peft.inject_adapter_in_model(settings_of(bits=4), llama(), state_dict=joint))) == 4
     base = llama()
     before = weights(base)
     with pytest.raises(QasError, match=r"model.layers.0.self_attn.q_proj .*rank is a whole number from 1 to 32"):
@@ -713,7 +754,7 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"circuit": SEARCHED | {"hash": "0" * 32}}, "have hash"),
         ({"circuit": SEARCHED | {"gates": SEARCHED["gates"][1:]}}, "have hash"),
         ({"circuit": SEARCHED | {"version": 2}}, "newer version of this program"),
-        ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 2"),
+        ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 3"),
         ({"layers_pattern": "layers"}, "give both"),
         ({"layers_to_transform": [1], "target_modules": "all-linear"}, "as a list of names, got the text 'all-linear'"),
     ],
@@ -835,6 +876,16 @@ def test_targets_that_match_nothing_are_named() -> None:
     assert_untouched(base, before)
 
 
+def broken_halves() -> Tensor:
+    """What a program would store that does not look at its numbers."""
+    named = dict(hf._stored_adapters(adapted(bits=4), "default"))
+    joint = JointForm(hf._by_layer(named))
+    forms = {hf._layer(stem): adapter.pack()["packed"] for stem, adapter in named.items()}
+    for packed in forms.values():
+        packed[:2] = torch.tensor([torch.nan], dtype=torch.float16).view(torch.uint8)
+    return joint.join(forms)
+
+
 Damage = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -853,9 +904,9 @@ def spoiled(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def nan_halves(packed: Tensor) -> Tensor:
-    packed[:2] = torch.tensor([torch.nan], dtype=torch.float16).view(torch.uint8)
-    return packed
+def flipped(place: int) -> Callable[[Tensor], Tensor]:
+    """One bit of one byte."""
+    return lambda packed: packed ^ (torch.arange(len(packed)) == place).to(torch.uint8)
 
 
 def without(part: str) -> Damage:
@@ -885,9 +936,13 @@ DAMAGES: dict[str, tuple[int | None, Damage, str]] = {
     ),
     "dtype": (None, on_last(lambda t: t.half(), "values"), "got .* torch.float16"),
     "nan": (None, on_last(spoiled, "values"), "stored values must be finite"),
-    "packed shape": (4, on_last(lambda t: t[:-1], "packed"), "stored packed has shape"),
+    "packed missing": (4, without("packed"), "stores packed, got nothing"),
+    "packed shape": (4, on_last(lambda t: t[:-1], "packed"), r"of 4 layers are 110 bytes of .*, got shape \(109,\)"),
     "packed dtype": (4, on_last(lambda t: t.float(), "packed"), "torch.float32"),
-    "packed nan": (4, on_last(nan_halves, "packed"), "finite"),
+    "packed layers": (4, on_last(flipped(3), "packed"), "these are of layers with other names or sizes"),
+    "packed checksum": (4, on_last(flipped(9), "packed"), "these are damaged: their checksum is another"),
+    "packed bytes": (4, on_last(flipped(-1 + 110), "packed"), "these are damaged: their checksum is another"),
+    "packed nan": (4, lambda t: {min(t): broken_halves()}, "finite"),
     "float for bits": (4, renamed("packed", "angles"), "stores packed, got angles, packed"),
 }
 
@@ -951,7 +1006,7 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
     path = tmp_path / "adapter_config.json"
     config = json.loads(path.read_text())
     for change, message in (
-        ({"schema_version": 2}, "version 2"),
+        ({"schema_version": 3}, "version 3"),
         ({"circuit": config["circuit"] | {"gates": config["circuit"]["gates"][::-1]}}, "have hash"),
         ({"bits": 11}, "got 11"),
         ({"circuit": "taylor", "layers": 64}, "rank is a whole number from 1 to 32"),
@@ -962,8 +1017,8 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
         with pytest.raises(QasError, match=message):
             PeftModel.from_pretrained(base, str(tmp_path))
         assert_untouched(base, before)
-    path.write_text(json.dumps(config | {"schema_version": 2, "invented_later": 1}))
-    with pytest.warns(UserWarning, match="invented_later"), pytest.raises(QasError, match="version 2"):
+    path.write_text(json.dumps(config | {"schema_version": 3, "invented_later": 1}))
+    with pytest.warns(UserWarning, match="invented_later"), pytest.raises(QasError, match="version 3"):
         PeftModel.from_pretrained(llama(), str(tmp_path))
 
 
