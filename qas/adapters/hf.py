@@ -685,8 +685,9 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
-                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
+                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
+                stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         adapters = dict(_stored_adapters(model, adapter_name))
@@ -731,6 +732,11 @@ def _bare(key: str) -> str:
 def _layer(stem: str) -> str:
     """The name of the adapted layer in the base model."""
     return _bare(stem).rpartition(f"{_LAYERS}.")[0].removesuffix(".")
+
+
+def packed_adapters(model: nn.Module, adapter_name: str) -> dict[str, PackedAdapter]:
+    """The adapters of one name, by the names of their layers in the base model."""
+    return _by_layer(dict(_stored_adapters(model, adapter_name)))
 
 
 def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]:
