@@ -278,7 +278,7 @@ class _SubspaceConfig(CircuitAdapterConfig):
     size: int = 64
     seed: int = 0
 
-    def make(self, in_features: int, out_features: int) -> Adapter:
+    def make(self, in_features: int, out_features: int, name: str = "") -> Adapter:
         scale = 1.0 if self.scale is None else self.scale
         return RandomSubspaceAdapter(in_features, out_features, self.size, self.seed, bits=self.bits, scale=scale)
 
