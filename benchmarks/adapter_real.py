@@ -534,7 +534,7 @@ def verdict(rows: list[dict[str, str]]) -> str:
 
 
 def report(out: Path) -> None:
-    """table.md, verdict.md and frontier.png."""
+    """table.md and frontier.png."""
     from qas.comparison import interval
 
     rows = read(out / "runs.csv")
@@ -554,6 +554,8 @@ def report(out: Path) -> None:
     probe = accuracies(rows, "adapter off")
     for label, contender in CONTENDERS.items():
         mine = accuracies(rows, label)
+        if not any(r["label"] == label for r in rows):
+            continue
         tuning = Tuning(contender.as_tuned or label, rows)
         tried, _ = tuning.state()
         best = tuning.best()
@@ -573,12 +575,13 @@ def report(out: Path) -> None:
         cells = [label, str(contender.stage), *shown, rates, trials, score, *cells, str(pairs), gain]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Accuracies are means over seeds, with their 95 % interval and the number of seeds in brackets."]
-    lines += ["", "Paired differences over (task, seed), percentage points:", ""]
-    lines += ["| first | second | first − second | pairs |", "|---|---|---:|---:|"]
-    for first, second in PAIRS:
-        mean, half, pairs = difference(accuracies(rows, first), accuracies(rows, second))
-        if pairs > 1:
-            lines.append(f"| {first} | {second} | {mean:+.1f} ± {half:.1f} | {pairs} |")
+    lines += ["Methods that are not listed have not been begun."]
+    compared = [(pair, difference(*(accuracies(rows, label) for label in pair))) for pair in PAIRS]
+    compared = [entry for entry in compared if entry[1][2] > 1]
+    if compared:
+        lines += ["", "Paired differences over (task, seed), percentage points:", ""]
+        lines += ["| first | second | first − second | pairs |", "|---|---|---:|---:|"]
+        lines += [f"| {a} | {b} | {mean:+.1f} ± {half:.1f} | {n} |" for (a, b), (mean, half, n) in compared]
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     draw(out / "frontier.png", rows)

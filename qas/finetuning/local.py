@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -238,7 +238,8 @@ def _quiet(transformers: Any) -> Iterator[None]:
     talk.set_verbosity(talk.CRITICAL)
     talk.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # GGUF files are read with a bar that nothing turns off
+            yield
     finally:
         talk.set_verbosity(level)
         if bars:

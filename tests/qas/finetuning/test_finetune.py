@@ -130,7 +130,9 @@ def test_figures_are_those_counted_by_hand_and_files_come_back(
     stored = {n: t for n, t in load_file(folder / ADAPTER).items() if not n.startswith(STEM + "head.")}
     payload = sum(8 * t.numel() * t.element_size() for t in stored.values())
     described = 0 if circuit is None else DESCRIPTION
-    header = 8 * HEADER_BYTES if any(name.endswith(".packed") for name in stored) else 0  # then all layers are in one tensor
+    header = (
+        8 * HEADER_BYTES if any(name.endswith(".packed") for name in stored) else 0
+    )  # then all layers are in one tensor
     assert 0 <= payload - (bits - described) - header < 8 * max(1, len(adapters))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert size == (folder / ADAPTER).stat().st_size == metrics.pop("file_bytes")
