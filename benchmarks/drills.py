@@ -366,7 +366,7 @@ def case(name: str, number: int, home: Path, whole: Path, seconds: float) -> Cas
     while told.commands < MOST and not kind.ended(folder):
         told.commands += 1
         process = Command(words_for(kind, folder), token)
-        who = killed(process, seconds * draw.random(), draw) if told.kills < LIVES else ""
+        who = killed(process, 0.9 * seconds * draw.random(), draw) if told.kills < LIVES else ""
         if who:
             told.killed[who] += 1
         if process.wait() == 0 and not who:

@@ -222,7 +222,7 @@ def new_folder(
                 continue
             mine = _reserved.get(folder.resolve()) == threading.get_ident()
             if in_parts or mine or not is_locked(folder):
-                _refuse_taken(folder, what, instead)
+                _refuse_taken(folder, what, instead, told=not mine)
             folder.parent.mkdir(parents=True, exist_ok=True)
             try:
                 folder.mkdir()
@@ -246,11 +246,16 @@ def new_folder(
     raise RunError(f"no free folder name for results/{stem}")
 
 
-def _refuse_taken(folder: Path, what: str, instead: str) -> None:
+def _refuse_taken(folder: Path, what: str, instead: str, *, told: bool = False) -> None:
+    """Refuse a folder with something in it; `told`: where somebody writes it, by saying who."""
+
     def counts(name: str) -> bool:
         return not name.startswith(LOCK) and not _TEMPORARY.fullmatch(name)
 
     if folder.exists() and (not folder.is_dir() or any(map(counts, os.listdir(folder)))):
+        holder = _living(folder / LOCK) if told else None
+        if holder is not None:
+            raise RunError(_held_by(what, holder, folder / LOCK))
         raise RunError(f"the folder of {what} must be new or empty: {folder}{instead and f' ({instead})'}")
 
 
@@ -283,11 +288,22 @@ def _take(lock: Path, what: str, wait: float) -> tuple[str, str | None]:
             finally:
                 _give_back(second, taking)
         elif time.monotonic() >= end:
-            raise RunError(f"{what} is being written by {holder}; if that has ended, remove {lock}")
+            raise RunError(_held_by(what, holder, lock))
         else:
             time.sleep(pause)
             pause = min(1.2 * pause, 0.25)
     return mine, None
+
+
+def _held_by(what: str, holder: str, lock: Path) -> str:
+    return f"{what} is being written by {holder}; if that has ended, remove {lock}"
+
+
+def _living(lock: Path) -> str | None:
+    """Who holds a lock, in words; None if there is none, or it says nothing of anybody who lives."""
+    with contextlib.suppress(ValueError):
+        return who_holds(_content(lock) or "")
+    return None
 
 
 def _make(lock: Path, mine: str) -> bool:

@@ -797,6 +797,15 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     return sha256(content)
 
 
+def _table(content: bytes) -> pa.Table:
+    """The table of a Parquet file; by this thread alone, as threads of Arrow that hold objects of Python can abort a
+    process at its end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+
+
 def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Table:
     """A shard, if it has these columns without gaps.
 
@@ -804,11 +813,10 @@ def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Tabl
         PoolError: missing, changed, damaged, or with other columns.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     content = read_bytes(file, "a shard", digest, error=PoolError)
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = _table(content)
         table.validate(full=True)
     except pa.ArrowException as error:
         raise PoolError(f"a shard is damaged: {file}: {one_line(error)}") from None
@@ -823,11 +831,10 @@ def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Tabl
 def _adopt(file: Path, identity: str) -> str | None:
     """The hash of a complete shard of this task that the manifest does not know yet; None if there is none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         content = file.read_bytes()
-        table = pq.read_table(io.BytesIO(content))
+        table = _table(content)
         told = table.schema.metadata or {}
         whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
     except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged

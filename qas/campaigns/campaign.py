@@ -196,11 +196,21 @@ def _check_copied(callbacks: Sequence[Any]) -> None:
 
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:
     """The folder of a study: begun, or that it was begun in."""
-    if out is not None and (Path(out) / CAMPAIGN).is_file():
-        known = load_campaign(out)
-        if dict(known.study.told) != dict(study.told):
-            raise RunError(f"the folder holds the campaign of another study: {out}")
-        return Path(out)
+    there = None if out is None else Path(out) / CAMPAIGN
+    if there is None or not there.is_file():
+        try:
+            return _begun(study, out)
+        except RunError:
+            if there is None or not there.is_file():
+                raise
+        # Else another process was faster.
+    known = load_campaign(there.parent)
+    if dict(known.study.told) != dict(study.told):
+        raise RunError(f"the folder holds the campaign of another study: {out}")
+    return there.parent
+
+
+def _begun(study: Study, out: str | os.PathLike[str] | None) -> Path:
     made = new_folder(out, "the campaign", stem="campaign", instead="or that of the same study", in_parts=True)
     with made as folder:
         write_json(folder / CAMPAIGN, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -123,6 +124,22 @@ def test_workers_find_what_one_search_after_the_other_finds(whole: Campaign, tmp
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is left alone"
     with pytest.raises(RunError, match="holds the campaign of another study"):
         qas.campaign(SMALL | {"seeds": 3}, out=tmp_path / "out")
+
+
+def test_the_same_campaign_may_be_begun_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("qas.campaigns.campaign")  # its name is that of a function, too
+    reserve, study = module.new_folder, load_study(SMALL)
+
+    def late(path: Any, *words: Any, **settings: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "new_folder", reserve)
+            module._folder(study, path)
+        return reserve(path, *words, **settings)
+
+    monkeypatch.setattr(module, "new_folder", late)
+    assert module._folder(study, tmp_path / "a") == tmp_path / "a"
+    with pytest.raises(RunError, match="holds the campaign of another study"):
+        module._folder(load_study(SMALL | {"seeds": 7}), tmp_path / "b")
 
 
 def test_a_search_goes_on_in_another_worker_when_its_own_is_killed(tmp_path: Path) -> None:
