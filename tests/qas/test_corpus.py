@@ -15,7 +15,18 @@ import qas
 from qas.best_known.fronts import FOLDER, read_front
 from qas.circuits import Circuit
 from qas.cli import main
-from qas.corpus import PARTS, Example, Source, canonical, families, identity, part_of, sources_of_folders, write_corpus
+from qas.corpus import (
+    PARTS,
+    Example,
+    Source,
+    _of_run,
+    canonical,
+    families,
+    identity,
+    part_of,
+    sources_of_folders,
+    write_corpus,
+)
 from qas.encoders.pools.pool import LabelSettings, Pool, build_pool
 from qas.encoders.pools.spaces import CircuitSpace
 from qas.problems import Problem
@@ -84,10 +95,10 @@ def test_relatives_share_a_part() -> None:
 
 
 def test_a_corpus(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
     problems = [problem_of(name) for name in ("h2-2", "tfim-3", "h2o-8", "state-3-0")]
     sources = []
     for problem in problems:
+        rng = np.random.default_rng(1)  # two problems have the same circuits, which are no copies
         circuits = [random_circuit(problem.n_qubits, 6, rng) for _ in range(5)]
         examples = [Example(c, problem.energy(c), {"agent": "me", "seed": 0}) for c in circuits]
         examples += [replace(examples[0], circuit=shuffled(circuits[0], rng))]
@@ -110,6 +121,16 @@ def test_a_corpus(tmp_path: Path) -> None:
     assert len(seen) == 20 and "| test | 5 | 1 | h2o-8 |" in (tmp_path / "corpus" / "README.md").read_text()
     told = [json.loads(line) for line in (tmp_path / "corpus" / "problems.jsonl").read_text().splitlines()]
     assert [qas.Hamiltonian(each["terms"]) for each in told] == [problem.hamiltonian for problem in problems]
+
+
+def test_energies_of_runs_under_noise_are_noise_free() -> None:
+    problem, circuit = problem_of("h2-2"), Circuit(2, [("ry", 0, 0.3)])
+    energy = problem.energy(circuit)
+    result = qas.runs.Result(circuit, energy + 0.1, problem.error(energy) + 0.1, energy, problem.error(energy), 1)
+    config = {"agent": "me", "seed": 3, "versions": {}}
+    run = qas.Run(Path(), config, problem, qas.load_noise("ibm-mumbai"), "finished", [result], 1, 1, 1.0)
+    ((example,),) = [list(_of_run(run).examples())]
+    assert example.energy == energy and example.found["seed"] == 3
 
 
 def test_runs_pools_and_the_atlas(
