@@ -98,26 +98,6 @@ def test_whenever_the_writer_is_killed_the_run_can_be_gone_on_with(
     assert gone_on >= 2
 
 
-def test_a_pointer_goes_up_with_the_checkpoint_that_it_speaks_of_or_not_at_all(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Checkpoints are replaced while files are listed."""
-    mirror, files, numbers = _Mirror(address), remote._files, itertools.count()
-
-    def replaced_meanwhile(folder: Path) -> dict[str, Path]:
-        found = files(folder)
-        save_checkpoint(folder / "checkpoint", {"number": next(numbers)}, {})
-        return found
-
-    monkeypatch.setattr(remote, "_files", replaced_meanwhile)
-    for _ in range(3):
-        mirror.push()
-        load_checkpoint(near(address) / "checkpoint")
-    monkeypatch.undo()
-    mirror.push()
-    assert load_checkpoint(near(address) / "checkpoint") == ({"number": next(numbers) - 1}, {})
-
-
 def test_one_writer_at_a_time_and_that_of_an_ended_process_is_taken_over(address: str) -> None:
     with placed(address, "the run", fresh=True) as folder:
         assert folder is not None

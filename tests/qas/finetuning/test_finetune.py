@@ -594,7 +594,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--method", "lorra"), "did you mean 'lora'"),
     (calls("--bits", "9"), "got 9"),
     (calls("--method", "lora", "--bits", "2"), "setting of the method lora 'bits'"),
-    (calls("--rank", "0"), "rank is a whole number of at least 1, got 0"),
+    (calls("--rank", "0"), "a whole number of at least 1 is needed"),
     (calls("--targets", "w"), "named w; the model has embed, fc1"),
     (calls("--targets", ","), "targets are names"),
     (calls("--method", "linear-probe", "--rank", "2"), "method linear-probe has no settings"),
