@@ -685,9 +685,8 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
-                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
-                stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
+                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         adapters = dict(_stored_adapters(model, adapter_name))

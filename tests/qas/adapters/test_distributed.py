@@ -195,7 +195,7 @@ def _exchanged() -> None:
                 torch.testing.assert_close(model(x), twin(x), atol=1e-5, rtol=0)
                 for one in (model, twin):
                     for parameter in one.parameters():
-                        parameter.data.mul_(0.9)
+                        parameter.mul_(0.9)
     finally:
         circuit.readable = readable
 
