@@ -18,6 +18,7 @@ from qas.adapters.base import Adapter
 from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
 from qas.adapters.quantize import checked_bits
+from qas.adapters.training import ANGLES, REST
 from qas.checks import finite_number, shortened, whole_number
 from qas.errors import QasError
 from qas.finetuning import METHODS
@@ -128,6 +129,7 @@ class Method:
 class _Circuit(Method):
     """What `CircuitAdapterConfig` stands for, with the options of the method as its settings."""
 
+    learning_rate = ANGLES
     fixed: ClassVar[dict[str, Any]] = {}
     peft_names = MappingProxyType({})
 
@@ -194,6 +196,7 @@ class QuantumPeftRotation(_Circuit):
 class Taylor(QuantumPeft):
     """frames from Quantum-PEFT's Taylor map"""
 
+    learning_rate = REST  # its entries are no angles
     fixed: ClassVar = {"circuit": "taylor"}
 
 
@@ -286,6 +289,7 @@ class _SubspaceConfig(CircuitAdapterConfig):
 class RandomSubspace(_Circuit):
     """as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)"""
 
+    learning_rate = Method.learning_rate
     peft_names = None
 
     def __init__(
