@@ -131,7 +131,8 @@ def a_campaign(folder: Path) -> Any:
 
 
 def a_pool(folder: Path) -> Any:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def an_encoder(folder: Path) -> Any:
@@ -186,8 +187,8 @@ KINDS: dict[str, Kind] = {
     "editor": searched("editor", "h2-4", 3000),
     "ddqn": searched("ddqn", f"h2-2 {SMALL}", 3000),
     "sb3": searched("sb3", 'h2-2 -o hidden=[16,16] -o settings={"n_steps":16,"batch_size":8,"n_epochs":2}', 2000),
-    "bo": searched("bo", "h2-2", 1500),
-    "bo, SQLite": searched("bo", "h2-2 --storage sqlite:///HERE/CASE.db", 800),
+    "bo": searched("bo", "h2-2", 500),
+    "bo, SQLite": searched("bo", "h2-2 --storage sqlite:///HERE/CASE.db", 250),
     "reinforce": searched("reinforce", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
     "knn": searched("knn", "heisenberg-4 --max-gates 10 -o pool_size=2000", 3000),
     "campaign": Kind(

@@ -13,7 +13,7 @@ from qas.agents.launch import resume, search
 from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
 from qas.errors import QasError
-from qas.files import write_atomic
+from qas.files import disk_errors, write_atomic
 from qas.record import Progress
 from qas.runs import RUNS, is_complete
 
@@ -62,7 +62,7 @@ def perform(
 ) -> Outcome:
     """Do one search of a campaign, from where it stands.
 
-    A search that fails leaves the reason in the folder ``failed`` and is begun or gone on with by the next call.
+    A search that fails is begun or gone on with by the next call.
 
     Args:
         task: which.
@@ -74,10 +74,7 @@ def perform(
     Returns:
         How it ended; a campaign goes on whatever goes wrong in one of its searches.
     """
-    run = folder / RUNS / task.name
-    outcome = attempt(task, run, report=report, callbacks=callbacks, on_progress=on_progress)
-    settle(folder, outcome)
-    return outcome
+    return attempt(task, folder / RUNS / task.name, report=report, callbacks=callbacks, on_progress=on_progress)
 
 
 def attempt(task: Task, run: Path, *, report: bool = False, **how: Any) -> Outcome:
@@ -99,14 +96,19 @@ def attempt(task: Task, run: Path, *, report: bool = False, **how: Any) -> Outco
 
 
 def settle(folder: Path, outcome: Outcome) -> None:
-    """Note in the campaign's folder why a search failed; nothing stays of one that did not."""
+    """Note in the campaign's folder why a search failed; nothing stays of one that did not. For its holder.
+
+    Raises:
+        RunError: the folder cannot be written, which may be why the search failed.
+    """
     note = _note(folder, outcome.name)
-    if outcome.status == "failed":
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(note, outcome.text.rstrip() + "\n")
-        return
-    with suppress(FileNotFoundError):
-        os.unlink(note)
+    with disk_errors(note):
+        if outcome.status == "failed":
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(note, (outcome.text or outcome.told).rstrip() + "\n")
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(note)
 
 
 def _note(folder: Path, name: str) -> Path:

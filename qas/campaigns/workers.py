@@ -66,6 +66,9 @@ class Workers:
         """Do searches; yields how each ended, in the order in which they do.
 
         The first Ctrl-C lets those that run end where they can be gone on with, and begins no other; the second kills.
+
+        Raises:
+            RunError: the folder cannot be written.
         """
         waiting = deque(tasks)
         with counted_signals(self._signalled):
@@ -75,7 +78,9 @@ class Workers:
                     for worker in self._workers:
                         self._give(worker, waiting)
                     while any(worker.task for worker in self._workers):
-                        yield from self._heard(waiting)
+                        for outcome in self._heard(waiting):
+                            settle(self.folder, outcome)
+                            yield outcome
             finally:
                 self._end()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +19,12 @@ from typing import Any
 import pytest
 
 import qas
-from qas.campaigns import Campaign, Study, load_campaign, load_study
-from qas.campaigns.running import perform, status_of
+from qas.campaigns import Campaign, Study, load_campaign, load_study, running
+from qas.campaigns.running import perform, settle, status_of
 from qas.campaigns.workers import Workers
 from qas.cli import main
 from qas.errors import QasError, RunError
+from qas.files import disk_errors
 
 SMALL = {"problems": ["h2-2", "tfim-2"], "agents": ["random"], "seeds": 2, "evaluations": 120, "max_gates": 6}
 
@@ -182,12 +185,33 @@ def test_a_search_that_fails_is_noted_and_tried_again(tmp_path: Path) -> None:
     coupled = load_study({"problems": ["h2-2"], "agents": ["adapt"], "coupling": [[0, 1]], "steps": 3})
     (task,) = coupled.tasks
     outcome = perform(task, tmp_path)
+    settle(tmp_path, outcome)
     assert outcome.status == status_of(tmp_path, task.name) == "failed" and "coupling" in outcome.told
     assert (tmp_path / "failed" / f"{task.name}.txt").read_text() == outcome.told + "\n"
     assert perform(study.tasks[0], tmp_path).status == "finished"
     quick = study.tasks[0].name
     assert status_of(tmp_path, quick) == "finished" and status_of(tmp_path, quick, report=True) == "begun"
     assert perform(study.tasks[0], tmp_path, report=True).status == status_of(tmp_path, quick, report=True)
+
+
+def test_a_disk_that_is_full_ends_a_campaign_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search fails, and its reason cannot be noted either."""
+    file = tmp_path / "study.toml"
+    file.write_text('problems = ["h2-2"]\nagents = ["adapt"]\ncoupling = [[0, 1]]\nsteps = 3')
+    whole = running.write_atomic
+
+    def full(path: Path, content: Any) -> None:
+        with disk_errors(path):
+            raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(running, "write_atomic", full)
+    words = ["campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]
+    assert main(words) == 2
+    assert re.fullmatch(r"qas: error: no space left on the disk for \S+; files .*\n", capsys.readouterr().err)
+    monkeypatch.setattr(running, "write_atomic", whole)
+    assert main(words) == 1 and "failed: h2-2-adapt-s0" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path: Path) -> None:
