@@ -85,7 +85,7 @@ def _counts_as_one(gate: Any) -> bool:
 
     kind = gate.operation.base_class
     standard = kind.__module__.startswith("qiskit.circuit.library.standard_gates")
-    return standard and (len(gate.qubits) == 1 or kind in (CXGate, CZGate))
+    return bool(standard and (len(gate.qubits) == 1 or kind in (CXGate, CZGate)))
 
 
 def faults_of_header(header: Header, problem: Problem) -> list[str]:
