@@ -63,7 +63,8 @@ def tiny() -> dict[str, tuple[str, dict[str, Any]]]:
     """Name on the hub: class in transformers, and its configuration."""
     bert = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 5, "num_attention_heads": 4}
     llama = bert | {"num_hidden_layers": 2, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8}
-    words = {"vocab_size": 1024, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    # The tests' texts are of tokens 1 and 2, so neither is the padding, whose embedding is zero.
+    words = {"vocab_size": 1024, "pad_token_id": 3, "bos_token_id": 0, "eos_token_id": 4}
     gpt = {"n_embd": 32, "n_layer": 5, "n_head": 4, "n_positions": 512} | words
     opt = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 4, "num_hidden_layers": 5}
     t5 = {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 5, "num_heads": 4, "decoder_start_token_id": 0}
@@ -134,6 +135,8 @@ class Cases:
         """Ours; None where LoRA is asked for something of its own."""
         if not set(given) <= set(SETTINGS) | MEANINGLESS or given.get("bias", "none") == "lora_only":
             return None
+        if not isinstance(given.get("init_lora_weights", True), bool):
+            return None
         found = {SETTINGS[name]: value for name, value in given.items() if name in SETTINGS}
         return found | ({"form": self.form} if self.form != "frames" else {})
 
@@ -152,7 +155,7 @@ class Cases:
         if isinstance(value, self.theirs):
             given = {n: v for n, v in vars(value).items() if v and n in SETTINGS and n != "bias"}
             settings = self.settings(given | {"init_lora_weights": value.init_lora_weights})
-            return self.ours(**settings) if settings and set(value.target_modules) <= LAYERS else None
+            return self.ours(**settings) if settings and set(value.target_modules or ["none"]) <= LAYERS else None
         if isinstance(value, dict):
             return self.settings(value)
         return value.replace("LoRA", "circuit").replace("lora", "circuit") if isinstance(value, str) else value

@@ -123,6 +123,8 @@ class CircuitAdapterConfig(PeftConfig):
             raise QasError(f"form is one of {', '.join(FORMS)}, got {self.form!r}")
         if self.bias not in ("none", "all"):
             raise QasError(f"bias is none or all, got {self.bias!r}")
+        if not isinstance(self.init_weights, bool):
+            raise QasError(f"init_weights is True or False, got {self.init_weights!r}")
         self.rank, self.layers = whole_number("rank", self.rank), whole_number("layers", self.layers, 0)
         if self.rank_pattern and self.form == "rotation":
             raise QasError("rank_pattern sets columns of frames; a rotation has none")
@@ -339,7 +341,11 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         for name, adapter in self._chosen(adapter_names):
             weight = adapter.merged(weight)
             if not torch.isfinite(weight).all():
-                raise QasError(f"merging adapter {name!r} would put NaN or infinity into the weights")
+                # Begins as peft's own message does, for whoever looks for that.
+                raise QasError(
+                    f"NaNs detected in the merged weights. The adapter {name} seems to be broken; merging it would put "
+                    "NaN or infinity into the weights"
+                )
         return weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -679,9 +685,8 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
-                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
-                stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
+                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         adapters = dict(_stored_adapters(model, adapter_name))
@@ -737,14 +742,19 @@ def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]
     return {_layer(stem): adapter for stem, adapter in adapters.items()}
 
 
+def _has_few_bits(adapter: Adapter) -> bool:
+    """Adapters of another package may store what they like."""
+    return isinstance(adapter, PackedAdapter) and adapter.bits is not None
+
+
 def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
     """Whether all layers are stored in one tensor."""
-    return config.schema_version > 1 and bool(adapters) and all(a.bits is not None for a in adapters.values())
+    return config.schema_version > 1 and bool(adapters) and all(map(_has_few_bits, adapters.values()))
 
 
 def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
     """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
-    named = {name: adapter for name, adapter in _by_layer(adapters).items() if adapter.bits is not None}
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _has_few_bits(adapter)}
     if _is_joint(adapters, config):
         Inbox(named)
     else:

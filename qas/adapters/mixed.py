@@ -50,8 +50,8 @@ class _Form(ABC):
         """of the matrices."""
 
     @abstractmethod
-    def matrices(self, adapter: Any, made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What one adapter computes with, from the matrices of its maps."""
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
+        """What one adapter computes with, from its frames or blocks and its singular values."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class _Frames(_Form):
         rows, columns = self.sides
         return [(columns, self.rank), (rows, self.rank), (self.rank,)]
 
-    def matrices(self, adapter: Any, made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        u, v = made or adapter.frames()
-        return u, v, self.scale * adapter.current_values()
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
+        assert values is not None
+        return *made, self.scale * values
 
     def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
         u, v, values = (m.to(x.dtype) for m in matrices)
@@ -88,7 +88,7 @@ class _Turned(_Form):
     def shapes(self) -> list[tuple[int, ...]]:
         return [(size, size) for size in self.rotation.sizes]
 
-    def matrices(self, adapter: Any, made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
         return made
 
     def before(self, x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
@@ -134,9 +134,14 @@ def _blocks(pairs: Sequence[tuple[Any, _Form]]) -> list[Tensor]:
         for k, own in zip(numbers, made, strict=True):
             found[k] = own
     return [
-        torch.cat([matrix.reshape(-1) for matrix in form.matrices(adapter, own)])
+        torch.cat([matrix.reshape(-1) for matrix in form.matrices(own or adapter.frames(), _values(adapter))])
         for (adapter, form), own in zip(pairs, found, strict=True)
     ]
+
+
+def _values(adapter: Any) -> Tensor | None:
+    """Singular values as the layer computes with them; of themselves, not with all matrices of its model."""
+    return None if adapter.values is None else adapter.rounded("values", adapter.wide_values())
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         found = {}
         for k, user in enumerate(late):
             parts = [
-                form.matrices(_Values(own[k]), made[k * count + layer])
+                form.matrices(made[k * count + layer], own[k])
                 for layer, (form, own) in enumerate(zip(self._forms, values, strict=True))
             ]
             blocks: list[Tensor | None] = [torch.cat([part.reshape(-1) for part in each]) for each in parts]
@@ -207,16 +207,6 @@ class AdapterStore(MutableMapping[str, bytes]):
         store = cls(get_peft_model(cast(Any, model), config).eval(), kept=kept)
         store.update({user: tensors[user].tobytes() for user in sorted(tensors)})
         return store
-
-
-class _Values:
-    """What a form asks of an adapter."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values = values
-
-    def current_values(self) -> Tensor:
-        return self._values
 
 
 class _Field:
