@@ -742,18 +742,19 @@ def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]
     return {_layer(stem): adapter for stem, adapter in adapters.items()}
 
 
-def _is_packed(adapter: Adapter) -> bool:
+def _has_few_bits(adapter: Adapter) -> bool:
+    """Adapters of another package may store what they like."""
     return isinstance(adapter, PackedAdapter) and adapter.bits is not None
 
 
 def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
     """Whether all layers are stored in one tensor."""
-    return config.schema_version > 1 and bool(adapters) and all(map(_is_packed, adapters.values()))
+    return config.schema_version > 1 and bool(adapters) and all(map(_has_few_bits, adapters.values()))
 
 
 def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
     """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
-    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _is_packed(adapter)}
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _has_few_bits(adapter)}
     if _is_joint(adapters, config):
         Inbox(named)
     else:

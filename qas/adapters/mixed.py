@@ -62,15 +62,16 @@ class _Frames(_Form):
 
     def shapes(self) -> list[tuple[int, ...]]:
         rows, columns = self.sides
-        return [(columns, self.rank), (rows, self.rank), (self.rank,)]
+        return [(columns, self.rank), (self.rank, rows), (self.rank,)]  # V on its side: the product is faster so
 
     def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
         assert values is not None
-        return *made, self.scale * values
+        u, v = made
+        return u, v.mT, self.scale * values
 
     def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
         u, v, values = (m.to(x.dtype) for m in matrices)
-        inner = torch.bmm(_tokens(x), v) * values[:, None]
+        inner = torch.bmm(_tokens(x), v.mT) * values[:, None]
         flat = _tokens(out)
         if flat.dtype != inner.dtype:
             return out + torch.bmm(inner, u.mT).to(out.dtype).reshape(out.shape)
