@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -30,14 +31,16 @@ from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
 from qas.files import check_versioned, versioned
 from qas.schema import Positive, Qubits, conform
+from qas.simplify import simplify
 
 FORMAT = "qas-adapter-architecture"
+SEVERAL = "qas-adapter-architectures"
 VERSION = 1
-"""Schema version of `Architecture.to_json`; a newer one is refused."""
+"""Schema version of `Architecture.to_json` and `Architectures.to_json`; a newer one is refused."""
 MAX_ODD = 11
+"""Largest odd factor of a layer size that gets its own axis; m costs m(m-1)/2 angles."""
 MAX_LAYERS = 999
 """Of a named architecture, whose description has 16 bits."""
-"""Largest odd factor of a layer size that gets its own axis; m costs m(m-1)/2 angles."""
 MAX_QUBITS = 20
 ARCHITECTURES = {
     "quantum-peft": "brickwork of RY and CZ, the Pauli parametrization of Quantum-PEFT (arXiv:2503.05431)",
@@ -63,19 +66,19 @@ def layout(features: int, *, exact: bool = False) -> Layout:
     """The layout of a layer: mixed radix 2^n m where the odd factor m is at most 11, else padded to a power of two.
 
     Args:
-        features: size of the layer, at least 2.
-        exact: no padding (rotations need it): the largest 2^n m of at most `features`.
+        features: size of the layer.
+        exact: no padding (rotations need it): the largest 2^n m of at most `features`, which are at least 2.
 
     Raises:
-        QasError: fewer than 2 features, or no whole number.
+        QasError: too few features, or no whole number.
     """
-    features = whole_number("the number of features of an adapted layer", features, 2)
+    features = whole_number("the number of features of an adapted layer", features, 2 if exact else 1)
     bits = (features & -features).bit_length() - 1
     odd = features >> bits
     if odd <= MAX_ODD and bits:
         return Layout(features, bits, odd)
     if not exact:
-        return Layout(features, (features - 1).bit_length())
+        return Layout(features, max(1, (features - 1).bit_length()))
     size, m = max((m << int(math.log2(features / m)), m) for m in range(1, MAX_ODD + 1, 2) if 2 * m <= features)
     return Layout(features, (size // m).bit_length() - 1, m)
 
@@ -86,6 +89,10 @@ class _Told(TypedDict):
     odd: Positive
     gates: list[list[str | int]]
     hash: str
+
+
+class _Several(TypedDict):
+    members: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -199,43 +206,49 @@ class Architecture:
 
     # ------------------------------------------------------------------ layers
     def for_layer(self, features: int, *, exact: bool = False) -> tuple[Architecture, Layout]:
-        """This architecture on a layer of `features`, with more axes where the layer is wider.
+        """This architecture on a layer of `features`: cut for a narrower layer, with more axes for a wider one.
 
-        An architecture of n bits fits 2^n features. On wider layers it turns the lowest n bits, and every further axis
-        (qubits first, then an odd one of m up to 11 levels) is turned, coupled to every qubit below it by bit parity,
-        and turned again: 2^(n+k) m features, two angles for each of k qubits and m(m-1) for the odd axis. A size of no
-        such form is padded to the next power of two, of which the layer keeps the first rows; `exact` takes the largest
-        2^(n+k) m below instead, and the layer keeps the features beyond it as they are.
+        An architecture of n bits fits 2^n features. For layers of half as many or fewer (with `exact`, fewer than 2^n)
+        it is `cut` to the qubits that `layout` gives them. On wider layers it turns the lowest n bits, and every
+        further axis (qubits first, then an odd one of m up to 11 levels) is turned, coupled to every qubit below it by
+        bit parity, and turned again: 2^(n+k) m features, two angles for each of k qubits and m(m-1) for the odd axis.
+        A size of no such form is padded to the next power of two, of which the layer keeps the first rows; `exact`
+        takes the largest 2^(n+k) m below instead, and the layer keeps the features beyond it as they are.
 
         Raises:
-            CircuitError: half of 2^n features or fewer (with `exact`, fewer than 2^n), or other than those of an
+            CircuitError: 2 features for complex gates, a cut that leaves no angles, or other features than those of an
                 architecture that has an odd axis already.
         """
-        n = self.n_bits
-        if self.odd > 1:
-            if features != self.size:
-                raise CircuitError(f"the architecture is for layers of {self.size} features, got {features}")
-            return self, Layout(features, n, self.odd)
-        least = 1 << n if exact else (1 << n - 1) + 1
-        if features < least:
-            real = "" if n == self.n_qubits else " (it has complex gates, two real features for each amplitude)"
-            raise CircuitError(
-                f"a circuit of {self.n_qubits} qubits fits layers of at least {least} features, got {features}{real}"
-            )
-        most_odd = MAX_ODD if n == self.n_qubits else 1
-        sizes = [(m << k, m, k) for m in range(1, most_odd + 1, 2) for k in range(n, MAX_QUBITS + 1)]
-        fitting = [found for found in sizes if found[0] == features]
-        if not fitting and exact:
-            fitting = [max(found for found in sizes if found[0] <= features)]
-        _, odd, bits = fitting[0] if fitting else (0, 1, (features - 1).bit_length())
-        qubits = self.n_qubits + bits - n
-        gates = list(self.gates)
-        for axis in (*range(self.n_qubits, qubits), *([ODD] if odd > 1 else [])):
-            turn = ("so" if axis == ODD else "ry", (axis,))
-            below = range(qubits if axis == ODD else axis)
-            gates += [turn, *(("cz", (axis, q)) for q in below), turn]
-        wide = Architecture(qubits, tuple(gates), odd, self.name) if len(gates) > len(self.gates) else self
-        return wide, Layout(features, bits, odd)
+        fitted, place = _fitted(self, features, exact)
+        return self if fitted == self else fitted, place
+
+    def cut(self, n_qubits: int) -> Architecture:
+        """The gates on the lowest qubits alone, in their order; rotations that become neighbours are one.
+
+        Unlike the first rows of the wider matrix, this is an orthogonal matrix again.
+
+        Raises:
+            CircuitError: fewer than one qubit, or an odd axis.
+        """
+        gates = [(name, wires) for name, wires in self.gates if all(0 <= w < n_qubits for w in wires)]
+        if self.odd > 1 or n_qubits < 1:
+            raise CircuitError("an architecture of qubits alone is cut to at least one of them")
+        # Any angles that add up to no multiple of a turn.
+        whole = Circuit(n_qubits, [(name, wires, [1.0] * GATE_ANGLES[name]) for name, wires in gates])
+        left = simplify(whole, angle_tolerance=0.0, whole=True)
+        return Architecture(n_qubits, tuple((g.name, g.qubits) for g in left), name=self.name)
+
+    def on_layer(self, features: int, *, exact: bool = False) -> str:
+        """What `for_layer` does for a layer, in words: ``"7 of 8 qubits, 43 angles"``."""
+        fitted, place = self.for_layer(features, exact=exact)
+        kept, more = min(self.n_qubits, fitted.n_qubits), fitted.n_qubits - self.n_qubits
+        words = f"{kept} of {self.n_qubits} qubits" if more < 0 else f"{kept} qubits"
+        words += f" and {more} more" if more > 0 else ""
+        words += f" and {fitted.odd} levels" if fitted.odd > 1 else ""
+        words += f", {fitted.n_angles} angles"
+        if place.size == features:
+            return words
+        return words + (f", first {features} rows" if place.size > features else f", first {place.size} features")
 
     # ------------------------------------------------------------------ JSON
     @cached_property
@@ -272,6 +285,120 @@ def _gates_of(told: list[list[Any]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(wires)) for name, *wires in told)
 
 
+@functools.lru_cache(maxsize=256)
+def _fitted(architecture: Architecture, features: int, exact: bool) -> tuple[Architecture, Layout]:
+    n = architecture.n_bits
+    if architecture.odd > 1:
+        if features != architecture.size:
+            raise CircuitError(f"the architecture is for layers of {architecture.size} features, got {features}")
+        return architecture, Layout(features, n, architecture.odd)
+    if features >= (1 << n if exact else (1 << n - 1) + 1):
+        return _widened(architecture, features, exact)
+    imaginary = n - architecture.n_qubits
+    bits = features.bit_length() - 1 if exact else (features - 1).bit_length()
+    qubits = bits - 1 if imaginary else layout(features, exact=exact).n_qubits
+    if qubits < 1:
+        raise CircuitError(
+            "complex gates take two real features for each amplitude and fit layers of at least "
+            f"{4 if exact else 3} features, got {features}"
+        )
+    cut = architecture.cut(qubits)
+    if architecture.n_angles and not cut.n_angles:
+        raise CircuitError(
+            f"a layer of {features} features takes the gates on the lowest {qubits} of {architecture.n_qubits} qubits, "
+            "and of this circuit these have no angles"
+        )
+    return _widened(cut, features, exact)
+
+
+def _widened(architecture: Architecture, features: int, exact: bool) -> tuple[Architecture, Layout]:
+    n = architecture.n_bits
+    most_odd = MAX_ODD if n == architecture.n_qubits else 1
+    sizes = [(m << k, m, k) for m in range(1, most_odd + 1, 2) for k in range(n, MAX_QUBITS + 1)]
+    fitting = [found for found in sizes if found[0] == features]
+    if not fitting and exact:
+        fitting = [max(found for found in sizes if found[0] <= features)]
+    _, odd, bits = fitting[0] if fitting else (0, 1, max(1, (features - 1).bit_length()))
+    qubits = architecture.n_qubits + bits - n
+    gates = list(architecture.gates)
+    for axis in (*range(architecture.n_qubits, qubits), *([ODD] if odd > 1 else [])):
+        turn = ("so" if axis == ODD else "ry", (axis,))
+        below = range(qubits if axis == ODD else axis)
+        gates += [turn, *(("cz", (axis, q)) for q in below), turn]
+    if len(gates) > len(architecture.gates):
+        architecture = Architecture(qubits, tuple(gates), odd, architecture.name)
+    return architecture, Layout(features, bits, odd)
+
+
+# ---------------------------------------------------------------------- several at once
+@dataclass(frozen=True)
+class Architectures:
+    """Architectures of several widths that serve one model, each layer by the one that fits it best.
+
+    A layer gets the widest of those that need not be cut for it, or else the narrowest, cut
+    (`Architecture.for_layer`).
+
+    Attributes:
+        members: of different sizes, the narrowest first.
+
+    Raises:
+        CircuitError: fewer than two, or two of one size.
+    """
+
+    members: tuple[Architecture, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda one: one.size)))
+        sizes = [one.size for one in self.members]
+        if len(set(sizes)) < max(2, len(sizes)):
+            raise CircuitError(
+                "several architectures of one model are for layers of different widths, got "
+                + " and ".join(map(str, sizes))
+            )
+
+    @property
+    def name(self) -> str:
+        return ", ".join(one.name for one in self.members)
+
+    @property
+    def description_bits(self) -> int:
+        """As of `Architecture`, of all together."""
+        return sum(one.description_bits for one in self.members)
+
+    def chosen(self, features: int, *, exact: bool = False) -> Architecture:
+        """The member that serves a layer."""
+        least = [one.size if exact or one.odd > 1 else one.size // 2 + 1 for one in self.members]
+        fitting = [
+            one
+            for one, size in zip(self.members, least, strict=True)
+            if (features == size if one.odd > 1 else features >= size)
+        ]
+        return fitting[-1] if fitting else self.members[0]
+
+    def for_layer(self, features: int, *, exact: bool = False) -> tuple[Architecture, Layout]:
+        """As of the member that serves it."""
+        return self.chosen(features, exact=exact).for_layer(features, exact=exact)
+
+    def on_layer(self, features: int, *, exact: bool = False) -> str:
+        """As of the member that serves it."""
+        return self.chosen(features, exact=exact).on_layer(features, exact=exact)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; `from_json` reads it back."""
+        return versioned(SEVERAL, VERSION, {"members": [one.to_json() for one in self.members]})
+
+    @classmethod
+    def from_json(cls, data: Any) -> Architectures:
+        """Read what `to_json` wrote.
+
+        Raises:
+            QasError: no such object, a newer version, or a member that `Architecture.from_json` refuses.
+        """
+        data = check_versioned(data, SEVERAL, VERSION, "a list of adapter architectures")
+        conform(data, _Several, "the list of adapter architectures", error=QasError)
+        return cls(tuple(Architecture.from_json(one) for one in data["members"]))
+
+
 # ---------------------------------------------------------------------- named and found ones
 def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tuple[Architecture, Layout]:
     r"""Quantum-PEFT's Pauli circuit on the layout of a layer.
@@ -296,18 +423,28 @@ def quantum_peft(features: int, layers: int = 1, *, exact: bool = False) -> tupl
     return Architecture(place.n_qubits, tuple(gates), place.odd, f"quantum-peft-{layers}"), place
 
 
-def load_architecture(source: Any) -> Architecture:
-    """The architecture of a circuit, a run, a run folder, an OpenQASM file or a JSON form.
+def load_architecture(source: Any) -> Architecture | Architectures:
+    """The architecture of a circuit, a run, a run folder, an OpenQASM file or a JSON form; several of a list of those.
 
     Args:
-        source: an `Architecture`; a `Circuit`; a `qas.Run`; the path of a run folder or of an OpenQASM 3 or 2 file; or
-            a mapping as `Architecture.to_json` makes it.
+        source: an `Architecture` or `Architectures`; a `Circuit`; a `qas.Run`; the path of a run folder or of an
+            OpenQASM 3 or 2 file; a mapping as `to_json` makes it; or a list of these, for layers of several widths.
 
     Raises:
-        QasError: nothing of the kind, a name whose gates depend on the layer, or a file that cannot be read.
+        QasError: nothing of the kind, a name whose gates depend on the layer, a file that cannot be read, or two
+            of a list for one width.
     """
-    if isinstance(source, Architecture):
+    if isinstance(source, (list, tuple)) and len(source) > 1:
+        members: list[Architecture] = []
+        for one in map(load_architecture, source):
+            members += one.members if isinstance(one, Architectures) else [one]
+        return Architectures(tuple(members))
+    if isinstance(source, (list, tuple)) and source:
+        return load_architecture(source[0])
+    if isinstance(source, (Architecture, Architectures)):
         return source
+    if isinstance(source, Mapping) and source.get("format") == SEVERAL:
+        return Architectures.from_json(source)
     if isinstance(source, Circuit):
         return Architecture.from_circuit(source)
     if isinstance(source, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
-from qas.adapters.base import Adapter, DeltaAdapter, check_tensors, readable, traced
+from qas.adapters.base import Adapter, DeltaAdapter, readable, traced
 from qas.adapters.maps import (
     BlocksMap,
     ColumnsMap,
@@ -24,25 +24,13 @@ from qas.adapters.maps import (
     relative_rotation,
     without_autocast,
 )
+from qas.adapters.packed import PackedAdapter, is_sharded, version_of
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
-from qas.adapters.quantize import (
-    angle_codes,
-    angles_from_codes,
-    checked_bits,
-    half_codes,
-    pack_bits,
-    packed_bytes,
-    quantize_angles,
-    quantize_each,
-    to_half,
-    unpack_bits,
-)
+from qas.adapters.quantize import halve_each, quantize_each
 from qas.checks import finite_number, whole_number
 from qas.errors import QasError
 
 RANK = 8
-TAYLOR_ORDER = 18
-"""Last power of the truncated exponential; what is left is below float32 up to a norm of about 3."""
 
 
 def frame_architecture(source: Any, features: int, layers: int = 1) -> Architecture:
@@ -56,115 +44,7 @@ def frame_architecture(source: Any, features: int, layers: int = 1) -> Architect
     return load_architecture(source).for_layer(features)[0]
 
 
-class _Packed(Adapter):
-    """Angles (and singular values) with a stored form: float32 tensors, or with bits one uint8 tensor.
-
-    The uint8 tensor holds lowest angle and step as float16, the singular values as float16, and the codes of the
-    angles, several to a byte. It is also a buffer, so that whoever loads state dicts by name finds a place for it: what
-    is laid there is taken over at the next use, and the place emptied.
-    """
-
-    packed: Tensor
-
-    def __init__(self, in_features: int, out_features: int, start: Tensor, n_values: int, bits: int | None) -> None:
-        super().__init__(in_features, out_features)
-        self.bits = None if bits is None else checked_bits(bits)
-        self.angles = nn.Parameter(start)
-        self.values = nn.Parameter(torch.zeros(n_values)) if n_values else None
-        if self.bits is not None:
-            size = 4 + 2 * n_values + packed_bytes(len(start), self.bits)
-            self.register_buffer("packed", torch.zeros(size, dtype=torch.uint8))
-            self._seen = self._mark()
-
-    def _mark(self) -> tuple[int, int]:
-        return id(self.packed), _version(self.packed)
-
-    def collect(self) -> None:
-        """Take over a stored form that was laid into the buffer."""
-        if self.bits is None or traced() or self.packed.is_meta or self._mark() == self._seen:
-            return
-        if bool(self.packed.any()):
-            self._read(self.packed.cpu())
-            with torch.no_grad():
-                self.packed.zero_()
-        self._seen = self._mark()
-
-    def current_angles(self) -> Tensor:
-        """Angles that the layer computes with, radians, float32 or float64; quantized where `bits` are set."""
-        angles = self.wide_angles()
-        return angles if self.bits is None or not len(angles) else quantize_angles(angles, self.bits)
-
-    def wide_angles(self) -> Tensor:
-        """The angles before they are quantized, float32 or float64."""
-        self.collect()
-        return self.angles if self.angles.dtype == torch.float64 else self.angles.float()
-
-    def current_values(self) -> Tensor:
-        """Singular values that the layer computes with, before the scale."""
-        assert self.values is not None
-        self.collect()
-        values = self.values if self.values.dtype == torch.float64 else self.values.float()
-        return values if self.bits is None else to_half(values)
-
-    @property
-    def stored_bits(self) -> int:
-        values = 0 if self.values is None else len(self.values)
-        if self.bits is None:
-            return 32 * (len(self.angles) + values)
-        return self.bits * len(self.angles) + 32 + 16 * values
-
-    @torch.no_grad()
-    def pack(self) -> dict[str, Tensor]:
-        self.collect()
-        parts = {"angles": self.angles} | ({} if self.values is None else {"values": self.values})
-        found = {name: part.detach().to("cpu", torch.float32).clone() for name, part in parts.items()}
-        for name, part in found.items():
-            if not torch.isfinite(part).all():
-                raise QasError(f"{name} of an adapter must be finite to be stored, got NaN or infinity")
-        if self.bits is None:
-            return found
-        pieces = [torch.zeros(4, dtype=torch.uint8)]
-        codes = torch.zeros(0, dtype=torch.uint8)
-        if len(self.angles):
-            codes, low, step = angle_codes(found["angles"], self.bits)
-            pieces = [torch.stack([low, step]).view(torch.uint8)]
-        if "values" in found:
-            pieces.append(half_codes(found["values"]).view(torch.uint8))
-        return {"packed": torch.cat([*pieces, pack_bits(codes, self.bits)])}
-
-    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
-        if self.bits is None:
-            wanted = {"angles": (tuple(self.angles.shape), torch.float32)}
-            if self.values is not None:
-                wanted["values"] = (tuple(self.values.shape), torch.float32)
-            check_tensors(tensors, wanted)
-            with torch.no_grad():
-                for name in wanted:
-                    getattr(self, name).copy_(tensors[name])
-            return
-        check_tensors(tensors, {"packed": (tuple(self.packed.shape), torch.uint8)})
-        self._read(tensors["packed"])
-
-    @torch.no_grad()
-    def _read(self, packed: Tensor) -> None:
-        assert self.bits is not None
-        count = 0 if self.values is None else len(self.values)
-        # Views of another type need aligned memory, which a part of a larger tensor need not have.
-        halves = packed[: 4 + 2 * count].clone().view(torch.float16)
-        if not torch.isfinite(halves).all():
-            raise QasError("a stored adapter must be finite, got NaN or infinity")
-        codes = unpack_bits(packed[4 + 2 * count :].clone(), self.bits, len(self.angles))
-        self.angles.copy_(angles_from_codes(codes, halves[0], halves[1]))
-        if self.values is not None:
-            self.values.copy_(halves[2:])
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; 0 for one made in inference mode, which does not count."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-class _Shared(_Packed):
+class _Shared(PackedAdapter):
     """An adapter whose matrices are made together with those of other layers."""
 
     def _share(self, *maps: LayerMap) -> None:
@@ -184,7 +64,7 @@ class _Shared(_Packed):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("bank", "alone")}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("bank", "alone")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -192,63 +72,93 @@ class _Shared(_Packed):
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Of its maps, in the precision of the angles."""
-        return self.bank.matrices(self)
+        return self.bank.of(self)[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all angles are here: not so between the passes of a module whose parameters are sharded."""
+        return not is_sharded(self.angles) and len(self.angles) == self.n_angles
+
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether somebody puts other content behind the parameters and leaves no trace, as FSDP2 does, which asks to
+        be told of loaded state dicts."""
+        return bool(self._load_state_dict_post_hooks)
 
 
 @dataclass(frozen=True)
 class _State:
     """What matrices were computed from; holding the tensors keeps their places from being given to others."""
 
-    angles: Tensor
-    memory: Tensor
-    version: int
-    copy: Tensor | None
+    tensors: tuple[Tensor, ...]
+    memory: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    copies: tuple[Tensor, ...] | None
     """on the processor, where a look is cheap: changes through ``.data`` leave no trace in the version"""
-    modes: tuple[bool, bool]
+    modes: tuple[bool, ...]
 
     @classmethod
     def of(cls, adapter: _Shared) -> _State:
         adapter.collect()
-        angles, memory = adapter.angles, adapter.angles.detach()
-        return cls(angles, memory, _version(angles), memory.clone() if readable(memory) else None, _modes(angles))
+        tensors = _inputs(adapter)
+        memory = tuple(tensor.detach() for tensor in tensors)
+        copies = tuple(tensor.clone() for tensor in memory) if readable(adapter.angles) else None
+        return cls(tensors, memory, tuple(map(version_of, tensors)), copies, _modes(tensors))
 
     def holds(self, adapter: _Shared) -> bool:
         """Whether matrices of `adapter` would come out the same now, and fit the present modes of autograd."""
         adapter.collect()
-        angles = adapter.angles
+        tensors = _inputs(adapter)
         return (
-            self.angles is angles
-            and self.memory.data_ptr() == angles.data_ptr()
-            and self.version == _version(angles)
-            and self.modes == _modes(angles)
-            and (self.copy is None or torch.equal(self.copy, angles))
+            self.modes == _modes(tensors)
+            and all(
+                was is now and memory.data_ptr() == now.data_ptr() and version == version_of(now)
+                for was, now, memory, version in zip(self.tensors, tensors, self.memory, self.versions, strict=True)
+            )
+            and (self.copies is None or all(map(torch.equal, self.copies, tensors)))
         )
 
 
-def _modes(angles: Tensor) -> tuple[bool, bool]:
+def _inputs(adapter: _Shared) -> tuple[Tensor, ...]:
+    """What a bank computes from: angles, and singular values where it rounds them."""
+    values = None if adapter.bits is None else adapter.values
+    return (adapter.angles,) if values is None else (adapter.angles, values)
+
+
+def _modes(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
     # What is computed in inference mode can never take part in a backward pass, not even as a constant.
-    return torch.is_grad_enabled() and angles.requires_grad, torch.is_inference_mode_enabled()
+    grad = torch.is_grad_enabled()
+    return torch.is_inference_mode_enabled(), *(grad and tensor.requires_grad for tensor in tensors)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Matrices of one adapter, and whether a backward pass has gone through them."""
+    """What was made for one adapter of a batch: its matrices, and its rounded singular values where it has bits."""
 
     state: _State
-    matrices: tuple[Tensor, ...]
+    made: tuple[tuple[Tensor, ...], Tensor | None]
     spent: bytearray
+    """of each adapter of the batch, whether a backward pass has gone through its matrices"""
     number: int
+    given: bytearray
+    """one entry: whether the adapter has got its matrices"""
 
     def serves(self, adapter: _Shared) -> bool:
-        return not self.spent[self.number] and self.state.holds(adapter)
+        if self.spent[self.number] or not adapter.is_whole:
+            return False
+        if self.given[0] and self.state.copies is None and adapter.is_exchanged:
+            return False
+        return self.state.holds(adapter)
 
 
 class MapBank:
     """Matrices of layers that are made together.
 
     A layer that asks gets its matrices from the last batch as long as its own angles have not changed and no backward
-    pass has gone through them since. What is no member, such as a replica of one for another device, makes its own,
-    and so do all under `torch.compile` and the transforms of `torch.func`.
+    pass has gone through them since; a new batch is made of all layers that have none by then. What is no member, such
+    as a replica of one for another device, makes its own, and so do all under `torch.compile` and the transforms of
+    `torch.func`. A layer whose parameters are sharded takes part only while they are whole, so a unit of FSDP2 has a
+    batch of its own.
     """
 
     def __init__(self, adapters: Sequence[_Shared]) -> None:
@@ -257,48 +167,76 @@ class MapBank:
         self._layers: dict[tuple[int, ...], Layers] = {}
         self._found: dict[int, _Held] = {}
 
-    def matrices(self, adapter: _Shared) -> tuple[Tensor, ...]:
-        """Those of one adapter."""
+    def of(self, adapter: _Shared) -> tuple[tuple[Tensor, ...], Any]:
+        """Matrices of one adapter, and its rounded singular values, None where it has no bits or no values.
+
+        Raises:
+            QasError: its parameters are sharded and not whole now.
+        """
         if traced() or id(adapter) not in self._members:
-            return adapter.alone([adapter.current_angles()])[0]
+            matrices = adapter.alone([adapter.current_angles()])[0]
+            rounded = adapter.bits is not None and adapter.values is not None
+            return matrices, adapter.rounded("values", adapter.wide_values()) if rounded else None
         held = self._found.get(id(adapter))
         if held is None or not held.serves(adapter):
+            if not adapter.is_whole:
+                raise QasError("the parameters of this layer are sharded: it computes in the forward pass of its model")
             self._found = found = self._compute()  # other threads may put theirs there
             held = found[id(adapter)]
-        return held.matrices
+        held.given[0] = True
+        return held.made
 
     def _compute(self) -> dict[int, _Held]:
-        batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor]]] = {}
-        # A sharded adapter has no angles before its own layer runs.
-        present = [adapter for adapter in self.adapters if not hasattr(adapter.angles, "device_mesh")]
-        states = [_State.of(adapter) for adapter in present]
-        for adapter, state, angles in zip(present, states, angles_of(present), strict=True):
-            key = angles.dtype, angles.device, angles.requires_grad
-            batches.setdefault(key, []).append((adapter, state, angles))
         found = {}
+        missing = []
+        for adapter in self.adapters:
+            held = self._found.get(id(adapter))
+            if held is not None and held.serves(adapter):
+                found[id(adapter)] = held
+            elif adapter.is_whole:
+                missing.append(adapter)
+        batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor, Tensor | None]]] = {}
+        states = [_State.of(adapter) for adapter in missing]
+        for made in zip(missing, states, angles_of(missing), _values_of(missing), strict=True):
+            angles = made[2]
+            batches.setdefault((angles.dtype, angles.device, angles.requires_grad), []).append(made)
         for members in batches.values():
             names = tuple(id(adapter) for adapter, *_ in members)
             layers = self._layers.get(names)
             if layers is None:
                 layers = self._layers[names] = Layers([adapter.maps for adapter, *_ in members])
             spent = bytearray(len(members))
-            matrices = layers([angles for *_, angles in members], spent)
-            for number, ((adapter, state, _), own) in enumerate(zip(members, matrices, strict=True)):
-                found[id(adapter)] = _Held(state, own, spent, number)
+            matrices = layers([angles for _, _, angles, _ in members], spent)
+            for number, ((adapter, state, _, values), own) in enumerate(zip(members, matrices, strict=True)):
+                found[id(adapter)] = _Held(state, (own, values), spent, number, bytearray(1))
         return found
 
 
 def angles_of(adapters: Sequence[_Shared]) -> list[Tensor]:
     """The current angles of each; those of equal length and bits are quantized together."""
     found = [adapter.wide_angles() for adapter in adapters]
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for k, (adapter, angles) in enumerate(zip(adapters, found, strict=True)):
-        if adapter.bits is not None and len(angles):
-            alike.setdefault((adapter.bits, len(angles), angles.dtype, angles.device), []).append(k)
-    for (bits, *_), numbers in alike.items():
+    for (bits, *_), numbers in _alike(adapters, found).items():
         for k, angles in zip(numbers, quantize_each([found[k] for k in numbers], bits), strict=True):
             found[k] = angles
     return found
+
+
+def _values_of(adapters: Sequence[_Shared]) -> list[Tensor | None]:
+    """The rounded singular values of each, None where it has no bits or no values."""
+    found: list[Any] = [None if len(_inputs(adapter)) < 2 else adapter.wide_values() for adapter in adapters]
+    for numbers in _alike(adapters, found).values():
+        for k, values in zip(numbers, halve_each([found[k] for k in numbers]), strict=True):
+            found[k] = values
+    return found
+
+
+def _alike(adapters: Sequence[_Shared], vectors: Sequence[Tensor | None]) -> dict[tuple[Any, ...], list[int]]:
+    """(bits, length, type, device) -> the numbers of adapters whose vectors can be rounded together."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, (adapter, vector) in enumerate(zip(adapters, vectors, strict=True)):
+        if adapter.bits is not None and vector is not None and len(vector):
+            alike.setdefault((adapter.bits, len(vector), vector.dtype, vector.device), []).append(k)
+    return alike
 
 
 def share_maps(adapters: Iterable[Adapter]) -> None:
@@ -309,7 +247,7 @@ def share_maps(adapters: Iterable[Adapter]) -> None:
         adapter.bank = bank
 
 
-class FrameAdapter(_Packed, DeltaAdapter):
+class FrameAdapter(PackedAdapter, DeltaAdapter):
     r"""ΔW = s U diag(λ) Vᵀ with orthonormal frames U and V; what makes the frames is up to the subclass.
 
     λ = 0 at the start, so the change is exactly zero; the first step moves λ alone (spec of Quantum-PEFT,
@@ -337,15 +275,19 @@ class FrameAdapter(_Packed, DeltaAdapter):
     def frames(self) -> tuple[Tensor, Tensor]:
         """U (out_features, rank) and V (in_features, rank), in the precision of the angles."""
 
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U, V and λ."""
+        return *self.frames(), self.current_values()
+
     def delta(self, x: Tensor) -> Tensor:
-        u, v = self.frames()
-        inner = (x @ v.to(x.dtype)) * (self.scale * self.current_values()).to(x.dtype)
+        u, v, values = self.factors()
+        inner = (x @ v.to(x.dtype)) * (self.scale * values).to(x.dtype)
         return inner @ u.to(x.dtype).T
 
     def delta_weight(self) -> Tensor:
-        u, v = self.frames()
+        u, v, values = self.factors()
         with without_autocast(u.device):
-            return (u * (self.scale * self.current_values())) @ v.T
+            return (u * (self.scale * values)) @ v.T
 
 
 class CircuitAdapter(_Shared, FrameAdapter):
@@ -394,6 +336,10 @@ class CircuitAdapter(_Shared, FrameAdapter):
         u, v = self.matrices()
         return u, v
 
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        (u, v), values = self.bank.of(self)
+        return u, v, self.current_values() if values is None else values
+
     @property
     def description_bits(self) -> int:
         """Bits of the architecture; they count once for all layers that share it."""
@@ -401,10 +347,11 @@ class CircuitAdapter(_Shared, FrameAdapter):
 
 
 class TaylorAdapter(FrameAdapter):
-    r"""Frames U = Σ_p A^p / p! applied to the first `rank` columns of the identity (Quantum-PEFT's Taylor map).
+    r"""Frames U = exp(A) applied to the first `rank` columns of the identity (Quantum-PEFT's Taylor map).
 
     A = B - Bᵀ with B strictly lower triangular and zero outside its first `intrinsic_rank` columns K':
-    N K' - K'(K'+1)/2 parameters for each side. Linear in N, unlike the circuit.
+    N K' - K'(K'+1)/2 parameters for each side. Linear in N, unlike the circuit. The paper truncates Σ_p A^p / p!, which
+    is orthogonal for small A only; this is what the series tends to, orthonormal at any size.
 
     Args:
         in_features, out_features, rank, scale, bits: as for `FrameAdapter`.
@@ -442,15 +389,31 @@ class TaylorAdapter(FrameAdapter):
     def _frame(self, entries: Tensor, features: int) -> Tensor:
         k = self.intrinsic_rank
         rows, columns = torch.tril_indices(features, k, -1, device=entries.device)
-        lower = entries.new_zeros(features, k).index_put((rows, columns), entries)
-        term = torch.eye(features, self.rank, dtype=entries.dtype, device=entries.device)
-        total = term
+        # Small beside the layer, so double precision costs little and leaves rounding to the result.
+        wide = entries if entries.device.type == "mps" else entries.double()
         with without_autocast(entries.device):
-            for order in range(1, TAYLOR_ORDER + 1):
-                upper = nn.functional.pad(lower.T @ term, (0, 0, 0, features - k))
-                term = (lower @ term[:k] - upper) / order
-                total = total + term
-        return total
+            lower = wide.new_zeros(features, k).index_put((rows, columns), wide)
+            return lower_exponential(lower, self.rank).to(entries.dtype)
+
+
+def lower_exponential(lower: Tensor, columns: int) -> Tensor:
+    """First columns of exp(A), A = L Eᵀ - E Lᵀ, for L of shape (n, k) and E the first k columns of the identity.
+
+    A = P Qᵀ has rank 2 k at most: exp(A) = 1 + P φ(Qᵀ P) Qᵀ with φ(M) = Σ_j M^j / (j + 1)!, the upper right block of
+    exp [[M, 1], [0, 0]]. Sides are weighted by the root of the norm of L, on which nothing depends: that keeps M as
+    small as A.
+    """
+    features, k = lower.shape
+    weight = lower.detach().norm().clamp_min(1.0).sqrt()
+    unit = torch.eye(features, k, dtype=lower.dtype, device=lower.device) * weight
+    left, right = torch.cat([lower / weight, -unit], 1), torch.cat([unit, lower / weight], 1)
+    inner = right.T @ left
+    whole = nn.functional.pad(
+        torch.cat([inner, torch.eye(2 * k, dtype=lower.dtype, device=lower.device)], 1), (0, 0, 0, 2 * k)
+    )
+    series = torch.linalg.matrix_exp(whole)[: 2 * k, 2 * k :]
+    start = torch.eye(features, columns, dtype=lower.dtype, device=lower.device)
+    return start + left @ (series @ right[:columns].T)
 
 
 class RotationAdapter(_Shared):

@@ -10,65 +10,47 @@ import copy
 import enum
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from typing import Any, cast
 
-from qas.errors import MissingExtraError, QasError
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from transformers.pytorch_utils import Conv1D
 
-PEFT_VERSION = (0, 21)
-"""Oldest peft that saves and loads methods it does not know by name."""
-
-
-def _check_peft() -> None:
-    """Refuse to go on without peft, or with one that is too old.
-
-    Raises:
-        MissingExtraError: no peft, no transformers, or peft older than 0.21.
-    """
-    wanted = ".".join(map(str, PEFT_VERSION))
-    try:
-        found = version("peft")
-        version("transformers")
-    except PackageNotFoundError as error:
-        raise MissingExtraError(
-            f"fine-tuning with Hugging Face models (peft>={wanted}, {error.name})", "peft"
-        ) from None
-    if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in found.split(".")[:2]) < PEFT_VERSION:
-        raise MissingExtraError(f"the peft integration (peft>={wanted}, found {found})", "peft")
-
-
-_check_peft()
-
-import torch  # noqa: E402
-from peft import PeftConfig  # noqa: E402
-from peft.tuners.tuners_utils import (  # noqa: E402
-    BaseTuner,
-    BaseTunerLayer,
-    _maybe_include_all_linear_layers,
-    check_adapters_to_merge,
-)
-from peft.utils import (  # noqa: E402
+from qas.adapters._peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
     SAFETENSORS_WEIGHTS_NAME,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     WEIGHTS_NAME,
+    AuxiliaryTrainingWrapper,
+    BaseTuner,
+    BaseTunerLayer,
+    PeftConfig,
+    _maybe_include_all_linear_layers,
+    check_adapters_to_merge,
+    get_pattern_key,
 )
-from safetensors import SafetensorError, safe_open  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # noqa: E402
-from transformers.pytorch_utils import Conv1D  # noqa: E402
+from qas.adapters.architecture import Architecture, Architectures, load_architecture
+from qas.adapters.base import Adapter, DeltaAdapter
+from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps
+from qas.adapters.mixed import MixedBank, Rows
+from qas.adapters.packed import Inbox, JointForm, PackedAdapter
+from qas.adapters.quantize import checked_bits
+from qas.checks import whole_number
+from qas.errors import QasError
 
-from qas.adapters.architecture import Architecture, load_architecture  # noqa: E402
-from qas.adapters.base import Adapter, DeltaAdapter  # noqa: E402
-from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps  # noqa: E402
-from qas.adapters.quantize import checked_bits  # noqa: E402
-from qas.checks import whole_number  # noqa: E402
-
-SCHEMA_VERSION = 1
-"""Of the adapter's config; a newer one is refused."""
+SCHEMA_VERSION = 2
+"""Of the adapter's config; a newer one is refused. In the files of version 1 each layer has a tensor of its own."""
 FORMS = ("frames", "rotation")
+START = 0.2
+"""Standard deviation of singular values, or of a rotation's angles in radians, of a random start."""
 MERGEABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Weights that adapters can be merged with; others are codes of a quantized layer."""
 
@@ -96,15 +78,24 @@ class CircuitAdapterConfig(PeftConfig):
         default="quantum-peft",
         metadata={
             "help": "quantum-peft, taylor, or an architecture: a run, a path of a run or OpenQASM file, a Circuit, or "
-            "its JSON form, which is what is stored."
+            "its JSON form, which is what is stored; a list of these for layers of several widths."
         },
     )
     layers: int = field(default=1, metadata={"help": "Layers of the named circuit; intrinsic rank of taylor."})
-    rank: int = field(default=8, metadata={"help": "Columns of the frames."})
+    rank: int = field(
+        default=8, metadata={"help": "Columns of the frames; fewer in layers whose narrower side has fewer features."}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict,
+        metadata={"help": "Other ranks for some layers, by the end of their name or a regular expression for it."},
+    )
     form: str = field(default="frames", metadata={"help": "frames: W + s U diag(l) V^T; rotation: W R."})
     side: str = field(default="input", metadata={"help": "Side of the layer that a rotation acts on."})
     scale: float | None = field(default=None, metadata={"help": "s; default the root of the width of the layer."})
     bits: int | None = field(default=None, metadata={"help": "Bits of an angle, 1 to 8; none: float32."})
+    widths: dict[str, str] | None = field(
+        default=None, metadata={"help": "How the architecture serves layers by their features; written, never read."}
+    )
     schema_version: int = field(default=SCHEMA_VERSION, metadata={"help": "Version of these settings."})
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names of the linear layers to adapt, a regular expression, or all-linear."}
@@ -115,6 +106,10 @@ class CircuitAdapterConfig(PeftConfig):
     )
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Numbers of blocks to adapt."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of blocks."})
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "True: nothing changes at the start; false: a random change, as tests of a set-up want it."},
+    )
     bias: str = field(default="none", metadata={"help": "Biases that are trained too: none or all."})
 
     def __post_init__(self) -> None:
@@ -128,13 +123,19 @@ class CircuitAdapterConfig(PeftConfig):
             raise QasError(f"form is one of {', '.join(FORMS)}, got {self.form!r}")
         if self.bias not in ("none", "all"):
             raise QasError(f"bias is none or all, got {self.bias!r}")
+        if not isinstance(self.init_weights, bool):
+            raise QasError(f"init_weights is True or False, got {self.init_weights!r}")
         self.rank, self.layers = whole_number("rank", self.rank), whole_number("layers", self.layers, 0)
+        if self.rank_pattern and self.form == "rotation":
+            raise QasError("rank_pattern sets columns of frames; a rotation has none")
+        self.rank_pattern = {key: whole_number(f"rank of {key}", r) for key, r in (self.rank_pattern or {}).items()}
         if self.bits is not None:
             self.bits = checked_bits(self.bits)
         self._found = None
         if self.circuit not in ("quantum-peft", "taylor"):
             self._found = load_architecture(self.circuit)
             self.circuit = self._found.to_json()
+            self.widths = {}
         elif self.circuit == "taylor" and self.form == "rotation":
             raise QasError("the taylor map makes frames; a rotation needs a circuit")
         for name in ("target_modules", "exclude_modules"):
@@ -152,8 +153,11 @@ class CircuitAdapterConfig(PeftConfig):
     def from_run(cls, run: Any, **settings: Any) -> CircuitAdapterConfig:
         """Settings with the best circuit of a run.
 
+        Layers that are narrower than the circuit get its gates on their qubits, wider ones more axes
+        (`Architecture.for_layer`); `widths` says so once a model is adapted.
+
         Args:
-            run: a `qas.Run` or the path of its folder.
+            run: a `qas.Run` or the path of its folder; a list of them for layers of several widths.
             settings: all others, such as ``rank``, ``bits``, ``target_modules``.
         """
         return cls(circuit=load_architecture(run).to_json(), **settings)
@@ -171,26 +175,36 @@ class CircuitAdapterConfig(PeftConfig):
         check_weights(os.path.join(pretrained_model_name_or_path, subfolder or ""))
         return cast(CircuitAdapterConfig, config)
 
-    def architecture(self) -> Architecture | None:
-        """The gate list; None for quantum-peft and taylor, which depend on the size of each layer."""
+    def architecture(self) -> Architecture | Architectures | None:
+        """The gate lists; None for quantum-peft and taylor, which depend on the size of each layer."""
         return self._found  # one object for all layers: what is compiled for it is compiled once
 
-    def make(self, in_features: int, out_features: int) -> Adapter:
-        """An adapter for one layer.
+    def rank_of(self, name: str, in_features: int, out_features: int) -> int:
+        """Columns of the frames of the layer `name`; as many as its narrower side has features where that is fewer."""
+        return min(self.rank_wanted(name), in_features, out_features)
+
+    def rank_wanted(self, name: str) -> int:
+        """The rank that these settings give the layer `name`, whatever its size."""
+        return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), name), self.rank)
+
+    def make(self, in_features: int, out_features: int, name: str = "") -> Adapter:
+        """An adapter for the layer `name`.
 
         Raises:
             QasError: the settings do not fit a layer of this size.
         """
+        rank = self.rank_of(name, in_features, out_features)
         if self.circuit == "taylor":
             return TaylorAdapter(
                 in_features,
                 out_features,
                 intrinsic_rank=max(1, self.layers),
-                rank=self.rank,
+                rank=rank,
                 scale=self.scale,
                 bits=self.bits,
             )
         circuit = self.architecture() or "quantum-peft"
+        self._tell_widths(in_features, out_features)
         if self.form == "rotation":
             return RotationAdapter(
                 in_features, out_features, circuit, layers=self.layers, side=self.side, bits=self.bits
@@ -200,10 +214,18 @@ class CircuitAdapterConfig(PeftConfig):
             out_features,
             circuit,
             layers=self.layers,
-            rank=self.rank,
+            rank=rank,
             scale=self.scale,
             bits=self.bits,
         )
+
+    def _tell_widths(self, in_features: int, out_features: int) -> None:
+        if self._found is None or self.widths is None:
+            return
+        rotates = self.form == "rotation"
+        sides = (in_features, out_features) if not rotates else (in_features if self.side == "input" else out_features,)
+        for features in sides:
+            self.widths[str(features)] = self._found.on_layer(features, exact=rotates)
 
 
 def check_weights(folder: str | os.PathLike[str]) -> None:
@@ -250,7 +272,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names = (_LAYERS,)
     other_param_names = ()
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig) -> None:
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig, name: str = "") -> None:
         super().__init__()
         self.base_layer = base_layer
         self.qas_circuit_adapters = nn.ModuleDict({})
@@ -258,11 +280,14 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.in_features, self.out_features = layer_sides(self.get_base_layer())
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config)
+        self.update_layer(adapter_name, config, name)
 
-    def update_layer(self, adapter_name: str, config: CircuitAdapterConfig, **kwargs: Any) -> None:
-        """Add an adapter, or replace the one of this name."""
-        self.qas_circuit_adapters[adapter_name] = config.make(self.in_features, self.out_features)
+    def update_layer(self, adapter_name: str, config: CircuitAdapterConfig, name: str = "", **kwargs: Any) -> None:
+        """Add an adapter, or replace the one of this name; `name` is that of the layer, for ranks that depend on it."""
+        adapter = config.make(self.in_features, self.out_features, name)
+        if not config.init_weights:
+            _scatter(adapter)
+        self.qas_circuit_adapters[adapter_name] = adapter
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -275,6 +300,12 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         if any(p.is_meta for p in adapter.parameters()) or target.type == "meta":
             return
         self.qas_circuit_adapters[adapter_name] = adapter.to(device=target, dtype=torch.float32)
+
+    def cast_adapter(self, adapter_name: str) -> None:
+        """Store an adapter in the dtype of the layer; it still computes its matrices in single precision at least."""
+        dtype = self._stored_weight().dtype
+        if adapter_name in self.qas_circuit_adapters and dtype in MERGEABLE:
+            self.qas_circuit_adapters[adapter_name].to(dtype=dtype)
 
     def _chosen(self, names: Iterable[str]) -> Iterator[tuple[str, Adapter]]:
         for name in names:
@@ -310,7 +341,11 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         for name, adapter in self._chosen(adapter_names):
             weight = adapter.merged(weight)
             if not torch.isfinite(weight).all():
-                raise QasError(f"merging adapter {name!r} would put NaN or infinity into the weights")
+                # Begins as peft's own message does, for whoever looks for that.
+                raise QasError(
+                    f"NaNs detected in the merged weights. The adapter {name} seems to be broken; merging it would put "
+                    "NaN or infinity into the weights"
+                )
         return weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -356,7 +391,19 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         return all(isinstance(adapter, DeltaAdapter) for _, adapter in self._chosen([adapter_name]))
 
     # ------------------------------------------------------------------ computing
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Tensor:
+        """The changed layer's output.
+
+        Args:
+            x: inputs, shape (..., in_features).
+            adapter_names: for each of the rows, the first axis of `x`, the adapter that it goes through instead of the
+                active ones, or ``"__base__"``.
+
+        Raises:
+            QasError: names that are unknown or not as many as rows, or merged adapters beside names.
+        """
+        if adapter_names is not None and self.merged:
+            raise _refused_merged(self.merged_adapters)
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
@@ -367,6 +414,10 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         def base(value: Tensor) -> Tensor:
             return self.base_layer(value, *args, **kwargs)
 
+        if adapter_names is not None:
+            table = cast("Mapping[str, Any]", self.qas_circuit_adapters)
+            rows = adapter_names if isinstance(adapter_names, Rows) else MixedBank(0).rows(adapter_names, [table])
+            return rows.through(table, x, base)
         layer: Callable[[Tensor], Tensor] = base
         for _, adapter in self._chosen(self.active_adapters):
             layer = _Beside(adapter, layer)
@@ -374,6 +425,44 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "qas." + super().__repr__()
+
+
+def _wrapped(module: nn.Module) -> Iterator[nn.Module]:
+    """Circuit layers, and modules that peft trains as a whole; what is inside them is not looked at."""
+    if isinstance(module, CircuitLayer | AuxiliaryTrainingWrapper):
+        yield module
+        return
+    for child in module.children():
+        yield from _wrapped(child)
+
+
+def _refused_merged(names: Iterable[str]) -> QasError:
+    # Begins as peft's own message does, for whoever looks for that.
+    return QasError(
+        "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first, "
+        f"got {', '.join(names)} merged"
+    )
+
+
+def _copies(settings: Mapping[str, Any]) -> int:
+    """How often `generate` lays each row into a batch: for beams, or for several answers."""
+    config = settings.get("generation_config")
+    wanted = [settings.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences")]
+    return max(wanted)
+
+
+def _give_names(module: nn.Module, args: Any, kwargs: dict[str, Any], rows: Rows, times: int) -> tuple[Any, Any]:
+    """Before a module's forward: the names of its rows; an encoder's rows are not repeated for beams."""
+    own = rows.repeated(times) if times > 1 and args and len(args[0]) == times * len(rows) else rows
+    names = own if isinstance(module, CircuitLayer) else list(own)
+    return args, kwargs | {"adapter_names": names}
+
+
+def _scatter(adapter: Adapter) -> None:
+    """Move an adapter off the start at which it changes nothing."""
+    state = dict(adapter.named_parameters())
+    with torch.no_grad():
+        state.get("values", state["angles"]).normal_(std=START)
 
 
 class _Beside:
@@ -393,6 +482,11 @@ class CircuitModel(BaseTuner):
     tuner_layer_cls = CircuitLayer
     target_module_mapping = cast("dict[str, list[str]]", TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mixed = MixedBank()
+        """what batches with ``adapter_names`` compute with; ``mixed.kept`` adapters stay ready between batches"""
+
     def inject_adapter(
         self,
         model: nn.Module,
@@ -407,13 +501,17 @@ class CircuitModel(BaseTuner):
             QasError: a layer that the settings do not fit; the model is untouched then.
         """
         try:
+            if state_dict is not None and sum(PREFIX in key for key in state_dict) == 1:
+                state_dict = None  # one tensor for all layers: its name tells nothing of the others
             self._check_layers(model, cast(CircuitAdapterConfig, self.peft_config[adapter_name]), state_dict)
             super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except Exception:
             if not any(True for _ in _stored_adapters(model, adapter_name)):
                 del self.peft_config[adapter_name]  # the model may share this dictionary
             raise
-        share_maps(adapter for _, adapter in _stored_adapters(model, adapter_name))
+        adapters = dict(_stored_adapters(model, adapter_name))
+        share_maps(adapters.values())
+        _lay_out(adapters, cast(CircuitAdapterConfig, self.peft_config[adapter_name]))
 
     def _check_layers(
         self, model: nn.Module, config: CircuitAdapterConfig, state_dict: dict[str, Tensor] | None
@@ -422,7 +520,8 @@ class CircuitModel(BaseTuner):
         prepared = _maybe_include_all_linear_layers(prepared, model)
         named = None if state_dict is None else {key.rsplit(f".{PREFIX}", 1)[0] for key in state_dict}
         inside = tuple(f"{key}." for key, module in model.named_modules() if isinstance(module, BaseTunerLayer))
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int, int]] = set()
+        clipped: dict[str, int] = {}
         for key, module in model.named_modules():
             chosen = self._check_target_module_exists(prepared, key) if named is None else key in named
             if not key or not chosen or key.startswith(inside):
@@ -431,11 +530,17 @@ class CircuitModel(BaseTuner):
             try:
                 sides = layer_sides(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
                 place = f"{key} ({sides[0]} to {sides[1]} features)"
-                if sides not in seen:
-                    seen.add(sides)
-                    config.make(*sides)
+                rank = config.rank_of(key, *sides)
+                if config.form == "frames" and rank < config.rank_wanted(key):
+                    clipped[key] = rank
+                if (*sides, rank) not in seen:
+                    seen.add((*sides, rank))
+                    config.make(*sides, key)
             except QasError as error:
                 raise QasError(f"{place}: {error}") from None
+        if clipped:
+            told = ", ".join(f"{key} has {rank}" for key, rank in clipped.items())
+            warnings.warn(f"ranks are at most the narrower side of a layer: {told}", stacklevel=2)
 
     def _create_and_replace(
         self,
@@ -449,19 +554,47 @@ class CircuitModel(BaseTuner):
     ) -> None:
         config = cast(CircuitAdapterConfig, peft_config)
         if isinstance(target, CircuitLayer):
-            target.update_layer(adapter_name, config)
+            target.update_layer(adapter_name, config, current_key)
             return
-        layer = CircuitLayer(target, adapter_name, config)
+        layer = CircuitLayer(target, adapter_name, config, current_key)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        # Parameters are float32 unless somebody insists on those of the layer.
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if autocast_adapter_dtype:
+            return
+        for layer in self.model.modules():
+            if isinstance(layer, CircuitLayer):
+                layer.cast_adapter(adapter_name)
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        # Without this, peft drops the argument and computes with the active adapters.
-        if kwargs.get("adapter_names") is not None:
-            raise QasError("all rows of a batch go through the active adapters, got adapter_names; use set_adapter")
-        yield
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        modules = list(_wrapped(self.model))
+        rows = self._rows(names, [module for module in modules if isinstance(module, CircuitLayer)])
+        give = partial(_give_names, rows=rows, times=_copies(kwargs))
+        handles = [module.register_forward_pre_hook(give, with_kwargs=True) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _rows(self, names: Sequence[str], layers: Sequence[CircuitLayer]) -> Rows:
+        if self.training:  # a layer that is computed again in the backward pass would know of no names
+            raise QasError("Cannot pass `adapter_names` when the model is in training mode; call eval() first")
+        merged = dict.fromkeys(name for layer in layers for name in layer.merged_adapters)
+        if merged:
+            raise _refused_merged(merged)
+        if isinstance(names, Rows):  # of a store, which has no modules for its users
+            return names
+        return self.mixed.rows(names, [cast("Mapping[str, Any]", layer.qas_circuit_adapters) for layer in layers])
 
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
@@ -516,16 +649,18 @@ class CircuitModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        """The tensors to save: those of `Adapter.pack`, few-bit angles in one uint8 tensor for each layer.
+        """The tensors to save: those of `Adapter.pack`, few-bit angles of all layers in one uint8 tensor.
 
         Raises:
-            QasError: NaN or infinity, or a `state_dict` that holds only some tensors of a layer or other shapes.
+            QasError: NaN or infinity, sharded parameters, or a `state_dict` that holds only some tensors of a layer,
+                other shapes, or few-bit angles of some layers only.
         """
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        for stem, adapter in _stored_adapters(model, adapter_name):
-            current = adapter.state_dict()
-            own = {name: state_dict[stem + name] for name in current if stem + name in state_dict}
-            for name in own:
+        adapters = dict(_stored_adapters(model, adapter_name))
+        forms: dict[str, dict[str, Tensor]] = {}
+        for stem, adapter in adapters.items():
+            own = {name: state_dict[stem + name] for name, _ in adapter.named_parameters() if stem + name in state_dict}
+            for name in (*own, "packed"):
                 found.pop(stem + name, None)
             if not own:
                 continue
@@ -533,11 +668,15 @@ class CircuitModel(BaseTuner):
                 if name not in own or own[name].shape != parameter.shape:
                     got = tuple(own[name].shape) if name in own else "nothing"
                     raise QasError(f"a state dict holds {stem}{name} of shape {tuple(parameter.shape)}, got {got}")
-            if any(not _same(tensor, current[name]) for name, tensor in own.items()):
-                adapter = copy.deepcopy(adapter)
-                adapter.load_state_dict(own, strict=False)
-            found |= {stem + name: tensor for name, tensor in adapter.pack().items()}
-        return found
+            forms[stem] = adapter.pack(own)
+        if forms and _is_joint(adapters, cast(CircuitAdapterConfig, config)):
+            if len(forms) < len(adapters):
+                missing = next(stem for stem in adapters if stem not in forms)
+                raise QasError(f"few-bit angles are stored for all layers at once, got a state dict without {missing}")
+            joint = JointForm(_by_layer(adapters))
+            packed = joint.join({_layer(stem): form["packed"] for stem, form in forms.items()})
+            return found | {f"{min(adapters, key=_layer)}packed": packed}
+        return found | {stem + name: tensor for stem, form in forms.items() for name, tensor in form.items()}
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -546,15 +685,17 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite. The adapter of a
-                `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
+                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        bare = {key.removeprefix("base_model.model."): key for key in mapped}
+        adapters = dict(_stored_adapters(model, adapter_name))
         try:
+            mapped = _split(_named(mapped, adapters, adapter_name), adapters, cast(CircuitAdapterConfig, config))
+            bare = {_bare(key): key for key in mapped}
             used: set[str] = set()
-            for stem, adapter in _stored_adapters(model, adapter_name):
-                short = stem.removeprefix("base_model.model.")
+            for stem, adapter in adapters.items():
+                short = _bare(stem)
                 own = {key.removeprefix(short): bare[key] for key in bare if key.startswith(short)}
                 fresh = _empty_twin(adapter)
                 try:
@@ -574,19 +715,77 @@ class CircuitModel(BaseTuner):
         return mapped
 
 
-def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, Adapter]]:
+def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, PackedAdapter]]:
     """(prefix of its keys in the model's state dict, adapter) of all layers."""
     for name, module in model.named_modules():
         if isinstance(module, CircuitLayer) and adapter_name in module.qas_circuit_adapters:
             stem = f"{name}." if name else ""
-            yield f"{stem}{_LAYERS}.{adapter_name}.", cast(Adapter, module.qas_circuit_adapters[adapter_name])
+            yield f"{stem}{_LAYERS}.{adapter_name}.", cast(PackedAdapter, module.qas_circuit_adapters[adapter_name])
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.device == b.device and torch.equal(a, b))
+def _bare(key: str) -> str:
+    """A key or stem in the base model alone."""
+    return key.removeprefix("base_model.model.")
 
 
-def _empty_twin(adapter: Adapter) -> Adapter:
+def _layer(stem: str) -> str:
+    """The name of the adapted layer in the base model."""
+    return _bare(stem).rpartition(f"{_LAYERS}.")[0].removesuffix(".")
+
+
+def packed_adapters(model: nn.Module, adapter_name: str) -> dict[str, PackedAdapter]:
+    """The adapters of one name, by the names of their layers in the base model."""
+    return _by_layer(dict(_stored_adapters(model, adapter_name)))
+
+
+def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]:
+    return {_layer(stem): adapter for stem, adapter in adapters.items()}
+
+
+def _is_packed(adapter: Adapter) -> bool:
+    return isinstance(adapter, PackedAdapter) and adapter.bits is not None
+
+
+def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
+    """Whether all layers are stored in one tensor."""
+    return config.schema_version > 1 and bool(adapters) and all(map(_is_packed, adapters.values()))
+
+
+def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
+    """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _is_packed(adapter)}
+    if _is_joint(adapters, config):
+        Inbox(named)
+    else:
+        for name, adapter in named.items():
+            Inbox({name: adapter}, joint=False)
+
+
+def _named(mapped: dict[str, Tensor], adapters: Iterable[str], adapter_name: str) -> dict[str, Tensor]:
+    """Puts the adapter's name into keys of packed tensors, which peft leaves out where the model has no such buffer."""
+    places = {f"{_bare(stem).removesuffix(f'{adapter_name}.')}packed": f"{stem}packed" for stem in adapters}
+    return {places.get(_bare(key), key): tensor for key, tensor in mapped.items()}
+
+
+def _split(
+    mapped: dict[str, Tensor], adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig
+) -> dict[str, Tensor]:
+    """A file's tensors with those of all layers in one place of each layer's own; what is no such file stays."""
+    keys = [key for key in mapped if PREFIX in key and key.endswith(".packed")]
+    if len(keys) != 1 or not _is_joint(adapters, config):
+        return mapped
+    packed = mapped[keys[0]].cpu()
+    if len(adapters) == 1 and packed.shape == (next(iter(adapters.values())).packed_size,):
+        return mapped  # a single layer of version 1
+    try:
+        forms = JointForm(_by_layer(adapters)).split(packed)
+    except QasError as error:
+        raise QasError(f"the adapter file does not fit: {error}") from None
+    rest = {key: tensor for key, tensor in mapped.items() if key != keys[0]}
+    return rest | {f"{stem}packed": forms[_layer(stem)] for stem in adapters}
+
+
+def _empty_twin(adapter: PackedAdapter) -> PackedAdapter:
     """A copy on the processor whose values do not matter; the original may lie on the meta device."""
     twin = copy.deepcopy(adapter)
     if not any(p.is_meta for p in twin.parameters()):
@@ -623,12 +822,9 @@ def register() -> None:
     ``peft.register_peft_method`` wants a member of peft's own enumeration, so the dictionaries it would fill are filled
     here. Models of mixed methods look in another one and stay without circuit adapters.
     """
-    import peft
-    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-
     kind = cast(Any, CircuitPeftType.QAS_CIRCUIT)
-    peft.PEFT_TYPE_TO_CONFIG_MAPPING[kind] = CircuitAdapterConfig
-    peft.PEFT_TYPE_TO_TUNER_MAPPING[kind] = CircuitModel
+    PEFT_TYPE_TO_CONFIG_MAPPING[kind] = CircuitAdapterConfig
+    PEFT_TYPE_TO_TUNER_MAPPING[kind] = CircuitModel
     PEFT_TYPE_TO_PREFIX_MAPPING[kind] = PREFIX
 
 

@@ -365,7 +365,7 @@ class FusedRotation:
     ) -> None:
         self.n_bits, self.odd = n_bits, odd
         self.n_features = odd << n_bits
-        groups = _group(operations, n_bits, block_bits)
+        groups = min(_group(operations, n_bits, block_bits), _windows(operations, n_bits, block_bits), key=len)
         # Axes from the slowest to the fastest: the odd one, then bits from the highest down.
         self._axes = ([ODD] if odd > 1 else []) + list(range(n_bits - 1, -1, -1))
         self.blocks, order = self._place(groups)
@@ -419,7 +419,8 @@ class FusedRotation:
     @cached_property
     def _factors(self) -> tuple[np.ndarray, ...]:
         """Each block as a product of K + cos(φ/2) C + sin(φ/2) D: slots, halves of coefficients and fixed angles, of
-        shape (blocks, factors), and K, C, D, of shape (blocks, factors, largest, largest).
+        shape (blocks, factors), K, of shape (blocks, factors, largest, largest), C beside D, of shape (blocks, factors,
+        2, largest, largest), and what share of a factor's slope goes to each angle, (blocks * factors, n_angles).
 
         Identities fill up the number of factors to a power of two, and blocks to the size of the largest.
         """
@@ -427,7 +428,8 @@ class FusedRotation:
         factors = 1 << max(0, most - 1).bit_length()
         shape = (len(self.blocks), factors)
         slots, halves, fixed = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
-        still, even, odd = (np.zeros((*shape, self.largest, self.largest)) for _ in range(3))
+        still, turning = (np.zeros((*shape, *of, self.largest, self.largest)) for of in ((), (2,)))
+        even, odd = turning[:, :, 0], turning[:, :, 1]
         still[:] = np.eye(self.largest)
         for j, block in enumerate(self.blocks):
             size, program = block.shape[1], block.program
@@ -441,7 +443,10 @@ class FusedRotation:
             source, sign = program.permutation
             for whole in (still, even, odd):
                 whole[j, last, :size] = sign[:, None] * whole[j, last, source]
-        return slots, halves, fixed, still, even, odd
+        shares = np.zeros((slots.size, self.n_angles))
+        if self.n_angles:
+            shares[np.arange(slots.size), slots.reshape(-1)] = halves.reshape(-1)
+        return slots, halves, fixed, still, turning, shares
 
     def constants(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The factors as tensors."""
@@ -454,23 +459,37 @@ class FusedRotation:
 
     def dense(self, angles: Tensor) -> Tensor:
         """All blocks, shape (batch, blocks, largest, largest), from angles of shape (batch, n_angles)."""
-        slots, halves, fixed, still, even, odd = self.constants(angles.device, angles.dtype)
+        _, _, products = self._products(angles)
+        return products[-1][:, :, 0]
+
+    def _products(self, angles: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Cosines and sines of the factors, and factors, products of two neighbours, of four and so on."""
+        slots, halves, fixed, still, turning, _ = self.constants(angles.device, angles.dtype)
         if not self.n_angles:
             angles = angles.new_zeros(len(angles), 1)
         phi = torch.addcmul(fixed, angles[:, slots], halves)[..., None, None]
-        product = torch.addcmul(torch.addcmul(still, phi.cos(), even), phi.sin(), odd)
-        while product.shape[2] > 1:
-            first, second = product.unflatten(2, (-1, 2)).unbind(3)
-            product = second @ first
-        return product[:, :, 0]
+        cosines, sines = phi.cos(), phi.sin()
+        even, odd = turning.unbind(2)
+        products = [torch.addcmul(torch.addcmul(still, cosines, even), sines, odd)]
+        while products[-1].shape[2] > 1:
+            first, second = _neighbours(products[-1])
+            products.append(second @ first)
+        return cosines, sines, products
 
     def dense_gradient(self, angles: Tensor, cotangent: Any) -> Tensor:
         """dL/dangles, where `cotangent` makes dL/dblocks from the blocks."""
-        with torch.enable_grad(), without_autocast(angles.device):
-            leaf = angles.detach().requires_grad_()
-            blocks = self.dense(leaf)
-            (found,) = torch.autograd.grad(blocks, leaf, cotangent(blocks.detach()))
-        return found
+        *_, turning, shares = self.constants(angles.device, angles.dtype)
+        with without_autocast(angles.device):
+            cosines, sines, products = self._products(angles)
+            slopes = cotangent(products[-1][:, :, 0])[:, :, None]
+            for product in products[-2::-1]:
+                first, second = _neighbours(product)
+                slopes = torch.stack([second.mT @ slopes, slopes @ first.mT], 3).reshape(product.shape)
+            # Of each factor the parts of dL/dcos and dL/dsin: its slope against the C and D of the same place.
+            parts = slopes.reshape(*slopes.shape[:3], self.largest**2).permute(1, 2, 0, 3) @ turning.flatten(3).mT
+            by_cosine, by_sine = parts.permute(2, 0, 1, 3).unbind(3)
+            found = by_sine * cosines[..., 0, 0] - by_cosine * sines[..., 0, 0]
+            return found.reshape(len(angles), len(shares)) @ shares
 
     def columns(self, angles: Tensor, columns: int) -> Tensor:
         """First columns of the map, shape (batch, n_features, columns), from angles of shape (batch, n_angles)."""
@@ -553,6 +572,12 @@ class FusedRotation:
         return features.reshape(*shape, -1).permute(*permutation, len(shape)).contiguous()
 
 
+def _neighbours(product: Tensor) -> tuple[Tensor, Tensor]:
+    """Every first and every second of the matrices along axis 2."""
+    first, second = product.unflatten(2, (-1, 2)).unbind(3)
+    return first, second
+
+
 def _rotation_parts(r: Rotation, n_bits: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """K, C and D of a rotation K + cos(φ/2) C + sin(φ/2) D, shape (size, size)."""
     sign, x, z = r.string
@@ -620,6 +645,35 @@ def _group(
         else:
             merged.append((set(wires), list(members)))
     return merged
+
+
+def _windows(
+    operations: Iterable[Rotation | Clifford], n_bits: int, block_bits: int
+) -> list[tuple[set[int], list[Rotation | Clifford]]]:
+    """Fusion of gates between neighbours: each block takes what most can be taken now within some run of bits."""
+    left = [(op, _wires(op, n_bits)) for op in operations]
+    runs = [set(range(k, min(k + block_bits, n_bits))) for k in range(max(1, n_bits - block_bits + 1))]
+    groups = []
+    while left:
+        tries = [(window, *_taken(left, window)) for window in (*runs, left[0][1])]
+        window, taken, left = max(tries, key=lambda found: len(found[1]))
+        groups.append((set(window), taken))
+    return groups
+
+
+def _taken(
+    operations: Sequence[tuple[Rotation | Clifford, set[int]]], window: set[int]
+) -> tuple[list[Rotation | Clifford], list[tuple[Rotation | Clifford, set[int]]]]:
+    """Operations on wires of the window only that nothing before them holds back, and the others."""
+    blocked: set[int] = set()
+    taken, others = [], []
+    for op, wires in operations:
+        if wires <= window and not wires & blocked:
+            taken.append(op)
+        else:
+            blocked |= wires
+            others.append((op, wires))
+    return taken, others
 
 
 def _weight(wires: set[int]) -> int:

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,8 @@ from qas.simplify import simplify
 from qas.simulators.base import BaseObjective, Simulator
 
 FORMAT = "qas-adapter-problem"
-VERSION = 1
-"""Schema version of `AdapterProblem.to_json`."""
+VERSION = 2
+"""Schema version of `AdapterProblem.to_json`; 2 knows narrower layers."""
 GOALS = ("tangent", "gradient", "fit")
 MAX_QUBITS = 12
 MAX_ANGLES = 1 << 12
@@ -53,6 +54,7 @@ class _Told(TypedDict):
     description: str
     provenance: dict[str, Any]
     matrix: NotRequired[_Matrix]
+    narrower: NotRequired[list[Qubits]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ class AdapterProblem(BaseProblem):
     - ``tangent``: how many directions the angles reach to first order around angles zero, counted as different Pauli
       strings carried through the Clifford skeleton: (missing of `angles` + angles that repeat a string or are more
       than asked for) / `angles`, after neighbours that merge or cancel have done so; plus for depth at most 0.005 and
-      a quarter of a direction.
+      a quarter of a direction. With `narrower` layers, the mean of this over all widths: a layer of fewer qubits gets
+      the circuit's gates on the lowest ones, and asks for its share of the angles.
     - ``gradient``: the share of a gradient's energy that those strings do not carry, Σ_k tr(P_kᵀA)² / (N ‖A‖²) over
       different strings, A the skew part of `matrix` (the derivative of the loss in a right rotation), relative to the
       best `angles` strings of all; repeated and surplus angles cost as above.
@@ -73,8 +76,8 @@ class AdapterProblem(BaseProblem):
       columns U of R do not, 1 - ‖UᵀT‖² / Σ_k σ_k². Angles beyond `angles` cost 1 / `angles` each, at most 1.
 
     Raises:
-        QasError: sizes out of range, an unknown goal, a matrix that is missing, not finite or zero, a gradient without
-            a skew part, or a target that every circuit fits.
+        QasError: sizes out of range, narrower layers for another goal, an unknown goal, a matrix that is missing, not
+            finite or zero, a gradient without a skew part, or a target that every circuit fits.
     """
 
     name: str
@@ -89,6 +92,8 @@ class AdapterProblem(BaseProblem):
     """Error regarded as success; default: less than one direction lacks, or 0.05."""
     description: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    narrower: tuple[int, ...] = ()
+    """qubits of the narrower layers that the circuit is to serve too, most first"""
 
     def __post_init__(self) -> None:
         n = whole_number("the number of qubits of an adapter architecture", self.qubits, 2, MAX_QUBITS)
@@ -98,8 +103,12 @@ class AdapterProblem(BaseProblem):
         what = f"the number of independent angles in rotations of {1 << n} features"
         angles = whole_number(what, self.angles or min(most, 7 * n - 6), 1, min(most, MAX_ANGLES))
         object.__setattr__(self, "angles", angles)
+        if self.narrower and self.goal != "tangent":
+            raise QasError(f"a matrix is about one width of layers, got narrower ones for the goal {self.goal}")
+        widths = [whole_number("the number of qubits of a narrower layer", q, 2, n - 1) for q in self.narrower]
+        object.__setattr__(self, "narrower", tuple(sorted(set(widths), reverse=True)))
         if self.threshold is None:
-            known = 0.5 / angles + self._depth_share
+            known = 0.5 / (angles * len(self.widths)) + self._depth_share
             object.__setattr__(self, "threshold", known if self.goal == "tangent" else 0.05)
         if self.goal == "tangent":
             if self.matrix is not None:
@@ -156,7 +165,7 @@ class AdapterProblem(BaseProblem):
     @property
     def _depth_share(self) -> float:
         # Depth decides between circuits of equal directions, and never makes up for one.
-        return min(_DEPTH_SHARE, 0.25 / self.angles)
+        return min(_DEPTH_SHARE, 0.25 / (self.angles * len(self.widths)))
 
     @property
     def summary(self) -> str:
@@ -164,7 +173,17 @@ class AdapterProblem(BaseProblem):
             assert self.matrix is not None
             kind = "orthogonal" if self.orthogonal else f"frame of {self.rank} columns for"
             return f"{kind} {self.matrix.shape[0]} x {self.matrix.shape[1]} matrix"
-        return f"{1 << self.qubits} features, {self.angles} angles"
+        return f"{' and '.join(str(1 << q) for q in self.widths)} features, {self.angles} angles"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Qubits of all layers that the circuit is to serve, most first."""
+        return (self.qubits, *self.narrower)
+
+    def asked(self, qubits: int) -> int:
+        """Angles that a layer of so many qubits asks for: in proportion to 7n - 6, as far as there are so many."""
+        share = round(self.angles * (7 * qubits - 6) / (7 * self.qubits - 6))
+        return max(1, min(share, (1 << qubits) * ((1 << qubits) - 1) // 2))
 
     @property
     def search_gates(self) -> tuple[str, ...]:
@@ -244,6 +263,8 @@ class AdapterProblem(BaseProblem):
     def to_json(self) -> dict[str, Any]:
         names = ("name", "n_qubits", "goal", "angles", "threshold", "description", "provenance")
         data = versioned(FORMAT, VERSION, {name: getattr(self, name) for name in names})
+        if self.narrower:
+            data["narrower"] = list(self.narrower)
         if self.matrix is not None:
             text = base64.b64encode(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()).decode()
             data["matrix"] = {"shape": list(self.matrix.shape), "float64": text}
@@ -261,7 +282,8 @@ class AdapterProblem(BaseProblem):
             except ValueError as error:
                 raise QasError(f"the matrix of the adapter problem is damaged: {error}") from None
         names = ("name", "goal", "angles", "threshold", "description", "provenance")
-        return cls(qubits=told["n_qubits"], matrix=matrix, **{name: told[name] for name in names})
+        sizes = {"qubits": told["n_qubits"], "narrower": tuple(told.get("narrower", ()))}
+        return cls(**sizes, matrix=matrix, **{name: told[name] for name in names})
 
 
 class _Directions(BaseObjective):
@@ -288,18 +310,27 @@ class _Directions(BaseObjective):
         return found
 
     def _count(self) -> float:
-        problem, asked = self.problem, self.problem.angles
-        circuit = problem.simplify(self.circuit)
-        strings = tangent_strings(circuit)
-        different = set(strings)
-        useful = min(len(different), asked)
-        wasted = min(1.0, (len(strings) - useful) / asked)
-        if problem.goal == "tangent":
-            depth = circuit.depth
-            return (asked - useful) / asked + wasted + problem._depth_share * depth / (depth + asked)
-        energies = problem.string_energies
-        captured = sum(float(energies[x, z]) for x, z in different)
-        return max(0.0, 1.0 - captured / problem.best_alignment) + wasted
+        problem = self.problem
+        if problem.goal == "gradient":
+            strings, wasted = _different(problem.simplify(self.circuit), problem.angles)
+            captured = sum(float(problem.string_energies[x, z]) for x, z in strings)
+            return max(0.0, 1.0 - captured / problem.best_alignment) + wasted
+        return sum(self._lacking(qubits) for qubits in problem.widths) / len(problem.widths)
+
+    def _lacking(self, qubits: int) -> float:
+        """Share of the directions that a layer of so many qubits lacks, surplus and depth counted."""
+        asked = self.problem.asked(qubits)
+        circuit = self.problem.simplify(lowest(self.circuit, qubits))
+        strings, wasted = _different(circuit, asked)
+        depth = circuit.depth
+        return max(0, asked - len(strings)) / asked + wasted + self.problem._depth_share * depth / (depth + asked)
+
+
+def _different(circuit: Circuit, asked: int) -> tuple[set[tuple[int, int]], float]:
+    """The different strings, and angles that repeat one or are more than asked for, as a share of these."""
+    strings = tangent_strings(circuit)
+    different = set(strings)
+    return different, min(1.0, (len(strings) - min(len(different), asked)) / asked)
 
 
 class _Fit(BaseObjective):
@@ -354,6 +385,13 @@ def relative_program(circuit: Circuit) -> Program:
     if bits != circuit.n_qubits:
         raise CircuitError("adapter problems judge circuits with real gates: ry, x, z, h, cx, cz, swap")
     return compile_program(ops, bits, angles, absorb_quarters=True)
+
+
+def lowest(circuit: Circuit, qubits: int) -> Circuit:
+    """The gates on the lowest qubits alone, as narrower layers get them (`Architecture.cut`)."""
+    if qubits == circuit.n_qubits:
+        return circuit
+    return Circuit(qubits, [gate for gate in circuit if max(gate.qubits) < qubits])
 
 
 def tangent_strings(circuit: Circuit) -> list[tuple[int, int]]:
@@ -474,35 +512,53 @@ def _check_target(matrix: np.ndarray, size: int) -> None:
 
 # ---------------------------------------------------------------------- names and files
 class Directions(Family):
-    """``adapter-N`` and ``adapter-N-ANGLES``: distinct tangent directions."""
+    """``adapter-N``, ``adapter-N+M`` and ``adapter-N-ANGLES``: distinct tangent directions."""
 
     pattern = "adapter-N"
     about = (
         f"architecture of adapter layers of N = 2^n features (n = 2 to {MAX_QUBITS}): distinct tangent directions; "
-        "adapter-N-ANGLES for another number of angles"
+        "adapter-N+M for layers of M features too, adapter-N-ANGLES for another number of angles"
     )
-    small = ("adapter-4", "adapter-8-9")
+    small = ("adapter-4", "adapter-8-9", "adapter-8+4")
     formats: ClassVar = {FORMAT: AdapterProblem}
 
     @property
     def rule(self) -> str:
-        sizes = f"N a power of two from 4 to {1 << MAX_QUBITS} and ANGLES at least 1"
-        return f"adapter-N or adapter-N-ANGLES with {sizes}, adapter-target FILE or adapter-gradient FILE"
+        sizes = f"N a power of two from 4 to {1 << MAX_QUBITS}, M another and ANGLES at least 1"
+        others = "adapter-target FILE, adapter-gradient FILE, or adapter --model DIR"
+        return f"adapter-N, adapter-N+M or adapter-N-ANGLES with {sizes}, {others}"
 
     def load(self, member: str) -> AdapterProblem:
-        match = re.fullmatch(r"([1-9]\d{0,5})(?:-([1-9]\d{0,6}))?", member, flags=re.ASCII)
-        size = int(match[1]) if match else 0
-        if not match or size & (size - 1) or not 4 <= size <= 1 << MAX_QUBITS:
+        match = re.fullmatch(r"([1-9]\d{0,5}(?:\+[1-9]\d{0,5})*)(?:-([1-9]\d{0,6}))?", member, flags=re.ASCII)
+        sizes = [int(size) for size in match[1].split("+")] if match else []
+        possible = all(not size & (size - 1) and 4 <= size <= 1 << MAX_QUBITS for size in sizes)
+        if not match or not possible or len(set(sizes)) < len(sizes):
             raise self.wrong(member)
-        made = AdapterProblem(
-            f"adapter-{member}", size.bit_length() - 1, angles=int(match[2] or 0), provenance={"family": "adapter"}
-        )
-        about = f"architecture of adapter layers of {size} features with {made.angles} angles, distinct directions"
-        return replace(made, description=about)
+        return directions_problem([size.bit_length() - 1 for size in sizes], int(match[2] or 0))
 
     def near(self, numbers: list[int]) -> tuple[str, ...]:
         known = numbers and 4 <= numbers[0] <= 1 << MAX_QUBITS and not numbers[0] & (numbers[0] - 1)
         return (f"adapter-{numbers[0]}",) if known else self.small
+
+
+def directions_problem(qubits: Iterable[int], angles: int = 0) -> AdapterProblem:
+    """Distinct directions for layers of 2^n features, each n once; ``adapter-N+M-ANGLES`` by name.
+
+    Args:
+        qubits: the numbers n.
+        angles: of the widest, as of `AdapterProblem`.
+
+    Raises:
+        QasError: none, or numbers out of range.
+    """
+    most, *narrower = sorted(set(qubits), reverse=True) or [0]
+    name = "+".join(str(1 << q) for q in (most, *narrower)) + (f"-{angles}" if angles else "")
+    made = AdapterProblem(
+        f"adapter-{name}", most, angles=angles, narrower=tuple(narrower), provenance={"family": "adapter"}
+    )
+    told = " and ".join(str(1 << q) for q in made.widths)
+    about = f"architecture of adapter layers of {told} features with {made.angles} angles, distinct directions"
+    return replace(made, description=about)
 
 
 class MatrixFile(Family):

@@ -308,7 +308,7 @@ def quantize_each(vectors: Sequence[Tensor], bits: int) -> list[Tensor]:
         codes, low, step = _angle_codes(stacked, bits)
         if readable(stacked):
             _check_grid(low, step)
-        rounded = _on_grid(codes, low, step, stacked.dtype)
+        rounded = torch.addcmul(low, codes, step)  # the product is exact, so this is `_on_grid` to the last bit
     return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
 
 
@@ -323,7 +323,7 @@ def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         codes, low, step = _angle_codes(angles.reshape(1, -1), bits)
         _check_grid(low, step)
-    return codes.to(torch.uint8).reshape(angles.shape), low.reshape(()), step.reshape(())
+    return codes.to(torch.uint8).reshape(angles.shape), low.half().reshape(()), step.half().reshape(())
 
 
 def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -336,17 +336,19 @@ def angles_from_codes(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dty
 
 
 def _angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row, shape (rows, n); low and step have shape (rows, 1)."""
+    """Of each row, shape (rows, n); low and step have shape (rows, 1). All in the dtype of the angles.
+
+    Every line is a kernel or two on an accelerator, where their number is what this costs.
+    """
     least, largest = angles.aminmax(dim=-1, keepdim=True)
     last = 2**bits - 1
-    low = least.half()
-    step = ((largest - low.to(angles.dtype)) / last).half()
+    low = least.half().to(angles.dtype)
+    step = ((largest - low) / last).half().to(angles.dtype)
     # A step is kept only where values on the grid determine it again: then quantizing twice is quantizing once.
-    first, span = low.to(angles.dtype), last * step.to(angles.dtype)
-    narrow = span <= torch.maximum(first.abs(), (first + span).abs()) * _HALF_SPACING
-    step = torch.where(narrow & torch.isfinite(span), 0, step)
-    spread = torch.where(step > 0, largest - least, 1)
-    return torch.where(step > 0, (angles - least) / spread * last, 0).round(), low, step
+    span = step * last
+    kept = span / _HALF_SPACING > torch.maximum(-low, low + span)
+    per_unit = kept * last / (largest - least).clamp_min(torch.finfo(angles.dtype).tiny)
+    return ((angles - least) * per_unit).round(), low, step * kept  # an infinite step becomes NaN
 
 
 def _on_grid(codes: Tensor, low: Tensor, step: Tensor, dtype: torch.dtype) -> Tensor:
@@ -367,14 +369,19 @@ def to_half(values: Tensor) -> Tensor:
     Raises:
         QasError: another dtype than float32 or float64, or (on the CPU) values that are not finite or beyond 65504.
     """
-    if values.dtype not in (torch.float32, torch.float64):
-        raise QasError(f"values are float32 or float64, got {values.dtype}")
+    return halve_each([values])[0]
+
+
+def halve_each(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """`to_half` of several tensors of one shape, dtype and device."""
+    if vectors[0].dtype not in (torch.float32, torch.float64):
+        raise QasError(f"values are float32 or float64, got {vectors[0].dtype}")
     with torch.no_grad():
-        halves = values.half()
-        if readable(values):
+        halves = (torch.stack(list(vectors)) if len(vectors) > 1 else vectors[0][None]).half()
+        if readable(halves):
             _check_halves(halves)
-        rounded = halves.to(values.dtype)
-    return _StraightThrough.apply(values, rounded)
+        rounded = halves.to(vectors[0].dtype)
+    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
 
 
 def half_codes(values: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ def add(commands: Any) -> None:
     what = "adapt a neural network, with found circuits or their rivals"
     parser = read.command(commands, "finetune", what, about, run)
     option = parser.option
-    option("circuit", "RUN|FILE.qasm", "circuit for the methods searched and searched-rotation", nargs="?")
+    what = "circuit for the methods searched and searched-rotation; several for layers of several widths"
+    option("circuit", "RUN|FILE.qasm", what, nargs="*")
     option("--task", "NAME", "a task that comes with the package", kind="tasks")
     option("--backbone", "NAME", "a name or a folder of qas backbone train (default: by task)")
     option("--model", "DIR", "instead: minilm, smollm2, or a local Hugging Face model with its tokenizer")
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         from qas.finetuning.folders import finetune_to_folder
 
         done = finetune_to_folder(
-            arguments.circuit,
+            arguments.circuit or None,
             **read.given(arguments, *_WORDS),
             on_progress=lambda p: shown(f"loss {p.loss:.4g}, validation {p.validation:.4g}", p.epoch, p.epochs),
             **settings,
@@ -68,18 +69,24 @@ def run(arguments: argparse.Namespace) -> int:
         "chance": form.format(factor * outcome.chance),
         "trainable parameters": f"{outcome.trainable:,} (head apart: {outcome.head_parameters:,})",
         "adapter bits": f"{outcome.adapter_bits:,}",
-        "adapter file": f"{done.file_bytes:,} bytes",
+        "adapter file": f"{done.file_bytes:,} bytes, head included",
+        **{f"layers of {features} features": told for features, told in sorted(done.widths.items(), key=_features)},
         "training": f"{clock(outcome.seconds)}, {outcome.epochs} epochs",
         "folder": str(done.folder),
     }
     data = {"path": str(done.folder.resolve()), "file_bytes": done.file_bytes} | vars(outcome)
+    data |= {"widths": done.widths} if done.widths else {}
     return answer(arguments, data, f"{done.task}, {done.method}", *listing(rows, "  "))
+
+
+def _features(row: tuple[str, str]) -> int:
+    return -int(row[0])
 
 
 def _gradient(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     alone = "circuit model data method bits rank layers size learning_rate scale out"
     for name in alone.split():
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name) not in (None, []):
             shown = "RUN" if name == "circuit" else "--" + name.replace("_", "-")
             raise QasError(f"--gradient belongs to a task alone: leave out {shown}")
     from qas.finetuning.folders import save_task_gradient

@@ -23,6 +23,12 @@ def add(commands: Any) -> None:
     option = parser.option
     option("problem", "PROBLEM", "a name from qas problems, or a .json or .qpy file", nargs="?", kind="problems")
     option("file", "FILE", "for the problems that have FILE behind their name", nargs="?")
+    option(
+        "--model",
+        "DIR",
+        "with the problem adapter: a local model (or minilm, smollm2); one circuit for all its target layers",
+    )
+    option("--targets", "A,B", "with --model: linear layers to adapt (default: queries and values)", read.names)
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default evolution)", kind="agents")
     option("--preset", "NAME", "published settings, such as crlqas-lih-4 (see qas agents)", kind="presets")
@@ -106,7 +112,7 @@ def _started(arguments: argparse.Namespace) -> Any:
     agent = arguments.agent or _agent_of(arguments.preset) or "evolution"
     noise = load_noise(arguments.noise)
     device = None if arguments.device is None else load_device(arguments.device)
-    problem = read.read_problem(arguments, arguments.problem, arguments.file)
+    problem = _problem(arguments)
     if problem is None:
         raise QasError("search needs a problem, e.g. qas search lih-4 (qas problems lists them), or --resume RUN")
     evaluator = _evaluator_settings(arguments) | read.given(arguments, "engine", "optimizer", "shots")
@@ -126,6 +132,18 @@ def _started(arguments: argparse.Namespace) -> Any:
             ),
             **keywords,
         )
+
+
+def _problem(arguments: argparse.Namespace) -> Any:
+    if arguments.model is None:
+        if arguments.targets is not None:
+            raise QasError("--targets names layers of a model: it goes with --model")
+        return read.read_problem(arguments, arguments.problem, arguments.file)
+    if arguments.problem != "adapter" or arguments.file is not None:
+        raise QasError("--model goes with the problem adapter: qas search adapter --model DIR")
+    from qas.finetuning.widths import model_problem
+
+    return model_problem(arguments.model, arguments.targets)
 
 
 def _agent_of(preset: str | None) -> str | None:

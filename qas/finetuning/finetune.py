@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypedDict, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qas.adapters.architecture import Architecture, load_architecture
+from qas.adapters.architecture import load_architecture
 from qas.adapters.training import REST, VALUES, parameter_groups
 from qas.checks import finite_number, finite_output, whole_number
-from qas.errors import QasError, RunError, UnknownNameError
-from qas.files import new_folder, read_tensors, read_versioned, versioned, write_atomic, write_json
+from qas.errors import QasError
 from qas.finetuning import METHODS
 from qas.finetuning.backbones import VisionTransformer, list_backbones, load_backbone
 from qas.finetuning.local import load_local
-from qas.finetuning.methods import Full, Method, attach, body, detach, make_method, total_bits, trained_head
-from qas.finetuning.stored import Part, Trained
+from qas.finetuning.methods import Full, Method, attach, body, make_method, total_bits, trained_head
+from qas.finetuning.stored import Part
 from qas.finetuning.tasks import Split, Task, load_task
 from qas.registry import options_of
-from qas.schema import conform
 
-FORMAT = "qas-finetune"
-VERSION = 1
-"""Layout of a fine-tuning folder; a newer one is refused."""
 _OUTPUTS = 1 << 25
 """Most outputs held at once where nothing is trained: 128 MiB."""
 
@@ -360,137 +352,3 @@ def finetune(
         epochs=len(history),
     )
     return outcome, parts, history
-
-
-# ---------------------------------------------------------------------- files
-def save(
-    folder: Path,
-    settings: Settings,
-    parts: Mapping[str, Part],
-    outcome: Outcome,
-    history: Iterable[Progress],
-    *,
-    model: nn.Module,
-    circuit: Architecture | None,
-    origin: Mapping[str, Any],
-) -> int:
-    """Write a fine-tuning folder: ``config.json``, ``metrics.json``, ``history.csv``, ``adapter.safetensors``,
-    ``head.safetensors`` where a head was trained, and ``curve.png``.
-
-    Returns:
-        Bytes of ``adapter.safetensors``.
-
-    Raises:
-        RunError: the folder holds files already, or cannot be written.
-    """
-    from safetensors.torch import save as serialize
-
-    history = list(history)
-    about = {"settings": settings.to_json(), "circuit": None if circuit is None else circuit.to_json(), **origin}
-    data = serialize({_stem(name) + key: tensor for name, p in parts.items() for key, tensor in p.pack().items()})
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("epoch", "seconds", "loss", "validation"))
-    writer.writerows((p.epoch, f"{p.seconds:.3f}", f"{p.loss:.6g}", f"{p.validation:.6g}") for p in history)
-    head = trained_head(model)
-    with new_folder(folder, "the fine-tuning"):
-        write_atomic(folder / "adapter.safetensors", data)
-        if head is not None:
-            write_atomic(folder / "head.safetensors", serialize({n: t.clone() for n, t in head.state_dict().items()}))
-        write_json(folder / "config.json", versioned(FORMAT, VERSION, about))
-        write_json(folder / "metrics.json", asdict(outcome) | {"file_bytes": len(data)})
-        write_atomic(folder / "history.csv", stream.getvalue())
-        _draw(folder / "curve.png", history, outcome, settings)
-    return len(data)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in read_tensors(path, "the fine-tuning").items()}
-
-
-def _stem(name: str) -> str:
-    return f"{name}." if name else ""
-
-
-class _Named(TypedDict):
-    method: str
-
-
-class _Told(TypedDict):
-    settings: _Named
-    circuit: dict[str, Any] | None
-
-
-def load(folder: Path, model: nn.Module) -> tuple[Settings, dict[str, Part]]:
-    """Put the adapters and the head of a fine-tuning folder onto a fresh backbone, in place.
-
-    Raises:
-        QasError: a folder that is missing, damaged, of a newer version, or that does not fit the model.
-    """
-    config = read_versioned(folder / "config.json", FORMAT, VERSION, "the configuration of the fine-tuning")
-    conform(config, _Told, "the configuration of the fine-tuning", where=folder)
-    tensors = _tensors(folder / "adapter.safetensors")
-    head = folder / "head.safetensors"
-    new_head = _tensors(head) if head.exists() else None
-    try:
-        settings = Settings.from_json(config["settings"])
-        circuit = None if config["circuit"] is None else Architecture.from_json(config["circuit"])
-    except UnknownNameError:
-        raise
-    except (TypeError, QasError) as error:
-        raise RunError(f"the fine-tuning folder is damaged: {folder}: {error}") from None
-    if (new_head is None) != (trained_head(model) is None):
-        raise RunError(
-            f"the folder has {'no' if new_head is None else 'a'} head, and the model "
-            f"{'none' if trained_head(model) is None else 'needs one'}: {folder}"
-        )
-    parts = attach(model, settings.method, circuit, seed=settings.seed)
-    try:
-        own = {key: next((n for n in parts if key.startswith(_stem(n))), None) for key in tensors}
-        if None in own.values():
-            raise RunError(f"the adapters are those of another model: {folder}")
-        for name, part in parts.items():
-            part.unpack({k.removeprefix(_stem(name)): t for k, t in tensors.items() if own[k] == name})
-        if new_head is not None:
-            if isinstance(model, VisionTransformer) and "bias" in new_head:
-                model.replace_head(len(new_head["bias"]))
-            Trained(cast(nn.Module, trained_head(model)).state_dict()).unpack(new_head)
-    except BaseException as error:
-        detach(model)
-        if isinstance(error, QasError) and not isinstance(error, RunError):
-            raise RunError(f"{error}: {folder}") from None
-        raise
-    return settings, parts
-
-
-def _draw(path: Path, history: list[Progress], outcome: Outcome, settings: Settings) -> None:
-    """Loss and validation metric over the epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    words = outcome.metric.replace("_", " ")
-    figure = Figure(figsize=(6.4, 3.6), dpi=130, layout="constrained")
-    left = figure.subplots()
-    epochs = [p.epoch for p in history]
-    left.plot(epochs, [p.loss for p in history], color="#8a8a8a", lw=1.5)
-    left.set_xlabel("epoch")
-    left.set_ylabel("training loss", color="#6a6a6a")
-    left.set_ylim(bottom=0)
-    right = left.twinx()
-    right.plot(epochs, [p.validation for p in history], color="#1f5fa8", lw=2)
-    right.axhline(outcome.chance, color="#1f5fa8", lw=1, ls=(0, (1, 2)))
-    right.annotate("chance", (epochs[0], outcome.chance), color="#1f5fa8", fontsize=8, va="bottom")
-    right.set_ylabel(f"validation {words}", color="#1f5fa8")
-    if outcome.metric == "accuracy":
-        right.set_ylim(0, 1)
-    for axes in (left, right):
-        axes.spines["top"].set_visible(False)
-    test = f"{100 * outcome.test:.1f} %" if outcome.metric == "accuracy" else f"{outcome.test:.3f}"
-    figure.suptitle(
-        f"{settings.method.name}: test {words} {test}, {outcome.adapter_bits:,} adapter bits",
-        fontsize=10,
-    )
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    write_atomic(path, stream.getvalue())

@@ -14,7 +14,8 @@ from qas.adapters.architecture import load_architecture
 from qas.errors import QasError
 from qas.files import new_folder, write_atomic
 from qas.finetuning.alignment import task_gradient
-from qas.finetuning.finetune import Outcome, Progress, finetune, resolve, save
+from qas.finetuning.files import save
+from qas.finetuning.finetune import Outcome, Progress, finetune, resolve
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Finetuned:
     method: str
     outcome: Outcome
     file_bytes: int
-    """of ``adapter.safetensors``"""
+    """of ``adapter_model.safetensors``"""
+    widths: dict[str, str]
+    """how a circuit serves layers, by their features"""
 
 
 def finetune_to_folder(
@@ -45,7 +48,8 @@ def finetune_to_folder(
     """Adapt a model to a task and write a folder with metrics, adapter files and a picture.
 
     Args:
-        circuit: of the methods that take one: a run folder, an OpenQASM file, whatever `load_architecture` takes.
+        circuit: of the methods that take one: a run folder, an OpenQASM file, whatever `load_architecture` takes, a
+            list of them for layers of several widths.
         task: a name in `qas.finetuning.TASKS`, learned by `backbone`, a name or a folder (default by task).
         model: instead, "minilm", "smollm2", or the folder of a Hugging Face model with its tokenizer, which learns
             `data`: a file, or the name of a corpus (`qas.finetuning.packaged`).
@@ -68,8 +72,9 @@ def finetune_to_folder(
     )  # fmt: skip
     with new_folder(out, "the fine-tuning", stem=f"finetune-{found.name}-{method}") as folder:
         outcome, adapters, history = finetune(network, found, chosen, architecture, on_progress=on_progress)
-        size = save(folder, chosen, adapters, outcome, history, model=network, circuit=architecture, origin=origin)
-    return Finetuned(folder, found.name, method, outcome, size)
+        size = save(folder, chosen, adapters, outcome, history, model=network, origin=origin)
+    config = getattr(network, "peft_config", {}).get("default")
+    return Finetuned(folder, found.name, method, outcome, size, dict(getattr(config, "widths", None) or {}))
 
 
 def save_task_gradient(

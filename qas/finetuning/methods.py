@@ -6,13 +6,14 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from qas.adapters.architecture import MAX_LAYERS, Architecture
+from qas.adapters.architecture import MAX_LAYERS, Architecture, Architectures
 from qas.adapters.base import Adapter
 from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
@@ -68,12 +69,15 @@ class Method:
         learning_rate: that of the adapter where the caller names none.
         takes_circuit: whether it needs an architecture, and takes one.
         injects: whether peft injects anything; `config` and `start` are not called otherwise.
+        peft_names: name in the stored form of a layer -> peft's; empty: peft itself knows what to store; None: it has
+            no such form.
         targets: last parts of the names of the linear layers to adapt; None: queries and values.
     """
 
     learning_rate: ClassVar[float] = 3e-2  # what tuning on validation splits chose for most methods
     takes_circuit: ClassVar[bool] = False
     injects: ClassVar[bool] = True
+    peft_names: ClassVar[Mapping[str, str] | None] = None
     targets: tuple[str, ...] | None = None
 
     def _keep(self, **options: Any) -> None:
@@ -85,7 +89,7 @@ class Method:
         """As registered, else that of the class."""
         return METHODS.name_of(self) or type(self).__name__
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         """The settings of what peft is to inject.
 
         Args:
@@ -127,8 +131,9 @@ class _Circuit(Method):
 
     learning_rate = ANGLES
     fixed: ClassVar[dict[str, Any]] = {}
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({})
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         own = {name: value for name, value in vars(self).items() if name != "targets"}
         given: dict[str, Any] = {} if circuit is None else {"circuit": circuit}
         return CircuitAdapterConfig(**self.fixed, **given, **own, target_modules=targets)
@@ -200,6 +205,7 @@ class Lora(Method):
     """LoRA (arXiv:2106.09685), stored in float16"""
 
     learning_rate = 1e-2
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({"down": "lora_A.weight", "up": "lora_B.weight"})
     bits: int | None = None
     rank: int
     scale: float | None
@@ -207,7 +213,7 @@ class Lora(Method):
     def __init__(self, *, rank: int = 8, scale: float | None = None, targets: Iterable[str] | None = None) -> None:
         self._keep(rank=rank, scale=scale, targets=targets)
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         from peft import LoraConfig
 
         alpha = self.rank if self.scale is None else self.rank * self.scale
@@ -231,6 +237,7 @@ class BiLora(Lora):
     """few-bit LoRA (arXiv:2307.16867): both matrices are quantized in training"""
 
     learning_rate = Method.learning_rate
+    peft_names = None
 
     def __init__(
         self, *, bits: int = 1, rank: int = 8, scale: float | None = None, targets: Iterable[str] | None = None
@@ -247,7 +254,7 @@ class Vera(Method):
     def __init__(self, *, rank: int = 8, scale: float | None = None, targets: Iterable[str] | None = None) -> None:
         self._keep(rank=rank, scale=scale, targets=targets)
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         from peft import VeraConfig
 
         return VeraConfig(r=self.rank, target_modules=targets, save_projection=False)
@@ -274,7 +281,7 @@ class _SubspaceConfig(CircuitAdapterConfig):
     size: int = 64
     seed: int = 0
 
-    def make(self, in_features: int, out_features: int) -> Adapter:
+    def make(self, in_features: int, out_features: int, name: str = "") -> Adapter:
         scale = 1.0 if self.scale is None else self.scale
         return RandomSubspaceAdapter(in_features, out_features, self.size, self.seed, bits=self.bits, scale=scale)
 
@@ -282,6 +289,7 @@ class _SubspaceConfig(CircuitAdapterConfig):
 class RandomSubspace(_Circuit):
     """as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)"""
 
+    peft_names = None
     learning_rate = Method.learning_rate
 
     def __init__(
@@ -294,7 +302,7 @@ class RandomSubspace(_Circuit):
     ) -> None:
         self._keep(bits=bits, size=size, scale=scale, targets=targets)
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         own = {name: value for name, value in vars(self).items() if name != "targets"}
         return _SubspaceConfig(**own, target_modules=targets)
 
@@ -320,7 +328,7 @@ class Peft(Method):
     def name(self) -> str:
         return str(getattr(self._config.peft_type, "value", self._config.peft_type))
 
-    def config(self, circuit: Architecture | None, targets: str) -> PeftConfig:
+    def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         return replace(self._config, target_modules=targets)  # type: ignore[call-arg]
 
     def parts(self, model: nn.Module, layers: Iterable[str], config: PeftConfig | None, seed: int) -> dict[str, Part]:
@@ -405,7 +413,9 @@ def target_layers(model: nn.Module, targets: tuple[str, ...] | None) -> dict[str
     return {name: sides for name, sides in linear.items() if name.rpartition(".")[2] in chosen}
 
 
-def attach(model: nn.Module, method: Method, circuit: Architecture | None = None, *, seed: int = 0) -> dict[str, Part]:
+def attach(
+    model: nn.Module, method: Method, circuit: Architecture | Architectures | None = None, *, seed: int = 0
+) -> dict[str, Part]:
     """Freeze a model and let peft put adapters into its target layers, in place.
 
     Args:
@@ -473,6 +483,6 @@ def detach(model: nn.Module, *, merge: bool = False) -> None:
         del model.peft_config
 
 
-def total_bits(parts: Mapping[str, Part], circuit: Architecture | None = None) -> int:
+def total_bits(parts: Mapping[str, Part], circuit: Architecture | Architectures | None = None) -> int:
     """Bits of all that is stored, and of the description of a found circuit, once."""
     return sum(p.stored_bits for p in parts.values()) + (0 if circuit is None else circuit.description_bits)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qas
-from qas.adapters.architecture import load_architecture, quantum_peft
+from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.circuit import CircuitAdapter
 from qas.adapters.problems import (
     GOALS,
@@ -99,16 +99,51 @@ def test_success_means_that_less_than_one_direction_lacks(angles: int) -> None:
     assert 0 < problem._depth_share <= 0.005
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["tangent", "gradient"]))
+@settings(deadline=None, max_examples=45)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["tangent", "gradient", "widths"]))
 def test_simplified_circuits_have_the_same_energy(seed: int, goal: str) -> None:
     rng = np.random.default_rng(seed)
-    circuit = random_circuit(rng, 2, int(rng.integers(0, 24)))
+    circuit = random_circuit(rng, 3 if goal == "widths" else 2, int(rng.integers(0, 24)))
     circuit = circuit.with_angles(np.where(rng.integers(2, size=circuit.n_angles), 0.0, circuit.angles))
-    problem = AdapterProblem("p", 2, goal, 3, None if goal == "tangent" else matrix(4, 4))
+    if goal == "widths":
+        problem = AdapterProblem("p", 3, angles=6, narrower=(2,))
+    else:
+        problem = AdapterProblem("p", 2, goal, 3, None if goal == "tangent" else matrix(4, 4))
     short = problem.simplify(circuit, 1e-7)
     assert problem.energy(short) == problem.energy(circuit)
     assert problem.lower_bound <= problem.energy(circuit) <= problem.lower_bound + problem.spread
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_several_widths_are_the_mean_over_the_layers_that_the_circuit_is_cut_to(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    circuit = random_circuit(rng, 4, int(rng.integers(1, 30)))
+    problem = load_problem("adapter-16+8+4-11")
+    assert isinstance(problem, AdapterProblem) and problem.widths == (4, 3, 2)
+    assert [problem.asked(q) for q in problem.widths] == [11, 8, 4]  # 22, 15 and 8 of 22
+    found = []
+    for q in problem.widths:
+        gates = [(n, w, [0.5] if n == "ry" else []) for n, w in Architecture.from_circuit(circuit).cut(q).gates]
+        alone = AdapterProblem("p", q, angles=problem.asked(q))
+        short = alone.simplify(qas.Circuit(q, gates))
+        depth = short.depth / (short.depth + alone.angles)
+        found.append(alone.energy(short) + (problem._depth_share - alone._depth_share) * depth)
+    assert problem.energy(circuit) == pytest.approx(np.mean(found), abs=1e-12)
+    assert problem_from_json(json.loads(json.dumps(problem.to_json()))) == problem
+
+
+def test_a_search_serves_all_widths(tmp_path: Path) -> None:
+    run = qas.search("adapter-8+4-6", agent="evolution", evaluations=1000, seed=0, out=tmp_path / "run", report=False)
+    assert run.best.error < run.problem.threshold, "every direction counts at both widths"
+    for features, angles in ((8, 6), (4, 3)):
+        fitted, _ = load_architecture(run.path).for_layer(features)
+        assert fitted.tangent_rank == fitted.n_angles == angles
+    with pytest.raises(QasError, match="narrower ones for the goal gradient"):
+        AdapterProblem("p", 3, "gradient", matrix=matrix(8, 8), narrower=(2,))
+    for narrower in ((3,), (1,), (2.5,)):
+        with pytest.raises(QasError, match="qubits of a narrower layer is a whole number from 2 to 2"):
+            AdapterProblem("p", 3, narrower=narrower)  # type: ignore[arg-type]
 
 
 def test_a_rotation_by_a_small_angle_is_a_direction_all_the_same() -> None:
@@ -296,6 +331,9 @@ def test_names_give_problems_of_their_size() -> None:
 
 BAD_NAMES = [
     ("adapter-3", "power of two from 4 to 4096"),
+    ("adapter-8+8", "M another"),
+    ("adapter-8+6", "power of two"),
+    ("adapter-8+", "adapter-N"),
     ("adapter-2", "power of two"),
     ("adapter-8192", "power of two"),
     ("adapter-", "adapter-N"),
@@ -425,7 +463,7 @@ def test_json_reads_back_equal(goal: str) -> None:
 
 DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"format": "else"}, "JSON object of format"),
-    ({"version": 2}, "newer version"),
+    ({"version": 3}, "newer version"),
     ({"version": True}, "got True"),
     ({"n_qubits": "3"}, "damaged at n_qubits"),
     ({"goal": "x"}, "one of tangent"),

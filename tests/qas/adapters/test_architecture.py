@@ -20,10 +20,12 @@ from qas.adapters.architecture import (
     MAX_ODD,
     VERSION,
     Architecture,
+    Architectures,
     layout,
     load_architecture,
     quantum_peft,
 )
+from qas.adapters.circuit import frame_architecture
 from qas.adapters.program import ODD
 from qas.errors import CircuitError, QasError, RunError, UnknownNameError
 
@@ -51,9 +53,16 @@ def test_an_exact_layout_is_the_largest_that_fits(features: int) -> None:
 
 
 @pytest.mark.parametrize("features", [1, 0, -4, 2.0, True, "8", None])
-def test_a_layer_has_at_least_two_features(features: Any) -> None:
+def test_a_layer_has_features_and_one_that_is_turned_has_two(features: Any) -> None:
     with pytest.raises(QasError, match="a whole number of at least 2"):
-        layout(features)
+        layout(features, exact=True)
+    if features == 1 and features is not True:
+        assert layout(features).size == 2
+        for circuit in ("quantum-peft", REAL):
+            assert frame_architecture(circuit, 1).n_qubits == 1
+    else:
+        with pytest.raises(QasError, match="a whole number of at least 1"):
+            layout(features)
 
 
 # ---------------------------------------------------------------------- the published circuit
@@ -160,12 +169,74 @@ def test_wider_layers_get_more_axes_coupled_to_those_below(
     assert (np.abs(matrix[:, :2]) > 1e-9).sum() > low, "the first columns reach the new rows"
 
 
+WIDE = Architecture(5, (*REAL.gates, ("ry", (4,)), ("cz", (0, 3)), ("cx", (4, 1)), ("ry", (0,)), ("ry", (3,))))
+
+
+@pytest.mark.parametrize("features", [2, 3, 4, 6, 7, 8, 12, 16])
+@pytest.mark.parametrize("exact", [False, True])
+def test_on_narrower_layers_the_gates_on_the_lowest_qubits_are_left(features: int, exact: bool) -> None:
+    fitted, place = WIDE.for_layer(features, exact=exact)
+    assert place == layout(features, exact=exact), "as the published circuit is laid out"
+    assert (fitted.size, fitted.odd) == (place.size, place.odd)
+    cut = WIDE.cut(place.n_qubits)
+    assert fitted.gates[: len(cut.gates)] == cut.gates
+    # The same gates in the wide register: R on the lowest qubits, nothing on the others.
+    alone = Architecture(5, cut.gates)
+    angles = np.random.default_rng(0).uniform(-3, 3, cut.n_angles)
+    small = cut.program.matrix(angles)
+    np.testing.assert_allclose(alone.program.matrix(angles), np.kron(np.eye(32 // len(small)), small), atol=1e-12)
+
+
+def test_rotations_that_become_neighbours_in_a_cut_are_one() -> None:
+    gates = (("ry", (0,)), ("cz", (0, 2)), ("ry", (0,)), ("cx", (0, 1)), ("cz", (1, 2)), ("cx", (0, 1)), ("ry", (1,)))
+    assert Architecture(3, gates).cut(2).gates == (("ry", (0,)), ("ry", (1,)))
+    assert Architecture(3, gates).for_layer(4)[0].n_angles == 2
+
+
+def test_complex_gates_are_cut_with_the_bit_that_they_need() -> None:
+    for features, exact in ((4, False), (3, False), (7, True), (4, True)):
+        fitted, place = COMPLEX.for_layer(features, exact=exact)
+        assert (fitted.n_qubits, fitted.n_bits, place.size) == (1, 2, 4) and fitted.gates == COMPLEX.gates[:1]
+    for features, exact in ((2, False), (3, True), (2, True)):
+        with pytest.raises(CircuitError, match=f"layers of at least {4 if exact else 3} features, got {features}"):
+            COMPLEX.for_layer(features, exact=exact)
+    with pytest.raises(CircuitError, match="lowest 1 of 2 qubits, and of this circuit these have no angles"):
+        Architecture(2, (("ry", (1,)),)).for_layer(2)
+
+
 @pytest.mark.parametrize(
-    ("architecture", "features", "exact"), [(REAL, 4, False), (REAL, 5, True), (COMPLEX, 4, False), (COMPLEX, 7, True)]
+    ("features", "exact", "words"),
+    [
+        (8, False, "3 qubits, 3 angles"),
+        (7, False, "3 qubits, 3 angles, first 7 rows"),
+        (4, False, "2 of 3 qubits, 2 angles"),
+        (32, False, "3 qubits and 2 more, 7 angles"),
+        (48, False, "3 qubits and 1 more and 3 levels, 11 angles"),
+        (100, True, "3 qubits and 2 more and 3 levels, 13 angles, first 96 features"),
+    ],
 )
-def test_narrower_layers_are_refused(architecture: Architecture, features: int, exact: bool) -> None:
-    with pytest.raises(CircuitError, match=f"fits layers of at least {8 if exact else 5} features, got {features}"):
-        architecture.for_layer(features, exact=exact)
+def test_what_is_done_for_a_layer_is_told(features: int, exact: bool, words: str) -> None:
+    assert REAL.on_layer(features, exact=exact) == words
+
+
+# ---------------------------------------------------------------------- several widths
+def test_each_layer_gets_the_widest_that_is_not_cut_else_the_narrowest() -> None:
+    several = load_architecture([WIDE, REAL.to_json()])
+    assert isinstance(several, Architectures) and several.members == (REAL, WIDE)
+    for features, exact, member in (
+        (4, False, REAL), (8, False, REAL), (16, False, REAL), (17, False, WIDE), (17, True, REAL), (24, False, WIDE),
+        (32, True, WIDE), (96, False, WIDE),
+    ):  # fmt: skip
+        assert several.for_layer(features, exact=exact) == member.for_layer(features, exact=exact)
+        assert several.on_layer(features, exact=exact) == member.on_layer(features, exact=exact)
+    assert several.description_bits == REAL.description_bits + WIDE.description_bits
+    assert load_architecture(json.loads(json.dumps(several.to_json()))) == several == load_architecture(several)
+    assert load_architecture([several, quantum_peft(12)[0]]).for_layer(12)[0].odd == 3
+    assert load_architecture([REAL]) is REAL
+    with pytest.raises(CircuitError, match="layers of different widths, got 8 and 8"):
+        load_architecture([REAL, REAL])
+    with pytest.raises(QasError, match="an adapter architecture is"):
+        load_architecture({"format": "qas-adapter-architectures", "version": 1, "members": [{}, {}]})
 
 
 def test_an_architecture_with_an_odd_axis_fits_one_size() -> None:
@@ -288,7 +359,7 @@ def test_other_sources_are_refused(tmp_path: Path) -> None:
         load_architecture(f"{tmp_path}/missing")
     with pytest.raises(QasError):
         load_architecture(tmp_path)
-    for source in (None, 3, ["ry"], b"run"):
+    for source in (None, 3, [], [3], b"run"):
         with pytest.raises(QasError, match="a circuit, a run, a path or its JSON form"):
             load_architecture(source)
     (tmp_path / "bad.qasm").write_text("OPENQASM 3; nonsense")

@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import peft
 import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -36,9 +36,10 @@ from transformers import (
 )
 
 import qas
-from qas.adapters import hf
+from qas.adapters import _peft, hf
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
+from qas.adapters.packed import HEADER_BYTES, JointForm
 from qas.adapters.quantize import MAX_BITS
 from qas.errors import MissingExtraError, QasError
 
@@ -360,11 +361,20 @@ def test_the_file_holds_the_predicted_bits_and_a_header(bits: int | None, layers
         angles = (2 * layers + 1) * (out_qubits + 5) - 4 * layers
         total += 4 * (angles + RANK) if bits is None else 4 + 2 * RANK + -(-angles * bits // 8)
     file = tmp_path / FILE
-    assert payload(file) == total
+    assert payload(file) == total + (0 if bits is None else HEADER_BYTES)
     assert 0 <= 8 * total - sum(a.stored_bits for a in adapters(model)) < 8 * 4
     assert adapter_bytes(tmp_path) == file.stat().st_size
     dtypes = {tensor.dtype for tensor in load_file(file).values()}
     assert dtypes == ({torch.float32} if bits is None else {torch.uint8})
+
+
+def test_the_file_of_many_layers_is_hardly_larger_than_their_angles(tmp_path: Path) -> None:
+    """64 layers of 256 features at rank 8: 44 angles of a byte, 8 values of two and a grid of four each."""
+    base = nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict({"q_proj": nn.Linear(256, 256)}) for _ in range(64))})
+    model = trained(get_peft_model(base, settings_of(rank=8, bits=8, target_modules=["q_proj"])))
+    model.save_pretrained(str(tmp_path))
+    assert sum(adapter.stored_bits for adapter in adapters(model)) == 8 * 4096
+    assert adapter_bytes(tmp_path) <= 1.15 * 4096
 
 
 def test_the_settings_come_back_from_disk(tmp_path: Path) -> None:
@@ -397,6 +407,32 @@ def test_the_best_circuit_of_a_run_becomes_an_adapter(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), wanted)
 
 
+@pytest.mark.parametrize("settings", [{}, {"target_modules": ["o_proj"], "layers_to_transform": [1]}], ids=str)
+def test_files_of_version_1_have_a_tensor_for_each_layer(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings | {"bits": 5}
+    old = adapted(schema_version=1, **settings)
+    wanted = logits(old)
+    old.save_pretrained(str(tmp_path))
+    tensors = load_file(tmp_path / FILE)
+    assert len(tensors) == len(adapters(old)) and all(t.dtype == torch.uint8 for t in tensors.values())
+    assert {tensor.numel() for tensor in tensors.values()} == {a.packed_size for a in adapters(old)}
+    loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
+    assert difference(logits(loaded), wanted) == 0.0
+    loaded.save_pretrained(str(tmp_path / "again"))  # under the old version as the old layout
+    assert (tmp_path / "again" / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
+    by_name = llama()
+    by_name.load_adapter(str(tmp_path))
+    assert difference(logits(by_name), wanted) == 0.0
+    new = adapted(**settings)
+    peft.set_peft_model_state_dict(new, tensors)
+    assert difference(logits(new), wanted) == 0.0
+    new.save_pretrained(str(tmp_path / "new"))
+    assert len(load_file(tmp_path / "new" / FILE)) == 1
+    new.load_adapter(str(tmp_path), "old")
+    new.set_adapter("old")
+    assert difference(logits(new), wanted) == 0.0
+
+
 def test_a_state_dict_given_by_hand_is_what_is_stored() -> None:
     model = adapted(bits=5)
     full = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -410,6 +446,9 @@ def test_a_state_dict_given_by_hand_is_what_is_stored() -> None:
     assert not any(
         hf.PREFIX in key for key in peft.get_peft_model_state_dict(model, {"base_model.other": torch.ones(1)})
     )
+    some = {name: tensor for name, tensor in bare.items() if "layers.0" in name}
+    with pytest.raises(QasError, match=r"for all layers at once, got a state dict without .*layers\.1.*q_proj"):
+        peft.get_peft_model_state_dict(model, some)
     name = next(name for name in full if name.endswith("angles"))
     for broken in (bare | {name: full[name][:0]}, {key: tensor for key, tensor in bare.items() if key != name}):
         with pytest.raises(QasError, match=r"a state dict holds .*angles of shape \(26,\), got"):
@@ -434,10 +473,12 @@ def test_injection_follows_the_keys_of_a_state_dict() -> None:
     with pytest.warns(RuntimeWarning, match="additional target modules"):
         bare = peft.inject_adapter_in_model(settings_of(), llama(), state_dict=only_q)
     assert len(adapters(bare)) == 2
+    joint = peft.get_peft_model_state_dict(adapted(bits=4))
+    assert len(adapters(peft.inject_adapter_in_model(settings_of(bits=4), llama(), state_dict=joint))) == 4
     base = llama()
     before = weights(base)
     with pytest.raises(QasError, match=r"model.layers.0.self_attn.q_proj .*rank is a whole number from 1 to 32"):
-        peft.inject_adapter_in_model(settings_of(rank=33), base, state_dict=only_q)
+        peft.inject_adapter_in_model(settings_of(circuit="taylor", layers=33), base, state_dict=only_q)
     assert_untouched(base, before)
 
 
@@ -477,34 +518,40 @@ def test_a_new_head_is_saved_with_the_adapter(tmp_path: Path) -> None:
     assert difference(logits(loaded), wanted) == 0.0
 
 
-def test_a_trainer_trains_saves_and_resumes(tmp_path: Path) -> None:
+def trainer(folder: Path, steps: int, every: int, **settings: Any) -> Trainer:
     rows = [{"input_ids": row, "labels": row} for row in torch.arange(32).reshape(4, 8)]
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        save_steps=every,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return Trainer(model=get_peft_model(llama(), settings_of(**settings)), args=arguments, train_dataset=rows)
 
-    def trainer(steps: int) -> Trainer:
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path),
-            max_steps=steps,
-            save_steps=2,
-            per_device_train_batch_size=2,
-            learning_rate=1e-2,
-            lr_scheduler_type="constant",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        return Trainer(model=get_peft_model(llama(), settings_of()), args=arguments, train_dataset=rows)
 
-    first = trainer(2)
+@pytest.mark.parametrize("settings", [{}, {"bits": 3}, {"form": "rotation", "bits": 5}], ids=str)
+def test_a_trainer_resumes_to_the_last_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    unbroken = trainer(tmp_path / "unbroken", 4, 4, **settings)
+    unbroken.train()
+    first = trainer(tmp_path / "broken", 2, 2, **settings)
     first.train()
-    assert all(a.values.abs().min() > 0 for a in adapters(first.model))
-    folder = tmp_path / "checkpoint-2"
+    folder = tmp_path / "broken" / "checkpoint-2"
     loaded = PeftModel.from_pretrained(llama(), str(folder))
     assert difference(logits(loaded), logits(first.model.eval())) == 0.0
-    second = trainer(3)
-    second.train(resume_from_checkpoint=str(folder))
-    assert second.state.global_step == 3
-    assert difference(logits(second.model.eval()), logits(loaded)) > 0
+    tensors = load_file(folder / FILE)
+    assert len(tensors) == (1 if settings else 8)  # what is deployed holds nothing else
+    resumed = trainer(tmp_path / "broken", 4, 4, **settings)
+    resumed.train(resume_from_checkpoint=str(folder))
+    assert resumed.state.global_step == 4
+    for found, wanted, start in zip(*map(adapters, (resumed.model, unbroken.model, first.model)), strict=True):
+        for name, parameter in found.named_parameters():
+            assert parameter.equal(wanted.get_parameter(name)) and not parameter.equal(start.get_parameter(name))
 
 
 @every_setting
@@ -700,6 +747,9 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"bits": 2.5}, "got 2.5"),
         ({"rank": 0}, "rank is a whole number of at least 1, got 0"),
         ({"rank": True}, "rank is a whole number of at least 1, got True"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank of q_proj is a whole number of at least 1, got 0"),
+        ({"rank_pattern": {"q_proj": 2}, "form": "rotation"}, "a rotation has none"),
+        ({"init_weights": "gaussian"}, "init_weights is True or False, got 'gaussian'"),
         ({"layers": -1}, "layers is a whole number of at least 0, got -1"),
         ({"form": "butterfly"}, "form is one of frames, rotation, got 'butterfly'"),
         ({"bias": "some"}, "bias is none or all, got 'some'"),
@@ -710,7 +760,7 @@ def test_a_second_adapter_by_regular_expression_meets_layers_and_not_their_insid
         ({"circuit": SEARCHED | {"hash": "0" * 32}}, "have hash"),
         ({"circuit": SEARCHED | {"gates": SEARCHED["gates"][1:]}}, "have hash"),
         ({"circuit": SEARCHED | {"version": 2}}, "newer version of this program"),
-        ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 2"),
+        ({"schema_version": hf.SCHEMA_VERSION + 1}, "can be read, got version 3"),
         ({"layers_pattern": "layers"}, "give both"),
         ({"layers_to_transform": [1], "target_modules": "all-linear"}, "as a list of names, got the text 'all-linear'"),
     ],
@@ -722,17 +772,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
     assert "\n" not in str(caught.value)
 
 
-COMPLEX = Architecture(4, (("rx", (0,)), ("ry", (1,)))).to_json()
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"rank": 17}, r"v_proj \(32 to 16 features\): rank is a whole number from 1 to 16, got 17"),
-        ({"rank": 40, "target_modules": "all-linear"}, r"q_proj .*32, got 40"),
-        ({"rank": 17, "target_modules": "all-linear"}, r"k_proj .*16, got 17"),
-        ({"circuit": SEARCHED}, r"v_proj \(32 to 16 features\): a circuit of 5 qubits fits layers of at least 17"),
-        ({"circuit": COMPLEX, "target_modules": ["k_proj"]}, "k_proj .*complex gates, two real features"),
         ({"scale": float("nan")}, "scale is a finite number, got nan"),
         ({"form": "rotation", "side": "left"}, "acts on the side 'input' or 'output', got 'left'"),
         ({"circuit": "taylor", "layers": 20}, "intrinsic rank is a whole number from 1 to 16"),
@@ -760,7 +802,7 @@ def test_a_second_adapter_that_does_not_fit_leaves_the_first_as_it_was() -> None
     model = adapted(llama(), target_modules=["o_proj"])
     before, layers = weights(model), len(layers_of(model))
     with pytest.raises(QasError, match="rank is a whole number"):
-        model.add_adapter("second", settings_of(rank=17))
+        model.add_adapter("second", settings_of(circuit="taylor", layers=17))
     assert weights(model).keys() == before.keys() and len(layers_of(model)) == layers
     assert model.peft_config.keys() == {"default"} and not adapters(model, "second")
 
@@ -768,13 +810,58 @@ def test_a_second_adapter_that_does_not_fit_leaves_the_first_as_it_was() -> None
 def test_a_second_injection_that_fails_leaves_no_settings_behind() -> None:
     base = llama()
     base.add_adapter(settings_of())
-    for settings, message in (({"rank": 99}, "rank"), ({"target_modules": ["nowhere"]}, "not found")):
+    for settings, message in (
+        ({"circuit": "taylor", "layers": 99}, "rank"),
+        ({"target_modules": ["nowhere"]}, "not found"),
+    ):
         with pytest.warns(UserWarning, match="multiple adapters"), pytest.raises(ValueError, match=message):
             base.add_adapter(settings_of(**settings), "second")
         assert base.peft_config.keys() == {"default"}
     with pytest.warns(UserWarning, match="multiple adapters"):
         base.add_adapter(settings_of(), "second")
     assert len(adapters(base, "second")) == 4
+
+
+def test_a_rank_beyond_a_narrow_layer_is_clipped_and_told_once(tmp_path: Path) -> None:
+    config = settings_of(rank=20, target_modules="all-linear", rank_pattern={r"layers.1.mlp.\w+": 3, "o_proj": 40})
+    with pytest.warns(UserWarning, match="ranks are at most the narrower side of a layer") as told:
+        model = get_peft_model(llama(), config)
+    (warning,) = [w for w in told if "narrower" in str(w.message)]
+    narrow = [f"model.layers.{k}.self_attn.{name}" for k in (0, 1) for name in ("k_proj has 16", "v_proj has 16")]
+    narrow += [f"model.layers.{k}.self_attn.o_proj has 32" for k in (0, 1)]
+    assert sorted(str(warning.message).split(": ")[1].split(", ")) == sorted(narrow)
+    ranks = {n: m.qas_circuit_adapters["default"].rank for n, m in model.named_modules() if isinstance(m, CircuitLayer)}
+    for name, rank in ranks.items():
+        wanted = 16 if name.endswith(("k_proj", "v_proj")) else 32 if "o_proj" in name else 3 if "1.mlp" in name else 20
+        assert rank == wanted
+    with torch.no_grad():
+        trained(model).save_pretrained(str(tmp_path))
+    with pytest.warns(UserWarning, match="narrower"):
+        loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
+    assert torch.equal(logits(loaded), logits(model))
+    get_peft_model(llama(), settings_of(rank=33, form="rotation"))  # has no rank to clip: warnings are errors here
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_random_start_changes_the_model_when_asked_for(settings: dict[str, Any]) -> None:
+    plain, model = logits(llama()), get_peft_model(llama(), settings_of(**settings, init_weights=False))
+    assert difference(logits(model), plain) > 0.01
+    assert difference(logits(model.merge_and_unload()), logits(model)) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{}, {"bits": 3}, {"form": "rotation"}, {"circuit": "taylor"}], ids=str)
+def test_adapters_are_kept_in_the_precision_of_the_layers_when_asked_for(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    model = get_peft_model(llama().bfloat16(), settings_of(**settings), autocast_adapter_dtype=False)
+    assert all(p.dtype == torch.bfloat16 for a in adapters(model) for p in a.parameters())
+    trained(model)
+    wanted = logits(model)
+    model.save_pretrained(str(tmp_path))
+    loaded = PeftModel.from_pretrained(llama().bfloat16(), str(tmp_path), autocast_adapter_dtype=False)
+    assert difference(logits(loaded), wanted) <= (0.05 if "bits" in settings else 0)
+    model(input_ids=IDS).logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.bfloat16 for a in adapters(model) for p in a.parameters())
 
 
 def test_a_layer_that_torch_reads_instead_of_calling_is_refused() -> None:
@@ -795,6 +882,16 @@ def test_targets_that_match_nothing_are_named() -> None:
     assert_untouched(base, before)
 
 
+def broken_halves() -> Tensor:
+    """What a program would store that does not look at its numbers."""
+    named = dict(hf._stored_adapters(adapted(bits=4), "default"))
+    joint = JointForm(hf._by_layer(named))
+    forms = {hf._layer(stem): adapter.pack()["packed"] for stem, adapter in named.items()}
+    for packed in forms.values():
+        packed[:2] = torch.tensor([torch.nan], dtype=torch.float16).view(torch.uint8)
+    return joint.join(forms)
+
+
 Damage = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -813,9 +910,9 @@ def spoiled(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def nan_halves(packed: Tensor) -> Tensor:
-    packed[:2] = torch.tensor([torch.nan], dtype=torch.float16).view(torch.uint8)
-    return packed
+def flipped(place: int) -> Callable[[Tensor], Tensor]:
+    """One bit of one byte."""
+    return lambda packed: packed ^ (torch.arange(len(packed)) == place).to(torch.uint8)
 
 
 def without(part: str) -> Damage:
@@ -845,9 +942,13 @@ DAMAGES: dict[str, tuple[int | None, Damage, str]] = {
     ),
     "dtype": (None, on_last(lambda t: t.half(), "values"), "got .* torch.float16"),
     "nan": (None, on_last(spoiled, "values"), "stored values must be finite"),
-    "packed shape": (4, on_last(lambda t: t[:-1], "packed"), "stored packed has shape"),
+    "packed missing": (4, without("packed"), "stores packed, got nothing"),
+    "packed shape": (4, on_last(lambda t: t[:-1], "packed"), r"of 4 layers are 110 bytes of .*, got shape \(109,\)"),
     "packed dtype": (4, on_last(lambda t: t.float(), "packed"), "torch.float32"),
-    "packed nan": (4, on_last(nan_halves, "packed"), "finite"),
+    "packed layers": (4, on_last(flipped(3), "packed"), "these are of layers with other names or sizes"),
+    "packed checksum": (4, on_last(flipped(9), "packed"), "these are damaged: their checksum is another"),
+    "packed bytes": (4, on_last(flipped(-1 + 110), "packed"), "these are damaged: their checksum is another"),
+    "packed nan": (4, lambda t: {min(t): broken_halves()}, "finite"),
     "float for bits": (4, renamed("packed", "angles"), "stores packed, got angles, packed"),
 }
 
@@ -911,10 +1012,10 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
     path = tmp_path / "adapter_config.json"
     config = json.loads(path.read_text())
     for change, message in (
-        ({"schema_version": 2}, "version 2"),
+        ({"schema_version": 3}, "version 3"),
         ({"circuit": config["circuit"] | {"gates": config["circuit"]["gates"][::-1]}}, "have hash"),
         ({"bits": 11}, "got 11"),
-        ({"rank": 64}, "rank is a whole number from 1 to 32"),
+        ({"circuit": "taylor", "layers": 64}, "rank is a whole number from 1 to 32"),
     ):
         path.write_text(json.dumps(config | change))
         base = llama()
@@ -922,8 +1023,8 @@ def test_settings_on_disk_are_checked_before_the_model_is_changed(tmp_path: Path
         with pytest.raises(QasError, match=message):
             PeftModel.from_pretrained(base, str(tmp_path))
         assert_untouched(base, before)
-    path.write_text(json.dumps(config | {"schema_version": 2, "invented_later": 1}))
-    with pytest.warns(UserWarning, match="invented_later"), pytest.raises(QasError, match="version 2"):
+    path.write_text(json.dumps(config | {"schema_version": 3, "invented_later": 1}))
+    with pytest.warns(UserWarning, match="invented_later"), pytest.raises(QasError, match="version 3"):
         PeftModel.from_pretrained(llama(), str(tmp_path))
 
 
@@ -970,21 +1071,14 @@ def test_quantized_weights_are_not_merged() -> None:
     assert len(layers_of(model)) == 4 and layer.base_layer.weight.dtype == torch.int8
 
 
-def test_rows_of_one_batch_do_not_choose_their_adapters() -> None:
-    model = adapted()
-    with pytest.raises(QasError, match="got adapter_names; use set_adapter"):
-        model(input_ids=IDS, adapter_names=["__base__", "default"])
-    assert torch.isfinite(logits(model)).all()
-
-
 def test_a_weighted_sum_is_refused() -> None:
     model = adapted()
     with pytest.raises(QasError, match="a weighted sum of circuit adapters is no circuit"):
         model.add_weighted_adapter(["default"], [0.5], "sum")
 
 
-@pytest.mark.parametrize("found", [None, "0.20.0", "0.9", "0"])
-def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded_with(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that checks peft, once more, beside another version of it."""
     true = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -995,16 +1089,32 @@ def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, mon
         return found
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    spec = importlib.util.spec_from_file_location("hf_once_more", hf.__file__)
+    spec = importlib.util.spec_from_file_location("peft_once_more", _peft.__file__)
     assert spec is not None and spec.loader is not None
-    with pytest.raises(MissingExtraError, match=r"peft>=0\.21.*\[peft\]"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
-@pytest.mark.parametrize("found", ["0.21.0", "0.21.2.dev0", "0.100.1", "1.0rc1"])
-def test_newer_versions_of_peft_are_taken(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf, "version", lambda name: found)
-    hf._check_peft()
+@pytest.mark.parametrize("found", [None, "0.20.0", "0.9", "0"])
+def test_without_a_peft_that_can_do_it_the_extra_is_named(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingExtraError, match=r"peft>=0\.21, tested up to 0\.21; .*\[peft\]"):
+        loaded_with(found, monkeypatch)
+
+
+@pytest.mark.parametrize("found", ["0.22.0", "0.100.1", "1.0rc1"])
+def test_newer_versions_of_peft_are_taken_with_a_warning(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match=rf"tested up to 0\.21; found {found}"):
+        loaded_with(found, monkeypatch)
+
+
+def test_a_peft_whose_inner_parts_are_elsewhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded_with("0.21.9", monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.delattr(BaseTuner, "_remap_adapter_state_dict_for_load")
+        with pytest.raises(MissingExtraError, match=r"found 0\.21\.9, whose tuners lack _remap_adapter_state_"):
+            loaded_with("0.21.9", patch)
+    monkeypatch.delattr(peft.tuners.tuners_utils, "check_adapters_to_merge")
+    with pytest.raises(MissingExtraError, match=r"tested up to 0\.21; found 0\.21\.9: .*check_adapters_to_merge"):
+        loaded_with("0.21.9", monkeypatch)
 
 
 def test_registering_twice_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -21,24 +22,15 @@ from torch import Tensor, nn
 
 import qas
 from qas.adapters.architecture import Architecture
+from qas.adapters.packed import HEADER_BYTES
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.errors import QasError, RunError
 from qas.finetuning import METHODS
 from qas.finetuning import finetune as module
 from qas.finetuning.backbones import VisionTransformer, save_backbone
-from qas.finetuning.finetune import (
-    Outcome,
-    Settings,
-    finetune,
-    load,
-    outputs,
-    prepare_head,
-    resolve,
-    save,
-    score,
-    train,
-)
+from qas.finetuning.files import load, save
+from qas.finetuning.finetune import Outcome, Settings, finetune, outputs, prepare_head, resolve, score, train
 from qas.finetuning.methods import Lora, Method, attach, detach, total_bits
 from qas.finetuning.stored import Stored
 from qas.finetuning.tasks import Split, Task
@@ -47,6 +39,7 @@ Capture = pytest.CaptureFixture[str]
 
 CIRCUIT = Circuit(4, [("ry", (q,), 0.0) for q in range(4)] + [("cz", (0, 1)), ("ry", (1,), 0.0), ("ry", (0,), 0.0)])
 SIDES = 2  # q and v of the one block
+ADAPTER, STEM = "adapter_model.safetensors", "base_model.model."
 
 
 def vit(depth: int = 1, dim: int = 16, size: int = 16) -> VisionTransformer:
@@ -133,13 +126,16 @@ def test_figures_are_those_counted_by_hand_and_files_come_back(
     origin = {"task": "toy"}
     given = settings(method, **chosen)
     circuit = architecture(method)
-    size = save(folder, given, adapters, outcome, history, model=model, circuit=circuit, origin=origin)
-    stored = load_file(folder / "adapter.safetensors")
+    size = save(folder, given, adapters, outcome, history, model=model, origin=origin)
+    stored = {n: t for n, t in load_file(folder / ADAPTER).items() if not n.startswith(STEM + "head.")}
     payload = sum(8 * t.numel() * t.element_size() for t in stored.values())
     described = 0 if circuit is None else DESCRIPTION
-    assert 0 <= payload - (bits - described) < 8 * max(1, len(stored))
+    header = (
+        8 * HEADER_BYTES if any(name.endswith(".packed") for name in stored) else 0
+    )  # then all layers are in one tensor
+    assert 0 <= payload - (bits - described) - header < 8 * max(1, len(adapters))
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert size == (folder / "adapter.safetensors").stat().st_size == metrics.pop("file_bytes")
+    assert size == (folder / ADAPTER).stat().st_size == metrics.pop("file_bytes")
     assert metrics == vars(outcome)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     assert (folder / "curve.png").stat().st_size > 1000
@@ -149,12 +145,39 @@ def test_figures_are_those_counted_by_hand_and_files_come_back(
     assert found.to_json() == given.to_json() and list(loaded) == list(adapters)
     assert torch.equal(outputs(again, task.test), outputs(model, task.test))
     assert score(again, task.test, "accuracy") == outcome.test
+    # peft does the same, where it has the method, and says so where it has not.
+    plain = vit()
+    plain.replace_head(4)
+    assert (folder / "adapter_config.json").exists() == (given.method.peft_names is not None)
+    if given.method.peft_names is None:
+        assert "peft has no form of this method" in (folder / "README.md").read_text()
+        with pytest.raises(ValueError, match="adapter_config.json"):
+            peft.PeftModel.from_pretrained(plain, str(folder))
+    else:
+        theirs = peft.PeftModel.from_pretrained(plain, str(folder))
+        assert torch.equal(outputs(theirs, task.test), outputs(model, task.test))
     # The frozen part is as it was.
     detach(model)
     if method != "full":
         end = weights(model)
         assert end.keys() == start.keys()
         assert all(torch.equal(end[n], start[n]) for n in start if not n.startswith("head."))
+
+
+@pytest.mark.parametrize("method", ["searched", "quantum-peft", "lora", "bi-lora", "full", "linear-probe"])
+def test_folders_of_the_first_version_are_still_read(method: str, tmp_path: Path) -> None:
+    """They had the stored form of each layer under its name, the head and the circuit in files of their own."""
+    model, _, parts, _ = tuned(method, **({"bits": 3} if method in ("searched", "quantum-peft") else {}))
+    given = settings(method, **({"bits": 3} if method in ("searched", "quantum-peft") else {}))
+    tensors = {f"{layer}.{n}" if layer else n: t for layer, part in parts.items() for n, t in part.pack().items()}
+    save_file(tensors, tmp_path / "adapter.safetensors")
+    save_file({n: t.clone() for n, t in model.head.state_dict().items()}, tmp_path / "head.safetensors")
+    circuit = architecture(method)
+    about = {"settings": given.to_json(), "circuit": None if circuit is None else circuit.to_json(), "task": "toy"}
+    (tmp_path / "config.json").write_text(json.dumps({"format": "qas-finetune", "version": 1} | about))
+    again = vit()
+    load(tmp_path, again)
+    assert torch.equal(outputs(again, toy().test), outputs(model, toy().test))
 
 
 def test_the_toy_task_is_learned() -> None:
@@ -315,7 +338,6 @@ WRONG_ON: list[tuple[Settings, str]] = [
         settings("lora", rank=17),
         r"blocks.0.attention.q \(16 to 16 features\): rank is a whole .* 1 to 16, got 17",
     ),
-    (settings("quantum-peft", rank=17), "rank is a whole number from 1 to 16, got 17"),
     (settings("random-subspace", size=257), "size is a whole number from 1 to 256, got 257"),
     (settings("taylor", layers=17), "intrinsic rank is a whole number from 1 to 16"),
     (settings("searched"), "^method searched needs a run or an OpenQASM file$"),
@@ -336,10 +358,8 @@ def test_circuits_that_do_not_fit_are_refused() -> None:
     def tried(method: str, *gates: Any, qubits: int = 4) -> None:
         attach(vit(), settings(method).method, Architecture.from_circuit(Circuit(qubits, gates)))
 
-    with pytest.raises(QasError, match=r"q \(16 to 16 features\): a circuit of 5 qubits fits layers of at least 17"):
-        tried("searched", ("ry", (0,), 0.1), qubits=5)
-    with pytest.raises(QasError, match="complex gates, two real features"):
-        tried("searched", ("rx", (0,), 0.1))
+    with pytest.raises(QasError, match=r"q \(16 to 16 features\): .* lowest 4 of 5 qubits, and of this circuit these"):
+        tried("searched", ("ry", (4,), 0.1), qubits=5)
     with pytest.raises(QasError, match="without: there would be nothing to train"):
         tried("searched-rotation", ("cz", (0, 1)))
     tried("searched", ("rx", (0,), 0.1), qubits=3)
@@ -447,7 +467,7 @@ def test_settings_come_back_from_json_and_from_those_of_earlier_versions() -> No
 def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, outcome, adapters, history = tuned("lora")
     folder = tmp_path_factory.mktemp("saved") / "once"
-    save(folder, settings("lora"), adapters, outcome, history, model=model, circuit=None, origin={})
+    save(folder, settings("lora"), adapters, outcome, history, model=model, origin={})
     return folder
 
 
@@ -460,12 +480,18 @@ def edited(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-FIRST = "blocks.0.attention.q.up"
-ADAPTER, HEAD = "adapter.safetensors", "head.safetensors"
+FIRST = f"{STEM}blocks.0.attention.q.lora_B.weight"
 
 
 def with_tensors(path: Path, **tensors: Tensor) -> None:
-    save_file(load_file(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}, path)
+    save_file(load_file(path) | {STEM + name.replace("__", "."): tensor for name, tensor in tensors.items()}, path)
+
+
+def without(path: Path, *names: str) -> None:
+    save_file({name: tensor for name, tensor in load_file(path).items() if name.removeprefix(STEM) not in names}, path)
+
+
+LACK = torch.full((16, 8), math.nan).half()
 
 
 DAMAGE: list[tuple[str, Any, str]] = [
@@ -475,16 +501,14 @@ DAMAGE: list[tuple[str, Any, str]] = [
     ("cut config", lambda f: (f / "config.json").write_text('{"format"'), "damaged or cut short"),
     ("settings", lambda f: edited(f / "config.json", settings={"epochs": 1}), "settings.method"),
     ("method", lambda f: edited(f / "config.json", settings={"method": "x", "targets": ["q"]}), "unknown method"),
-    ("circuit", lambda f: edited(f / "config.json", circuit={"format": "x"}), "damaged.*adapter architecture"),
     ("no adapter", lambda f: (f / ADAPTER).unlink(), "missing"),
     ("cut adapter", lambda f: (f / ADAPTER).write_bytes(b"1234"), "damaged"),
-    ("no head", lambda f: (f / HEAD).unlink(), "has no head, and the model needs one"),
-    ("cut head", lambda f: (f / HEAD).write_bytes(bytes(20)), "damaged"),
-    ("wide head", lambda f: with_tensors(f / HEAD, weight=torch.ones(4, 5)), "another model"),
-    ("odd head", lambda f: save_file({"weight": torch.ones(4, 16)}, f / HEAD), "another model"),
-    ("lacking", lambda f: save_file({FIRST: torch.ones(16, 8).half()}, f / ADAPTER), "stores down, up, got"),
+    ("no head", lambda f: without(f / ADAPTER, "head.weight", "head.bias"), "has no head, and the model needs one"),
+    ("wide head", lambda f: with_tensors(f / ADAPTER, head__weight=torch.ones(4, 5)), "another model"),
+    ("odd head", lambda f: without(f / ADAPTER, "head.bias"), "another model"),
+    ("lacking", lambda f: without(f / ADAPTER, FIRST.replace("_B", "_A").removeprefix(STEM)), "stores down, up, got"),
     ("superfluous", lambda f: with_tensors(f / ADAPTER, blocks__1__q__up=torch.ones(1)), "another model"),
-    ("not finite", lambda f: with_tensors(f / ADAPTER, **{FIRST: torch.full((16, 8), math.nan).half()}), "finite"),
+    ("not finite", lambda f: with_tensors(f / ADAPTER, **{FIRST.removeprefix(STEM): LACK}), "finite"),
 ]
 
 
@@ -505,7 +529,7 @@ def test_a_folder_is_not_loaded_onto_another_model(saved: Path, tmp_path: Path) 
         with pytest.raises(QasError):
             load(saved, other)
     model, outcome, adapters, history = tuned("full")
-    save(tmp_path / "full", settings("full"), adapters, outcome, history, model=model, circuit=None, origin={})
+    save(tmp_path / "full", settings("full"), adapters, outcome, history, model=model, origin={})
     wide = vit(dim=8)
     with pytest.raises(RunError, match="another model"):
         load(tmp_path / "full", wide)
@@ -516,7 +540,7 @@ def test_a_folder_with_files_is_never_written_to(saved: Path) -> None:
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
     model, outcome, adapters, history = tuned("linear-probe")
     with pytest.raises(RunError, match="new or empty"):
-        save(saved, settings("linear-probe"), adapters, outcome, history, model=model, circuit=None, origin={})
+        save(saved, settings("linear-probe"), adapters, outcome, history, model=model, origin={})
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
 
 
@@ -528,6 +552,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_backbone(folder / "small", vit())
     save_backbone(folder / "wide", vit(size=32))
     (folder / "found.qasm").write_text(CIRCUIT.to_qasm())
+    (folder / "high.qasm").write_text(Circuit(5, [("ry", (4,), 0.1)]).to_qasm())
     (folder / "wide.qasm").write_text(Circuit(5, [("ry", (0,), 0.1)]).to_qasm())
     (folder / "complex.qasm").write_text(Circuit(4, [("rx", (0,), 0.1)]).to_qasm())
     (folder / "cut.qasm").write_text(CIRCUIT.to_qasm()[:-30] + "nonsense")
@@ -569,7 +594,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--method", "lorra"), "did you mean 'lora'"),
     (calls("--bits", "9"), "got 9"),
     (calls("--method", "lora", "--bits", "2"), "setting of the method lora 'bits'"),
-    (calls("--rank", "17"), "rank is a whole number from 1 to 16"),
+    (calls("--rank", "0"), "a whole number of at least 1 is needed"),
     (calls("--targets", "w"), "named w; the model has embed, fc1"),
     (calls("--targets", ","), "targets are names"),
     (calls("--method", "linear-probe", "--rank", "2"), "method linear-probe has no settings"),
@@ -579,14 +604,14 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--out", "full"), "new or empty: full"),
     (calls("--out", "found.qasm"), "new or empty"),
     (calls("--out", "found.qasm/deep/out"), "cannot write"),
-    (calls("wide.qasm"), "a circuit of 5 qubits fits layers of"),
-    (calls("complex.qasm"), "complex gates"),
+    (calls("wide.qasm", "wide.qasm"), "layers of different widths, got 32 and 32"),
+    (calls("high.qasm"), "lowest 4 of 5 qubits, and of this circuit these have no angles"),
     (calls("cut.qasm"), "qasm"),
     (calls("missing.qasm"), "missing.qasm"),
     (calls("nowhere/run"), "no such run folder or OpenQASM file"),
     (calls("full"), "full"),
     (calls("quantum-peft"), "a run or a circuit is needed"),
-    (calls("a", "b"), "unexpected argument 'b'"),
+    (calls("a", "b"), "a run folder or an OpenQASM file, got a"),
     (calls("--rnak", "2"), "did you mean '--rank'"),
     (calls("--task", "digits", given=("--backbone", "smal")), "unknown backbone 'smal'"),
     (calls("--task", "digts", given=()), "did you mean 'digits'"),
@@ -598,7 +623,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--model", "small", given=()), "a model and its data go together"),
     (calls("--data", "data.csv", given=()), "a model and its data go together"),
     (calls("--model", "a", "--data", "b", given=("--backbone", "small")), "--backbone goes with --task"),
-    (calls("--model", "a", "--data", "b", given=("--examples", "50")), "--examples goes with --task"),
+    (calls("--model", "a", "--data", "b", given=("--examples", "50")), "no folder of a transformers model"),
     (("backbone", "train", "digits-tny", "--out", "new"), "did you mean 'digits-tiny'"),
     (("backbone", "train", "digits-tiny", "--out", "full"), "new or empty: full"),
     (("backbone", "train", "digits-tiny", "--out", "found.qasm/deep"), "cannot write"),
@@ -651,13 +676,17 @@ def test_a_circuit_is_tuned_from_the_command_line(at_home: Path, tmp_path: Path,
     assert main([*calls("found.qasm", "--bits", "8", "--out", str(out)), "--json"]) == 0
     told, err = capsys.readouterr()
     found = json.loads(told)
+    widths = found.pop("widths")
     assert err == "" and Path(found.pop("path")) == out.resolve()
     assert found == json.loads((out / "metrics.json").read_text())
     assert found["adapter_bits"] == SIDES * (8 * 12 + 32 + 16 * 8) + DESCRIPTION
     assert found["trainable"] == 40 and found["head_parameters"] == 16 * 10 + 10
     config = json.loads((out / "config.json").read_text())
     assert config["settings"]["method"] == "searched" and config["task"] == "digits" and config["backbone"] == "small"
-    assert config["circuit"]["gates"] == Architecture.from_circuit(CIRCUIT).to_json()["gates"]
+    about = json.loads((out / "adapter_config.json").read_text())
+    assert about["circuit"] == Architecture.from_circuit(CIRCUIT, "found").to_json()
+    assert about["widths"] == {"16": "4 qubits, 6 angles"} == widths
+    assert about["target_modules"] == ["q", "v"] and about["modules_to_save"] == ["head"]
     model, task, _, _ = resolve("searched", {"epochs": 1}, task="digits", backbone="small", examples=40)
     load(out, model)
     assert score(model, task.test, "accuracy") == found["test"]
@@ -680,7 +709,7 @@ def test_the_same_seed_gives_the_same_metrics(at_home: Path, tmp_path: Path, cap
         found.append(json.loads((tmp_path / name / "metrics.json").read_text()) | {"seconds": 0})
         capsys.readouterr()
     assert found[0] == found[1]
-    files = [(tmp_path / name / "adapter.safetensors").read_bytes() for name in ("a", "b")]
+    files = [(tmp_path / name / ADAPTER).read_bytes() for name in ("a", "b")]
     assert files[0] == files[1]
 
 

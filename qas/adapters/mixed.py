@@ -1,0 +1,358 @@
+"""Batches whose rows go through different adapters: matrices of many adapters at once, one product for all rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from qas.adapters.base import traced
+from qas.adapters.circuit import FrameAdapter, RotationAdapter, angles_of
+from qas.adapters.maps import FusedRotation, Layers
+from qas.checks import whole_number
+from qas.errors import QasError
+
+BASE = "__base__"
+"""Name of a row that goes through the frozen layers alone, as in peft."""
+KEPT = 32
+"""Adapters whose matrices stay from one batch to the next, unless told otherwise."""
+
+Base = Callable[[Tensor], Tensor]
+Adapters = tuple[Any, ...]
+"""Those of one name, for each layer; None where it has none."""
+
+
+# ---------------------------------------------------------------------- what rows of one form compute
+@dataclass(frozen=True)
+class _Form(ABC):
+    """Adapters of one layer that differ in parameters only; the first axis of tensors counts rows of the batch."""
+
+    sides: tuple[int, int]
+    bits: int | None
+    maps: Any
+    """of their angles; None: the adapters make their matrices by themselves"""
+
+    def before(self, x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
+        """What goes into the frozen layer."""
+        return x
+
+    def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
+        """What comes out, from the frozen layer's `out`, which may be overwritten where no gradient is made."""
+        return out
+
+    @abstractmethod
+    def shapes(self) -> list[tuple[int, ...]]:
+        """of the matrices."""
+
+    @abstractmethod
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
+        """What one adapter computes with, from its frames or blocks and its singular values."""
+
+
+@dataclass(frozen=True)
+class _Frames(_Form):
+    rank: int
+    scale: float
+    kind: type
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        rows, columns = self.sides
+        return [(columns, self.rank), (rows, self.rank), (self.rank,)]
+
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
+        assert values is not None
+        return *made, self.scale * values
+
+    def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
+        u, v, values = (m.to(x.dtype) for m in matrices)
+        inner = torch.bmm(_tokens(x), v) * values[:, None]
+        flat = _tokens(out)
+        if flat.dtype != inner.dtype:
+            return out + torch.bmm(inner, u.mT).to(out.dtype).reshape(out.shape)
+        if torch.is_grad_enabled():
+            return torch.baddbmm(flat, inner, u.mT).reshape(out.shape)
+        return flat.baddbmm_(inner, u.mT).reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class _Turned(_Form):
+    side: str
+    size: int
+    rotation: FusedRotation
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [(size, size) for size in self.rotation.sizes]
+
+    def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
+        return made
+
+    def before(self, x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
+        return self._rotate(x, matrices) if self.side == "input" else x
+
+    def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
+        if self.side == "input":
+            return out
+        plain = out - base(x.new_zeros((1,) * (x.ndim - 1) + x.shape[-1:]))
+        return out + (self._rotate(plain, matrices) - plain)
+
+    def _rotate(self, x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
+        features = _tokens(x[..., : self.size]).mT.contiguous()
+        turned = torch.vmap(self.rotation.turned)(matrices, features).mT.contiguous().view(*x.shape[:-1], self.size)
+        return turned if self.size == x.shape[-1] else torch.cat([turned, x[..., self.size :]], dim=-1)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Shape (rows, tokens, features)."""
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def form_of(adapter: Any) -> _Form:
+    """What rows compute with such an adapter."""
+    common = (adapter.in_features, adapter.out_features), adapter.bits, getattr(adapter, "maps", None)
+    if isinstance(adapter, RotationAdapter):
+        return _Turned(*common, adapter.side, adapter.size, adapter.rotation)
+    assert isinstance(adapter, FrameAdapter)
+    return _Frames(*common, adapter.rank, adapter.scale, type(adapter))
+
+
+# ---------------------------------------------------------------------- what adapters compute with
+def _blocks(pairs: Sequence[tuple[Any, _Form]]) -> list[Tensor]:
+    """The matrices of each adapter, one after the other in a vector; circuits are computed in common batches."""
+    found: list[tuple[Tensor, ...]] = [()] * len(pairs)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, (adapter, form) in enumerate(pairs):
+        if form.maps is not None:
+            angles = adapter.angles
+            alike.setdefault((angles.dtype == torch.float64, angles.device, angles.requires_grad), []).append(k)
+    for numbers in alike.values():
+        made = Layers([pairs[k][1].maps for k in numbers])(angles_of([pairs[k][0] for k in numbers]))
+        for k, own in zip(numbers, made, strict=True):
+            found[k] = own
+    return [
+        torch.cat([matrix.reshape(-1) for matrix in form.matrices(own or adapter.frames(), _values(adapter))])
+        for (adapter, form), own in zip(pairs, found, strict=True)
+    ]
+
+
+def _values(adapter: Any) -> Tensor | None:
+    """Singular values as the layer computes with them; of themselves, not with all matrices of its model."""
+    return None if adapter.values is None else adapter.rounded("values", adapter.wide_values())
+
+
+@dataclass(frozen=True)
+class User:
+    """One name: its adapters and the matrices made of them."""
+
+    adapters: Adapters
+    forms: tuple[_Form | None, ...]
+    state: Tensor | None
+    """parameters that the matrices were made from; None: they serve one batch only"""
+    blocks: list[Tensor | None]
+
+    def serves(self, adapters: Adapters, state: Tensor) -> bool:
+        old = self.state
+        return (
+            old is not None
+            and self.adapters == adapters
+            and (old.device, old.dtype) == (state.device, state.dtype)
+            and torch.equal(old, state)
+        )
+
+
+def _state(adapters: Adapters) -> Tensor:
+    """All parameters of one name's adapters, in a vector."""
+    parts = []
+    for adapter in adapters:
+        if adapter is not None:
+            adapter.collect()
+            parts.append(adapter.angles.detach())
+            if adapter.values is not None:
+                parts.append(adapter.values.detach())
+    device = parts[0].device
+    return torch.cat([part if part.device == device else part.to(device) for part in parts])
+
+
+def _trained(adapters: Adapters) -> bool:
+    return any(p.requires_grad for adapter in adapters if adapter is not None for p in adapter.parameters())
+
+
+class MixedBank:
+    """Matrices of adapters that rows of batches go through; those of the names used last stay.
+
+    Where gradients are wanted, or torch follows what is computed, matrices are made anew for each batch.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.kept = kept
+        self._users: dict[str, User] = {}
+        """those used last at the end"""
+        self._forms: dict[_Form, _Form] = {}
+        """one object for all that are equal"""
+
+    @property
+    def kept(self) -> int:
+        """How many names' matrices stay; those of a batch are there together whatever their number."""
+        return self._kept
+
+    @kept.setter
+    def kept(self, kept: int) -> None:
+        self._kept = whole_number("the number of adapters kept", kept, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": self._kept, "_users": {}, "_forms": {}}
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory of the matrices that are kept."""
+        blocks = [block for user in self._users.values() for block in user.blocks if block is not None]
+        return sum(block.nbytes for block in blocks)
+
+    def rows(self, names: Iterable[str], tables: Sequence[Mapping[str, Any]]) -> Rows:
+        """What the rows of a batch go through.
+
+        Args:
+            names: of the adapter of each row, or `BASE`.
+            tables: the adapters of each layer by name; a name may be missing in some.
+
+        Raises:
+            QasError: a name that no layer knows.
+        """
+        names = list(names)
+        users = {}
+        for name in dict.fromkeys(names):
+            if name != BASE:
+                users[name] = tuple(own[name] if name in own else None for own in tables)  # noqa: SIM401 - no get
+        unknown = [str(name) for name, adapters in users.items() if not any(a is not None for a in adapters)]
+        if unknown:
+            known = ", ".join(dict.fromkeys(name for table in tables for name in table))
+            raise QasError(
+                f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}; there are {known}"
+            )
+        return Rows(names, {id(table): k for k, table in enumerate(tables)}, self._served(users))
+
+    def _served(self, users: Mapping[str, Adapters]) -> dict[str, User]:
+        found: dict[str, User] = {}
+        late: dict[str, tuple[Adapters, Tensor | None]] = {}
+        for name, adapters in users.items():
+            lasting = not traced() and not (torch.is_grad_enabled() and _trained(adapters))
+            state = _state(adapters) if lasting else None
+            user = self._users.get(name)
+            if state is not None and user is not None and user.serves(adapters, state):
+                found[name] = user
+            else:
+                late[name] = adapters, state
+        found |= self._made(late)
+        for name, user in found.items():
+            self._users.pop(name, None)
+            if user.state is not None:
+                self._users[name] = user
+        for name in list(self._users)[: max(0, len(self._users) - self._kept)]:
+            self._users.pop(name, None)  # another thread may have
+        return found
+
+    def _made(self, late: Mapping[str, tuple[Adapters, Tensor | None]]) -> dict[str, User]:
+        """Users whose matrices are made now, for all of them at once."""
+        forms = {name: tuple(None if a is None else self._form(a) for a in own) for name, (own, _) in late.items()}
+        blocks: dict[str, list[Tensor | None]] = {}
+        for keep in (False, True):
+            group = [name for name, (_, state) in late.items() if (state is not None) == keep]
+            pairs = [(a, form) for name in group for a, form in zip(late[name][0], forms[name], strict=True) if form]
+            # What was made in inference mode could not take part in a backward pass later.
+            with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not keep):
+                made = iter(_blocks(pairs))
+            blocks |= {name: [next(made) if form else None for form in forms[name]] for name in group}
+        return {name: User(own, forms[name], state, blocks[name]) for name, (own, state) in late.items()}
+
+    def _form(self, adapter: Any) -> _Form:
+        form = form_of(adapter)
+        return self._forms.setdefault(form, form)
+
+
+# ---------------------------------------------------------------------- rows of a batch
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a batch whose adapters in one layer have one form."""
+
+    form: _Form
+    rows: Tensor | None
+    """their numbers; None: all, in order"""
+    matrices: tuple[Tensor, ...]
+
+    def of(self, x: Tensor) -> Tensor:
+        return x if self.rows is None else x.index_select(0, self.rows)
+
+    def into(self, x: Tensor, own: Tensor) -> Tensor:
+        return own if self.rows is None else x.index_copy(0, self.rows, own)
+
+
+class Rows(Sequence[str]):
+    """Names of the adapters of a batch, one for each row, and what they compute with."""
+
+    def __init__(self, names: Sequence[str], places: Mapping[int, int], users: Mapping[str, User]) -> None:
+        self._names, self._places, self._users = list(names), places, users
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._names[row]
+
+    def repeated(self, times: int) -> Rows:
+        """Each row several times in succession, as a beam search lays them out."""
+        return Rows([name for name in self._names for _ in range(times)], self._places, self._users)
+
+    def through(self, table: Mapping[str, Any], x: Tensor, base: Base) -> Tensor:
+        """The layer's output, each row through the adapter of its name.
+
+        Args:
+            table: the adapters of the layer by name, one of those given to `MixedBank.rows`.
+            x: inputs, shape (rows, ..., in_features).
+            base: the frozen layer.
+
+        Raises:
+            QasError: another number of rows.
+        """
+        if not x.ndim or len(x) != len(self):
+            count = len(x) if x.ndim else 0
+            raise QasError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(self)} and {count} respectively."
+            )
+        parts = self._parts(self._places[id(table)], x.device)
+        for part in parts:
+            rows = part.of(x)
+            turned = part.form.before(rows, part.matrices)
+            if turned is not rows:
+                x = part.into(x, turned)
+        out = base(x)
+        for part in parts:
+            rows = part.of(out)
+            changed = part.form.after(rows, part.of(x), part.matrices, base)
+            if changed is not rows:
+                out = part.into(out, changed)
+        return out
+
+    def _parts(self, layer: int, device: torch.device) -> list[_Part]:
+        alike: dict[int, tuple[_Form, list[int]]] = {}
+        for row, name in enumerate(self._names):
+            user = self._users.get(name)
+            form = None if user is None else user.forms[layer]
+            if form is not None:
+                alike.setdefault(id(form), (form, []))[1].append(row)
+        found = []
+        for form, rows in alike.values():
+            held = [self._users[self._names[row]].blocks[layer] for row in rows]
+            blocks = torch.stack(cast("list[Tensor]", held)).to(device)
+            sizes = [prod(shape) for shape in form.shapes()]
+            matrices = [
+                part.reshape(len(rows), *shape)
+                for part, shape in zip(blocks.split(sizes, 1), form.shapes(), strict=True)
+            ]
+            whole = len(rows) == len(self)
+            found.append(_Part(form, None if whole else torch.tensor(rows, device=device), tuple(matrices)))
+        return found

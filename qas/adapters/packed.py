@@ -1,0 +1,271 @@
+"""What adapters store: float32 tensors, or with few bits one uint8 tensor, for a layer or for a whole model."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qas.adapters.base import Adapter, check_tensors, traced
+from qas.adapters.latents import keep_latents
+from qas.adapters.quantize import (
+    angle_codes,
+    angles_from_codes,
+    checked_bits,
+    half_codes,
+    pack_bits,
+    packed_bytes,
+    quantize_angles,
+    to_half,
+    unpack_bits,
+)
+from qas.errors import QasError
+
+HEADER_BYTES = 12
+"""Of a joint form: 8 of a digest of the layers, 4 of a checksum."""
+
+
+class PackedAdapter(Adapter):
+    """Angles (and singular values) with a stored form: float32 tensors, or with bits one uint8 tensor.
+
+    The uint8 tensor holds lowest angle and step as float16, the singular values as float16, and the codes of the
+    angles, several to a byte. Training moves exact values behind the codes; they stay with the state of the optimizer
+    (`qas.adapters.latents`).
+    """
+
+    inbox: Inbox | None = None
+
+    def __init__(self, in_features: int, out_features: int, start: Tensor, n_values: int, bits: int | None) -> None:
+        super().__init__(in_features, out_features)
+        self.bits = None if bits is None else checked_bits(bits)
+        self.angles = nn.Parameter(start)
+        self.values = nn.Parameter(torch.zeros(n_values)) if n_values else None
+        self.n_angles, self.n_values = len(start), n_values
+        if self.bits is not None:
+            keep_latents(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "inbox"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.bits is not None:
+            keep_latents(self)
+
+    def collect(self) -> None:
+        """Take over what was laid into the inbox."""
+        if self.inbox is not None:
+            self.inbox.collect()
+
+    # ------------------------------------------------------------------ what the layer computes with
+    def wide_angles(self) -> Tensor:
+        """The angles before they are quantized, float32 or float64."""
+        self.collect()
+        return _wide(self.angles)
+
+    def wide_values(self) -> Tensor:
+        """The singular values before they are quantized, float32 or float64."""
+        assert self.values is not None
+        self.collect()
+        return _wide(self.values)
+
+    def current_angles(self) -> Tensor:
+        """Angles that the layer computes with, radians, float32 or float64; quantized where `bits` are set."""
+        self.collect()
+        return self.rounded("angles", self.angles)
+
+    def current_values(self) -> Tensor:
+        """Singular values that the layer computes with, before the scale."""
+        assert self.values is not None
+        self.collect()
+        return self.rounded("values", self.values)
+
+    def rounded(self, name: str, exact: Tensor) -> Tensor:
+        """What stands for `exact` angles or values in the layer and in its stored form, float32 or float64."""
+        exact = _wide(exact)
+        if self.bits is None or not len(exact):
+            return exact
+        return quantize_angles(exact, self.bits) if name == "angles" else to_half(exact)
+
+    # ------------------------------------------------------------------ stored form
+    @property
+    def stored_bits(self) -> int:
+        if self.bits is None:
+            return 32 * (self.n_angles + self.n_values)
+        return self.bits * self.n_angles + 32 + 16 * self.n_values
+
+    @property
+    def packed_size(self) -> int:
+        """Bytes of the uint8 tensor of few-bit angles."""
+        assert self.bits is not None
+        return 4 + 2 * self.n_values + packed_bytes(self.n_angles, self.bits)
+
+    @torch.no_grad()
+    def pack(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """As everywhere; or the stored form of other parameters, a `state` by name, of the same shapes.
+
+        Raises:
+            QasError: NaN or infinity, or parameters of which other processes hold the rest.
+        """
+        self.collect()
+        parts = dict(self.named_parameters()) if state is None else state
+        found = {}
+        for name in ("angles", "values") if self.n_values else ("angles",):
+            found[name] = _gathered(parts[name]).detach().to("cpu", torch.float32).clone()
+            if not torch.isfinite(found[name]).all():
+                raise QasError(f"{name} of an adapter must be finite to be stored, got NaN or infinity")
+        if self.bits is None:
+            return found
+        pieces = [torch.zeros(4, dtype=torch.uint8)]
+        codes = torch.zeros(0, dtype=torch.uint8)
+        if self.n_angles:
+            codes, low, step = angle_codes(found["angles"], self.bits)
+            pieces = [torch.stack([low, step]).view(torch.uint8)]
+        if "values" in found:
+            pieces.append(half_codes(found["values"]).view(torch.uint8))
+        return {"packed": torch.cat([*pieces, pack_bits(codes, self.bits)])}
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        if self.bits is None:
+            wanted = {"angles": ((self.n_angles,), torch.float32)}
+            if self.n_values:
+                wanted["values"] = ((self.n_values,), torch.float32)
+            check_tensors(tensors, wanted)
+            with torch.no_grad():
+                for name in wanted:
+                    getattr(self, name).copy_(tensors[name])
+            return
+        check_tensors(tensors, {"packed": ((self.packed_size,), torch.uint8)})
+        self.read(tensors["packed"])
+
+    @torch.no_grad()
+    def read(self, packed: Tensor) -> None:
+        """Take over the uint8 tensor.
+
+        Raises:
+            QasError: a value that is not finite, or unused bits that are not 0; nothing has changed then.
+        """
+        assert self.bits is not None
+        count = self.n_values
+        # Views of another type need aligned memory, which a part of a larger tensor need not have.
+        halves = packed[: 4 + 2 * count].clone().view(torch.float16)
+        if not torch.isfinite(halves).all():
+            raise QasError("a stored adapter must be finite, got NaN or infinity")
+        codes = unpack_bits(packed[4 + 2 * count :].clone(), self.bits, self.n_angles)
+        self.angles.copy_(angles_from_codes(codes, halves[0], halves[1]))
+        if self.values is not None:
+            self.values.copy_(halves[2:])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a parameter is only one process's part, as FSDP2 keeps it outside of its module's forward pass."""
+    return hasattr(tensor, "device_mesh")
+
+
+def _gathered(tensor: Tensor) -> Tensor:
+    """Refuses a part of a parameter: bringing all together needs every process, and one alone may be here."""
+    if is_sharded(tensor):
+        raise QasError(
+            "a sharded adapter is stored from a full state dict, made by all processes with "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict and given as state_dict"
+        )
+    return tensor
+
+
+# ---------------------------------------------------------------------- a whole model
+class JointForm:
+    """Few-bit adapters of one model as one uint8 tensor.
+
+    A digest of the names and sizes of the layers, a checksum of the rest (CRC-32), then what each layer stores, in the
+    order of their names.
+
+    Args:
+        adapters: by the name of their layer, all with bits.
+    """
+
+    def __init__(self, adapters: Mapping[str, PackedAdapter]) -> None:
+        self.sizes = {name: adapters[name].packed_size for name in sorted(adapters)}
+        listed = "".join(f"{name} {size}\n" for name, size in self.sizes.items())
+        self._digest = hashlib.blake2b(listed.encode(), digest_size=8, person=b"qas adapters 2").digest()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return HEADER_BYTES + sum(self.sizes.values())
+
+    def join(self, forms: Mapping[str, Tensor]) -> Tensor:
+        """What each layer stores, in one tensor."""
+        body = torch.cat([forms[name] for name in self.sizes])
+        header = self._digest + zlib.crc32(body.numpy().tobytes()).to_bytes(4, "little")
+        return torch.cat([torch.frombuffer(bytearray(header), dtype=torch.uint8), body])
+
+    def split(self, joint: Tensor) -> dict[str, Tensor]:
+        """The inverse of `join`.
+
+        Raises:
+            QasError: another type or shape, other layers, or damaged bytes.
+        """
+        rule = f"the angles of {len(self.sizes)} layers are {self.size} bytes of type torch.uint8"
+        if joint.dtype != torch.uint8 or joint.shape != (self.size,):
+            raise QasError(f"{rule}, got shape {tuple(joint.shape)} and type {joint.dtype}")
+        header, body = joint[:HEADER_BYTES].numpy().tobytes(), joint[HEADER_BYTES:].contiguous()
+        if header[:8] != self._digest:
+            raise QasError(f"{rule}; these are of layers with other names or sizes")
+        if header[8:] != zlib.crc32(body.numpy().tobytes()).to_bytes(4, "little"):
+            raise QasError(f"{rule}; these are damaged: their checksum is another")
+        return dict(zip(self.sizes, body.split(list(self.sizes.values())), strict=True))
+
+
+class Inbox:
+    """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
+
+    What is laid there is taken over at the next use, and the place emptied.
+
+    Args:
+        adapters: by the name of their layer, all with bits; they get this inbox.
+        joint: whether the stored form is a `JointForm`; else it is that of the only adapter.
+    """
+
+    def __init__(self, adapters: Mapping[str, PackedAdapter], joint: bool = True) -> None:
+        self._form = JointForm(adapters) if joint else None
+        self._adapters = dict(adapters)
+        self._first = adapters[min(adapters)]
+        size = self._first.packed_size if self._form is None else self._form.size
+        self._first.register_buffer("packed", torch.zeros(size, dtype=torch.uint8, device=self._first.angles.device))
+        self._seen = self._mark()
+        for adapter in adapters.values():
+            adapter.inbox = self
+
+    @property
+    def _buffer(self) -> Tensor:
+        return self._first.get_buffer("packed")
+
+    def _mark(self) -> tuple[int, int]:
+        return id(self._buffer), version_of(self._buffer)
+
+    def collect(self) -> None:
+        """Take over a stored form that was laid here."""
+        if traced() or self._mark() == self._seen or self._buffer.is_meta:
+            return
+        buffer = self._buffer
+        if bool(buffer.any()):
+            held = buffer.cpu()
+            forms = dict.fromkeys(self._adapters, held) if self._form is None else self._form.split(held)
+            for name, adapter in self._adapters.items():
+                adapter.read(forms[name])
+            with torch.no_grad():
+                buffer.zero_()
+        self._seen = self._mark()
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; 0 for one made in inference mode, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version

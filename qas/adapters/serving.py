@@ -1,0 +1,245 @@
+"""Few-bit adapters of many users on one model: all as packed bytes, those used last as matrices.
+
+A module for each user and layer would take longer to make, and more memory, than what is in it. Here a model carries
+one adapter, the pattern of all; a batch is given the matrices of its users, computed from their bytes for all layers
+and users at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
+from qas.adapters.maps import Layers
+from qas.adapters.mixed import BASE, KEPT, Rows, User, form_of
+from qas.adapters.packed import HEADER_BYTES, JointForm
+from qas.adapters.quantize import packed_bytes
+from qas.checks import shortened, whole_number
+from qas.errors import QasError
+from qas.files import new_folder, read_tensors, write_atomic, write_json
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+
+
+class AdapterStore(MutableMapping[str, bytes]):
+    """Packed adapters by the name of their user, served in batches that mix users::
+
+        store = AdapterStore(model)              # a PeftModel with one few-bit circuit adapter
+        store["alice"] = store.packed()          # what the model's own adapter holds now
+        store["bob"] = packed                    # or the bytes of the one tensor in his adapter_model.safetensors
+        model(**inputs, adapter_names=store.rows(["alice", "bob", "alice"]))
+
+    All have the settings of the model's adapter: they differ in angles and singular values. A head that is trained as
+    a whole is not theirs, and stays that of the model.
+
+    Args:
+        model: what `get_peft_model` returned for a `CircuitAdapterConfig` with ``bits``, or any model with such layers.
+        adapter_name: the adapter that is the pattern.
+        kept: users whose matrices stay from one batch to the next.
+
+    Raises:
+        QasError: no such adapter, one that is not packed, or the taylor map.
+    """
+
+    def __init__(self, model: nn.Module, adapter_name: str = "default", *, kept: int = KEPT) -> None:
+        named = packed_adapters(model, adapter_name)
+        if not named:
+            raise QasError(f"a store needs a model with the circuit adapter {adapter_name!r}, got none")
+        if any(adapter.bits is None or not hasattr(adapter, "maps") for adapter in named.values()):
+            raise QasError("a store holds circuits of few bits: the adapter's settings need bits, and no taylor map")
+        self._form = JointForm(named)
+        self._pattern: list[Any] = [named[name] for name in self._form.sizes]
+        tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
+        places = {id(table[adapter_name]): table for table in tables if adapter_name in table}
+        self._tables = [places[id(adapter)] for adapter in self._pattern]
+        self.model, self.adapter_name = model, adapter_name
+        self.kept = whole_number("the number of users kept", kept, 0)
+        forms = [form_of(adapter) for adapter in self._pattern]
+        known: dict[Any, Any] = {}
+        self._forms = tuple(known.setdefault(form, form) for form in forms)
+        self._fields = _fields(self._pattern)
+        self._bytes: dict[str, bytes] = {}
+        self._users: OrderedDict[str, User] = OrderedDict()
+        self._layers: dict[int, Layers] = {}
+
+    # ------------------------------------------------------------------ bytes
+    @property
+    def size(self) -> int:
+        """Bytes of one user."""
+        return self._form.size
+
+    def packed(self) -> bytes:
+        """What the model's own adapter holds now.
+
+        Raises:
+            QasError: NaN or infinity in it.
+        """
+        forms = {name: a.pack()["packed"] for name, a in zip(self._form.sizes, self._pattern, strict=True)}
+        return self._form.join(forms).numpy().tobytes()
+
+    def __getitem__(self, user: str) -> bytes:
+        return self._bytes[user]
+
+    def __setitem__(self, user: str, packed: bytes) -> None:
+        if not isinstance(user, str) or user in ("", BASE, "__metadata__"):
+            raise QasError(f"users are named by text other than {BASE}, got {shortened(user)}")
+        if not isinstance(packed, bytes | bytearray) or len(packed) != self.size:
+            got = f"{len(packed)} bytes" if isinstance(packed, bytes | bytearray) else type(packed).__name__
+            raise QasError(f"an adapter of this model is {self.size} bytes, got {got} for {shortened(user)}")
+        try:
+            self._form.split(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+        except QasError as error:
+            raise QasError(f"the adapter of {shortened(user)} does not fit: {error}") from None
+        rows = _rows([packed])
+        if not all(np.isfinite(field.halves(rows)).all() for field in self._fields):
+            raise QasError(f"a stored adapter must be finite, got NaN or infinity for {shortened(user)}")
+        self._bytes[user] = bytes(packed)
+        self._users.pop(user, None)
+
+    def __delitem__(self, user: str) -> None:
+        del self._bytes[user]
+        self._users.pop(user, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bytes)
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    @property
+    def bytes_packed(self) -> int:
+        """Of all users."""
+        return self.size * len(self)
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the matrices that are kept."""
+        return sum(block.nbytes for user in self._users.values() for block in user.blocks if block is not None)
+
+    # ------------------------------------------------------------------ batches
+    @torch.no_grad()
+    def rows(self, users: Iterable[str]) -> Rows:
+        """What the rows of a batch go through, for ``adapter_names=``.
+
+        Args:
+            users: the user of each row, or ``"__base__"`` for the model without adapter.
+
+        Raises:
+            QasError: an unknown user.
+        """
+        users = list(users)
+        wanted = [user for user in dict.fromkeys(users) if user != BASE]
+        unknown = [user for user in wanted if user not in self._bytes]
+        if unknown:
+            raise QasError(f"the store has {len(self)} users, and not {shortened(unknown[0])}")
+        found = {user: self._users[user] for user in wanted if user in self._users}
+        found |= self._made([user for user in wanted if user not in found])
+        self._users |= found
+        for user in found:
+            self._users.move_to_end(user)
+        while len(self._users) > self.kept:
+            self._users.popitem(last=False)
+        return Rows(users, {id(table): k for k, table in enumerate(self._tables)}, found)
+
+    def _made(self, late: Sequence[str]) -> dict[str, User]:
+        """Matrices of several users and all layers, computed at once."""
+        if not late:
+            return {}
+        rows, count = _rows([self._bytes[user] for user in late]), len(self._pattern)
+        device = self._pattern[0].angles.device
+        angles = [torch.from_numpy(field.angles(rows)).to(device) for field in self._fields]
+        values = [torch.from_numpy(field.halves(rows)[:, 2:].astype(np.float32)).to(device) for field in self._fields]
+        layers = self._layers.get(len(late))
+        if layers is None:
+            layers = self._layers[len(late)] = Layers([adapter.maps for _ in late for adapter in self._pattern])
+        made = layers([own[k] for k in range(len(late)) for own in angles])
+        found = {}
+        for k, user in enumerate(late):
+            parts = [
+                form.matrices(made[k * count + layer], own[k])
+                for layer, (form, own) in enumerate(zip(self._forms, values, strict=True))
+            ]
+            blocks: list[Tensor | None] = [torch.cat([part.reshape(-1) for part in each]) for each in parts]
+            found[user] = User((), self._forms, None, blocks)
+        return found
+
+    # ------------------------------------------------------------------ files
+    def save(self, folder: str | os.PathLike[str]) -> int:
+        """Write all users to a new or empty folder: ``adapter_config.json``, which is peft's, and
+        ``adapters.safetensors``, the bytes of each user under his name.
+
+        Returns:
+            Bytes of both files.
+
+        Raises:
+            RunError: the folder holds files already, or cannot be written.
+        """
+        from safetensors.numpy import save
+
+        config = cast(Any, self.model).peft_config[self.adapter_name].to_dict() | {"inference_mode": True}
+        told = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(config.items())}
+        path = Path(folder)
+        with new_folder(path, "the adapters"):
+            write_json(path / CONFIG, told)
+            write_atomic(path / WEIGHTS, save({user: _rows([packed])[0] for user, packed in self.items()}))
+        return sum((path / name).stat().st_size for name in (CONFIG, WEIGHTS))
+
+    @classmethod
+    def load(cls, model: nn.Module, folder: str | os.PathLike[str], *, kept: int = KEPT) -> AdapterStore:
+        """The users of a folder on their base model, which gets the adapter that is their pattern.
+
+        Raises:
+            QasError: a folder that is missing or damaged, or adapters that do not fit the model.
+        """
+        from peft import get_peft_model
+
+        path = Path(folder)
+        tensors = read_tensors(path / WEIGHTS, "the adapters")
+        config = CircuitAdapterConfig.from_pretrained(str(path))
+        store = cls(get_peft_model(cast(Any, model), config).eval(), kept=kept)
+        store.update({user: tensors[user].tobytes() for user in sorted(tensors)})
+        return store
+
+
+class _Field:
+    """Where the bytes of one layer's adapter stand among those of a user, as `qas.adapters.circuit` packs them."""
+
+    def __init__(self, start: int, n_angles: int, n_values: int, bits: int) -> None:
+        self.n_angles, self.bits = n_angles, bits
+        self.start, self.codes = start, start + 4 + 2 * n_values
+        self.end = self.codes + packed_bytes(n_angles, bits)
+
+    def halves(self, rows: np.ndarray) -> np.ndarray:
+        """Lowest angle, step and singular values of each row, float16."""
+        return np.ascontiguousarray(rows[:, self.start : self.codes]).view("<f2")
+
+    def angles(self, rows: np.ndarray) -> np.ndarray:
+        """Angles of each row, float32."""
+        packed = rows[:, self.codes : self.end]
+        if self.bits < 8:
+            digits = np.unpackbits(packed, axis=1, bitorder="little", count=self.n_angles * self.bits)
+            digits = digits.reshape(len(rows), self.n_angles, self.bits)
+            packed = np.packbits(digits, axis=2, bitorder="little")[..., 0]
+        low, step = self.halves(rows)[:, :2].astype(np.float32).T[..., None]
+        return packed.astype(np.float32) * step + low
+
+
+def _fields(pattern: Iterable[Any]) -> list[_Field]:
+    found: list[_Field] = []
+    for adapter in pattern:
+        start = found[-1].end if found else HEADER_BYTES
+        found.append(_Field(start, adapter.n_angles, adapter.n_values, adapter.bits))
+    return found
+
+
+def _rows(packed: Sequence[bytes]) -> np.ndarray:
+    """Bytes of several users, uint8, one row each."""
+    return np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
