@@ -271,6 +271,10 @@ class FrameAdapter(PackedAdapter, DeltaAdapter):
         if self.scale == 0:
             raise QasError(f"scale is a finite number other than 0, got {scale!r}")
 
+    @property
+    def meaning(self) -> str:
+        return f"{super().meaning} frames {self.scale:.6g}"  # the last digits of a root are not the same everywhere
+
     @abc.abstractmethod
     def frames(self) -> tuple[Tensor, Tensor]:
         """U (out_features, rank) and V (in_features, rank), in the precision of the angles."""
@@ -341,6 +345,10 @@ class CircuitAdapter(_Shared, FrameAdapter):
         return u, v, self.current_values() if values is None else values
 
     @property
+    def meaning(self) -> str:
+        return f"{super().meaning} {self.architecture.hash} {self.other_architecture.hash}"
+
+    @property
     def description_bits(self) -> int:
         """Bits of the architecture; they count once for all layers that share it."""
         return self.architecture.description_bits
@@ -376,6 +384,10 @@ class TaylorAdapter(FrameAdapter):
         self.intrinsic_rank = whole_number("intrinsic rank", intrinsic_rank, 1, min(in_features, out_features))
         parts = [torch.randn(self._count(n), generator=generator) / math.sqrt(n) for n in (out_features, in_features)]
         super().__init__(in_features, out_features, torch.cat(parts), rank, scale, bits)
+
+    @property
+    def meaning(self) -> str:
+        return f"{super().meaning} taylor {self.intrinsic_rank}"
 
     def _count(self, features: int) -> int:
         k = self.intrinsic_rank
@@ -457,6 +469,10 @@ class RotationAdapter(_Shared):
         self.architecture, self.side, self.size = architecture, side, place.size
         self.rotation = fused_relative(architecture)
         self._share(BlocksMap(self.rotation))
+
+    @property
+    def meaning(self) -> str:
+        return f"{super().meaning} rotation {self.side} {self.architecture.hash}"
 
     def _rotate(self, x: Tensor, inverse: bool = False) -> Tensor:
         """R on the last axis of `x`, in its dtype; blocks are made in the dtype of the angles."""

@@ -577,7 +577,10 @@ class CircuitModel(BaseTuner):
             yield
             return
         modules = list(_wrapped(self.model))
-        rows = self._rows(names, [module for module in modules if isinstance(module, CircuitLayer)])
+        layers = [module for module in modules if isinstance(module, CircuitLayer)]
+        rows = self._rows(names, layers)
+        if rows is names:  # users of a store have no heads of their own
+            modules = cast("list[nn.Module]", layers)
         give = partial(_give_names, rows=rows, times=_copies(kwargs))
         handles = [module.register_forward_pre_hook(give, with_kwargs=True) for module in modules]
         try:

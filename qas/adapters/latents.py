@@ -43,6 +43,8 @@ def _hook() -> None:
 
 def _optimized(optimizer: Optimizer) -> Iterator[tuple[PackedAdapter, str, Tensor]]:
     """(adapter, name, parameter) of what the optimizer moves."""
+    if not _watched:  # then optimizers of others cost nothing
+        return
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for adapter in list(_watched):
         for name, parameter in (("angles", adapter.angles), ("values", adapter.values)):

@@ -294,7 +294,7 @@ class _Part:
 class Rows(Sequence[str]):
     """Names of the adapters of a batch, one for each row, and what they compute with."""
 
-    def __init__(self, names: Sequence[str], places: Mapping[int, int], users: Mapping[str, User]) -> None:
+    def __init__(self, names: Sequence[str], places: Mapping[int, int | None], users: Mapping[str, User]) -> None:
         self._names, self._places, self._users = list(names), places, users
 
     def __len__(self) -> int:
@@ -316,7 +316,7 @@ class Rows(Sequence[str]):
             base: the frozen layer.
 
         Raises:
-            QasError: another number of rows.
+            QasError: another number of rows, or a layer that they were not made for.
         """
         if not x.ndim or len(x) != len(self):
             count = len(x) if x.ndim else 0
@@ -324,7 +324,12 @@ class Rows(Sequence[str]):
                 "Length of `adapter_names` should be the same as the number of inputs, but got "
                 f"{len(self)} and {count} respectively."
             )
-        parts = self._parts(self._places[id(table)], x.device)
+        if id(table) not in self._places:
+            raise QasError(
+                "rows of a batch are made for the layers of one model, got a layer of another, or one adapted later"
+            )
+        place = self._places[id(table)]
+        parts = [] if place is None else self._parts(place, x.device)
         for part in parts:
             rows = part.of(x)
             turned = part.form.before(rows, part.matrices)

@@ -99,6 +99,11 @@ class PackedAdapter(Adapter):
         return self.bits * self.n_angles + 32 + 16 * self.n_values
 
     @property
+    def meaning(self) -> str:
+        """What stored bytes stand for: adapters that would read each other's as something else have another one."""
+        return f"{self.bits} {self.n_angles} {self.n_values}"
+
+    @property
     def packed_size(self) -> int:
         """Bytes of the uint8 tensor of few-bit angles."""
         assert self.bits is not None
@@ -184,8 +189,8 @@ def _gathered(tensor: Tensor) -> Tensor:
 class JointForm:
     """Few-bit adapters of one model as one uint8 tensor.
 
-    A digest of the names and sizes of the layers, a checksum of the rest (CRC-32), then what each layer stores, in the
-    order of their names.
+    A digest of the layers' names and of what their bytes stand for (`PackedAdapter.meaning`), a checksum of the rest
+    (CRC-32), then what each layer stores, in the order of their names.
 
     Args:
         adapters: by the name of their layer, all with bits.
@@ -193,7 +198,7 @@ class JointForm:
 
     def __init__(self, adapters: Mapping[str, PackedAdapter]) -> None:
         self.sizes = {name: adapters[name].packed_size for name in sorted(adapters)}
-        listed = "".join(f"{name} {size}\n" for name, size in self.sizes.items())
+        listed = "".join(f"{name} {adapters[name].meaning}\n" for name in self.sizes)
         self._digest = hashlib.blake2b(listed.encode(), digest_size=8, person=b"qas adapters 2").digest()
 
     @property
@@ -218,7 +223,7 @@ class JointForm:
             raise QasError(f"{rule}, got shape {tuple(joint.shape)} and type {joint.dtype}")
         header, body = joint[:HEADER_BYTES].numpy().tobytes(), joint[HEADER_BYTES:].contiguous()
         if header[:8] != self._digest:
-            raise QasError(f"{rule}; these are of layers with other names or sizes")
+            raise QasError(f"{rule}; these are of layers with other names or settings")
         if header[8:] != zlib.crc32(body.numpy().tobytes()).to_bytes(4, "little"):
             raise QasError(f"{rule}; these are damaged: their checksum is another")
         return dict(zip(self.sizes, body.split(list(self.sizes.values())), strict=True))
@@ -248,14 +253,15 @@ class Inbox:
     def _buffer(self) -> Tensor:
         return self._first.get_buffer("packed")
 
-    def _mark(self) -> tuple[int, int]:
-        return id(self._buffer), version_of(self._buffer)
+    def _mark(self) -> tuple[Tensor, int]:
+        # The tensor itself: while it is held here, no other can get its place in memory and seem to be the same.
+        return self._buffer, version_of(self._buffer)
 
     def collect(self) -> None:
         """Take over a stored form that was laid here."""
-        if traced() or self._mark() == self._seen or self._buffer.is_meta:
+        buffer, (seen, version) = self._buffer, self._seen
+        if traced() or (buffer is seen and version_of(buffer) == version) or buffer.is_meta:
             return
-        buffer = self._buffer
         if bool(buffer.any()):
             held = buffer.cpu()
             forms = dict.fromkeys(self._adapters, held) if self._form is None else self._form.split(held)

@@ -58,8 +58,11 @@ class AdapterStore(MutableMapping[str, bytes]):
         self._form = JointForm(named)
         self._pattern: list[Any] = [named[name] for name in self._form.sizes]
         tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
-        places = {id(table[adapter_name]): table for table in tables if adapter_name in table}
-        self._tables = [places[id(adapter)] for adapter in self._pattern]
+        numbers = {id(adapter): k for k, adapter in enumerate(self._pattern)}
+        self._tables = [
+            (table, numbers[id(table[adapter_name])] if adapter_name in table else None) for table in tables
+        ]
+        """of all adapted layers, with their numbers among those of the pattern; None: rows go through them unchanged"""
         self.model, self.adapter_name = model, adapter_name
         self.kept = whole_number("the number of users kept", kept, 0)
         forms = [form_of(adapter) for adapter in self._pattern]
@@ -147,7 +150,7 @@ class AdapterStore(MutableMapping[str, bytes]):
             self._users.move_to_end(user)
         while len(self._users) > self.kept:
             self._users.popitem(last=False)
-        return Rows(users, {id(table): k for k, table in enumerate(self._tables)}, found)
+        return Rows(users, {id(table): k for table, k in self._tables}, found)
 
     def _made(self, late: Sequence[str]) -> dict[str, User]:
         """Matrices of several users and all layers, computed at once."""

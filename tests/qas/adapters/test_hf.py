@@ -945,7 +945,7 @@ DAMAGES: dict[str, tuple[int | None, Damage, str]] = {
     "packed missing": (4, without("packed"), "stores packed, got nothing"),
     "packed shape": (4, on_last(lambda t: t[:-1], "packed"), r"of 4 layers are 110 bytes of .*, got shape \(109,\)"),
     "packed dtype": (4, on_last(lambda t: t.float(), "packed"), "torch.float32"),
-    "packed layers": (4, on_last(flipped(3), "packed"), "these are of layers with other names or sizes"),
+    "packed layers": (4, on_last(flipped(3), "packed"), "these are of layers with other names or settings"),
     "packed checksum": (4, on_last(flipped(9), "packed"), "these are damaged: their checksum is another"),
     "packed bytes": (4, on_last(flipped(-1 + 110), "packed"), "these are damaged: their checksum is another"),
     "packed nan": (4, lambda t: {min(t): broken_halves()}, "finite"),

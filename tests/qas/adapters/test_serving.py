@@ -21,8 +21,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
+from qas.adapters.architecture import Architecture
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
 from qas.adapters.serving import AdapterStore
 from qas.errors import QasError, RunError
@@ -148,6 +149,49 @@ def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "users" / "adapters.safetensors").write_bytes(b"1234")
     with pytest.raises(RunError, match="damaged or cut short"):
         AdapterStore.load(gpt2(), tmp_path / "users")
+
+
+def test_a_trained_head_stays_that_of_the_model_and_other_layers_pass_rows_on() -> None:
+    config = gpt2().config
+    config.pad_token_id = 0
+    kind = GPT2ForSequenceClassification(config).eval()
+    model = get_peft_model(kind, settings_of(bits=8, target_modules=["c_attn"], modules_to_save=["score"]))
+    model.add_adapter("other", settings_of(target_modules=["c_fc"], init_weights=False))
+    shaken(model.eval(), 0)
+    with torch.no_grad():
+        kind.score.modules_to_save["default"].weight.add_(1.0)
+    store = AdapterStore(model)
+    store["ann"] = store.packed()
+    found, alone = logits(model, adapter_names=store.rows(["ann"] * 5)), logits(model)
+    assert torch.allclose(found, alone, atol=1e-5)
+    with model.disable_adapter():
+        assert not torch.allclose(alone, logits(model), atol=1e-3)
+    with pytest.raises(QasError, match="got a layer of another"):
+        logits(get_peft_model(gpt2(), settings_of()).eval(), adapter_names=store.rows(["ann"] * 5))
+
+
+def entangled(other: int) -> Architecture:
+    return Architecture(5, (*(("ry", (q,)) for q in range(5)), ("cz", (0, other)), ("ry", (0,))))
+
+
+ONE: dict[str, Any] = {"circuit": entangled(1), "target_modules": ["attn.c_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (ONE, ONE | {"scale": 2.0}),
+        (ONE, ONE | {"circuit": entangled(2)}),
+        (ONE | {"form": "rotation"}, ONE | {"form": "rotation", "side": "output"}),
+    ],
+    ids=["scale", "circuit", "side"],
+)
+def test_bytes_of_other_settings_are_refused_however_many_they_are(own: dict[str, Any], other: dict[str, Any]) -> None:
+    first, second = (AdapterStore(get_peft_model(gpt2(), settings_of(bits=8, **one)).eval()) for one in (own, other))
+    first["ann"] = first.packed()
+    assert first.size == second.size
+    with pytest.raises(QasError, match="does not fit: .* with other names or settings"):
+        second["ann"] = first["ann"]
 
 
 def test_what_cannot_be_served_is_refused() -> None:
