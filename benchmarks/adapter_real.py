@@ -236,6 +236,7 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     from torch import nn
 
     torch.set_num_threads(1)
+    from qas.errors import QasError
     from qas.finetuning.finetune import Settings, score, train
     from qas.finetuning.methods import attach, total_bits
     from qas.finetuning.tasks import Split, Task
@@ -310,7 +311,9 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
         seconds = time.process_time() - started
         model.part = scored
         accuracy = score(model, task.test, "accuracy", 64)
-    except ValueError:  # a rate that diverges is a result too
+    except QasError as error:  # a rate that diverges is a result too, and nothing else is
+        if not any(word in str(error) for word in ("NaN", "infinit", "finite")):
+            raise
         accuracy, seconds = 0.0, time.process_time() - started
     bits = 16 * trainable + 32 if peft_config else total_bits(stored, architecture)
     if contender.circuit and contender.circuit.startswith("strings"):
