@@ -20,7 +20,7 @@ import transformers
 from peft import get_peft_model
 from torch import Tensor
 
-from qas.adapters import CircuitAdapterConfig
+from qas.adapters import CircuitAdapterConfig, parameter_groups
 from qas.adapters.serving import AdapterStore
 
 STEPS, LENGTH = 8, 12
@@ -50,12 +50,11 @@ def likeness(model: Any, pair: Tensor, **more: Any) -> Tensor:
 
 def train(model: Any, pair: Tensor) -> None:
     """The model's adapter, from its start, on one user's sentences."""
-    angles = [p for name, p in model.named_parameters() if p.requires_grad and name.endswith("angles")]
-    values = [p for name, p in model.named_parameters() if p.requires_grad and name.endswith("values")]
+    groups = parameter_groups(model, values=0.2)
     with torch.no_grad():
-        for value in values:
+        for value in next(group["params"] for group in groups if group["name"] == "values"):
             value.zero_()
-    optimizer = torch.optim.Adam([{"params": angles, "lr": 0.1}, {"params": values, "lr": 0.2}])
+    optimizer = torch.optim.Adam(groups)
     for _ in range(STEPS):
         optimizer.zero_grad()
         (1 - likeness(model, pair)).backward()

@@ -263,8 +263,7 @@ class MixedBank:
         for keep in (False, True):
             group = [name for name, (_, state) in late.items() if (state is not None) == keep]
             pairs = [(a, form) for name in group for a, form in zip(late[name][0], forms[name], strict=True) if form]
-            # What was made in inference mode could not take part in a backward pass later.
-            with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled() and not keep):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not keep):
                 made = iter(_blocks(pairs))
             blocks |= {name: [next(made) if form else None for form in forms[name]] for name in group}
         return {name: User(own, forms[name], state, blocks[name]) for name, (own, state) in late.items()}

@@ -53,7 +53,12 @@ def gpt2() -> Any:
     """Layers of transformers' Conv1D, from 32 to 96 and 48 to 32 features."""
     torch.manual_seed(0)
     sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "vocab_size": 64}
-    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero at first, and rotations of outputs leave them out
+                parameter.normal_(std=0.3)
+    return model
 
 
 def llama() -> Any:
@@ -116,7 +121,7 @@ def test_each_row_goes_through_its_own_adapter(changes: dict[str, Any], names: l
     together = logits(model, ids, adapter_names=names)
     assert gap(together, one_by_one(model, names, ids)) < 1e-5
     with model.disable_adapter():
-        assert bool(gap(together, logits(model, ids)) > 0.01) == (set(names) != {"__base__"})
+        assert bool(gap(together, logits(model, ids)) > 1e-3) == (set(names) != {"__base__"})
 
 
 def test_adapters_of_other_forms_ranks_and_layers_share_a_batch() -> None:

@@ -48,7 +48,12 @@ def gpt2() -> Any:
     """Layers from 32 to 96 and from 48 to 32 features."""
     torch.manual_seed(0)
     sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "vocab_size": 64}
-    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero at first, and rotations of outputs leave them out
+                parameter.normal_(std=0.3)
+    return model
 
 
 def settings_of(**changes: Any) -> CircuitAdapterConfig:
