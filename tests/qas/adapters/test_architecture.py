@@ -193,6 +193,11 @@ def test_rotations_that_become_neighbours_in_a_cut_are_one() -> None:
     assert Architecture(3, gates).for_layer(4)[0].n_angles == 2
 
 
+def test_a_cut_keeps_gates_that_do_nothing_to_the_first_column_alone() -> None:
+    gates = (("cz", (0, 1)), ("cx", (0, 1)), ("ry", (0,)), ("cz", (1, 2)), ("ry", (1,)))
+    assert Architecture(3, gates).cut(2).gates == (*gates[:3], gates[4])
+
+
 def test_complex_gates_are_cut_with_the_bit_that_they_need() -> None:
     for features, exact in ((4, False), (3, False), (7, True), (4, True)):
         fitted, place = COMPLEX.for_layer(features, exact=exact)

@@ -531,6 +531,24 @@ def test_changed_angles_are_noticed(change: str) -> None:
         torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("way", ["in place", "behind the version", "new data"])
+def test_changed_singular_values_are_noticed_where_they_are_rounded_with_the_angles(way: str) -> None:
+    model, x = chain(bits=8), normal(6, 32)
+    with torch.no_grad():
+        before = model(x)
+        values = model.adapters[1].values
+        if way == "in place":
+            values.add_(0.5)
+        elif way == "behind the version":
+            values.data.add_(0.5)
+        else:
+            values.data = values.data + 0.5
+        after = model(x)
+        twin = Chain([copy.deepcopy(a) for a in model.adapters])
+        assert not after.equal(before)
+        torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
+
+
 def test_memory_given_to_new_angles_does_not_bring_old_frames_back() -> None:
     adapter = moved(CircuitAdapter(16, 16, rank=2, generator=generator()))
     with torch.no_grad():

@@ -151,10 +151,17 @@ def test_a_model_in_half_precision_serves_mixed_batches() -> None:
     assert gap(logits(model, adapter_names=NAMES), one_by_one(model, NAMES)) < 0.1
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"num_return_sequences": 2, "do_sample": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_beams": 2},
+        {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+        {"num_return_sequences": 3, "do_sample": True, "top_k": 1},
+    ],
+    ids=str,
+)
 def test_texts_are_written_by_the_adapter_of_each_row(settings: dict[str, Any]) -> None:
-    if "num_return_sequences" in settings:
-        settings = settings | {"num_beams": 3}
     torch.manual_seed(0)
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, "vocab_size": 64}
     model = alike(
