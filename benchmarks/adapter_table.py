@@ -119,7 +119,7 @@ def one(label: str, task_name: str, seed: int, factor: float, run: str, phase: s
 
         name, given = settings["peft"]
         settings = {"method": getattr(peft, name)(target_modules=["q", "v"], **given)}
-    chosen = Settings(epochs=EPOCHS, learning_rate=rate, head_rate=head, seed=seed, **settings)
+    chosen = Settings(epochs=EPOCHS, learning_rate=rate, values_rate=rate, head_rate=head, seed=seed, **settings)
     row = {"phase": phase, "label": label, "task": task_name, "seed": seed, "learning_rate": f"{rate:.6g}"}
     try:
         outcome, parts, _ = finetune(model, task, chosen, circuit_of(kind, run, seed, task))

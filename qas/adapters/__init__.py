@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qas.adapters.circuit import CircuitAdapter, RotationAdapter, TaylorAdapter, share_maps
     from qas.adapters.hf import CircuitAdapterConfig
     from qas.adapters.problems import AdapterProblem, load_adapter_problem, matrix_problem
+    from qas.adapters.training import parameter_groups
 
 _EXPORTS = {
     "AdapterProblem": "problems",
@@ -24,6 +25,7 @@ _EXPORTS = {
     "load_adapter_problem": "problems",
     "load_architecture": "architecture",
     "matrix_problem": "problems",
+    "parameter_groups": "training",
     "quantum_peft": "architecture",
     "share_maps": "circuit",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "load_adapter_problem",
     "load_architecture",
     "matrix_problem",
+    "parameter_groups",
     "quantum_peft",
     "share_maps",
 ]

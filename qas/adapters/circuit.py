@@ -74,9 +74,6 @@ class _Shared(PackedAdapter):
         """Of its maps, in the precision of the angles."""
         return self.bank.of(self)[0]
 
-    def current_values(self) -> Tensor:
-        return super().current_values() if self.bits is None else self.bank.of(self)[1]
-
     @property
     def is_whole(self) -> bool:
         """Whether all angles are here: not so between the passes of a module whose parameters are sharded."""

@@ -415,7 +415,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
             return self.base_layer(value, *args, **kwargs)
 
         if adapter_names is not None:
-            table = self.qas_circuit_adapters
+            table = cast("Mapping[str, Any]", self.qas_circuit_adapters)
             rows = adapter_names if isinstance(adapter_names, Rows) else MixedBank(0).rows(adapter_names, [table])
             return rows.through(table, x, base)
         layer: Callable[[Tensor], Tensor] = base
@@ -594,7 +594,7 @@ class CircuitModel(BaseTuner):
             raise _refused_merged(merged)
         if isinstance(names, Rows):  # of a store, which has no modules for its users
             return names
-        return self.mixed.rows(names, [layer.qas_circuit_adapters for layer in layers])
+        return self.mixed.rows(names, [cast("Mapping[str, Any]", layer.qas_circuit_adapters) for layer in layers])
 
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
@@ -685,9 +685,8 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or angles of other
-                layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained
-                stays as it is.
+            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
+                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         adapters = dict(_stored_adapters(model, adapter_name))
@@ -743,14 +742,19 @@ def _by_layer(adapters: Mapping[str, PackedAdapter]) -> dict[str, PackedAdapter]
     return {_layer(stem): adapter for stem, adapter in adapters.items()}
 
 
+def _has_few_bits(adapter: Adapter) -> bool:
+    """Adapters of another package may store what they like."""
+    return isinstance(adapter, PackedAdapter) and adapter.bits is not None
+
+
 def _is_joint(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> bool:
     """Whether all layers are stored in one tensor."""
-    return config.schema_version > 1 and bool(adapters) and all(a.bits is not None for a in adapters.values())
+    return config.schema_version > 1 and bool(adapters) and all(map(_has_few_bits, adapters.values()))
 
 
 def _lay_out(adapters: Mapping[str, PackedAdapter], config: CircuitAdapterConfig) -> None:
     """Give few-bit adapters their inbox: transformers loads tensors by name alone."""
-    named = {name: adapter for name, adapter in _by_layer(adapters).items() if adapter.bits is not None}
+    named = {name: adapter for name, adapter in _by_layer(adapters).items() if _has_few_bits(adapter)}
     if _is_joint(adapters, config):
         Inbox(named)
     else:

@@ -45,8 +45,8 @@ def _optimized(optimizer: Optimizer) -> Iterator[tuple[PackedAdapter, str, Tenso
     """(adapter, name, parameter) of what the optimizer moves."""
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for adapter in list(_watched):
-        for name, parameter in adapter.named_parameters():
-            if id(parameter) in moved:
+        for name, parameter in (("angles", adapter.angles), ("values", adapter.values)):
+            if parameter is not None and id(parameter) in moved:
                 yield adapter, name, parameter
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,15 +63,16 @@ class _Frames(_Form):
 
     def shapes(self) -> list[tuple[int, ...]]:
         rows, columns = self.sides
-        return [(columns, self.rank), (rows, self.rank), (self.rank,)]
+        return [(columns, self.rank), (self.rank, rows), (self.rank,)]  # V on its side: the product is faster so
 
     def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
         assert values is not None
-        return *made, self.scale * values
+        u, v = made
+        return u, v.mT, self.scale * values
 
     def after(self, out: Tensor, x: Tensor, matrices: tuple[Tensor, ...], base: Base) -> Tensor:
         u, v, values = (m.to(x.dtype) for m in matrices)
-        inner = torch.bmm(_tokens(x), v) * values[:, None]
+        inner = torch.bmm(_tokens(x), v.mT) * values[:, None]
         flat = _tokens(out)
         if flat.dtype != inner.dtype:
             return out + torch.bmm(inner, u.mT).to(out.dtype).reshape(out.shape)
@@ -353,7 +354,8 @@ class Rows(Sequence[str]):
                 alike.setdefault(id(form), (form, []))[1].append(row)
         found = []
         for form, rows in alike.values():
-            blocks = torch.stack([self._users[self._names[row]].blocks[layer] for row in rows]).to(device)
+            held = [self._users[self._names[row]].blocks[layer] for row in rows]
+            blocks = torch.stack(cast("list[Tensor]", held)).to(device)
             sizes = [prod(shape) for shape in form.shapes()]
             matrices = [
                 part.reshape(len(rows), *shape)

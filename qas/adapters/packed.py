@@ -75,14 +75,18 @@ class PackedAdapter(Adapter):
 
     def current_angles(self) -> Tensor:
         """Angles that the layer computes with, radians, float32 or float64; quantized where `bits` are set."""
-        return self.rounded("angles", self.wide_angles())
+        self.collect()
+        return self.rounded("angles", self.angles)
 
     def current_values(self) -> Tensor:
         """Singular values that the layer computes with, before the scale."""
-        return self.rounded("values", self.wide_values())
+        assert self.values is not None
+        self.collect()
+        return self.rounded("values", self.values)
 
     def rounded(self, name: str, exact: Tensor) -> Tensor:
-        """What stands for `exact` angles or values in the layer and in its stored form."""
+        """What stands for `exact` angles or values in the layer and in its stored form, float32 or float64."""
+        exact = _wide(exact)
         if self.bits is None or not len(exact):
             return exact
         return quantize_angles(exact, self.bits) if name == "angles" else to_half(exact)

@@ -11,7 +11,9 @@ from qas.cli.progress import bar
 from qas.cli.show import answer, clock, listing
 from qas.errors import QasError
 
-_SETTINGS = ("bits", "rank", "layers", "size", "targets", "epochs", "learning_rate", "scale", "seed")
+_SETTINGS = (
+    "bits", "rank", "layers", "size", "targets", "epochs", "learning_rate", "values_rate", "head_rate", "scale", "seed",
+)  # fmt: skip
 _WORDS = ("task", "backbone", "model", "data", "method", "examples", "out")
 
 
@@ -25,8 +27,8 @@ def add(commands: Any) -> None:
     option("circuit", "RUN|FILE.qasm", what, nargs="*")
     option("--task", "NAME", "a task that comes with the package", kind="tasks")
     option("--backbone", "NAME", "a name or a folder of qas backbone train (default: by task)")
-    option("--model", "DIR", "instead: a local Hugging Face model with its tokenizer")
-    option("--data", "FILE", "with --model: .txt, or .csv or .jsonl with the columns text and label")
+    option("--model", "DIR", "instead: minilm, smollm2, or a local Hugging Face model with its tokenizer")
+    option("--data", "FILE", "with --model: 20news, r52, r8, snippets, friends, or a .txt, .csv, .jsonl or .tab file")
     option("--method", "NAME", "how (default searched with a RUN, else quantum-peft)", kind="methods")
     option("--bits", "B", "bits of an angle or a weight, 1 to 8 (default: not quantized)", read.count)
     option("--rank", "K", "columns of frames, or width of the bottleneck (default 8)", read.count)
@@ -34,10 +36,12 @@ def add(commands: Any) -> None:
     option("--size", "P", "parameters of each random subspace (default 64)", read.count)
     option("--targets", "A,B", "linear layers to adapt (default: queries and values)", lambda t: tuple(read.names(t)))
     option("--epochs", "N", "passes over the training examples (default 30)", read.count)
-    option("--learning-rate", "X", "of adapters", read.positive)
+    option("--learning-rate", "X", "of adapters; of circuits that of angles (default by method)", read.positive)
+    option("--values-rate", "X", "learning rate of singular values (default 0.01)", read.positive)
+    option("--head-rate", "X", "learning rate of a new head (default 0.01)", read.positive)
     option("--scale", "X", "of adapters", read.positive)
     option("--gradient", "FILE", "only write the gradient of the task, for qas search adapter-gradient FILE")
-    option("--examples", "N", "of a task, training and validation (default 1000)", read.count)
+    option("--examples", "N", "for training and validation (default 1000; of a file all)", read.count)
     option("--seed", "N", "fixes data, start and order (default 0)", read.natural)
     option("--out", "DIR", "folder, new or empty (default results/finetune-TASK-METHOD-TIME)")
     parser.output(progress=True)

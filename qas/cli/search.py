@@ -23,7 +23,11 @@ def add(commands: Any) -> None:
     option = parser.option
     option("problem", "PROBLEM", "a name from qas problems, or a .json or .qpy file", nargs="?", kind="problems")
     option("file", "FILE", "for the problems that have FILE behind their name", nargs="?")
-    option("--model", "DIR", "with the problem adapter: a local model, all of whose target layers one circuit serves")
+    option(
+        "--model",
+        "DIR",
+        "with the problem adapter: a local model (or minilm, smollm2); one circuit for all its target layers",
+    )
     option("--targets", "A,B", "with --model: linear layers to adapt (default: queries and values)", read.names)
     read.add_problem(parser)
     option("--agent", "NAME", "a name from qas agents (default evolution)", kind="agents")

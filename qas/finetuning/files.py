@@ -25,7 +25,7 @@ from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import new_folder, read_json, read_tensors, read_versioned, versioned, write_atomic, write_json
 from qas.finetuning.backbones import VisionTransformer
 from qas.finetuning.finetune import Outcome, Progress, Settings
-from qas.finetuning.local import LocalModel
+from qas.finetuning.local import LocalModel, PooledModel
 from qas.finetuning.methods import attach, detach, trained_head
 from qas.finetuning.stored import Part, Trained
 from qas.schema import conform
@@ -36,6 +36,7 @@ VERSION = 2
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 """Of all names in a weights file of peft."""
+_LOAD = 'model = PeftModel.from_pretrained(model, "this folder")'
 
 
 def save(
@@ -141,12 +142,12 @@ def _circuit(folder: Path, settings: Settings, told: Any) -> Architecture | Arch
 # ---------------------------------------------------------------------- what peft reads
 def bare(model: nn.Module) -> nn.Module:
     """What a user hands to peft: the transformers model, or a backbone."""
-    return model.model if isinstance(model, LocalModel) else model
+    return model.model if isinstance(model, LocalModel | PooledModel) else model
 
 
 def _outer(model: nn.Module) -> str:
     """What stands before names of the bare model in those of the whole."""
-    return "model." if isinstance(model, LocalModel) else ""
+    return "" if bare(model) is model else "model."
 
 
 @contextmanager
@@ -163,13 +164,13 @@ def _seen_by_peft(model: nn.Module) -> Iterator[Any]:
         del inner.peft_config
 
 
-def _head_names(model: nn.Module) -> list[str]:
-    """Names, in the bare model, of the modules that are trained as a head."""
+def _heads(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that are trained as a head, by their names in the bare model, or in the whole where it has none."""
     head = trained_head(model)
-    if head is None:
-        return []
+    if head is None or isinstance(model, PooledModel):
+        return {} if head is None else {"head": head}
     modules = list(head.children()) if isinstance(model, LocalModel) else [head]
-    return [name for name, module in bare(model).named_modules() if any(module is m for m in modules)]
+    return {name: module for name, module in bare(model).named_modules() if any(module is m for m in modules)}
 
 
 def _stem(name: str) -> str:
@@ -191,8 +192,8 @@ def _weights(model: nn.Module, settings: Settings, parts: Mapping[str, Part]) ->
             for layer, part in parts.items()
             for name, tensor in part.pack().items()
         }
-    for name in _head_names(model):
-        found |= {f"{name}.{key}": t for key, t in bare(model).get_submodule(name).state_dict().items()}
+    for name, head in _heads(model).items():
+        found |= {f"{name}.{key}": t for key, t in head.state_dict().items()}
     return {_PREFIX + name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
 
 
@@ -204,7 +205,7 @@ def _peft_config(model: nn.Module, settings: Settings, parts: Mapping[str, Part]
     told = config.to_dict() | {
         "base_model_name_or_path": _origin(model),
         "inference_mode": True,
-        "modules_to_save": _head_names(model) or None,
+        "modules_to_save": None if isinstance(model, PooledModel) else sorted(_heads(model)) or None,
         "target_modules": _targets(bare(model), [layer.removeprefix(_outer(model)) for layer in parts]),
         "task_type": _task_type(model),
     }
@@ -217,7 +218,7 @@ def _origin(model: nn.Module) -> str | None:
 
 def _task_type(model: nn.Module) -> str | None:
     if not isinstance(model, LocalModel):
-        return None
+        return "FEATURE_EXTRACTION" if isinstance(model, PooledModel) else None
     return "CAUSAL_LM" if trained_head(model) is None else "SEQ_CLS"
 
 
@@ -231,7 +232,7 @@ def _targets(model: nn.Module, layers: list[str]) -> list[str]:
 
 def _split(folder: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors of the adapters, named as in the bare model, and those of the head, named as in its state dict."""
-    heads = _head_names(model)
+    heads = _heads(model)
     adapters, head = {}, {}
     for full, tensor in _tensors(folder / WEIGHTS).items():
         name = full.removeprefix(_PREFIX)
@@ -311,6 +312,12 @@ def _loading(model: nn.Module, settings: Settings, origin: Mapping[str, Any]) ->
         return ["peft has no form of this method; `qas.finetuning.files.load` puts it onto its model."]
     code = ["import qas.adapters.hf  # circuits in peft: quantum-architecture-search[peft]"] if names == {} else []
     code += ["from peft import PeftModel"]
+    if isinstance(model, PooledModel):
+        code += ["from safetensors.torch import load_file", "from transformers import AutoModel", ""]
+        code += [f"model = AutoModel.from_pretrained({json.dumps(_origin(model))})"]
+        weights = f'weights = load_file("this folder/{WEIGHTS}")  # of the head, on the mean over tokens'
+        head = [weights, *(f'{n} = weights["{_PREFIX}head.{n}"]' for n in ("weight", "bias"))]
+        return ["```python", *code, _LOAD, *head, "```"]
     if isinstance(model, LocalModel):
         config: Any = model.model.config
         classifies = trained_head(model) is not None
@@ -323,7 +330,7 @@ def _loading(model: nn.Module, settings: Settings, origin: Mapping[str, Any]) ->
         code += ["from qas.finetuning.backbones import load_backbone", ""]
         code += [f"model = load_backbone({json.dumps(origin.get('backbone', 'its name'))})"]
         code += [f"model.replace_head({model.head.out_features})"] if isinstance(model, VisionTransformer) else []
-    return ["```python", *code, 'model = PeftModel.from_pretrained(model, "this folder")', "```"]
+    return ["```python", *code, _LOAD, "```"]
 
 
 def _draw(path: Path, history: list[Progress], outcome: Outcome, settings: Settings) -> None:

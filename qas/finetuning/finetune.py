@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qas.adapters.architecture import load_architecture
+from qas.adapters.training import REST, VALUES, parameter_groups
 from qas.checks import finite_number, finite_output, whole_number
 from qas.errors import QasError
 from qas.finetuning import METHODS
@@ -25,7 +25,6 @@ from qas.finetuning.stored import Part
 from qas.finetuning.tasks import Split, Task, load_task
 from qas.registry import options_of
 
-_HEAD_RATE = 1e-2
 _OUTPUTS = 1 << 25
 """Most outputs held at once where nothing is trained: 128 MiB."""
 
@@ -38,7 +37,8 @@ class Settings:
             ``peft.PsoftConfig(r=8)``.
         epochs: passes over the training examples.
         batch: examples of a step.
-        learning_rate: of the adapter; default that of the method.
+        learning_rate: of the adapter, of circuits their angles; default that of the method.
+        values_rate: learning rate of the values between two frames.
         head_rate: learning rate of the head.
         weight_decay: of AdamW.
         seed: of start and order.
@@ -56,7 +56,8 @@ class Settings:
         epochs: int = 30,
         batch: int = 50,
         learning_rate: float | None = None,
-        head_rate: float = _HEAD_RATE,
+        values_rate: float = VALUES,
+        head_rate: float = REST,
         weight_decay: float = 1e-4,
         seed: int = 0,
         **options: Any,
@@ -66,6 +67,7 @@ class Settings:
         self.batch = whole_number("batch", batch)
         own = self.method.learning_rate if learning_rate is None else learning_rate
         self.learning_rate = finite_number("learning_rate", own, above=0)
+        self.values_rate = finite_number("values_rate", values_rate, above=0)
         self.head_rate = finite_number("head_rate", head_rate, above=0)
         self.weight_decay = finite_number("weight_decay", weight_decay, least=0)
         self.seed = whole_number("seed", seed, 0)
@@ -139,6 +141,7 @@ def train(
     settings: Settings,
     *,
     with_validation: bool = False,
+    watch: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Progress]:
     """Train adapters and head by AdamW, cosine schedule with a tenth of warm-up.
@@ -148,6 +151,7 @@ def train(
         task: what is learned; a model with a head trains that too.
         settings: epochs, batch, learning rates, seed.
         with_validation: train on the validation split too.
+        watch: compute the metric of the validation split after each epoch; else it is NaN.
         on_progress: called after each epoch.
 
     Returns:
@@ -161,11 +165,9 @@ def train(
     for parameter in head:
         parameter.requires_grad_(True)
     own = [p for p in body(model).values() if p.requires_grad]
-    head_rate = settings.learning_rate if isinstance(settings.method, Full) else settings.head_rate
-    groups = [{"params": own, "lr": settings.learning_rate}, {"params": head, "lr": head_rate}]
     if not own + head:
         raise QasError(f"{settings.method.name} has nothing to train on this model")
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(model, head, settings))
     split = task.train_and_validation if with_validation else task.train
     steps = settings.epochs * math.ceil(len(split) / settings.batch)
     warm = max(1, steps // 10)
@@ -184,8 +186,7 @@ def train(
         for epoch in range(settings.epochs):
             model.train()
             losses = []
-            order = torch.from_numpy(rng.permutation(len(split)))
-            for chosen in order.split(settings.batch):
+            for chosen in map(torch.from_numpy, split.batches(settings.batch, rng)):
                 with parametrize.cached():  # peft asks more than once for weights that are rounded
                     logits = model(inputs[chosen])
                 loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels[chosen].flatten())
@@ -197,12 +198,24 @@ def train(
                     raise QasError(f"the loss became NaN or infinite in epoch {epoch + 1}; lower the learning rate")
                 optimizer.step()
                 schedule.step()
-            found = score(model, task.validation, task.metric, _at_once(task))
+            found = score(model, task.validation, task.metric, _at_once(task)) if watch else math.nan
             seconds = time.perf_counter() - started
             history.append(Progress(epoch + 1, settings.epochs, float(np.mean(losses)), found, seconds))
             if on_progress is not None:
                 on_progress(history[-1])
     return history
+
+
+def _groups(model: nn.Module, head: list[nn.Parameter], settings: Settings) -> list[dict[str, Any]]:
+    """What is trained by its learning rates, the head apart."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    groups = parameter_groups(model, angles=rate, values=settings.values_rate, rest=rate, weight_decay=decay)
+    apart = {id(p) for p in head}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in apart]
+    head_rate = rate if isinstance(settings.method, Full) else settings.head_rate
+    groups.append({"params": head, "lr": head_rate, "weight_decay": decay})
+    return [group for group in groups if group["params"]]
 
 
 def _at_once(task: Task, most: int = 250) -> int:
@@ -223,8 +236,9 @@ def score(model: nn.Module, split: Split, metric: str, batch: int = 250) -> floa
     """Accuracy, or mean bits per token."""
     model.eval()
     total = 0.0
-    labels = torch.from_numpy(split.labels)
-    for part, wanted in zip(torch.from_numpy(split.inputs).split(batch), labels.split(batch), strict=True):
+    order = np.argsort(split.lengths, kind="stable")  # texts of one length do not pad each other
+    inputs, labels = torch.from_numpy(split.inputs[order]), torch.from_numpy(split.labels[order])
+    for part, wanted in zip(inputs.split(batch), labels.split(batch), strict=True):
         with parametrize.cached():
             logits = finite_output("the model with its adapters", model(part))
         if metric == "accuracy":
@@ -258,15 +272,15 @@ def resolve(
     backbone: str | None = None,
     model: str | None = None,
     data: str | None = None,
-    examples: int = 1000,
+    examples: int | None = None,
 ) -> tuple[nn.Module, Task, Settings, dict[str, Any]]:
     """What the words of a command line stand for.
 
     Args:
         method, chosen: method and further settings, as `Settings` takes them.
         task: a name in `qas.finetuning.TASKS`, with `backbone`, a name or folder (default: by task).
-        model, data: instead, the folder of a Hugging Face model and a data file.
-        examples: training and validation examples of a task.
+        model, data: instead, what `qas.finetuning.local.load_local` takes.
+        examples: training and validation examples; default 1000 of a task or a named corpus, all of a file.
 
     Returns:
         model, task, settings, and their origin as JSON-able names.
@@ -276,8 +290,10 @@ def resolve(
     """
     settings = Settings(method, **chosen)
     if task is None:
-        local, found = load_local(Path(model or ""), Path(data or ""), settings.seed)
-        return local, found, settings, {"model": str(model), "data": str(data)}
+        local, found = load_local(model or "", data or "", settings.seed, examples)
+        told = {} if examples is None else {"examples": examples}
+        return local, found, settings, {"model": str(model), "data": str(data), **told}
+    examples = 1000 if examples is None else examples
     found = load_task(task, seed=settings.seed, train=examples)
     name = backbone or found.backbone
     if backbone is None and name not in list_backbones():

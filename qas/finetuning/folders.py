@@ -51,9 +51,10 @@ def finetune_to_folder(
         circuit: of the methods that take one: a run folder, an OpenQASM file, whatever `load_architecture` takes, a
             list of them for layers of several widths.
         task: a name in `qas.finetuning.TASKS`, learned by `backbone`, a name or a folder (default by task).
-        model: instead, the folder of a Hugging Face model with its tokenizer, which learns `data`, a file.
+        model: instead, "minilm", "smollm2", or the folder of a Hugging Face model with its tokenizer, which learns
+            `data`: a file, or the name of a corpus (`qas.finetuning.packaged`).
         method: a name of `qas.finetuning.METHODS`; default "searched" with a circuit, else "quantum-peft".
-        examples: of a task, training and validation; default 1000.
+        examples: training and validation; default 1000 of a task or a named corpus, all of a file.
         out: folder, new or empty; default ``results/finetune-<task>-<method>-<time>``.
         on_progress: called after each epoch.
         settings: of `qas.finetuning.finetune.Settings`.
@@ -62,12 +63,12 @@ def finetune_to_folder(
         QasError: words that do not go together, unknown names, or what cannot be read.
         RunError: the folder holds files already, or cannot be written.
     """
-    _check_words(task=task, backbone=backbone, model=model, data=data, examples=examples)
+    _check_words(task=task, backbone=backbone, model=model, data=data)
     architecture = None if circuit is None else load_architecture(circuit)
     method = method or ("quantum-peft" if circuit is None else "searched")
     network, found, chosen, origin = resolve(
         method, settings, task=task, backbone=_text(backbone), model=_text(model), data=_text(data),
-        examples=examples or 1000,
+        examples=examples,
     )  # fmt: skip
     with new_folder(out, "the fine-tuning", stem=f"finetune-{found.name}-{method}") as folder:
         outcome, adapters, history = finetune(network, found, chosen, architecture, on_progress=on_progress)
@@ -90,12 +91,12 @@ def save_task_gradient(
     Raises:
         QasError: unknown names, a path that is no ``.npy`` in a folder that exists, or unsuitable target layers.
     """
-    _check_words(task=task, backbone=backbone, model=None, data=None, examples=examples)
+    _check_words(task=task, backbone=backbone, model=None, data=None)
     file = Path(path)
     if file.suffix.lower() != ".npy" or not file.parent.is_dir():
         raise QasError(f"a gradient is written as .npy into a folder that exists, got {path}")
     network, found, chosen, _ = resolve(
-        "linear-probe", settings, task=task, backbone=_text(backbone), examples=examples or 1000
+        "linear-probe", settings, task=task, backbone=_text(backbone), examples=examples
     )
     matrix = task_gradient(network, found, chosen, targets)
     write_atomic(file, lambda stream: np.save(stream, matrix))
@@ -106,12 +107,10 @@ def _text(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
-def _check_words(*, task: Any, backbone: Any, model: Any, data: Any, examples: Any) -> None:
+def _check_words(*, task: Any, backbone: Any, model: Any, data: Any) -> None:
     if (model is None) != (data is None):
         raise QasError("a model and its data go together: --model DIR and --data FILE")
     if (task is None) == (model is None):
         raise QasError("give either --task NAME or --model DIR --data FILE (qas backbone list names the tasks)")
     if model is not None and backbone is not None:
         raise QasError("--backbone goes with --task; a Hugging Face model is named by --model")
-    if model is not None and examples is not None:
-        raise QasError("--examples goes with --task; of a data file all examples are used")

@@ -18,6 +18,7 @@ from qas.adapters.base import Adapter
 from qas.adapters.circuit import share_maps
 from qas.adapters.hf import BaseTunerLayer, CircuitAdapterConfig, PeftConfig, layer_sides
 from qas.adapters.quantize import checked_bits
+from qas.adapters.training import ANGLES, REST
 from qas.checks import finite_number, shortened, whole_number
 from qas.errors import QasError
 from qas.finetuning import METHODS
@@ -128,8 +129,9 @@ class Method:
 class _Circuit(Method):
     """What `CircuitAdapterConfig` stands for, with the options of the method as its settings."""
 
+    learning_rate = ANGLES
     fixed: ClassVar[dict[str, Any]] = {}
-    peft_names = MappingProxyType({})
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({})
 
     def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         own = {name: value for name, value in vars(self).items() if name != "targets"}
@@ -194,6 +196,7 @@ class QuantumPeftRotation(_Circuit):
 class Taylor(QuantumPeft):
     """frames from Quantum-PEFT's Taylor map"""
 
+    learning_rate = REST  # its entries are no angles
     fixed: ClassVar = {"circuit": "taylor"}
 
 
@@ -202,7 +205,7 @@ class Lora(Method):
     """LoRA (arXiv:2106.09685), stored in float16"""
 
     learning_rate = 1e-2
-    peft_names = MappingProxyType({"down": "lora_A.weight", "up": "lora_B.weight"})
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({"down": "lora_A.weight", "up": "lora_B.weight"})
     bits: int | None = None
     rank: int
     scale: float | None
@@ -278,7 +281,7 @@ class _SubspaceConfig(CircuitAdapterConfig):
     size: int = 64
     seed: int = 0
 
-    def make(self, in_features: int, out_features: int) -> Adapter:
+    def make(self, in_features: int, out_features: int, name: str = "") -> Adapter:
         scale = 1.0 if self.scale is None else self.scale
         return RandomSubspaceAdapter(in_features, out_features, self.size, self.seed, bits=self.bits, scale=scale)
 
@@ -287,6 +290,7 @@ class RandomSubspace(_Circuit):
     """as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)"""
 
     peft_names = None
+    learning_rate = Method.learning_rate
 
     def __init__(
         self,

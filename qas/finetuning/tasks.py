@@ -31,6 +31,7 @@ SHAPES = ("disc", "square", "triangle", "star", "cross", "ring")
 
 _MAX_COUNT = 8
 _CHUNK = 512
+_POOL = 8
 _SOURCE_DIGITS = 400
 _PARTS = ("train", "validation", "test")
 
@@ -60,6 +61,26 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, without padding; 1 for images."""
+        tokens = self.inputs.dtype == np.int64
+        return self.inputs[:, 1].sum(axis=-1) if tokens else np.ones(len(self), dtype=np.int64)
+
+    def batches(self, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Numbers of all examples in random batches; in each stand texts of about one length, so that few pad others.
+
+        Only within `_POOL` batches are texts sorted: which meet is still drawn anew in every epoch.
+        """
+        order, lengths = rng.permutation(len(self)), self.lengths
+        if lengths.min() == lengths.max():
+            return np.split(order, range(size, len(order), size))
+        found = []
+        for pool in np.split(order, range(size * _POOL, len(order), size * _POOL)):
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            found += np.split(pool, range(size, len(pool), size))
+        return [found[k] for k in rng.permutation(len(found))]
 
 
 @dataclass(frozen=True)

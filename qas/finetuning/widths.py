@@ -15,6 +15,7 @@ from qas.adapters.problems import MAX_QUBITS, AdapterProblem, directions_problem
 from qas.checks import one_line
 from qas.errors import MissingExtraError, RunError
 from qas.finetuning.methods import target_layers
+from qas.finetuning.packaged import MODELS, packaged_model
 
 
 def model_problem(
@@ -26,15 +27,16 @@ def model_problem(
     gates on their qubits, is searched for with it.
 
     Args:
-        model: folder of a transformers model; its weights are not read.
+        model: folder of a transformers model, or a name in `qas.finetuning.packaged.MODELS`; weights are not read.
         targets: last parts of the names of linear layers; default queries and values.
         angles: of the widest layer, as of `AdapterProblem`.
 
     Raises:
-        MissingExtraError: no transformers.
+        MissingExtraError: no transformers, or no package of this name.
         QasError: no such folder, or no such layers.
     """
-    layers = target_layers(_skeleton(Path(model)), None if targets is None else tuple(targets))
+    path = packaged_model(str(model)) if str(model) in MODELS else Path(model)
+    layers = target_layers(_skeleton(path), None if targets is None else tuple(targets))
     return directions_problem(qubits_of(features for sides in layers.values() for features in sides), angles)
 
 
@@ -48,18 +50,21 @@ def qubits_of(widths: Iterable[int]) -> list[int]:
     return sorted({most, *(n for width, n in own.items() if width <= 1 << most - 1)}, reverse=True)
 
 
-def _skeleton(folder: Path) -> nn.Module:
-    """The model of a folder, without weights."""
+def _skeleton(path: Path) -> nn.Module:
+    """The model of a folder or a GGUF file, without weights."""
     try:
         import transformers
     except ImportError:
         raise MissingExtraError("the layers of a transformers model", "peft") from None
-    if not (folder / "config.json").is_file():
-        raise RunError(f"no folder of a transformers model (with config.json): {folder}")
+    whole = path.suffix == ".gguf" and path.is_file()
+    if not whole and not (path / "config.json").is_file():
+        raise RunError(f"no folder of a transformers model (with config.json), nor one of {', '.join(MODELS)}: {path}")
     safe: dict[str, Any] = {"trust_remote_code": False}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **safe)
+        place = {"gguf_file": path.name} if whole else {}
+        folder = path.parent if whole else path
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **place, **safe)
         with torch.device("meta"):
             return transformers.AutoModel.from_config(config, **safe)
     except Exception as error:  # transformers raises many kinds for a damaged or unfit folder
-        raise RunError(f"the model cannot be read: {folder}: {one_line(error)}") from None
+        raise RunError(f"the model cannot be read: {path}: {one_line(error)}") from None

@@ -518,34 +518,40 @@ def test_a_new_head_is_saved_with_the_adapter(tmp_path: Path) -> None:
     assert difference(logits(loaded), wanted) == 0.0
 
 
-def test_a_trainer_trains_saves_and_resumes(tmp_path: Path) -> None:
+def trainer(folder: Path, steps: int, every: int, **settings: Any) -> Trainer:
     rows = [{"input_ids": row, "labels": row} for row in torch.arange(32).reshape(4, 8)]
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        save_steps=every,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return Trainer(model=get_peft_model(llama(), settings_of(**settings)), args=arguments, train_dataset=rows)
 
-    def trainer(steps: int) -> Trainer:
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path),
-            max_steps=steps,
-            save_steps=2,
-            per_device_train_batch_size=2,
-            learning_rate=1e-2,
-            lr_scheduler_type="constant",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        return Trainer(model=get_peft_model(llama(), settings_of()), args=arguments, train_dataset=rows)
 
-    first = trainer(2)
+@pytest.mark.parametrize("settings", [{}, {"bits": 3}, {"form": "rotation", "bits": 5}], ids=str)
+def test_a_trainer_resumes_to_the_last_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    unbroken = trainer(tmp_path / "unbroken", 4, 4, **settings)
+    unbroken.train()
+    first = trainer(tmp_path / "broken", 2, 2, **settings)
     first.train()
-    assert all(a.values.abs().min() > 0 for a in adapters(first.model))
-    folder = tmp_path / "checkpoint-2"
+    folder = tmp_path / "broken" / "checkpoint-2"
     loaded = PeftModel.from_pretrained(llama(), str(folder))
     assert difference(logits(loaded), logits(first.model.eval())) == 0.0
-    second = trainer(3)
-    second.train(resume_from_checkpoint=str(folder))
-    assert second.state.global_step == 3
-    assert difference(logits(second.model.eval()), logits(loaded)) > 0
+    tensors = load_file(folder / FILE)
+    assert len(tensors) == (1 if settings else 8)  # what is deployed holds nothing else
+    resumed = trainer(tmp_path / "broken", 4, 4, **settings)
+    resumed.train(resume_from_checkpoint=str(folder))
+    assert resumed.state.global_step == 4
+    for found, wanted, start in zip(*map(adapters, (resumed.model, unbroken.model, first.model)), strict=True):
+        for name, parameter in found.named_parameters():
+            assert parameter.equal(wanted.get_parameter(name)) and not parameter.equal(start.get_parameter(name))
 
 
 @every_setting

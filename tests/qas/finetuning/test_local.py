@@ -19,8 +19,9 @@ from qas.cli import main
 from qas.errors import QasError, RunError
 from qas.finetuning.files import load, save
 from qas.finetuning.finetune import Settings, finetune, outputs, resolve, score
-from qas.finetuning.local import LENGTH, LocalModel, load_local
+from qas.finetuning.local import LENGTH, LocalModel, PooledModel, load_local
 from qas.finetuning.methods import Lora, attach, detach, target_layers
+from qas.finetuning.tasks import Split
 from qas.finetuning.widths import qubits_of
 
 transformers = pytest.importorskip("transformers")
@@ -107,15 +108,20 @@ def quick(method: str, **more: Any) -> dict[str, Any]:
     )
 
 
-@torch.no_grad()
-def by_peft(folder: Path, base: Path, task: Any) -> Any:
-    """Outputs of what peft makes of a folder and its model, as the folder's own README says."""
+def as_told(folder: Path, base: Path) -> dict[str, Any]:
+    """What the lines of Python in a folder's README make."""
     code = (folder / "README.md").read_text().split("```")[1].removeprefix("python\n")
     assert json.dumps(str(base)) in code
     scope: dict[str, Any] = {}
     exec(code.replace("this folder", str(folder)), scope)
+    return scope
+
+
+@torch.no_grad()
+def by_peft(folder: Path, base: Path, task: Any) -> Any:
+    """Outputs of what peft makes of a folder and its model."""
     ids, mask = torch.from_numpy(task.test.inputs).unbind(1)
-    model = scope["model"].eval()
+    model = as_told(folder, base)["model"].eval()
     assert type(model).__name__.startswith("PeftModelFor")
     return model(input_ids=ids, attention_mask=mask).logits
 
@@ -166,6 +172,69 @@ def test_labels_of_text_are_the_following_tokens(home: Path) -> None:
     assert score(model, task.test, task.metric) == pytest.approx(np.log2(len(tokenizer)), abs=0.3)
 
 
+def test_examples_may_be_fewer_than_there_are(home: Path) -> None:
+    _, task = load_local(home / "bert", home / "lines.csv", 0, examples=20)
+    assert [len(s) for s in (task.train, task.validation, task.test)] == [16, 4, 20]
+    parts = [{row.tobytes() for row in s.inputs[:, 0]} for s in (task.train, task.validation, task.test)]
+    assert len(set.union(*parts)) == 40
+    with pytest.raises(QasError, match="there are 54 examples"):
+        load_local(home / "bert", home / "lines.csv", 0, examples=54)
+
+
+@pytest.fixture(scope="module")
+def encoder(home: Path) -> Path:
+    """A folder as sentence-transformers writes it."""
+    folder = home / "encoder"
+    shutil.copytree(home / "bert", folder)
+    transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sentence_encoder_gets_a_head_on_the_mean_of_its_tokens(encoder: Path, home: Path, tmp_path: Path) -> None:
+    model, task = load_local(encoder, home / "lines.csv", 1)
+    assert isinstance(model, PooledModel)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    with torch.no_grad():
+        for row in task.test.inputs:
+            text = tokenizer.decode(row[0][row[1] == 1], skip_special_tokens=True)
+            alone = tokenizer(text, return_tensors="pt")["input_ids"]
+            wanted = model.head(model.model(alone).last_hidden_state[0].mean(0))
+            assert torch.allclose(model(torch.from_numpy(row[None]))[0], wanted, atol=1e-5)
+    settings = Settings("quantum-peft", rank=2, bits=8, epochs=1)
+    outcome, parts, history = finetune(model, task, settings)
+    assert outcome.head_parameters == 2 * 16 + 2
+    save(tmp_path / "out", settings, parts, outcome, history, model=model, origin={})
+    again = load_local(encoder, home / "lines.csv", 5)[0]
+    load(tmp_path / "out", again)
+    assert torch.equal(outputs(again, task.test), outputs(model, task.test))
+    # peft puts the adapters onto the encoder; the head lies beside them.
+    scope = as_told(tmp_path / "out", encoder)
+    ids, mask = torch.from_numpy(task.test.inputs).unbind(1)
+    with torch.no_grad():
+        hidden = scope["model"].eval()(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True) @ scope["weight"].T + scope["bias"]
+    assert torch.allclose(found, outputs(model, task.test), atol=1e-5)
+
+
+def test_texts_of_one_length_go_together(home: Path) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 33, 500)
+    mask = (np.arange(32) < lengths[:, None]).astype(np.int64)
+    split = Split(np.stack([mask, mask], axis=1), np.zeros(500, np.int64))
+    for part in (split, Split(split.inputs[:7], split.labels[:7])):
+        batches = part.batches(20, np.random.default_rng(1))
+        assert sorted(np.concatenate(batches)) == list(range(len(part)))
+        assert all(len(b) == 20 for b in batches if len(b) != len(part) % 20)
+    padded = sum(len(b) * lengths[b].max() for b in split.batches(20, np.random.default_rng(1)))
+    plain = sum(20 * lengths[b].max() for b in np.random.default_rng(1).permutation(500).reshape(25, 20))
+    assert padded < 1.2 * lengths.sum() < plain
+    first, second = (np.concatenate(split.batches(20, np.random.default_rng(k))).tolist() for k in (1, 2))
+    assert first != second
+
+
 # ---------------------------------------------------------------------- training
 @pytest.mark.parametrize(
     ("kind", "method"),
@@ -193,7 +262,7 @@ def test_classifiers_are_trained_saved_and_loaded(method: str, kind: str, home: 
     load(tmp_path / "out", again)
     assert torch.equal(outputs(again, task.test), outputs(model, task.test))
     if settings.method.peft_names is not None:
-        assert torch.equal(by_peft(tmp_path / "out", home / kind, task), outputs(model, task.test))
+        assert torch.allclose(by_peft(tmp_path / "out", home / kind, task), outputs(model, task.test), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +282,7 @@ def test_language_models_are_trained_saved_and_loaded(method: str, kind: str, ho
     load(tmp_path / "out", again)
     assert torch.equal(outputs(again, task.test), outputs(model, task.test))
     if settings.method.peft_names is not None:
-        assert torch.equal(by_peft(tmp_path / "out", home / kind, task), outputs(model, task.test))
+        assert torch.allclose(by_peft(tmp_path / "out", home / kind, task), outputs(model, task.test), atol=1e-5)
 
 
 def test_a_seed_fixes_head_dropout_and_order(home: Path) -> None:
@@ -314,7 +383,7 @@ def test_one_search_serves_all_widths_of_a_model(
     assert all(f"layers of {features} features" in told and words in told for features, words in widths.items())
     model, task = load_local(grouped, home / "lines.csv")
     load(tmp_path / "out", model)
-    assert torch.equal(by_peft(tmp_path / "out", grouped, task), outputs(model, task.test))
+    assert torch.allclose(by_peft(tmp_path / "out", grouped, task), outputs(model, task.test), atol=1e-5)
     queries, values = (model.model.model.layers[0].self_attn.get_submodule(f"{n}_proj") for n in "qv")
     angles = [layer.qas_circuit_adapters.default.angles.numel() for layer in (queries, values)]
     assert angles[0] == 2 * int(widths["256"].split(", ")[1].split()[0]) > angles[1]
@@ -330,7 +399,7 @@ def test_circuits_of_several_widths_go_together(grouped: Path, home: Path, tmp_p
     assert json.loads(capsys.readouterr().out)["widths"] == {"256": "8 qubits, 8 angles", "128": "7 qubits, 7 angles"}
     model, task = load_local(grouped, home / "lines.csv")
     load(tmp_path / "out", model)
-    assert torch.equal(by_peft(tmp_path / "out", grouped, task), outputs(model, task.test))
+    assert torch.allclose(by_peft(tmp_path / "out", grouped, task), outputs(model, task.test), atol=1e-5)
 
 
 SEARCHES = [
@@ -528,10 +597,10 @@ def test_damaged_models_and_data_end_in_one_line(
 WRONG = [
     (("gpt2", "lines.txt", "--method", "linear-probe"), "nothing to train"),
     (("gpt2", "lines.csv", "--targets", "q_proj"), "named q_proj; the model has c_attn, c_fc, c_proj"),
-    (("llama", "lines.csv", "--rank", "9"), "v_proj (16 to 8 features): rank is a whole number from 1 to 8"),
+    (("llama", "lines.csv", "--method", "lora", "--rank", "9"), "v_proj (16 to 8 features): rank is a whole number"),
     (("llama", "lines.json"), "no such data file"),
     (("bert", "lines.txt"), "does not look ahead, got BertLMHeadModel"),
-    (("llama", "llama/config.json"), "data is a .txt, .csv or .jsonl file"),
+    (("llama", "llama/config.json"), "data is a .txt, .csv, .jsonl or .tab file"),
     (("llama", "short.txt"), "at least 321 tokens are needed"),
     (("llama", "broken.jsonl"), "damaged or cut short"),
     (("llama", "list.jsonl"), "got example 1 without"),
