@@ -112,13 +112,12 @@ class Search:
         """Continue from the checkpoint in `folder`; False if the run was killed before its first one."""
         recorder = self.record.recorder
         assert recorder is not None
-        found = load_checkpoint(folder / "checkpoint")
+        found = read_checkpoint(folder)
         if found is None:
             recorder.restart()
             return False
         state, arrays = found
-        for shape, part in ((_State, state), (agent.State, state.get("agent") if isinstance(state, dict) else None)):
-            conform(part, shape, "the checkpoint", where=folder)
+        conform(state["agent"], agent.State, "the checkpoint", where=folder)
         try:
             self.meter.restore(state)
             self.record.restore(state)
@@ -131,6 +130,16 @@ class Search:
         # The only step that changes the folder comes last.
         recorder.reopen(state["history_bytes"])
         return True
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """State and arrays of the last checkpoint in a run folder, what the agent holds unread; None: there is none yet.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = load_checkpoint(folder / "checkpoint")
+    return None if found is None else (conform(found[0], _State, "the checkpoint", where=folder), found[1])
 
 
 class Agent(abc.ABC):

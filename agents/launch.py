@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from qas.agents import AGENTS
-from qas.agents.base import Agent, Search
+from qas.agents.base import Agent, Search, read_checkpoint
 from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
@@ -19,7 +19,7 @@ from qas.callbacks import Watch
 from qas.circuits import Circuit
 from qas.devices import Device, load_device, native_gates_of
 from qas.errors import QasError, RunError
-from qas.files import write_json
+from qas.files import hold, write_json
 from qas.meter import Budget, Meter, SearchEnded
 from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.native import native_set
@@ -29,7 +29,7 @@ from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
 from qas.remote import placed
-from qas.runs import Recorder, Run, load_run, read_config
+from qas.runs import Recorder, Run, is_complete, load_run, read_config
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
 
@@ -232,6 +232,8 @@ def resume(
 ) -> Run:
     """Continue an interrupted or killed run from its last checkpoint, or a finished one with a larger budget.
 
+    A finished one that lacks the report is given it.
+
     At the same seed, and a budget in evaluations or steps, the run ends as the unbroken one would.
 
     Args:
@@ -253,6 +255,8 @@ def resume(
         if any(v is not None for v in new.values()):
             config["budget"] = new
         check_config(config)
+        if run.status == "finished" and config["budget"] == run.config["budget"] and not is_complete(folder, report):
+            return _ended(run, report)
         _check_budget_left(run, config["budget"])
         player = agent_of_run(agent, config, options)
         config["options"] = player.kept_options(config["options"])
@@ -264,8 +268,24 @@ def resume(
             return _conduct(state, player, report, watch)
 
 
+def _ended(run: Run, report: bool) -> Run:
+    """A run of which all but the report is done."""
+    with hold(run.path, "the run"):
+        if report:
+            _write_report(run)
+    return run
+
+
 def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
+    """Compares with what a run has used that goes on from there; one that did not end does so from its checkpoint."""
     used = {"seconds": run.seconds, "evaluations": run.evaluations, "steps": run.architectures}
+    best = run.best.error if run.front else math.inf
+    if run.status != "finished":
+        found = read_checkpoint(run.path)
+        state = {} if found is None else found[0]
+        keys = {"seconds": "seconds", "evaluations": "evaluations", "steps": "architectures"}
+        used = {name: state.get(key, 0) for name, key in keys.items()}
+        best = math.inf if state.get("best_error") is None else state["best_error"]
     for name, amount in used.items():
         limit = budget.get(name)
         if limit is not None and amount >= limit:
@@ -274,8 +294,8 @@ def _check_budget_left(run: Run, budget: dict[str, Any]) -> None:
                 f"--{name} {math.ceil(2 * amount)}"
             )
     target = budget.get("target")
-    if target is not None and run.front and run.best.error <= target:
-        raise RunError(f"the run has reached its target {target:g}, with an error of {run.best.error:g}")
+    if target is not None and best <= target:
+        raise RunError(f"the run has reached its target {target:g}, with an error of {best:g}")
 
 
 def _build(
@@ -332,12 +352,16 @@ def _conduct(state: Search, player: Agent, report: bool, watch: Watch) -> Run:
             status = "interrupted" if state.stop_requested else "finished"
             patience = 0.5 if state.stop_requested else None if limit is None else 0.5 + 0.05 * limit
             state.record.finish(meter, status, state.alphabet.gates, patience)
+        run = load_run(recorder.folder)
+        if report:
+            _write_report(run)
     finally:
         recorder.close()
-    run = load_run(recorder.folder)
-    if report:
-        from qas.report import write_report
-
-        write_report(run)
     watch.end(run)
     return run
+
+
+def _write_report(run: Run) -> None:
+    from qas.report import write_report
+
+    write_report(run)

@@ -49,7 +49,7 @@ _LEAST_WON = 1e-9
 """Of the scale: what counts as lower."""
 _OPTIONS = ("instance", "circuit")
 _STATE = "qas-circuit-editor"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 class Edited(NamedTuple):
@@ -388,7 +388,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         """JSON-able state in the middle of an episode or between two; `set_state` continues exactly from there."""
         values = {
             "instance": self.instance.name,
-            "candidates": self.candidates,
+            **self._kept_to,
             "rng": self.np_random.bit_generator.state,
             "draft": _draft_to_json(self._draft),
             "previous": None if self._previous is None else _draft_to_json(self._previous),
@@ -410,11 +410,12 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         """Go to a state of `get_state`; returns observation and info, as `reset` does, and counts no evaluations.
 
         Raises:
-            QasError: not such a state, that of another version of the features, or an instance that is not here.
+            QasError: not such a state, that of another version of the features, of other limits, probes or number of
+                candidates, or an instance that is not here.
         """
         if not isinstance(state, Mapping) or state.get("format") != _STATE or state.get("version") != _STATE_VERSION:
             raise QasError(f"this is not a state of the circuit editor, version {_STATE_VERSION}")
-        for name, value in (("features", FEATURE_VERSION), ("candidates", self.candidates)):
+        for name, value in {"features": FEATURE_VERSION, **self._kept_to}.items():
             if state.get(name) != value:
                 raise QasError(f"the state has {name} {state.get(name)}, but the environment has {value}")
         try:
@@ -438,6 +439,19 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             raise QasError(f"the state of the circuit editor is malformed: {error!r}") from None
         self._look(counted=False)
         return self._observation(), self._info(0, "start")
+
+    @property
+    def _kept_to(self) -> dict[str, Any]:
+        """What an environment has to share with the one whose state it takes over."""
+        two, gates = self._limits
+        return {
+            "candidates": self.candidates,
+            "max_edits": self.max_edits,
+            "max_two_qubit_gates": two,
+            "max_gates": gates,
+            "evaluations_each": self.evaluations_each,
+            "probes": self.probes,
+        }
 
     # ------------------------------------------------------------------ instances
     def _chosen(self, given: Any) -> Instance:

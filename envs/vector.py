@@ -80,8 +80,7 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """
         options = dict(options or {})
         chosen = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        seeds = [seed + k for k in range(self.num_envs)] if isinstance(seed, int) else seed
-        seeds = [None] * self.num_envs if seeds is None else list(seeds)
+        seeds = self._seeds(seed)
         if chosen.shape != (self.num_envs,) or chosen.dtype != bool or len(seeds) != self.num_envs:
             raise QasError(
                 f"there are a seed and a mask for each of {self.num_envs} circuits, got other numbers of them"
@@ -95,6 +94,15 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 found.append(env.present())
         self._ended[chosen] = False
         return self._observations([o for o, _ in found]), self._infos([i for _, i in found])
+
+    def _seeds(self, given: Any) -> list[int | None]:
+        """Of each builder: numbers may be NumPy's, which Gymnasium refuses."""
+        if given is None:
+            return [None] * self.num_envs
+        if np.ndim(given) == 0:
+            first = whole_number("a seed", given, 0)
+            return [first + k for k in range(self.num_envs)]
+        return [None if seed is None else whole_number("a seed", seed, 0) for seed in given]
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step in each builder.

@@ -23,13 +23,13 @@ from typing import IO, Any
 
 from qas.best_known.fronts import KnownFront, all_fronts
 from qas.best_known.gathering import named
-from qas.best_known.records import fingerprint
+from qas.best_known.records import fingerprint, stepped
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.files import new_folder, to_json, write_atomic
 from qas.gates import gate_spec
 from qas.problems import Problem
-from qas.runs import CAMPAIGN, RUNS, Run, load_run
+from qas.runs import Run, load_run, run_folders
 from qas.simplify import wrap_angles
 
 PARTS = ("train", "validation", "test")
@@ -91,11 +91,7 @@ def sources_of_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
     Raises:
         QasError: no run, damaged, or a problem that is not that of a Hamiltonian.
     """
-    folders: list[Path] = []
-    for path in map(Path, paths):
-        campaign = (path / CAMPAIGN).is_file()
-        folders += sorted(p for p in (path / RUNS).iterdir() if p.is_dir()) if campaign else [path]
-    return [_of_run(load_run(folder)) for folder in folders]
+    return [_of_run(load_run(folder)) for path in paths for folder in run_folders(path)]
 
 
 def _of_run(run: Run) -> Source:
@@ -129,10 +125,18 @@ def _of_front(front: KnownFront) -> Source:
 # ---------------------------------------------------------------------- families and parts
 def families(problems: Iterable[Problem]) -> dict[Problem, str]:
     """The family of each problem: problems of one family belong into the same part."""
-    groups: dict[str, list[Problem]] = {}
-    for problem in dict.fromkeys(problems):
-        groups.setdefault(_invariant(problem), []).append(problem)
-    return {p: min(map(_family, group)) for group in groups.values() for p in group}
+    told = {problem: (_family(problem), _invariant(problem)) for problem in problems}
+    joined: dict[str, set[str]] = {}
+    for both in told.values():
+        relatives = set(both).union(*(joined.get(each, ()) for each in both))
+        joined |= dict.fromkeys(relatives, relatives)
+    names = dict(told.values())
+
+    def first(family: str) -> str:
+        """The name that all relatives go by: one that is told, if there is one."""
+        return min(joined[family] & names.keys(), key=lambda name: (name.endswith(names[name]), name))
+
+    return {problem: first(family) for problem, (family, _) in told.items()}
 
 
 def _family(problem: Problem) -> str:
@@ -148,10 +152,7 @@ def _family(problem: Problem) -> str:
 
 def _invariant(problem: Problem) -> str:
     """The same for Hamiltonians that differ by the order of their qubits: letters counted, and weights of all terms."""
-    rows = sorted(
-        (*(string.count(letter) for letter in "XYZ"), round(weight, 6))
-        for string, weight in problem.hamiltonian.terms.items()
-    )
+    rows = sorted((*(string.count(letter) for letter in "XYZ"), steps) for string, steps in stepped(problem, 1e-6))
     return hashlib.blake2b(repr((problem.n_qubits, rows)).encode(), digest_size=6).hexdigest()
 
 

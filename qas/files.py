@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import stat
 import threading
@@ -28,6 +29,8 @@ from qas.errors import QasError, RunError
 LOCK = ".lock"
 """File in a folder that a process is writing: who it is."""
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
+"""What `write_atomic` writes to; a process that is killed leaves it."""
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -95,6 +98,20 @@ def open_to_append(path: Path, size: int | None = None) -> IO[str]:
         return open(os.open(path, flags, 0o666), "a", buffering=1 << 16)
 
 
+def remove_temporary(folder: Path) -> None:
+    """Remove what killed processes were writing, here and in folders below; those with a lock are left to its holder.
+
+    For the only writer of the folder.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False) and not is_locked(Path(entry)):
+                remove_temporary(Path(entry))
+            elif _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry)
+
+
 def refuse_links(folder: Path) -> None:
     """Refuse a folder of ours in which a name points elsewhere: what is written there would land outside.
 
@@ -148,7 +165,7 @@ def hold(folder: str | os.PathLike[str], what: str, *, wait: float = 0.0) -> Hel
     """Become the only writer of an existing folder. Readers need nothing of the kind.
 
     The lock is a file that names process and host, made exclusively, so that it works on shared disks too. That of a
-    process of this machine that has ended is taken over.
+    process of this machine that has ended is taken over, and its temporary files are removed.
 
     Args:
         folder: where.
@@ -158,22 +175,38 @@ def hold(folder: str | os.PathLike[str], what: str, *, wait: float = 0.0) -> Hel
     Raises:
         RunError: another process writes it, or the folder cannot be written.
     """
-    path = Path(folder)
+    return _held(Path(folder), what, wait)[0]
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a folder has a writer, or had one that was killed."""
+    return os.path.lexists(folder / LOCK)
+
+
+def _held(path: Path, what: str, wait: float = 0.0) -> tuple[Held, str | None]:
+    """As `hold`, and what the lock said that was taken over, if there was one."""
     with disk_errors(path):
-        return Held(path, _take(path / LOCK, what, wait), [])
+        mine, dead = _take(path / LOCK, what, wait)
+    if dead is not None:
+        remove_temporary(path)
+    return Held(path, mine, []), dead
 
 
-def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = "", instead: str = "") -> Held:
+def new_folder(
+    path: str | os.PathLike[str] | None, what: str, *, stem: str = "", instead: str = "", in_parts: bool = False
+) -> Held:
     """Reserve a folder for something new: it is made, or an empty one is taken, and held.
 
     Inside ``with new_folder(…)`` the same thread may reserve the folder again as long as it is empty, so that a caller
-    can reserve it before long work and a saving function at the end.
+    can reserve it before long work and a saving function at the end. What a killed process has left of the same thing
+    is removed, so that the same command works again.
 
     Args:
         path: the folder; None: ``results/<stem>-<time>``, with a number behind it if that is taken.
         what: what it is to hold, for messages: ``"the run"``.
         stem: how the name begins where `path` is None.
         instead: what else to do if the folder is taken, for the message.
+        in_parts: what is there of it is worth something before all of it is, and is never removed.
 
     Raises:
         RunError: it holds files, is none, is being written by another process, or cannot be written.
@@ -187,7 +220,9 @@ def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = ""
         with disk_errors(folder):
             if folder.exists() and path is None:
                 continue
-            _refuse_taken(folder, what, instead)
+            mine = _reserved.get(folder.resolve()) == threading.get_ident()
+            if in_parts or mine or not is_locked(folder):
+                _refuse_taken(folder, what, instead, told=not mine)
             folder.parent.mkdir(parents=True, exist_ok=True)
             try:
                 folder.mkdir()
@@ -195,11 +230,13 @@ def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = ""
                 if path is None:
                     continue  # another process was faster
         place = folder.resolve()
-        if _reserved.get(place) == threading.get_ident():
+        if mine:
             return Held(folder, None, [])
-        held = hold(folder, what)
+        held, dead = _held(folder, what)
         held._made = made
         try:
+            if dead is not None and not in_parts and _purpose(dead) == what:
+                _clear(folder)
             _refuse_taken(folder, what, instead)
         except BaseException:
             held.discard()
@@ -209,15 +246,31 @@ def new_folder(path: str | os.PathLike[str] | None, what: str, *, stem: str = ""
     raise RunError(f"no free folder name for results/{stem}")
 
 
-def _refuse_taken(folder: Path, what: str, instead: str) -> None:
-    taken = folder.exists() and (not folder.is_dir() or any(not name.startswith(LOCK) for name in os.listdir(folder)))
-    if taken:
+def _refuse_taken(folder: Path, what: str, instead: str, *, told: bool = False) -> None:
+    """Refuse a folder with something in it; `told`: where somebody writes it, by saying who."""
+
+    def counts(name: str) -> bool:
+        return not name.startswith(LOCK) and not _TEMPORARY.fullmatch(name)
+
+    if folder.exists() and (not folder.is_dir() or any(map(counts, os.listdir(folder)))):
+        holder = _living(folder / LOCK) if told else None
+        if holder is not None:
+            raise RunError(_held_by(what, holder, folder / LOCK))
         raise RunError(f"the folder of {what} must be new or empty: {folder}{instead and f' ({instead})'}")
 
 
-def _take(lock: Path, what: str, wait: float) -> str:
-    """Make the lock file; returns its content."""
-    mine = lock_of_this_process()
+def _clear(folder: Path) -> None:
+    with disk_errors(folder), os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry)
+            elif not entry.name.startswith(LOCK):
+                os.unlink(entry)
+
+
+def _take(lock: Path, what: str, wait: float) -> tuple[str, str | None]:
+    """Make the lock file; returns its content, and that of the dead one in whose place it is."""
+    mine = lock_of_this_process(what)
     end, pause = time.monotonic() + wait, 0.005
     while not _make(lock, mine):
         told = _content(lock)
@@ -227,19 +280,30 @@ def _take(lock: Path, what: str, wait: float) -> str:
         if holder is None:
             # One process at a time replaces a dead lock, and only if it is that one still.
             second = lock.with_name(f"{lock.name}.taking")
-            taking = _take(second, what, max(wait, 5.0))
+            taking, _ = _take(second, what, max(wait, 5.0))
             try:
                 if _content(lock) == told:
                     write_atomic(lock, mine)
-                    return mine
+                    return mine, told
             finally:
                 _give_back(second, taking)
         elif time.monotonic() >= end:
-            raise RunError(f"{what} is being written by {holder}; if that has ended, remove {lock}")
+            raise RunError(_held_by(what, holder, lock))
         else:
             time.sleep(pause)
             pause = min(1.2 * pause, 0.25)
-    return mine
+    return mine, None
+
+
+def _held_by(what: str, holder: str, lock: Path) -> str:
+    return f"{what} is being written by {holder}; if that has ended, remove {lock}"
+
+
+def _living(lock: Path) -> str | None:
+    """Who holds a lock, in words; None if there is none, or it says nothing of anybody who lives."""
+    with contextlib.suppress(ValueError):
+        return who_holds(_content(lock) or "")
+    return None
 
 
 def _make(lock: Path, mine: str) -> bool:
@@ -274,9 +338,16 @@ def _content(lock: Path) -> str | None:
         return ""
 
 
-def lock_of_this_process() -> str:
-    """What a lock says that this process holds; no two are the same."""
-    return json.dumps(_myself() | {"token": uuid.uuid4().hex})
+def lock_of_this_process(what: str) -> str:
+    """What a lock says that this process holds for something, such as ``"the run"``; no two are the same."""
+    return json.dumps(_myself() | {"what": what, "token": uuid.uuid4().hex})
+
+
+def _purpose(told: str) -> str | None:
+    """What a lock was held for; None if it does not say."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(parse_json(told)["what"])
+    return None
 
 
 def _myself() -> dict[str, Any]:

@@ -133,7 +133,7 @@ def read_plain(bare: str, definitions: Mapping[str, str]) -> Circuit:
                 registers.wires(barrier[1])
             elif plain and (gates or not registers.declare(plain, names)):
                 raise NotPlainError(place)
-        except (CircuitError, LookupError, ValueError):
+        except (CircuitError, LookupError, ValueError, ZeroDivisionError):
             raise NotPlainError(place) from None
         place += len(statement) + 1
     if not registers.size:
@@ -189,6 +189,7 @@ def _angle(text: str) -> float:
 
     Raises:
         ValueError: something else, or infinite.
+        ZeroDivisionError: pi / 0.
     """
     found = _ANGLE.fullmatch(text)
     if found is None:

@@ -209,7 +209,8 @@ class Record:
         """
         if self.recorder is None:
             return
-        self.write(meter, status)  # what comes now can be cut short
+        # What comes now can be cut short, and a search that is finished is not gone on with.
+        self.write(meter, "running" if status == "finished" else status)
         tidier = Tidier(meter.evaluator, gates, meter.evaluations // 10, seconds, self.native)
         front = tidier(self.front)
         results = self._judged(self.results(meter, front), meter, seconds)

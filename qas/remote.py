@@ -128,7 +128,7 @@ class _Mirror:
         Raises:
             RunError: another process is.
         """
-        place, mine = self._at(LOCK), lock_of_this_process()
+        place, mine = self._at(LOCK), lock_of_this_process(what)
         with _telling(self.address):
             if not self._whole:
                 self.store.makedirs(self.root, exist_ok=True)
@@ -179,7 +179,7 @@ class _Mirror:
         while not over.wait(EVERY):
             try:
                 self.push()
-            except RunError as error:
+            except (RunError, OSError) as error:
                 if not told:
                     warnings.warn(f"{error}; it is tried again", stacklevel=1)
                 told = True
@@ -194,13 +194,16 @@ class _Mirror:
             raise RunError(f"{error}; {what} is in {saved}") from None
 
     def push(self) -> None:
-        """Upload what has changed; pointers of checkpoints last, as they were before everything else was read."""
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-        names = {path.relative_to(self.folder).as_posix(): path for path in files}
-        pointers = {name: path.read_text() for name, path in names.items() if _is_pointer(name)}
+        """Upload what has changed; pointers of checkpoints last, as they were before everything else was read.
+
+        The checkpoint that a pointer there names stays there until the pointer names another.
+        """
+        pointers, names = self._pointers(), self._files()
+        # One that has moved on while the files were listed names a checkpoint of which some may not be among them.
+        pointers = {name: text for name, text in self._pointers().items() if pointers.get(name) == text}
         lost = set()
         for name, path in names.items():
-            if name in pointers:
+            if _is_pointer(name):
                 continue
             try:
                 looks = _look(path)
@@ -210,14 +213,22 @@ class _Mirror:
             except FileNotFoundError:
                 lost.add(name.rpartition("/")[0])
         for name, text in pointers.items():
-            generation = f"{name.rpartition('/')[0]}/{text.strip()}"
-            if generation not in lost and self._known.get(name) != text:
+            if _named(name, text) not in lost and self._known.get(name) != text:
                 self._put(name, text.encode())
                 self._known[name] = text
-        for name in [name for name in self._known if name not in names]:
+        named = {_named(name, str(text)) for name, text in self._known.items() if _is_pointer(name)}
+        for name in [name for name in self._known if name not in names and name.rpartition("/")[0] not in named]:
             with _telling(self.address), suppress(FileNotFoundError):
                 self.store.rm_file(self._at(name))
             del self._known[name]
+
+    def _files(self) -> dict[str, Path]:
+        """Name there -> file here. Folders may go while they are walked through, which `os.walk` lets pass."""
+        paths = (Path(at, name) for at, _, names in os.walk(self.folder) for name in names if name[0] != ".")
+        return {path.relative_to(self.folder).as_posix(): path for path in sorted(paths)}
+
+    def _pointers(self) -> dict[str, str]:
+        return {name: path.read_text() for name, path in self._files().items() if _is_pointer(name)}
 
     def _put(self, name: str, data: bytes) -> None:
         place = self._at(name)
@@ -247,6 +258,11 @@ def _holder(told: str) -> str | None:
 
 def _is_pointer(name: str) -> bool:
     return name.rpartition("/")[2] == _POINTER
+
+
+def _named(pointer: str, text: str) -> str:
+    """The folder that a pointer with this text names."""
+    return f"{pointer.rpartition('/')[0]}/{text.strip()}"
 
 
 def _look(path: Path) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ from qas.files import (
     Held,
     disk_errors,
     hold,
+    is_locked,
     new_folder,
     open_to_append,
     read_json,
@@ -414,6 +415,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     )
 
 
+def run_folders(path: str | os.PathLike[str]) -> list[Path]:
+    """The run folders of a campaign, here or at an address, by name; of anything else the folder itself."""
+    folder = near(path)
+    if not (folder / CAMPAIGN).is_file():
+        return [folder]
+    within = folder / RUNS
+    return sorted(each for each in within.iterdir() if each.is_dir()) if within.is_dir() else []
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """``summary.json`` of a run folder; of a run that has not written one yet, what that stands for.
 
@@ -427,6 +437,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return summary
     return summary | conform(read_json(path, "the summary"), _Summary, "the summary", where=path)
+
+
+def is_complete(folder: Path, report: bool) -> bool:
+    """Whether nothing is left to do of a run: it is finished, unlocked, and has its report if one is wanted."""
+    finished = (folder / "config.json").exists() and read_summary(folder)["status"] == "finished"
+    return finished and not is_locked(folder) and (not report or (folder / "report.html").exists())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -459,7 +475,7 @@ class Recorder:
         Raises:
             RunError: the folder holds files, is another process's, or cannot be written.
         """
-        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume")
+        held = new_folder(folder, "the run", stem=stem, instead="to continue a run: --resume", in_parts=True)
         return cls(held.path, held)
 
     @classmethod

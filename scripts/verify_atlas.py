@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from qas.best_known.fronts import FOLDER, all_fronts
+from qas.best_known.fronts import FOLDER, KnownFront, all_fronts
 from qas.best_known.gathering import named
 from qas.best_known.verification import verify
+from qas.checks import whole_number
 from qas.errors import QasError
 
 
@@ -26,13 +27,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="evaluate N circuits of each front only")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the records are (default: in this checkout)")
     arguments = parser.parse_args(words)
-    wrong, circuits, fronts, begun = 0, 0, 0, time.perf_counter()
+    wrong, circuits, begun = 0, 0, time.perf_counter()
     try:
-        for front in all_fronts(arguments.folder):
-            if arguments.problems and front.problem not in arguments.problems:
-                continue
+        if arguments.sample is not None:
+            whole_number("--sample", arguments.sample)
+        fronts = _chosen(arguments.problems, arguments.folder)
+        for front in fronts:
             faults = verify(front, named(front.problem), most=arguments.sample)
-            fronts, circuits, wrong = fronts + 1, circuits + len(front), wrong + bool(faults)
+            circuits, wrong = circuits + len(front), wrong + bool(faults)
             print(f"{front.problem}: {len(front)} circuits, {'as they say' if not faults else 'FALSE'}", flush=True)
             for line in faults:
                 print(f"  {line}")
@@ -43,8 +45,16 @@ def main(words: list[str] | None = None) -> int:
         print(f"verify_atlas: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     told = "all are as they say" if not wrong else f"{wrong} fronts are not as they say"
-    print(f"{fronts} fronts, {circuits} circuits in {time.perf_counter() - begun:.0f} s: {told}")
+    print(f"{len(fronts)} fronts, {circuits} circuits in {time.perf_counter() - begun:.0f} s: {told}")
     return 1 if wrong else 0
+
+
+def _chosen(problems: list[str], folder: Path) -> list[KnownFront]:
+    known = {front.problem: front for front in all_fronts(folder)}
+    missing = [name for name in problems if name not in known]
+    if missing or not known:
+        raise QasError(f"no records of {', '.join(missing) or 'anything'} in {folder}")
+    return [known[name] for name in problems or known]
 
 
 if __name__ == "__main__":

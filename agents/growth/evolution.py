@@ -430,7 +430,7 @@ class EvolutionAgent(Agent):
         for each in used:
             if each not in member.paid:
                 member.paid.append(each)
-                self.meter.spend(member.spent[each])
+                self.meter.spend_each(member.spent[each])
 
     def _member(self, found: Evaluation) -> _Member:
         if self.guide is None:

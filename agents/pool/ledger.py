@@ -7,6 +7,7 @@ share. A shared study is also how they learn from each other: circuits of the ot
 from __future__ import annotations
 
 import re
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ OWNER_FILE = "study.owner"
 """Name of the run in a shared study, in the run folder."""
 HIDDEN = "***"
 """Stands where a password was."""
+
+
+_TRIES = 20
+"""Of opening a storage whose tables another process makes at the same moment."""
+_PATIENCE = 60.0
+"""Seconds to wait for other writers of an SQLite file."""
 
 
 class Entry(NamedTuple):
@@ -74,13 +81,7 @@ class Ledger:
         if storage is None:
             _drop_half_a_line(folder / FILE)
         with self._answering():
-            self._study = optuna.create_study(
-                storage=_open_storage(self._where),
-                study_name=study,
-                direction="minimize",
-                sampler=optuna.samplers.RandomSampler(seed=0),
-                load_if_exists=True,
-            )
+            self._study = _open_study(self._where, study)
             if self._study.directions != [optuna.study.StudyDirection.MINIMIZE]:
                 raise QasError(f"the study {study} in {without_password(self._where)} does not minimize an energy")
             trials = self._study.get_trials(deepcopy=False)
@@ -224,6 +225,27 @@ def _drop_half_a_line(path: Path) -> None:
                 stream.truncate(whole)
 
 
+def _open_study(where: str, name: str) -> optuna.Study:
+    """A study, made if missing; another process may be making it, or the tables of the storage, at the same moment."""
+    import optuna
+
+    for left in reversed(range(_TRIES)):
+        try:
+            return optuna.create_study(
+                storage=_open_storage(where),
+                study_name=name,
+                direction="minimize",
+                sampler=optuna.samplers.RandomSampler(seed=0),
+                load_if_exists=True,
+            )
+        except Exception as error:  # SQLAlchemy's
+            made = type(error).__name__ == "IntegrityError" or "already exists" in str(error)
+            if not (made and left):
+                raise
+        time.sleep(0.1)
+    raise AssertionError("the last try returns or raises")
+
+
 def _open_storage(where: str) -> Any:
     import optuna
 
@@ -237,6 +259,9 @@ def _open_storage(where: str) -> Any:
             "a storage is a URL such as sqlite:///study.db, or a journal file that ends in .log, got "
             f"{without_password(where)!r}"
         )
+    if where.startswith("sqlite:"):
+        waiting = {"connect_args": {"timeout": _PATIENCE}}
+        return optuna.storages.get_storage(optuna.storages.RDBStorage(where, engine_kwargs=waiting))
     return optuna.storages.get_storage(where)
 
 

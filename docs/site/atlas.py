@@ -33,8 +33,8 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _summary(front: Any) -> list[str]:
     header, solving, best = front.header, front.solving, front.best
     name = header.problem
-    counted = [point for point in front.published if point.two_qubit_gates is not None]
-    published = min((point.two_qubit_gates for point in counted), default=None)
+    solved = [point for point in front.published if point.error <= header.threshold]
+    published = min((p.two_qubit_gates for p in solved if p.two_qubit_gates is not None), default=None)
     return [
         cell(name, f"<a href='#atlas-{escape(name)}'><code>{escape(name)}</code></a>"),
         cell(header.n_qubits),

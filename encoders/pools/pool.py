@@ -40,6 +40,7 @@ from qas.files import (
     read_text,
     read_versioned,
     refuse_links,
+    remove_temporary,
     sha256,
     to_json,
     versioned,
@@ -594,6 +595,7 @@ def _label(
     """Label what is missing of one task, as the only process that does."""
     folder = _own_folder(pool.path, "labels", task)
     with hold(folder, f"the labelling of {task}"):
+        remove_temporary(folder)  # also of a worker that was killed alone
         content = to_json({"problem": problem.to_json(), "noise": None if noise is None else noise.to_json()}, indent=1)
         identity = _identity(pool, settings, content)
         digests = _begin_task(pool, task, content, identity, settings)
@@ -795,6 +797,15 @@ def _write_shard(file: Path, table: pa.Table) -> str:
     return sha256(content)
 
 
+def _table(content: bytes) -> pa.Table:
+    """The table of a Parquet file; by this thread alone, as threads of Arrow that hold objects of Python can abort a
+    process at its end."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+
+
 def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Table:
     """A shard, if it has these columns without gaps.
 
@@ -802,11 +813,10 @@ def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Tabl
         PoolError: missing, changed, damaged, or with other columns.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     content = read_bytes(file, "a shard", digest, error=PoolError)
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = _table(content)
         table.validate(full=True)
     except pa.ArrowException as error:
         raise PoolError(f"a shard is damaged: {file}: {one_line(error)}") from None
@@ -821,11 +831,10 @@ def _read_shard(file: Path, digest: str, columns: Iterable[pa.Field]) -> pa.Tabl
 def _adopt(file: Path, identity: str) -> str | None:
     """The hash of a complete shard of this task that the manifest does not know yet; None if there is none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         content = file.read_bytes()
-        table = pq.read_table(io.BytesIO(content))
+        table = _table(content)
         told = table.schema.metadata or {}
         whole = told.get(b"identity") == identity.encode() and told.get(b"content") == _content(table).encode()
     except (OSError, ValueError, pa.ArrowException):  # no such file, cut short, or damaged

@@ -102,18 +102,9 @@ class CircuitSpace:
     # ------------------------------------------------------------------ rows
     def layers(self, rows: np.ndarray) -> np.ndarray:
         """For each gate the layer it falls into (`Circuit.moments`), int16, shape of `rows`; -1 at padding."""
-        rows = self.check_rows(rows)
-        free = np.zeros((len(rows), self.n_qubits), dtype=np.int16)
-        layers = np.full(rows.shape, -1, dtype=np.int16)
-        everyone = np.arange(len(rows))
-        for position in range(rows.shape[1]):
-            token = rows[:, position]
-            used = token != PADDING
-            first, last = self.first[token], self.last[token]
-            layer = np.maximum(free[everyone, first], free[everyone, last])
-            layers[used, position] = layer[used]
-            free[everyone[used], first[used]] = free[everyone[used], last[used]] = layer[used] + 1
-        return layers
+        from qas.encoders.pools._layers import layers_of
+
+        return layers_of(np.ascontiguousarray(self.check_rows(rows)), self.first, self.last, self.n_qubits)
 
     def canonical(self, rows: np.ndarray) -> np.ndarray:
         """Rows with their gates in canonical order: by layer, then by first qubit; int16, same shape."""

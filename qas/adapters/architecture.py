@@ -435,8 +435,10 @@ def load_architecture(source: Any) -> Architecture | Architectures:
             of a list for one width.
     """
     if isinstance(source, (list, tuple)) and len(source) > 1:
-        found = [load_architecture(one) for one in source]
-        return Architectures(tuple(one for each in found for one in getattr(each, "members", (each,))))
+        members: list[Architecture] = []
+        for one in map(load_architecture, source):
+            members += one.members if isinstance(one, Architectures) else [one]
+        return Architectures(tuple(members))
     if isinstance(source, (list, tuple)) and source:
         return load_architecture(source[0])
     if isinstance(source, (Architecture, Architectures)):

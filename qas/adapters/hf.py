@@ -415,7 +415,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
             return self.base_layer(value, *args, **kwargs)
 
         if adapter_names is not None:
-            table = self.qas_circuit_adapters
+            table = cast("Mapping[str, Any]", self.qas_circuit_adapters)
             rows = adapter_names if isinstance(adapter_names, Rows) else MixedBank(0).rows(adapter_names, [table])
             return rows.through(table, x, base)
         layer: Callable[[Tensor], Tensor] = base
@@ -594,7 +594,7 @@ class CircuitModel(BaseTuner):
             raise _refused_merged(merged)
         if isinstance(names, Rows):  # of a store, which has no modules for its users
             return names
-        return self.mixed.rows(names, [layer.qas_circuit_adapters for layer in layers])
+        return self.mixed.rows(names, [cast("Mapping[str, Any]", layer.qas_circuit_adapters) for layer in layers])
 
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from qas.best_known.fronts import KnownFront, atlas_or_none
-from qas.best_known.records import tolerance
+from qas.best_known.records import counted, tolerance
 from qas.runs import Run
 
 
@@ -86,13 +86,14 @@ def _joined(parts: Sequence[str]) -> str:
 def compare(run: Run) -> Comparison | None:
     """How a run stands to the atlas; None if that has nothing on its problem, or the run has no circuit.
 
-    Only noise-free errors are compared: of circuits that were found under noise those on a perfect device.
+    Only noise-free errors are compared: of circuits that were found under noise those on a perfect device. Gates on two
+    qubits count as those of the atlas do, in CX and CZ.
     """
     known = atlas_or_none(run.problem) if run.front else None
     if known is None:
         return None
     begun = bool((run.config.get("start") or {}).get("atlas"))
-    own = [(result.two_qubit_gates, result.noise_free_error) for result in run.front]
+    own = [(counted(result.circuit).two_qubit_gates, result.noise_free_error) for result in run.front]
     return Comparison(_differences(own, known), known.unit, begun)
 
 

@@ -13,7 +13,7 @@ from qas.files import to_json, write_atomic
 
 _COLUMNS = (
     "problem", "n_qubits", "unit", "exact", "threshold", "two_qubit_gates", "gates", "depth", "n_angles", "error",
-    "energy", "agent", "seed", "source",
+    "bound", "energy", "agent", "seed", "source",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from qas.best_known.records import (
     Header,
     KnownCircuit,
     best_of,
+    counted,
     fingerprint,
     read_records,
     tolerance,
@@ -27,7 +28,7 @@ from qas.files import new_folder, read_json
 from qas.interop import read_circuit_file
 from qas.mitigation.objectives import spelled
 from qas.problems import Problem, load_problem
-from qas.runs import CAMPAIGN, RUNS, Result, Run, load_run
+from qas.runs import Result, Run, load_run, run_folders
 
 _FRONT = "front.json"
 """File that makes a folder a published front; see `qas.publishing`."""
@@ -76,15 +77,11 @@ def candidates(path: str | os.PathLike[str]) -> Iterator[tuple[Problem, list[Kno
     place = Path(path)
     if place.is_file():
         yield _of_records(place)
-    elif (place / CAMPAIGN).is_file():
-        for folder in sorted((place / RUNS).iterdir()):
-            run = load_run(folder)
-            if run.front:
-                yield of_run(run)
     elif (place / _FRONT).is_file():
         yield _of_front(place)
     else:
-        yield of_run(load_run(place))
+        runs = map(load_run, run_folders(place))
+        yield from (of_run(run) for run in runs if run.front or run.path == place)
 
 
 def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:
@@ -97,17 +94,17 @@ def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:
         raise RunError(f"the run has no circuit yet: {run.path}")
     problem = named(run.problem.name)
     _check_same(problem, fingerprint(run.problem) if isinstance(run.problem, Problem) else "", run.path)
-    return problem, _judged([result.circuit for result in _promising(run.front)], problem, found_by(run))
+    return problem, _judged(_promising(run.front), problem, found_by(run))
 
 
-def _promising(front: Iterable[Result]) -> list[Result]:
+def _promising(front: Iterable[Result]) -> list[Circuit]:
     """Those that no other beats by more than the tolerance with as few two-qubit gates, by what the run says."""
-    results = sorted(front, key=lambda result: result.two_qubit_gates)
+    results = sorted(((counted(r.circuit), r.noise_free_error) for r in front), key=lambda r: r[0].two_qubit_gates)
     kept, lowest = [], math.inf
-    for _, equal in groupby(results, key=lambda result: result.two_qubit_gates):
+    for _, equal in groupby(results, key=lambda r: r[0].two_qubit_gates):
         same = list(equal)
-        lowest = min(lowest, *(result.noise_free_error for result in same))
-        kept += [result for result in same if result.noise_free_error <= lowest + 2 * tolerance(lowest)]
+        lowest = min(lowest, *(error for _, error in same))
+        kept += [circuit for circuit, error in same if error <= lowest + 2 * tolerance(lowest)]
     return kept
 
 

@@ -17,14 +17,15 @@ from qas.checks import finite_number, whole_number
 from qas.circuits import Circuit
 from qas.errors import RunError
 from qas.files import check_versioned, parse_json, read_bytes, to_json, versioned, write_atomic
+from qas.gates import SEARCH_GATES
 from qas.problems import Problem
 from qas.simulators import Simulator
 
 FORMAT, VERSION = "qas-atlas", 1
 _LARGEST_PLAIN = 1_000_000
 """Bytes of the largest file that is not compressed."""
-_STEP, _OFFSET = 1e-8, 0.12345
-"""Coefficients are told apart by steps; the offset keeps fractions with few digits away from where steps meet."""
+_OFFSET = 0.12345
+"""Keeps fractions with few digits away from where steps meet."""
 
 
 def tolerance(error: float) -> float:
@@ -37,12 +38,27 @@ def tolerance(error: float) -> float:
 
 def fingerprint(problem: Problem) -> str:
     """Name of a Hamiltonian: the same for equal terms up to rounding (1e-8), whatever the problem is called."""
-    rounded = {string: math.floor(weight / _STEP + _OFFSET) for string, weight in problem.hamiltonian.terms.items()}
-    text = ";".join(f"{string}:{steps}" for string, steps in sorted(rounded.items()) if steps)
+    text = ";".join(f"{string}:{steps}" for string, steps in sorted(stepped(problem, 1e-8)))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def stepped(problem: Problem, step: float) -> list[tuple[str, int]]:
+    """Terms of a Hamiltonian with their weights in whole steps, those of none left out."""
+    rounded = ((string, math.floor(weight / step + _OFFSET)) for string, weight in problem.hamiltonian.terms.items())
+    return [(string, steps) for string, steps in rounded if steps]
+
+
 # ---------------------------------------------------------------------- one circuit
+def counted(circuit: Circuit) -> Circuit:
+    """The circuit as records hold and count it: its gates on two qubits are CX and CZ, which cost the same.
+
+    Whatever else acts on several qubits is decomposed, as far as what it makes of |0…0⟩ needs it.
+    """
+    plain = circuit.decompose(from_zero=True)
+    others = {gate.name for gate in plain if len(gate.qubits) > 1} - {"cx", "cz"}
+    return plain.decompose(SEARCH_GATES, from_zero=True) if others else plain
+
+
 @dataclass(frozen=True)
 class KnownCircuit:
     """A circuit of the atlas. Energies are noise-free and in the problem's unit."""
@@ -73,8 +89,8 @@ class KnownCircuit:
     def judged(
         cls, circuit: Circuit, problem: Problem, found: Mapping[str, Any], simulator: Simulator | None = None
     ) -> KnownCircuit:
-        """What a circuit achieves, computed anew; excitations are decomposed."""
-        plain = circuit.decompose(from_zero=True)
+        """What a circuit achieves, computed anew, of the circuit as `counted`."""
+        plain = counted(circuit)
         energy = problem.energy(plain, simulator)
         sizes = plain.two_qubit_gates, len(plain), plain.depth, plain.n_angles
         return cls(*sizes, problem.error(energy), energy, dict(found), plain.to_qasm())

@@ -73,9 +73,19 @@ class Referee:
             claimed = getattr(record, label)
             if not abs(claimed - value) <= REPRODUCED:
                 told.append(f"{name}: {label} {claimed!r} claimed, {value!r} found")
-        if any(len(gate.qubits) > 2 for gate in circuit.data):
-            told.append(f"{name}: a gate on more than two qubits")
+        others = sorted({gate.operation.name for gate in circuit.data if not _counts_as_one(gate)})
+        if others:
+            told.append(f"{name}: standard gates on one qubit, CX and CZ are counted, got {', '.join(others)}")
         return told
+
+
+def _counts_as_one(gate: Any) -> bool:
+    """Whether an instruction of Qiskit is what it is counted as: a definition of the text may hide any number."""
+    from qiskit.circuit.library import CXGate, CZGate
+
+    kind = gate.operation.base_class
+    standard = kind.__module__.startswith("qiskit.circuit.library.standard_gates")
+    return bool(standard and (len(gate.qubits) == 1 or kind in (CXGate, CZGate)))
 
 
 def faults_of_header(header: Header, problem: Problem) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from qas.campaigns.cluster import Cluster, connected
 from qas.campaigns.running import Outcome, status_of
 from qas.campaigns.study import Study, Task, load_study
 from qas.campaigns.workers import Workers
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, one_line, whole_number
 from qas.errors import QasError, RunError
 from qas.files import check_versioned, hold, new_folder, read_json, versioned, write_json
 from qas.record import Progress
@@ -133,7 +134,7 @@ def campaign(
         The campaign; `Campaign.status` says what is left.
 
     Raises:
-        QasError: a study that does not fit, or the folder of another one.
+        QasError: a study that does not fit, the folder of another one, or callbacks that cannot be copied.
         RunError: the folder cannot be used.
         MissingExtraError: no Ray.
     """
@@ -143,6 +144,8 @@ def campaign(
     if ray is None and cpus is not None:
         raise QasError("cpus are those of a search on a Ray cluster, got none: give its address too")
     Watch(callbacks)
+    if ray is None:
+        _check_copied(callbacks)
     count = cores() if workers is None else whole_number("workers", workers)
     each = 1.0 if cpus is None else finite_number("cpus", cpus, above=0)
     out = plan.out if out is None else out
@@ -151,20 +154,21 @@ def campaign(
     with connected(ray), placed(out, "the campaign", fresh=False) as place:
         folder = _folder(plan, place)
         runner: Callable[..., Any] = partial(Workers, count) if ray is None else partial(Cluster, each)
-        _conduct(
-            plan, folder, partial(runner, folder, report=report, callbacks=callbacks), on_change or (lambda _: None)
-        )
+        begin = partial(runner, folder, report=report, callbacks=callbacks)
+        _conduct(plan, folder, begin, on_change or (lambda _: None), report)
     return Campaign(folder, plan)
 
 
-def _conduct(plan: Study, folder: Path, runner: Callable[..., Any], tell: Callable[[State], None]) -> None:
+def _conduct(
+    plan: Study, folder: Path, runner: Callable[..., Any], tell: Callable[[State], None], report: bool
+) -> None:
     """Do what is missing of a study; `runner` takes what is called with snapshots."""
     with hold(folder, "the campaign"):
         adopt_all(folder)
         state = State({task.name: task for task in plan.tasks})
         missing = []
         for task in plan.tasks:
-            if status_of(folder, task.name) == "finished":
+            if status_of(folder, task.name, report=report) == "finished":
                 state.outcomes[task.name] = Outcome(task.name, "finished")
             else:
                 missing.append(task)
@@ -181,13 +185,33 @@ def _conduct(plan: Study, folder: Path, runner: Callable[..., Any], tell: Callab
                 tell(state)
 
 
+def _check_copied(callbacks: Sequence[Any]) -> None:
+    """Refuse callbacks that cannot go to another process of this machine."""
+    try:
+        pickle.dumps(callbacks)
+    except Exception as error:  # whatever their own code raises among it
+        rule = "callbacks of a campaign are copied to its workers: names, MODULE:NAME or functions of a module"
+        raise QasError(f"{rule}, got {one_line(error)}") from None
+
+
 def _folder(study: Study, out: str | os.PathLike[str] | None) -> Path:
     """The folder of a study: begun, or that it was begun in."""
-    if out is not None and (Path(out) / CAMPAIGN).is_file():
-        known = load_campaign(out)
-        if dict(known.study.told) != dict(study.told):
-            raise RunError(f"the folder holds the campaign of another study: {out}")
-        return Path(out)
-    with new_folder(out, "the campaign", stem="campaign", instead="or that of the same study") as folder:
+    there = None if out is None else Path(out) / CAMPAIGN
+    if there is None or not there.is_file():
+        try:
+            return _begun(study, out)
+        except RunError:
+            if there is None or not there.is_file():
+                raise
+        # Else another process was faster.
+    known = load_campaign(there.parent)
+    if dict(known.study.told) != dict(study.told):
+        raise RunError(f"the folder holds the campaign of another study: {out}")
+    return there.parent
+
+
+def _begun(study: Study, out: str | os.PathLike[str] | None) -> Path:
+    made = new_folder(out, "the campaign", stem="campaign", instead="or that of the same study", in_parts=True)
+    with made as folder:
         write_json(folder / CAMPAIGN, versioned(_FORMAT, _VERSION, {"study": dict(study.told)}))
     return folder

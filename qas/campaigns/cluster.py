@@ -110,7 +110,7 @@ class Cluster:
         except ray.exceptions.TaskCancelledError:
             outcome = Outcome(task.name, "interrupted")
         except ray.exceptions.RayTaskError as error:
-            told = str(error.cause).splitlines()[0]
+            told = " ".join(str(error.cause).split()) or type(error.cause).__name__
             outcome = Outcome(task.name, "failed", told, str(error))
         except ray.exceptions.RayError as error:
             told = f"Ray gave it up after {_RETRIES} retries: {type(error).__name__}"

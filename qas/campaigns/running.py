@@ -13,9 +13,9 @@ from qas.agents.launch import resume, search
 from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
 from qas.errors import QasError
-from qas.files import write_atomic
+from qas.files import disk_errors, write_atomic
 from qas.record import Progress
-from qas.runs import RUNS, load_run, read_summary
+from qas.runs import RUNS, is_complete
 
 FAILED = "failed"
 """Folder of a campaign with the reasons of searches that failed."""
@@ -35,11 +35,17 @@ class Outcome(NamedTuple):
     """of the attempt, where searches are tried in folders of their own"""
 
 
-def status_of(folder: Path, name: str) -> str:
-    """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting"."""
+def status_of(folder: Path, name: str, *, report: bool = False) -> str:
+    """What the files of a campaign say of a search: "finished", "failed", "begun" or "waiting".
+
+    Args:
+        folder: of the campaign.
+        name: of the search.
+        report: one that lacks its own report is not finished.
+    """
     run = folder / RUNS / name
     begun = (run / "config.json").exists()
-    if begun and read_summary(run)["status"] == "finished":
+    if is_complete(run, report):
         return "finished"
     if _note(folder, name).exists():
         return "failed"
@@ -56,7 +62,7 @@ def perform(
 ) -> Outcome:
     """Do one search of a campaign, from where it stands.
 
-    A search that fails leaves the reason in the folder ``failed`` and is begun or gone on with by the next call.
+    A search that fails is begun or gone on with by the next call.
 
     Args:
         task: which.
@@ -68,22 +74,19 @@ def perform(
     Returns:
         How it ended; a campaign goes on whatever goes wrong in one of its searches.
     """
-    run = folder / RUNS / task.name
-    outcome = attempt(task, run, report=report, callbacks=callbacks, on_progress=on_progress)
-    settle(folder, outcome)
-    return outcome
+    return attempt(task, folder / RUNS / task.name, report=report, callbacks=callbacks, on_progress=on_progress)
 
 
-def attempt(task: Task, run: Path, **how: Any) -> Outcome:
+def attempt(task: Task, run: Path, *, report: bool = False, **how: Any) -> Outcome:
     """Do one search in a folder of its own, from where that stands; nothing else is written."""
     try:
         if (run / "config.json").exists():
-            if load_run(run).status == "finished":
+            if is_complete(run, report):
                 return Outcome(task.name, "finished")
-            found = resume(run, **how)
+            found = resume(run, report=report, **how)
         else:
             settings: dict[str, Any] = dict(task.settings)
-            found = search(settings.pop("problem"), out=run, **how, **settings)
+            found = search(settings.pop("problem"), out=run, report=report, **how, **settings)
     except QasError as error:
         return Outcome(task.name, "failed", str(error), str(error))
     except Exception as error:
@@ -93,14 +96,19 @@ def attempt(task: Task, run: Path, **how: Any) -> Outcome:
 
 
 def settle(folder: Path, outcome: Outcome) -> None:
-    """Note in the campaign's folder why a search failed; nothing stays of one that did not."""
+    """Note in the campaign's folder why a search failed; nothing stays of one that did not. For its holder.
+
+    Raises:
+        RunError: the folder cannot be written, which may be why the search failed.
+    """
     note = _note(folder, outcome.name)
-    if outcome.status == "failed":
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(note, outcome.text.rstrip() + "\n")
-        return
-    with suppress(FileNotFoundError):
-        os.unlink(note)
+    with disk_errors(note):
+        if outcome.status == "failed":
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(note, (outcome.text or outcome.told).rstrip() + "\n")
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(note)
 
 
 def _note(folder: Path, name: str) -> Path:

@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qas.agents.settings import make_agent
+from qas.agents.settings import check_config, make_agent
 from qas.checks import finite_number, shortened, whole_number
 from qas.devices import load_device
 from qas.errors import QasError, UnknownNameError
 from qas.files import read_text
-from qas.meter import Budget
 from qas.mitigation.objectives import make_objective
 from qas.noise import load_noise
 from qas.problems import load_problem
-from qas.registry import check_settings
-from qas.vqe import Evaluator
 
 _AXES = ("problems", "agents", "noise", "devices", "objectives", "seeds")
 _LIMITS = ("evaluations", "steps", "seconds", "target")
@@ -168,7 +165,7 @@ def _conditions(table: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _seeds(given: Any) -> list[int]:
     if isinstance(given, list):
-        return [whole_number("a seed", seed, 0) for seed in given]
+        return [whole_number("a seed", seed, 0, 2**63 - 1) for seed in given]
     return list(range(whole_number("seeds, unless they are a list,", given, 1, _MOST)))
 
 
@@ -188,9 +185,7 @@ def _common(table: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("seconds", "target"):
         if key in limits:
             limits[key] = finite_number(key, limits[key], above=0)
-    Budget(**limits)
-    evaluator = table.get("evaluator", {})
-    if not isinstance(evaluator, Mapping):
-        raise QasError(f"evaluator is a table of settings, got {shortened(evaluator)}")
-    check_settings(Evaluator, evaluator, "the evaluator")
-    return limits | {key: table[key] for key in _SETTINGS if key in table}
+    settings = {key: table[key] for key in _SETTINGS if key in table}
+    none = {"seed": 0, "options": {}, "evaluator": {}, "max_gates": None, "gates": None}
+    check_config(none | settings | {"budget": limits})
+    return limits | settings

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from qas.campaigns.running import Outcome, perform
+from qas.campaigns.running import Outcome, perform, settle
 from qas.campaigns.study import Task
 from qas.record import Progress
 from qas.simulators.workers import LIMITS, cores
@@ -66,6 +66,9 @@ class Workers:
         """Do searches; yields how each ended, in the order in which they do.
 
         The first Ctrl-C lets those that run end where they can be gone on with, and begins no other; the second kills.
+
+        Raises:
+            RunError: the folder cannot be written.
         """
         waiting = deque(tasks)
         with counted_signals(self._signalled):
@@ -75,7 +78,9 @@ class Workers:
                     for worker in self._workers:
                         self._give(worker, waiting)
                     while any(worker.task for worker in self._workers):
-                        yield from self._heard(waiting)
+                        for outcome in self._heard(waiting):
+                            settle(self.folder, outcome)
+                            yield outcome
             finally:
                 self._end()
 
@@ -120,7 +125,10 @@ class Workers:
         if self._asked:
             yield Outcome(task.name, "interrupted")
         elif deaths >= _DEATHS:
-            yield Outcome(task.name, "failed", f"{deaths} workers died on it, the last with exit code {code}")
+            told = f"{deaths} workers died on it, the last with exit code {code}"
+            outcome = Outcome(task.name, "failed", told, told)
+            settle(self.folder, outcome)
+            yield outcome
         else:
             waiting.appendleft(task)
         self._workers.remove(worker)

@@ -108,6 +108,8 @@ def course_figure(group: Group, field: str, title: str | None = None) -> Figure:
 
 # ---------------------------------------------------------------------- parts
 _MARKERS = "os^Dv"
+_BEYOND = 1e30
+"""What an infinite quartile is drawn at: above every picture."""
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
@@ -126,9 +128,10 @@ def _draw(axes: Axes, axis: np.ndarray, found: Band, arm: Arm, number: int) -> l
         return []
     axis = axis[known]
     low, median, high = (np.maximum(values[known], FLOOR) for values in found)
-    high = np.where(np.isfinite(high), high, median)
+    bounded = np.isfinite(high)
+    high = np.where(bounded, high, _BEYOND)
     kept = _changes(low, median, high)
-    axis, low, median, high = (values[kept] for values in (axis, low, median, high))
+    axis, low, median, high, bounded = (values[kept] for values in (axis, low, median, high, bounded))
     colour, dashes = _colour(number), _DASHES[number // len(COLOURS) % len(_DASHES)]
     name = f"{arm.label}, {len(arm.runs)} run{'s' * (len(arm.runs) > 1)}"
     if len(arm.runs) > 1:
@@ -137,7 +140,7 @@ def _draw(axes: Axes, axis: np.ndarray, found: Band, arm: Arm, number: int) -> l
         axis, median, color=colour, linewidth=1.8, linestyle=dashes, drawstyle="steps-post", zorder=3,
         label=name.lstrip("_"),
     )  # fmt: skip
-    return [*low.tolist(), *high.tolist()]
+    return [*low.tolist(), *median.tolist(), *high[bounded].tolist()]
 
 
 def _changes(*curves: np.ndarray) -> np.ndarray:

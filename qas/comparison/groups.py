@@ -16,7 +16,7 @@ from qas.files import to_json
 from qas.problems import BaseProblem
 from qas.remote import near
 from qas.report import best_so_far
-from qas.runs import CAMPAIGN, RUNS, Run, load_run
+from qas.runs import CAMPAIGN, Run, load_run, run_folders
 
 _SPACE = ("gates", "max_gates", "coupling")
 
@@ -113,13 +113,9 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
 def _folders(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
     for given in paths:
         path = near(given)
-        if (path / CAMPAIGN).is_file():
-            within = path / RUNS
-            yield from sorted(p for p in within.iterdir() if p.is_dir()) if within.is_dir() else ()
-        elif (path / "config.json").is_file():
-            yield path
-        else:
+        if not any((path / name).is_file() for name in (CAMPAIGN, "config.json")):
             raise RunError(f"a report is of run folders and campaigns, got {path}")
+        yield from run_folders(path)
 
 
 def _search(run: Run) -> str:

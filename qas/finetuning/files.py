@@ -316,8 +316,8 @@ def _loading(model: nn.Module, settings: Settings, origin: Mapping[str, Any]) ->
         code += ["from safetensors.torch import load_file", "from transformers import AutoModel", ""]
         code += [f"model = AutoModel.from_pretrained({json.dumps(_origin(model))})"]
         weights = f'weights = load_file("this folder/{WEIGHTS}")  # of the head, on the mean over tokens'
-        more = [weights, *(f'{n} = weights["{_PREFIX}head.{n}"]' for n in ("weight", "bias"))]
-        return ["```python", *code, _LOAD, *more, "```"]
+        head = [weights, *(f'{n} = weights["{_PREFIX}head.{n}"]' for n in ("weight", "bias"))]
+        return ["```python", *code, _LOAD, *head, "```"]
     if isinstance(model, LocalModel):
         config: Any = model.model.config
         classifies = trained_head(model) is not None

@@ -342,7 +342,7 @@ def _classification(
     tested = [pair for pair in zip(*corpus.tested, strict=True) if pair[1] in known]
     texts = [*corpus.texts, *(text for text, _ in tested)]
     labels = [*corpus.labels, *(label for _, label in tested)]
-    splits = []
+    splits: list[Split] = []
     for part in _cut(len(corpus.texts), seed, examples, len(tested)):
         own = [texts[k] for k in part]
         encoded = tokenizer(own, truncation=True, max_length=limit, padding="max_length", return_tensors="np")
@@ -350,7 +350,8 @@ def _classification(
         if not inputs[:, 1].any(axis=1).all():
             raise QasError(f"every text has a token, got none for {own[int(inputs[:, 1].any(axis=1).argmin())][:40]!r}")
         splits.append(Split(inputs, np.array([names.index(labels[k]) for k in part], dtype=np.int64)))
-    return Task(name, "text", *splits, len(names), "accuracy")
+    train, validation, test = splits
+    return Task(name, "text", train, validation, test, len(names), "accuracy")
 
 
 def _language(tokenizer: Any, path: Path, limit: int, vocabulary: int, seed: int, examples: int | None) -> Task:

@@ -131,7 +131,7 @@ class _Circuit(Method):
 
     learning_rate = ANGLES
     fixed: ClassVar[dict[str, Any]] = {}
-    peft_names = MappingProxyType({})
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({})
 
     def config(self, circuit: Architecture | Architectures | None, targets: str) -> PeftConfig:
         own = {name: value for name, value in vars(self).items() if name != "targets"}
@@ -205,7 +205,7 @@ class Lora(Method):
     """LoRA (arXiv:2106.09685), stored in float16"""
 
     learning_rate = 1e-2
-    peft_names = MappingProxyType({"down": "lora_A.weight", "up": "lora_B.weight"})
+    peft_names: ClassVar[Mapping[str, str] | None] = MappingProxyType({"down": "lora_A.weight", "up": "lora_B.weight"})
     bits: int | None = None
     rank: int
     scale: float | None
@@ -289,8 +289,8 @@ class _SubspaceConfig(CircuitAdapterConfig):
 class RandomSubspace(_Circuit):
     """as many parameters in a random subspace (intrinsic dimension, arXiv:1804.08838)"""
 
-    learning_rate = Method.learning_rate
     peft_names = None
+    learning_rate = Method.learning_rate
 
     def __init__(
         self,

@@ -15,12 +15,15 @@ import pytest
 
 import qas
 from qas.agents import AGENTS, resume
+from qas.agents.base import Search
 from qas.agents.growth.evolution import EvolutionAgent
 from qas.agents.growth.random import RandomAgent
 from qas.errors import QasError, RunError
+from qas.files import LOCK
 from qas.meter import Budget
 from qas.runs import load_run
 from qas.testing.agents import found
+from qas.tidying import Tidier
 
 
 class _Mine(RandomAgent):
@@ -36,6 +39,52 @@ class _Mine(RandomAgent):
 def small(out: Path, **settings: Any) -> Any:
     given = {"agent": "random", "evaluations": 200, "max_gates": 5, "report": False} | settings
     return qas.search(given.pop("problem", "h2-2"), out=out, **given)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _kill(*_: Any, **__: Any) -> Any:
+    raise _Killed
+
+
+# ---------------------------------------------------------------------- the end
+@pytest.mark.parametrize("budget", [{"evaluations": 200}, {"evaluations": 200, "target": 1.8}])
+def test_a_search_that_is_killed_at_its_end_ends_as_the_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Search, "checkpoint_every", 0.0)
+    whole = small(tmp_path / "whole", **budget)
+    with monkeypatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(Tidier, "__call__", _kill)
+        small(tmp_path / "part", **budget)
+    part = load_run(tmp_path / "part")
+    assert part.status == "running" and part.evaluations == whole.evaluations
+    assert found(resume(part.path, report=False)) == found(whole)
+    assert (whole.best.error <= budget.get("target", 0)) == ("target" in budget), "which it reaches"
+
+
+def test_a_search_that_is_killed_before_its_report_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+
+    def kill(run: qas.Run) -> None:
+        held.append((run.path / LOCK).read_text())
+        _kill()
+
+    with monkeypatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr("qas.report.write_report", kill)
+        small(tmp_path / "run", report=True)
+    with pytest.raises(RunError, match="has used 200 of 200"):
+        resume(tmp_path / "run", report=False)
+    for lock in (None, json.dumps(json.loads(held[0]) | {"born": "1"})):
+        (tmp_path / "run" / "report.html").unlink(missing_ok=True)
+        if lock:
+            (tmp_path / "run" / LOCK).write_text(lock)
+        assert resume(tmp_path / "run").status == "finished"
+        assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / LOCK).exists()
+    with pytest.raises(RunError, match="has used 200 of 200"):
+        resume(tmp_path / "run")
 
 
 # ---------------------------------------------------------------------- names, classes, instances

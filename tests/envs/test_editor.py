@@ -51,7 +51,7 @@ def drafted(circuit: Circuit, bench: Bench, inverse: np.ndarray | None = None) -
 
 
 # ---------------------------------------------------------------------- what the table says
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6))
 def test_gains_are_those_of_a_line_search_with_the_inserted_gates(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -262,6 +262,9 @@ def test_a_state_goes_on_as_the_unbroken_episode() -> None:
     assert second.get_state() == first.get_state()
     with pytest.raises(QasError, match="features"):
         second.set_state(state | {"features": 0})
+    for limit in ("max_edits", "max_two_qubit_gates", "max_gates", "probes"):
+        with pytest.raises(QasError, match=f"the state has {limit} .*, but the environment has 3"):
+            CircuitEditorEnv("lih-4", evaluations_each=8, **{limit: 3}).set_state(state)
     with pytest.raises(QasError, match="malformed"):
         second.set_state(state | {"draft": state["draft"] | {"ages": [1]}})
 

@@ -118,6 +118,19 @@ def test_part_of_the_episodes_begins_anew() -> None:
     assert [len(circuit) for circuit in infos["circuit"]] == [2, 0, 2]
 
 
+def test_seeds_may_be_numbers_of_numpy() -> None:
+    envs = make(max_gates=5)
+
+    def drawn(seed: Any) -> list[Any]:
+        envs.reset(seed=seed)
+        return [env.np_random.bit_generator.state for env in envs.envs]
+
+    assert drawn(4) == drawn(np.int64(4)) == drawn(np.arange(4, 7)) == drawn([4, np.int32(5), 6]) != drawn(5)
+    for wrong in (1.5, -1, [1, 2, -3], np.array([0.5, 1.0, 2.0])):
+        with pytest.raises(QasError, match="a seed is a whole number"):
+            envs.reset(seed=wrong)
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(QasError, match="one problem"):
         CircuitBuilderVectorEnv([TFIM, load_problem("tfim-2")], 2)  # type: ignore[arg-type]

@@ -135,6 +135,11 @@ def test_the_furthest_attempt_is_gone_on_with_from_its_checkpoint(folder: Path, 
         "config.json",
         "history.csv",
     ]
+    shutil.copytree(whole, folder / "runs" / NAME)
+    place(folder, NAME, own.name)
+    found = load_checkpoint(folder / "runs" / NAME / "checkpoint")
+    assert found is not None and found[0]["evaluations"] == 7, "it takes the place of what was there"
+    assert not (folder / ATTEMPTS).exists()
 
 
 def test_a_node_that_does_not_see_the_folder_and_a_cluster_that_is_none(

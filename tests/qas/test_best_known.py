@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,8 @@ from qas.best_known import compare, fingerprint, known_problems, tolerance
 from qas.best_known.comparison import Comparison
 from qas.best_known.exports import export
 from qas.best_known.fronts import FOLDER, all_fronts, read_front
-from qas.best_known.gathering import candidates, join, named, submission
+from qas.best_known.gathering import candidates, join, named, of_run, submission
+from qas.best_known.published import Published, published
 from qas.best_known.records import Header, KnownCircuit, best_of, read_records, write_records
 from qas.best_known.verification import Referee, verify
 from qas.circuits import Circuit
@@ -171,13 +175,45 @@ def test_circuits_join(run: qas.Run, empty: Path, tmp_path: Path) -> None:
     assert (empty / "h2-2.jsonl").read_bytes() == before
 
 
-def test_excitations_are_decomposed() -> None:
+PAIR = Circuit(4, [("x", 0), ("x", 2), ("double_excitation", (0, 2, 1, 3), 0.2)])
+
+
+@pytest.mark.parametrize(
+    ("circuit", "cost"),
+    [
+        (PAIR, 3),
+        (Circuit(4, [("ry", 0, 0.4), ("cx", (0, 1)), ("cz", (1, 2)), ("ry", 2, 0.1)]), 2),
+        (Circuit(4, [("rx", 0, 0.4), ("rzz", (0, 1), 0.7), ("rx", 1, 0.3)]), 2),
+        (Circuit(4, [("ry", 0, 0.4), ("rxx", (0, 1), 0.7), ("ryy", (1, 2), 0.3), ("ecr", (2, 3))]), 5),
+        (Circuit(4, [("ry", 0, 0.4), ("u", 1, 0.4, 0.1, 0.3), ("swap", (0, 1)), ("h", 1)]), 3),
+    ],
+    ids=["excitation", "cx and cz", "rzz", "rxx, ryy and ecr", "swap"],
+)
+def test_what_acts_on_two_qubits_is_counted_in_cx(circuit: Circuit, cost: int, run: qas.Run, empty: Path) -> None:
+    """In records, in what joins, and in how a run compares, whatever its own front counts."""
     problem = named("h2-4")
-    pair = Circuit(4, [("x", 0), ("x", 2), ("double_excitation", (0, 2, 1, 3), 0.2)])
-    record = KnownCircuit.judged(pair, problem, {})
-    assert set(record.circuit.counts) <= {"rx", "ry", "rz", "cx", "x"} and record.two_qubit_gates <= 13
-    assert record.energy == pytest.approx(problem.energy(pair), abs=1e-12)
+    record = KnownCircuit.judged(circuit, problem, {})
+    assert set(record.circuit.counts) <= {"rx", "ry", "rz", "cx", "cz", "x"} and record.two_qubit_gates == cost
+    assert record.energy == pytest.approx(problem.energy(circuit), abs=1e-12)
     assert Referee(problem).faults(record) == []
+    result = qas.runs.Result(circuit, record.energy, record.error, record.energy, record.error, 1)
+    same = replace(run, problem=problem, front=[result])
+    ((_, offered),) = [of_run(same)]
+    assert [each.two_qubit_gates for each in offered] == [cost]
+    write_records(empty / "h2-4.jsonl", Header.of(problem), offered)
+    compared = compare(same)
+    assert compared is not None and compared.differences == (0.0,) * (cost + 1)
+
+
+def test_a_definition_hides_no_gates() -> None:
+    problem = named("h2-2")
+    text = "gate two a, b { cx a, b; cx b, a; }\nqubit[2] q;\ntwo q[0], q[1];\n"
+    text = f'OPENQASM 3.0;\ninclude "stdgates.inc";\n{text}'
+    energy = problem.energy(Circuit(2))
+    hidden = KnownCircuit(1, 1, 1, 0, problem.error(energy), energy, {}, text)
+    (fault,) = Referee(problem).faults(hidden)
+    assert "CX and CZ are counted, got two" in fault
+    assert KnownCircuit.judged(hidden.circuit, problem, {}).two_qubit_gates == 2
 
 
 # ---------------------------------------------------------------------- the check by Qiskit
@@ -228,6 +264,10 @@ def test_scripts_agree(run: qas.Run, empty: Path, capsys: pytest.CaptureFixture[
     assert check(["--folder", str(empty)]) == 1
     assert "claimed" in capsys.readouterr().out
     assert add([str(empty), "--folder", str(empty)]) == 2
+    for nothing in (["h2-3"], ["--sample", "0"], ["--folder", str(empty / "none")]):
+        capsys.readouterr()
+        assert check(["--folder", str(empty), *nothing]) == 2, "what checks nothing does not pass"
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_published_points_are_of_problems() -> None:
@@ -235,6 +275,83 @@ def test_published_points_are_of_problems() -> None:
     for point in map(json.loads, lines):
         assert isinstance(qas.load_problem(point["problem"]), Problem)
         assert point["error"] > 0 and point["source"] and point["method"]
+
+
+def test_what_is_said_of_published_points() -> None:
+    """The front page tells the smallest count that papers report, and the atlas holds the fronts it is said to hold."""
+    root = Path(__file__).parents[2]
+    rows = re.findall(r"^\| (LiH|BeH2|H6), .*\|(.*)\|$", (root / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    for molecule, told in rows:
+        stem, stretched = {"LiH": ("lih-12", "3.0"), "BeH2": ("beh2-14", "3.0"), "H6": ("h6-12", "1.5")}[molecule]
+        fewest = [
+            min(point.two_qubit_gates or math.inf for point in published(name) if point.error <= 1.6e-3)
+            for name in (stem, f"{stem}-{stretched}")
+        ]
+        assert [int(count.replace(",", "")) for count in re.findall(r"\d[\d,]*", told)] == fewest
+    fronts = {path.parent.name for path in (root / "results" / "compact").glob("*/front.json")}
+    assert len(fronts) >= 15 and fronts <= set(known_problems())
+
+
+def test_a_front_is_asked() -> None:
+    """Which circuit has at most so many gates, which solves, and which published points are ahead."""
+
+    def point(error: float, two: int | None) -> Published:
+        return Published("h2-2", error, False, two, None, None, "method", "paper")
+
+    reached = (point(2e-3, 3), point(1e-2, 0), point(1e-4, 9), point(1e-4, None), point(1e-3 * (1 - 5e-6), 4))
+    ahead = (point(1.9e-3, 3), point(5e-3, 0), point(5e-5, 9), point(5e-5, None), point(1e-3 * (1 - 5e-5), 5))
+    circuits = known(0, 1e-2), known(3, 2e-3), known(4, 1e-3), known(7, 1e-4)
+    front = qas.best_known.KnownFront(Header.of(named("h2-2")), circuits, reached + ahead)
+    assert front.ahead == ahead and front.header.threshold == 1.6e-3
+    assert front.solving is circuits[2] and front.best is circuits[3]
+    assert [front.at(two) for two in (0, 2, 3, 6, 7, 90)] == [circuits[k] for k in (0, 0, 1, 2, 3, 3)]
+    beyond = replace(front, circuits=circuits[1:2])
+    assert beyond.at(2) is None and beyond.solving is None
+
+
+def test_circuits_of_another_hamiltonian_do_not_join(run: qas.Run, empty: Path, tmp_path: Path) -> None:
+    """A run, a published front or a file whose problem has the name, and records from before a problem changed."""
+    problem = named("h2-2")
+    terms = problem.hamiltonian.terms | {"ZZ": 0.5}
+    changed = replace(problem, hamiltonian=qas.Hamiltonian(terms), references={})
+    path = write_records(tmp_path / "h2-2.jsonl", replace(Header.of(problem), hamiltonian=fingerprint(changed)), [])
+    for offer in (
+        lambda: of_run(replace(run, problem=changed)),
+        lambda: list(candidates(publish(run.front, changed, tmp_path / "front"))),
+        lambda: list(candidates(path)),
+    ):
+        with pytest.raises(QasError, match="the Hamiltonian is not that of h2-2"):
+            offer()
+    lower = replace(KnownCircuit.judged(EXACT, problem, {}), two_qubit_gates=0, error=-1.0)
+    write_records(empty / "h2-2.jsonl", replace(Header.of(problem), hamiltonian="before"), [lower])
+    told = list(join([run.path]))
+    assert told == ["h2-2: the problem has changed, its 1 records go", "h2-2: 2 records, 2 of them new"]
+    assert verify(qas.atlas("h2-2"), problem) == []
+
+
+def test_what_qiskit_disagrees_on_is_not_offered(run: qas.Run, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Referee, "faults", lambda self, record: [f"{record.two_qubit_gates} CX: wrong"])
+    with pytest.raises(QasError, match="not every circuit reproduces: 0 CX: wrong"):
+        submission(run, empty / "sent")
+    assert not (empty / "sent").exists()
+
+
+def test_headers_are_checked() -> None:
+    problem = named("h2-2")
+    header, good = Header.of(problem), KnownCircuit.judged(EXACT, problem, {})
+    for change, word in (
+        ({"unit": "eV"}, "2 qubits in eV"),
+        ({"n_qubits": 3}, "3 qubits in hartree"),
+        ({"threshold": 1e-2}, "threshold 0.01 claimed"),
+        ({"hamiltonian": "0"}, "another Hamiltonian"),
+    ):
+        (fault,) = verify(qas.best_known.KnownFront(replace(header, **change), (good,)), problem, most=1)  # type: ignore[arg-type]
+        assert word in fault
+    lower = replace(problem, references={"exact": problem.exact - 1e-6})
+    claimed = replace(good, error=lower.error(good.energy))
+    (fault,) = verify(qas.best_known.KnownFront(Header.of(lower), (claimed,)), lower)
+    assert fault.startswith("exact energy")
 
 
 # ---------------------------------------------------------------------- runs beside it
@@ -299,6 +416,11 @@ def test_the_command(run: qas.Run, empty: Path, tmp_path: Path, capsys: pytest.C
     told("export", "--out", str(tmp_path / "all.csv"))
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + len(front)
     assert export([front], tmp_path / "all.jsonl") == len(front)
+    larger = read_front(FOLDER / "beh2-14-3.0.jsonl")
+    assert export([larger], tmp_path / "larger.csv") == len(larger) + len(larger.published)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "larger.csv").read_text())))
+    assert [float(row["error"]) for row in rows] == [each.error for each in [*larger, *larger.published]]
+    assert [row["bound"] for row in rows] == [""] * len(larger) + ["True"] * len(larger.published)
     write_records(empty / "h2-2.jsonl", front.header, front.circuits[:1])
     out = told("submit", str(run.path), "--out", str(tmp_path / "sent"))
     assert "scripts/atlas.py" in out and len(read_front(tmp_path / "sent" / "h2-2.jsonl")) == 1

@@ -125,4 +125,7 @@ def test_callbacks_from_the_command_line(
         assert told in capsys.readouterr().err
     with pytest.raises(UnknownNameError):
         qas.campaign(study, out="other", callbacks=["mine"])
+    with pytest.raises(QasError, match="copied to its workers") as raised:
+        qas.campaign(study, out="other", callbacks=[lambda snapshot: None])
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "other").exists()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import qas
-from qas.campaigns import Campaign, Study, load_campaign, load_study
-from qas.campaigns.running import perform, status_of
+from qas.campaigns import Campaign, Study, load_campaign, load_study, running
+from qas.campaigns.running import perform, settle, status_of
 from qas.campaigns.workers import Workers
 from qas.cli import main
 from qas.errors import QasError, RunError
+from qas.files import disk_errors
 
 SMALL = {"problems": ["h2-2", "tfim-2"], "agents": ["random"], "seeds": 2, "evaluations": 120, "max_gates": 6}
 
@@ -83,6 +89,11 @@ def test_every_combination_is_a_search_and_runs_override_what_stands_above(tmp_p
         ({"objectives": ["zme"]}, "unknown objective 'zme'"),
         ({"seeds": 0}, "seeds, unless they are a list, is a whole number from 1"),
         ({"seeds": [-1]}, "a seed is a whole number of at least 0, got -1"),
+        ({"gates": ["ry", "cxx"]}, "unknown gate 'cxx'"),
+        ({"gates": "ry,cx"}, "gates is a list of gate names, got 'ry,cx'"),
+        ({"coupling": [[0, 1, 2]]}, "coupling is a list of pairs"),
+        ({"max_gates": 0}, "max_gates is a whole number from 1"),
+        ({"evaluator": 3}, "evaluator is a mapping"),
         ({"evaluations": 0}, "evaluations is a whole number of at least 1, got 0"),
         ({"evaluations": None}, "evaluations is a whole number|a search needs a budget"),
         ({"options": {"random": {"depth": 3}}}, "unknown"),
@@ -118,6 +129,22 @@ def test_workers_find_what_one_search_after_the_other_finds(whole: Campaign, tmp
         qas.campaign(SMALL | {"seeds": 3}, out=tmp_path / "out")
 
 
+def test_the_same_campaign_may_be_begun_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("qas.campaigns.campaign")  # its name is that of a function, too
+    reserve, study = module.new_folder, load_study(SMALL)
+
+    def late(path: Any, *words: Any, **settings: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "new_folder", reserve)
+            module._folder(study, path)
+        return reserve(path, *words, **settings)
+
+    monkeypatch.setattr(module, "new_folder", late)
+    assert module._folder(study, tmp_path / "a") == tmp_path / "a"
+    with pytest.raises(RunError, match="holds the campaign of another study"):
+        module._folder(load_study(SMALL | {"seeds": 7}), tmp_path / "b")
+
+
 def test_a_search_goes_on_in_another_worker_when_its_own_is_killed(tmp_path: Path) -> None:
     study = load_study(SMALL | {"problems": ["h2-2"], "evaluations": 10_000})
     killed: list[int] = []
@@ -136,14 +163,55 @@ def test_a_search_goes_on_in_another_worker_when_its_own_is_killed(tmp_path: Pat
     assert found(Campaign(tmp_path / "killed", study)) == found(Campaign(tmp_path / "whole", study))
 
 
+def test_a_search_that_kills_its_workers_is_given_up_and_the_reason_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    died = SimpleNamespace(start=lambda: None, join=lambda *_: None, is_alive=lambda: False, pid=None, exitcode=-9)
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=lambda **_: died)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    file = tmp_path / "study.toml"
+    file.write_text('problems = ["h2-2"]\nagents = ["random"]\nsteps = 3\nseeds = 2\n')
+    assert main(["campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]) == 1
+    out = capsys.readouterr().out
+    assert "0 of 2 searches finished" in out and "goes on" not in out
+    for name, status in load_campaign(tmp_path / "out").status().items():
+        note = tmp_path / "out" / "failed" / f"{name}.txt"
+        assert status == "failed" and str(note) in out
+        assert note.read_text() == "3 workers died on it, the last with exit code -9\n"
+
+
 def test_a_search_that_fails_is_noted_and_tried_again(tmp_path: Path) -> None:
     study = load_study({"problems": ["h2-2"], "agents": ["random", "adapt"], "noise": ["ibm-mumbai"], "steps": 3})
     coupled = load_study({"problems": ["h2-2"], "agents": ["adapt"], "coupling": [[0, 1]], "steps": 3})
     (task,) = coupled.tasks
     outcome = perform(task, tmp_path)
+    settle(tmp_path, outcome)
     assert outcome.status == status_of(tmp_path, task.name) == "failed" and "coupling" in outcome.told
     assert (tmp_path / "failed" / f"{task.name}.txt").read_text() == outcome.told + "\n"
     assert perform(study.tasks[0], tmp_path).status == "finished"
+    quick = study.tasks[0].name
+    assert status_of(tmp_path, quick) == "finished" and status_of(tmp_path, quick, report=True) == "begun"
+    assert perform(study.tasks[0], tmp_path, report=True).status == status_of(tmp_path, quick, report=True)
+
+
+def test_a_disk_that_is_full_ends_a_campaign_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search fails, and its reason cannot be noted either."""
+    file = tmp_path / "study.toml"
+    file.write_text('problems = ["h2-2"]\nagents = ["adapt"]\ncoupling = [[0, 1]]\nsteps = 3')
+    whole = running.write_atomic
+
+    def full(path: Path, content: Any) -> None:
+        with disk_errors(path):
+            raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(running, "write_atomic", full)
+    words = ["campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]
+    assert main(words) == 2
+    assert re.fullmatch(r"qas: error: no space left on the disk for \S+; files .*\n", capsys.readouterr().err)
+    monkeypatch.setattr(running, "write_atomic", whole)
+    assert main(words) == 1 and "failed: h2-2-adapt-s0" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path: Path) -> None:

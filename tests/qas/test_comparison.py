@@ -14,17 +14,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qas.campaigns import running
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.comparison import Comparison, band, gather, interval, paired, wilson
-from qas.comparison import groups as grouping
-from qas.comparison.figures import best_front, course_figure, front_figure
+from qas.comparison.figures import _draw, best_front, course_figure, front_figure
 from qas.comparison.page import write_page
-from qas.comparison.statistics import steps
+from qas.comparison.statistics import Band, steps
 from qas.comparison.tables import differences, parse_criterion, runs, success, summary
 from qas.errors import QasError, RunError
 from qas.files import write_json
+from qas.page import new_figure
 from qas.problems import load_problem, problem
 from qas.runs import HISTORY_COLUMNS, Recorder, Result
 
@@ -128,7 +127,6 @@ def test_pairs_are_those_of_equal_seeds(rng: np.random.Generator) -> None:
 
 # ---------------------------------------------------------------------- what is compared
 def test_a_campaign_is_grouped_by_problem_and_damaged_runs_are_named(comparison: Comparison, campaign: Path) -> None:
-    assert (grouping.CAMPAIGN, grouping.RUNS) == ("campaign.json", running.RUNS)
     assert [group.title for group in comparison.groups] == ["h2-2, no noise", "tfim-2, no noise"]
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["evolution", "random"]] * 2
     assert all([run.seed for run in arm.runs] == [0, 1, 2, 3] for g in comparison.groups for arm in g.arms)
@@ -229,6 +227,16 @@ def test_bands_of_figures_are_those_of_the_fronts(comparison: Comparison) -> Non
     for field, last in (("evaluations", 100.0), ("seconds", 1.0)):
         course = course_figure(group, field).axes[0].lines[0]
         assert course.get_xdata()[-1] == last and np.isclose(course.get_ydata()[-1], np.median(fronts[:, -1]))
+
+
+def test_a_quartile_that_some_seeds_have_not_reached_goes_up_to_the_top(comparison: Comparison) -> None:
+    figure, arm = new_figure(None), comparison.groups[0].arms[0]
+    _, axes = figure
+    found = Band(np.array([0.1, 0.01]), np.array([0.2, 0.02]), np.array([np.inf, 0.03]))
+    drawn = _draw(axes, np.array([0, 1]), found, arm, 0)
+    assert sorted(drawn) == [0.01, 0.02, 0.03, 0.1, 0.2], "what is drawn beyond it does not stretch the picture"
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert {0.1, 0.01, 0.03} < set(heights) and heights.max() > 1e20 and 0.2 not in heights
 
 
 # ---------------------------------------------------------------------- the page and its command

@@ -437,7 +437,10 @@ def test_what_is_scored_is_what_runs_gate_for_gate(name: str, rng: np.random.Gen
         ),
         ({"device": "fake_lagos", "patch": [0, 6]}, "is connected"),
         ({"device": "fake_lagos", "problem": "tfim-8"}, "at most the 7 qubits"),
-        ({"device": "fake_torino", "problem": "tfim-14", "objective": "noisy"}, "at most 13 noisy qubits"),
+        (
+            {"device": "fake_torino", "problem": "tfim-14", "patch": "line", "objective": "noisy"},
+            "at most 13 noisy qubits",
+        ),
     ],
 )
 def test_settings_of_a_device_that_do_not_fit(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

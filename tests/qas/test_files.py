@@ -233,6 +233,48 @@ def test_a_new_folder_is_reserved_and_given_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
+def _killed_writer(folder: Path, what: str) -> None:
+    """Leave the lock of a process that was killed in the middle of writing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOCK).write_text(json.dumps(_myself() | {"born": "1", "what": what}))
+    (folder / ".state.json.0123456789ab").write_text("{")
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    _killed_writer(tmp_path / "run", "the run")
+    _killed_writer(tmp_path / "run" / "part", "the part")
+    (tmp_path / "run" / "checkpoint").mkdir()
+    for name in ("checkpoint/.CURRENT.ba9876543210", "checkpoint/.keep", ".mine.txt", "..lock.0123456789ab"):
+        (tmp_path / "run" / name).write_text("x")
+    hold(tmp_path / "run", "the run").release()
+    kept = {".mine.txt", "checkpoint/.keep", "part/.lock", "part/.state.json.0123456789ab"}
+    assert _files(tmp_path / "run") == kept, "a folder below with a lock is its holder's"
+    (tmp_path / "run" / ".other.json.0123456789ab").write_text("{")
+    hold(tmp_path / "run", "the run").release()
+    assert len(_files(tmp_path / "run")) == 5, "nobody was killed: another process may be writing it"
+
+
+def test_a_new_thing_takes_the_folder_of_one_whose_maker_was_killed(tmp_path: Path) -> None:
+    for name, left in (("a", "the run"), ("b", "the encoder")):
+        _killed_writer(tmp_path / name, left)
+        with new_folder(tmp_path / name, "the encoder"):
+            assert _files(tmp_path / name) == {LOCK}, "a temporary file is nothing"
+        _killed_writer(tmp_path / name, left)
+        (tmp_path / name / "weights").mkdir()
+        (tmp_path / name / "weights" / "0").write_text("x")
+    for name, what, in_parts in (("a", "the encoder", False), ("a", "the run", True), ("b", "the encoder", True)):
+        with pytest.raises(RunError, match="must be new or empty"):
+            new_folder(tmp_path / name, what, in_parts=in_parts)
+        _killed_writer(tmp_path / name, "the run" if name == "a" else "the encoder")
+    assert "weights/0" in _files(tmp_path / "a") & _files(tmp_path / "b")
+    with new_folder(tmp_path / "b", "the encoder"):
+        assert _files(tmp_path / "b") == {LOCK}
+
+
 def _interrupted(folder: Path) -> qas.Run:
     """A run that stopped at a checkpoint."""
     asked = []
@@ -274,7 +316,7 @@ def test_a_run_has_one_writer_and_any_number_of_readers(folder: Path) -> None:
     before = len(qas.load_run(folder).history())
     with pytest.raises(KeyboardInterrupt):
         resume(folder, steps=before + 50, on_progress=meanwhile, report=False)
-    assert f"the run is being written by process {os.getpid()} on" in told[0] and "new or empty" in told[1]
+    assert all(f"the run is being written by process {os.getpid()} on" in line for line in told) and len(told) == 2
     assert not (folder / LOCK).exists()
     assert len(resume(folder, steps=before + 20, report=False).history()) == before + 20
 

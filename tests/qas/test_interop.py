@@ -328,6 +328,13 @@ def test_the_plain_reader_reads_as_qiskit_does(monkeypatch):
         assert circuit == theirs, text
 
 
+@pytest.mark.parametrize("angle", ["pi/0", "2*pi/0.0", "-pi/0e1"])
+def test_no_angle_is_divided_by_zero(angle):
+    for head in (HEAD2, 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[2] q;\n'):
+        with pytest.raises(CircuitError, match="(?i)zero"):
+            Circuit.from_qasm(f"{head}rx({angle}) q[0];")
+
+
 def test_bytes_are_refused():
     with pytest.raises(CircuitError, match="got bytes"):
         Circuit.from_qasm(b"OPENQASM 3.0;")

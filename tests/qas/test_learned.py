@@ -38,7 +38,7 @@ def test_training_circuits_are_near_clifford_and_near_the_circuit() -> None:
 
 def test_trained_networks_beat_the_line_on_their_circuits() -> None:
     rng, off = np.random.default_rng(5), {"linear": [], "learned": []}
-    for _ in range(3):
+    for _ in range(2):
         circuit = CIRCUIT.with_angles(rng.normal(size=CIRCUIT.n_angles))
         for fit, errors in off.items():
             report = qas.evaluate(circuit, PROBLEM, noise=NOISE, mitigate=f"readout,zne:fit={fit}")

@@ -466,8 +466,8 @@ def test_a_deadline_ends_a_metered_batch(problem: BaseProblem) -> None:
 SEARCHES: list[dict[str, Any]] = [
     {"agent": "evolution", "evaluations": 2501},
     {"agent": "evolution", "steps": 40, "noise": "ibm-mumbai"},
-    {"agent": "evolution", "evaluations": 5_000, "target": 2e-3},
-    {"agent": "evolution", "problem": "h2-2", "steps": 150, "max_gates": 3},
+    {"agent": "evolution", "evaluations": 3_000, "target": 2e-3},
+    {"agent": "evolution", "problem": "h2-2", "steps": 60, "max_gates": 3},
     {"agent": "beam", "evaluations": 1801},
     {"agent": "random", "evaluations": 901},
     {"agent": "random", "steps": 30, "noise": "ibm-mumbai"},
@@ -483,9 +483,8 @@ def test_a_search_finds_the_same_with_any_number_of_threads(
     monkeypatch.setattr(evolution, "_WORTH_IT", 0)
     monkeypatch.setattr(workers, "cores", lambda: 1)
     whole = found(_search(settings, tmp_path / "one"))
-    for count in (2, 5):
-        monkeypatch.setattr(workers, "cores", lambda count=count: count)
-        assert found(_search(settings, tmp_path / str(count))) == whole
+    monkeypatch.setattr(workers, "cores", lambda: 3)
+    assert found(_search(settings, tmp_path / "three")) == whole
 
     class Killed(BaseException):
         pass

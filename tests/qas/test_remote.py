@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from qas.agents.launch import resume, search
 from qas.campaigns import load_campaign
 from qas.cli import main
 from qas.errors import MissingExtraError, QasError, RunError
-from qas.files import lock_of_this_process
+from qas.files import load_checkpoint, lock_of_this_process, save_checkpoint
 from qas.record import Record
 from qas.remote import _Mirror, near, placed
 
@@ -107,7 +108,7 @@ def test_one_writer_at_a_time_and_that_of_an_ended_process_is_taken_over(address
         ):
             pass
     assert STORE.cat_file("/box/run/a") == b"1" and not STORE.exists("/box/run/.lock")
-    STORE.pipe_file("/box/run/.lock", lock_of_this_process().replace('"pid": ', '"pid": 99999').encode())
+    STORE.pipe_file("/box/run/.lock", lock_of_this_process("the run").replace('"pid": ', '"pid": 99999').encode())
     with placed(address, "the run", fresh=False) as folder:
         assert folder is not None and (folder / "a").read_text() == "1"
         (folder / "a").unlink()
@@ -134,3 +135,83 @@ def test_addresses_that_are_none(tmp_path: Path, whole: Path, monkeypatch: pytes
     monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _: exec("raise ImportError('Install s3fs')"))
     with pytest.raises(MissingExtraError, match=r"\[s3\]"):
         qas.load_run("s3://bucket/run")
+
+
+def test_a_checkpoint_stays_until_the_pointer_names_another(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints that are replaced while files are listed or go up, more often than an upload takes."""
+    mirror, put, files = _Mirror(address), _Mirror._put, _Mirror._files
+    checkpoint, counts = mirror.folder / "checkpoint", itertools.count()
+
+    def write() -> None:
+        save_checkpoint(checkpoint, {"count": next(counts)}, {})
+
+    def replaced(after: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*arguments: Any) -> Any:
+            found = after(*arguments)
+            write()
+            return found
+
+        return do
+
+    def there() -> int:
+        """What a second machine could go on with, however this push was cut short."""
+        found = load_checkpoint(near(address) / "checkpoint")
+        assert found is not None
+        return int(found[0]["count"])
+
+    write()
+    mirror.push()
+    assert there() == 0
+    (mirror.folder / "before").write_text("1")
+    write()
+    monkeypatch.setattr(_Mirror, "_put", replaced(put))
+    mirror.push()
+    assert there() == 0
+    monkeypatch.setattr(_Mirror, "_put", put)
+    monkeypatch.setattr(_Mirror, "_files", replaced(files))
+    mirror.push()
+    assert there() == 0
+    monkeypatch.setattr(_Mirror, "_files", files)
+    mirror.push()
+    assert there() == next(counts) - 1
+    assert len(STORE.find("/box/run/checkpoint")) == 2, "older ones are gone"
+
+
+def test_a_checkpoint_that_moves_on_as_the_files_are_listed_waits(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror, files, calls = _Mirror(address), _Mirror._files, itertools.count()
+    checkpoint = mirror.folder / "checkpoint"
+    save_checkpoint(checkpoint, {"count": 0}, {})
+    mirror.push()
+
+    def listed(self: _Mirror) -> dict[str, Path]:
+        found = files(self)
+        if next(calls) == 1:
+            save_checkpoint(checkpoint, {"count": 1}, {})
+        return found
+
+    monkeypatch.setattr(_Mirror, "_files", listed)
+    for count in (0, 1):
+        mirror.push()
+        found = load_checkpoint(near(address) / "checkpoint")
+        assert found is not None and found[0]["count"] == count
+
+
+def test_uploads_go_on_whatever_goes_wrong_here(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, calls = _Mirror._files, itertools.count()
+
+    def failing(self: _Mirror) -> dict[str, Path]:
+        if next(calls) < 2:
+            raise FileNotFoundError("a folder that has just gone")
+        return files(self)
+
+    monkeypatch.setattr(_Mirror, "_files", failing)
+    with pytest.warns(UserWarning, match="it is tried again"), placed(address, "the run", fresh=True) as folder:
+        assert folder is not None
+        (folder / "a").write_text("1")
+        for _ in range(400):
+            if STORE.exists("/box/run/a"):
+                break
+            time.sleep(0.05)
+        assert STORE.exists("/box/run/a")

@@ -45,7 +45,7 @@ def overlap(a: Circuit, b: Circuit) -> float:
     return abs(np.vdot(prepared(a), prepared(b)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(circuits())
 def test_the_prepared_state_is_kept_and_nothing_is_added(circuit: Circuit) -> None:
     short = simplify(circuit)
@@ -69,7 +69,7 @@ def test_what_is_kept_are_gates_of_the_circuit(circuit: Circuit) -> None:
     assert {(g.name, frozenset(g.qubits)) for g in simplify(circuit)} <= kinds
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(circuits())
 def test_every_column_is_kept_where_the_whole_matrix_counts(circuit: Circuit) -> None:
     short = simplify(circuit, whole=True)
@@ -170,7 +170,7 @@ def run_circuits(draw: st.DrawFn) -> tuple[tuple[str, ...], Circuit]:
     return names, Circuit(n_qubits, gates)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(run_circuits(), st.booleans())
 def test_merged_runs_and_wrapped_angles_make_the_same(given: tuple[tuple[str, ...], Circuit], whole: bool) -> None:
     names, circuit = given

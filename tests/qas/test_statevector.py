@@ -78,7 +78,7 @@ def _check(circuit: Circuit, hamiltonian: Hamiltonian) -> None:
     assert gradient == pytest.approx(slopes, abs=1e-11)
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 10))
+@pytest.mark.parametrize("n_qubits", [1, 2, 3, 5, 8])
 def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, n_qubits])
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_every_gate_on_every_size(n_qubits: int, form: str) -> None:
         _check(circuit, random_hamiltonian(n_qubits, min(4**n_qubits, 30), rng))
 
 
-@pytest.mark.parametrize("n_qubits", range(1, 10))
+@pytest.mark.parametrize("n_qubits", [1, 2, 4, 7, 8])
 def test_real_gates_keep_amplitudes_real(n_qubits: int, form: str) -> None:
     rng = np.random.default_rng([SEED, 20 + n_qubits])
     for n_terms in (2, 30):  # strings with an odd number of Y among them: they have no part in a real state
@@ -195,14 +195,14 @@ def _slow_energy(circuit: Circuit, hamiltonian: Hamiltonian) -> float:
 @pytest.mark.parametrize(("gates", "n_qubits"), [(ALL_GATES, 13), (REAL_GATES, 14)], ids=["complex", "real"])
 def test_large_states_are_taken_through_gates_block_by_block(gates: list[str], n_qubits: int) -> None:
     rng = np.random.default_rng([SEED, 60])
-    for n_gates in (3, 100):
+    for n_gates in (3, 60):
         circuit = random_circuit(n_qubits, n_gates, rng, gates=gates)
         circuit = circuit.append("ry" if gates == REAL_GATES else "rx", n_qubits - 1, 0.3)
         assert parts_of(circuit) << n_qubits >= _sv_kernels.BLOCKED
         hamiltonian = random_hamiltonian(n_qubits, 12, rng)
         energy, gradient = StatevectorSimulator().expectation_and_gradient(circuit, hamiltonian)
         assert abs(energy - _slow_energy(circuit, hamiltonian)) < 1e-11
-        for k in rng.choice(circuit.n_angles, size=min(4, circuit.n_angles), replace=False):
+        for k in rng.choice(circuit.n_angles, size=min(2, circuit.n_angles), replace=False):
             assert abs(gradient[k] - _slope(_slow_energy, circuit, hamiltonian, k)) < 1e-11
 
 
@@ -217,7 +217,7 @@ def test_large_states_without_gates_or_angles() -> None:
 @pytest.mark.parametrize(
     "gates", [ALL_GATES, REAL_GATES, ["x", "cx", "cz", *EXCITATIONS]], ids=["all", "real", "adapt"]
 )
-@pytest.mark.parametrize("n_qubits", [2, 4, 5, 7, 13, 16])
+@pytest.mark.parametrize("n_qubits", [2, 4, 7, 13])
 def test_excitations_are_the_same_gates_as_decomposed(n_qubits: int, gates: list[str]) -> None:
     rng = np.random.default_rng([SEED, 62, n_qubits])
     for n_gates in (6, 20):

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from qas.agents.pool.ledger import FILE, Entry, Ledger, without_password
 from qas.circuits import Circuit
@@ -148,6 +149,29 @@ def test_half_a_line_is_dropped(left: int, tmp_path: Path) -> None:
         again.finish(evaluated(circuit))
     assert [t.user_attrs["number"] for t in trials(path)] == [0, 1]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_storage_whose_tables_another_run_is_making_is_opened_a_moment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, waited = optuna.create_study, []
+    told: list[Exception] = [IntegrityError("", None, ValueError("UNIQUE")), OperationalError("", None, ValueError())]
+    told[1].args = ("table studies already exists",)
+
+    def create_after_others(**settings: Any) -> Any:
+        if told:
+            raise told.pop()
+        return create(**settings)
+
+    monkeypatch.setattr("qas.agents.pool.ledger.time.sleep", waited.append)
+    monkeypatch.setattr(optuna, "create_study", create_after_others)
+    where = f"sqlite:///{tmp_path}/x.db"
+    ledger = open_ledger(tmp_path, "s", where)
+    ledger.begin(0, ONE)
+    assert len(trials(where)) == 1 and len(waited) == 2
+    told += [IntegrityError("", None, ValueError("UNIQUE"))] * 30
+    with pytest.raises(QasError, match="does not answer: IntegrityError"):
+        open_ledger(tmp_path, "s", where)
 
 
 def test_strange_trials_are_left_alone(tmp_path: Path) -> None:

@@ -148,6 +148,27 @@ def test_the_taylor_frame_is_the_exponential_of_a_skew_matrix() -> None:
         np.testing.assert_allclose(frame.detach().numpy(), wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", [0.0, 1e-3, 1.0, 6.0, 1e3])
+def test_the_taylor_frame_is_orthonormal_at_any_size(norm: float) -> None:
+    """At small norms it is the truncated series of the paper; gradients are finite everywhere."""
+    adapter = TaylorAdapter(64, 48, rank=8, intrinsic_rank=2, generator=generator())
+    with torch.no_grad():
+        adapter.angles.mul_(norm / adapter.angles.norm())
+    u, v = adapter.frames()
+    for frame in (u, v):
+        assert largest(frame.T @ frame - torch.eye(8)) <= 1e-5
+    (u.sum() + v.square().sum()).backward()
+    assert adapter.angles.grad is not None and torch.isfinite(adapter.angles.grad).all()
+    if norm <= 1:
+        lower = torch.zeros(48, 48)
+        lower[tuple(torch.tril_indices(48, 2, -1))] = adapter.angles.detach()[: 48 * 2 - 3]
+        skew, series, term = lower - lower.T, torch.eye(48), torch.eye(48)
+        for order in range(1, 19):
+            term = skew @ term / order
+            series = series + term
+        torch.testing.assert_close(u, series[:, :8], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("features", [64, 96, 352, 1024])
 def test_frames_are_orthonormal(features: int) -> None:
     makers: list[Callable[[], FrameAdapter]] = [
@@ -797,19 +818,16 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: RotationAdapter(16, 16, bits=16), "got 16"),
     (lambda: CircuitAdapter(16, 16, scale=0.0), "scale is a finite number other than 0"),
     (lambda: CircuitAdapter(16, 16, scale=math.nan), "scale is a finite number"),
-    (lambda: CircuitAdapter(1, 16), "a whole number of at least 2"),
-    (lambda: CircuitAdapter(16, 0), "a whole number of at least 2"),
-    (lambda: CircuitAdapter(16.0, 16), "a whole number of at least 2"),  # type: ignore[arg-type]
-    (lambda: CircuitAdapter(16, 16, CIRCUIT), "5 qubits fits layers of at least 17 features, got 16"),
+    (lambda: CircuitAdapter(1, 16), "rank is a whole number from 1 to 1, got 8"),
+    (lambda: CircuitAdapter(16, 0), "a whole number of at least 1, got 0"),
+    (lambda: CircuitAdapter(16.0, 16), "a whole number of at least 1, got 16.0"),  # type: ignore[arg-type]
     (lambda: CircuitAdapter(16, 16, layers=-1), "layers is a whole number"),
     (lambda: CircuitAdapter(16, 16, "taylor"), "taylor has gates for each size"),
     (lambda: CircuitAdapter(16, 16, "quantum"), "unknown adapter architecture"),
     (lambda: TaylorAdapter(16, 16, intrinsic_rank=17), "intrinsic rank is a whole number from 1 to 16"),
     (lambda: TaylorAdapter(16, 16, rank=17), "rank is a whole number from 1 to 16"),
     (lambda: RotationAdapter(16, 16, side="left"), "'input' or 'output', got 'left'"),
-    (lambda: RotationAdapter(16, 16, CIRCUIT), "fits layers of at least 32 features, got 16"),
     (lambda: RotationAdapter(1, 16), "a whole number of at least 2"),
-    (lambda: RotationAdapter(24, 24, COMPLEX), "fits layers of at least 32 features, got 24"),
 ]
 
 

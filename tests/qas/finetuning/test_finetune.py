@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import qas
 from qas.adapters.architecture import Architecture
+from qas.adapters.packed import HEADER_BYTES
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.errors import QasError, RunError
@@ -129,7 +130,9 @@ def test_figures_are_those_counted_by_hand_and_files_come_back(
     stored = {n: t for n, t in load_file(folder / ADAPTER).items() if not n.startswith(STEM + "head.")}
     payload = sum(8 * t.numel() * t.element_size() for t in stored.values())
     described = 0 if circuit is None else DESCRIPTION
-    header = 8 * 12 if any(name.endswith(".packed") for name in stored) else 0  # then all layers are in one tensor
+    header = (
+        8 * HEADER_BYTES if any(name.endswith(".packed") for name in stored) else 0
+    )  # then all layers are in one tensor
     assert 0 <= payload - (bits - described) - header < 8 * max(1, len(adapters))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert size == (folder / ADAPTER).stat().st_size == metrics.pop("file_bytes")
@@ -335,7 +338,6 @@ WRONG_ON: list[tuple[Settings, str]] = [
         settings("lora", rank=17),
         r"blocks.0.attention.q \(16 to 16 features\): rank is a whole .* 1 to 16, got 17",
     ),
-    (settings("quantum-peft", rank=17), "rank is a whole number from 1 to 16, got 17"),
     (settings("random-subspace", size=257), "size is a whole number from 1 to 256, got 257"),
     (settings("taylor", layers=17), "intrinsic rank is a whole number from 1 to 16"),
     (settings("searched"), "^method searched needs a run or an OpenQASM file$"),
@@ -592,7 +594,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--method", "lorra"), "did you mean 'lora'"),
     (calls("--bits", "9"), "got 9"),
     (calls("--method", "lora", "--bits", "2"), "setting of the method lora 'bits'"),
-    (calls("--rank", "17"), "rank is a whole number from 1 to 16"),
+    (calls("--rank", "0"), "a whole number of at least 1 is needed"),
     (calls("--targets", "w"), "named w; the model has embed, fc1"),
     (calls("--targets", ","), "targets are names"),
     (calls("--method", "linear-probe", "--rank", "2"), "method linear-probe has no settings"),
@@ -621,7 +623,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (calls("--model", "small", given=()), "a model and its data go together"),
     (calls("--data", "data.csv", given=()), "a model and its data go together"),
     (calls("--model", "a", "--data", "b", given=("--backbone", "small")), "--backbone goes with --task"),
-    (calls("--model", "a", "--data", "b", given=("--examples", "50")), "--examples goes with --task"),
+    (calls("--model", "a", "--data", "b", given=("--examples", "50")), "no folder of a transformers model"),
     (("backbone", "train", "digits-tny", "--out", "new"), "did you mean 'digits-tiny'"),
     (("backbone", "train", "digits-tiny", "--out", "full"), "new or empty: full"),
     (("backbone", "train", "digits-tiny", "--out", "found.qasm/deep"), "cannot write"),

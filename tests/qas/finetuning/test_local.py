@@ -597,7 +597,7 @@ def test_damaged_models_and_data_end_in_one_line(
 WRONG = [
     (("gpt2", "lines.txt", "--method", "linear-probe"), "nothing to train"),
     (("gpt2", "lines.csv", "--targets", "q_proj"), "named q_proj; the model has c_attn, c_fc, c_proj"),
-    (("llama", "lines.csv", "--rank", "9"), "v_proj (16 to 8 features): rank is a whole number from 1 to 8"),
+    (("llama", "lines.csv", "--method", "lora", "--rank", "9"), "v_proj (16 to 8 features): rank is a whole number"),
     (("llama", "lines.json"), "no such data file"),
     (("bert", "lines.txt"), "does not look ahead, got BertLMHeadModel"),
     (("llama", "llama/config.json"), "data is a .txt, .csv, .jsonl or .tab file"),
