@@ -149,7 +149,7 @@ def _values(adapters: Sequence[Any]) -> list[Tensor | None]:
         if values is not None and adapter.bits is not None:
             alike.setdefault((len(values), values.dtype, values.device), []).append(k)
     for numbers in alike.values():
-        for k, values in zip(numbers, halve_each([found[k] for k in numbers]), strict=True):
+        for k, values in zip(numbers, halve_each(cast("list[Tensor]", [found[k] for k in numbers])), strict=True):
             found[k] = values
     return found
 
