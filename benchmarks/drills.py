@@ -417,6 +417,7 @@ def unbroken(name: str, home: Path) -> tuple[Path, float]:
         home.mkdir(parents=True)
         if kind.beside is not None:
             kind.beside(home)
+        folder.mkdir()
         process, seconds = Command(words_for(kind, folder), "whole"), 0.0
         while process.poll() is None:
             seconds = max(seconds, used(process.pid))

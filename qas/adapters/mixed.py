@@ -14,6 +14,7 @@ from torch import Tensor
 from qas.adapters.base import traced
 from qas.adapters.circuit import FrameAdapter, RotationAdapter, angles_of
 from qas.adapters.maps import FusedRotation, Layers
+from qas.adapters.quantize import halve_each
 from qas.checks import whole_number
 from qas.errors import QasError
 
@@ -135,14 +136,22 @@ def _blocks(pairs: Sequence[tuple[Any, _Form]]) -> list[Tensor]:
         for k, own in zip(numbers, made, strict=True):
             found[k] = own
     return [
-        torch.cat([matrix.reshape(-1) for matrix in form.matrices(own or adapter.frames(), _values(adapter))])
-        for (adapter, form), own in zip(pairs, found, strict=True)
+        torch.cat([matrix.reshape(-1) for matrix in form.matrices(own or adapter.frames(), values)])
+        for (adapter, form), own, values in zip(pairs, found, _values([adapter for adapter, _ in pairs]), strict=True)
     ]
 
 
-def _values(adapter: Any) -> Tensor | None:
-    """Singular values as the layer computes with them; of themselves, not with all matrices of its model."""
-    return None if adapter.values is None else adapter.rounded("values", adapter.wide_values())
+def _values(adapters: Sequence[Any]) -> list[Tensor | None]:
+    """Singular values as each layer computes with them; those of equal length are rounded together."""
+    found = [None if adapter.values is None else adapter.wide_values() for adapter in adapters]
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for k, (adapter, values) in enumerate(zip(adapters, found, strict=True)):
+        if values is not None and adapter.bits is not None:
+            alike.setdefault((len(values), values.dtype, values.device), []).append(k)
+    for numbers in alike.values():
+        for k, values in zip(numbers, halve_each(cast("list[Tensor]", [found[k] for k in numbers])), strict=True):
+            found[k] = values
+    return found
 
 
 @dataclass(frozen=True)
@@ -167,13 +176,11 @@ class User:
 
 def _state(adapters: Adapters) -> Tensor:
     """All parameters of one name's adapters, in a vector."""
-    parts = []
-    for adapter in adapters:
-        if adapter is not None:
-            adapter.collect()
-            parts.append(adapter.angles.detach())
-            if adapter.values is not None:
-                parts.append(adapter.values.detach())
+    present = [adapter for adapter in adapters if adapter is not None]
+    for adapter in {id(adapter.inbox): adapter for adapter in present}.values():
+        adapter.collect()
+    both = [tensor for adapter in present for tensor in (adapter.angles, adapter.values)]
+    parts = [tensor.detach() for tensor in both if tensor is not None]
     device = parts[0].device
     return torch.cat([part if part.device == device else part.to(device) for part in parts])
 

@@ -23,7 +23,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qas.adapters.base import readable
+from qas.adapters.base import readable, traced
 from qas.checks import whole_number
 from qas.errors import QasError, UnknownNameError
 
@@ -309,7 +309,7 @@ def quantize_each(vectors: Sequence[Tensor], bits: int) -> list[Tensor]:
         if readable(stacked):
             _check_grid(low, step)
         rounded = torch.addcmul(low, codes, step)  # the product is exact, so this is `_on_grid` to the last bit
-    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
+    return _straight_through_each(vectors, rounded)
 
 
 def angle_codes(angles: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -381,7 +381,7 @@ def halve_each(vectors: Sequence[Tensor]) -> list[Tensor]:
         if readable(halves):
             _check_halves(halves)
         rounded = halves.to(vectors[0].dtype)
-    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
+    return _straight_through_each(vectors, rounded)
 
 
 def half_codes(values: Tensor) -> Tensor:
@@ -398,6 +398,12 @@ def half_codes(values: Tensor) -> Tensor:
 def _check_halves(halves: Tensor) -> None:
     if not bool(torch.isfinite(halves).all()):
         raise QasError("values must be finite and at most 65504, the largest of float16, got NaN or larger")
+
+
+def _straight_through_each(vectors: Sequence[Tensor], rounded: Tensor) -> list[Tensor]:
+    if not torch.is_grad_enabled() and not traced():
+        return list(rounded.unbind())
+    return [_StraightThrough.apply(one, row) for one, row in zip(vectors, rounded.unbind(), strict=True)]
 
 
 class _StraightThrough(torch.autograd.Function):
