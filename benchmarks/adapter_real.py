@@ -99,6 +99,7 @@ CONTENDERS: dict[str, Contender] = {
     "random subspace, 128": _subspace(128),
     "searched, 54 angles": _searched("found-52", family="circuit"),
     "1-bit LoRA r=2": _one_bit(2),
+    "1-bit LoRA r=3": _one_bit(3),
     "Quantum-PEFT L=7": _circuit(7),
     "random subspace, 256": _subspace(256),
     # 2: controls; with these the core is complete
@@ -504,12 +505,13 @@ def bits_of(rows: list[dict[str, str]], label: str) -> int | None:
 
 
 def chosen(rows: list[dict[str, str]], family: str) -> str | None:
-    """Of a family the contender within the limit that is best on validation; None before all of them are tuned."""
+    """Of a family the contender that is best on validation, of circuits within the limit; None before all are tuned."""
     own = [label for label, c in CONTENDERS.items() if c.family == family and c.stage == 1]
     scores = {label: Tuning(label, rows).best() for label in own}
     if None in scores.values():
         return None
-    within = {label: found[1] for label, found in scores.items() if found and (bits_of(rows, label) or 0) <= LIMIT}
+    limit = LIMIT if family == "circuit" else math.inf
+    within = {label: found[1] for label, found in scores.items() if found and (bits_of(rows, label) or 0) <= limit}
     return max(within, key=lambda label: within[label])
 
 
@@ -597,6 +599,7 @@ PAIRS = (
     ("Quantum-PEFT L=3", "1-bit LoRA r=1"),
     ("Quantum-PEFT L=7", "random subspace, 256"),
     ("Quantum-PEFT L=7", "1-bit LoRA r=2"),
+    ("Quantum-PEFT L=7", "1-bit LoRA r=3"),
     ("searched, 54 angles", "random subspace, 128"),
     ("searched, 54 angles", "1-bit LoRA r=1"),
     ("searched, 54 angles", "Quantum-PEFT L=3"),

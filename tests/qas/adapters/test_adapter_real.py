@@ -78,7 +78,7 @@ def rows_of(real: Any, points: dict[str, float]) -> list[dict[str, str]]:
     for label, contender in real.CONTENDERS.items():
         if contender.stage not in real.CORE:
             continue
-        bits = {"circuit": 6000, "one-bit": 5000, "subspace": 6000}.get(contender.family, 0)
+        bits = {"circuit": 6000, "one-bit": 14592, "subspace": 6000}.get(contender.family, 0)
         common = {"label": label, "bits": str(bits + 9000 * ("L=7" in label)), "trainable": "1"}
         tried: dict[Any, float] = {}
         while contender.as_tuned is None and (point := real.next_point(tried, len(contender.centre))) is not None:
@@ -101,6 +101,7 @@ def rows_of(real: Any, points: dict[str, float]) -> list[dict[str, str]]:
         ({"Quantum-PEFT L=3": 3.0, "1-bit LoRA r=2": 2.5}, False),
         ({"Quantum-PEFT L=3": 3.0, "random subspace, 128": 2.5}, False),
         ({"searched, 54 angles": 3.0, "1-bit LoRA r=1": 1.0}, True),
+        ({"Quantum-PEFT L=3": 3.0, "1-bit LoRA r=3": 2.5}, False),
         ({"1-bit LoRA r=1": 3.0}, False),
     ],
 )
