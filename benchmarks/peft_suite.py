@@ -2,7 +2,7 @@
 
     pip download --no-deps --no-binary :all: peft==0.21.2 && tar xzf peft-0.21.2.tar.gz
     python benchmarks/peft_suite.py peft-0.21.2 --out results/adapters/peft_suite.json
-    python benchmarks/peft_suite.py peft-0.21.2 --form rotation -- -k merge -x      # after --: of pytest
+    python benchmarks/peft_suite.py peft-0.21.2 --form rotation -k merge      # some, as pytest chooses them
 
 The folder is an unpacked source distribution (or checkout) of the peft that is installed. Its test modules are imported
 from there, and wherever they are parametrized by methods, the parameters are replaced: each case of LoRA whose settings
@@ -290,8 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--form", choices=["frames", "rotation"], default="frames")
+    parser.add_argument("-k", default="", metavar="EXPRESSION", help="which tests, as of pytest")
     parser.add_argument("--out", type=Path)
-    given, others = parser.parse_known_args(arguments)
+    given = parser.parse_args(arguments)
     paths = published(given.folder)
     with tempfile.TemporaryDirectory() as cache:
         os.environ |= {"HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -310,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "-p",
             "no:randomly",
         ]
-        code = pytest.main([*options, *(o for o in others if o != "--"), *paths], plugins=[suite])
+        code = pytest.main([*options, "-k", given.k, *paths], plugins=[suite])
     counts = Counter(suite.outcomes.values())
     print(json.dumps(counts))
     if given.out:

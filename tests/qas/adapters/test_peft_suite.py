@@ -26,6 +26,6 @@ def test_published_tests_pass(form: str, tmp_path: Path) -> None:
     assert FOLDER is not None
     out = tmp_path / "suite.json"
     script = [sys.executable, str(ROOT / "benchmarks" / "peft_suite.py"), FOLDER, "--form", form, "--out", str(out)]
-    subprocess.run([*script, "--", "-k", f"test_custom_models and ({PART})"], check=True, timeout=600)
+    subprocess.run([*script, "-k", f"test_custom_models and ({PART})"], check=True, timeout=600)
     told = json.loads(out.read_text())
     assert told["failures"] == [] and told["passed"] > 30
