@@ -172,6 +172,8 @@ def stop_when(
         watcher.join()
         sender.close()
         receiver.close()
+        if stop.reason == "deadline" and stop.deadline == outer.deadline:
+            outer.request("deadline")  # its own thread may wake up later than that of the inner block did
 
 
 @contextmanager

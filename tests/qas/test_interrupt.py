@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from qas.hamiltonians import Hamiltonian
 from qas.optimizers import OPTIMIZERS, list_optimizers, minimize
 from qas.registry import options_of
 from qas.simulators import interrupt, make_simulator
-from qas.simulators.interrupt import Interrupted, stop_when
+from qas.simulators.interrupt import Interrupted, Stop, stop_when
 from qas.testing import random_circuit, random_hamiltonian
 
 NOISY = make_simulator("ibm-mumbai")
@@ -45,6 +46,23 @@ def test_a_deadline_ends_a_minimization_that_is_one_compiled_call() -> None:
             pass  # not one energy was finished
     assert stop.reason == "deadline"
     assert time.monotonic() - began < 20.0, "without a deadline it takes minutes"
+
+
+def test_the_deadline_of_an_outer_block_is_over_when_it_has_ended_an_inner_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "watch", lambda self, receiver, *_: receiver.recv(1))  # a thread that does not wake up
+        stack = ExitStack()
+        outer = stack.enter_context(stop_when(0.05))
+    with stack:
+        with stop_when() as inner:
+            while not inner:
+                time.sleep(0.001)
+        assert outer.reason == inner.reason == "deadline"
+    with stop_when(60.0) as outer:
+        with stop_when(0.01) as shorter:
+            while not shorter:
+                time.sleep(0.001)
+        assert outer.reason is None
 
 
 @pytest.mark.parametrize("method", sorted(list_optimizers()))
