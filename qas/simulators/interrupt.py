@@ -172,7 +172,7 @@ def stop_when(
         watcher.join()
         sender.close()
         receiver.close()
-        if stop.reason == "deadline" and stop.deadline == outer.deadline:
+        if stop.reason == "deadline" and stop.deadline == outer.deadline <= time.monotonic():
             outer.request("deadline")  # its own thread may wake up later than that of the inner block did
 
 

@@ -63,6 +63,9 @@ def test_the_deadline_of_an_outer_block_is_over_when_it_has_ended_an_inner_one(m
             while not shorter:
                 time.sleep(0.001)
         assert outer.reason is None
+    with stop_when() as raised:  # by hand, long before any deadline
+        raised.request("deadline")
+    assert interrupt.current().reason is None
 
 
 @pytest.mark.parametrize("method", sorted(list_optimizers()))
