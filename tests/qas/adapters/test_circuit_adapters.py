@@ -395,7 +395,8 @@ def test_a_joint_form_knows_its_layers_and_its_bytes() -> None:
     assert joint[12:].equal(torch.cat([forms["a"], forms["b"], forms["c"]]))
     assert all(found.equal(forms[name]) for name, found in JointForm(adapters).split(joint).items())
     for other in ({"x" + name: adapter for name, adapter in adapters.items()}, dict.fromkeys("ab", adapters["a"])):
-        with pytest.raises(QasError, match="of layers with other names or settings|bytes of type torch.uint8, got shape"):
+        words = "of layers with other names or settings|bytes of type torch.uint8, got shape"
+        with pytest.raises(QasError, match=words):
             JointForm(other).split(joint)
     for place in range(len(joint)):
         broken = joint.clone()
