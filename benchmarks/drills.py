@@ -764,24 +764,17 @@ def markdown(rows: list[dict[str, Any]], words: int = 2) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     drills = parser.add_subparsers(required=True)
-    first = drills.add_parser("kills")
-    first.add_argument("--out", type=Path, required=True, help="folder, gone on with")
-    first.add_argument("--json", type=Path, help="where the figures go")
-    first.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
-    first.add_argument("--kills", type=int, help="of each kind; default what stands in KINDS")
-    first.set_defaults(act=kills)
-    second = drills.add_parser("locks")
-    second.add_argument("--out", type=Path, required=True, help="folder, gone on with")
-    second.add_argument("--json", type=Path, help="where the figures go")
-    second.add_argument("--kinds", nargs="+", choices=WORDS, default=list(WORDS), metavar="KIND")
-    second.add_argument("--tries", type=int, default=200, help="of each kind")
-    second.set_defaults(act=locks)
-    third = drills.add_parser("disks")
-    third.add_argument("--out", type=Path, required=True, help="folder, gone on with")
-    third.add_argument("--json", type=Path, help="where the figures go")
-    third.add_argument("--kinds", nargs="+", choices=WRITERS, default=list(WRITERS), metavar="KIND")
-    third.add_argument("--tries", type=int, default=5, help="of each kind at random moments")
-    third.set_defaults(act=disks)
+    for act, kinds, number, default, about in (
+        (kills, KINDS, "--kills", None, "of each kind; default what stands in KINDS"),
+        (locks, WORDS, "--tries", 200, "of each kind"),
+        (disks, WRITERS, "--tries", 5, "of each kind at random moments"),
+    ):
+        drill = drills.add_parser(act.__name__)
+        drill.add_argument("--out", type=Path, required=True, help="folder, gone on with")
+        drill.add_argument("--json", type=Path, help="where the figures go")
+        drill.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds), metavar="KIND")
+        drill.add_argument(number, type=int, default=default, help=about)
+        drill.set_defaults(act=act)
     given = parser.parse_args()
     load()
     given.act(given)

@@ -832,6 +832,12 @@ def register() -> None:
     PEFT_TYPE_TO_PREFIX_MAPPING[kind] = PREFIX
 
 
+def told_settings(config: PeftConfig, **changes: Any) -> dict[str, Any]:
+    """Settings of peft as they stand in ``adapter_config.json``: JSON-able, by name, with `changes`."""
+    told = config.to_dict() | changes
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(told.items())}
+
+
 def adapter_bytes(folder: str | os.PathLike[str]) -> int:
     """Size of the weights file that ``save_pretrained`` wrote, bytes."""
     return os.path.getsize(os.path.join(folder, "adapter_model.safetensors"))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
+from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters, told_settings
 from qas.adapters.maps import Layers
 from qas.adapters.mixed import BASE, KEPT, Rows, User, form_of
 from qas.adapters.packed import HEADER_BYTES, JointForm
@@ -187,8 +187,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         """
         from safetensors.numpy import save
 
-        config = cast(Any, self.model).peft_config[self.adapter_name].to_dict() | {"inference_mode": True}
-        told = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(config.items())}
+        told = told_settings(cast(Any, self.model).peft_config[self.adapter_name], inference_mode=True)
         path = Path(folder)
         with new_folder(path, "the adapters"):
             write_json(path / CONFIG, told)
@@ -213,7 +212,7 @@ class AdapterStore(MutableMapping[str, bytes]):
 
 
 class _Field:
-    """Where the bytes of one layer's adapter stand among those of a user, as `qas.adapters.circuit` packs them."""
+    """Where the bytes of one layer's adapter stand among those of a user, as `PackedAdapter` packs them."""
 
     def __init__(self, start: int, n_angles: int, n_values: int, bits: int) -> None:
         self.n_angles, self.bits = n_angles, bits

@@ -61,12 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
             **settings,
         )
     outcome = done.outcome
-    name = outcome.metric.replace("_", " ")
-    factor, form = (100, "{:.2f} %") if outcome.metric == "accuracy" else (1, "{:.4f}")
     rows = {
-        f"test {name}": form.format(factor * outcome.test),
-        f"validation {name}": form.format(factor * outcome.validation),
-        "chance": form.format(factor * outcome.chance),
+        **outcome.scores(),
         "trainable parameters": f"{outcome.trainable:,} (head apart: {outcome.head_parameters:,})",
         "adapter bits": f"{outcome.adapter_bits:,}",
         "adapter file": f"{done.file_bytes:,} bytes, head included",

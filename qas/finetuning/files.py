@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from qas.adapters.architecture import Architecture, Architectures, load_architecture
-from qas.adapters.hf import PeftConfig
+from qas.adapters.hf import PeftConfig, told_settings
 from qas.checks import shortened
 from qas.errors import QasError, RunError, UnknownNameError
 from qas.files import new_folder, read_json, read_tensors, read_versioned, versioned, write_atomic, write_json
@@ -202,14 +202,14 @@ def _peft_config(model: nn.Module, settings: Settings, parts: Mapping[str, Part]
     if settings.method.peft_names is None:
         return None
     config = cast(PeftConfig, cast(Any, model).peft_config["default"])
-    told = config.to_dict() | {
+    changes = {
         "base_model_name_or_path": _origin(model),
         "inference_mode": True,
         "modules_to_save": None if isinstance(model, PooledModel) else sorted(_heads(model)) or None,
         "target_modules": _targets(bare(model), [layer.removeprefix(_outer(model)) for layer in parts]),
         "task_type": _task_type(model),
     }
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(told.items())}
+    return told_settings(config, **changes)
 
 
 def _origin(model: nn.Module) -> str | None:
@@ -288,12 +288,8 @@ def _table(history: Iterable[Progress]) -> str:
 def model_card(model: nn.Module, settings: Settings, outcome: Outcome, origin: Mapping[str, Any]) -> str:
     """Markdown that says what the folder holds, how good it is and how it is loaded, with the head that peft's have."""
     name, base = settings.method.name, _origin(model)
-    factor, form = (100, "{:.2f} %") if outcome.metric == "accuracy" else (1, "{:.4f}")
-    metric = outcome.metric.replace("_", " ")
     rows = {
-        f"test {metric}": form.format(factor * outcome.test),
-        f"validation {metric}": form.format(factor * outcome.validation),
-        "chance": form.format(factor * outcome.chance),
+        **outcome.scores(),
         "trained numbers": f"{outcome.trainable:,}, and {outcome.head_parameters:,} of the head",
         "adapter bits": f"{outcome.adapter_bits:,}",
         "epochs": str(outcome.epochs),

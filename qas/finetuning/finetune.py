@@ -123,6 +123,13 @@ class Outcome:
     seconds: float
     epochs: int
 
+    def scores(self) -> dict[str, str]:
+        """Test and validation metric and chance, by their names, as they are shown to people."""
+        factor, form = (100, "{:.2f} %") if self.metric == "accuracy" else (1, "{:.4f}")
+        name = self.metric.replace("_", " ")
+        found = {f"test {name}": self.test, f"validation {name}": self.validation, "chance": self.chance}
+        return {what: form.format(factor * value) for what, value in found.items()}
+
 
 @dataclass
 class Progress:
