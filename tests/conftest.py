@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+gc.disable()  # while thousands of tests are collected, all of which stay
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Every process would compile the same kernels anew: they are on disk before the workers start."""
@@ -24,6 +27,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         script = Path(__file__).with_name("compile_kernels.py")
         compilers = [subprocess.Popen([sys.executable, script, engine]) for engine in ("statevector", "pauli-transfer")]
         assert [compiler.wait() for compiler in compilers] == [0] * len(compilers), "the kernels do not compile"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected is looked through no more: every full collection would cost half a second."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def gates_of(entangler: str, n: int, rng: np.random.Generator) -> NativeGates:
 @pytest.mark.parametrize("entangler", ENTANGLERS)
 def test_native_circuits_are_the_same_in_native_gates(entangler: str) -> None:
     rng = np.random.default_rng(ENTANGLERS.index(entangler))
-    for trial in range(60):
+    for trial in range(30):
         n = int(rng.integers(1, 5))
         gates = gates_of(entangler, n, rng)
         names = (

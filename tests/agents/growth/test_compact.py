@@ -56,10 +56,18 @@ def test_each_step_can_be_left_out(left_out: dict[str, Any], tmp_path: Path, mon
     assert set(bred) == expected[next(iter(left_out))], "h2 on four qubits has three symmetries"
 
 
-def test_a_search_stopped_inside_a_shrink_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CHAIN: dict[str, Any] = {"problem": "h4-8", "evaluations": 4000, "options": {"tolerance": 1e-3, "candidates": 3}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_compact(tmp_path_factory.mktemp("compact") / "whole", **CHAIN)
+
+
+def test_a_search_stopped_inside_a_shrink_goes_on_there(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At a checkpoint between two steps of shrinking; the resumed run ends as the unbroken one."""
-    settings: dict[str, Any] = {"problem": "h4-8", "evaluations": 4000, "options": {"candidates": 3}}
-    whole = run_compact(tmp_path / "whole", **settings)
     checkpoint, shrinking = Search.checkpoint, []
 
     def watched(me: Search, agent: Any) -> None:
@@ -72,7 +80,7 @@ def test_a_search_stopped_inside_a_shrink_goes_on_there(tmp_path: Path, monkeypa
     monkeypatch.setattr(Search, "checkpoint_every", 0.0)
     monkeypatch.setattr(Search, "checkpoint", watched)
     with pytest.raises(Killed):
-        run_compact(tmp_path / "run", **settings)
+        run_compact(tmp_path / "run", **CHAIN)
     monkeypatch.undo()
     resumed = resume(tmp_path / "run", report=False)
     assert shrinking and [(r.circuit, r.energy) for r in resumed.front] == [(r.circuit, r.energy) for r in whole.front]
@@ -86,11 +94,10 @@ def test_hydrogen_takes_three_cnots_for_its_double_excitation(tmp_path: Path) ->
     assert best.error == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_tolerance_is_kept_and_used(tmp_path: Path) -> None:
+def test_the_tolerance_is_kept_and_used(whole: Run, tmp_path: Path) -> None:
+    loose = run_compact(tmp_path / "loose", **CHAIN | {"options": CHAIN["options"] | {"tolerance": 3e-2}})
     counts = []
-    for tolerance in (3e-2, 1e-3):
-        options = {"tolerance": tolerance, "candidates": 3}
-        run = run_compact(tmp_path / f"{tolerance}", "h4-8", evaluations=4000, options=options)
+    for run, tolerance in ((loose, 3e-2), (whole, 1e-3)):
         counts.append(fewest(run, tolerance).two_qubit_gates)
         assert run.problem.error(run.problem.energy(fewest(run, tolerance).circuit)) <= tolerance
     assert counts[0] < counts[1]
