@@ -197,7 +197,7 @@ class MapBank:
                 missing.append(adapter)
         batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor, Tensor | None]]] = {}
         states = [_State.of(adapter) for adapter in missing]
-        for made in zip(missing, states, angles_of(missing), _values_of(missing), strict=True):
+        for made in zip(missing, states, angles_of(missing), values_of(missing), strict=True):
             angles = made[2]
             batches.setdefault((angles.dtype, angles.device, angles.requires_grad), []).append(made)
         for members in batches.values():
@@ -208,7 +208,8 @@ class MapBank:
             spent = bytearray(len(members))
             matrices = layers([angles for _, _, angles, _ in members], spent)
             for number, ((adapter, state, _, values), own) in enumerate(zip(members, matrices, strict=True)):
-                found[id(adapter)] = _Held(state, (own, values), spent, number, bytearray(1))
+                rounded = None if adapter.bits is None else values
+                found[id(adapter)] = _Held(state, (own, rounded), spent, number, bytearray(1))
         return found
 
 
@@ -221,16 +222,16 @@ def angles_of(adapters: Sequence[_Shared]) -> list[Tensor]:
     return found
 
 
-def _values_of(adapters: Sequence[_Shared]) -> list[Tensor | None]:
-    """The rounded singular values of each, None where it has no bits or no values."""
-    found: list[Any] = [None if len(_inputs(adapter)) < 2 else adapter.wide_values() for adapter in adapters]
+def values_of(adapters: Sequence[PackedAdapter]) -> list[Tensor | None]:
+    """The current singular values of each, None where it has none; those of equal length are rounded together."""
+    found: list[Any] = [None if adapter.values is None else adapter.wide_values() for adapter in adapters]
     for numbers in _alike(adapters, found).values():
         for k, values in zip(numbers, halve_each([found[k] for k in numbers]), strict=True):
             found[k] = values
     return found
 
 
-def _alike(adapters: Sequence[_Shared], vectors: Sequence[Tensor | None]) -> dict[tuple[Any, ...], list[int]]:
+def _alike(adapters: Sequence[PackedAdapter], vectors: Sequence[Tensor | None]) -> dict[tuple[Any, ...], list[int]]:
     """(bits, length, type, device) -> the numbers of adapters whose vectors can be rounded together."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for k, (adapter, vector) in enumerate(zip(adapters, vectors, strict=True)):

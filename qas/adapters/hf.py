@@ -599,6 +599,11 @@ class CircuitModel(BaseTuner):
             return names
         return self.mixed.rows(names, [cast("Mapping[str, Any]", layer.qas_circuit_adapters) for layer in layers])
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """As in peft; what batches with ``adapter_names`` kept of it goes too."""
+        super().delete_adapter(adapter_name)
+        self.mixed.forget(adapter_name)
+
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """As in peft, in all layers or in none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import runpy
 import sys
@@ -134,6 +135,48 @@ def test_matrices_of_those_used_last_are_kept_and_follow_new_bytes() -> None:
     store.kept = 0
     store.rows(["ann"])
     assert store.bytes_held == 0
+
+
+def test_whatever_is_kept_users_are_served_from_the_bytes_they_have_now() -> None:
+    store, _ = stored(bits=3, target_modules=["attn.c_proj"])
+    contents = list(store.values())
+    plain = AdapterStore(store.model, kept=0)
+    plain.update(store)
+    draws = random.Random(0)
+    for kept in (0, 1, 2, 5):
+        store.kept = kept
+        for _ in range(15):
+            user = draws.choice(["ann", "ben", "cleo", "dan"])
+            store[user] = plain[user] = draws.choice(contents)
+            if len(store) > 3:
+                gone = draws.choice(sorted(store))
+                del store[gone], plain[gone]
+            names = draws.choices(sorted(store), k=4)
+            for found, wanted in zip(matrices(store, names), matrices(plain, names), strict=True):
+                assert torch.allclose(found, wanted, atol=1e-6)
+            assert len(store._users) <= kept and store._users.keys() <= store.keys() and plain.bytes_held == 0
+
+
+def matrices(store: AdapterStore, names: list[str]) -> list[Tensor]:
+    users = store.rows(names)._users
+    return [block for name in names for _, block in users[name].parts]  # type: ignore[misc]
+
+
+def test_bytes_that_change_while_matrices_are_made_of_the_old_ones_are_served_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, _ = stored(bits=3, target_modules=["attn.c_proj"])
+    made = store._made
+
+    def slow(late: Any) -> Any:
+        found = made(late)
+        store["ann"] = store["ben"]  # as another thread may
+        return found
+
+    monkeypatch.setattr(store, "_made", slow)
+    old, new = matrices(store, ["ann"]), matrices(store, ["ann"])
+    monkeypatch.undo()
+    assert all(map(torch.equal, new, matrices(store, ["ben"]))) and not torch.equal(old[0], new[0])
 
 
 def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
