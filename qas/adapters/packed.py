@@ -154,16 +154,31 @@ class PackedAdapter(Adapter):
         Raises:
             QasError: a value that is not finite, or unused bits that are not 0; nothing has changed then.
         """
+        angles, values = self.decoded(packed)
+        self.angles.copy_(angles)
+        if self.values is not None:
+            self.values.copy_(values)
+
+    def decoded(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """What uint8 tensors stand for: angles and singular values, float32.
+
+        Args:
+            packed: of one or more adapters that differ in these only, shape (..., packed_size).
+
+        Returns:
+            Shapes (..., n_angles) and (..., n_values).
+
+        Raises:
+            QasError: a value that is not finite, or unused bits that are not 0.
+        """
         assert self.bits is not None
-        count = self.n_values
         # Views of another type need aligned memory, which a part of a larger tensor need not have.
-        halves = packed[: 4 + 2 * count].clone().view(torch.float16)
+        codes = 4 + 2 * self.n_values
+        halves = packed[..., :codes].clone(memory_format=torch.contiguous_format).view(torch.float16)
         if not torch.isfinite(halves).all():
             raise QasError("a stored adapter must be finite, got NaN or infinity")
-        codes = unpack_bits(packed[4 + 2 * count :].clone(), self.bits, self.n_angles)
-        self.angles.copy_(angles_from_codes(codes, halves[0], halves[1]))
-        if self.values is not None:
-            self.values.copy_(halves[2:])
+        low, step, values = halves.split((1, 1, self.n_values), dim=-1)
+        return angles_from_codes(unpack_bits(packed[..., codes:], self.bits, self.n_angles), low, step), values.float()
 
 
 def _wide(tensor: Tensor) -> Tensor:

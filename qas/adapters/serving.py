@@ -8,18 +8,16 @@ and users at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters, told_settings
 from qas.adapters.mixed import BASE, KEPT, Rows, User, UserCache, made_of
 from qas.adapters.packed import HEADER_BYTES, JointForm
-from qas.adapters.quantize import packed_bytes
 from qas.checks import shortened
 from qas.errors import QasError
 from qas.files import new_folder, read_tensors, write_atomic, write_json
@@ -63,7 +61,11 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
         ]
         """of all adapted layers, with their numbers among those of the pattern; None: rows go through them unchanged"""
         self.model, self.adapter_name = model, adapter_name
-        self._fields = _fields(self._pattern)
+        alike: dict[tuple[int, int, int], list[int]] = {}
+        for number, adapter in enumerate(self._pattern):
+            alike.setdefault((adapter.bits, adapter.n_angles, adapter.n_values), []).append(number)
+        self._alike = list(alike.values())
+        """numbers of layers whose bytes are read in the same way"""
         self._bytes: dict[str, bytes] = {}
 
     # ------------------------------------------------------------------ bytes
@@ -91,12 +93,11 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
             got = f"{len(packed)} bytes" if isinstance(packed, bytes | bytearray) else type(packed).__name__
             raise QasError(f"an adapter of this model is {self.size} bytes, got {got} for {shortened(user)}")
         try:
-            self._joint.split(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+            row = _rows([packed])
+            self._joint.split(row[0])
+            self._decoded(row)
         except QasError as error:
             raise QasError(f"the adapter of {shortened(user)} does not fit: {error}") from None
-        rows = _rows([packed])
-        if not all(np.isfinite(field.halves(rows)).all() for field in self._fields):
-            raise QasError(f"a stored adapter must be finite, got NaN or infinity for {shortened(user)}")
         self._bytes[user] = bytes(packed)
 
     def __delitem__(self, user: str) -> None:
@@ -136,17 +137,28 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
     def _made(self, late: Mapping[str, bytes]) -> dict[str, User]:
         if not late:
             return {}
-        rows, count = _rows(list(late.values())), len(self._pattern)
-        device = self._pattern[0].angles.device
+        count, device = len(self._pattern), self._pattern[0].angles.device
         forms = [self._form(adapter) for adapter in self._pattern]
-        angles = [torch.from_numpy(field.angles(rows)).to(device) for field in self._fields]
-        values = [torch.from_numpy(field.halves(rows)[:, 2:].astype(np.float32)).to(device) for field in self._fields]
+        angles, values = zip(*self._decoded(_rows(late.values()).to(device)), strict=True)
         made = made_of(forms * len(late), [own[k] for k in range(len(late)) for own in angles])
         found = {}
         for k, (user, packed) in enumerate(late.items()):
             own = zip(forms, made[k * count : (k + 1) * count], values, strict=True)
             found[user] = User(packed, [(form, form.block(frames, each[k])) for form, frames, each in own])
         return found
+
+    def _decoded(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Angles and singular values of each layer, one row for each user.
+
+        Raises:
+            QasError: bytes that no adapter can have.
+        """
+        parts = rows[:, HEADER_BYTES:].split(list(self._joint.sizes.values()), dim=1)
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for numbers in self._alike:
+            both = self._pattern[numbers[0]].decoded(torch.stack([parts[number] for number in numbers]))
+            found |= zip(numbers, zip(*both, strict=True), strict=True)
+        return [found[number] for number in range(len(parts))]
 
     # ------------------------------------------------------------------ files
     def save(self, folder: str | os.PathLike[str]) -> int:
@@ -159,7 +171,7 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
         Raises:
             RunError: the folder holds files already, or cannot be written.
         """
-        from safetensors.numpy import save
+        from safetensors.torch import save
 
         told = told_settings(cast(Any, self.model).peft_config[self.adapter_name], inference_mode=True)
         path = Path(folder)
@@ -185,37 +197,6 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
         return store
 
 
-class _Field:
-    """Where the bytes of one layer's adapter stand among those of a user, as `PackedAdapter` packs them."""
-
-    def __init__(self, start: int, n_angles: int, n_values: int, bits: int) -> None:
-        self.n_angles, self.bits = n_angles, bits
-        self.start, self.codes = start, start + 4 + 2 * n_values
-        self.end = self.codes + packed_bytes(n_angles, bits)
-
-    def halves(self, rows: np.ndarray) -> np.ndarray:
-        """Lowest angle, step and singular values of each row, float16."""
-        return np.ascontiguousarray(rows[:, self.start : self.codes]).view("<f2")
-
-    def angles(self, rows: np.ndarray) -> np.ndarray:
-        """Angles of each row, float32."""
-        packed = rows[:, self.codes : self.end]
-        if self.bits < 8:
-            digits = np.unpackbits(packed, axis=1, bitorder="little", count=self.n_angles * self.bits)
-            digits = digits.reshape(len(rows), self.n_angles, self.bits)
-            packed = np.packbits(digits, axis=2, bitorder="little")[..., 0]
-        low, step = self.halves(rows)[:, :2].astype(np.float32).T[..., None]
-        return packed.astype(np.float32) * step + low
-
-
-def _fields(pattern: Iterable[Any]) -> list[_Field]:
-    found: list[_Field] = []
-    for adapter in pattern:
-        start = found[-1].end if found else HEADER_BYTES
-        found.append(_Field(start, adapter.n_angles, adapter.n_values, adapter.bits))
-    return found
-
-
-def _rows(packed: Sequence[bytes]) -> np.ndarray:
+def _rows(packed: Iterable[bytes]) -> Tensor:
     """Bytes of several users, uint8, one row each."""
-    return np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
+    return torch.stack([torch.frombuffer(bytearray(own), dtype=torch.uint8) for own in packed])

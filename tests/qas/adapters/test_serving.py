@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("peft")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -25,8 +24,9 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from qas.adapters.architecture import Architecture
-from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
-from qas.adapters.serving import AdapterStore
+from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
+from qas.adapters.packed import JointForm
+from qas.adapters.serving import AdapterStore, _rows
 from qas.errors import QasError, RunError
 
 pytestmark = [
@@ -102,12 +102,12 @@ def test_each_row_is_that_of_its_user(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_bytes_are_read_as_an_adapter_reads_its_own(bits: int) -> None:
     store, _ = stored(bits=bits)
-    adapter = store._pattern[0]
-    rows = np.frombuffer(store["ben"], dtype=np.uint8)[None]
-    adapter.unpack({"packed": torch.from_numpy(rows[0, 12 : store._fields[0].end].copy())})
-    field, own = store._fields[0], (adapter.angles, adapter.values)
-    for found, wanted in zip((field.angles(rows)[0], field.halves(rows)[0, 2:]), own, strict=True):
-        assert np.array_equal(found.astype(np.float32), wanted.detach().numpy())
+    rows = _rows([store["ben"], store["cleo"]])
+    for k, row in enumerate(rows):
+        forms = JointForm(packed_adapters(store.model, "default")).split(row).values()
+        for adapter, form, (angles, values) in zip(store._pattern, forms, store._decoded(rows), strict=True):
+            adapter.unpack({"packed": form})
+            assert torch.equal(angles[k], adapter.angles) and torch.equal(values[k], adapter.values)
 
 
 def test_bytes_are_those_of_the_file_that_peft_writes(tmp_path: Path) -> None:
@@ -248,6 +248,12 @@ def test_what_cannot_be_served_is_refused() -> None:
     bad[12:14] = b"\x00\x7e"  # NaN
     bad[8:12] = zlib.crc32(bad[12:]).to_bytes(4, "little")
     others, _ = stored(bits=8, target_modules=["c_attn"])
+    loose, _ = stored(bits=3, circuit=entangled(1), target_modules=["attn.c_proj"])
+    spilled = bytearray(loose["ann"])
+    spilled[-1] |= 0x80  # behind the last of 12 codes of 3 bits
+    spilled[8:12] = zlib.crc32(spilled[12:]).to_bytes(4, "little")
+    with pytest.raises(QasError, match="of 'dan' does not fit: bits after the last of 12 codes of 3 bits are 0"):
+        loose["dan"] = bytes(spilled)
     torn = store["ann"][:-1] + bytes([store["ann"][-1] ^ 1])
     for user, packed, words in (
         ("dan", b"123", f"is {store.size} bytes, got 3 bytes"),
