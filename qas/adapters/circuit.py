@@ -154,11 +154,11 @@ class _Held:
 class MapBank:
     """Matrices of layers that are made together.
 
-    A layer that asks gets its matrices from the last batch as long as its own angles have not changed and no backward
-    pass has gone through them since; a new batch is made of all layers that have none by then. What is no member, such
-    as a replica of one for another device, makes its own, and so do all under `torch.compile` and the transforms of
-    `torch.func`. A layer whose parameters are sharded takes part only while they are whole, so a unit of FSDP2 has a
-    batch of its own.
+    A layer that asks gets its matrices from the last batch as long as its own angles have not changed (off the
+    processor: as torch counts changes) and no backward pass has gone through them since; a new batch is made of all
+    layers that have none by then. What is no member, such as a replica of one for another device, makes its own, and so
+    do all under `torch.compile` and the transforms of `torch.func`. A layer whose parameters are sharded takes part
+    only while they are whole, so a unit of FSDP2 has a batch of its own.
     """
 
     def __init__(self, adapters: Sequence[_Shared]) -> None:
@@ -299,6 +299,11 @@ class CircuitAdapter(_Shared, FrameAdapter):
     """Frames from a circuit: the first `rank` columns of its matrix, one set of angles for each side.
 
     Where the circuit has more rows than a side, the first ones are kept, and the columns are orthonormal no longer.
+
+    Frames stay until a backward pass has gone through them or the angles change. Off the processor a look at the angles
+    would wait for the device, so there only changes that torch counts are seen: after others between two evaluations,
+    such as ``angles.data.copy_(…)``, call ``torch.autograd.graph.increment_version(angles)``. The same holds for
+    `RotationAdapter` and its blocks.
 
     Args:
         in_features, out_features, rank, scale, bits: as for `FrameAdapter`.

@@ -550,6 +550,26 @@ def test_changed_singular_values_are_noticed_where_they_are_rounded_with_the_ang
         torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("bits", [None, 8])
+def test_where_a_look_would_wait_changes_that_torch_is_told_of_are_noticed(
+    bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qas.adapters.circuit.readable", lambda tensor: False)  # as on an accelerator
+    calls, model, x = counted(monkeypatch), chain(bits=bits), normal(6, 32)
+    with torch.no_grad():
+        for name in ("angles", "values"):
+            before = model(x)
+            count = len(calls)
+            assert model(x).equal(before) and len(calls) == count
+            parameter = getattr(model.adapters[1], name)
+            parameter.data.add_(0.3)
+            torch.autograd.graph.increment_version(parameter)
+            after = model(x)
+            twin = Chain([copy.deepcopy(a) for a in model.adapters])
+            assert not after.equal(before)
+            torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
+
+
 def test_memory_given_to_new_angles_does_not_bring_old_frames_back() -> None:
     adapter = moved(CircuitAdapter(16, 16, rank=2, generator=generator()))
     with torch.no_grad():
