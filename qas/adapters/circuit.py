@@ -47,11 +47,13 @@ def frame_architecture(source: Any, features: int, layers: int = 1) -> Architect
 class _Shared(PackedAdapter):
     """An adapter whose matrices are made together with those of other layers."""
 
+    bank: MapBank
+
     def _share(self, *maps: LayerMap) -> None:
         """Say what is needed from the angles, in their order."""
         self.maps = maps
         self.alone = Layers([maps])
-        self.bank = MapBank([self])
+        MapBank([self])
         self._prepare()
 
     def _prepare(self) -> None:
@@ -64,11 +66,14 @@ class _Shared(PackedAdapter):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("bank", "alone")}
+        return {name: value for name, value in self.__dict__.items() if name != "alone"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._share(*self.maps)  # a copy computes for itself until `share_maps` is called
+        bank = self.__dict__.get("bank")  # files of earlier versions have none
+        self._share(*self.maps)
+        if bank is not None:
+            bank.join(self)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Of its maps, in the precision of the angles."""
@@ -158,14 +163,26 @@ class MapBank:
     processor: as torch counts changes) and no backward pass has gone through them since; a new batch is made of all
     layers that have none by then. What is no member, such as a replica of one for another device, makes its own, and so
     do all under `torch.compile` and the transforms of `torch.func`. A layer whose parameters are sharded takes part
-    only while they are whole, so a unit of FSDP2 has a batch of its own.
+    only while they are whole, so a unit of FSDP2 has a batch of its own. A copy serves the layers that are copied with
+    it.
     """
 
-    def __init__(self, adapters: Sequence[_Shared]) -> None:
-        self.adapters = list(adapters)
-        self._members = {id(adapter) for adapter in self.adapters}
+    def __init__(self, adapters: Iterable[_Shared]) -> None:
+        self.adapters: list[_Shared] = []
+        self._members: set[int] = set()
         self._layers: dict[tuple[int, ...], Layers] = {}
         self._found: dict[int, _Held] = {}
+        for adapter in adapters:
+            self.join(adapter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"adapters": [], "_members": set(), "_layers": {}, "_found": {}}
+
+    def join(self, adapter: _Shared) -> None:
+        """From now on the adapter is computed here."""
+        adapter.bank = self
+        self.adapters.append(adapter)
+        self._members.add(id(adapter))
 
     def of(self, adapter: _Shared) -> tuple[tuple[Tensor, ...], Any]:
         """Matrices of one adapter, and its rounded singular values, None where it has no bits or no values.
@@ -242,10 +259,7 @@ def _alike(adapters: Sequence[PackedAdapter], vectors: Sequence[Tensor | None]) 
 
 def share_maps(adapters: Iterable[Adapter]) -> None:
     """Let the circuits of one model's adapters be computed in common batches."""
-    members = [a for a in adapters if isinstance(a, _Shared)]
-    bank = MapBank(members)
-    for adapter in members:
-        adapter.bank = bank
+    MapBank(a for a in adapters if isinstance(a, _Shared))
 
 
 class FrameAdapter(PackedAdapter, DeltaAdapter):

@@ -796,10 +796,7 @@ def _split(
 
 def _empty_twin(adapter: PackedAdapter) -> PackedAdapter:
     """A copy on the processor whose values do not matter; the original may lie on the meta device."""
-    twin = copy.deepcopy(adapter)
-    if not any(p.is_meta for p in twin.parameters()):
-        return twin.cpu()
-    twin.to_empty(device="cpu")
+    twin = copy.deepcopy(adapter).to_empty(device="cpu")
     for tensor in twin.state_dict().values():
         tensor.zero_()
     return twin

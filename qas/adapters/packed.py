@@ -38,6 +38,8 @@ class PackedAdapter(Adapter):
     """
 
     inbox: Inbox | None = None
+    place = ""
+    """the name of its layer there"""
 
     def __init__(self, in_features: int, out_features: int, start: Tensor, n_values: int, bits: int | None) -> None:
         super().__init__(in_features, out_features)
@@ -48,13 +50,12 @@ class PackedAdapter(Adapter):
         if self.bits is not None:
             keep_latents(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "inbox"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.bits is not None:
             keep_latents(self)
+        if self.inbox is not None:
+            self.inbox.join(self.place, self)
 
     def collect(self) -> None:
         """Take over what was laid into the inbox."""
@@ -247,7 +248,8 @@ class JointForm:
 class Inbox:
     """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
 
-    What is laid there is taken over at the next use, and the place emptied.
+    What is laid there is taken over at the next use, and the place emptied. A copy serves the adapters that are copied
+    with it.
 
     Args:
         adapters: by the name of their layer, all with bits; they get this inbox.
@@ -256,26 +258,33 @@ class Inbox:
 
     def __init__(self, adapters: Mapping[str, PackedAdapter], joint: bool = True) -> None:
         self._form = JointForm(adapters) if joint else None
-        self._adapters = dict(adapters)
-        self._first = adapters[min(adapters)]
-        size = self._first.packed_size if self._form is None else self._form.size
-        self._first.register_buffer("packed", torch.zeros(size, dtype=torch.uint8, device=self._first.angles.device))
-        self._seen = self._mark()
-        for adapter in adapters.values():
-            adapter.inbox = self
+        self._first = min(adapters)
+        self._adapters: dict[str, PackedAdapter] = {}
+        self._seen: tuple[Tensor, int] | None = None
+        """the buffer when it was empty; held, so that no other tensor can get its place in memory and seem the same"""
+        first = adapters[self._first]
+        size = first.packed_size if self._form is None else self._form.size
+        first.register_buffer("packed", torch.zeros(size, dtype=torch.uint8, device=first.angles.device))
+        for name, adapter in adapters.items():
+            self.join(name, adapter)
+        self._seen = first.get_buffer("packed"), version_of(first.get_buffer("packed"))
 
-    @property
-    def _buffer(self) -> Tensor:
-        return self._first.get_buffer("packed")
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_adapters": {}, "_seen": None}
 
-    def _mark(self) -> tuple[Tensor, int]:
-        # The tensor itself: while it is held here, no other can get its place in memory and seem to be the same.
-        return self._buffer, version_of(self._buffer)
+    def join(self, name: str, adapter: PackedAdapter) -> None:
+        """Take over for this adapter too, of the layer `name`; a shallow copy is served by its original."""
+        adapter.inbox, adapter.place = self, name
+        self._adapters.setdefault(name, adapter)
 
     def collect(self) -> None:
         """Take over a stored form that was laid here."""
-        buffer, (seen, version) = self._buffer, self._seen
-        if traced() or (buffer is seen and version_of(buffer) == version) or buffer.is_meta:
+        if self._first not in self._adapters or traced():
+            return
+        buffer = self._adapters[self._first].get_buffer("packed")
+        if self._seen is not None and self._seen[0] is buffer and self._seen[1] == version_of(buffer):
+            return
+        if buffer.is_meta:
             return
         if bool(buffer.any()):
             held = buffer.cpu()
@@ -284,7 +293,7 @@ class Inbox:
                 adapter.read(forms[name])
             with torch.no_grad():
                 buffer.zero_()
-        self._seen = self._mark()
+        self._seen = buffer, version_of(buffer)
 
 
 def version_of(tensor: Tensor) -> int:
