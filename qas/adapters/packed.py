@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,11 @@ class PackedAdapter(Adapter):
             keep_latents(self)
         if self.inbox is not None:
             self.inbox.join(self.place, self)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; ``eval()`` is what a model is loaded with last, and `torch.compile` looks into no inbox."""
+        self.collect()
+        return super().train(mode)
 
     def collect(self) -> None:
         """Take over what was laid into the inbox."""
@@ -248,8 +253,8 @@ class JointForm:
 class Inbox:
     """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
 
-    What is laid there is taken over at the next use, and the place emptied. A copy serves the adapters that are copied
-    with it.
+    What is laid there is taken over at the next use or change of mode, and the place emptied. A copy serves the
+    adapters that are copied with it.
 
     Args:
         adapters: by the name of their layer, all with bits; they get this inbox.

@@ -375,6 +375,15 @@ def test_a_stored_form_laid_into_the_inbox_is_taken_over_once(joint: bool) -> No
         assert copied(x, base).equal(sources["b"](x, base))
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_stored_form_is_taken_over_when_the_mode_is_set_as_compiled_layers_cannot(mode: bool) -> None:
+    source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    target.load_state_dict(source.pack(), strict=False)
+    assert target.train(mode).training == mode and not target.packed.any()
+    assert target.rounded("angles", target.angles).equal(source.current_angles())
+
+
 def test_a_stored_form_is_seen_where_an_earlier_tensor_was() -> None:
     source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
     Inbox({"a": target}, joint=False)

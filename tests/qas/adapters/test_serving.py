@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -188,6 +189,9 @@ def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
     assert dict(again) == dict(store)
     found = logits(again.model, adapter_names=again.rows(NAMES))
     assert torch.allclose(found, torch.stack([alone[user][k] for k, user in enumerate(NAMES)]), atol=1e-5)
+    twin = copy.deepcopy(again)
+    assert again.bytes_held > 0 == twin.bytes_held and dict(twin) == dict(store)
+    assert torch.equal(logits(twin.model, adapter_names=twin.rows(NAMES)), found)
     with pytest.raises(RunError, match="new or empty"):
         store.save(tmp_path / "users")
     about = json.loads((tmp_path / "users" / "adapter_config.json").read_text())
