@@ -34,7 +34,7 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
         model(**inputs, adapter_names=store.rows(["alice", "bob", "alice"]))
 
     All have the settings of the model's adapter: they differ in angles and singular values. A head that is trained as
-    a whole is not theirs, and stays that of the model.
+    a whole, or biases, are not theirs, stay those of the model, and are not saved with them.
 
     Args:
         model: what `get_peft_model` returned for a `CircuitAdapterConfig` with ``bits``, or any model with such layers.
