@@ -47,11 +47,13 @@ def frame_architecture(source: Any, features: int, layers: int = 1) -> Architect
 class _Shared(PackedAdapter):
     """An adapter whose matrices are made together with those of other layers."""
 
+    bank: MapBank
+
     def _share(self, *maps: LayerMap) -> None:
         """Say what is needed from the angles, in their order."""
         self.maps = maps
         self.alone = Layers([maps])
-        self.bank = MapBank([self])
+        MapBank([self])
         self._prepare()
 
     def _prepare(self) -> None:
@@ -64,11 +66,14 @@ class _Shared(PackedAdapter):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("bank", "alone")}
+        return {name: value for name, value in self.__dict__.items() if name != "alone"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._share(*self.maps)  # a copy computes for itself until `share_maps` is called
+        bank = self.__dict__.get("bank")  # files of earlier versions have none
+        self._share(*self.maps)
+        if bank is not None:
+            bank.join(self)
 
     def matrices(self) -> tuple[Tensor, ...]:
         """Of its maps, in the precision of the angles."""
@@ -154,18 +159,30 @@ class _Held:
 class MapBank:
     """Matrices of layers that are made together.
 
-    A layer that asks gets its matrices from the last batch as long as its own angles have not changed and no backward
-    pass has gone through them since; a new batch is made of all layers that have none by then. What is no member, such
-    as a replica of one for another device, makes its own, and so do all under `torch.compile` and the transforms of
-    `torch.func`. A layer whose parameters are sharded takes part only while they are whole, so a unit of FSDP2 has a
-    batch of its own.
+    A layer that asks gets its matrices from the last batch as long as its own angles have not changed (off the
+    processor: as torch counts changes) and no backward pass has gone through them since; a new batch is made of all
+    layers that have none by then. What is no member, such as a replica of one for another device, makes its own, and so
+    do all under `torch.compile` and the transforms of `torch.func`. A layer whose parameters are sharded takes part
+    only while they are whole, so a unit of FSDP2 has a batch of its own. A copy serves the layers that are copied with
+    it.
     """
 
-    def __init__(self, adapters: Sequence[_Shared]) -> None:
-        self.adapters = list(adapters)
-        self._members = {id(adapter) for adapter in self.adapters}
+    def __init__(self, adapters: Iterable[_Shared]) -> None:
+        self.adapters: list[_Shared] = []
+        self._members: set[int] = set()
         self._layers: dict[tuple[int, ...], Layers] = {}
         self._found: dict[int, _Held] = {}
+        for adapter in adapters:
+            self.join(adapter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"adapters": [], "_members": set(), "_layers": {}, "_found": {}}
+
+    def join(self, adapter: _Shared) -> None:
+        """From now on the adapter is computed here."""
+        adapter.bank = self
+        self.adapters.append(adapter)
+        self._members.add(id(adapter))
 
     def of(self, adapter: _Shared) -> tuple[tuple[Tensor, ...], Any]:
         """Matrices of one adapter, and its rounded singular values, None where it has no bits or no values.
@@ -197,7 +214,7 @@ class MapBank:
                 missing.append(adapter)
         batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor, Tensor | None]]] = {}
         states = [_State.of(adapter) for adapter in missing]
-        for made in zip(missing, states, angles_of(missing), _values_of(missing), strict=True):
+        for made in zip(missing, states, angles_of(missing), values_of(missing), strict=True):
             angles = made[2]
             batches.setdefault((angles.dtype, angles.device, angles.requires_grad), []).append(made)
         for members in batches.values():
@@ -208,7 +225,8 @@ class MapBank:
             spent = bytearray(len(members))
             matrices = layers([angles for _, _, angles, _ in members], spent)
             for number, ((adapter, state, _, values), own) in enumerate(zip(members, matrices, strict=True)):
-                found[id(adapter)] = _Held(state, (own, values), spent, number, bytearray(1))
+                rounded = None if adapter.bits is None else values
+                found[id(adapter)] = _Held(state, (own, rounded), spent, number, bytearray(1))
         return found
 
 
@@ -221,16 +239,16 @@ def angles_of(adapters: Sequence[_Shared]) -> list[Tensor]:
     return found
 
 
-def _values_of(adapters: Sequence[_Shared]) -> list[Tensor | None]:
-    """The rounded singular values of each, None where it has no bits or no values."""
-    found: list[Any] = [None if len(_inputs(adapter)) < 2 else adapter.wide_values() for adapter in adapters]
+def values_of(adapters: Sequence[PackedAdapter]) -> list[Tensor | None]:
+    """The current singular values of each, None where it has none; those of equal length are rounded together."""
+    found: list[Any] = [None if adapter.values is None else adapter.wide_values() for adapter in adapters]
     for numbers in _alike(adapters, found).values():
         for k, values in zip(numbers, halve_each([found[k] for k in numbers]), strict=True):
             found[k] = values
     return found
 
 
-def _alike(adapters: Sequence[_Shared], vectors: Sequence[Tensor | None]) -> dict[tuple[Any, ...], list[int]]:
+def _alike(adapters: Sequence[PackedAdapter], vectors: Sequence[Tensor | None]) -> dict[tuple[Any, ...], list[int]]:
     """(bits, length, type, device) -> the numbers of adapters whose vectors can be rounded together."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for k, (adapter, vector) in enumerate(zip(adapters, vectors, strict=True)):
@@ -241,10 +259,7 @@ def _alike(adapters: Sequence[_Shared], vectors: Sequence[Tensor | None]) -> dic
 
 def share_maps(adapters: Iterable[Adapter]) -> None:
     """Let the circuits of one model's adapters be computed in common batches."""
-    members = [a for a in adapters if isinstance(a, _Shared)]
-    bank = MapBank(members)
-    for adapter in members:
-        adapter.bank = bank
+    MapBank(a for a in adapters if isinstance(a, _Shared))
 
 
 class FrameAdapter(PackedAdapter, DeltaAdapter):
@@ -298,6 +313,11 @@ class CircuitAdapter(_Shared, FrameAdapter):
     """Frames from a circuit: the first `rank` columns of its matrix, one set of angles for each side.
 
     Where the circuit has more rows than a side, the first ones are kept, and the columns are orthonormal no longer.
+
+    Frames stay until a backward pass has gone through them or the angles change. Off the processor a look at the angles
+    would wait for the device, so there only changes that torch counts are seen: after others between two evaluations,
+    such as ``angles.data.copy_(…)``, call ``torch.autograd.graph.increment_version(angles)``. The same holds for
+    `RotationAdapter` and its blocks.
 
     Args:
         in_features, out_features, rank, scale, bits: as for `FrameAdapter`.

@@ -599,6 +599,11 @@ class CircuitModel(BaseTuner):
             return names
         return self.mixed.rows(names, [cast("Mapping[str, Any]", layer.qas_circuit_adapters) for layer in layers])
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """As in peft; what batches with ``adapter_names`` kept of it goes too."""
+        super().delete_adapter(adapter_name)
+        self.mixed.forget(adapter_name)
+
     # ------------------------------------------------------------------ merging
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """As in peft, in all layers or in none.
@@ -791,10 +796,7 @@ def _split(
 
 def _empty_twin(adapter: PackedAdapter) -> PackedAdapter:
     """A copy on the processor whose values do not matter; the original may lie on the meta device."""
-    twin = copy.deepcopy(adapter)
-    if not any(p.is_meta for p in twin.parameters()):
-        return twin.cpu()
-    twin.to_empty(device="cpu")
+    twin = copy.deepcopy(adapter).to_empty(device="cpu")
     for tensor in twin.state_dict().values():
         tensor.zero_()
     return twin

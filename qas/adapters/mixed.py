@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from qas.adapters.base import traced
-from qas.adapters.circuit import FrameAdapter, RotationAdapter, angles_of
+from qas.adapters.circuit import FrameAdapter, RotationAdapter, angles_of, values_of
 from qas.adapters.maps import FusedRotation, Layers
-from qas.adapters.quantize import halve_each
 from qas.checks import whole_number
 from qas.errors import QasError
 
@@ -53,6 +52,10 @@ class _Form(ABC):
     @abstractmethod
     def matrices(self, made: tuple[Tensor, ...], values: Tensor | None) -> tuple[Tensor, ...]:
         """What one adapter computes with, from its frames or blocks and its singular values."""
+
+    def block(self, made: tuple[Tensor, ...], values: Tensor | None) -> Tensor:
+        """Its matrices, one after the other in a vector."""
+        return torch.cat([matrix.reshape(-1) for matrix in self.matrices(made, values)])
 
 
 @dataclass(frozen=True)
@@ -122,78 +125,33 @@ def form_of(adapter: Any) -> _Form:
     return _Frames(*common, adapter.rank, adapter.scale, type(adapter))
 
 
-# ---------------------------------------------------------------------- what adapters compute with
-def _blocks(pairs: Sequence[tuple[Any, _Form]]) -> list[Tensor]:
-    """The matrices of each adapter, one after the other in a vector; circuits are computed in common batches."""
-    found: list[tuple[Tensor, ...]] = [()] * len(pairs)
+# ---------------------------------------------------------------------- what users compute with
+def made_of(forms: Sequence[_Form], angles: Sequence[Tensor | None]) -> list[tuple[Tensor, ...]]:
+    """Frames or blocks of circuits from the angles of each, computed in common batches; none where angles are None."""
+    found: list[tuple[Tensor, ...]] = [()] * len(forms)
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for k, (adapter, form) in enumerate(pairs):
-        if form.maps is not None:
-            angles = adapter.angles
-            alike.setdefault((angles.dtype == torch.float64, angles.device, angles.requires_grad), []).append(k)
+    for k, own in enumerate(angles):
+        if own is not None:
+            alike.setdefault((own.dtype, own.device, own.requires_grad), []).append(k)
     for numbers in alike.values():
-        made = Layers([pairs[k][1].maps for k in numbers])(angles_of([pairs[k][0] for k in numbers]))
-        for k, own in zip(numbers, made, strict=True):
-            found[k] = own
-    return [
-        torch.cat([matrix.reshape(-1) for matrix in form.matrices(own or adapter.frames(), values)])
-        for (adapter, form), own, values in zip(pairs, found, _values([adapter for adapter, _ in pairs]), strict=True)
-    ]
-
-
-def _values(adapters: Sequence[Any]) -> list[Tensor | None]:
-    """Singular values as each layer computes with them; those of equal length are rounded together."""
-    found = [None if adapter.values is None else adapter.wide_values() for adapter in adapters]
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for k, (adapter, values) in enumerate(zip(adapters, found, strict=True)):
-        if values is not None and adapter.bits is not None:
-            alike.setdefault((len(values), values.dtype, values.device), []).append(k)
-    for numbers in alike.values():
-        for k, values in zip(numbers, halve_each(cast("list[Tensor]", [found[k] for k in numbers])), strict=True):
-            found[k] = values
+        made = Layers([forms[k].maps for k in numbers])(cast("list[Tensor]", [angles[k] for k in numbers]))
+        for k, matrices in zip(numbers, made, strict=True):
+            found[k] = matrices
     return found
 
 
 @dataclass(frozen=True)
 class User:
-    """One name: its adapters and the matrices made of them."""
+    """One name: what its rows compute with in each layer, and what that was made from."""
 
-    adapters: Adapters
-    forms: tuple[_Form | None, ...]
-    state: Tensor | None
-    """parameters that the matrices were made from; None: they serve one batch only"""
-    blocks: list[Tensor | None]
-
-    def serves(self, adapters: Adapters, state: Tensor) -> bool:
-        old = self.state
-        return (
-            old is not None
-            and self.adapters == adapters
-            and (old.device, old.dtype) == (state.device, state.dtype)
-            and torch.equal(old, state)
-        )
+    source: Any
+    """equal to another one as long as the same would be made of it; None: serves one batch only"""
+    parts: Sequence[tuple[_Form, Tensor] | None]
+    """form and `_Form.block` for each layer, None where rows go through it unchanged"""
 
 
-def _state(adapters: Adapters) -> Tensor:
-    """All parameters of one name's adapters, in a vector."""
-    present = [adapter for adapter in adapters if adapter is not None]
-    for adapter in {id(adapter.inbox): adapter for adapter in present}.values():
-        adapter.collect()
-    both = [tensor for adapter in present for tensor in (adapter.angles, adapter.values)]
-    parts = [tensor.detach() for tensor in both if tensor is not None]
-    device = parts[0].device
-    return torch.cat([part if part.device == device else part.to(device) for part in parts])
-
-
-def _trained(adapters: Adapters) -> bool:
-    return any(p.requires_grad for adapter in adapters if adapter is not None for p in adapter.parameters())
-
-
-class MixedBank:
-    """Matrices of adapters that rows of batches go through; those of the names used last stay.
-
-    Where gradients are wanted, or torch follows what is computed, matrices are made anew for each batch.
-    """
+class UserCache(ABC):
+    """Makes what users compute with, and keeps that of the names used last."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self.kept = kept
@@ -212,13 +170,72 @@ class MixedBank:
         self._kept = whole_number("the number of adapters kept", kept, 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_kept": self._kept, "_users": {}, "_forms": {}}
+        return self.__dict__ | {"_users": {}, "_forms": {}}
 
     @property
     def bytes_held(self) -> int:
         """Memory of the matrices that are kept."""
-        blocks = [block for user in self._users.values() for block in user.blocks if block is not None]
-        return sum(block.nbytes for block in blocks)
+        return sum(part[1].nbytes for user in self._users.values() for part in user.parts if part is not None)
+
+    def forget(self, name: str) -> None:
+        """Free the matrices of a name that will not come again."""
+        self._users.pop(name, None)
+
+    @abstractmethod
+    def _made(self, late: Mapping[str, Any]) -> dict[str, User]:
+        """Users from their sources, for all of them at once."""
+
+    def _served(self, sources: Mapping[str, Any]) -> dict[str, User]:
+        """Users from their sources, kept or made now."""
+        held = {name: user for name in sources if (user := self._users.get(name)) is not None}
+        found = {name: user for name, user in held.items() if user.source == sources[name]}
+        found |= self._made({name: source for name, source in sources.items() if name not in found})
+        for name, user in found.items():
+            self._users.pop(name, None)
+            if user.source is not None:
+                self._users[name] = user
+        for name in list(self._users)[: max(0, len(self._users) - self._kept)]:
+            self._users.pop(name, None)  # another thread may have
+        return found
+
+    def _form(self, adapter: Any) -> _Form:
+        form = form_of(adapter)
+        return self._forms.setdefault(form, form)
+
+
+# ---------------------------------------------------------------------- users whose adapters are modules
+class _Modules:
+    """Adapters of one name, and all their parameters at this time in a vector, None where no more is to be kept."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self.adapters = adapters
+        self.present = [adapter for adapter in adapters if adapter is not None]
+        trained = torch.is_grad_enabled() and any(p.requires_grad for a in self.present for p in a.parameters())
+        self.state = None if traced() or trained else self._state()
+
+    def _state(self) -> Tensor:
+        for adapter in {id(adapter.inbox): adapter for adapter in self.present}.values():
+            adapter.collect()
+        both = [tensor for adapter in self.present for tensor in (adapter.angles, adapter.values)]
+        parts = [tensor.detach() for tensor in both if tensor is not None]
+        return torch.cat([part.to(parts[0].device) for part in parts])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Modules) or self.adapters != other.adapters:
+            return False
+        old, new = self.state, other.state
+        if old is None or new is None or (old.device, old.dtype) != (new.device, new.dtype):
+            return False
+        return torch.equal(old, new)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class MixedBank(UserCache):
+    """Matrices of adapters that rows of batches go through; those of the names used last stay.
+
+    Where gradients are wanted, or torch follows what is computed, matrices are made anew for each batch.
+    """
 
     def rows(self, names: Iterable[str], tables: Sequence[Mapping[str, Any]]) -> Rows:
         """What the rows of a batch go through.
@@ -241,43 +258,27 @@ class MixedBank:
             raise QasError(
                 f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}; there are {known}"
             )
-        return Rows(names, {id(table): k for k, table in enumerate(tables)}, self._served(users))
+        found = self._served({name: _Modules(adapters) for name, adapters in users.items()})
+        return Rows(names, {id(table): k for k, table in enumerate(tables)}, found)
 
-    def _served(self, users: Mapping[str, Adapters]) -> dict[str, User]:
-        found: dict[str, User] = {}
-        late: dict[str, tuple[Adapters, Tensor | None]] = {}
-        for name, adapters in users.items():
-            lasting = not traced() and not (torch.is_grad_enabled() and _trained(adapters))
-            state = _state(adapters) if lasting else None
-            user = self._users.get(name)
-            if state is not None and user is not None and user.serves(adapters, state):
-                found[name] = user
-            else:
-                late[name] = adapters, state
-        found |= self._made(late)
-        for name, user in found.items():
-            self._users.pop(name, None)
-            if user.state is not None:
-                self._users[name] = user
-        for name in list(self._users)[: max(0, len(self._users) - self._kept)]:
-            self._users.pop(name, None)  # another thread may have
+    def _made(self, late: Mapping[str, _Modules]) -> dict[str, User]:
+        found = {}
+        for lasting in (False, True):
+            group = {name: own for name, own in late.items() if (own.state is not None) == lasting}
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not lasting):
+                made = iter(self._parts([adapter for own in group.values() for adapter in own.present]))
+            for name, own in group.items():
+                parts = [None if adapter is None else next(made) for adapter in own.adapters]
+                found[name] = User(own if lasting else None, parts)
         return found
 
-    def _made(self, late: Mapping[str, tuple[Adapters, Tensor | None]]) -> dict[str, User]:
-        """Users whose matrices are made now, for all of them at once."""
-        forms = {name: tuple(None if a is None else self._form(a) for a in own) for name, (own, _) in late.items()}
-        blocks: dict[str, list[Tensor | None]] = {}
-        for keep in (False, True):
-            group = [name for name, (_, state) in late.items() if (state is not None) == keep]
-            pairs = [(a, form) for name in group for a, form in zip(late[name][0], forms[name], strict=True) if form]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not keep):
-                made = iter(_blocks(pairs))
-            blocks |= {name: [next(made) if form else None for form in forms[name]] for name in group}
-        return {name: User(own, forms[name], state, blocks[name]) for name, (own, state) in late.items()}
-
-    def _form(self, adapter: Any) -> _Form:
-        form = form_of(adapter)
-        return self._forms.setdefault(form, form)
+    def _parts(self, adapters: Sequence[Any]) -> list[tuple[_Form, Tensor]]:
+        forms = [self._form(adapter) for adapter in adapters]
+        circuits = [adapter for adapter, form in zip(adapters, forms, strict=True) if form.maps is not None]
+        angles = iter(angles_of(circuits))
+        made = made_of(forms, [None if form.maps is None else next(angles) for form in forms])
+        each = zip(adapters, forms, made, values_of(adapters), strict=True)
+        return [(form, form.block(own or adapter.frames(), values)) for adapter, form, own, values in each]
 
 
 # ---------------------------------------------------------------------- rows of a batch
@@ -350,16 +351,17 @@ class Rows(Sequence[str]):
         return out
 
     def _parts(self, layer: int, device: torch.device) -> list[_Part]:
-        alike: dict[int, tuple[_Form, list[int]]] = {}
+        alike: dict[int, tuple[_Form, list[int], list[Tensor]]] = {}
         for row, name in enumerate(self._names):
-            user = self._users.get(name)
-            form = None if user is None else user.forms[layer]
-            if form is not None:
-                alike.setdefault(id(form), (form, []))[1].append(row)
+            part = self._users[name].parts[layer] if name in self._users else None
+            if part is not None:
+                form, block = part
+                _, rows, own = alike.setdefault(id(form), (form, [], []))
+                rows.append(row)
+                own.append(block)
         found = []
-        for form, rows in alike.values():
-            held = [self._users[self._names[row]].blocks[layer] for row in rows]
-            blocks = torch.stack(cast("list[Tensor]", held)).to(device)
+        for form, rows, own in alike.values():
+            blocks = torch.stack(own).to(device)
             sizes = [prod(shape) for shape in form.shapes()]
             matrices = [
                 part.reshape(len(rows), *shape)

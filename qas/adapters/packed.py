@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class PackedAdapter(Adapter):
     """
 
     inbox: Inbox | None = None
+    place = ""
+    """the name of its layer there"""
 
     def __init__(self, in_features: int, out_features: int, start: Tensor, n_values: int, bits: int | None) -> None:
         super().__init__(in_features, out_features)
@@ -48,13 +50,17 @@ class PackedAdapter(Adapter):
         if self.bits is not None:
             keep_latents(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "inbox"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.bits is not None:
             keep_latents(self)
+        if self.inbox is not None:
+            self.inbox.join(self.place, self)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; ``eval()`` is what a model is loaded with last, and `torch.compile` looks into no inbox."""
+        self.collect()
+        return super().train(mode)
 
     def collect(self) -> None:
         """Take over what was laid into the inbox."""
@@ -154,16 +160,31 @@ class PackedAdapter(Adapter):
         Raises:
             QasError: a value that is not finite, or unused bits that are not 0; nothing has changed then.
         """
+        angles, values = self.decoded(packed)
+        self.angles.copy_(angles)
+        if self.values is not None:
+            self.values.copy_(values)
+
+    def decoded(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """What uint8 tensors stand for: angles and singular values, float32.
+
+        Args:
+            packed: of one or more adapters that differ in these only, shape (..., packed_size).
+
+        Returns:
+            Shapes (..., n_angles) and (..., n_values).
+
+        Raises:
+            QasError: a value that is not finite, or unused bits that are not 0.
+        """
         assert self.bits is not None
-        count = self.n_values
         # Views of another type need aligned memory, which a part of a larger tensor need not have.
-        halves = packed[: 4 + 2 * count].clone().view(torch.float16)
+        codes = 4 + 2 * self.n_values
+        halves = packed[..., :codes].clone(memory_format=torch.contiguous_format).view(torch.float16)
         if not torch.isfinite(halves).all():
             raise QasError("a stored adapter must be finite, got NaN or infinity")
-        codes = unpack_bits(packed[4 + 2 * count :].clone(), self.bits, self.n_angles)
-        self.angles.copy_(angles_from_codes(codes, halves[0], halves[1]))
-        if self.values is not None:
-            self.values.copy_(halves[2:])
+        low, step, values = halves.split((1, 1, self.n_values), dim=-1)
+        return angles_from_codes(unpack_bits(packed[..., codes:], self.bits, self.n_angles), low, step), values.float()
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -232,7 +253,8 @@ class JointForm:
 class Inbox:
     """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
 
-    What is laid there is taken over at the next use, and the place emptied.
+    What is laid there is taken over at the next use or change of mode, and the place emptied. A copy serves the
+    adapters that are copied with it.
 
     Args:
         adapters: by the name of their layer, all with bits; they get this inbox.
@@ -241,26 +263,33 @@ class Inbox:
 
     def __init__(self, adapters: Mapping[str, PackedAdapter], joint: bool = True) -> None:
         self._form = JointForm(adapters) if joint else None
-        self._adapters = dict(adapters)
-        self._first = adapters[min(adapters)]
-        size = self._first.packed_size if self._form is None else self._form.size
-        self._first.register_buffer("packed", torch.zeros(size, dtype=torch.uint8, device=self._first.angles.device))
-        self._seen = self._mark()
-        for adapter in adapters.values():
-            adapter.inbox = self
+        self._first = min(adapters)
+        self._adapters: dict[str, PackedAdapter] = {}
+        self._seen: tuple[Tensor, int] | None = None
+        """the buffer when it was empty; held, so that no other tensor can get its place in memory and seem the same"""
+        first = adapters[self._first]
+        size = first.packed_size if self._form is None else self._form.size
+        first.register_buffer("packed", torch.zeros(size, dtype=torch.uint8, device=first.angles.device))
+        for name, adapter in adapters.items():
+            self.join(name, adapter)
+        self._seen = first.get_buffer("packed"), version_of(first.get_buffer("packed"))
 
-    @property
-    def _buffer(self) -> Tensor:
-        return self._first.get_buffer("packed")
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_adapters": {}, "_seen": None}
 
-    def _mark(self) -> tuple[Tensor, int]:
-        # The tensor itself: while it is held here, no other can get its place in memory and seem to be the same.
-        return self._buffer, version_of(self._buffer)
+    def join(self, name: str, adapter: PackedAdapter) -> None:
+        """Take over for this adapter too, of the layer `name`; a shallow copy is served by its original."""
+        adapter.inbox, adapter.place = self, name
+        self._adapters.setdefault(name, adapter)
 
     def collect(self) -> None:
         """Take over a stored form that was laid here."""
-        buffer, (seen, version) = self._buffer, self._seen
-        if traced() or (buffer is seen and version_of(buffer) == version) or buffer.is_meta:
+        if self._first not in self._adapters or traced():
+            return
+        buffer = self._adapters[self._first].get_buffer("packed")
+        if self._seen is not None and self._seen[0] is buffer and self._seen[1] == version_of(buffer):
+            return
+        if buffer.is_meta:
             return
         if bool(buffer.any()):
             held = buffer.cpu()
@@ -269,7 +298,7 @@ class Inbox:
                 adapter.read(forms[name])
             with torch.no_grad():
                 buffer.zero_()
-        self._seen = self._mark()
+        self._seen = buffer, version_of(buffer)
 
 
 def version_of(tensor: Tensor) -> int:

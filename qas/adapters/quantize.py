@@ -244,20 +244,24 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The inverse of `pack_bits`: uint8 codes, shape (count,).
+    """The inverse of `pack_bits`: uint8 codes, shape (..., count), from bytes of shape (..., ceil(count bits / 8)).
 
     Raises:
         QasError: `bits` out of range, not the uint8 bytes of `count` codes, or an unused bit that is not 0.
     """
     bits = checked_bits(bits)
-    if packed.dtype != torch.uint8 or packed.shape != (packed_bytes(count, bits),):
-        rule = f"{count} codes of {bits} bits take uint8 bytes of shape ({packed_bytes(count, bits)},)"
+    if packed.dtype != torch.uint8 or packed.shape[-1:] != (packed_bytes(count, bits),):
+        rule = f"{count} codes of {bits} bits take uint8 bytes of shape (..., {packed_bytes(count, bits)})"
         raise QasError(f"{rule}, got {packed.dtype} of shape {tuple(packed.shape)}")
-    digits = (packed.reshape(-1, 1) >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1).reshape(-1)
-    if bool(digits[count * bits :].any()):
+    used = count * bits % 8
+    if used and bool((packed[..., -1] >> used).any()):
         raise QasError(f"bits after the last of {count} codes of {bits} bits are 0, got a 1")
-    digits = digits[: count * bits].reshape(count, bits)
-    return (digits << torch.arange(bits, dtype=torch.uint8, device=packed.device)).sum(1, dtype=torch.uint8)
+    if bits == 8:
+        return packed.clone()
+    start = torch.arange(count, device=packed.device) * bits
+    first, wide = start // 8, torch.nn.functional.pad(packed, (0, 1)).int()
+    pairs = wide[..., first] | wide[..., first + 1] << 8  # a code may go on in the next byte
+    return (pairs >> start % 8 & 2**bits - 1).to(torch.uint8)
 
 
 def packed_bytes(count: int, bits: int) -> int:

@@ -8,28 +8,24 @@ and users at once.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters, told_settings
-from qas.adapters.maps import Layers
-from qas.adapters.mixed import BASE, KEPT, Rows, User, form_of
+from qas.adapters.mixed import BASE, KEPT, Rows, User, UserCache, made_of
 from qas.adapters.packed import HEADER_BYTES, JointForm
-from qas.adapters.quantize import packed_bytes
-from qas.checks import shortened, whole_number
+from qas.checks import shortened
 from qas.errors import QasError
 from qas.files import new_folder, read_tensors, write_atomic, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 
 
-class AdapterStore(MutableMapping[str, bytes]):
+class AdapterStore(UserCache, MutableMapping[str, bytes]):
     """Packed adapters by the name of their user, served in batches that mix users::
 
         store = AdapterStore(model)              # a PeftModel with one few-bit circuit adapter
@@ -38,7 +34,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         model(**inputs, adapter_names=store.rows(["alice", "bob", "alice"]))
 
     All have the settings of the model's adapter: they differ in angles and singular values. A head that is trained as
-    a whole is not theirs, and stays that of the model.
+    a whole, or biases, are not theirs, stay those of the model, and are not saved with them.
 
     Args:
         model: what `get_peft_model` returned for a `CircuitAdapterConfig` with ``bits``, or any model with such layers.
@@ -50,13 +46,14 @@ class AdapterStore(MutableMapping[str, bytes]):
     """
 
     def __init__(self, model: nn.Module, adapter_name: str = "default", *, kept: int = KEPT) -> None:
+        super().__init__(kept)
         named = packed_adapters(model, adapter_name)
         if not named:
             raise QasError(f"a store needs a model with the circuit adapter {adapter_name!r}, got none")
         if any(adapter.bits is None or not hasattr(adapter, "maps") for adapter in named.values()):
             raise QasError("a store holds circuits of few bits: the adapter's settings need bits, and no taylor map")
-        self._form = JointForm(named)
-        self._pattern: list[Any] = [named[name] for name in self._form.sizes]
+        self._joint = JointForm(named)
+        self._pattern: list[Any] = [named[name] for name in self._joint.sizes]
         tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
         numbers = {id(adapter): k for k, adapter in enumerate(self._pattern)}
         self._tables = [
@@ -64,20 +61,18 @@ class AdapterStore(MutableMapping[str, bytes]):
         ]
         """of all adapted layers, with their numbers among those of the pattern; None: rows go through them unchanged"""
         self.model, self.adapter_name = model, adapter_name
-        self.kept = whole_number("the number of users kept", kept, 0)
-        forms = [form_of(adapter) for adapter in self._pattern]
-        known: dict[Any, Any] = {}
-        self._forms = tuple(known.setdefault(form, form) for form in forms)
-        self._fields = _fields(self._pattern)
+        alike: dict[tuple[int, int, int], list[int]] = {}
+        for number, adapter in enumerate(self._pattern):
+            alike.setdefault((adapter.bits, adapter.n_angles, adapter.n_values), []).append(number)
+        self._alike = list(alike.values())
+        """numbers of layers whose bytes are read in the same way"""
         self._bytes: dict[str, bytes] = {}
-        self._users: OrderedDict[str, User] = OrderedDict()
-        self._layers: dict[int, Layers] = {}
 
     # ------------------------------------------------------------------ bytes
     @property
     def size(self) -> int:
         """Bytes of one user."""
-        return self._form.size
+        return self._joint.size
 
     def packed(self) -> bytes:
         """What the model's own adapter holds now.
@@ -85,8 +80,8 @@ class AdapterStore(MutableMapping[str, bytes]):
         Raises:
             QasError: NaN or infinity in it.
         """
-        forms = {name: a.pack()["packed"] for name, a in zip(self._form.sizes, self._pattern, strict=True)}
-        return self._form.join(forms).numpy().tobytes()
+        forms = {name: a.pack()["packed"] for name, a in zip(self._joint.sizes, self._pattern, strict=True)}
+        return self._joint.join(forms).numpy().tobytes()
 
     def __getitem__(self, user: str) -> bytes:
         return self._bytes[user]
@@ -98,18 +93,16 @@ class AdapterStore(MutableMapping[str, bytes]):
             got = f"{len(packed)} bytes" if isinstance(packed, bytes | bytearray) else type(packed).__name__
             raise QasError(f"an adapter of this model is {self.size} bytes, got {got} for {shortened(user)}")
         try:
-            self._form.split(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+            row = _rows([packed])
+            self._joint.split(row[0])
+            self._decoded(row)
         except QasError as error:
             raise QasError(f"the adapter of {shortened(user)} does not fit: {error}") from None
-        rows = _rows([packed])
-        if not all(np.isfinite(field.halves(rows)).all() for field in self._fields):
-            raise QasError(f"a stored adapter must be finite, got NaN or infinity for {shortened(user)}")
         self._bytes[user] = bytes(packed)
-        self._users.pop(user, None)
 
     def __delitem__(self, user: str) -> None:
         del self._bytes[user]
-        self._users.pop(user, None)
+        self.forget(user)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._bytes)
@@ -121,11 +114,6 @@ class AdapterStore(MutableMapping[str, bytes]):
     def bytes_packed(self) -> int:
         """Of all users."""
         return self.size * len(self)
-
-    @property
-    def bytes_held(self) -> int:
-        """Of the matrices that are kept."""
-        return sum(block.nbytes for user in self._users.values() for block in user.blocks if block is not None)
 
     # ------------------------------------------------------------------ batches
     @torch.no_grad()
@@ -143,36 +131,34 @@ class AdapterStore(MutableMapping[str, bytes]):
         unknown = [user for user in wanted if user not in self._bytes]
         if unknown:
             raise QasError(f"the store has {len(self)} users, and not {shortened(unknown[0])}")
-        found = {user: self._users[user] for user in wanted if user in self._users}
-        found |= self._made([user for user in wanted if user not in found])
-        self._users |= found
-        for user in found:
-            self._users.move_to_end(user)
-        while len(self._users) > self.kept:
-            self._users.popitem(last=False)
+        found = self._served({user: self._bytes[user] for user in wanted})
         return Rows(users, {id(table): k for table, k in self._tables}, found)
 
-    def _made(self, late: Sequence[str]) -> dict[str, User]:
-        """Matrices of several users and all layers, computed at once."""
+    def _made(self, late: Mapping[str, bytes]) -> dict[str, User]:
         if not late:
             return {}
-        rows, count = _rows([self._bytes[user] for user in late]), len(self._pattern)
-        device = self._pattern[0].angles.device
-        angles = [torch.from_numpy(field.angles(rows)).to(device) for field in self._fields]
-        values = [torch.from_numpy(field.halves(rows)[:, 2:].astype(np.float32)).to(device) for field in self._fields]
-        layers = self._layers.get(len(late))
-        if layers is None:
-            layers = self._layers[len(late)] = Layers([adapter.maps for _ in late for adapter in self._pattern])
-        made = layers([own[k] for k in range(len(late)) for own in angles])
+        count, device = len(self._pattern), self._pattern[0].angles.device
+        forms = [self._form(adapter) for adapter in self._pattern]
+        angles, values = zip(*self._decoded(_rows(late.values()).to(device)), strict=True)
+        made = made_of(forms * len(late), [own[k] for k in range(len(late)) for own in angles])
         found = {}
-        for k, user in enumerate(late):
-            parts = [
-                form.matrices(made[k * count + layer], own[k])
-                for layer, (form, own) in enumerate(zip(self._forms, values, strict=True))
-            ]
-            blocks: list[Tensor | None] = [torch.cat([part.reshape(-1) for part in each]) for each in parts]
-            found[user] = User((), self._forms, None, blocks)
+        for k, (user, packed) in enumerate(late.items()):
+            own = zip(forms, made[k * count : (k + 1) * count], values, strict=True)
+            found[user] = User(packed, [(form, form.block(frames, each[k])) for form, frames, each in own])
         return found
+
+    def _decoded(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Angles and singular values of each layer, one row for each user.
+
+        Raises:
+            QasError: bytes that no adapter can have.
+        """
+        parts = rows[:, HEADER_BYTES:].split(list(self._joint.sizes.values()), dim=1)
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for numbers in self._alike:
+            both = self._pattern[numbers[0]].decoded(torch.stack([parts[number] for number in numbers]))
+            found |= zip(numbers, zip(*both, strict=True), strict=True)
+        return [found[number] for number in range(len(parts))]
 
     # ------------------------------------------------------------------ files
     def save(self, folder: str | os.PathLike[str]) -> int:
@@ -185,7 +171,7 @@ class AdapterStore(MutableMapping[str, bytes]):
         Raises:
             RunError: the folder holds files already, or cannot be written.
         """
-        from safetensors.numpy import save
+        from safetensors.torch import save
 
         told = told_settings(cast(Any, self.model).peft_config[self.adapter_name], inference_mode=True)
         path = Path(folder)
@@ -211,37 +197,6 @@ class AdapterStore(MutableMapping[str, bytes]):
         return store
 
 
-class _Field:
-    """Where the bytes of one layer's adapter stand among those of a user, as `PackedAdapter` packs them."""
-
-    def __init__(self, start: int, n_angles: int, n_values: int, bits: int) -> None:
-        self.n_angles, self.bits = n_angles, bits
-        self.start, self.codes = start, start + 4 + 2 * n_values
-        self.end = self.codes + packed_bytes(n_angles, bits)
-
-    def halves(self, rows: np.ndarray) -> np.ndarray:
-        """Lowest angle, step and singular values of each row, float16."""
-        return np.ascontiguousarray(rows[:, self.start : self.codes]).view("<f2")
-
-    def angles(self, rows: np.ndarray) -> np.ndarray:
-        """Angles of each row, float32."""
-        packed = rows[:, self.codes : self.end]
-        if self.bits < 8:
-            digits = np.unpackbits(packed, axis=1, bitorder="little", count=self.n_angles * self.bits)
-            digits = digits.reshape(len(rows), self.n_angles, self.bits)
-            packed = np.packbits(digits, axis=2, bitorder="little")[..., 0]
-        low, step = self.halves(rows)[:, :2].astype(np.float32).T[..., None]
-        return packed.astype(np.float32) * step + low
-
-
-def _fields(pattern: Iterable[Any]) -> list[_Field]:
-    found: list[_Field] = []
-    for adapter in pattern:
-        start = found[-1].end if found else HEADER_BYTES
-        found.append(_Field(start, adapter.n_angles, adapter.n_values, adapter.bits))
-    return found
-
-
-def _rows(packed: Sequence[bytes]) -> np.ndarray:
+def _rows(packed: Iterable[bytes]) -> Tensor:
     """Bytes of several users, uint8, one row each."""
-    return np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
+    return torch.stack([torch.frombuffer(bytearray(own), dtype=torch.uint8) for own in packed])

@@ -83,7 +83,10 @@ def task_gradient(
     for layer in layers.values():
         weight = cast(nn.Parameter, layer.weight)
         assert weight.grad is not None
-        found.append((weight.detach().T @ weight.grad).double().numpy() / len(task.train))
+        own, slope = weight.detach(), weight.grad
+        if not isinstance(layer, nn.Linear):  # transformers' Conv1D keeps its weight the other way round
+            own, slope = own.T, slope.T
+        found.append((own.T @ slope).double().numpy() / len(task.train))
         weight.grad = None
         weight.requires_grad_(False)
     return pooled_matrix(found)

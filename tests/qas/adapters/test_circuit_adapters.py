@@ -375,6 +375,15 @@ def test_a_stored_form_laid_into_the_inbox_is_taken_over_once(joint: bool) -> No
         assert copied(x, base).equal(sources["b"](x, base))
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_stored_form_is_taken_over_when_the_mode_is_set_as_compiled_layers_cannot(mode: bool) -> None:
+    source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    target.load_state_dict(source.pack(), strict=False)
+    assert target.train(mode).training == mode and not target.packed.any()
+    assert target.rounded("angles", target.angles).equal(source.current_angles())
+
+
 def test_a_stored_form_is_seen_where_an_earlier_tensor_was() -> None:
     source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
     Inbox({"a": target}, joint=False)
@@ -548,6 +557,26 @@ def test_changed_singular_values_are_noticed_where_they_are_rounded_with_the_ang
         twin = Chain([copy.deepcopy(a) for a in model.adapters])
         assert not after.equal(before)
         torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_where_a_look_would_wait_changes_that_torch_is_told_of_are_noticed(
+    bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qas.adapters.circuit.readable", lambda tensor: False)  # as on an accelerator
+    calls, model, x = counted(monkeypatch), chain(bits=bits), normal(6, 32)
+    with torch.no_grad():
+        for name in ("angles", "values"):
+            before = model(x)
+            count = len(calls)
+            assert model(x).equal(before) and len(calls) == count
+            parameter = getattr(model.adapters[1], name)
+            parameter.data.add_(0.3)
+            torch.autograd.graph.increment_version(parameter)
+            after = model(x)
+            twin = Chain([copy.deepcopy(a) for a in model.adapters])
+            assert not after.equal(before)
+            torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
 
 
 def test_memory_given_to_new_angles_does_not_bring_old_frames_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import importlib.util
+import io
 import json
 import math
 import os
@@ -38,6 +39,7 @@ from transformers import (
 import qas
 from qas.adapters import _peft, hf
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
+from qas.adapters.circuit import MapBank
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
 from qas.adapters.packed import HEADER_BYTES, JointForm
 from qas.adapters.quantize import MAX_BITS
@@ -554,14 +556,69 @@ def test_a_trainer_resumes_to_the_last_bit(settings: dict[str, Any], tmp_path: P
             assert parameter.equal(wanted.get_parameter(name)) and not parameter.equal(start.get_parameter(name))
 
 
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "laid before"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_copy_of_a_model_takes_what_is_laid_into_its_inbox(version: int, way: str) -> None:
+    settings = {"bits": 4, "schema_version": version}
+    source, first = adapted(**settings), get_peft_model(llama(), settings_of(**settings)).eval()
+    wanted, start = logits(source), logits(first)
+    stored = peft.get_peft_model_state_dict(source)
+    laid = {key.replace(".packed", ".default.packed"): tensor for key, tensor in stored.items()}
+    assert len(laid) == (4 if version == 1 else 1) and laid.keys() <= first.state_dict().keys()
+    if way == "laid before":
+        first.load_state_dict(laid, strict=False)
+    twin = copied(first) if way == "pickle" else copy.deepcopy(first)
+    if way != "laid before":
+        twin.load_state_dict(laid, strict=False)
+    assert torch.equal(logits(twin), wanted) and difference(wanted, start) > 0
+    assert torch.equal(logits(first), wanted if way == "laid before" else start)
+
+
+def test_a_copied_layer_takes_its_own_part_of_what_is_laid_and_a_shallow_one_none() -> None:
+    source, model = adapted(bits=4), get_peft_model(llama(), settings_of(bits=4)).eval()
+    ((key, joint),) = peft.get_peft_model_state_dict(source).items()
+    model.load_state_dict({key.replace(".packed", ".default.packed"): joint}, strict=False)
+    for number, (own, wanted) in enumerate(zip(adapters(model), adapters(source), strict=True)):
+        shallow, deep = copy.copy(own), copy.deepcopy(own)
+        assert torch.equal(deep.current_angles(), wanted.current_angles()) == (number == 0)  # that with the place
+        assert shallow.inbox is own.inbox and own.inbox._adapters[own.place] is own
+    assert torch.equal(logits(model), logits(source))
+
+
+def test_tensors_that_peft_loads_replace_those_still_in_the_inbox() -> None:
+    source, model = adapted(bits=4), get_peft_model(llama(), settings_of(bits=4)).eval()
+    first = peft.get_peft_model_state_dict(source)
+    model.load_state_dict({key.replace(".packed", ".default.packed"): t for key, t in first.items()}, strict=False)
+    trained(source, seed=7)
+    peft.set_peft_model_state_dict(model, peft.get_peft_model_state_dict(source))
+    assert torch.equal(logits(model), logits(source))
+
+
+def test_a_copied_model_makes_its_frames_in_one_batch_as_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    compute = MapBank._compute
+    monkeypatch.setattr(MapBank, "_compute", lambda self: (calls.append(len(self.adapters)), compute(self))[1])
+    model = adapted(bits=8)
+    for twin in (copy.deepcopy(model), copied(model)):
+        logits(twin)
+    assert calls == [4, 4]
+
+
+def copied(model: Any) -> Any:
+    """By way of a file."""
+    stream = io.BytesIO()
+    torch.save(model, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=False)
+
+
 @every_setting
-def test_a_copied_or_pickled_model_computes_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_copied_or_pickled_model_computes_the_same(settings: dict[str, Any]) -> None:
     model = adapted(**settings)
     wanted = logits(model)
     twin = copy.deepcopy(model)
     assert torch.equal(logits(twin), wanted)
-    torch.save(model, tmp_path / "model.pt")
-    assert torch.equal(logits(torch.load(tmp_path / "model.pt", weights_only=False)), wanted)
+    assert torch.equal(logits(copied(model)), wanted)
     trained(twin, seed=2)
     assert difference(logits(twin), wanted) > 0
     assert torch.equal(logits(model), wanted)

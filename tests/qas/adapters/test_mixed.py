@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
+import random
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +29,7 @@ from transformers import (
 )
 
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
+from qas.adapters.mixed import MixedBank, Rows
 from qas.errors import QasError
 
 pytestmark = [
@@ -243,6 +247,49 @@ def test_the_names_used_last_are_kept_and_no_more_than_asked_for() -> None:
     assert bank(model).bytes_held == 0
     with pytest.raises(QasError, match="the number of adapters kept"):
         bank(model).kept = -1
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_whatever_is_kept_rows_are_those_of_a_bank_that_keeps_nothing(kept: int) -> None:
+    model = alike(target_modules=["attn.c_proj"], bits=8)
+    tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
+    ours, plain, draws = MixedBank(kept), MixedBank(0), random.Random(kept)
+    for _ in range(30):
+        with torch.no_grad():
+            adapter: Any = tables[draws.randrange(2)][draws.choice(USERS)]
+            way = draws.choice(["nothing", "in place", "data", "another"])
+            if way == "in place":
+                adapter.angles.add_(0.5)
+            elif way == "data":
+                adapter.values.data.mul_(1.5).add_(0.1)
+            elif way == "another":
+                adapter.angles = nn.Parameter(adapter.angles.flip(0))
+            names = draws.choices([*USERS, "__base__"], k=4)
+            x = torch.ones(4, 1, 32)
+            found, wanted = (tables_through(bank.rows(names, tables), tables, x) for bank in (ours, plain))
+        assert gap(found, wanted) < 1e-6
+        assert len(ours._users) <= kept and not plain._users
+    assert ours.bytes_held == len(ours._users) * 2 * 4 * (32 + 32 + 1) * 4
+
+
+def tables_through(rows: Rows, tables: Sequence[Any], x: Tensor) -> Tensor:
+    return torch.cat([rows.through(table, x, lambda value: 0 * value) for table in tables])
+
+
+def test_rows_outlive_what_is_kept_and_matrices_a_deleted_adapter_does_not() -> None:
+    model = alike()
+    tables = [m.qas_circuit_adapters for m in model.modules() if isinstance(m, CircuitLayer)]
+    bank(model).kept = 1
+    with torch.no_grad():
+        rows = bank(model).rows(["ann", "ben"], tables)
+        bank(model).rows(["cleo"], tables)
+    found = logits(model, IDS[:2], adapter_names=rows)
+    assert gap(found, one_by_one(model, ["ann", "ben"], IDS[:2])) < 1e-5
+    adapter = weakref.ref(tables[0]["cleo"])
+    assert list(bank(model)._users) == ["cleo"]
+    model.delete_adapter("cleo")
+    gc.collect()
+    assert bank(model).bytes_held == 0 and adapter() is None
 
 
 def test_what_inference_made_serves_a_later_backward_pass() -> None:

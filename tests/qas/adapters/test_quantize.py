@@ -302,13 +302,26 @@ def test_packing_refuses_what_does_not_fit() -> None:
 
 def test_unpacking_refuses_other_bytes() -> None:
     packed = torch.zeros(2, dtype=torch.uint8)
-    rule = r"3 codes of 4 bits take uint8 bytes of shape \(2,\)"
-    for wrong, got in ((torch.zeros(1, dtype=torch.uint8), r"torch.uint8 of shape \(1,\)"), (packed.int(), "int32")):
+    rule = r"3 codes of 4 bits take uint8 bytes of shape \(..., 2\)"
+    byte = torch.zeros(2, 1, dtype=torch.uint8)
+    for wrong, got in ((byte, r"uint8 of shape \(2, 1\)"), (byte[0, 0], r"shape \(\)"), (packed.int(), "int32")):
         with pytest.raises(QasError, match=f"{rule}, got .*{got}"):
             unpack_bits(wrong, 4, 3)
     packed[1] = 0b10000
     with pytest.raises(QasError, match="bits after the last of 3 codes of 4 bits are 0, got a 1"):
         unpack_bits(packed, 4, 3)
+    with pytest.raises(QasError, match="are 0, got a 1"):
+        unpack_bits(torch.stack([torch.zeros_like(packed), packed]), 4, 3)
+
+
+@pytest.mark.parametrize("bits", ALL_BITS)
+def test_bytes_of_many_are_unpacked_as_those_of_each(bits: int) -> None:
+    for count in (0, 1, 7, 8, 29):
+        codes = torch.from_numpy(np.random.default_rng(count).integers(0, 2**bits, (3, 2, count), dtype=np.uint8))
+        packed = torch.stack([torch.stack([pack_bits(codes[j, k], bits) for k in range(2)]) for j in range(3)])
+        unpacked = unpack_bits(packed, bits, count)
+        assert unpacked.dtype == torch.uint8 and torch.equal(unpacked, codes)
+        assert torch.equal(unpack_bits(packed.transpose(0, 1), bits, count), codes.transpose(0, 1))
 
 
 # ---------------------------------------------------------------------- angles

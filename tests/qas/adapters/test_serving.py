@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import random
 import re
 import runpy
 import sys
@@ -16,7 +18,6 @@ import pytest
 pytest.importorskip("peft")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -24,8 +25,9 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from qas.adapters.architecture import Architecture
-from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
-from qas.adapters.serving import AdapterStore
+from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
+from qas.adapters.packed import JointForm
+from qas.adapters.serving import AdapterStore, _rows
 from qas.errors import QasError, RunError
 
 pytestmark = [
@@ -101,12 +103,12 @@ def test_each_row_is_that_of_its_user(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_bytes_are_read_as_an_adapter_reads_its_own(bits: int) -> None:
     store, _ = stored(bits=bits)
-    adapter = store._pattern[0]
-    rows = np.frombuffer(store["ben"], dtype=np.uint8)[None]
-    adapter.unpack({"packed": torch.from_numpy(rows[0, 12 : store._fields[0].end].copy())})
-    field, own = store._fields[0], (adapter.angles, adapter.values)
-    for found, wanted in zip((field.angles(rows)[0], field.halves(rows)[0, 2:]), own, strict=True):
-        assert np.array_equal(found.astype(np.float32), wanted.detach().numpy())
+    rows = _rows([store["ben"], store["cleo"]])
+    for k, row in enumerate(rows):
+        forms = JointForm(packed_adapters(store.model, "default")).split(row).values()
+        for adapter, form, (angles, values) in zip(store._pattern, forms, store._decoded(rows), strict=True):
+            adapter.unpack({"packed": form})
+            assert torch.equal(angles[k], adapter.angles) and torch.equal(values[k], adapter.values)
 
 
 def test_bytes_are_those_of_the_file_that_peft_writes(tmp_path: Path) -> None:
@@ -136,6 +138,48 @@ def test_matrices_of_those_used_last_are_kept_and_follow_new_bytes() -> None:
     assert store.bytes_held == 0
 
 
+def test_whatever_is_kept_users_are_served_from_the_bytes_they_have_now() -> None:
+    store, _ = stored(bits=3, target_modules=["attn.c_proj"])
+    contents = list(store.values())
+    plain = AdapterStore(store.model, kept=0)
+    plain.update(store)
+    draws = random.Random(0)
+    for kept in (0, 1, 2, 5):
+        store.kept = kept
+        for _ in range(15):
+            user = draws.choice(["ann", "ben", "cleo", "dan"])
+            store[user] = plain[user] = draws.choice(contents)
+            if len(store) > 3:
+                gone = draws.choice(sorted(store))
+                del store[gone], plain[gone]
+            names = draws.choices(sorted(store), k=4)
+            for found, wanted in zip(matrices(store, names), matrices(plain, names), strict=True):
+                assert torch.allclose(found, wanted, atol=1e-6)
+            assert len(store._users) <= kept and store._users.keys() <= store.keys() and plain.bytes_held == 0
+
+
+def matrices(store: AdapterStore, names: list[str]) -> list[Tensor]:
+    users = store.rows(names)._users
+    return [block for name in names for _, block in users[name].parts]  # type: ignore[misc]
+
+
+def test_bytes_that_change_while_matrices_are_made_of_the_old_ones_are_served_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, _ = stored(bits=3, target_modules=["attn.c_proj"])
+    made = store._made
+
+    def slow(late: Any) -> Any:
+        found = made(late)
+        store["ann"] = store["ben"]  # as another thread may
+        return found
+
+    monkeypatch.setattr(store, "_made", slow)
+    old, new = matrices(store, ["ann"]), matrices(store, ["ann"])
+    monkeypatch.undo()
+    assert all(map(torch.equal, new, matrices(store, ["ben"]))) and not torch.equal(old[0], new[0])
+
+
 def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
     store, alone = stored(bits=8)
     size = store.save(tmp_path / "users")
@@ -145,6 +189,9 @@ def test_users_come_back_from_a_folder(tmp_path: Path) -> None:
     assert dict(again) == dict(store)
     found = logits(again.model, adapter_names=again.rows(NAMES))
     assert torch.allclose(found, torch.stack([alone[user][k] for k, user in enumerate(NAMES)]), atol=1e-5)
+    twin = copy.deepcopy(again)
+    assert again.bytes_held > 0 == twin.bytes_held and dict(twin) == dict(store)
+    assert torch.equal(logits(twin.model, adapter_names=twin.rows(NAMES)), found)
     with pytest.raises(RunError, match="new or empty"):
         store.save(tmp_path / "users")
     about = json.loads((tmp_path / "users" / "adapter_config.json").read_text())
@@ -205,6 +252,12 @@ def test_what_cannot_be_served_is_refused() -> None:
     bad[12:14] = b"\x00\x7e"  # NaN
     bad[8:12] = zlib.crc32(bad[12:]).to_bytes(4, "little")
     others, _ = stored(bits=8, target_modules=["c_attn"])
+    loose, _ = stored(bits=3, circuit=entangled(1), target_modules=["attn.c_proj"])
+    spilled = bytearray(loose["ann"])
+    spilled[-1] |= 0x80  # behind the last of 12 codes of 3 bits
+    spilled[8:12] = zlib.crc32(spilled[12:]).to_bytes(4, "little")
+    with pytest.raises(QasError, match="of 'dan' does not fit: bits after the last of 12 codes of 3 bits are 0"):
+        loose["dan"] = bytes(spilled)
     torn = store["ann"][:-1] + bytes([store["ann"][-1] ^ 1])
     for user, packed, words in (
         ("dan", b"123", f"is {store.size} bytes, got 3 bytes"),

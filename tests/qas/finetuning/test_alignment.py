@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from qas.adapters.problems import AdapterProblem, string_coefficients, tangent_strings
 from qas.cli import main
@@ -96,6 +97,19 @@ def test_the_gradient_of_a_task_is_that_of_the_loss_in_a_rotation() -> None:
         slope = (loss(1e-4, generator) - loss(-1e-4, generator)) / 2e-4
         # With one layer, pooling keeps the size of each coefficient and drops its sign.
         assert abs(coefficients[x, z]) / 2 == pytest.approx(abs(slope), rel=1e-3, abs=1e-7)
+
+
+def test_a_layer_that_keeps_its_weight_the_other_way_round_has_the_same_gradient() -> None:
+    task, settings = small_task(), Settings("linear-probe", epochs=1, batch=8, seed=0)
+    model = VisionTransformer(16, 8, 16, 1, 2, 3, seed=1)
+    twin = copy.deepcopy(model)
+    linear, turned = twin.blocks[0].attention.q, Conv1D(16, 16)
+    with torch.no_grad():
+        turned.weight.copy_(linear.weight.T)
+        turned.bias.copy_(linear.bias)
+    twin.blocks[0].attention.q = turned
+    wanted, found = (task_gradient(each, task, settings, ("q",)) for each in (model, twin))
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-6 * float(np.abs(wanted).max()))
 
 
 def test_targets_that_match_nothing_are_refused() -> None:
