@@ -15,21 +15,32 @@ import pytest
 pytest.importorskip("peft")
 
 from qas.adapters.circuit import CircuitAdapter
+from qas.adapters.problems import string_energies, tangent_strings
+from qas.finetuning.alignment import aligned_circuit
 from qas.finetuning.packaged import Corpus
 from qas.finetuning.stored import RandomSubspaceAdapter
 
 pytestmark = pytest.mark.peft
-PATH = Path(__file__).parents[3] / "benchmarks" / "adapter_real.py"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there for annotations
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def real() -> Any:
-    spec = importlib.util.spec_from_file_location("adapter_real", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["adapter_real"] = module  # dataclasses look there for annotations
-    spec.loader.exec_module(module)
-    return module
+    return script("adapter_real")
+
+
+@pytest.fixture(scope="module")
+def transfer(real: Any) -> Any:
+    return script("adapter_transfer")
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -149,3 +160,18 @@ def test_other_stages_wait_for_the_core(real: Any) -> None:
     assert set(jobs(rows, 5, 3)) == {(3, "tune")} and not jobs(rows, 5)
     tests = [row for row in rows if row["phase"] == "tune"] + [row for row in rows if row["phase"] == "test"][:-80]
     assert jobs(tests, 5) == [(5, "test")] * 80
+
+
+def test_a_control_has_the_energies_of_what_it_stands_against_on_other_strings(transfer: Any) -> None:
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(16, 16)) * np.exp(rng.normal(size=16))
+    matrix -= matrix.T
+    energies, others = string_energies(matrix), string_energies(transfer.dealt(matrix, rng))
+    np.testing.assert_allclose(np.sort(others, axis=None), np.sort(energies, axis=None), atol=1e-12)
+    assert np.corrcoef(energies.ravel(), others.ravel())[0, 1] < 0.6  # 0.5 is what antisymmetry alone leaves
+    found = aligned_circuit(matrix, 12)
+    shorter = transfer.shortened(found)
+    assert set(tangent_strings(shorter)) == set(tangent_strings(found)) and len(shorter) < len(found)
+    best = 100 * np.sort(energies, axis=None)[-12:].sum()
+    assert transfer.captured(shorter, matrix) == pytest.approx(best)
+    assert transfer.captured(aligned_circuit(transfer.dealt(matrix, rng), 12), matrix) < 0.5 * best
