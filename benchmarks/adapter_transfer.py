@@ -20,9 +20,8 @@ import numpy as np
 
 ANGLES = 48
 """As many as the searched circuit of 54 angles has on the qubits; the odd axis adds six to each."""
-EVALUATIONS = 100
-"""Of a search: one sweep of slopes and one circuit for each angle, and four to spare."""
-EVOLVED = 3000
+EVOLVED = 1000
+"""Evaluations of agent `evolution`, for comparison."""
 DRAWS = 20
 """Circuits of random strings."""
 
@@ -65,13 +64,13 @@ def dealt(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return skew_matrix(energies)
 
 
-def searched(matrix: np.ndarray, agent: str, evaluations: int) -> Any:
-    """What `qas search adapter-gradient` finds, as a circuit."""
+def evolved(matrix: np.ndarray) -> Any:
+    """What `qas search adapter-gradient FILE --agent evolution` finds."""
     import qas
     from qas.adapters.problems import matrix_problem
 
     problem = matrix_problem(matrix, goal="gradient", angles=ANGLES)
-    return qas.search(problem, agent=agent, evaluations=evaluations, seed=0).best.circuit
+    return qas.search(problem, agent="evolution", evaluations=EVOLVED, seed=0).best.circuit
 
 
 def shortened(circuit: Any) -> Any:
@@ -102,19 +101,21 @@ def pooled_others(task: str, pooled: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def circuits(task: str, pooled: dict[str, np.ndarray], shuffled: dict[str, np.ndarray], out: Path) -> dict[str, Any]:
-    """Search the circuits of a held-out task, and write those that stage 5 trains where it reads them."""
+    """The circuits of a held-out task; those that stage 5 trains are written where it reads them."""
+    from qas.finetuning.alignment import aligned_circuit
+
     others = pooled_others(task, pooled)
     rng = np.random.default_rng([5, real.TASKS.index(task)])
     goals = {"own": [pooled[task]], "others": [others], "dealt": [dealt(others, rng) for _ in range(real.SEEDS)]}
     goals["shuffled"] = [pooled_others(task, shuffled)]
     found: dict[str, Any] = {}
     for what, matrices in goals.items():
-        found[what] = [shortened(searched(matrix, "adapt", EVALUATIONS)) for matrix in matrices]
+        found[what] = [shortened(aligned_circuit(matrix, ANGLES)) for matrix in matrices]
         for seed, circuit in enumerate(found[what] if what != "shuffled" else []):
             file = real.aligned_file(out, what, task, seed)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(circuit.to_qasm())
-    return found | {"evolved": [searched(others, "evolution", EVOLVED)]}
+    return found | {"evolved": [evolved(others)]}
 
 
 def shown(shares: Iterable[float]) -> str:
@@ -137,7 +138,7 @@ def report(out: Path, whole: dict[str, np.ndarray], pooled: dict[str, np.ndarray
     lines = [
         f"Share, per cent, of a held-out task's gradient that the {ANGLES} angles of a circuit turn to first order; "
         "100 is what all strings of the seven qubits carry, in the six adapted layers together. Columns say whose "
-        "gradient the circuit was searched for; labels shuffled: all they know is how the model sees the texts; dealt "
+        "gradient the circuit is aligned with; labels shuffled: all they know is how the model sees the texts; dealt "
         "out: each of their energies on a string at random.",
         "",
         f"| {' | '.join(columns)} |",
@@ -156,8 +157,8 @@ def report(out: Path, whole: dict[str, np.ndarray], pooled: dict[str, np.ndarray
     lines += [
         "",
         f"± is the standard deviation over {real.SEEDS} dealings and {DRAWS} circuits of random strings; strings in "
-        "common are those of the first two circuits. Circuits are found by agent `adapt` in "
-        f"{EVALUATIONS} evaluations, which reaches the bound of what it searches for; evolution had {EVOLVED:,}.",
+        "common are those of the first two circuits. Circuits are the best there are for what they are aligned with "
+        f"(`aligned_circuit`), but for those by evolution, which had {EVOLVED:,} evaluations.",
         "",
         "| task | of the whole skew gradient, all strings of the qubits carry, % | of that, the best string, % |",
         "|---|---:|---:|",
