@@ -6,7 +6,8 @@
 
 `results/adapters/PREREGISTERED.md` says what is run, in which order, and what counts as an answer. Runs that runs.csv
 has are not run again: the same command goes on where it was stopped, and `--minutes` stops it by itself.
-`--report-only` makes table.md, which opens with the verdict, and the picture from runs.csv.
+`--stages 1 2 5` runs stage 5 directly after the core; its circuits come from `adapter_transfer.py`. `--report-only`
+makes table.md, which opens with the verdict, and the picture from runs.csv.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,6 +43,8 @@ LIMIT = 14 * 1024
 """Bits up to which the claim is made."""
 POINTS = 1.0
 """Percentage points that the claim is about."""
+TRANSFERRED = 0.5
+"""Those that stage 5 is about."""
 
 FIELDS = ("phase", "label", "task", "seed", "rates", "validation", "test", "bits", "trainable", "seconds")
 
@@ -52,7 +55,7 @@ class Contender:
 
     Attributes:
         method, options: as `qas.finetuning.methods.make_method` takes them; or a config of peft by name.
-        circuit: how its circuit is made; None where the method has its own or none.
+        circuit: how its circuit is made, see `circuit_of`; None where the method has its own or none.
         centre: learning rates that the first trial takes; a rate that the method does not have is left out.
         as_tuned: the contender whose rates it takes instead of being tuned.
         stage: 1 and 2 are the core.
@@ -79,6 +82,10 @@ def _circuit(layers: int, stage: int = 1) -> Contender:
 
 def _searched(which: str, **more: Any) -> Contender:
     return Contender("searched", {"bits": 8}, which, CIRCUIT, **more)
+
+
+def _rotation(which: str, **more: Any) -> Contender:
+    return Contender("searched-rotation", {"bits": 8}, which, FEW, stage=5, **more)
 
 
 def _one_bit(rank: int, stage: int = 1) -> Contender:
@@ -124,8 +131,14 @@ CONTENDERS: dict[str, Contender] = {
     "random subspace, 512": _subspace(512, 4),
     "Quantum-PEFT L=31": _circuit(31, 4),
     "random subspace, 1024": _subspace(1024, 4),
+    # 5: does an architecture transfer? circuits of adapter_transfer.py
+    "rotation, unaligned": _rotation("found-52"),
+    "rotation, aligned with other tasks": _rotation("aligned-others", as_tuned="rotation, unaligned"),
+    "rotation, aligned with dealt energies": _rotation("aligned-dealt", as_tuned="rotation, unaligned"),
+    "rotation, aligned with its task": _rotation("aligned-own", as_tuned="rotation, unaligned"),
 }
 CORE = (1, 2)
+STAGES = tuple(sorted({contender.stage for contender in CONTENDERS.values()}))
 EQUAL = {
     "Quantum-PEFT L=1": "random subspace, 64",
     "Quantum-PEFT L=3": "random subspace, 128",
@@ -231,22 +244,9 @@ def through(blocks: Any, hidden: Any, lengths: Any) -> Any:
 
 
 # ---------------------------------------------------------------------- one run
-def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train once; what is scored is the stored form."""
-    import torch
-    from torch import nn
-
-    torch.set_num_threads(1)
-    from qas.errors import QasError
-    from qas.finetuning.finetune import Settings, score, train
-    from qas.finetuning.methods import attach, total_bits
+def task_of(name: str, found: dict[str, Any], scored: str) -> Any:
+    """The task of the states of `found`, as `upper_model` reads them: inputs are numbers of examples and lengths."""
     from qas.finetuning.tasks import Split, Task
-
-    phase, label, name, seed, given = job
-    contender, rates = CONTENDERS[label], dict(given)
-    probe = contender.method == "linear-probe"
-    first = 6 if probe else FIRST
-    found = states(name, seed, first, arguments)
 
     class Cached(Split):
         """Numbers of examples and their lengths; the states are with the model."""
@@ -255,16 +255,26 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
         def lengths(self) -> np.ndarray:
             return self.inputs[:, 1]
 
-    class Upper(nn.Module):
-        """The upper blocks, the mean over tokens, and a new head."""
+    def split(part: str) -> Split:
+        lengths, labels = (found[part][key].numpy() for key in ("lengths", "labels"))
+        return Cached(np.stack([np.arange(len(labels)), lengths], axis=1), labels)
 
+    return Task(name, "text", split("train"), split(scored), split(scored), found["n_classes"], "accuracy")
+
+
+def upper_model(found: dict[str, Any], first: int) -> Any:
+    """The blocks from `first` on, the mean over tokens, and a new head; ``part`` says whose states the numbers are."""
+    import torch
+    from torch import nn
+
+    class Upper(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.blocks = nn.ModuleList(load_base().encoder.layer[first:])
             self.head = nn.Linear(384, found["n_classes"])
             nn.init.normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
-            self.part = ""
+            self.part = "train"
 
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             held = found[self.part]
@@ -276,14 +286,27 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
             hidden = through(self.blocks, hidden, lengths) * seen.unsqueeze(-1)
             return self.head(hidden.sum(1) / lengths[:, None])
 
-    def split(part: str) -> Split:
-        lengths, labels = (found[part][key].numpy() for key in ("lengths", "labels"))
-        return Cached(np.stack([np.arange(len(labels)), lengths], axis=1), labels)
+    return Upper()
 
+
+def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train once; what is scored is the stored form."""
+    import torch
+
+    torch.set_num_threads(1)
+    from qas.errors import QasError
+    from qas.finetuning.finetune import Settings, score, train
+    from qas.finetuning.methods import attach, total_bits
+
+    phase, label, name, seed, given = job
+    contender, rates = CONTENDERS[label], dict(given)
+    probe = contender.method == "linear-probe"
+    first = 6 if probe else FIRST
+    found = states(name, seed, first, arguments)
     scored = "validation" if phase == "tune" else "test"
-    task = Task(name, "text", split("train"), split(scored), split(scored), found["n_classes"], "accuracy")
+    task = task_of(name, found, scored)
     torch.manual_seed(seed)
-    model = Upper()
+    model = upper_model(found, first)
     peft_config = contender.method.endswith("Config")
     method: Any = contender.method
     options = contender.options
@@ -294,11 +317,10 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     head = {"head_rate": rates["head"]}
     own = {"learning_rate": rates.get("adapter", 1e-2), "values_rate": rates.get("values", 1e-2)}
     settings = Settings(method, epochs=EPOCHS, batch=BATCH, seed=seed, **head, **own, **options)
-    architecture = circuit_of(contender.circuit, seed, arguments.out) if contender.circuit else None
+    architecture = circuit_of(contender.circuit, name, seed, arguments.out) if contender.circuit else None
     stored = attach(model, settings.method, architecture, seed=seed)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     row = {"phase": phase, "label": label, "task": name, "seed": seed, "rates": json.dumps(rates)}
-    model.part = "train"
     started = time.process_time()
     try:
         train(model, task, settings, watch=False)
@@ -327,13 +349,14 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def circuit_of(kind: str, seed: int, out: Path) -> Any:
-    """The circuit found, the same without two-qubit gates, its gates shuffled, or rotations of random Pauli strings."""
+def circuit_of(kind: str, task: str, seed: int, out: Path) -> Any:
+    """The circuit found, the same without two-qubit gates, its gates shuffled, or rotations of random Pauli strings; or
+    one that `adapter_transfer.py` aligned with gradients."""
     from qas.adapters.architecture import Architecture, load_architecture
-    from qas.adapters.problems import with_string
-    from qas.circuits import Circuit
 
     which, angles = kind.split("-")
+    if which == "aligned":
+        return load_architecture(str(aligned_file(out, angles, task, seed)))
     found = load_architecture(str(out / f"searched-{angles}.qasm"))
     if which == "found":
         return found
@@ -341,17 +364,29 @@ def circuit_of(kind: str, seed: int, out: Path) -> Any:
         return Architecture(found.n_qubits, tuple(g for g in found.gates if len(g[1]) == 1), name="no entanglers")
     rng = np.random.default_rng([seed, 4])
     if which == "strings":
-        circuit, size = Circuit(found.n_qubits), 1 << found.n_qubits
-        while circuit.n_angles < int(angles):
-            x, z = (int(k) for k in rng.integers(size, size=2))
-            if (x & z).bit_count() % 2:  # an odd number of Y: a real rotation
-                circuit = with_string(circuit, (x, z))
-        return Architecture.from_circuit(circuit, "random strings")
+        return Architecture.from_circuit(random_strings(found.n_qubits, int(angles), rng), "random strings")
     gates = tuple(
         (name, tuple(int(w) for w in rng.permutation(found.n_qubits)[: len(wires)]))
         for name, wires in (found.gates[k] for k in rng.permutation(len(found.gates)))
     )
     return Architecture(found.n_qubits, gates, name="random skeleton")
+
+
+def random_strings(n_qubits: int, angles: int, rng: np.random.Generator) -> Any:
+    from qas.adapters.problems import with_string
+    from qas.circuits import Circuit
+
+    circuit, size = Circuit(n_qubits), 1 << n_qubits
+    while circuit.n_angles < angles:
+        x, z = (int(k) for k in rng.integers(size, size=2))
+        if (x & z).bit_count() % 2:  # an odd number of Y: a real rotation
+            circuit = with_string(circuit, (x, z))
+    return circuit
+
+
+def aligned_file(out: Path, with_what: str, task: str, seed: int) -> Path:
+    """Circuit of stage 5 for a held-out task; only energies are dealt out anew for each seed."""
+    return out / "transfer" / (f"{with_what}-{task}" + (f"-{seed}" if with_what == "dealt" else "") + ".qasm")
 
 
 # ---------------------------------------------------------------------- learning rates
@@ -437,10 +472,10 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def jobs_left(rows: list[dict[str, str]]) -> Iterator[Job]:
-    """All that can be run now, in the registered order."""
+def jobs_left(rows: list[dict[str, str]], stages: Iterable[int] = STAGES) -> Iterator[Job]:
+    """All that can be run now: the core, then the stages asked for, each as a whole before the next."""
     have = {(r["label"], r["task"], r["seed"]) for r in rows if r["phase"] == "test"}
-    for stage in sorted({c.stage for c in CONTENDERS.values()}):
+    for stage in dict.fromkeys((*CORE, *stages)):
         own = [label for label, c in CONTENDERS.items() if c.stage == stage]
         for label in own:
             if CONTENDERS[label].as_tuned is None:
@@ -472,7 +507,7 @@ def campaign(arguments: argparse.Namespace) -> None:
         while True:
             free = arguments.jobs - len(running) if time.monotonic() < end else 0
             if free:
-                waiting = (job for job in jobs_left(read(path)) if job not in running.values())
+                waiting = (job for job in jobs_left(read(path), arguments.stages) if job not in running.values())
                 for job, _ in zip(waiting, range(free), strict=False):
                     running[pool.submit(run_one, job, arguments)] = job
             if not running:
@@ -515,27 +550,49 @@ def chosen(rows: list[dict[str, str]], family: str) -> str | None:
     return max(within, key=lambda label: within[label])
 
 
-def core_left(rows: list[dict[str, str]]) -> int:
-    """Test runs of the core that are not done."""
-    own = [label for label, c in CONTENDERS.items() if c.stage in CORE]
+def tests_left(rows: list[dict[str, str]], stages: Iterable[int]) -> int:
+    """Test runs of some stages that are not done."""
+    own = [label for label, c in CONTENDERS.items() if c.stage in stages]
     return len(own) * len(TASKS) * SEEDS - sum(len(accuracies(rows, label)) for label in own)
+
+
+def against(rows: list[dict[str, str]], label: str, rivals: Iterable[str], points: float) -> tuple[bool, str]:
+    """Whether a contender is better than all rivals by so many points beyond doubt, and its differences in words."""
+    found = {rival: difference(accuracies(rows, label), accuracies(rows, rival)) for rival in rivals}
+    told = "; ".join(
+        f"{label} ({bits_of(rows, label):,} bits) against {rival} ({bits_of(rows, rival):,}): "
+        f"{mean:+.1f} ± {half:.1f} points"
+        for rival, (mean, half, _) in found.items()
+    )
+    holds = all(mean >= points and mean - half > 0 for mean, half, _ in found.values())
+    return holds, f"{told} ({len(TASKS) * SEEDS} pairs, 95 %)"
 
 
 def verdict(rows: list[dict[str, str]]) -> str:
     """The registered sentence, or what is left to do before there is one."""
-    left = core_left(rows)
+    left = tests_left(rows, CORE)
     if left:
         return f"No conclusion yet: {left} of the core's test runs are not done."
     circuit, one_bit = (str(chosen(rows, family)) for family in ("circuit", "one-bit"))
-    subspace = EQUAL[circuit]
-    found = {rival: difference(accuracies(rows, circuit), accuracies(rows, rival)) for rival in (one_bit, subspace)}
-    told = "; ".join(
-        f"{circuit} ({bits_of(rows, circuit):,} bits) against {rival} ({bits_of(rows, rival):,}): "
-        f"{mean:+.1f} ± {half:.1f} points"
-        for rival, (mean, half, _) in found.items()
-    )
-    holds = all(mean >= POINTS and mean - half > 0 for mean, half, _ in found.values())
-    return f"The claim {'holds' if holds else 'does not hold'}: {told} ({len(TASKS) * SEEDS} pairs, 95 %)."
+    holds, told = against(rows, circuit, (one_bit, EQUAL[circuit]), POINTS)
+    return f"The claim {'holds' if holds else 'does not hold'}: {told}."
+
+
+def transfer(rows: list[dict[str, str]]) -> str:
+    """The registered sentence of stage 5, or what is left to do before there is one."""
+    left = tests_left(rows, (5,))
+    if left:
+        return f"Transfer of architectures: no conclusion yet, {left} test runs are not done."
+    unaligned, others, dealt, own = (label for label, c in CONTENDERS.items() if c.stage == 5)
+    transfers, told = against(rows, others, (unaligned, dealt), TRANSFERRED)
+    works, more = against(rows, own, (unaligned, dealt), TRANSFERRED)
+    if transfers:
+        words = "An architecture transfers to a task that it was not searched on"
+    elif works:
+        words = "Alignment with a task's own gradient pays, and no transfer to another task is shown"
+    else:
+        words = "No gain of alignment is shown, not even with the task's own gradient, so nothing to transfer"
+    return f"{words}: {told}; {more}."
 
 
 def report(out: Path) -> None:
@@ -547,9 +604,11 @@ def report(out: Path) -> None:
     done = sum(len(accuracies(rows, label)) for label in CONTENDERS)
     core = sum(c.stage in CORE for c in CONTENDERS.values()) * len(TASKS) * SEEDS
     lines = [
-        f"Test runs done: {done} of {total} registered; of the core {core - core_left(rows)} of {core}.",
+        f"Test runs done: {done} of {total} registered; of the core {core - tests_left(rows, CORE)} of {core}.",
         "",
         verdict(rows),
+        "",
+        transfer(rows),
         "",
         "| method | stage | bits | trained | rates | trials | validation, % | "
         + " | ".join(f"{t}, %" for t in TASKS)
@@ -608,6 +667,12 @@ PAIRS = (
     ("searched, 54 angles", "random skeleton, 54 angles"),
     ("searched, 54 angles", "random Pauli strings, 58 angles"),
     ("searched, 54 angles", "LoRA r=1, float16"),
+    ("rotation, aligned with other tasks", "rotation, unaligned"),
+    ("rotation, aligned with other tasks", "rotation, aligned with dealt energies"),
+    ("rotation, aligned with its task", "rotation, unaligned"),
+    ("rotation, aligned with its task", "rotation, aligned with dealt energies"),
+    ("rotation, aligned with its task", "rotation, aligned with other tasks"),
+    ("rotation, unaligned", "searched, 54 angles"),
 )
 
 
@@ -648,6 +713,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "qas-adapter-real")
+    parser.add_argument(
+        "--stages", type=int, nargs="+", choices=STAGES, default=STAGES, help="after 1 and 2, in this order"
+    )
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     if not arguments.report_only:

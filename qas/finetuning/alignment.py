@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from qas.adapters.architecture import layout
 from qas.adapters.problems import string_coefficients, string_energies, with_string
 from qas.circuits import Circuit
 from qas.errors import QasError
@@ -26,34 +27,66 @@ def pooled_matrix(matrices: list[np.ndarray]) -> np.ndarray:
     """A skew matrix whose squared string coefficients are the sums of those of the skew parts of `matrices`.
 
     Args:
-        matrices: square, all of one side, a power of two.
+        matrices: square, all of one side. Of a side 2^n m with an odd axis of m levels (`layout` of
+            `qas.adapters.architecture`) rotations count that turn all levels alike, as gates on qubits do: they see the
+            trace over the levels.
+
+    Returns:
+        float64, shape (2^n, 2^n).
 
     Raises:
-        QasError: none, or sides that differ or are no power of two.
+        QasError: none, sides that differ, or matrices that are not square or smaller than 2 x 2.
     """
     sides = {m.shape for m in matrices}
     if len(sides) != 1:
         raise QasError(f"layers that share an architecture have one size, got {sorted(sides)}")
     rows, columns = next(iter(sides))
-    if rows != columns or rows & (rows - 1):
-        raise QasError(f"a pooled gradient is square with a power of two of rows, got {rows} x {columns}")
-    energy = np.zeros((rows, rows))
-    for matrix in matrices:
-        energy += string_coefficients((matrix - matrix.T) / 2) ** 2
+    if rows != columns:
+        raise QasError(f"a pooled gradient is square, got {rows} x {columns}")
+    return skew_matrix(np.sum([string_coefficients(_shared((m - m.T) / 2)) ** 2 for m in matrices], axis=0))
+
+
+def _shared(matrix: np.ndarray) -> np.ndarray:
+    """Trace over the odd axis of the layout: tr((1 x P)ᵀ M) = tr(Pᵀ _shared(M)) for P on the qubits."""
+    place = layout(len(matrix), exact=True)
+    levels = (place.odd, 1 << place.n_qubits)
+    return np.einsum("kikj->ij", matrix[: place.size, : place.size].reshape(levels + levels))
+
+
+def skew_matrix(energies: np.ndarray) -> np.ndarray:
+    """A skew matrix with given squares of its string coefficients, those of symmetric strings passed over.
+
+    Args:
+        energies: shape (N, N), row x and column z, none negative.
+    """
     # M[i ^ x, i] = Σ_z c[x, z] (-1)^|i & z| / N inverts the transform of the coefficients.
-    table = np.sqrt(energy)
+    table = np.sqrt(energies)
     walsh_hadamard(table)
-    index = np.arange(rows)
-    pooled = np.zeros((rows, rows))
-    for x in range(rows):
-        pooled[index ^ x, index] = table[x] / rows
-    return (pooled - pooled.T) / 2
+    index = np.arange(len(table))
+    matrix = np.zeros_like(table)
+    for x in range(len(table)):
+        matrix[index ^ x, index] = table[x] / len(table)
+    return (matrix - matrix.T) / 2
 
 
 def task_gradient(
     model: nn.Module, task: Task, settings: Settings, targets: tuple[str, ...] | None = None
 ) -> np.ndarray:
     """The pooled gradient of a task on its training split, after the head alone was trained.
+
+    Args, raises:
+        as of `layer_gradients`; and layers of different sizes are refused.
+
+    Returns:
+        float64, shape (2^n, 2^n) for target layers of 2^n m input features; see `pooled_matrix`.
+    """
+    return pooled_matrix(layer_gradients(model, task, settings, targets))
+
+
+def layer_gradients(
+    model: nn.Module, task: Task, settings: Settings, targets: tuple[str, ...] | None = None
+) -> list[np.ndarray]:
+    """WᵀG of each target layer on the training split of a task, after the head alone was trained.
 
     Args:
         model: a frozen backbone, left with the trained head.
@@ -62,16 +95,16 @@ def task_gradient(
         targets: last parts of the names of linear layers; default queries and values.
 
     Returns:
-        float64, shape (in_features, in_features) of the target layers.
+        float64, shape (in_features, in_features) each; G is the derivative of the mean loss in the weight W.
 
     Raises:
-        QasError: targets of different or unsuitable sizes, or none.
+        QasError: a target that no layer has, or none and no usual name.
     """
     prepare_head(model, task, settings.seed)
     layers = {name: model.get_submodule(name) for name in target_layers(model, targets)}
     attach(model, settings.method)
     if trained_head(model) is not None:
-        train(model, task, settings)
+        train(model, task, settings, watch=False)
     for layer in layers.values():
         cast(nn.Parameter, layer.weight).requires_grad_(True)
     model.eval()
@@ -89,7 +122,7 @@ def task_gradient(
         found.append((own.T @ slope).double().numpy() / len(task.train))
         weight.grad = None
         weight.requires_grad_(False)
-    return pooled_matrix(found)
+    return found
 
 
 def aligned_circuit(gradient: np.ndarray, angles: int) -> Circuit:

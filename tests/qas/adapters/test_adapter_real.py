@@ -15,21 +15,32 @@ import pytest
 pytest.importorskip("peft")
 
 from qas.adapters.circuit import CircuitAdapter
+from qas.adapters.problems import string_energies, tangent_strings
+from qas.finetuning.alignment import aligned_circuit
 from qas.finetuning.packaged import Corpus
 from qas.finetuning.stored import RandomSubspaceAdapter
 
 pytestmark = pytest.mark.peft
-PATH = Path(__file__).parents[3] / "benchmarks" / "adapter_real.py"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there for annotations
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def real() -> Any:
-    spec = importlib.util.spec_from_file_location("adapter_real", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["adapter_real"] = module  # dataclasses look there for annotations
-    spec.loader.exec_module(module)
-    return module
+    return script("adapter_real")
+
+
+@pytest.fixture(scope="module")
+def transfer(real: Any) -> Any:
+    return script("adapter_transfer")
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -72,11 +83,11 @@ def test_no_rate_is_chosen_at_an_edge_of_what_was_tried(real: Any, best: tuple[i
         assert len(tried) == real.MOST
 
 
-def rows_of(real: Any, points: dict[str, float]) -> list[dict[str, str]]:
-    """Tuning and tests of the core; accuracies of 60 and `points` more, scattered over tasks and seeds."""
+def rows_of(real: Any, points: dict[str, float], stages: tuple[int, ...] = (1, 2)) -> list[dict[str, str]]:
+    """Tuning and tests of some stages; accuracies of 60 and `points` more, scattered over tasks and seeds."""
     rows = []
     for label, contender in real.CONTENDERS.items():
-        if contender.stage not in real.CORE:
+        if contender.stage not in stages:
             continue
         bits = {"circuit": 6000, "one-bit": 14592, "subspace": 6000}.get(contender.family, 0)
         common = {"label": label, "bits": str(bits + 9000 * ("L=7" in label)), "trainable": "1"}
@@ -112,3 +123,55 @@ def test_the_claim_holds_against_both_rivals_or_not_at_all(real: Any, points: di
     if holds:  # the best on validation within the limit stands for its kind, whatever lies beyond the limit
         assert f": {next(iter(points))} (" in said and f"against {list(points)[1]}" in said
     assert real.verdict(rows[:-1]) == "No conclusion yet: 1 of the core's test runs are not done."
+
+
+@pytest.mark.parametrize(
+    ("others", "own", "words"),
+    [
+        (1.0, 1.5, "An architecture transfers"),
+        (0.3, 1.0, "no transfer to another task is shown"),
+        (0.3, 0.4, "nothing to transfer"),
+        (1.0, 0.0, "An architecture transfers"),
+    ],
+)
+def test_transfer_is_told_from_alignment_that_does_nothing(real: Any, others: float, own: float, words: str) -> None:
+    rows = rows_of(
+        real,
+        {"rotation, aligned with other tasks": others, "rotation, aligned with its task": own},
+        (5,),
+    )
+    assert words in real.transfer(rows)
+    assert "no conclusion yet, 1 test runs" in real.transfer(rows[:-1])
+    for control in ("rotation, unaligned", "rotation, aligned with dealt energies"):  # one of both is not enough
+        better = [r | {"test": str(float(r.get("test", 0)) + 0.02)} if r["label"] == control else r for r in rows]
+        assert "nothing to transfer" in real.transfer(better)
+
+
+def test_other_stages_wait_for_the_core(real: Any) -> None:
+    def jobs(rows: list[dict[str, str]], *stages: int) -> list[tuple[int, str]]:
+        return [(real.CONTENDERS[job[1]].stage, job[0]) for job in real.jobs_left(rows, *([stages] if stages else []))]
+
+    rows = rows_of(real, {})
+    for left_out in (0, 1, -1):  # a trial, a test of the first seeds, the last test
+        fewer = [row for k, row in enumerate(rows) if k != left_out % len(rows)]
+        assert jobs(fewer, 5, 3) == jobs(fewer) and {stage for stage, _ in jobs(fewer)} <= set(real.CORE)
+    assert set(jobs(rows, 5, 3)) == {(5, "tune")} and set(jobs(rows)) == {(3, "tune")} and not jobs(rows, 1, 2)
+    rows += rows_of(real, {}, (5,))
+    assert set(jobs(rows, 5, 3)) == {(3, "tune")} and not jobs(rows, 5)
+    tests = [row for row in rows if row["phase"] == "tune"] + [row for row in rows if row["phase"] == "test"][:-80]
+    assert jobs(tests, 5) == [(5, "test")] * 80
+
+
+def test_a_control_has_the_energies_of_what_it_stands_against_on_other_strings(transfer: Any) -> None:
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(16, 16)) * np.exp(rng.normal(size=16))
+    matrix -= matrix.T
+    energies, others = string_energies(matrix), string_energies(transfer.dealt(matrix, rng))
+    np.testing.assert_allclose(np.sort(others, axis=None), np.sort(energies, axis=None), atol=1e-12)
+    assert np.corrcoef(energies.ravel(), others.ravel())[0, 1] < 0.6  # 0.5 is what antisymmetry alone leaves
+    found = aligned_circuit(matrix, 12)
+    shorter = transfer.shortened(found)
+    assert set(tangent_strings(shorter)) == set(tangent_strings(found)) and len(shorter) < len(found)
+    best = 100 * np.sort(energies, axis=None)[-12:].sum()
+    assert transfer.captured(shorter, matrix) == pytest.approx(best)
+    assert transfer.captured(aligned_circuit(transfer.dealt(matrix, rng), 12), matrix) < 0.5 * best

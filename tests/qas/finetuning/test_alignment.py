@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from qas.adapters.architecture import Architecture
+from qas.adapters.circuit import RotationAdapter
 from qas.adapters.problems import AdapterProblem, string_coefficients, tangent_strings
 from qas.cli import main
 from qas.errors import QasError
-from qas.finetuning.alignment import aligned_circuit, pooled_matrix, task_gradient
+from qas.finetuning.alignment import aligned_circuit, pooled_matrix, skew_matrix, task_gradient
 from qas.finetuning.backbones import VisionTransformer, save_backbone
 from qas.finetuning.finetune import Settings
 from qas.finetuning.tasks import Split, Task
@@ -51,13 +53,37 @@ def test_a_pooled_matrix_has_the_summed_energies_of_its_parts(size: int) -> None
     assert np.abs(pooled + pooled.T).max() < 1e-12
 
 
-def test_matrices_of_different_or_odd_sizes_are_refused() -> None:
+@pytest.mark.parametrize(("features", "size"), [(24, 8), (20, 4), (16, 16), (37, 4)])
+def test_pooling_over_an_odd_axis_gives_the_slopes_of_a_rotation(features: int, size: int) -> None:
+    weight, slope = torch.from_numpy(RNG.normal(size=(2, 5, features)))
+    pooled = pooled_matrix([(weight.T @ slope).numpy()])
+    assert pooled.shape == (size, size)
+    circuit = aligned_circuit(pooled, 3)
+    adapter = RotationAdapter(features, 5, Architecture.from_circuit(circuit)).double()
+    coefficients = string_coefficients(pooled)
+    for k, string in enumerate(tangent_strings(circuit)):  # the loss is tr(slopeᵀ W R)
+        loss = []
+        for angle in (1e-4, -1e-4):
+            with torch.no_grad():
+                adapter.angles.zero_()[k] = angle
+            loss.append(float((slope * adapter.merged(weight)).sum()))
+        assert abs(loss[0] - loss[1]) / 2e-4 == pytest.approx(abs(coefficients[string]) / 2, rel=1e-5)
+
+
+def test_a_matrix_is_made_of_its_energies() -> None:
+    energies = RNG.uniform(1, 2, (8, 8))
+    found = string_coefficients(skew_matrix(energies)) ** 2
+    antisymmetric = np.array([[(x & z).bit_count() % 2 for z in range(8)] for x in range(8)])
+    np.testing.assert_allclose(found, energies * antisymmetric, atol=1e-12)
+
+
+def test_matrices_of_different_sizes_or_shapes_are_refused() -> None:
     with pytest.raises(QasError, match="one size"):
         pooled_matrix([np.eye(4), np.eye(8)])
     with pytest.raises(QasError, match="one size"):
         pooled_matrix([])
-    with pytest.raises(QasError, match="power of two"):
-        pooled_matrix([np.eye(6)])
+    with pytest.raises(QasError, match="is square"):
+        pooled_matrix([np.zeros((4, 8))])
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
