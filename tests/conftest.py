@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything that starts threads is imported, here and in processes that tests start: pytest-xdist has a worker on
 # every core already, and two of them with two threads each take longer than one after the other.
@@ -18,8 +19,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-gc.disable()  # while thousands of tests are collected, all of which stay
-
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Every process would compile the same kernels anew: they are on disk before the workers start."""
@@ -29,10 +28,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         assert [compiler.wait() for compiler in compilers] == [0] * len(compilers), "the kernels do not compile"
 
 
-def pytest_collection_finish() -> None:
-    """What is imported and collected is looked through no more: every full collection would cost half a second."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[Any]:
+    """Thousands of tests are collected, all of which stay: looking through them costs half a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -175,10 +175,10 @@ class UserCache(ABC):
     @property
     def bytes_held(self) -> int:
         """Memory of the matrices that are kept."""
-        return sum(part[1].nbytes for user in self._users.values() for part in user.parts if part is not None)
+        return sum(part[1].nbytes for user in list(self._users.values()) for part in user.parts if part is not None)
 
     def forget(self, name: str) -> None:
-        """Free the matrices of a name that will not come again."""
+        """Free the matrices of a name that will not come again; a batch that is being made may bring them back."""
         self._users.pop(name, None)
 
     @abstractmethod
@@ -189,7 +189,8 @@ class UserCache(ABC):
         """Users from their sources, kept or made now."""
         held = {name: user for name in sources if (user := self._users.get(name)) is not None}
         found = {name: user for name, user in held.items() if user.source == sources[name]}
-        found |= self._made({name: source for name, source in sources.items() if name not in found})
+        if late := {name: source for name, source in sources.items() if name not in found}:
+            found |= self._made(late)
         for name, user in found.items():
             self._users.pop(name, None)
             if user.source is not None:
@@ -211,6 +212,7 @@ class _Modules:
         self.adapters = adapters
         self.present = [adapter for adapter in adapters if adapter is not None]
         trained = torch.is_grad_enabled() and any(p.requires_grad for a in self.present for p in a.parameters())
+        self.scales = [getattr(adapter, "scale", None) for adapter in self.present]
         self.state = None if traced() or trained else self._state()
 
     def _state(self) -> Tensor:
@@ -221,7 +223,7 @@ class _Modules:
         return torch.cat([part.to(parts[0].device) for part in parts])
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Modules) or self.adapters != other.adapters:
+        if not isinstance(other, _Modules) or (self.adapters, self.scales) != (other.adapters, other.scales):
             return False
         old, new = self.state, other.state
         if old is None or new is None or (old.device, old.dtype) != (new.device, new.dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Mapping
 from typing import Any, Self
@@ -56,6 +57,12 @@ class PackedAdapter(Adapter):
             keep_latents(self)
         if self.inbox is not None:
             self.inbox.join(self.place, self)
+
+    def __copy__(self) -> Self:
+        """Shares parameters, inbox and bank, which know the original only, as a replica of DataParallel does."""
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; ``eval()`` is what a model is loaded with last, and `torch.compile` looks into no inbox."""
@@ -278,19 +285,28 @@ class Inbox:
         return self.__dict__ | {"_adapters": {}, "_seen": None}
 
     def join(self, name: str, adapter: PackedAdapter) -> None:
-        """Take over for this adapter too, of the layer `name`; a shallow copy is served by its original."""
+        """Take over for this adapter too, of the layer `name`."""
         adapter.inbox, adapter.place = self, name
-        self._adapters.setdefault(name, adapter)
+        self._adapters[name] = adapter
 
     def collect(self) -> None:
         """Take over a stored form that was laid here."""
-        if self._first not in self._adapters or traced():
+        if self._first not in self._adapters or traced() or not self._changed():
             return
+        with _COLLECTING:
+            if self._changed():  # no other thread has taken it over meanwhile
+                self._read()
+
+    def _changed(self) -> bool:
         buffer = self._adapters[self._first].get_buffer("packed")
-        if self._seen is not None and self._seen[0] is buffer and self._seen[1] == version_of(buffer):
-            return
-        if buffer.is_meta:
-            return
+        seen, version = (None, 0) if self._seen is None else self._seen
+        return buffer.is_inference() or seen is not buffer or version != version_of(buffer)
+
+    def _read(self) -> None:
+        buffer = self._adapters[self._first].get_buffer("packed")
+        angles = [adapter.angles for adapter in self._adapters.values()]
+        if buffer.is_meta or any(own.is_meta or is_sharded(own) for own in angles):
+            return  # until there is something to write to
         if bool(buffer.any()):
             held = buffer.cpu()
             forms = dict.fromkeys(self._adapters, held) if self._form is None else self._form.split(held)
@@ -299,6 +315,10 @@ class Inbox:
             with torch.no_grad():
                 buffer.zero_()
         self._seen = buffer, version_of(buffer)
+
+
+_COLLECTING = threading.RLock()
+"""One thread reads an inbox: another one would find it half emptied."""
 
 
 def version_of(tensor: Tensor) -> int:

@@ -127,16 +127,14 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
             QasError: an unknown user.
         """
         users = list(users)
-        wanted = [user for user in dict.fromkeys(users) if user != BASE]
-        unknown = [user for user in wanted if user not in self._bytes]
+        wanted = {user: self._bytes.get(user) for user in dict.fromkeys(users) if user != BASE}
+        unknown = [user for user, packed in wanted.items() if packed is None]
         if unknown:
             raise QasError(f"the store has {len(self)} users, and not {shortened(unknown[0])}")
-        found = self._served({user: self._bytes[user] for user in wanted})
+        found = self._served(wanted)
         return Rows(users, {id(table): k for table, k in self._tables}, found)
 
     def _made(self, late: Mapping[str, bytes]) -> dict[str, User]:
-        if not late:
-            return {}
         count, device = len(self._pattern), self._pattern[0].angles.device
         forms = [self._form(adapter) for adapter in self._pattern]
         angles, values = zip(*self._decoded(_rows(late.values()).to(device)), strict=True)

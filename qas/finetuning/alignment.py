@@ -117,9 +117,9 @@ def layer_gradients(
         weight = cast(nn.Parameter, layer.weight)
         assert weight.grad is not None
         own, slope = weight.detach(), weight.grad
-        if not isinstance(layer, nn.Linear):  # transformers' Conv1D keeps its weight the other way round
-            own, slope = own.T, slope.T
-        found.append((own.T @ slope).double().numpy() / len(task.train))
+        # transformers' Conv1D keeps its weight the other way round.
+        product = own.T @ slope if isinstance(layer, nn.Linear) else own @ slope.T
+        found.append(product.double().numpy() / len(task.train))
         weight.grad = None
         weight.requires_grad_(False)
     return found

@@ -29,7 +29,7 @@ from qas.adapters.circuit import (
     share_maps,
     start_offsets,
 )
-from qas.adapters.packed import Inbox, JointForm
+from qas.adapters.packed import Inbox, JointForm, PackedAdapter
 from qas.errors import QasError
 
 CIRCUIT = qas.Circuit(5, [("ry", q, 0.0) for q in range(5)] + [("cx", (0, 3)), ("cz", (1, 4)), ("ry", 3, 0.0)])
@@ -393,6 +393,30 @@ def test_a_stored_form_is_seen_where_an_earlier_tensor_was() -> None:
     held = [packed.clone() for _ in range(100)]
     target._buffers["packed"] = next((tensor for tensor in held if id(tensor) == first), held[-1])
     assert target.current_angles().equal(source.current_angles())
+
+
+def test_a_stored_form_is_taken_over_by_one_of_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    target.load_state_dict(source.pack(), strict=False)
+    read, other = PackedAdapter.read, threading.Thread(target=target.current_angles)
+
+    def slow(adapter: Any, packed: Tensor) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(0.1)  # long enough to take it over, too, and to empty the place
+        read(adapter, packed)
+
+    monkeypatch.setattr(PackedAdapter, "read", slow)
+    assert target.current_angles().equal(source.current_angles())
+    other.join()
+
+
+def test_a_stored_form_waits_until_there_are_parameters() -> None:
+    source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    target.to("meta").load_state_dict(source.pack(), strict=False, assign=True)
+    assert target.eval().packed.equal(source.pack()["packed"])
 
 
 def test_a_joint_form_knows_its_layers_and_its_bytes() -> None:

@@ -582,6 +582,7 @@ def test_a_copied_layer_takes_its_own_part_of_what_is_laid_and_a_shallow_one_non
         shallow, deep = copy.copy(own), copy.deepcopy(own)
         assert torch.equal(deep.current_angles(), wanted.current_angles()) == (number == 0)  # that with the place
         assert shallow.inbox is own.inbox and own.inbox._adapters[own.place] is own
+        assert shallow not in own.bank.adapters
     assert torch.equal(logits(model), logits(source))
 
 

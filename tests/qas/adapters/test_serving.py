@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 pytest.importorskip("peft")
@@ -27,6 +28,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from qas.adapters.architecture import Architecture
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, packed_adapters
 from qas.adapters.packed import JointForm
+from qas.adapters.quantize import angles_from_codes
 from qas.adapters.serving import AdapterStore, _rows
 from qas.errors import QasError, RunError
 
@@ -107,8 +109,12 @@ def test_bytes_are_read_as_an_adapter_reads_its_own(bits: int) -> None:
     for k, row in enumerate(rows):
         forms = JointForm(packed_adapters(store.model, "default")).split(row).values()
         for adapter, form, (angles, values) in zip(store._pattern, forms, store._decoded(rows), strict=True):
-            adapter.unpack({"packed": form})
-            assert torch.equal(angles[k], adapter.angles) and torch.equal(values[k], adapter.values)
+            halves = np.frombuffer(form.numpy().tobytes()[: 4 + 2 * adapter.n_values], "<f2").astype(np.float32)
+            digits = np.unpackbits(form.numpy()[4 + 2 * adapter.n_values :], bitorder="little")
+            codes = digits[: adapter.n_angles * bits].reshape(-1, bits) @ (1 << np.arange(bits))
+            low, step = torch.from_numpy(halves[:2])
+            assert torch.equal(angles[k], angles_from_codes(torch.from_numpy(codes), low, step))
+            np.testing.assert_array_equal(values[k].numpy(), halves[2:])
 
 
 def test_bytes_are_those_of_the_file_that_peft_writes(tmp_path: Path) -> None:
