@@ -189,7 +189,7 @@ def states(name: str, seed: int, first: int, arguments: argparse.Namespace) -> d
 
     place = arguments.cache / f"{name}-{seed}-{first}-{LENGTH}.pt"
     if place.exists():
-        return torch.load(place)
+        return torch.load(place, weights_only=True)
     from transformers import AutoTokenizer
 
     from qas.finetuning.packaged import packaged_model

@@ -272,7 +272,7 @@ class Inbox:
         self._form = JointForm(adapters) if joint else None
         self._first = min(adapters)
         self._adapters: dict[str, PackedAdapter] = {}
-        self._seen: tuple[Tensor, int] | None = None
+        self._seen: tuple[Tensor | None, int] = None, 0
         """the buffer when it was empty; held, so that no other tensor can get its place in memory and seem the same"""
         first = adapters[self._first]
         size = first.packed_size if self._form is None else self._form.size
@@ -282,7 +282,7 @@ class Inbox:
         self._seen = first.get_buffer("packed"), version_of(first.get_buffer("packed"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_adapters": {}, "_seen": None}
+        return self.__dict__ | {"_adapters": {}, "_seen": (None, 0)}
 
     def join(self, name: str, adapter: PackedAdapter) -> None:
         """Take over for this adapter too, of the layer `name`."""
@@ -299,7 +299,7 @@ class Inbox:
 
     def _changed(self) -> bool:
         buffer = self._adapters[self._first].get_buffer("packed")
-        seen, version = (None, 0) if self._seen is None else self._seen
+        seen, version = self._seen
         return buffer.is_inference() or seen is not buffer or version != version_of(buffer)
 
     def _read(self) -> None:
