@@ -1,4 +1,4 @@
-"""Guided evolution against unguided at equal evaluations, the same seeds for both.
+"""Guided evolution against unguided at equal evaluations, the same seeds for both; no circuit grows beside either.
 
     python benchmarks/guided.py --problems lih-6 heisenberg-8 --evaluations 60000 --seeds 5 --out results/guided
 
@@ -33,7 +33,7 @@ from qas.comparison import interval
 from qas.runs import envelope
 
 COLUMNS = ("problem", "agent", "seed", "budget", "options", "best_error", "evaluations", "seconds", "envelope")
-ARMS = ('{"guided": true}', '{"guided": false}')
+ARMS = ('{"guided": true, "grow": false}', '{"guided": false}')
 _FLOOR = 1e-10
 """Errors below are all the same: solved."""
 
