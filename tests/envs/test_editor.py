@@ -202,7 +202,8 @@ def test_every_edit_makes_a_circuit_of_the_alphabet_with_the_energy_that_is_told
 
 @pytest.mark.parametrize("device", ["fake_torino", "fake_brisbane"])
 def test_no_edit_makes_a_native_circuit_longer_than_it_may_be(device: str) -> None:
-    env = CircuitEditorEnv("heisenberg-3", device=device, candidates=24, max_edits=100, evaluations_each=2, max_gates=40)
+    settings: dict[str, Any] = {"candidates": 24, "max_edits": 100, "evaluations_each": 2, "max_gates": 40}
+    env = CircuitEditorEnv("heisenberg-3", device=device, **settings)
     rng = np.random.default_rng(0)
     env.reset(seed=0)
     longest = 0
