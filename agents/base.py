@@ -23,7 +23,7 @@ from qas.circuits import Circuit
 from qas.errors import QasError, RunError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
-from qas.native import NATIVE_TOLERANCE, simplified
+from qas.native import simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
@@ -67,8 +67,7 @@ class Search:
 
     def simplify(self, circuit: Circuit) -> Circuit:
         """A circuit of the same energy with no more gates, native where the alphabet is (`qas.native.simplified`)."""
-        native = self.alphabet.native
-        return simplified(circuit, self.problem, native, 1e-9 if native is None else NATIVE_TOLERANCE)
+        return simplified(circuit, self.problem, self.alphabet.native)
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""

@@ -15,7 +15,9 @@ Contenders, each with the same number of energy evaluations (a sweep of gradient
 - ``adapt``: ADAPT-VQE;
 - ``predicted``, ``nearest``: those circuits as they are, no evaluation at all.
 
-On devices nothing starts from another problem's circuit: the coupled pairs of the patches differ.
+On devices the pairs of the patches differ, so a policy starts from no other circuit, and ``evolution+nearest`` from
+what guided evolution finds on the training device whose two-qubit gates err most alike, with the same seed and budget
+(not counted): transpiled to the asked device at level 3, the problem's qubits where the transpiler leaves them.
 
 With ``--share S`` a run ends at an error of S times the product state's, and evaluations up to there are compared
 (where it does not come to that: the budget). Without, the lowest errors within the budget are. The table has
@@ -46,13 +48,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from device_search import transpiled
+
 import qas
 from qas.agents.rl.policy import load_policy
 from qas.agents.rl.starts import Starts
 from qas.agents.rl.training import leave_out
+from qas.circuits import Circuit
 from qas.comparison import interval
-from qas.envs.families import Family, load_family
+from qas.envs.candidates import Bench
+from qas.envs.families import Family, Instance, load_family
+from qas.envs.settings import judged_by
 from qas.files import sha256
+from qas.patches import patch_for
 from qas.problems import Problem
 
 CONTENDERS = (
@@ -99,8 +107,14 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
         error = problem.error(problem.energy(circuit))
         found = {"error": error, "evaluations": 0, "two_qubit_gates": circuit.two_qubit_gates, "seconds": 0.0}
         return {**task._asdict(), "gap": gap, "score": score(task, error, gap, 0), **found, "front": "[]"}
-    options = options_of(kind, start, path, problem)
-    if options is None or (start and instance.device is not None):  # patches have their pairs elsewhere
+    if start and instance.device is not None:
+        if task.contender != "evolution+nearest":
+            return None
+        problem, circuit = carried(asked_family(task.family, left_out), instance, task.seed, task.budget)
+        options: dict[str, Any] | None = {"start": circuit.to_list()}
+    else:
+        options = options_of(kind, start, path, problem)
+    if options is None:
         return None
     where = {} if instance.device is None else {"device": instance.device, "objective": instance.objective}
     agent = "editor" if kind in ("untrained", "twin", "random") else kind
@@ -124,6 +138,24 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
         "seconds": round(run.seconds, 2),
         "front": json.dumps([(r.error, r.two_qubit_gates) for r in run.front]),
     }
+
+
+def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> tuple[Problem, Circuit]:
+    """A circuit of the nearest training device on the asked one, and the problem with its qubits there."""
+
+    def error(instance: Instance) -> float:
+        return Bench(*judged_by(instance.load(), device=instance.device, objective=instance.objective)).mean_error
+
+    near = min(family.train, key=lambda each: abs(math.log(error(each) / error(asked))))
+    problem = near.load()
+    with tempfile.TemporaryDirectory() as folder:
+        run = qas.search(
+            problem, agent="evolution", seed=seed, evaluations=evaluations, out=Path(folder) / "run", report=False,
+            device=near.device, objective=near.objective,
+        )  # fmt: skip
+    assert isinstance(problem, Problem) and asked.device is not None
+    circuit, there = transpiled(run.best.circuit, problem, patch_for(problem.n_qubits, asked.device, None))
+    return there, circuit
 
 
 def score(task: Task, error: float, gap: float, evaluations: int) -> float:

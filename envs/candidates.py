@@ -22,6 +22,7 @@ from qas.errors import QasError
 from qas.gates import gate_spec
 from qas.guidance import Curvature, Guide, Place, Study, edited, gates_of
 from qas.hamiltonians import Hamiltonian
+from qas.native import simplified
 from qas.noise import infidelity
 from qas.problems import Problem
 from qas.simulators import make_simulator
@@ -109,6 +110,10 @@ _FLAT = 1e-9
 """Swings of the energy below this, of the scale, are rounding errors."""
 _ALIKE = 2
 """Places of one block that are listed before others get a row."""
+_RUN = 5
+"""Native gates on one qubit between two of two, at most."""
+_MISSES = 64
+"""Insertions that are written and found too long, after which a table takes no more of them."""
 
 
 # ---------------------------------------------------------------------- where circuits are edited
@@ -147,6 +152,10 @@ class Bench:
         spend = getattr(self.evaluator, "spend_each", None)
         if spend is not None:
             spend(evaluations)
+
+    def simplified(self, circuit: Circuit) -> Circuit:
+        """As `qas.native.simplified`, by the problem and the alphabet."""
+        return simplified(circuit, self.problem, self.alphabet.native)
 
     def expectations(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Without noise: of the Hamiltonian's strings; of X, Y, Z of each qubit; of their products for each two.
@@ -368,6 +377,24 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
     free_two = limits.two_qubit_gates - view.circuit.two_qubit_gates
     free = limits.gates - len(view.circuit)
 
+    misses = 0
+
+    def fits(place: Place) -> bool:
+        nonlocal misses
+        way, two = place.block.ways[0], place.block.two_qubit_gates
+        if two > free_two or misses == _MISSES:
+            return False
+        if not view.bench.guide.native:
+            return len(way) + 2 * len(way[0].before) <= free
+        if two + _RUN * (1 + 2 * two) <= free:
+            return True
+        # How many pulses the runs have that a block splits, only writing them tells.
+        angles = [0.7 + 0.4 * k for k in range(len(way))]
+        written = (edited(view.circuit, (), [(place.position, gates_of(w, angles))]) for w in place.block.ways)
+        few = all(len(view.bench.simplified(circuit)) <= limits.gates for circuit in written)
+        misses += not few
+        return few
+
     def chosen(places: Sequence[Place], count: int) -> list[Place]:
         taken: list[Place] = []
         left: list[Place] = []
@@ -376,12 +403,11 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
             if len(taken) == count:
                 break
             place = places[k]
-            block = place.block
-            way = block.ways[0]
-            if block.two_qubit_gates > free_two or len(way) + 2 * len(way[0].before) > free:
+            if not fits(place):
                 continue
-            times[id(block)] = times.get(id(block), 0) + 1
-            (taken if times[id(block)] <= _ALIKE else left).append(place)
+            block = id(place.block)
+            times[block] = times.get(block, 0) + 1
+            (taken if times[block] <= _ALIKE else left).append(place)
         return taken + left[: count - len(taken)]
 
     local = chosen(study.local.found, room // 3)

@@ -23,7 +23,6 @@ from qas.envs.settings import judged_by, told
 from qas.errors import QasError, UnknownNameError
 from qas.guidance import Curvature
 from qas.mitigation.objectives import Scored
-from qas.native import NATIVE_TOLERANCE, simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, Problem, load_problem
 from qas.vqe import CircuitEvaluator, Evaluation
@@ -499,7 +498,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             return Circuit(n)
         ones = [q for q, bit in enumerate(reversed(self.problem.determinant)) if bit == "1"]
         gates = [Gate(turn, (q,), (math.pi,)) if turn else Gate("x", (q,)) for q in ones]
-        return self._simplified(Circuit(n, gates))
+        return self.bench.simplified(Circuit(n, gates))
 
     def _checked_start(self, circuit: Any) -> Circuit:
         if not isinstance(circuit, Circuit):
@@ -534,7 +533,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         if edit.deleted or edit.place is not None:
             # Gates are told apart by identity, and equal ones may be one object.
             own = Circuit(circuit.n_qubits, map(copy.copy, circuit.gates))
-            circuit = self._simplified(edit.applied(self.bench, own, self.np_random))
+            circuit = self.bench.simplified(edit.applied(self.bench, own, self.np_random))
             inverse = None if known is None else known.inherited(own, circuit)
             held = {id(gate): age for gate, age in zip(own.gates, draft.ages, strict=True)}
             ages = tuple(held.get(id(gate), -1) + 1 for gate in circuit.gates)
@@ -547,10 +546,6 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
 
     def _drafted(self, found: Evaluation, ages: tuple[int, ...], limit: int) -> Draft:
         return Draft(found.circuit, found.energy, Curvature.of(found), ages, found.evaluations < limit)
-
-    def _simplified(self, circuit: Circuit) -> Circuit:
-        native = self.alphabet.native
-        return simplified(circuit, self.problem, native, 1e-9 if native is None else NATIVE_TOLERANCE)
 
     def _note(self, draft: Draft) -> None:
         """Keep the lowest energy, and forget what was tried of worse circuits."""

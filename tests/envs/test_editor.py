@@ -191,13 +191,28 @@ def test_every_edit_makes_a_circuit_of_the_alphabet_with_the_energy_that_is_told
             native = env.alphabet.native
             for gate in circuit:
                 assert (native.has(gate) or gate.name in "z s sdg t tdg") if native else env.alphabet.index(gate) >= 0
-            assert circuit.two_qubit_gates <= env.limits.two_qubit_gates
+            assert circuit.two_qubit_gates <= env.limits.two_qubit_gates and len(circuit) <= env.limits.gates
             assert info["energy"] == pytest.approx(env.bench.evaluator.energy(circuit), abs=1e-9)
             assert info["edit"] in KINDS
             kinds.add(info["edit"])
         env.set_state(state)
         played(env, rng, 1)
     assert {"deletion", "shake", "undo", "stop"} <= kinds and kinds & {"rotation", "entangler", "excitation"}
+
+
+@pytest.mark.parametrize("device", ["fake_torino", "fake_brisbane"])
+def test_no_edit_makes_a_native_circuit_longer_than_it_may_be(device: str) -> None:
+    settings: dict[str, Any] = {"candidates": 24, "max_edits": 100, "evaluations_each": 2, "max_gates": 40}
+    env = CircuitEditorEnv("heisenberg-3", device=device, **settings)
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    longest = 0
+    for _ in range(40):
+        placed = [k for k, edit in enumerate(env.table.edits) if edit is not None and edit.place is not None]
+        others = [k for k, edit in enumerate(env.table.edits) if edit is not None and edit.deleted]
+        env.step(int(rng.choice(placed or others)))
+        longest = max(longest, len(env.circuit))
+    assert 35 <= longest <= 40
 
 
 def test_what_is_left_out_between_equal_gates_takes_them_along() -> None:
