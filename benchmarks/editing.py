@@ -3,6 +3,9 @@
     qas policy train xxz-ring --out xxz-ring.safetensors --seconds 1200
     python benchmarks/editing.py --family xxz-ring --policy xxz-ring.safetensors --evaluations 3000 --share 0.05 \
         --out results/learning/xxz-ring
+    python benchmarks/editing.py --family lih-4-devices --leave-out fake_torino fake_fez fake_montreal fake_brisbane \
+        --policy '{}.safetensors' --evaluations 5000 --contenders editor twin untrained random evolution \
+        evolution+nearest --out results/learning/lih-4-devices
 
 Contenders, each with the same number of energy evaluations (a sweep of gradients counts as one):
 
@@ -189,6 +192,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(group_of(row["instance"], row["family"]), []).append(row)
+    if all("@" in group for group in groups) and len(groups) > 1:
+        groups["all"] = rows
     for group, here in sorted(groups.items()):
         own = {(r["instance"], r["seed"]): float(r["score"]) for r in here if r["contender"] == "editor"}
         for contender in CONTENDERS:
@@ -242,8 +247,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", required=True)
-    parser.add_argument("--policy", required=True, help="a file of qas policy train, or a name")
-    parser.add_argument("--leave-out", help="instance or device of the family that is asked, instead of its test")
+    parser.add_argument("--policy", required=True, help="file of qas policy train; {}: what is left out")
+    parser.add_argument("--leave-out", nargs="+", default=[None], metavar="NAME", help="asked instead of the test part")
     parser.add_argument("--instances", nargs="+", help="only those whose names contain one of these")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--evaluations", type=int, required=True)
@@ -252,24 +257,26 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and table.md")
     args = parser.parse_args()
-    family = asked_family(args.family, args.leave_out)
-    names = [each.name for each in family.test]
-    asked = [name for name in names if not args.instances or any(part in name for part in args.instances)]
-    policy = load_policy(args.policy)
-    mark = sha256(Path(args.policy).read_bytes())[:12] if Path(args.policy).is_file() else args.policy
-    tasks = [
-        Task(args.family, name, contender, mark, seed, args.evaluations, args.share)
-        for seed, name, contender in product(range(args.seeds), asked, args.contenders)
-        if seed == 0 or contender not in ("predicted", "nearest")
-    ]
+    tasks: dict[Task, tuple[str | None, str]] = {}
+    for left_out in args.leave_out:
+        names = [each.name for each in asked_family(args.family, left_out).test]
+        asked = [name for name in names if not args.instances or any(part in name for part in args.instances)]
+        policy = args.policy.replace("{}", left_out or "")
+        mark = sha256(Path(policy).read_bytes())[:12] if Path(policy).is_file() else policy
+        print(f"{policy}: {load_policy(policy)!r}", flush=True)
+        tasks |= {
+            Task(args.family, name, contender, mark, seed, args.evaluations, args.share): (left_out, policy)
+            for seed, name, contender in product(range(args.seeds), asked, args.contenders)
+            if seed == 0 or contender not in ("predicted", "nearest")
+        }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "runs.csv"
     rows = read_rows(path)
     done = {tuple(str(row[name]) for name in Task._fields) for row in rows}
-    todo = [task for task in tasks if tuple(map(str, task)) not in done]
-    print(f"{policy!r}; {len(todo)} runs to make, {len(tasks) - len(todo)} are there", flush=True)
+    todo = {task: where for task, where in tasks.items() if tuple(map(str, task)) not in done}
+    print(f"{len(todo)} runs to make, {len(tasks) - len(todo)} are there", flush=True)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_task, task, args.leave_out, args.policy) for task in todo]):
+        for future in as_completed([pool.submit(run_task, task, *where) for task, where in todo.items()]):
             row = future.result()
             if row is not None:
                 rows.append({name: str(value) for name, value in row.items()})

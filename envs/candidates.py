@@ -20,7 +20,7 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
-from qas.guidance import Curvature, Guide, Place, Study, edited, gates_of
+from qas.guidance import Block, Curvature, Guide, Place, Study, edited, gates_of
 from qas.hamiltonians import Hamiltonian
 from qas.native import simplified
 from qas.noise import infidelity
@@ -112,8 +112,6 @@ _ALIKE = 2
 """Places of one block that are listed before others get a row."""
 _RUN = 5
 """Native gates on one qubit between two of two, at most."""
-_MISSES = 64
-"""Insertions that are written and found too long, after which a table takes no more of them."""
 
 
 # ---------------------------------------------------------------------- where circuits are edited
@@ -361,6 +359,7 @@ def tabulated(
     room = rows - len(KINDS[4:]) - rows // 4 + fewer
     insertions = _insertions(view, study, room, limits)
     insertions, more = _probed(view, insertions, probes)
+    insertions = [edit for edit in insertions if _short(view, edit, limits)]
     moves: list[Edit | None] = [None] * (room - len(insertions))
     moves += [Edit("optimise", "optimise") if draft.circuit.n_angles and not draft.settled else None]
     moves += [Edit("shake", "shake") if draft.circuit.n_angles else None]
@@ -377,23 +376,10 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
     free_two = limits.two_qubit_gates - view.circuit.two_qubit_gates
     free = limits.gates - len(view.circuit)
 
-    misses = 0
-
-    def fits(place: Place) -> bool:
-        nonlocal misses
-        way, two = place.block.ways[0], place.block.two_qubit_gates
-        if two > free_two or misses == _MISSES:
-            return False
-        if not view.bench.guide.native:
-            return len(way) + 2 * len(way[0].before) <= free
-        if two + _RUN * (1 + 2 * two) <= free:
-            return True
-        # How many pulses the runs have that a block splits, only writing them tells.
-        angles = [0.7 + 0.4 * k for k in range(len(way))]
-        written = (edited(view.circuit, (), [(place.position, gates_of(w, angles))]) for w in place.block.ways)
-        few = all(len(view.bench.simplified(circuit)) <= limits.gates for circuit in written)
-        misses += not few
-        return few
+    def fits(block: Block) -> bool:
+        way = block.ways[0]
+        gates = 0 if view.bench.guide.native else len(way) + 2 * len(way[0].before)
+        return block.two_qubit_gates <= free_two and gates <= free
 
     def chosen(places: Sequence[Place], count: int) -> list[Place]:
         taken: list[Place] = []
@@ -403,7 +389,7 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
             if len(taken) == count:
                 break
             place = places[k]
-            if not fits(place):
+            if not fits(place.block):
                 continue
             block = id(place.block)
             times[block] = times.get(block, 0) + 1
@@ -415,6 +401,18 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
     if len(local) + len(entangling) < room:
         local = chosen(study.local.found, room - len(entangling))
     return [_insertion(view, place) for place in (*local, *entangling)]
+
+
+def _short(view: _View, edit: Edit, limits: Limits) -> bool:
+    """In native gates: how many there are of them at the angles of an edit, only writing it tells."""
+    place = edit.place
+    if not view.bench.guide.native or place is None:
+        return True
+    two = place.block.two_qubit_gates
+    if len(view.circuit) + two + _RUN * (1 + 2 * two) <= limits.gates:
+        return True
+    written = (edited(view.circuit, (), [(place.position, gates_of(w, edit.angles))]) for w in place.block.ways)
+    return all(len(view.bench.simplified(circuit)) <= limits.gates for circuit in written)
 
 
 def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = None) -> Edit:
