@@ -74,15 +74,15 @@ class PackedAdapter(Adapter):
         self.collect()
         return super().train(mode)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **named: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **named)
         if f"{prefix}packed" in state_dict:
             self.collect()
 
-    def _save_to_state_dict(self, *args: Any) -> None:
+    def _save_to_state_dict(self, *args: Any, **named: Any) -> None:
         with contextlib.suppress(QasError):  # bytes that are refused go along, to be refused where they are loaded
             self.collect()
-        super()._save_to_state_dict(*args)
+        super()._save_to_state_dict(*args, **named)
 
     def collect(self) -> None:
         """Take over what was laid into the inbox.
