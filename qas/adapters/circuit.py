@@ -24,7 +24,7 @@ from qas.adapters.maps import (
     relative_rotation,
     without_autocast,
 )
-from qas.adapters.packed import PackedAdapter, is_sharded, version_of
+from qas.adapters.packed import PackedAdapter, version_of
 from qas.adapters.program import Clifford, Rotation, compile_program, takes_offset
 from qas.adapters.quantize import halve_each, quantize_each
 from qas.checks import finite_number, whole_number
@@ -66,7 +66,7 @@ class _Shared(PackedAdapter):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "alone"}
+        return {name: value for name, value in super().__getstate__().items() if name != "alone"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -80,9 +80,10 @@ class _Shared(PackedAdapter):
         return self.bank.of(self)[0]
 
     @property
-    def is_whole(self) -> bool:
-        """Whether all angles are here: not so between the passes of a module whose parameters are sharded."""
-        return not is_sharded(self.angles) and len(self.angles) == self.n_angles
+    def is_watched(self) -> bool:
+        """Whether changes of the parameters can be seen: on the processor by a look, elsewhere as torch counts them,
+        which it does not for tensors that were made in inference mode."""
+        return readable(self.angles) or not any(tensor.is_inference() for tensor in _inputs(self))
 
     @property
     def is_exchanged(self) -> bool:
@@ -162,9 +163,9 @@ class MapBank:
     A layer that asks gets its matrices from the last batch as long as its own angles have not changed (off the
     processor: as torch counts changes) and no backward pass has gone through them since; a new batch is made of all
     layers that have none by then. What is no member, such as a replica of one for another device, makes its own, and so
-    do all under `torch.compile` and the transforms of `torch.func`. A layer whose parameters are sharded takes part
-    only while they are whole, so a unit of FSDP2 has a batch of its own. A copy serves the layers that are copied with
-    it.
+    do those whose changes nobody sees, and all under `torch.compile` and the transforms of `torch.func`. A layer whose
+    parameters are sharded takes part only while they are whole, so a unit of FSDP2 has a batch of its own. A copy
+    serves the layers that are copied with it.
     """
 
     def __init__(self, adapters: Iterable[_Shared]) -> None:
@@ -190,7 +191,7 @@ class MapBank:
         Raises:
             QasError: its parameters are sharded and not whole now.
         """
-        if traced() or id(adapter) not in self._members:
+        if traced() or id(adapter) not in self._members or not adapter.is_watched:
             matrices = adapter.alone([adapter.current_angles()])[0]
             rounded = adapter.bits is not None and adapter.values is not None
             return matrices, adapter.rounded("values", adapter.wide_values()) if rounded else None
@@ -210,7 +211,7 @@ class MapBank:
             held = self._found.get(id(adapter))
             if held is not None and held.serves(adapter):
                 found[id(adapter)] = held
-            elif adapter.is_whole:
+            elif adapter.is_whole and adapter.is_watched:
                 missing.append(adapter)
         batches: dict[tuple[Any, ...], list[tuple[_Shared, _State, Tensor, Tensor | None]]] = {}
         states = [_State.of(adapter) for adapter in missing]

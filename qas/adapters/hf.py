@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -271,6 +272,8 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = (_LAYERS,)
     other_param_names = ()
+    _merged_as: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
+    """parameters that were merged; those of the adapter may be others by the time they are taken out again"""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: CircuitAdapterConfig, name: str = "") -> None:
         super().__init__()
@@ -360,16 +363,25 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         if names:
             self._set_weight(self.merged_weight(names))
             self.merged_adapters += names
+            own = {n: {key: p.detach().clone() for key, p in a.named_parameters()} for n, a in self._chosen(names)}
+            self._merged_as = {**self._merged_as, **own}
 
     def unmerge(self) -> None:
-        """Take all merged adapters out of the base weight."""
+        """Take all merged adapters out of the base weight, as they were when they were merged."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        while self.merged_adapters:
-            adapter = cast(Adapter, self.qas_circuit_adapters[self.merged_adapters[-1]])
-            self._set_weight(adapter.unmerged(self._weight()))
-            self.merged_adapters.pop()
+        self._set_weight(self._plain_weight())
+        self.merged_adapters.clear()
+        self._merged_as = {}
+
+    def _plain_weight(self) -> Tensor:
+        """The base weight without merged adapters."""
+        weight = self._weight()
+        for name, adapter in self._chosen(reversed(self.merged_adapters)):
+            with _holding(adapter, self._merged_as[name]):
+                weight = adapter.unmerged(weight)
+        return weight
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """What the adapter changes, in the shape of the base weight; that of Conv1D is (in_features, out_features).
@@ -383,7 +395,7 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
         if isinstance(adapter, DeltaAdapter):
             delta = adapter.delta_weight()
         else:
-            weight = self._weight()
+            weight = self._plain_weight()
             delta = adapter.merged(weight) - weight
         return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
 
@@ -425,6 +437,21 @@ class CircuitLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "qas." + super().__repr__()
+
+
+@contextmanager
+def _holding(adapter: Adapter, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """An adapter with other parameters for a while."""
+    if isinstance(adapter, PackedAdapter):
+        adapter.collect()
+    held = {name: parameter.data for name, parameter in adapter.named_parameters()}
+    for name, parameter in adapter.named_parameters():
+        parameter.data = parameters[name].to(parameter)
+    try:
+        yield
+    finally:
+        for name, parameter in adapter.named_parameters():
+            parameter.data = held[name]
 
 
 def _wrapped(module: nn.Module) -> Iterator[nn.Module]:
@@ -660,11 +687,11 @@ class CircuitModel(BaseTuner):
         """The tensors to save: those of `Adapter.pack`, few-bit angles of all layers in one uint8 tensor.
 
         Raises:
-            QasError: NaN or infinity, sharded parameters, or a `state_dict` that holds only some tensors of a layer,
-                other shapes, or few-bit angles of some layers only.
+            QasError: adapters that are no circuits, NaN or infinity, sharded parameters, or a `state_dict` that holds
+                only some tensors of a layer, other shapes, or few-bit angles of some layers only.
         """
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        adapters = dict(_stored_adapters(model, adapter_name))
+        adapters = _filed_adapters(model, adapter_name)
         forms: dict[str, dict[str, Tensor]] = {}
         for stem, adapter in adapters.items():
             own = {name: state_dict[stem + name] for name, _ in adapter.named_parameters() if stem + name in state_dict}
@@ -693,11 +720,12 @@ class CircuitModel(BaseTuner):
         """Tensors of a file under the names of the model's parameters, few-bit angles unpacked.
 
         Raises:
-            QasError: tensors that are missing, superfluous, of the wrong shape or not finite, or of other layers. The
-                adapter of a `PeftModel` is taken off then if it does nothing yet; one that was trained stays as it is.
+            QasError: adapters that are no circuits, or tensors that are missing, superfluous, of the wrong shape or not
+                finite, or of other layers. The adapter of a `PeftModel` is taken off then if it does nothing yet; one
+                that was trained stays as it is.
         """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        adapters = dict(_stored_adapters(model, adapter_name))
+        adapters = _filed_adapters(model, adapter_name)
         try:
             mapped = _split(_named(mapped, adapters, adapter_name), adapters, cast(CircuitAdapterConfig, config))
             bare = {_bare(key): key for key in mapped}
@@ -705,15 +733,17 @@ class CircuitModel(BaseTuner):
             for stem, adapter in adapters.items():
                 short = _bare(stem)
                 own = {key.removeprefix(short): bare[key] for key in bare if key.startswith(short)}
-                fresh = _empty_twin(adapter)
                 try:
-                    fresh.unpack({name: mapped[key].cpu() for name, key in own.items()})
+                    read = adapter.unpacked({name: mapped[key].cpu() for name, key in own.items()})
                 except QasError as error:
                     raise QasError(f"the adapter file does not fit {short.removesuffix('.')}: {error}") from None
                 for key in own.values():
                     del mapped[key]
-                mapped |= {stem + name: tensor for name, tensor in fresh.state_dict().items()}
-                used |= {stem + name for name in fresh.state_dict()}
+                fresh = {name: tensor.to(getattr(adapter, name).dtype) for name, tensor in read.items()}
+                # An empty place, as what still waits there is older.
+                fresh |= {name: torch.zeros_like(place, device="cpu") for name, place in adapter.named_buffers()}
+                mapped |= {stem + name: tensor for name, tensor in fresh.items()}
+                used |= {stem + name for name in fresh}
             left = [key for key in mapped if PREFIX in key and key not in used]
             if left:
                 raise QasError(f"the adapter file has tensors that the model has no place for: {left[0]}")
@@ -729,6 +759,19 @@ def _stored_adapters(model: nn.Module, adapter_name: str) -> Iterator[tuple[str,
         if isinstance(module, CircuitLayer) and adapter_name in module.qas_circuit_adapters:
             stem = f"{name}." if name else ""
             yield f"{stem}{_LAYERS}.{adapter_name}.", cast(PackedAdapter, module.qas_circuit_adapters[adapter_name])
+
+
+def _filed_adapters(model: nn.Module, adapter_name: str) -> dict[str, PackedAdapter]:
+    """Those that peft's files have a form for.
+
+    Raises:
+        QasError: adapters of another kind, as `qas.finetuning` has them.
+    """
+    found = dict(_stored_adapters(model, adapter_name))
+    for stem, adapter in found.items():
+        if not isinstance(adapter, PackedAdapter):
+            raise QasError(f"peft's files hold circuits, got {type(adapter).__name__} in {_layer(stem)}")
+    return found
 
 
 def _bare(key: str) -> str:
@@ -792,14 +835,6 @@ def _split(
         raise QasError(f"the adapter file does not fit: {error}") from None
     rest = {key: tensor for key, tensor in mapped.items() if key != keys[0]}
     return rest | {f"{stem}packed": forms[_layer(stem)] for stem in adapters}
-
-
-def _empty_twin(adapter: PackedAdapter) -> PackedAdapter:
-    """A copy on the processor whose values do not matter; the original may lie on the meta device."""
-    twin = copy.deepcopy(adapter).to_empty(device="cpu")
-    for tensor in twin.state_dict().values():
-        tensor.zero_()
-    return twin
 
 
 def _take_off(model: nn.Module, adapter_name: str) -> None:

@@ -11,7 +11,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -321,14 +321,19 @@ def _add_gradient(
 @contextlib.contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """No TensorFloat-32 in products: an error of a block is an error of the whole frame."""
-    fast = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    if fast:
-        torch.backends.cuda.matmul.allow_tf32 = False
+    exact, switch = "highest", torch.set_float32_matmul_precision
+    try:
+        held = torch.get_float32_matmul_precision() if device.type == "cuda" else exact
+    except RuntimeError:  # torch's later switches have been used, after which the first is no good
+        exact, switch = "ieee", partial(setattr, torch.backends.cuda.matmul, "fp32_precision")
+        held = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else exact
+    if held != exact:
+        switch(exact)
     try:
         yield
     finally:
-        if fast:
-            torch.backends.cuda.matmul.allow_tf32 = True
+        if held != exact:
+            switch(held)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:

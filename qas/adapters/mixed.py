@@ -14,6 +14,7 @@ from torch import Tensor
 from qas.adapters.base import traced
 from qas.adapters.circuit import FrameAdapter, RotationAdapter, angles_of, values_of
 from qas.adapters.maps import FusedRotation, Layers
+from qas.adapters.packed import PackedAdapter
 from qas.checks import whole_number
 from qas.errors import QasError
 
@@ -247,7 +248,7 @@ class MixedBank(UserCache):
             tables: the adapters of each layer by name; a name may be missing in some.
 
         Raises:
-            QasError: a name that no layer knows.
+            QasError: a name that no layer knows, or adapters that are no circuits.
         """
         names = list(names)
         users = {}
@@ -260,6 +261,10 @@ class MixedBank(UserCache):
             raise QasError(
                 f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}; there are {known}"
             )
+        for name, adapters in users.items():
+            other = next((a for a in adapters if not isinstance(a, PackedAdapter | None)), None)
+            if other is not None:
+                raise QasError(f"rows of a batch go through circuits, got {type(other).__name__} for {name}")
         found = self._served({name: _Modules(adapters) for name, adapters in users.items()})
         return Rows(names, {id(table): k for k, table in enumerate(tables)}, found)
 

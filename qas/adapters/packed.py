@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import zlib
@@ -51,6 +52,10 @@ class PackedAdapter(Adapter):
         if self.bits is not None:
             keep_latents(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        self.collect()  # a copy of one layer has no place for what waits for all
+        return dict(self.__dict__)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.bits is not None:
@@ -65,14 +70,33 @@ class PackedAdapter(Adapter):
         return twin
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch; ``eval()`` is what a model is loaded with last, and `torch.compile` looks into no inbox."""
+        """As in torch; often called after loading, and `torch.compile` looks into no inbox."""
         self.collect()
         return super().train(mode)
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **named: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **named)
+        if f"{prefix}packed" in state_dict:
+            self.collect()
+
+    def _save_to_state_dict(self, *args: Any, **named: Any) -> None:
+        with contextlib.suppress(QasError):  # bytes that are refused go along, to be refused where they are loaded
+            self.collect()
+        super()._save_to_state_dict(*args, **named)
+
     def collect(self) -> None:
-        """Take over what was laid into the inbox."""
+        """Take over what was laid into the inbox.
+
+        Raises:
+            QasError: bytes of other layers, damaged ones, or parameters that are sharded.
+        """
         if self.inbox is not None:
             self.inbox.collect()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all angles are here: not so between the passes of a module whose parameters are sharded."""
+        return not is_sharded(self.angles) and len(self.angles) == self.n_angles
 
     # ------------------------------------------------------------------ what the layer computes with
     def wide_angles(self) -> Tensor:
@@ -148,29 +172,27 @@ class PackedAdapter(Adapter):
         return {"packed": torch.cat([*pieces, pack_bits(codes, self.bits)])}
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
-        if self.bits is None:
-            wanted = {"angles": ((self.n_angles,), torch.float32)}
-            if self.n_values:
-                wanted["values"] = ((self.n_values,), torch.float32)
-            check_tensors(tensors, wanted)
-            with torch.no_grad():
-                for name in wanted:
-                    getattr(self, name).copy_(tensors[name])
-            return
-        check_tensors(tensors, {"packed": ((self.packed_size,), torch.uint8)})
-        self.read(tensors["packed"])
+        self.take(self.unpacked(tensors))
 
-    @torch.no_grad()
-    def read(self, packed: Tensor) -> None:
-        """Take over the uint8 tensor.
+    def unpacked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters that `pack` returned `tensors` of, by name, float32.
 
         Raises:
-            QasError: a value that is not finite, or unused bits that are not 0; nothing has changed then.
+            QasError: as for `unpack`.
         """
-        angles, values = self.decoded(packed)
-        self.angles.copy_(angles)
-        if self.values is not None:
-            self.values.copy_(values)
+        if self.bits is None:
+            names = {"angles": self.n_angles} | ({"values": self.n_values} if self.n_values else {})
+            check_tensors(tensors, {name: ((count,), torch.float32) for name, count in names.items()})
+            return dict(tensors)
+        check_tensors(tensors, {"packed": ((self.packed_size,), torch.uint8)})
+        angles, values = self.decoded(tensors["packed"])
+        return {"angles": angles} | ({"values": values} if self.n_values else {})
+
+    @torch.no_grad()
+    def take(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from other parameters, given by name."""
+        for name, tensor in values.items():
+            getattr(self, name).copy_(tensor)
 
     def decoded(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """What uint8 tensors stand for: angles and singular values, float32.
@@ -260,8 +282,9 @@ class JointForm:
 class Inbox:
     """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
 
-    What is laid there is taken over at the next use or change of mode, and the place emptied. A copy serves the
-    adapters that are copied with it.
+    What ``load_state_dict`` lays there is taken over at once, what others do at the next use, copy or change of mode;
+    then the place is emptied. What is refused stays, and is refused again: computing without it would be silent. A copy
+    serves the adapters that are copied with it.
 
     Args:
         adapters: by the name of their layer, all with bits; they get this inbox.
@@ -304,14 +327,16 @@ class Inbox:
 
     def _read(self) -> None:
         buffer = self._adapters[self._first].get_buffer("packed")
-        angles = [adapter.angles for adapter in self._adapters.values()]
-        if buffer.is_meta or any(own.is_meta or is_sharded(own) for own in angles):
+        if buffer.is_meta or any(adapter.angles.is_meta for adapter in self._adapters.values()):
             return  # until there is something to write to
         if bool(buffer.any()):
+            if not all(adapter.is_whole for adapter in self._adapters.values()):
+                raise QasError("few-bit adapters are loaded before their parameters are sharded")
             held = buffer.cpu()
             forms = dict.fromkeys(self._adapters, held) if self._form is None else self._form.split(held)
+            read = {name: adapter.unpacked({"packed": forms[name]}) for name, adapter in self._adapters.items()}
             for name, adapter in self._adapters.items():
-                adapter.read(forms[name])
+                adapter.take(read[name])
             with torch.no_grad():
                 buffer.zero_()
         self._seen = buffer, version_of(buffer)

@@ -50,7 +50,7 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
         named = packed_adapters(model, adapter_name)
         if not named:
             raise QasError(f"a store needs a model with the circuit adapter {adapter_name!r}, got none")
-        if any(adapter.bits is None or not hasattr(adapter, "maps") for adapter in named.values()):
+        if any(not hasattr(adapter, "maps") or adapter.bits is None for adapter in named.values()):
             raise QasError("a store holds circuits of few bits: the adapter's settings need bits, and no taylor map")
         self._joint = JointForm(named)
         self._pattern: list[Any] = [named[name] for name in self._joint.sizes]
@@ -161,7 +161,7 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
     # ------------------------------------------------------------------ files
     def save(self, folder: str | os.PathLike[str]) -> int:
         """Write all users to a new or empty folder: ``adapter_config.json``, which is peft's, and
-        ``adapters.safetensors``, the bytes of each user under his name.
+        ``adapters.safetensors``, the bytes of each user under his name. Heads and biases are not in it.
 
         Returns:
             Bytes of both files.
@@ -180,7 +180,7 @@ class AdapterStore(UserCache, MutableMapping[str, bytes]):
 
     @classmethod
     def load(cls, model: nn.Module, folder: str | os.PathLike[str], *, kept: int = KEPT) -> AdapterStore:
-        """The users of a folder on their base model, which gets the adapter that is their pattern.
+        """The users of a folder on their base model, which gets the adapter that is their pattern; heads are its own.
 
         Raises:
             QasError: a folder that is missing or damaged, or adapters that do not fit the model.

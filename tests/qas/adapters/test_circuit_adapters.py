@@ -351,11 +351,19 @@ def test_values_that_are_not_finite_are_not_stored() -> None:
             adapter.pack()
 
 
+def lay(adapter: Any, packed: Tensor, way: str = "set") -> None:
+    """As transformers lays tensors by name, which nobody sees before the next use, or as ``load_state_dict`` does."""
+    if way == "set":
+        adapter.packed = packed.clone()
+    else:
+        adapter.load_state_dict({"packed": packed}, strict=False, assign=way == "assigned")
+
+
 @pytest.mark.parametrize("joint", [True, False])
 def test_a_stored_form_laid_into_the_inbox_is_taken_over_once(joint: bool) -> None:
     sources = {name: moved(MAKERS["frames"](bits=3), scale) for name, scale in (("b", 0.3), ("a", 0.5))}
     base, x = linear(sources["a"]), normal(4, 24)
-    for assign in (False, True):
+    for way in ("copied", "assigned", "set"):
         targets = {name: MAKERS["frames"](bits=3) for name in sources}
         for layers in [targets] if joint else [{name: target} for name, target in targets.items()]:
             Inbox(layers, joint)
@@ -363,7 +371,9 @@ def test_a_stored_form_laid_into_the_inbox_is_taken_over_once(joint: bool) -> No
         laid = {"a": JointForm(targets).join(forms)} if joint else forms
         start = {name: target(x, base) for name, target in targets.items()}
         for name, packed in laid.items():
-            targets[name].load_state_dict({"packed": packed}, strict=False, assign=assign)
+            lay(targets[name], packed, way)
+        if way == "set":
+            assert targets["b"].state_dict()["angles"].equal(sources["b"].current_angles())
         for name, source in sources.items():
             assert targets[name](x, base).equal(source(x, base)) and not start[name].equal(source(x, base))
         assert not any(targets[name].packed.any() for name in laid)
@@ -379,7 +389,7 @@ def test_a_stored_form_laid_into_the_inbox_is_taken_over_once(joint: bool) -> No
 def test_a_stored_form_is_taken_over_when_the_mode_is_set_as_compiled_layers_cannot(mode: bool) -> None:
     source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
     Inbox({"a": target}, joint=False)
-    target.load_state_dict(source.pack(), strict=False)
+    lay(target, source.pack()["packed"])
     assert target.train(mode).training == mode and not target.packed.any()
     assert target.rounded("angles", target.angles).equal(source.current_angles())
 
@@ -398,16 +408,16 @@ def test_a_stored_form_is_seen_where_an_earlier_tensor_was() -> None:
 def test_a_stored_form_is_taken_over_by_one_of_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
     Inbox({"a": target}, joint=False)
-    target.load_state_dict(source.pack(), strict=False)
-    read, other = PackedAdapter.read, threading.Thread(target=target.current_angles)
+    lay(target, source.pack()["packed"])
+    take, other = PackedAdapter.take, threading.Thread(target=target.current_angles)
 
-    def slow(adapter: Any, packed: Tensor) -> None:
+    def slow(adapter: Any, values: dict[str, Tensor]) -> None:
         if other.ident is None:
             other.start()
             other.join(0.1)  # long enough to take it over, too, and to empty the place
-        read(adapter, packed)
+        take(adapter, values)
 
-    monkeypatch.setattr(PackedAdapter, "read", slow)
+    monkeypatch.setattr(PackedAdapter, "take", slow)
     assert target.current_angles().equal(source.current_angles())
     other.join()
 
@@ -417,6 +427,45 @@ def test_a_stored_form_waits_until_there_are_parameters() -> None:
     Inbox({"a": target}, joint=False)
     target.to("meta").load_state_dict(source.pack(), strict=False, assign=True)
     assert target.eval().packed.equal(source.pack()["packed"])
+
+
+@pytest.mark.parametrize("way", ["copied", "assigned"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own
+def test_compiled_layers_compute_with_what_was_loaded(way: str) -> None:
+    sources = {name: moved(MAKERS["frames"](bits=3), scale) for name, scale in (("b", 0.3), ("a", 0.5))}
+    targets = {name: MAKERS["frames"](bits=3) for name in sources}
+    Inbox(targets)
+    base, x = linear(sources["a"]), normal(4, 24)
+    torch._dynamo.reset()
+    compiled = torch.compile(targets["b"], backend="eager", fullgraph=True)
+    with torch.no_grad():
+        before = compiled(x, base)
+        lay(targets["a"], JointForm(targets).join({k: source.pack()["packed"] for k, source in sources.items()}), way)
+        found, wanted = compiled(x, base), sources["b"](x, base)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert largest(before - wanted) > 0.1
+
+
+@pytest.mark.parametrize("way", ["copied", "set"])
+def test_a_stored_form_that_cannot_be_taken_over_changes_nothing_and_is_refused_until_another_comes(way: str) -> None:
+    sources = {name: moved(MAKERS["frames"](bits=3), scale) for name, scale in (("b", 0.3), ("a", 0.5))}
+    targets = {name: MAKERS["frames"](bits=3) for name in sources}
+    Inbox(targets)
+    forms = {name: source.pack()["packed"] for name, source in sources.items()}
+    good, bad = JointForm(targets).join(forms), JointForm(targets).join(forms | {"b": torch.full_like(forms["b"], 255)})
+    start = targets["a"].angles.detach().clone()
+    for _ in range(2):
+        with pytest.raises(QasError, match="must be finite"):
+            lay(targets["a"], bad, way)
+            targets["b"].eval()
+    assert targets["a"].angles.equal(start)
+    held = targets["b"].angles.data
+    targets["b"].angles.data = torch.empty(0)  # as where each process has a part
+    with pytest.raises(QasError, match="loaded before their parameters are sharded"):
+        lay(targets["a"], good, way)
+        targets["a"].eval()
+    targets["b"].angles.data = held
+    assert all(targets[name].current_angles().equal(source.current_angles()) for name, source in sources.items())
 
 
 def test_a_joint_form_knows_its_layers_and_its_bytes() -> None:
@@ -601,6 +650,23 @@ def test_where_a_look_would_wait_changes_that_torch_is_told_of_are_noticed(
             twin = Chain([copy.deepcopy(a) for a in model.adapters])
             assert not after.equal(before)
             torch.testing.assert_close(after, twin(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_where_a_look_would_wait_nothing_is_kept_of_what_inference_made(
+    bits: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qas.adapters.circuit.readable", lambda tensor: False)  # as on an accelerator
+    calls, x = counted(monkeypatch), normal(6, 32)
+    with torch.inference_mode():
+        model = chain(bits=bits)
+        for name in ("angles", "values"):
+            before = model(x)
+            getattr(model.adapters[1], name).add_(0.3)
+            after = model(x)
+            assert not after.equal(before)
+            torch.testing.assert_close(after, Chain([copy.deepcopy(a) for a in model.adapters])(x), atol=1e-6, rtol=0)
+    assert not calls
 
 
 def test_memory_given_to_new_angles_does_not_bring_old_frames_back() -> None:

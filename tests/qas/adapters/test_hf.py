@@ -40,7 +40,7 @@ import qas
 from qas.adapters import _peft, hf
 from qas.adapters.architecture import Architecture, load_architecture, quantum_peft
 from qas.adapters.circuit import MapBank
-from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
+from qas.adapters.hf import PREFIX, CircuitAdapterConfig, CircuitLayer, CircuitModel, adapter_bytes
 from qas.adapters.packed import HEADER_BYTES, JointForm
 from qas.adapters.quantize import MAX_BITS
 from qas.errors import MissingExtraError, QasError
@@ -556,6 +556,18 @@ def test_a_trainer_resumes_to_the_last_bit(settings: dict[str, Any], tmp_path: P
             assert parameter.equal(wanted.get_parameter(name)) and not parameter.equal(start.get_parameter(name))
 
 
+def placed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file under the names that they have in the model."""
+    return {key.replace(".packed", ".default.packed"): tensor for key, tensor in stored.items()}
+
+
+def lay(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """As transformers does: by name, and nobody sees it before the next use."""
+    for key, tensor in tensors.items():
+        place, _, name = key.rpartition(".")
+        setattr(model.get_submodule(place), name, tensor.clone())
+
+
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "laid before"])
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_copy_of_a_model_takes_what_is_laid_into_its_inbox(version: int, way: str) -> None:
@@ -563,10 +575,10 @@ def test_a_copy_of_a_model_takes_what_is_laid_into_its_inbox(version: int, way: 
     source, first = adapted(**settings), get_peft_model(llama(), settings_of(**settings)).eval()
     wanted, start = logits(source), logits(first)
     stored = peft.get_peft_model_state_dict(source)
-    laid = {key.replace(".packed", ".default.packed"): tensor for key, tensor in stored.items()}
+    laid = placed(stored)
     assert len(laid) == (4 if version == 1 else 1) and laid.keys() <= first.state_dict().keys()
     if way == "laid before":
-        first.load_state_dict(laid, strict=False)
+        lay(first, laid)
     twin = copied(first) if way == "pickle" else copy.deepcopy(first)
     if way != "laid before":
         twin.load_state_dict(laid, strict=False)
@@ -574,25 +586,26 @@ def test_a_copy_of_a_model_takes_what_is_laid_into_its_inbox(version: int, way: 
     assert torch.equal(logits(first), wanted if way == "laid before" else start)
 
 
-def test_a_copied_layer_takes_its_own_part_of_what_is_laid_and_a_shallow_one_none() -> None:
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_copied_layer_has_its_part_of_what_was_laid_and_a_shallow_one_stays_out(number: int) -> None:
     source, model = adapted(bits=4), get_peft_model(llama(), settings_of(bits=4)).eval()
-    ((key, joint),) = peft.get_peft_model_state_dict(source).items()
-    model.load_state_dict({key.replace(".packed", ".default.packed"): joint}, strict=False)
-    for number, (own, wanted) in enumerate(zip(adapters(model), adapters(source), strict=True)):
-        shallow, deep = copy.copy(own), copy.deepcopy(own)
-        assert torch.equal(deep.current_angles(), wanted.current_angles()) == (number == 0)  # that with the place
-        assert shallow.inbox is own.inbox and own.inbox._adapters[own.place] is own
-        assert shallow not in own.bank.adapters
+    lay(model, placed(peft.get_peft_model_state_dict(source)))
+    own, wanted = adapters(model)[number], adapters(source)[number].current_angles()
+    shallow, deep = copy.copy(own), copy.deepcopy(own)
+    assert torch.equal(deep.current_angles(), wanted) and not deep.angles.is_set_to(own.angles)
+    assert shallow.inbox is own.inbox and own.inbox._adapters[own.place] is own
+    assert shallow not in own.bank.adapters
     assert torch.equal(logits(model), logits(source))
 
 
 def test_tensors_that_peft_loads_replace_those_still_in_the_inbox() -> None:
     source, model = adapted(bits=4), get_peft_model(llama(), settings_of(bits=4)).eval()
     first = peft.get_peft_model_state_dict(source)
-    model.load_state_dict({key.replace(".packed", ".default.packed"): t for key, t in first.items()}, strict=False)
-    trained(source, seed=7)
-    peft.set_peft_model_state_dict(model, peft.get_peft_model_state_dict(source))
-    assert torch.equal(logits(model), logits(source))
+    for laid in (first, {key: tensor ^ 255 for key, tensor in first.items()}):  # some that fit, others that do not
+        lay(model, placed(laid))
+        trained(source, seed=7)
+        peft.set_peft_model_state_dict(model, peft.get_peft_model_state_dict(source))
+        assert torch.equal(logits(model), logits(source))
 
 
 def test_a_copied_model_makes_its_frames_in_one_batch_as_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -653,6 +666,23 @@ def test_merged_and_unmerged_agree_and_the_base_comes_back(
     merged = model.merge_and_unload(safe_merge=safe)
     assert type(merged) is type(base) and not any(isinstance(m, BaseTunerLayer) for m in merged.modules())
     assert difference(logits(merged), wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("settings", [{}, {"form": "rotation", "bits": 6}, {"circuit": "taylor"}], ids=str)
+def test_what_was_merged_is_taken_out_whatever_the_adapter_holds_by_then(settings: dict[str, Any]) -> None:
+    model, other = adapted(**settings), trained(adapted(**settings), seed=5)
+    base, plain = weights(model), logits(model)
+    layer = next(module for module in model.modules() if isinstance(module, CircuitLayer))
+    changes = layer.get_delta_weight("default")
+    model.merge_adapter()
+    assert difference(layer.get_delta_weight("default"), changes) < 1e-5
+    peft.set_peft_model_state_dict(model, peft.get_peft_model_state_dict(other))
+    assert difference(logits(model), plain) < 1e-4  # until then the merged adapters count
+    model = copy.deepcopy(model)
+    model.unmerge_adapter()
+    for name, tensor in base.items():
+        assert PREFIX in name or difference(model.state_dict()[name], tensor) < 1e-5
+    assert difference(logits(model), logits(other)) < 1e-4
 
 
 def test_unloading_gives_the_base_model_back() -> None:

@@ -18,6 +18,7 @@ from qas.adapters.maps import (
     FusedRotation,
     LayerMap,
     Layers,
+    _full_precision,
     relative_rotation,
 )
 from qas.adapters.program import GATE_WIRES, ODD
@@ -344,3 +345,23 @@ def test_rotations_keep_norms_in_float32_and_float64() -> None:
         angles = random_angles(np.random.default_rng(0), architecture.n_angles, scale=math.pi).to(dtype)
         matrix = fused(angles, torch.eye(1024, dtype=dtype))
         assert float((matrix.T @ matrix - torch.eye(1024, dtype=dtype)).abs().max()) <= bound
+
+
+@pytest.mark.parametrize("switch", ["highest", "high", "medium", "new"])
+def test_tensor_float_32_is_off_for_a_while_whichever_switch_set_it(switch: str) -> None:
+    matmul = torch.backends.cuda.matmul
+    if switch == "new" and not hasattr(matmul, "fp32_precision"):
+        pytest.skip("torch before 2.9")
+    try:
+        if switch == "new":
+            matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision(switch)
+        with _full_precision(torch.device("cuda")):
+            assert not matmul.allow_tf32
+        if switch == "new":
+            assert matmul.fp32_precision == "tf32"
+        else:
+            assert torch.get_float32_matmul_precision() == switch
+    finally:
+        torch.set_float32_matmul_precision("highest")

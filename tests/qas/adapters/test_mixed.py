@@ -9,6 +9,7 @@ import random
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("peft")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from peft import get_peft_model
+from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import (
     GPT2Config,
@@ -30,7 +31,9 @@ from transformers import (
 
 from qas.adapters.hf import CircuitAdapterConfig, CircuitLayer
 from qas.adapters.mixed import MixedBank, Rows
+from qas.adapters.serving import AdapterStore
 from qas.errors import QasError
+from qas.finetuning.methods import RandomSubspace
 
 pytestmark = [
     pytest.mark.peft,
@@ -346,3 +349,14 @@ def test_what_cannot_be_served_is_told() -> None:
     layer = next(m for m in model.modules() if isinstance(m, CircuitLayer))
     with pytest.raises(QasError, match="there are merged adapters, .*, got ben merged"):
         layer(torch.zeros(1, 1, 32), adapter_names=["ann"])
+
+
+def test_adapters_that_are_no_circuits_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = get_peft_model(gpt2(), RandomSubspace(size=8, bits=4).config(None, ".*c_attn")).eval()
+    with pytest.raises(QasError, match="rows of a batch go through circuits, got ParametrizedRandomSubspaceAdapter"):
+        logits(model, adapter_names=["default"] * 5)
+    with pytest.raises(QasError, match="a store holds circuits of few bits"):
+        AdapterStore(model)
+    for use in (lambda: model.save_pretrained(str(tmp_path)), lambda: set_peft_model_state_dict(model, {})):
+        with pytest.raises(QasError, match="peft's files hold circuits, got .* in transformer.h.0.attn.c_attn"):
+            use()
