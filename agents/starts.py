@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,12 +86,15 @@ def start_circuits(given: str | list[Any], search: Search) -> list[Circuit]:
     if isinstance(given, str):
         raise QasError(f"what a search starts from is given as its start, not as an option of its agent: {given}")
     circuits = [Circuit(search.problem.n_qubits, gates) for gates in _separate(given)]
-    fitting = [circuit for circuit in circuits if fits(circuit, search)]
-    if circuits and not fitting:
-        shortest = min(circuits, key=len)
-        search.alphabet.moves.tokens_of(shortest)  # says what does not fit
-        raise QasError(f"a start circuit has at most {search.max_gates} gates here, got {len(shortest)}")
-    return fitting if search.alphabet.native is None else [search.simplify(circuit) for circuit in fitting]
+    known = [circuit for circuit in circuits if _of_its_gates(circuit, search)]
+    if circuits and not known:
+        search.alphabet.moves.tokens_of(min(circuits, key=len))  # says what does not fit
+    if search.alphabet.native is not None:
+        known = [search.simplify(circuit) for circuit in known]
+    fitting = [circuit for circuit in known if len(circuit) <= search.max_gates]
+    if known and not fitting:
+        raise QasError(f"a start circuit has at most {search.max_gates} gates here, got {min(map(len, known))}")
+    return fitting
 
 
 def _separate(given: Sequence[Any]) -> list[list[Any]]:
@@ -101,10 +105,12 @@ def _separate(given: Sequence[Any]) -> list[list[Any]]:
 
 def fits(circuit: Circuit, search: Search) -> bool:
     """Whether a search may begin with a circuit: by its gates, where they act, and how many there are."""
+    return len(circuit) <= search.max_gates and _of_its_gates(circuit, search)
+
+
+def _of_its_gates(circuit: Circuit, search: Search) -> bool:
     for alphabet in (search.alphabet, search.alphabet.moves):
-        try:
+        with suppress(CircuitError):
             alphabet.tokens_of(circuit)
-        except CircuitError:
-            continue
-        return len(circuit) <= search.max_gates
+            return True
     return False

@@ -50,6 +50,16 @@ def test_from_circuits(run: qas.Run, tmp_path: Path) -> None:
     assert chained.config["start"]["source"] == "a run of evolution, seed 0, begun from the file best.qasm"
 
 
+def test_on_a_device_circuits_are_as_long_as_they_become(tmp_path: Path) -> None:
+    turns = [("sx", 0), ("rz", 0, 0.3), ("sx", 0)]
+    settings = {"device": "fake_torino", "max_gates": 8}
+    run = begun(tmp_path / "long", Circuit(2, [*turns, *turns, *turns, ("cz", (0, 1))]), **settings)
+    assert run.config["start"]["source"] == "a circuit"
+    both = [*turns, ("sx", 1), ("rz", 1, 0.3), ("sx", 1)]
+    with pytest.raises(QasError, match=r"at most 8 gates here, got \d+"):
+        begun(tmp_path / "longer", Circuit(2, [*both, ("cz", (0, 1))] * 3), **settings)
+
+
 def test_of_several_those_that_fit(run: qas.Run, tmp_path: Path) -> None:
     short = begun(tmp_path / "short", run, max_gates=2)
     assert all(len(result.circuit) <= 2 for result in short.front)
