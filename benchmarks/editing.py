@@ -110,16 +110,19 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
         error = problem.error(problem.energy(circuit))
         found = {"error": error, "evaluations": 0, "two_qubit_gates": circuit.two_qubit_gates, "seconds": 0.0}
         return {**task._asdict(), "gap": gap, "score": score(task, error, gap, 0), **found, "front": "[]"}
+    where: dict[str, Any] = {}
+    if instance.device is not None:
+        where = {"device": instance.device, "objective": instance.objective}
     if start and instance.device is not None:
         if task.contender != "evolution+nearest":
             return None
         problem, circuit = carried(asked_family(task.family, left_out), instance, task.seed, task.budget)
         options: dict[str, Any] | None = {"start": circuit.to_list()}
+        where["max_gates"] = max(20 * problem.n_qubits, len(circuit))
     else:
         options = options_of(kind, start, path, problem)
     if options is None:
         return None
-    where = {} if instance.device is None else {"device": instance.device, "objective": instance.objective}
     agent = "editor" if kind in ("untrained", "twin", "random") else kind
     with tempfile.TemporaryDirectory() as folder:
         run = qas.search(
