@@ -25,8 +25,8 @@ what guided evolution finds on the training device whose two-qubit gates err mos
 With ``--share S`` a run ends at an error of S times the product state's, and evaluations up to there are compared
 (where it does not come to that: the budget). Without, the lowest errors within the budget are. The table has
 for each contender the mean over the instances and seeds, and the mean of log2 (contender / editor) over the pairs with
-its 95 % interval (Student, over instances): above zero, the editor is better. `runs.csv` has a row for each run; those
-that are there are not made again. One thread a run.
+its 95 % interval (Student, over instances, of one instance over seeds): above zero, the editor is better. `runs.csv`
+has a row for each run; those that are there are not made again. One thread a run.
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -218,6 +218,8 @@ def cells(rows: list[dict[str, Any]], own: dict[tuple[str, str], float]) -> list
         if other and float(row["score"]) > 0:
             ratios.setdefault(row["instance"], []).append(math.log2(float(row["score"]) / other))
     means = [statistics.mean(each) for each in ratios.values()]
+    if len(means) == 1:
+        (means,) = ratios.values()
     ratio = f"{statistics.mean(means):+.2f} ± {interval(means):.2f}" if means else "–"
     return [
         str(len(rows)), shown(statistics.mean(scores)), shown(statistics.median(scores)), shown(max(scores)),
