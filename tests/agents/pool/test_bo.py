@@ -306,7 +306,7 @@ def test_options_of_older_runs_are_understood(tmp_path: Path) -> None:
 def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
     """Mean best error over seeds, the same number of circuits, a pool too small to hold a good one."""
     errors: dict[str, list[float]] = {"bo": [], "random": []}
-    for seed in range(3):
+    for seed in range(2):
         for name in errors:
             options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60}
             found = qas.search(
