@@ -127,7 +127,7 @@ class AgentContract:
         self, given: Any, search: Any, whole: Run, tmp_path: Path
     ) -> None:
         """Ctrl-C takes effect where the agent's state is complete."""
-        part = None
+        part: Any = None
         for after in (0.1, 0.6):
             with pytest.MonkeyPatch.context() as patch:
                 call_at(max(1, int(after * whole.architectures)), lambda: signal.raise_signal(signal.SIGINT), patch)
