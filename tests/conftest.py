@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before anything that starts threads is imported, here and in processes that tests start: pytest-xdist has a worker on
@@ -24,7 +28,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Every process would compile the same kernels anew: they are on disk before the workers start."""
     if getattr(session.config.option, "numprocesses", None):
         script = Path(__file__).with_name("compile_kernels.py")
-        compilers = [subprocess.Popen([sys.executable, script, engine]) for engine in ("statevector", "pauli-transfer")]
+        parts = ("statevector", "pauli-transfer", "others")
+        compilers = [subprocess.Popen([sys.executable, script, part]) for part in parts]
         assert [compiler.wait() for compiler in compilers] == [0] * len(compilers), "the kernels do not compile"
 
 
@@ -37,6 +42,22 @@ def pytest_collection() -> Iterator[Any]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture
+def workers_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign's workers are threads of this process: to start one of their own takes seconds."""
+
+    class Worker(threading.Thread):
+        pid = exitcode = None
+
+        def __init__(self, *, target: Any, args: tuple[Connection, Any, Any], daemon: bool) -> None:
+            end = Connection(os.dup(args[0].fileno()))  # the campaign closes the one that it has handed over
+            super().__init__(target=target, args=(end, *args[1:]), daemon=daemon)
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Worker)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(os, "setsid", lambda: None)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_device_noise_and_coupling(agent: str, tmp_path: Path, monkeypatch: pyte
         return original(self, circuit, *args, **kwargs)
 
     monkeypatch.setattr(Meter, "evaluate", watch)
-    run = run_agent(agent, tmp_path / "run", problem="tfim-4", noise=noise, max_gates=9, evaluations=900)
+    run = run_agent(agent, tmp_path / "run", problem="tfim-4", noise=noise, max_gates=9, evaluations=600)
     pairs = {tuple(sorted(g.qubits)) for c in seen for g in c if len(g.qubits) == 2}
     assert pairs and pairs <= set(noise.coupling)
     assert max(map(len, seen)) <= 9
@@ -74,7 +74,7 @@ def test_device_noise_and_coupling(agent: str, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("agent", ["adapt", "bo", "ddqn", "evolution"])
 def test_a_killed_noisy_search_resumes_exactly(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"noise": "ibm-mumbai", "max_gates": 6, "evaluations": 900, "seed": 3}
+    settings = {"noise": "ibm-mumbai", "max_gates": 6, "evaluations": 400, "seed": 3}
     whole = run_agent(agent, tmp_path / "whole", "lih-4", **settings)
 
     def die() -> None:
@@ -91,18 +91,18 @@ def test_a_killed_noisy_search_resumes_exactly(agent: str, tmp_path: Path, monke
 @pytest.mark.parametrize("agent", GENERAL)
 def test_an_exhausted_space_still_ends(agent: str, tmp_path: Path) -> None:
     """Of one gate on two qubits there are few circuits; agents that avoid repetition must not wait for new ones."""
-    run = run_agent(agent, tmp_path / "run", max_gates=1, evaluations=300)
-    assert run.evaluations == 300
+    run = run_agent(agent, tmp_path / "run", max_gates=1, evaluations=200)
+    assert run.evaluations == 200
     assert run.history()["gates"].max() <= 1
 
 
 @pytest.mark.parametrize("agent", ["random", "evolution", "ddqn"])
 def test_shot_noise_is_counted_and_no_lucky_draw_is_reported(agent: str, tmp_path: Path) -> None:
     run = run_agent(
-        agent, tmp_path / "run", evaluations=3000, seed=1,
+        agent, tmp_path / "run", evaluations=1500, seed=1,
         evaluator={"optimizer": "spsa", "shots": 200, "max_evaluations": 40},
     )  # fmt: skip
-    assert run.evaluations == 3000
+    assert run.evaluations == 1500
     deviation = np.sqrt(np.sum(run.problem.hamiltonian.coefficients[1:] ** 2) / 200)
     for result in run.front:
         assert abs(result.energy - result.noise_free_energy) < 5 * deviation

@@ -216,7 +216,7 @@ def test_search_settings(capsys: Capture, tmp_path: Path) -> None:
 
 def test_search_with_shots(capsys: Capture, tmp_path: Path) -> None:
     words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--shots", "100", "--optimizer", "cobyla"]
-    assert main([*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert main([*words, "--out", str(tmp_path / "run"), "--quiet", "--no-report"]) == 0
     assert "as measured" in capsys.readouterr().out
 
 
@@ -261,6 +261,7 @@ def test_a_molecule_from_words(capsys: Capture, tmp_path: Path, monkeypatch: pyt
         "--steps",
         "1",
         "--quiet",
+        "--no-report",
         "--out",
         str(tmp_path / "run"),
     ]
@@ -773,7 +774,7 @@ def test_full_disk_on_resume(capsys: Capture, resumable: Path, tmp_path: Path, m
     assert {k: v for k, v in after.items() if k != "history.csv"} == {
         k: v for k, v in before.items() if k != "history.csv"
     }
-    assert main(["search", "--resume", str(folder), "--steps", steps, "--quiet"]) == 0
+    assert main(["search", "--resume", str(folder), "--steps", steps, "--quiet", "--no-report"]) == 0
 
 
 def test_a_used_up_budget_is_refused_and_nothing_is_touched(capsys: Capture, resumable: Path, tmp_path: Path) -> None:
@@ -826,7 +827,8 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_search_outside_the_main_thread(tmp_path: Path) -> None:
     codes: list[int] = []
-    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--out", str(tmp_path / "run")]
+    words = ["search", "h2-2", "--agent", "random", "--steps", "3", "--quiet", "--no-report"]
+    words += ["--out", str(tmp_path / "run")]
     thread = threading.Thread(target=lambda: codes.append(main(words)))
     thread.start()
     thread.join(120)

@@ -92,7 +92,7 @@ def test_decompositions_are_the_published_length(name: str) -> None:
 def test_a_state_that_is_known_makes_excitations_cheaper() -> None:
     rng = np.random.default_rng(2)
     for name, spec in EXCITATIONS.items():
-        for _ in range(40):
+        for _ in range(15):
             occurring = frozenset(rng.permutation(1 << spec.n_qubits)[: rng.integers(1, 7)].tolist())
             angles = rng.normal(size=spec.n_angles)
             gates = [
@@ -293,7 +293,7 @@ def test_agents_search_with_excitations(agent: str, tmp_path: Path) -> None:
     hamiltonian = random_hamiltonian(4, 12, np.random.default_rng(9))
     problem = Problem("drawn", hamiltonian)
     gates = ("single_excitation", "double_excitation", "ovp_ceo", "ry", "x")
-    run = search(problem, agent=agent, gates=gates, evaluations=300, seed=0, out=tmp_path / "run")
+    run = search(problem, agent=agent, gates=gates, evaluations=300, seed=0, out=tmp_path / "run", report=False)
     for result in run.front:
         circuit = result.circuit
         assert set(circuit.counts) <= set(gates)
@@ -339,7 +339,7 @@ def test_gates_that_cannot_be_made_are_named() -> None:
 
 def test_excitations_of_a_determinant_share_what_they_flip() -> None:
     rng = np.random.default_rng(12)
-    for trial in range(6):
+    for trial in range(4):
         n = 6 + trial % 2
         excitations = [gate for gate in random_excitations(n, 5, rng) if gate.name in EXCITATIONS]
         front = [("x", int(q)) for q in rng.permutation(n)[: n // 2]]

@@ -50,7 +50,7 @@ def test_counted_bit_strings_are_those_of_our_engine() -> None:
     backend = load_backend("aer", NOISE, n_qubits=3)
     placed = place(CIRCUIT, backend, [2, 0, 1])
     assert placed.qubits == (2, 0, 1)
-    requests = [Request(scale, basis, 100_000) for scale in (1.0, 3.0) for basis in ("ZZZ", "XYZ", "YZX")]
+    requests = [Request(scale, basis, 40_000) for scale in (1.0, 3.0) for basis in ("ZZZ", "XYZ", "YZX")]
     free = replace(NOISE, rules=tuple(rule for rule in NOISE.rules if "cx" in rule.gates))
     backend = load_backend("aer", free, n_qubits=3)  # the change of basis then makes no noise
     moved = Circuit(3, [(g.name, tuple((2, 0, 1)[q] for q in g.qubits), g.angles) for g in CIRCUIT])
@@ -60,7 +60,7 @@ def test_counted_bit_strings_are_those_of_our_engine() -> None:
         flips = free.readout_flips(3)
         wide = outcome_probabilities(vector, basis, flips).reshape(2, 2, 2)  # axes: device qubits 2, 1, 0
         exact = wide.transpose(1, 2, 0).ravel()  # problem qubits 2, 1, 0 sit on 1, 0, 2
-        assert np.abs(share - exact).max() < 5 * np.sqrt(0.25 / 100_000)
+        assert np.abs(share - exact).max() < 4 * np.sqrt(0.25 / 40_000)
 
 
 @pytest.mark.ibm
@@ -82,16 +82,16 @@ def test_mitigation_on_a_fake_backend_is_that_of_its_noise_model() -> None:
     backend, steps = load_backend("fake_manila"), "readout,zne:fit=linear,nodes=1-3"
     noise = device_of(backend).restricted([3, 2, 1]).noise(idle=False)
     ours = qas.evaluate(NATIVE, "tfim-3", noise=noise, mitigate=steps).mitigated
-    report = qas.evaluate(NATIVE, "tfim-3", backend=backend, layout=[3, 2, 1], shots=10**6, mitigate=steps, seed=3)
+    report = qas.evaluate(NATIVE, "tfim-3", backend=backend, layout=[3, 2, 1], shots=200_000, mitigate=steps, seed=3)
     found = report.mitigated
     assert ours is not None and found is not None and found.settings == 2
     for mine, theirs in zip(
         ours.steps[1:], found.steps[1:], strict=True
     ):  # the target tells the mean of both flips only
-        assert theirs.energy == pytest.approx(mine.energy, abs=5 * theirs.standard_error + 1e-3)
+        assert theirs.energy == pytest.approx(mine.energy, abs=3 * theirs.standard_error + 1e-3)
     assert abs(ours.energy - report.noise_free_energy) < abs(ours.steps[1].energy - report.noise_free_energy) / 3
     theirs = qas.evaluate(
-        NATIVE, "tfim-3", backend=backend, layout=[3, 2, 1], shots=200_000, primitive="estimator", seed=4
+        NATIVE, "tfim-3", backend=backend, layout=[3, 2, 1], shots=100_000, primitive="estimator", seed=4
     )
     assert theirs.energy == pytest.approx(report.energy, abs=0.02) and theirs.standard_error is not None
     assert theirs.to_json()["execution"]["primitive"] == "estimator"

@@ -135,18 +135,6 @@ def test_long_noisy_circuits_are_run_again_in_segments(monkeypatch: pytest.Monke
         np.testing.assert_array_equal(simulator.insertion_gradients(circuit, hamiltonian), kept)
 
 
-def test_single_precision_of_the_noisy_engine() -> None:
-    rng = np.random.default_rng(SEED)
-    noise = asymmetric_noise(5)
-    circuit, hamiltonian = random_circuit(5, 30, rng), random_hamiltonian(5, 20, rng)
-    single = pauli_transfer.PauliTransferSimulator(noise, precision="single")
-    scale = np.abs(hamiltonian.coefficients).sum()
-    found, exact = (s.insertion_gradients(circuit, hamiltonian) for s in (single, engine(noise)))
-    assert 0.0 < np.abs(found - exact).max() < pauli_transfer.SINGLE_RESOLUTION * scale
-    gains, exact_gains = (s.append_gains(circuit, hamiltonian)[0] for s in (single, engine(noise)))
-    np.testing.assert_allclose(gains, exact_gains, atol=2 * pauli_transfer.SINGLE_RESOLUTION * scale)
-
-
 # ---------------------------------------------------------------------- gains
 @pytest.mark.parametrize("noise", NOISES, ids=["pure", "noisy"])
 @pytest.mark.parametrize("n_qubits", [1, 2, 4])

@@ -77,7 +77,7 @@ def test_an_interrupted_minimization_returns_the_best_point_it_knows(method: str
     objective = simulator.objective(circuit, hamiltonian)
     known = options_of(OPTIMIZERS[method])
     endless = {name: 10**7 for name in ("max_iterations", "iterations") if name in known}
-    with stop_when(0.2) as stop:
+    with stop_when(0.1) as stop:
         result = minimize(objective, circuit.angles, method=method, tolerance=1e-300, rng=0, **endless)
     assert result.fun <= simulator.expectation(circuit, hamiltonian) + 1e-12
     assert result.fun == pytest.approx(simulator.expectation(circuit, hamiltonian, result.x), abs=1e-12)
@@ -170,7 +170,7 @@ def test_ctrl_c_stops_a_program_in_the_middle_of_a_minimization(program: str) ->
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == b"started\n"
-        time.sleep(1.5)
+        time.sleep(0.8)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

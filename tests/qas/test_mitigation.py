@@ -87,15 +87,15 @@ def test_bit_strings_tell_every_term_whatever_the_flips() -> None:
     assert inverted == pytest.approx(expectation(problem, replace(NOISE, readout={})), abs=1e-10)
 
 
-@pytest.mark.parametrize("steps", ["readout", "readout,zne:fit=linear,nodes=1-3", "readout,symmetry:by=number,zne"])
+@pytest.mark.parametrize("steps", ["readout,zne:fit=linear,nodes=1-3", "readout,symmetry:by=number,zne"])
 def test_shots_scatter_by_the_standard_error(steps: str) -> None:
     exact = qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate=steps).mitigated
     assert exact is not None
-    found = [qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate=steps, shots=10**6, seed=s).mitigated for s in range(60)]
+    found = [qas.evaluate(LIH, "lih-4", noise=NOISE, mitigate=steps, shots=10**6, seed=s).mitigated for s in range(30)]
     for k, step in enumerate(exact.steps):
         pulls = np.array([(f.steps[k].energy - step.energy) / f.steps[k].standard_error for f in found if f])
-        assert abs(pulls.mean()) < 5 / np.sqrt(60)
-        assert pulls.std() == pytest.approx(1.0, abs=5 / np.sqrt(120))
+        assert abs(pulls.mean()) < 3.5 / np.sqrt(30)
+        assert pulls.std() == pytest.approx(1.0, abs=3.5 / np.sqrt(60))
     assert found[0] is not None and abs(found[0].shots - 10**6) < 100
 
 
@@ -119,15 +119,16 @@ def test_flips_that_were_measured_add_to_the_standard_error() -> None:
     for p01, p10 in flips:
         maps = np.kron(np.array([[1 - p01, p10], [p01, 1 - p10]]), maps)
     values, errors = [], []
-    for _ in range(80):
+    for _ in range(40):
         read = [rng.multinomial(10**6, outcome_probabilities(vector, s.basis, flips)) / 10**6 for s in settings]
         zeros, ones = (rng.multinomial(2000, maps @ state) / 2000 for state in states)
         known = Flips.measured(zeros, ones, 2000)
         found = Counts(settings, read, [10**6] * len(settings)).estimates([problem.hamiltonian], known)
         values.append(found.values[0])
         errors.append(np.sqrt(found.covariance[0, 0]))
-    assert np.mean(values) == pytest.approx(expectation(problem, replace(NOISE, readout={})), abs=5 * errors[0] / 9)
-    assert np.std(values) == pytest.approx(np.mean(errors), rel=5 / np.sqrt(160))
+    unflipped = expectation(problem, replace(NOISE, readout={}))
+    assert np.mean(values) == pytest.approx(unflipped, abs=3.5 * errors[0] / np.sqrt(40))
+    assert np.std(values) == pytest.approx(np.mean(errors), rel=3.5 / np.sqrt(80))
 
 
 def test_steps_are_read_from_text_and_told_back() -> None:

@@ -149,11 +149,10 @@ def test_gradients_and_slopes_are_differences_of_the_score(text: str) -> None:
     plain = Mitigated(noise, score.nodes, score.recipe)
     other, other_gradient = plain.expectation_and_gradient(circuit, operator)
     assert abs(value - other) < 1e-12 and np.abs(gradient - other_gradient).max() < 1e-11
-    for engine, tolerance in (("torch", 1e-11), ("pauli-transfer:precision=single", 1e-3)):
-        other, other_gradient = objective.simulator(make_simulator(noise, engine)).expectation_and_gradient(
-            circuit, operator
-        )
-        assert abs(value - other) < tolerance and np.abs(gradient - other_gradient).max() < 10 * tolerance
+    other, other_gradient = objective.simulator(make_simulator(noise, "torch")).expectation_and_gradient(
+        circuit, operator
+    )
+    assert abs(value - other) < 1e-11 and np.abs(gradient - other_gradient).max() < 1e-10
     step = 1e-5
 
     def slope(made: Any) -> float:
@@ -269,9 +268,9 @@ def test_the_environment_judges_by_the_objective() -> None:
 
 
 def test_a_run_keeps_its_objective_and_what_its_circuits_are_worth(tmp_path: Any) -> None:
-    settings: dict[str, Any] = {"agent": "evolution", "noise": "ibm-mumbai", "seed": 3, "report": True}
+    settings: dict[str, Any] = {"agent": "evolution", "noise": "ibm-mumbai", "seed": 3, "report": False}
     objective = ZeroNoise(nodes="1-3-5", fit="richardson", shots=100_000)
-    whole = qas.search("h2-2", objective=objective, evaluations=400, out=tmp_path / "a", **settings)
+    whole = qas.search("h2-2", objective=objective, evaluations=300, out=tmp_path / "a", **settings | {"report": True})
     assert whole.objective == "zne:nodes=1-3-5,fit=richardson,shots=100000"
     problem, best = whole.problem, whole.best
     assert isinstance(problem, qas.Problem) and best.outcomes is not None
@@ -288,7 +287,8 @@ def test_a_run_keeps_its_objective_and_what_its_circuits_are_worth(tmp_path: Any
     from qas.agents.launch import resume
 
     qas.search("h2-2", objective=objective, evaluations=150, out=tmp_path / "b", **settings)
-    assert [r.energy for r in resume(tmp_path / "b", evaluations=400).front] == [r.energy for r in whole.front]
+    again = resume(tmp_path / "b", evaluations=300, report=False)
+    assert [r.energy for r in again.front] == [r.energy for r in whole.front]
 
 
 def test_an_extrapolation_without_an_answer_becomes_a_line_and_says_so_once() -> None:

@@ -115,7 +115,7 @@ def test_one_writer_at_a_time_and_that_of_an_ended_process_is_taken_over(address
     assert not STORE.exists("/box/run/a") and not STORE.exists("/box/run/.lock")
 
 
-def test_a_campaign_and_its_report_at_an_address(address: str, tmp_path: Path) -> None:
+def test_a_campaign_and_its_report_at_an_address(address: str, tmp_path: Path, workers_in_threads: None) -> None:
     study = {"problems": ["h2-2"], "agents": ["random"], "seeds": 2, "steps": 5, "max_gates": 4, "out": address}
     assert set(qas.campaign(study, workers=1).status().values()) == {"finished"}
     assert set(load_campaign(address).status().values()) == {"finished"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_rewriting_keeps_the_state_and_makes_nothing_larger(clifford: bool) -> N
     """Random circuits; with multiples of π/2 many more rules apply."""
     rng = np.random.default_rng(1)
     shorter = 0
-    for _ in range(60):
+    for _ in range(40):
         n_qubits = int(rng.integers(1, 5))
         gates = SEARCH_GATES if n_qubits > 1 else ROTATIONS
         circuit = random_circuit(n_qubits, int(rng.integers(0, 40)), rng, gates=gates)
@@ -79,7 +80,7 @@ def test_rewriting_keeps_the_state_and_makes_nothing_larger(clifford: bool) -> N
             assert found.two_qubit_gates <= circuit.two_qubit_gates
             assert rule is resynthesize or size(found) <= size(circuit)
             shorter += found.two_qubit_gates < circuit.two_qubit_gates
-    assert shorter > 30
+    assert shorter > 20
 
 
 def test_gates_meet_across_others_that_they_commute_with() -> None:
@@ -209,7 +210,7 @@ def test_a_shrinker_goes_on_from_its_state(layered: Circuit) -> None:
         ends.append(found.circuit)
     assert {json.loads(state)["part"] for state, *_ in pauses} >= {0, 1, 8, 9, 10, 11}
     total = meter.evaluations
-    for state, drawn, spent, passed in pauses[:: max(1, len(pauses) // 6)]:
+    for state, drawn, spent, passed in pauses[len(pauses) // 8 :: max(1, len(pauses) // 4)]:
         rng = np.random.default_rng()
         rng.bit_generator.state = drawn
         again = Shrinker(start, Meter(meter.evaluator), 1.6e-3, rng)
@@ -264,9 +265,13 @@ def test_what_cannot_be_shrunk_is_refused(layered: Circuit) -> None:
 
 
 # ---------------------------------------------------------------------- command line and referee
-def referee(*folders: Path) -> subprocess.CompletedProcess[str]:
-    script = ROOT / "scripts" / "referee.py"
-    return subprocess.run([sys.executable, script, *folders], capture_output=True, text=True, check=False)
+REFEREE = ROOT / "scripts" / "referee.py"
+
+
+def referee(capsys: pytest.CaptureFixture[str], *folders: Path) -> tuple[int, str, str]:
+    """Exit code and what is printed, without the start of a process."""
+    code: int = runpy.run_path(str(REFEREE))["main"](list(map(str, folders)))
+    return code, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +284,7 @@ def published(layered: Circuit, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_the_referee_confirms_what_was_written(published: Path) -> None:
-    told = referee(published)
+    told = subprocess.run([sys.executable, REFEREE, published], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
     rows = json.loads((published / "front.json").read_text())["circuits"]
     assert "all claims are true" in told.stdout and all(row["file"] in told.stdout for row in rows)
@@ -290,7 +295,9 @@ def test_the_referee_confirms_what_was_written(published: Path) -> None:
     assert Circuit.from_qasm(text).two_qubit_gates == rows[0]["cnots"]
 
 
-def test_the_referee_tells_false_claims_and_unreadable_folders(published: Path, tmp_path: Path) -> None:
+def test_the_referee_tells_false_claims_and_unreadable_folders(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = []
     front = json.loads((published / "front.json").read_text())
     for name in ("energy", "error", "cnots", "cnot_depth", "parameters", "gates", "exact"):
@@ -303,16 +310,16 @@ def test_the_referee_tells_false_claims_and_unreadable_folders(published: Path, 
         place[name] -= 1e-6 if isinstance(place[name], float) else 1
         (folder / "front.json").write_text(json.dumps(changed))
         folders.append(folder)
-    told = referee(published, *folders)
-    assert told.returncode == 1 and told.stdout.count("FALSE") == len(folders)
-    assert all(f"FALSE: {name.replace('exact', 'exact energy')} " in told.stdout for name in (f.name for f in folders))
+    code, out, _ = referee(capsys, published, *folders)
+    assert code == 1 and out.count("FALSE") == len(folders)
+    assert all(f"FALSE: {name.replace('exact', 'exact energy')} " in out for name in (f.name for f in folders))
     measured = folders[0] / front["circuits"][0]["file"]
     measured.write_text(measured.read_text() + "bit c;\nc = measure q[0];\n")
-    told = referee(folders[0])
-    assert told.returncode == 2 and "gates alone is needed, got measure" in told.stderr
+    code, _, err = referee(capsys, folders[0])
+    assert code == 2 and "gates alone is needed, got measure" in err
     measured.unlink()
-    told = referee(folders[0])
-    assert told.returncode == 2 and "Traceback" not in told.stderr and len(told.stderr.splitlines()) == 1
+    code, _, err = referee(capsys, folders[0])
+    assert code == 2 and len(err.splitlines()) == 1
 
 
 def test_publishing_nothing_is_refused(tmp_path: Path) -> None:

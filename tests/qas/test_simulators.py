@@ -13,6 +13,7 @@ import pytest
 from qas.circuits import Circuit
 from qas.errors import QasError, TooLargeError, UnknownNameError
 from qas.hamiltonians import Hamiltonian
+from qas.mitigation import make_objective
 from qas.noise import (
     ONE_QUBIT_GATES,
     TWO_QUBIT_GATES,
@@ -329,6 +330,7 @@ def test_states_calculated_again_give_the_gradient_of_kept_ones(monkeypatch: pyt
 
 
 def test_single_precision_keeps_what_it_states() -> None:
+    """In one test: its kernels are compiled nowhere else."""
     rng = np.random.default_rng([SEED, 92])
     for noise in (*_noises(rng)[:3], NoiseModel.depolarizing(0.001, 0.01)):
         for n_qubits, n_gates in ((2, 30), (5, 100), (7, 200)):
@@ -340,6 +342,20 @@ def test_single_precision_keeps_what_it_states() -> None:
             found, slopes = single.expectation_and_gradient(circuit, hamiltonian)
             assert 0.0 < abs(found - energy) < scale
             assert np.abs(slopes - gradient).max() < scale
+    noise = asymmetric_noise(5)
+    circuit, hamiltonian = random_circuit(5, 30, rng), random_hamiltonian(5, 20, rng)
+    single, double = PauliTransferSimulator(noise, precision="single"), PauliTransferSimulator(noise)
+    scale = single.resolution * np.abs(hamiltonian.coefficients).sum()
+    slopes, exact = (s.insertion_gradients(circuit, hamiltonian) for s in (single, double))
+    assert 0.0 < np.abs(slopes - exact).max() < scale
+    gains, exact = (s.append_gains(circuit, hamiltonian)[0] for s in (single, double))
+    np.testing.assert_allclose(gains, exact, atol=2 * scale)
+    noise = NoiseModel.depolarizing(0.001, 0.01).add_readout(0.03, 0.01)
+    engines = make_simulator(noise, "pauli-transfer:precision=single"), make_simulator(noise)
+    for text in ("readout:shots=500,kappa=2", "zne:nodes=1-2-4,shots=500,kappa=2"):
+        scores: list[Any] = [make_objective(text).simulator(engine) for engine in engines]
+        (found, slopes), (score, exact) = (s.expectation_and_gradient(circuit, hamiltonian) for s in scores)
+        assert 0.0 < abs(found - score) < 10 * scale and np.abs(slopes - exact).max() < 100 * scale
     objective = single.objective(circuit, hamiltonian)
     with pytest.raises(QasError, match="the tolerance is at least the engine's resolution"):
         minimize(objective, circuit.angles, tolerance=1e-9)
@@ -406,34 +422,28 @@ _RACE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from qas.noise import (
-    ONE_QUBIT_GATES,
-    TWO_QUBIT_GATES,
-    NoiseModel,
-    depolarizing,
-    thermal_relaxation,
-)
+from qas.noise import NoiseModel
 from qas.simulators import make_simulator
 from qas.testing import random_circuit, random_hamiltonian
 
 rng = np.random.default_rng(5)
-noise = NoiseModel.depolarizing(0.01, 0.02) if sys.argv[1] == "pauli-transfer" else None
 hamiltonian = random_hamiltonian(4, 30, rng)
 circuits = [random_circuit(4, 25, rng) for _ in range(60)]
-serial = [make_simulator(noise).expectation(c, hamiltonian) for c in circuits]
-sys.setswitchinterval(1e-6)  # threads change places as often as they can
-for _ in range(5):
-    simulator = make_simulator(noise)
-    with ThreadPoolExecutor(4) as pool:
-        parallel = list(pool.map(lambda c: simulator.expectation(c, hamiltonian), circuits))
-    assert np.abs(np.array(parallel) - serial).max() < 1e-12
+for noise in (None, NoiseModel.depolarizing(0.01, 0.02)):
+    sys.setswitchinterval(5e-3)
+    serial = [make_simulator(noise).expectation(c, hamiltonian) for c in circuits]
+    sys.setswitchinterval(1e-6)  # threads change places as often as they can
+    for _ in range(5):
+        simulator = make_simulator(noise)
+        with ThreadPoolExecutor(4) as pool:
+            parallel = list(pool.map(lambda c: simulator.expectation(c, hamiltonian), circuits))
+        assert np.abs(np.array(parallel) - serial).max() < 1e-12
 """
 
 
-@pytest.mark.parametrize("engine", ["statevector", "pauli-transfer"])
-def test_gates_may_join_the_library_while_other_threads_compute(engine: str) -> None:
+def test_gates_may_join_the_library_while_other_threads_compute() -> None:
     """In a process of its own: what goes wrong here can end the process."""
-    done = subprocess.run([sys.executable, "-c", _RACE, engine], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", _RACE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

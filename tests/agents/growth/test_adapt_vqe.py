@@ -121,7 +121,7 @@ def test_a_layer_has_disjoint_qubits_and_nothing_more_fits(tmp_path: Path, monke
 def test_rank_by_gain_takes_what_wins_most_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch)
     problem = qas.load_problem("h4-8")
-    run_adapt(tmp_path / "run", problem, steps=3, evaluations=None, options={"rank": "gain"})
+    run_adapt(tmp_path / "run", problem, steps=2, evaluations=None, options={"rank": "gain"})
     angles = np.linspace(-np.pi / 2, np.pi / 2, 41)
     for before, (after, *_) in seen:
         gains = {

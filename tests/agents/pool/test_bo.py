@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from qas.simulators import make_simulator
 State = optuna.trial.TrialState
 SMALL = {"pool_size": 60, "features": "reduced", "initial": 6, "batch": 4}
 MODES = ("open", "pool")
-STEPS = 30
+STEPS = 24
 
 
 def run(out: Path, problem: str = "h2-2", *, extra: Any = None, seed: int = 0, **limits: Any) -> Run:
@@ -126,7 +127,7 @@ def test_the_ledger_under_noise(noise: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("after", "checkpoint_every"), [(3, 1e9), (8, 0.0), (21, 0.0)])
+@pytest.mark.parametrize(("after", "checkpoint_every"), [(3, 1e9), (21, 0.0)])
 def test_a_killed_run_ends_as_the_unbroken_one(
     mode: str, after: int, checkpoint_every: float, finished: Any, tmp_path: Path
 ) -> None:
@@ -142,7 +143,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(
 def test_trials_newer_than_the_checkpoint_are_used(
     mode: str, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint is of circuit 10, the ledger knows 20: the second time nothing is entered twice."""
+    """The checkpoint is of circuit 10, the ledger knows 19: the second time nothing is entered twice."""
     monkeypatch.setattr(Search, "checkpoint_every", 0.0)
     original = Search.checkpoint
     monkeypatch.setattr(Search, "checkpoint", lambda s, a: original(s, a) if s.meter.architectures <= 10 else None)
@@ -159,7 +160,7 @@ def test_trials_newer_than_the_checkpoint_are_used(
 
 def test_many_interrupts_change_nothing(finished: Any, tmp_path: Path) -> None:
     """The surrogate is put together again after each of them, to the last bit."""
-    for stop in (5, 9, 13, 14, 18, 22, 25, 29):
+    for stop in (5, 13, 14, 22):
         with pytest.MonkeyPatch.context() as patch:
             call_at(stop, lambda: signal.raise_signal(signal.SIGINT), patch)
             found = run(tmp_path / "run") if stop == 5 else qas.agents.resume(tmp_path / "run", report=False)
@@ -170,9 +171,9 @@ def test_many_interrupts_change_nothing(finished: Any, tmp_path: Path) -> None:
 
 
 def test_what_the_budget_cuts_short_is_pruned_unless_it_is_the_best(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", evaluations=400)
+    whole = run(tmp_path / "whole", evaluations=200)
     states = set()
-    for evaluations in (211, 3):
+    for evaluations in (131, 3):
         part = run(tmp_path / f"part{evaluations}", evaluations=evaluations)
         *first, last = trials(part.path / FILE)
         assert all(t.state is State.COMPLETE for t in first)
@@ -180,12 +181,12 @@ def test_what_the_budget_cuts_short_is_pruned_unless_it_is_the_best(tmp_path: Pa
         assert (last.state is State.COMPLETE) == (last.value == pytest.approx(best, rel=1e-11))
         assert min(t.value for t in (*first, last) if t.state is State.COMPLETE) == pytest.approx(best, rel=1e-11)
         states.add(last.state)
-        longer = qas.agents.resume(part.path, evaluations=400, report=False)
+        longer = qas.agents.resume(part.path, evaluations=200, report=False)
         assert record(longer) == record(whole)
         known = [t for t in trials(longer.path / FILE) if t.state is State.COMPLETE and "cut" not in t.user_attrs]
         wanted = [t for t in trials(whole.path / FILE) if t.state is State.COMPLETE and "cut" not in t.user_attrs]
         assert [t.value for t in known] == [t.value for t in wanted]
-    assert State.COMPLETE in states
+    assert states == {State.COMPLETE, State.PRUNED}
 
 
 # ---------------------------------------------------------------------- inside
@@ -251,19 +252,18 @@ def test_most_changed_circuits_begin_near_the_angles_of_their_parent(tmp_path: P
 
 def test_when_every_reduced_form_is_known_the_search_goes_on(tmp_path: Path) -> None:
     """Of one gate on two qubits."""
-    found = run(tmp_path / "run", max_gates=1, steps=40)
-    assert found.architectures == 40
+    found = run(tmp_path / "run", max_gates=1, steps=20)
+    assert found.architectures == 20
     check_ledger(found)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_surrogate_and_acquisition_searches(mode: str, tmp_path: Path) -> None:
-    settings = [{"surrogate": name} for name in SURROGATES] + [{"acquisition": name} for name in ACQUISITIONS]
-    for number, extra in enumerate(settings):
-        if extra.get("surrogate") == "botorch" and importlib.util.find_spec("botorch") is None:
-            continue
-        found = run(tmp_path / str(number), extra=extra | {"mode": mode, "initial": 4}, steps=10)
-        check_ledger(found)
+    surrogates = [name for name in SURROGATES if name != "botorch" or importlib.util.find_spec("botorch")]
+    for surrogate, acquisition in zip(itertools.cycle(surrogates), ACQUISITIONS, strict=False):
+        extra = {"surrogate": surrogate, "acquisition": acquisition, "mode": mode, "initial": 4}
+        check_ledger(run(tmp_path / acquisition, extra=extra, steps=9))
+    assert len(surrogates) <= len(ACQUISITIONS)
 
 
 def test_an_instance_can_be_handed_over(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_options_of_older_runs_are_understood(tmp_path: Path) -> None:
 def test_leaving_the_pool_beats_drawing_from_it(tmp_path: Path) -> None:
     """Mean best error over seeds, the same number of circuits, a pool too small to hold a good one."""
     errors: dict[str, list[float]] = {"bo": [], "random": []}
-    for seed in range(3):
+    for seed in range(2):
         for name in errors:
             options = SMALL | {"batch": 8} if name == "bo" else {"pool_size": 60}
             found = qas.search(
@@ -371,15 +371,14 @@ def test_runs_that_take_turns(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_killed_run_in_a_shared_study(mode: str, tmp_path: Path) -> None:
+def test_a_killed_run_in_a_shared_study(mode: str, finished: Any, tmp_path: Path) -> None:
     """Nobody else was there: it ends as if unbroken. Somebody was: what it had entered stays true."""
     where = shared("journal", tmp_path)
     extra = {"mode": mode, "storage": where}
-    whole = run(tmp_path / "alone", extra={"mode": mode})
     killed(tmp_path / "a", 13, checkpoint_every=0.0, extra=extra)
     assert [t.state for t in trials(where)].count(State.RUNNING) == 1
     resumed = qas.agents.resume(tmp_path / "a", report=False)
-    assert record(resumed) == record(whole)
+    assert record(resumed) == record(finished(mode))
     check_ledger(resumed, where)
     killed(tmp_path / "b", 13, checkpoint_every=1e9, extra=extra)
     third = run(tmp_path / "c", steps=8, extra=extra, seed=5)
@@ -419,8 +418,8 @@ def test_a_pool_that_others_hold_entirely(mode: str, tmp_path: Path) -> None:
     player = agent(tmp_path, pool_size=4, storage=where)
     for number, row in enumerate(player.rows):
         player.ledger.begin(number, player.space.circuit(row))
-    found = run(tmp_path / "b", steps=20, seed=3, extra={"mode": mode, "pool_size": 4, "storage": where}, max_gates=6)
-    assert found.architectures == 20
+    found = run(tmp_path / "b", steps=12, seed=3, extra={"mode": mode, "pool_size": 4, "storage": where}, max_gates=6)
+    assert found.architectures == 12
 
 
 def test_a_study_of_another_space_is_no_obstacle(tmp_path: Path) -> None:
@@ -472,11 +471,12 @@ def test_a_published_encoder(tmp_path: Path) -> None:
 
 def test_open_mode_needs_no_encoder(tmp_path: Path) -> None:
     """Any number of qubits, and a device's own gates."""
-    found = qas.search("tfim-3", agent="bo", steps=20, options={"pool_size": 60}, out=tmp_path / "a", report=False)
-    assert found.architectures == 20
+    options = {name: value for name, value in SMALL.items() if name != "features"}
+    found = qas.search("tfim-3", agent="bo", steps=12, options=options, out=tmp_path / "a", report=False)
+    assert found.architectures == 12
     device = qas.devices.load_device("fake_brisbane")
     found = qas.search(
-        "tfim-3", agent="bo", device=device, objective="noisy", steps=20, options={"pool_size": 60},
+        "tfim-3", agent="bo", device=device, objective="noisy", steps=12, options=options,
         out=tmp_path / "b", report=False,
     )  # fmt: skip
     assert {gate.name for gate in found.best.circuit} <= set(device.native_gates)
