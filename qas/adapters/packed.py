@@ -75,6 +75,8 @@ class PackedAdapter(Adapter):
         return super().train(mode)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **named: Any) -> None:
+        with contextlib.suppress(QasError):  # what waits is older
+            self.collect()
         super()._load_from_state_dict(state_dict, prefix, *args, **named)
         if f"{prefix}packed" in state_dict:
             self.collect()
@@ -283,8 +285,8 @@ class Inbox:
     """A buffer of the first of some layers, where whoever loads tensors by name finds a place for their stored form.
 
     What ``load_state_dict`` lays there is taken over at once, what others do at the next use, copy or change of mode;
-    then the place is emptied. What is refused stays, and is refused again: computing without it would be silent. A copy
-    serves the adapters that are copied with it.
+    then an empty tensor takes its place. What is refused stays, and is refused again: computing without it would be
+    silent. A copy serves the adapters that are copied with it.
 
     Args:
         adapters: by the name of their layer, all with bits; they get this inbox.
@@ -337,8 +339,9 @@ class Inbox:
             read = {name: adapter.unpacked({"packed": forms[name]}) for name, adapter in self._adapters.items()}
             for name, adapter in self._adapters.items():
                 adapter.take(read[name])
-            with torch.no_grad():
-                buffer.zero_()
+            with torch.inference_mode(False):  # another place, as that tensor may be the caller's own
+                buffer = torch.zeros_like(buffer)
+            self._adapters[self._first].packed = buffer
         self._seen = buffer, version_of(buffer)
 
 

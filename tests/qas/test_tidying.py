@@ -10,6 +10,7 @@ import pytest
 import qas
 from qas.agents import resume
 from qas.circuits import Circuit
+from qas.native import NativeGates
 from qas.runs import Front
 from qas.simplify import merge_runs
 from qas.testing import random_circuit
@@ -56,6 +57,17 @@ def test_tiny_rotations_go_where_others_make_up_for_them() -> None:
     tidied = Tidier(evaluator, GATES, 300)(front).best
     assert tidied is not None and tidied[1] < front.points[0][1] - 1e-6, "a gate less is noise less"
     assert all(abs(g.angles[0]) >= 1e-3 for g in tidied[2] if g.angles)
+
+
+def test_native_gates_are_merged_exactly_before_angles_are_moved() -> None:
+    evaluator, native = Evaluator(qas.load_problem("h2-2")), NativeGates("cz", None, True)
+    near = ("rz", 0, np.pi / 2 + 3e-4)  # within NATIVE_TOLERANCE of an angle at which one pulse is enough
+    start = Circuit(
+        2, [("sx", 0), near, ("sx", 0), ("sx", 1), ("rz", 1, 0.3), ("rz", 1, 0.4), ("sx", 1), ("cz", (0, 1))]
+    )
+    tidier = Tidier(evaluator, ("rz", "sx", "x", "cz"), 100, native=native)
+    merged, _ = tidier._merged(start, evaluator.energy(start) + 1e-3)
+    assert len(merged) == 7 and near[2] in [gate.angles[0] for gate in merged if gate.angles]
 
 
 def test_nothing_is_spent_without_an_allowance() -> None:

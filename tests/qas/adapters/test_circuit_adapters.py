@@ -446,6 +446,29 @@ def test_compiled_layers_compute_with_what_was_loaded(way: str) -> None:
     assert largest(before - wanted) > 0.1
 
 
+@pytest.mark.parametrize("way", ["assigned", "given", "inference"])
+def test_the_tensor_that_was_laid_stays_as_it_is(way: str) -> None:
+    source, target = moved(MAKERS["frames"](bits=3), 0.3), MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    with torch.inference_mode(way == "inference"):
+        packed = source.pack()["packed"].clone()
+    if way == "assigned":
+        target.load_state_dict({"packed": packed}, strict=False, assign=True)
+    else:
+        target.packed = packed
+    assert target.current_angles().equal(source.current_angles())
+    assert packed.equal(source.pack()["packed"]) and not target.packed.any()
+
+
+def test_loaded_angles_replace_what_still_waits_in_the_inbox() -> None:
+    sources = [moved(MAKERS["frames"](bits=3), scale) for scale in (0.3, 0.5)]
+    target = MAKERS["frames"](bits=3)
+    Inbox({"a": target}, joint=False)
+    lay(target, sources[0].pack()["packed"])
+    target.load_state_dict(sources[1].state_dict(), strict=False)
+    assert target.eval().angles.equal(sources[1].angles)
+
+
 @pytest.mark.parametrize("way", ["copied", "set"])
 def test_a_stored_form_that_cannot_be_taken_over_changes_nothing_and_is_refused_until_another_comes(way: str) -> None:
     sources = {name: moved(MAKERS["frames"](bits=3), scale) for name, scale in (("b", 0.3), ("a", 0.5))}
