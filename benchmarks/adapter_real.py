@@ -685,6 +685,8 @@ def draw(path: Path, rows: list[dict[str, str]]) -> None:
     whole = len(TASKS) * SEEDS
     points = []
     for label, contender in CONTENDERS.items():
+        if contender.stage == 5:  # compared among themselves
+            continue
         mean, half, pairs = difference(accuracies(rows, label), probe)
         bits = bits_of(rows, label)
         if bits and pairs == whole:

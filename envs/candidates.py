@@ -409,7 +409,7 @@ def _short(view: _View, edit: Edit, limits: Limits) -> bool:
     if not view.bench.guide.native or place is None:
         return True
     two = place.block.two_qubit_gates
-    if len(view.circuit) + two + _RUN * (1 + 2 * two) <= limits.gates:
+    if len(view.circuit) + two + _RUN * (len(_qubits(place.block.ways[0])) + 2 * two) <= limits.gates:
         return True
     written = (edited(view.circuit, (), [(place.position, gates_of(w, edit.angles))]) for w in place.block.ways)
     return all(len(view.bench.simplified(circuit)) <= limits.gates for circuit in written)
