@@ -23,7 +23,6 @@ from qas.circuits import Circuit
 from qas.errors import QasError, RunError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
-from qas.native import simplified
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
@@ -66,8 +65,8 @@ class Search:
         return self.meter.noise
 
     def simplify(self, circuit: Circuit) -> Circuit:
-        """A circuit of the same energy with no more gates, native where the alphabet is (`qas.native.simplified`)."""
-        return simplified(circuit, self.problem, self.alphabet.native)
+        """A circuit of the same energy with no more gates, as `qas.alphabet.Alphabet.simplified` says."""
+        return self.alphabet.simplified(circuit, self.problem)
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """An independent generator for one purpose, fixed by the run's seed."""

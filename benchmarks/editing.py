@@ -152,7 +152,8 @@ def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> tup
     def error(instance: Instance) -> float:
         return Bench(*judged_by(instance.load(), device=instance.device, objective=instance.objective)).mean_error
 
-    near = min(family.train, key=lambda each: abs(math.log(error(each) / error(asked))))
+    there = error(asked)
+    near = min(family.train, key=lambda each: abs(math.log(error(each) / there)))
     problem = near.load()
     with tempfile.TemporaryDirectory() as folder:
         run = qas.search(
@@ -160,8 +161,8 @@ def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> tup
             device=near.device, objective=near.objective,
         )  # fmt: skip
     assert isinstance(problem, Problem) and asked.device is not None
-    circuit, there = transpiled(run.best.circuit, problem, patch_for(problem.n_qubits, asked.device, None))
-    return there, circuit
+    circuit, moved = transpiled(run.best.circuit, problem, patch_for(problem.n_qubits, asked.device, None))
+    return moved, circuit
 
 
 def score(task: Task, error: float, gap: float, evaluations: int) -> float:

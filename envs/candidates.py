@@ -22,7 +22,6 @@ from qas.errors import QasError
 from qas.gates import gate_spec
 from qas.guidance import Block, Curvature, Guide, Place, Study, edited, gates_of
 from qas.hamiltonians import Hamiltonian
-from qas.native import simplified
 from qas.noise import infidelity
 from qas.problems import Problem
 from qas.simulators import make_simulator
@@ -150,10 +149,6 @@ class Bench:
         spend = getattr(self.evaluator, "spend_each", None)
         if spend is not None:
             spend(evaluations)
-
-    def simplified(self, circuit: Circuit) -> Circuit:
-        """As `qas.native.simplified`, by the problem and the alphabet."""
-        return simplified(circuit, self.problem, self.alphabet.native)
 
     def expectations(self, circuit: Circuit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Without noise: of the Hamiltonian's strings; of X, Y, Z of each qubit; of their products for each two.
@@ -405,14 +400,14 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
 
 def _short(view: _View, edit: Edit, limits: Limits) -> bool:
     """In native gates: how many there are of them at the angles of an edit, only writing it tells."""
-    place = edit.place
-    if not view.bench.guide.native or place is None:
+    bench, place = view.bench, edit.place
+    if not bench.guide.native or place is None:
         return True
     two = place.block.two_qubit_gates
     if len(view.circuit) + two + _RUN * (len(_qubits(place.block.ways[0])) + 2 * two) <= limits.gates:
         return True
     written = (edited(view.circuit, (), [(place.position, gates_of(w, edit.angles))]) for w in place.block.ways)
-    return all(len(view.bench.simplified(circuit)) <= limits.gates for circuit in written)
+    return all(len(bench.alphabet.simplified(circuit, bench.problem)) <= limits.gates for circuit in written)
 
 
 def _insertion(view: _View, place: Place, curvatures: Sequence[float] | None = None) -> Edit:

@@ -498,7 +498,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             return Circuit(n)
         ones = [q for q, bit in enumerate(reversed(self.problem.determinant)) if bit == "1"]
         gates = [Gate(turn, (q,), (math.pi,)) if turn else Gate("x", (q,)) for q in ones]
-        return self.bench.simplified(Circuit(n, gates))
+        return alphabet.simplified(Circuit(n, gates), self.problem)
 
     def _checked_start(self, circuit: Any) -> Circuit:
         if not isinstance(circuit, Circuit):
@@ -533,7 +533,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         if edit.deleted or edit.place is not None:
             # Gates are told apart by identity, and equal ones may be one object.
             own = Circuit(circuit.n_qubits, map(copy.copy, circuit.gates))
-            circuit = self.bench.simplified(edit.applied(self.bench, own, self.np_random))
+            circuit = self.alphabet.simplified(edit.applied(self.bench, own, self.np_random), self.problem)
             inverse = None if known is None else known.inherited(own, circuit)
             held = {id(gate): age for gate, age in zip(own.gates, draft.ages, strict=True)}
             ages = tuple(held.get(id(gate), -1) + 1 for gate in circuit.gates)

@@ -14,7 +14,7 @@ from qas.checks import shortened, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, UnknownNameError
 from qas.gates import SEARCH_GATES, gate_spec
-from qas.native import NativeGates, native_set
+from qas.native import NATIVE_TOLERANCE, NativeGates, Simplifies, native_set, simplified
 
 NONE = -1
 """Stands for no gate: a qubit without one in `last_of`, a token that another alphabet does not have."""
@@ -159,6 +159,10 @@ class Alphabet:
             return self
         two = ("cx", "cz") if self.native.entangler and self.n_qubits > 1 else ()
         return Alphabet(self.n_qubits, ("rx", "ry", "rz", *two), self.coupling, connected=False)
+
+    def simplified(self, circuit: Circuit, problem: Simplifies) -> Circuit:
+        """As a search goes on with it (`qas.native.simplified`): native angles may move by `NATIVE_TOLERANCE`."""
+        return simplified(circuit, problem, self.native, 1e-9 if self.native is None else NATIVE_TOLERANCE)
 
     @cached_property
     def kind(self) -> np.ndarray:

@@ -164,7 +164,7 @@ class Simplifies(Protocol):
 
 
 def simplified(
-    circuit: Circuit, problem: Simplifies, gates: NativeGates | None, angle_tolerance: float | None = None
+    circuit: Circuit, problem: Simplifies, gates: NativeGates | None, angle_tolerance: float = 1e-9
 ) -> Circuit:
     """A circuit of the same energy with no more gates, native where a search is; `circuit` itself where nothing goes.
 
@@ -172,10 +172,8 @@ def simplified(
         circuit: what is simplified.
         problem: what it is judged on.
         gates: those of the device, or None; turns about Z by fixed angles are written as `tidied` says.
-        angle_tolerance: as of `tidied`, or of the problem's own `simplify`, radians; None: `NATIVE_TOLERANCE` or 1e-9.
+        angle_tolerance: as of `tidied`, or of the problem's own `simplify`, radians.
     """
-    if angle_tolerance is None:
-        angle_tolerance = 1e-9 if gates is None else NATIVE_TOLERANCE
     if gates is None:
         return problem.simplify(circuit, angle_tolerance)
     return tidied(circuit, gates, angle_tolerance=angle_tolerance, whole=problem.whole_matrix, fixed=True)

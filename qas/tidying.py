@@ -96,7 +96,7 @@ class Tidier:
             if self.native is None:
                 merged = merge_runs(problem.simplify(short), self.gates, whole=problem.whole_matrix)
             else:
-                merged = with_rz(simplified(short, problem, self.native, 1e-9))
+                merged = with_rz(simplified(short, problem, self.native))
             if len(merged) == len(short):
                 break
             short = merged
