@@ -4,6 +4,9 @@ A patch is judged by a circuit of a few layers, each with one entangler on every
 one wait as long as an entangler on every qubit, and a measurement at the end: the product of the fidelities of all
 these. Where a shape leaves the pairs open, those of its best spanning tree count, so that patches with and without
 rings compare.
+
+Qubits of a patch are numbered along a path as far as there is one: neighbours in a problem, such as sites of a chain or
+orbitals in the order of their energies, are then neighbours on the device.
 """
 
 from __future__ import annotations
@@ -126,7 +129,8 @@ def _connected(device: Device) -> Device:
 def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "best") -> Device:
     """The patch that `Device.patch` returns.
 
-    Qubits of a line are numbered along it, those of a ring around it, others in the order of the device.
+    Qubits of a line are numbered along it, those of a ring around it, others along a path through all of them, or, where
+    there is none, from branch to branch of a tree.
     """
     for value, known, what in ((shape, SHAPES, "shape of a patch"), (which, CHOICES, "choice of a patch")):
         if value not in known:
@@ -139,7 +143,7 @@ def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "bes
         device = replace(device, gates={gate: held for gate, held in device.gates.items() if gate not in others})
     prediction = Prediction(device)
     if shape in ("line", "ring"):
-        grown = _grown([(q,) for q in prediction.qubit], n_qubits, _longer(prediction), prediction, which)
+        grown = _grown([(q,) for q in prediction.qubit], n_qubits, _longer(prediction.graph), prediction, which)
         found = _rings(grown, prediction) if shape == "ring" else grown
         closed = shape == "ring"
         scored = [(path, prediction.of(path, _steps(path, closed=closed))) for path in found]
@@ -150,6 +154,8 @@ def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "bes
         what = {"ring": "ring", "line": "line"}.get(shape, "connected patch")
         raise QasError(f"{device.name} has no {what} of {n_qubits} working qubits; choose another shape or size")
     qubits = _picked(scored, which)
+    if shape in ("best", "tree"):
+        qubits = _numbered(qubits, prediction)
     patch = device.restricted(qubits)
     if shape == "best":
         return patch
@@ -164,14 +170,34 @@ def _picked(scored: Sequence[tuple[tuple[int, ...], float]], which: str) -> tupl
     return ranked[0 if which == "best" else len(ranked) // 2][0]
 
 
+def _numbered(qubits: tuple[int, ...], prediction: Prediction) -> tuple[int, ...]:
+    """Connected qubits along the best path through all of them, or from branch to branch of their best tree."""
+    inside = prediction.graph.subgraph(qubits)
+    paths = _grown([(q,) for q in qubits], len(qubits), _longer(inside), prediction, "best")
+    if paths:
+        return _picked([(path, prediction.of(path, _steps(path, closed=False))) for path in paths], "best")
+    tree = nx.Graph(prediction.tree(qubits))
+    apart = dict(nx.all_pairs_shortest_path_length(tree))
+    walks = [_walked(tree, end) for end in sorted(tree) if tree.degree(end) == 1]
+    return min(walks, key=lambda walk: sum(apart[a][b] for a, b in _steps(walk, closed=False)))
+
+
+def _walked(tree: nx.Graph, start: int) -> tuple[int, ...]:
+    """The nodes of a tree branch by branch, small ones first, so that the way back is short."""
+    rooted = nx.dfs_tree(tree, start)
+    size = {q: len(nx.descendants(rooted, q)) for q in rooted}
+    order = nx.dfs_preorder_nodes(rooted, start, sort_neighbors=lambda near: sorted(near, key=lambda q: (size[q], q)))
+    return tuple(order)
+
+
 def _steps(path: Sequence[int], *, closed: bool) -> list[Pair]:
     ends = [*path[1:], path[0]] if closed else path[1:]
     return list(zip(path, ends, strict=False))
 
 
-def _longer(prediction: Prediction) -> Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]]:
+def _longer(graph: nx.Graph) -> Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]]:
     """Paths with one qubit more at their end."""
-    return lambda path: ((*path, q) for q in prediction.graph[path[-1]] if q not in path)
+    return lambda path: ((*path, q) for q in graph[path[-1]] if q not in path)
 
 
 def _larger(prediction: Prediction) -> Callable[[tuple[int, ...]], Iterator[tuple[int, ...]]]:
