@@ -185,7 +185,7 @@ def test_patches_are_the_best_and_the_median_of_all(shape: str, n_qubits: int) -
     ranked = sorted(all_patches(device, n_qubits, shape).items(), key=lambda entry: (-entry[1], entry[0]))
     best, median = (choose(device, n_qubits, shape, which) for which in ("best", "median"))
     for patch, expected in ((best, ranked[0][0]), (median, ranked[len(ranked) // 2][0])):
-        assert patch.physical == expected or shape == "best" and sorted(patch.physical) == list(expected)
+        assert patch.physical == expected or (shape == "best" and sorted(patch.physical) == list(expected))
 
 
 @pytest.mark.parametrize("shape", ["best", "tree"])
