@@ -129,7 +129,7 @@ def _connected(device: Device) -> Device:
 def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "best") -> Device:
     """The patch that `Device.patch` returns.
 
-    Qubits of a line are numbered along it, those of a ring around it, others along a path through all of them or, where
+    Qubits of a line are numbered along it, those of a ring around it, others along a path through all of them; where
     there is none, from branch to branch of a tree.
     """
     for value, known, what in ((shape, SHAPES, "shape of a patch"), (which, CHOICES, "choice of a patch")):
