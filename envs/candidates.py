@@ -20,7 +20,7 @@ from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.gates import gate_spec
-from qas.guidance import Block, Curvature, Guide, Place, Study, edited, gates_of
+from qas.guidance import Block, Curvature, Guide, Place, Study, edited, fan_string, gates_of
 from qas.hamiltonians import Hamiltonian
 from qas.noise import infidelity
 from qas.problems import Problem
@@ -581,8 +581,7 @@ class _View:
         # A fan: its strings are none of the guide's generators, and there is one for each head.
         found = []
         for fan in firsts:
-            letters = {gate.qubits[1]: "X" for gate in fan.before} | {fan.rotation.qubits[0]: "Y"}
-            found.append(self.bench.turning_about(_string(self.bench.n_qubits, letters)) @ self.energies)
+            found.append(self.bench.turning_about(fan_string(self.bench.n_qubits, fan)) @ self.energies)
         return [float(np.mean(found))]
 
     def joint_cost(self, deleted: Iterable[int]) -> float:

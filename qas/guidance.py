@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import networkx as nx
 import numpy as np
 
 from qas.alphabet import Alphabet
@@ -81,16 +82,60 @@ def fans(alphabet: Alphabet, head: int) -> dict[frozenset[int], tuple[str, Inser
 
     Where `head` is in |0⟩ the CX before it do nothing.
     """
-    turns = [gate for gate in alphabet.placed if gate.name == "ry" and gate.qubits == (head,)]
-    spokes = {gate.qubits[1]: gate for gate in alphabet.placed if gate.name == "cx" and gate.qubits[0] == head}
+    turns, pairs = _turns_and_pairs(alphabet)
+    spokes = sorted(target for control, target in pairs if control == head)
     found = {}
-    for targets in (t for size in (2, 3) for t in itertools.combinations(sorted(spokes), size)):
-        letters = {head: "Y"} | dict.fromkeys(targets, "X")
-        wheel = tuple(spokes[t] for t in targets)
-        for turn in turns:
-            way = Insertion(wheel, turn, wheel, 1.0, len(wheel))
-            found[frozenset(letters)] = (_string(alphabet.n_qubits, letters), way)
+    for targets in (t for size in (2, 3) for t in itertools.combinations(spokes, size)):
+        if head in turns:
+            way = _spread(turns[head], [pairs[head, target] for target in targets])
+            found[frozenset((head, *targets))] = fan_string(alphabet.n_qubits, way), way
     return found
+
+
+def trees(alphabet: Alphabet) -> dict[frozenset[int], tuple[str, list[Insertion]]]:
+    """Set of two to four qubits that no CX or fan joins -> its string Y X (X X), and RY between CX along the coupling.
+
+    Where all qubits are in |0⟩ the CX before the RY do nothing. Those behind it lead from a head outwards; a qubit in
+    between that is not of the set takes one more, which turns it back. The string has its Y on the head of the first of
+    the ways; at |0…0⟩ all heads do the same.
+    """
+    turns, pairs = _turns_and_pairs(alphabet)
+    graph = nx.DiGraph(list(pairs))
+    paths = {head: nx.single_source_shortest_path(graph, head) for head in turns if head in graph}
+    found: dict[frozenset[int], tuple[str, list[Insertion]]] = {}
+    for qubits in (q for size in (2, 3, 4) for q in itertools.combinations(range(alphabet.n_qubits), size)):
+        ways: list[Insertion] = []
+        for head in (q for q in qubits if q in paths and paths[q].keys() >= set(qubits)):
+            steps = dict.fromkeys(step for q in qubits for step in itertools.pairwise(paths[head][q]))
+            outward = sorted(steps, key=lambda step: len(paths[head][step[1]]))
+            back = [step for step in reversed(outward) if step[1] not in qubits]
+            ways.append(_spread(turns[head], [pairs[step] for step in (*outward, *back)]))
+        least = min((way.two_qubit_gates for way in ways), default=0)
+        if least > 1:
+            ways = [way for way in ways if way.two_qubit_gates == least]
+            found[frozenset(qubits)] = fan_string(alphabet.n_qubits, ways[0]), ways
+    return found
+
+
+def _turns_and_pairs(alphabet: Alphabet) -> tuple[dict[int, Gate], dict[tuple[int, int], Gate]]:
+    """RY by qubit, and CX by control and target."""
+    turns = {gate.qubits[0]: gate for gate in alphabet.placed if gate.name == "ry"}
+    return turns, {(gate.qubits[0], gate.qubits[1]): gate for gate in alphabet.placed if gate.name == "cx"}
+
+
+def _spread(turn: Gate, wheel: Sequence[Gate]) -> Insertion:
+    """RY between CX that spread its string."""
+    return Insertion(tuple(reversed(wheel)), turn, tuple(wheel), 1.0, len(wheel))
+
+
+def fan_string(n_qubits: int, way: Insertion) -> str:
+    """The string that an insertion of `fans` or `trees` turns about."""
+    (head,) = way.rotation.qubits
+    letters = {head: "Y"}
+    for control, target in (gate.qubits for gate in way.after):
+        if control in letters and letters.pop(target, None) is None:
+            letters[target] = "X"
+    return _string(n_qubits, letters)
 
 
 def _string(n_qubits: int, letters: dict[int, str]) -> str:
@@ -233,7 +278,8 @@ class Guide:
 
     Where a qubit is still in |0⟩, a rotation of it followed by CX on some others turns about a string of three or four
     letters for two or three CX: from a determinant, where all slopes of one and two letters vanish for a molecule,
-    these are double excitations. They are looked at where they are cheap, at both ends of the circuit.
+    these are double excitations. They are looked at where they are cheap, at both ends of the circuit. Where a coupling
+    leaves no such fan, CX lead along it; that is looked at in front of the circuit, where all qubits are in |0⟩.
 
     Args:
         alphabet: gates that may be inserted.
@@ -256,6 +302,7 @@ class Guide:
         blocks = blocks_of(self.ways)
         self.tables = [self._table([each for each in blocks if bool(each.two_qubit_gates) == two]) for two in (0, 1)]
         self.heads = {head: fans(alphabet, head) for head in range(self.n_qubits)}
+        self.trees = {} if alphabet.coupling is None else trees(alphabet)
         self.weight = problem.spread / 2 or 1.0
         self._known: dict[frozenset[int], tuple[tuple[str, ...], list[Block]]] = {}
 
@@ -377,6 +424,9 @@ class Guide:
             for head in sorted(ground):
                 for qubits, (string, way) in self.heads[head].items():
                     sets.setdefault(qubits, (string, []))[1].append((way,))
+            if len(ground) == self.n_qubits:
+                for qubits, (string, ways) in self.trees.items():
+                    sets.setdefault(qubits, (string, [(way,) for way in ways]))
             blocks = [Block((k,), tuple(ways)) for k, (_, ways) in enumerate(sets.values())]
             self._known[ground] = tuple(string for string, _ in sets.values()), blocks
         return self._known[ground]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 from scipy.linalg import expm
@@ -17,10 +18,12 @@ from qas.guidance import (
     Guide,
     blocks_of,
     edited,
+    fan_string,
     fans,
     gates_of,
     pauli_insertions,
     rotation_costs,
+    trees,
 )
 from qas.hamiltonians import Hamiltonian
 from qas.meter import Meter
@@ -70,6 +73,38 @@ def test_fans_of_a_qubit_in_zero_need_one_cx_for_each_other_letter() -> None:
         assert abs(overlap) == pytest.approx(1.0, abs=1e-12)
     coupled = fans(Alphabet(4, coupling=[(0, 1), (1, 2), (2, 3), (0, 2)]), 3)
     assert coupled == {}, "one neighbour makes no string of three letters"
+
+
+@pytest.mark.parametrize(
+    "coupling",
+    [
+        [(0, 1), (1, 2), (2, 3), (3, 4)],
+        [(4, 2), (2, 0), (0, 3), (3, 1)],
+        [(0, 1), (0, 2), (0, 3), (3, 4)],
+        [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)],
+    ],
+    ids=str,
+)
+def test_trees_from_qubits_in_zero_turn_about_their_string_along_the_coupling(coupling: list[tuple[int, int]]) -> None:
+    alphabet = Alphabet(5, coupling=coupling)
+    found, graph, zero = trees(alphabet), nx.Graph(coupling), np.eye(32)[0]
+    starred = {qubits for head in range(5) for qubits in fans(alphabet, head)}
+    sets = {frozenset(qubits) for size in (2, 3, 4) for qubits in itertools.combinations(range(5), size)}
+    assert found.keys() | starred == sets - set(map(frozenset, coupling))
+    for qubits, (string, ways) in found.items():
+        assert {q for q, letter in enumerate(reversed(string)) if letter != "I"} == qubits
+        for way in ways:
+            whole = Circuit(5, way.gates(0.9))
+            alphabet.tokens_of(whole)
+            assert np.abs(whole.to_matrix() - rotation(fan_string(5, way), 0.9)).max() < 1e-12
+            grown = simplify(whole)
+            assert grown.two_qubit_gates == way.two_qubit_gates
+            overlap = np.vdot(grown.to_matrix()[:, 0], rotation(string, 0.9) @ zero)
+            assert abs(overlap) == pytest.approx(1.0, abs=1e-12), "at |0...0> all heads do the same"
+            if len(graph.edges) == 4:
+                tree = nx.algorithms.approximation.steiner_tree(graph, list(qubits))
+                between = len(tree) - len(qubits)
+                assert way.two_qubit_gates == len(tree.edges) + between
 
 
 def case(name: str = "h2-4", noise: str | None = None) -> tuple[Guide, Evaluator]:
