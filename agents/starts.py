@@ -103,9 +103,12 @@ def _separate(given: Sequence[Any]) -> list[list[Any]]:
     return [list(gates) for gates in given] if several else [list(given)]
 
 
-def fits(circuit: Circuit, search: Search) -> bool:
-    """Whether a search may begin with a circuit: by its gates, where they act, and how many there are."""
-    return len(circuit) <= search.max_gates and _of_its_gates(circuit, search)
+def written(circuit: Circuit, search: Search) -> Circuit | None:
+    """A circuit as a search begins with it, on a device in native gates; None: other gates, or too many then."""
+    if not _of_its_gates(circuit, search):
+        return None
+    made = circuit if search.alphabet.native is None else search.simplify(circuit)
+    return made if len(made) <= search.max_gates else None
 
 
 def _of_its_gates(circuit: Circuit, search: Search) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -341,7 +341,7 @@ def tabulated(
         draft: the circuit.
         rows: of the table, at least 8: a quarter for deletions, a quarter for rotations on one qubit, the last four for
             optimising, shaking, taking back and stopping, the others for what brings two-qubit gates.
-        limits: insertions beyond them are not listed.
+        limits: insertions beyond them are not listed; others take their rows.
         probes: insertions, the most promising ones first, whose curvature is made exact by one energy for each of their
             strings; and as many gates without angles, the oldest first, whose deletion is.
         undo: there is an edit to take back.
@@ -353,8 +353,7 @@ def tabulated(
     fewer = rows // 4 - len(deletions)
     room = rows - len(KINDS[4:]) - rows // 4 + fewer
     insertions = _insertions(view, study, room, limits)
-    insertions, more = _probed(view, insertions, probes)
-    insertions = [edit for edit in insertions if _short(view, edit, limits)]
+    insertions, more = _probed(view, insertions, probes, limits)
     moves: list[Edit | None] = [None] * (room - len(insertions))
     moves += [Edit("optimise", "optimise") if draft.circuit.n_angles and not draft.settled else None]
     moves += [Edit("shake", "shake") if draft.circuit.n_angles else None]
@@ -367,7 +366,7 @@ def tabulated(
 
 # ---------------------------------------------------------------------- insertions
 def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Edit]:
-    """The most promising ones that fit: up to half on one qubit, and those with two-qubit gates."""
+    """The most promising ones that fit: up to a third on one qubit, and those with two-qubit gates."""
     free_two = limits.two_qubit_gates - view.circuit.two_qubit_gates
     free = limits.gates - len(view.circuit)
 
@@ -376,26 +375,37 @@ def _insertions(view: _View, study: Study, room: int, limits: Limits) -> list[Ed
         gates = 0 if view.bench.guide.native else len(way) + 2 * len(way[0].before)
         return block.two_qubit_gates <= free_two and gates <= free
 
-    def chosen(places: Sequence[Place], count: int) -> list[Place]:
-        taken: list[Place] = []
-        left: list[Place] = []
-        times: dict[int, int] = {}
-        for k in range(len(places)):
-            if len(taken) == count:
-                break
-            place = places[k]
-            if not fits(place.block):
-                continue
-            block = id(place.block)
-            times[block] = times.get(block, 0) + 1
-            (taken if times[block] <= _ALIKE else left).append(place)
-        return taken + left[: count - len(taken)]
+    def fitting(places: Sequence[Place]) -> Iterator[Edit]:
+        too_long = 0
+        for place in _varied(place for place in places if fits(place.block)):
+            edit = _insertion(view, place)
+            if _short(view, edit, limits):
+                yield edit
+            else:
+                # Writing them takes time, and where there is hardly any room left none may be short enough.
+                too_long += 1
+                if too_long == room:
+                    return
 
-    local = chosen(study.local.found, room // 3)
-    entangling = chosen(study.entangling.found, room - len(local))
-    if len(local) + len(entangling) < room:
-        local = chosen(study.local.found, room - len(entangling))
-    return [_insertion(view, place) for place in (*local, *entangling)]
+    local, entangling = fitting(study.local.found), fitting(study.entangling.found)
+    turns = list(itertools.islice(local, room // 3))
+    others = list(itertools.islice(entangling, room - len(turns)))
+    turns += itertools.islice(local, room - len(turns) - len(others))
+    return [*turns, *others]
+
+
+def _varied(places: Iterable[Place]) -> Iterator[Place]:
+    """All of them, those of a block beyond the first `_ALIKE` behind all others."""
+    times: dict[int, int] = {}
+    left: list[Place] = []
+    for place in places:
+        block = id(place.block)
+        times[block] = times.get(block, 0) + 1
+        if times[block] <= _ALIKE:
+            yield place
+        else:
+            left.append(place)
+    yield from left
 
 
 def _short(view: _View, edit: Edit, limits: Limits) -> bool:
@@ -455,8 +465,11 @@ def _lowest(slope: float, curvature: float, flat: float) -> tuple[float, float]:
     return gain, math.atan2(-slope, curvature)
 
 
-def _probed(view: _View, insertions: list[Edit], probes: int) -> tuple[list[Edit], int]:
-    """Insertions with exact curvatures: half of what a half turn about each string alone costs."""
+def _probed(view: _View, insertions: list[Edit], probes: int, limits: Limits) -> tuple[list[Edit], int]:
+    """Insertions with exact curvatures: half of what a half turn about each string alone costs.
+
+    One that is too long at the angles found with them is left out.
+    """
     guide, circuit = view.bench.guide, view.circuit
     open_ones = [
         (k, edit.place)
@@ -472,10 +485,9 @@ def _probed(view: _View, insertions: list[Edit], probes: int) -> tuple[list[Edit
         return insertions, 0
     energies = guide.simulator.expectation_many([circuit, *turned], guide.hamiltonian, workers=1)
     rises = iter(((energies[1:] - energies[0]) / 2).tolist())
-    found = list(insertions)
-    for k, place in open_ones:
-        found[k] = _insertion(view, place, [next(rises) for _ in place.slopes])
-    return found, len(turned)
+    exact = {k: _insertion(view, place, [next(rises) for _ in place.slopes]) for k, place in open_ones}
+    found = [exact.get(k, edit) for k, edit in enumerate(insertions)]
+    return [edit for k, edit in enumerate(found) if k not in exact or _short(view, edit, limits)], len(turned)
 
 
 def _half_turn(place: Place, which: int) -> list[float]:

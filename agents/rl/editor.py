@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
@@ -117,14 +118,11 @@ class EditorAgent(Agent):
             return starts.start_circuits(self.start, self.search)[-1]
         assert self.trained is not None
         known = Starts.from_json(self.trained.starts)
-        circuit = known.predicted(problem) if self.start == "predicted" else None
-        if circuit is None or not self._fits(circuit):
-            circuit = known.nearest(problem, self._fits)
-        return circuit if circuit is None or self.search.alphabet.native is None else self.search.simplify(circuit)
-
-    def _fits(self, circuit: Circuit) -> bool:
-        few = circuit.two_qubit_gates <= self.env.limits.two_qubit_gates
-        return few and starts.fits(circuit, self.search)
+        predicted = known.predicted(problem) if self.start == "predicted" else None
+        circuits = itertools.chain([] if predicted is None else [predicted], known.near(problem))
+        made = (starts.written(circuit, self.search) for circuit in circuits)
+        most = self.env.limits.two_qubit_gates
+        return next((circuit for circuit in made if circuit is not None and circuit.two_qubit_gates <= most), None)
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:

@@ -110,22 +110,21 @@ class Starts:
     def __len__(self) -> int:
         return len(self.known)
 
-    def nearest(self, problem: Problem, fits: Callable[[Circuit], bool] = lambda circuit: True) -> Circuit | None:
-        """The best circuit of the most similar training problem, its angles in the frame of this one.
+    def nearest(self, problem: Problem) -> Circuit | None:
+        """The best circuit of the most similar training problem, as `near` has it; None: there is none."""
+        return next(self.near(problem), None)
 
-        Problems of the same size come first; of others the largest smaller ones, on the first qubits.
+    def near(self, problem: Problem) -> Iterator[Circuit]:
+        """The circuits of the training problems, the most similar ones first, their angles in the frame of this one.
 
-        Args:
-            problem: what is asked.
-            fits: which circuits may be taken; None is returned where none does.
+        Problems of the same size come first; of others the largest smaller ones, on the first qubits. Those of one
+        problem come by their errors.
         """
         for known, frame in self._by_distance(problem):
             for k in np.argsort(known.errors):
                 circuit = Circuit(problem.n_qubits, known.circuits[int(k)].gates)
                 turned = framed(circuit, frame)
-                if fits(circuit):
-                    return circuit if turned is None else turned
-        return None
+                yield circuit if turned is None else turned
 
     def predicted(self, problem: Problem) -> Circuit | None:
         """The common architecture that does best on training problems left out, its angles interpolated.

@@ -21,7 +21,7 @@ import qas
 from qas.alphabet import Alphabet
 from qas.circuits import Circuit, Gate
 from qas.envs.builder import CircuitBuilderEnv
-from qas.envs.candidates import FEATURES, KINDS, Bench, Draft, Limits, sandwiched, scale_of, tabulated
+from qas.envs.candidates import FEATURES, KINDS, Bench, Draft, Limits, Table, sandwiched, scale_of, tabulated
 from qas.envs.editor import DECADES, CircuitEditorEnv, Front
 from qas.errors import QasError
 from qas.guidance import Curvature, edited, gates_of
@@ -213,6 +213,23 @@ def test_no_edit_makes_a_native_circuit_longer_than_it_may_be(device: str) -> No
         longest = max(longest, *(len(env.foreseen(k)[0].circuit) for k in placed or others))
         env.step(int(rng.choice(placed or others)))
     assert 38 <= longest <= 40
+
+
+def test_what_is_too_long_in_native_gates_takes_no_row_and_no_probe() -> None:
+    problem, alphabet = qas.load_problem("heisenberg-3"), Alphabet(3, ("rz", "sx", "x", "cz"))
+    bench, rng = Bench(Evaluator(problem), alphabet), np.random.default_rng(4)
+    circuit = alphabet.simplified(random_circuit(3, 40, rng, alphabet.moves.gates), problem)
+
+    def table(most: int, probes: int = 0) -> Table:
+        return tabulated(bench, drafted(circuit, bench), 24, Limits(100, most), probes=probes)
+
+    def inserted(table: Table) -> set[str]:
+        return {edit.key for edit in table.edits if edit is not None and edit.place is not None}
+
+    anything, near, nothing = table(1000), table(len(circuit) + 6), table(0)
+    assert len(inserted(anything)) == len(inserted(near)) == 24 - 4 - 6 and not inserted(nothing)
+    assert inserted(anything) != inserted(near), "some were too long"
+    assert table(0, probes=3).evaluations - nothing.evaluations == 3, "of deletions alone"
 
 
 def test_what_is_left_out_between_equal_gates_takes_them_along() -> None:

@@ -12,6 +12,8 @@ import qas
 from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.editor import EditorAgent
 from qas.agents.rl.policy import CandidatePolicy, chosen, load_policy, untrained
+from qas.agents.rl.starts import Known, Starts
+from qas.circuits import Circuit
 from qas.envs.candidates import FEATURES, GENERAL
 from qas.envs.editor import CircuitEditorEnv
 from qas.errors import QasError
@@ -138,3 +140,20 @@ def test_a_policy_and_its_control_have_the_same_limits(tmp_path: Path) -> None:
         env = agent.env
         limits.append((env.limits, env.max_edits, env.candidates, env.evaluations_each, env.start))
     assert limits[0] == limits[1] == limits[2]
+
+
+def test_a_start_from_a_policy_is_as_long_as_it_becomes(tmp_path: Path) -> None:
+    """On a device: nine turns that become few gates will do, and the better circuit whose five become many will not."""
+    problem = qas.load_problem("h2-2")
+    turns = [("rz", 0, 0.2), ("rz", 1, 0.1)] * 4
+    long = [("ry", 0, 0.3), ("rx", 1, 0.4), ("cx", (0, 1)), ("ry", 0, 0.3), ("rx", 1, 0.4)]
+    circuits = [Circuit(2, [*turns, ("x", 0)]), Circuit(2, long)]
+    trained = untrained(**SMALL)
+    trained.starts = Starts([Known(2, problem.hamiltonian.terms, circuits, [0.2, 0.1])]).to_json()
+    trained.save(tmp_path / "policy.safetensors")
+    for most, written in ((6, circuits[0]), (20, circuits[1])):
+        agent = EditorAgent(policy=str(tmp_path / "policy.safetensors"), start="nearest")
+        out = tmp_path / f"run-{most}"
+        qas.search("h2-2", agent=agent, device="fake_torino", max_gates=most, evaluations=5, out=out, report=False)
+        assert agent.begun is not None and agent.begun == agent.search.simplify(written)
+        assert 0 < len(agent.begun) <= most
