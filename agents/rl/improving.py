@@ -29,7 +29,7 @@ from qas.envs.editor import CircuitEditorEnv
 from qas.errors import QasError
 from qas.schema import Count
 
-_STEPS = 256
+ROLLOUT = 256
 """Edits between two updates."""
 
 
@@ -104,7 +104,7 @@ def improve(
         model = MaskablePPO(
             kind,
             DummyVecEnv([lambda: game]),
-            n_steps=_STEPS,
+            n_steps=ROLLOUT,
             batch_size=64,
             n_epochs=4,
             learning_rate=learning_rate,
