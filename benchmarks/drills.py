@@ -9,8 +9,8 @@
 with a budget in evaluations, circuits, epochs or edits. It is done once unbroken. Then it begins in a new folder, gets
 SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and so on; after
 `LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has several
-processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every `CHECKPOINT_EVERY`
-seconds, so that most kills come between two. A case is lost if
+processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every
+`CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
 
 - what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
   times, what holds times, and remarks on neighbours), or it does not end within `MOST` commands;
