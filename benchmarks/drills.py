@@ -6,11 +6,11 @@
     python benchmarks/drills.py disks --out DIR --json results/reliability/disks.json       (as root: it mounts)
 
 **kills**: killed commands are given again until they end; do they end as the unbroken ones? A *kind* is one command
-with a budget in evaluations, circuits or epochs. It is done once unbroken. Then it begins in a new folder, gets SIGKILL
-when it has used a random share of the processor time of the unbroken one, is given again, and so on; after `LIVES`
-kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has several processes,
-all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every `CHECKPOINT_EVERY`
-seconds, so that most kills come between two. A case is lost if
+with a budget in evaluations, circuits, epochs or edits. It is done once unbroken. Then it begins in a new folder, gets
+SIGKILL when it has used a random share of the processor time of the unbroken one, is given again, and so on; after
+`LIVES` kills it may end. That is a *case*; cases follow until a kind has had its kills. Where a command has several
+processes, all of them are killed, or the first alone, or one of the others alone. Checkpoints are written every
+`CHECKPOINT_EVERY` seconds, so that most kills come between two. A case is lost if
 
 - what it ends with is not that of the unbroken command (`contents` of each kind says what is compared: everything but
   times, what holds times, and remarks on neighbours), or it does not end within `MOST` commands;
@@ -65,6 +65,8 @@ CHECKPOINT_EVERY = 0.15
 """Seconds; the usual ten are longer than these searches."""
 SHARD = 60
 """Circuits in a file of a pool; the usual 5,000 are more than these pools have."""
+ROLLOUT = 64
+"""Edits between two updates of a policy; the usual 256 are more than this training plays."""
 LIVES = 6
 """Kills of one case, at most."""
 MOST = 20
@@ -147,6 +149,14 @@ def a_finetuning(folder: Path) -> Any:
     return [rows, files, metrics, sorted(path.name for path in folder.iterdir())]
 
 
+def a_policy(folder: Path) -> Any:
+    from qas.agents.rl.policy import load_policy
+
+    held = load_policy(folder / "policy.safetensors")
+    files = sorted(path.name for path in folder.iterdir())
+    return [held.digest, held.starts, held.settings, without_seconds(held.training), files]
+
+
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_seconds(one) for key, one in value.items() if "seconds" not in key}
@@ -197,6 +207,9 @@ KINDS: dict[str, Kind] = {
     "pool": Kind(f"{POOL} --size 600 --jobs 3", a_pool, "files of 60 circuits", 20),
     "encoder": Kind(
         "encoder train HERE/pool --epochs 1", an_encoder, "its beginning", 8, ended=unlocked, beside=a_small_pool
+    ),
+    "policy": Kind(
+        "policy train drill --steps 400 --out FOLDER/policy.safetensors", a_policy, "episode, fit or rollout", 12
     ),
     "finetune": Kind(
         "finetune --task digits --epochs 1 --examples 24", a_finetuning, "its beginning", 8, ended=unlocked
@@ -273,7 +286,11 @@ def load() -> None:
     import qas.encoders.training
     import qas.finetuning.folders
     import qas.report
+    from qas.agents.rl import improving
+    from qas.envs.families import FAMILIES, Family, Instance
 
+    FAMILIES.register("drill", Family("drill", "two small problems", (Instance("h2-2"), Instance("tfim-2"))))
+    improving.ROLLOUT = ROLLOUT
     with tempfile.TemporaryDirectory() as home:
         for noise in (None, "ibm-mumbai"):
             qas.search("h2-2", agent="evolution", noise=noise, steps=6, out=Path(home, str(noise)), report=False)
@@ -362,6 +379,8 @@ def case(name: str, number: int, home: Path, whole: Path, seconds: float) -> Cas
     kind, told, draw = KINDS[name], Case(name, number), random.Random(f"{name} {number}")
     folder, token = home / f"case-{number}", uuid.uuid4().hex
     shutil.rmtree(folder, ignore_errors=True)
+    if "FOLDER" in kind.words:
+        folder.mkdir()
     for stale in home.glob(f"case-{number}.db*"):
         stale.unlink()
     while told.commands < MOST and not kind.ended(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,11 +48,23 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.returns)
 
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        """(candidates, general, mask, wish, returns), a row for each state."""
-        columns = (self.candidates, self.general, self.mask, self.wish)
-        stacked = [torch.from_numpy(np.stack(column)) for column in columns]
-        return (*stacked, torch.tensor(self.returns, dtype=torch.float32))
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name -> array, a row for each state; `from_arrays` takes them back."""
+        held = {name: np.stack(getattr(self, name)) for name in _COLUMNS} if len(self) else {}
+        return held | {"returns": np.array(self.returns, dtype=np.float64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Lessons:
+        """Of what `arrays` returned."""
+        return cls(*(list(arrays.get(name, ())) for name in _COLUMNS), arrays["returns"].tolist())
+
+    def tensors(self, first: int = 0) -> tuple[torch.Tensor, ...]:
+        """(candidates, general, mask, wish, returns), a row for each state from the first one on."""
+        stacked = [torch.from_numpy(np.stack(getattr(self, name)[first:])) for name in _COLUMNS]
+        return (*stacked, torch.tensor(self.returns[first:], dtype=torch.float32))
+
+
+_COLUMNS = ("candidates", "general", "mask", "wish")
 
 
 def worths(env: CircuitEditorEnv) -> np.ndarray:
@@ -175,3 +187,11 @@ def fit(
             break
     policy.eval()
     return last
+
+
+@torch.inference_mode()
+def agreement(policy: CandidatePolicy, lessons: Lessons, first: int = 0) -> float:
+    """Share of the states, from the first one on, in which the policy's best edit is the teacher's."""
+    candidates, general, mask, wish, _ = lessons.tensors(first)
+    best = policy(candidates, general)[0].masked_fill(~mask, -torch.inf).argmax(-1)
+    return float((best == wish.argmax(-1)).float().mean())

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-import torch
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from qas.agents.rl.heads import policy_for
+from qas.agents.rl.models import (
+    ModelState,
+    Saved,
+    global_randomness,
+    logger,
+    model_state,
+    restore_model,
+    restore_randomness,
+)
 from qas.agents.rl.policy import CandidatePolicy
+from qas.checks import one_line
 from qas.envs.editor import CircuitEditorEnv
+from qas.errors import QasError
+from qas.schema import Count
 
-_STEPS = 256
+ROLLOUT = 256
 """Edits between two updates."""
 
 
+class PlayState(ModelState):
+    """The state of `improve` between two rollouts, beside its arrays."""
+
+    env: dict[str, Any]
+    rewards: list[float]
+    """of the episode so far"""
+    episodes: list[dict[str, float]]
+    """the last ones, for the log"""
+    begun: Count
+    """edits before the first one"""
+
+
 class _Watch(BaseCallback):
-    def __init__(self, may_go_on: Callable[[], bool], told: Callable[[int], None]) -> None:
+    def __init__(self, may_go_on: Callable[[], bool], between: Callable[[], None]) -> None:
         super().__init__()
-        self.may_go_on, self.told = may_go_on, told
+        self.may_go_on, self.between = may_go_on, between
 
     def _on_step(self) -> bool:
         return self.may_go_on()
 
     def _on_rollout_start(self) -> None:
-        self.told(self.num_timesteps)
-
-
-@contextmanager
-def global_randomness(seed: int) -> Iterator[None]:
-    """Stable-Baselines3 draws from the global generators: seed them here, and give them back as they were."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
+        self.logger.dump(self.num_timesteps)  # of the last update: what goes on from here does not know it any more
+        self.between()
 
 
 def improve(
@@ -54,7 +64,10 @@ def improve(
     *,
     seed: int,
     may_go_on: Callable[[], bool],
-    told: Callable[[int], None],
+    told: Callable[[int, Callable[[], Saved]], None],
+    begun: int = 0,
+    saved: Saved | None = None,
+    log: Logger | None = None,
     learning_rate: float = 1e-4,
 ) -> int:
     """Train a policy in place until `may_go_on` says no.
@@ -64,7 +77,10 @@ def improve(
         env: what is played.
         seed: of everything that is drawn.
         may_go_on: asked after every edit.
-        told: the number of edits so far, now and then.
+        told: told the number of edits so far before every rollout of 256, and what gives the state to go on from.
+        begun: edits that were made before, which the log counts on from.
+        saved: such a state: everything goes on from there, and `policy` and `begun` are its.
+        log: where losses, rewards and the like go.
         learning_rate: of Adam.
 
     Returns:
@@ -72,11 +88,23 @@ def improve(
     """
     assert isinstance(env.observation_space, spaces.Dict)
     kind, settings = policy_for(MaskablePPO, env.observation_space, env.candidates, policy=policy)
+    game: Monitor[Any, Any] = Monitor(env)
+
+    def state() -> Saved:
+        found, arrays = model_state(model)
+        own = {
+            "env": env.get_state(),
+            "rewards": list(game.rewards),
+            "episodes": list(model.ep_info_buffer or ()),
+            "begun": begun,
+        }
+        return found | own, arrays
+
     with global_randomness(seed):
         model = MaskablePPO(
             kind,
-            DummyVecEnv([lambda: env]),  # type: ignore[list-item, return-value]
-            n_steps=_STEPS,
+            DummyVecEnv([lambda: game]),
+            n_steps=ROLLOUT,
             batch_size=64,
             n_epochs=4,
             learning_rate=learning_rate,
@@ -90,6 +118,32 @@ def improve(
             seed=seed,
             device="cpu",
         )
-        model.learn(2**40, callback=_Watch(may_go_on, told))
+        model.set_logger(log or logger(None))
+        model.num_timesteps = begun
+        if saved is not None:
+            begun = _go_on(model, game, env, saved)
+        model.learn(
+            2**40 - model.num_timesteps,
+            callback=_Watch(may_go_on, lambda: told(model.num_timesteps - begun, state)),
+            reset_num_timesteps=False,
+        )
     policy.eval()
-    return int(model.num_timesteps)
+    return int(model.num_timesteps - begun)
+
+
+def _go_on(model: MaskablePPO, game: Monitor[Any, Any], env: CircuitEditorEnv, saved: Saved) -> int:
+    """Set model, environment and generators to a saved state; returns the edits before the first one."""
+    state, arrays = saved
+    observation, _ = env.set_state(state["env"])
+    game.rewards, game.needs_reset = list(state["rewards"]), False
+    try:
+        restore_model(model, state, arrays, observation)
+        restore_randomness(state, arrays)
+    except QasError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise QasError(f"the state that playing goes on from is damaged: {one_line(repr(error))}") from None
+    model.ep_info_buffer, model.ep_success_buffer = (
+        deque(held, maxlen=model._stats_window_size) for held in (state["episodes"], ())
+    )
+    return int(state["begun"])

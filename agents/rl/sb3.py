@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import gymnasium
 import numpy as np
 import sb3_contrib
 import stable_baselines3
-import torch
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from qas.agents.base import Agent, Search, restore_rng, rng_state
 from qas.agents.rl.episodes import make_editor, make_environment
 from qas.agents.rl.heads import policy_for
-from qas.agents.rl.improving import global_randomness
+from qas.agents.rl.models import (
+    ModelState,
+    check_tensorboard,
+    global_randomness,
+    logger,
+    model_state,
+    restore_model,
+    restore_randomness,
+)
 from qas.agents.settings import room_for_depth
-from qas.checks import finite_output, whole_number
+from qas.checks import whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import check_curriculum
 from qas.envs.editor import EDIT_REWARDS, CircuitEditorEnv
-from qas.errors import MissingExtraError, QasError, UnknownNameError
+from qas.errors import QasError, UnknownNameError
 from qas.estimates import affordable
 from qas.problems import BaseProblem
 from qas.registry import check_settings
-from qas.schema import Count, RngState
+from qas.schema import RngState
 from qas.torch_threads import torch_threads
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -200,13 +204,8 @@ class _GameState(TypedDict):
     env: dict[str, Any]
 
 
-class _State(TypedDict):
+class _State(ModelState):
     game: _GameState
-    counts: NotRequired[dict[str, float]]
-    starts: NotRequired[list[bool | float]]
-    actions: NotRequired[RngState]
-    numpy: NotRequired[tuple[str, Count, Count, float]]
-    buffer: NotRequired[tuple[Count, bool]]
 
 
 class Sb3Agent(Agent):
@@ -274,8 +273,8 @@ class Sb3Agent(Agent):
         for name, usual in _OF_THE_BUILDER.items():
             if env == "editor" and getattr(self, name) != usual:
                 raise QasError(f"{name} is an option of the builder, got {getattr(self, name)!r} with env=editor")
-        if tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise MissingExtraError("tensorboard=true", "tensorboard")
+        if tensorboard:
+            check_tensorboard("tensorboard=true")
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -295,7 +294,7 @@ class Sb3Agent(Agent):
     def prepare(self, search: Search) -> None:
         super().prepare(search)
         self.seed = int(search.rng(2).integers(2**31))
-        self.restored: dict[str, Any] | None = None
+        self.restored: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
         self.begun = False
         self.game = Played(self._environment(), search, self.test_every, self._greedy if self.learn else None)
         self.model: Any = self._model() if self.learn else None
@@ -344,13 +343,11 @@ class Sb3Agent(Agent):
                 self._play_evenly()
                 return
             folder = self.search.record.recorder and self.search.record.recorder.folder
-            self.model.set_logger(
-                configure(str(folder / "tensorboard"), ["tensorboard"])
-                if self.tensorboard and folder
-                else configure(None, [])
-            )
+            logs = folder / "tensorboard" if self.tensorboard and folder else None
+            self.model.set_logger(logger(logs, self.model.num_timesteps + 1))
             with global_randomness(self.seed):
-                self._set_randomness()
+                if self.restored is not None:
+                    restore_randomness(*self.restored)
                 # The total stays the same in a resumed run, so that every share of it does.
                 self.model.learn(
                     2**40 - self.model.num_timesteps,
@@ -368,72 +365,17 @@ class Sb3Agent(Agent):
             if terminated or truncated:
                 self.game.reset()
 
-    def _set_randomness(self) -> None:
-        if self.restored is None:
-            return
-        kind, position, has_gauss, cached = self.restored["numpy"]
-        np.random.set_state((kind, self.restored["keys"], position, has_gauss, cached))  # noqa: NPY002
-        torch.set_rng_state(self.restored["torch"])
-
     # ------------------------------------------------------------------ state
-    _COUNTS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
-    """of algorithms, where they have them"""
-
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        state: dict[str, Any] = {"game": self.game.state()}
-        if self.model is None:
-            return state, {}
-        model = self.model
-        kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-        arrays = {f"policy.{name}": value.numpy() for name, value in model.policy.state_dict().items()}
-        for index, moments in model.policy.optimizer.state_dict()["state"].items():
-            arrays |= {f"optimizer.{index}.{name}": np.asarray(value) for name, value in moments.items()}
-        arrays |= {"rng.torch": torch.get_rng_state().numpy(), "rng.numpy": np.asarray(keys)}
-        state |= {"counts": {name: getattr(model, name) for name in self._COUNTS if hasattr(model, name)}}
-        state |= {"starts": model._last_episode_starts.tolist(), "actions": rng_state(model.action_space.np_random)}
-        state["numpy"] = [kind, int(position), int(has_gauss), float(cached)]
-        if isinstance(model, OffPolicyAlgorithm):
-            buffer: Any = model.replay_buffer
-            state["buffer"] = [buffer.pos, buffer.full]
-            arrays |= {f"buffer.{name}": _packed(column[: buffer.size()]) for name, column in _columns(buffer).items()}
-        return state, arrays
+        state, arrays = ({}, {}) if self.model is None else model_state(self.model)
+        return {"game": self.game.state(), **state}, arrays
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         observation = self.game.restore(state["game"])
         self.begun = True
-        if self.model is None:
-            return
-        model = self.model
-        parts: dict[str, dict[str, np.ndarray]] = {"policy": {}, "optimizer": {}, "rng": {}, "buffer": {}}
-        for name, array in arrays.items():
-            owner, _, rest = name.partition(".")
-            parts[owner][rest] = array
-        model.policy.load_state_dict({name: torch.from_numpy(array) for name, array in parts["policy"].items()})
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, array in parts["optimizer"].items():
-            index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
-        optimizer = model.policy.optimizer
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        for name, count in state["counts"].items():
-            setattr(model, name, count)
-        model._last_obs = {name: value[None] for name, value in observation.items()}
-        judge = next(net for name in _JUDGES if (net := getattr(model.policy, name, None)) is not None)
-        with torch.no_grad():
-            finite_output("the network of sb3", judge(model.policy.obs_to_tensor(model._last_obs)[0]))
-        model._last_episode_starts = np.array(state["starts"])
-        model.action_space.np_random.bit_generator.state = state["actions"]
-        torch_state = torch.from_numpy(parts["rng"]["torch"].copy())
-        self.restored = {"numpy": state["numpy"], "keys": parts["rng"]["numpy"], "torch": torch_state}
-        if isinstance(model, OffPolicyAlgorithm):
-            buffer: Any = model.replay_buffer
-            buffer.pos, buffer.full = int(state["buffer"][0]), bool(state["buffer"][1])
-            for name, column in _columns(buffer).items():
-                column[: buffer.size()] = _unpacked(parts["buffer"][name], column)
-
-
-_JUDGES = ("predict_values", "quantile_net", "q_net")
-"""What a policy of Stable-Baselines3 values observations with."""
+        if self.model is not None:
+            restore_model(self.model, state, arrays, observation)
+            self.restored = state, arrays
 
 
 def _algorithm(given: str | type) -> type[BaseAlgorithm]:
@@ -466,26 +408,3 @@ def _parameters(kind: type[BaseAlgorithm]) -> list[str]:
             if not any(p.kind is p.VAR_KEYWORD for p in found):
                 break
     return names
-
-
-def _columns(buffer: Any) -> dict[str, np.ndarray]:
-    """Arrays of a replay buffer, by name."""
-    found = {name: getattr(buffer, name) for name in ("actions", "rewards", "dones", "timeouts")}
-    for name in ("observations", "next_observations"):
-        found |= {f"{name}.{key}": column for key, column in getattr(buffer, name).items()}
-    return found
-
-
-def _packed(column: np.ndarray) -> np.ndarray:
-    """Bits in an eighth of the room, all else as it is."""
-    if column.dtype != np.int8:
-        return column
-    return np.packbits(column.reshape(len(column), int(np.prod(column.shape[1:]))), axis=1)
-
-
-def _unpacked(array: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """What `_packed` made of rows like those of a column."""
-    if column.dtype != np.int8:
-        return array
-    shape = column.shape[1:]
-    return np.unpackbits(array, axis=1, count=int(np.prod(shape))).reshape(-1, *shape).astype(np.int8)

@@ -250,7 +250,8 @@ def made(
     *,
     evaluations: int,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    begun: Starts | None = None,
+    on_progress: Callable[[Starts, int], None] | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> Starts:
     """Circuits for the problems: of each size one is searched by guided evolution, the others take its circuits over.
@@ -262,31 +263,34 @@ def made(
         problems: of any sizes.
         evaluations: of each search.
         seed: of the searches.
-        on_progress: told how many problems are done, and of how many.
+        begun: what the same call had found when it was broken off.
+        on_progress: told what there is after each problem, and how many problems there are.
         may_go_on: asked before each problem; where it says no, those that are done are all.
     """
-    known: list[Known] = []
+    held = iter([] if begun is None else begun.known)
+    found = Starts()
     for n in sorted({problem.n_qubits for problem in problems}):
-        left = _spread([problem for problem in problems if problem.n_qubits == n], evaluations, seed)
+        left = _spread([problem for problem in problems if problem.n_qubits == n], evaluations, seed, held)
         while may_go_on() and (each := next(left, None)) is not None:
-            known.append(each)
+            found.known.append(each)
             if on_progress is not None:
-                on_progress(len(known), len(problems))
-    return Starts(known)
+                on_progress(found, len(problems))
+    return found
 
 
-def _spread(problems: list[Problem], evaluations: int, seed: int) -> Iterator[Known]:
-    """Problems of one size, each as soon as it has its circuits."""
+def _spread(problems: list[Problem], evaluations: int, seed: int, held: Iterator[Known]) -> Iterator[Known]:
+    """Problems of one size, each as soon as it has its circuits; the first ones as they are held already."""
     n = problems[0].n_qubits
     left = {k: dict(problem.hamiltonian.terms) for k, problem in enumerate(problems)}
     first = _central(list(left.values()), n)
     terms = left.pop(first)
-    found = [Known(n, terms, *_searched(problems[first], evaluations, seed))]
+    found = [next(held, None) or Known(n, terms, *_searched(problems[first], evaluations, seed))]
     yield found[0]
     while left:
         pairs = [(_nearby(each, terms), k, each) for k, terms in left.items() for each in found]
         (_, frame), k, source = min(pairs, key=lambda pair: pair[0][0])
-        found.append(_taken_over(problems[k], source, framed_terms(left.pop(k), frame), frame, seed))
+        terms = framed_terms(left.pop(k), frame)
+        found.append(next(held, None) or _taken_over(problems[k], source, terms, frame, seed))
         yield found[-1]
 
 

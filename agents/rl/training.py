@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
+import torch
 
+from qas.agents.base import restore_rng, rng_state
 from qas.agents.rl.closed_form import closed_form_scores
-from qas.agents.rl.imitation import Lessons, fit, taught_episode
-from qas.agents.rl.improving import improve
+from qas.agents.rl.imitation import Lessons, agreement, fit, taught_episode
+from qas.agents.rl.improving import PlayState, improve
+from qas.agents.rl.models import Saved, check_tensorboard, logger
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
+from qas.agents.rl.resuming import Kept, kept_in
 from qas.agents.rl.starts import Starts, made
-from qas.checks import finite_number, whole_number
+from qas.checks import finite_number, one_line, whole_number
 from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
-from qas.errors import UnknownNameError
+from qas.errors import QasError, RunError, UnknownNameError
+from qas.files import part_of
 from qas.problems import Problem
+from qas.schema import Count, RngState, Time, conform
 from qas.torch_threads import torch_threads
 
 STAGES = ("starts", "imitation", "playing")
@@ -44,29 +53,67 @@ _JUDGED_EVALUATIONS = 150
 """What they may take of each."""
 
 
-class _Clock:
-    """Time that is left, and whether Ctrl-C has asked to end."""
+class _Budget:
+    """What a training may spend, seconds or edits, and whether Ctrl-C has asked to end.
 
-    def __init__(self, seconds: float) -> None:
-        self.begun, self.seconds = time.perf_counter(), seconds
+    Raises:
+        QasError: not one of the two, or no positive number.
+    """
+
+    def __init__(self, seconds: float | None, steps: int | None) -> None:
+        if (seconds is None) == (steps is None):
+            raise QasError(f"a training gets seconds or steps, got {'neither' if seconds is None else 'both'}")
+        self.seconds = None if seconds is None else finite_number("seconds", seconds, above=0)
+        self.steps = None if steps is None else whole_number("steps", steps)
+        self.begun = time.perf_counter()
+        self.edits = 0
+        """steps of the environment, of the teacher, the student and the player"""
         self.asked = False
 
     @property
     def passed(self) -> float:
         return time.perf_counter() - self.begun
 
+    @property
+    def spent(self) -> tuple[float, float]:
+        """How much of how much."""
+        return (self.edits, self.steps) if self.seconds is None else (self.passed, self.seconds)  # type: ignore[return-value]
+
     def within(self, share: float) -> bool:
-        """Whether less than a share of the time has passed, and nobody has asked to end."""
-        return not self.asked and self.passed < share * self.seconds
+        """Whether less than a share is spent, and nobody has asked to end."""
+        spent, whole = self.spent
+        return not self.asked and spent < share * whole
+
+
+class _ImitationState(TypedDict):
+    rng: RngState
+    episodes: Count
+    next_fit: Count
+    loss: float | None
+
+
+class _State(TypedDict):
+    passed: Time
+    edits: Count
+    starts: list[dict[str, Any]]
+    areas: dict[str, float]
+    stages: list[str]
+    found: dict[str, Any]
+    imitation: NotRequired[_ImitationState]
+    playing: NotRequired[PlayState]
+    training: NotRequired[dict[str, Any]]
 
 
 def train_policy(
     family: str | Family,
     *,
-    seconds: float,
+    seconds: float | None = None,
+    steps: int | None = None,
     seed: int = 0,
     imitation_only: bool = False,
     sizes: dict[str, int] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
     on_progress: Callable[[str, float, float], None] | None = None,
 ) -> TrainedPolicy:
     """Train a policy on the training instances of a family.
@@ -75,99 +122,285 @@ def train_policy(
     tries every edit (`qas.agents.rl.imitation`), in rounds of episodes and fits; then MaskablePPO, whose result is kept
     where it does better than imitation on instances drawn for that. Ctrl-C ends a stage early and loses nothing.
 
+    With a folder the same call goes on where the last one was broken off, by Ctrl-C or by whatever killed it: behind
+    the last start circuit, episode, fit or rollout that was kept. Given steps it ends as the unbroken one would.
+
     Args:
         family: a name of `qas.envs.list_families()` or a family.
-        seconds: wall-clock time of imitation and playing; the start circuits come on top.
-        seed: fixes all that is drawn; how far the training comes depends on the machine.
+        seconds: wall-clock time of imitation and playing, of all calls together; the start circuits come on top.
+        steps: edits of imitation and playing, instead of seconds: what comes out does not depend on the clock.
+        seed: fixes all that is drawn; how far seconds go depends on the machine.
         imitation_only: do not play.
         sizes: of the network, as of `CandidatePolicy`.
-        on_progress: told what is done, the seconds that passed and all there are.
+        folder: where the state is kept as it goes, made if missing; None: nowhere.
+        tensorboard: write losses, agreement with the teacher, areas and what MaskablePPO tells into ``tensorboard`` of
+            the folder, against edits (extra ``tensorboard``).
+        on_progress: told what is done, what is spent of the budget and the budget.
 
     Raises:
         UnknownNameError: no such family.
-        QasError: no positive number of seconds.
+        QasError: not a positive number of either seconds or steps, or logs without a folder.
+        RunError: the folder holds something else or another training, another process writes it, or it is damaged.
+        MissingExtraError: logs without TensorBoard.
     """
     family = load_family(family)
-    clock = _Clock(finite_number("seconds", seconds, above=0))
+    budget = _Budget(seconds, steps)
     seed = whole_number("seed", seed, 0)
-    told = on_progress or (lambda what, passed, whole: None)
+    if tensorboard:
+        check_tensorboard("tensorboard=True")
+        if folder is None:
+            raise QasError("logs for TensorBoard are written into the folder of a training, got none")
+    told = on_progress or (lambda what, spent, whole: None)
     trained = untrained(seed, **(sizes or {}))
     trained.family, trained.settings = family.name, dict(SETTINGS)
-    with torch_threads(1), _asked_to_end(clock):
-        told("circuits of the training problems", 0.0, clock.seconds)
-        trained.starts = _starts(family, seed, lambda: not clock.asked).to_json()
-        clock.begun = time.perf_counter()
-        _Stages(family, trained, clock, seed, told).run(imitation_only)
+    config = {
+        "family": family.name, "instances": [each.name for each in family.train],
+        "test": [each.name for each in family.test], "seed": seed, "seconds": budget.seconds, "steps": budget.steps,
+        "imitation_only": bool(imitation_only), "network": trained.policy.sizes, "environment": trained.settings,
+        "features": trained.feature_version,
+    }  # fmt: skip
+    where = None if folder is None else Path(folder)
+    with torch_threads(1), _asked_to_end(budget), kept_in(where, config) as kept:
+        stages = _Stages(family, trained, budget, seed, told, kept)
+        first = stages.go_on()
+        logs = where / "tensorboard" if tensorboard and where and not trained.training else None
+        stages.log = logger(logs, first)
+        try:
+            stages.run(imitation_only)
+        finally:
+            stages.log.close()
     return trained
+
+
+class Spent(NamedTuple):
+    """How far a training has come."""
+
+    seconds: float
+    edits: int
+    ended: bool
+
+
+def spent_before(folder: str | os.PathLike[str]) -> Spent | None:
+    """How far the training in a folder has come; None: nothing is kept there.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = Kept(Path(folder)).load()
+    if found is None:
+        return None
+    state = conform(found[0], _State, "the state of the training", where=folder)
+    return Spent(state["passed"], state["edits"], "training" in state)
 
 
 class _Stages:
     """What the stages of one training share."""
 
     def __init__(
-        self, family: Family, trained: TrainedPolicy, clock: _Clock, seed: int, told: Callable[..., None]
+        self, family: Family, trained: TrainedPolicy, budget: _Budget, seed: int, told: Callable[..., None], kept: Kept
     ) -> None:
-        self.trained, self.clock, self.seed, self.told = trained, clock, seed, told
+        self.family, self.trained, self.budget, self.seed, self.kept = family, trained, budget, seed, kept
+        self.told = lambda what: told(what, *budget.spent)
         self.policy = trained.policy
+        self.before: dict[str, torch.Tensor] = {}
+        """its weights before playing"""
         self.env = CircuitEditorEnv(family=family, max_edits=_EDITS, **trained.settings)
         rng = np.random.default_rng([seed, 3])
         self.judges = [family.draw(rng) for _ in range(_JUDGED)]
+        self.log = logger(None)
+        self.starts = Starts()
+        self.areas: dict[str, float] = {}
+        self.stages: list[str] = []
+        """that have ended"""
+        self.found: dict[str, Any] = {}
+        """what there is to tell of them"""
+        self.lessons, self.rng = Lessons(), np.random.default_rng([seed, 1])
+        self.episodes, self.next_fit = 0, _BEFORE_FIT
+        self.loss: float | None = None
+        self.played: Saved | None = None
+        """what playing goes on from"""
 
     def run(self, imitation_only: bool) -> None:
-        areas: dict[str, float] = {}
-        stages: list[str] = []
-        found: dict[str, Any] = {}
-        if not self.clock.asked:
-            areas |= {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
-        self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
-        if not self.clock.asked:
-            states, loss = self._imitate(1.0 if imitation_only else _IMITATED)
-            areas["imitation"] = self._judged(self.policy)
-            stages.append("imitation")
-            found |= {"states": states, "cross entropy above the teacher's": loss}
-        if not imitation_only and self.clock.within(1.0):
-            found["edits played"] = self._play(areas)
-            stages += ["playing"] * (areas["playing"] > areas["imitation"])
+        """From where the training is to its end."""
+        if self.trained.training:
+            self.told("ended before")
+            return
+        self._make_starts()
+        if not self.areas:
+            self._compare()
+        if "imitation" not in self.stages and (not self.budget.asked or self.episodes):
+            self._imitate(1.0 if imitation_only else _IMITATED)
+        if not imitation_only and (self.played is not None or self.budget.within(1.0)):
+            self._play()
         self.trained.training = {
-            "seed": self.seed, "seconds": round(self.clock.passed, 1), **found, "stages": stages,
-            "interrupted": self.clock.asked,
-            "areas": {name: round(area, 4) for name, area in areas.items()},
+            "seed": self.seed, "seconds": round(self.budget.passed, 1), **self.found, "stages": self.stages,
+            "interrupted": self.budget.asked,
+            "areas": {name: round(area, 4) for name, area in self.areas.items()},
         }  # fmt: skip
+        if not self.budget.asked:
+            self.keep(training=self.trained.training)
 
-    def _imitate(self, share: float) -> tuple[int, float]:
-        """Returns the states seen and the loss of the last fit."""
-        rng = np.random.default_rng([self.seed, 1])
-        lessons, student = Lessons(), None
-        next_fit, episodes, loss = _BEFORE_FIT, 0, float("nan")
-        while self.clock.within(share) or not episodes:
-            taught_episode(self.env, student, rng, lessons)
-            episodes += 1
-            shown = f"imitation: {episodes} episodes, {len(lessons)} states, loss {loss:.3g}"
-            self.told(shown, self.clock.passed, self.clock.seconds)
-            if episodes >= next_fit:
-                loss = self._fit(lessons, rng, _EPOCHS, share)
-                student, next_fit = self.policy, next_fit + max(4, next_fit // 2)
-        self.told("imitation: last fit", self.clock.passed, self.clock.seconds)
-        return len(lessons), self._fit(lessons, rng, 2 * _EPOCHS, 2.0)
+    # ------------------------------------------------------------------ going on
+    def go_on(self) -> int:
+        """Take up what was kept, if there is anything; returns the first step that is still to be logged.
 
-    def _fit(self, lessons: Lessons, rng: np.random.Generator, epochs: int, share: float) -> float:
+        Raises:
+            RunError: it is damaged.
+        """
+        found = self.kept.load()
+        if found is None:
+            return 0
+        state: _State = conform(found[0], _State, "the state of the training", where=self.kept.folder or "")
+        arrays = found[1]
+        try:
+            self.starts = Starts.from_json(state["starts"])
+            self.trained.starts, self.trained.training = state["starts"], state.get("training", {})
+            self.areas, self.stages, self.found = state["areas"], state["stages"], state["found"]
+            weights = part_of(arrays, "policy")
+            self.policy.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+            if "imitation" in state:
+                now = state["imitation"]
+                self.lessons, self.rng = Lessons.from_arrays(part_of(arrays, "lessons")), restore_rng(now["rng"])
+                self.episodes, self.next_fit, self.loss = now["episodes"], now["next_fit"], now["loss"]
+            if "playing" in state:
+                self.played = dict(state["playing"]), part_of(arrays, "playing")
+        except QasError:
+            raise
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            told = one_line(repr(error))
+            raise RunError(f"the state of the training is damaged: {self.kept.folder}: {told}") from None
+        self.budget.begun, self.budget.edits = time.perf_counter() - state["passed"], state["edits"]
+        return self.budget.edits + 1
+
+    def keep(self, *, playing: Saved | None = None, training: dict[str, Any] | None = None) -> None:
+        """What is done is complete: keep it.
+
+        Args:
+            playing: what playing goes on from; the policy is as it was before.
+            training: of the policy, where all has ended.
+        """
+        weights = self.policy.state_dict() if playing is None else self.before
+        arrays = {f"policy.{name}": value.numpy() for name, value in weights.items()}
+        state: dict[str, Any] = {
+            "passed": self.budget.passed, "edits": self.budget.edits, "starts": self.starts.to_json(),
+            "areas": dict(self.areas), "stages": list(self.stages), "found": dict(self.found),
+        }  # fmt: skip
+        if training is not None:
+            state["training"] = training
+        elif playing is not None:
+            state["playing"] = playing[0]
+            arrays |= {f"playing.{name}": array for name, array in playing[1].items()}
+        elif "imitation" not in self.stages:
+            counts = {"episodes": self.episodes, "next_fit": self.next_fit, "loss": self.loss}
+            state["imitation"] = {"rng": rng_state(self.rng), **counts}
+            arrays |= {f"lessons.{name}": array for name, array in self.lessons.arrays().items()}
+        self.kept.keep(state, arrays)
+
+    # ------------------------------------------------------------------ stages
+    def _make_starts(self) -> None:
+        """Circuits of the training problems; none for devices: the coupled pairs of one are not those of another."""
+        if not self.areas:
+            self.told("circuits of the training problems")
+            devices = any(instance.device is not None for instance in self.family.train)
+            problems = [] if devices else [instance.load() for instance in self.family.train]
+            self.starts = made(
+                [problem for problem in problems if isinstance(problem, Problem)],
+                evaluations=_STARTS_EVALUATIONS,
+                seed=self.seed,
+                begun=self.starts,
+                on_progress=self._started,
+                may_go_on=lambda: not self.budget.asked,
+            )
+            self.budget.begun = time.perf_counter()
+        self.trained.starts = self.starts.to_json()
+
+    def _started(self, starts: Starts, _: int) -> None:
+        if not self.budget.asked:  # a search that hears of it ends early
+            self.starts, self.budget.begun = starts, time.perf_counter()
+            self.keep()
+
+    def _compare(self) -> None:
+        """What there is to compare the stages with, and weights to begin with."""
+        if not self.budget.asked:
+            self.areas = {"closed form": self._judged(None), "random weights": self._judged(self.policy)}
+            self._log({"front/closed_form": self.areas["closed form"], "front/policy": self.areas["random weights"]})
+        self.policy.trusting(FEATURES.index("log_gain_per_gate"), _TRUST)
+        if self.areas:
+            self.keep()
+
+    def _imitate(self, share: float) -> None:
+        while True:
+            if self.episodes >= self.next_fit:
+                self.loss = self._fit(_EPOCHS, share)
+                if self.budget.asked:
+                    break
+                self.next_fit += max(4, self.next_fit // 2)
+                self.keep()
+            if self.episodes and not self.budget.within(share):
+                break
+            self._teach()
+            self.keep()
+        self.told("imitation: last fit")
+        self.loss = self._fit(2 * _EPOCHS, 2.0)
+        self.found |= {"states": len(self.lessons), "cross entropy above the teacher's": self.loss}
+        self.areas["imitation"] = self._judged(self.policy)
+        self.stages.append("imitation")
+        if not self.budget.asked:
+            self._log({"front/policy": self.areas["imitation"]})
+            self.keep()
+
+    def _teach(self) -> None:
+        """An episode, of the teacher alone up to the first fit."""
+        first = len(self.lessons)
+        taught_episode(self.env, None if self.loss is None else self.policy, self.rng, self.lessons)
+        self.episodes, self.budget.edits = self.episodes + 1, len(self.lessons)
+        self._log({"imitation/agreement": agreement(self.policy, self.lessons, first)})
+        loss = "" if self.loss is None else f", loss {self.loss:.3g}"
+        self.told(f"imitation: {self.episodes} episodes, {len(self.lessons)} states{loss}")
+
+    def _fit(self, epochs: int, share: float) -> float:
+        lessons = self.lessons
         self.policy.standardize(np.stack(lessons.candidates), np.stack(lessons.general))
-        return fit(self.policy, lessons, epochs=epochs, rng=rng, may_go_on=lambda: self.clock.within(share))
+        may_go_on = functools.partial(self.budget.within, share)
+        loss = fit(self.policy, lessons, epochs=epochs, rng=self.rng, may_go_on=may_go_on)
+        if not self.budget.asked:
+            self._log({"imitation/loss": loss})
+        return loss
 
-    def _play(self, areas: dict[str, float]) -> int:
-        """Returns the edits played; the policy is put back where they were no use."""
-        before = {name: value.clone() for name, value in self.policy.state_dict().items()}
-        played = improve(
+    def _play(self) -> None:
+        """The policy is put back where playing was no use."""
+        self.before = {name: value.clone() for name, value in self.policy.state_dict().items()}
+        self.found["edits played"] = improve(
             self.policy,
             self.env,
             seed=self.seed,
-            may_go_on=lambda: self.clock.within(1.0),
-            told=lambda edits: self.told(f"playing: {edits} edits", self.clock.passed, self.clock.seconds),
+            may_go_on=self._edited,
+            told=self._between,
+            begun=self.budget.edits,
+            saved=self.played,
+            log=self.log,
         )
-        areas["playing"] = self._judged(self.policy)
-        if areas["playing"] <= areas["imitation"]:
-            self.policy.load_state_dict(before)
-        return played
+        self.areas["playing"] = self._judged(self.policy)
+        if not self.budget.asked:
+            self._log({"front/policy": self.areas["playing"]})
+        if self.areas["playing"] > self.areas["imitation"]:
+            self.stages.append("playing")
+        else:
+            self.policy.load_state_dict(self.before)
+
+    def _edited(self) -> bool:
+        self.budget.edits += 1
+        return self.budget.within(1.0)
+
+    def _between(self, edits: int, state: Callable[[], Saved]) -> None:
+        self.told(f"playing: {edits} edits")
+        self.keep(playing=state())
+
+    def _log(self, numbers: dict[str, float]) -> None:
+        """Nothing that was cut short: where the training goes on, it is not a part of it."""
+        for name, number in numbers.items():
+            self.log.record(name, number)
+        self.log.dump(self.budget.edits)
 
     def _judged(self, policy: CandidatePolicy | None) -> float:
         """Mean area under the fronts that one greedy episode of each judge has after so many evaluations."""
@@ -199,22 +432,13 @@ def leave_out(family: Family, name: str) -> Family:
     return replace(family, train=tuple(each for each in everyone if each not in test), test=test)
 
 
-def _starts(family: Family, seed: int, may_go_on: Callable[[], bool]) -> Starts:
-    """Circuits of the training problems; none for devices, where the coupled pairs of one are not those of another."""
-    if any(instance.device is not None for instance in family.train):
-        return Starts()
-    problems = [instance.load() for instance in family.train]
-    wanted = [problem for problem in problems if isinstance(problem, Problem)]
-    return made(wanted, evaluations=_STARTS_EVALUATIONS, seed=seed, may_go_on=may_go_on)
-
-
 @contextmanager
-def _asked_to_end(clock: _Clock) -> Iterator[None]:
+def _asked_to_end(budget: _Budget) -> Iterator[None]:
     """The first Ctrl-C asks the training to end; the second one breaks it off."""
     from qas.simulators.interrupt import first_signal_asks
 
     def ask() -> None:
-        clock.asked = True
+        budget.asked = True
 
     with first_signal_asks(ask):
         yield

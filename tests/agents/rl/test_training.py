@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import signal
 from dataclasses import replace
@@ -12,17 +14,20 @@ import numpy as np
 import pytest
 import torch
 
+from qas.agents.base import Search
 from qas.agents.rl import training
 from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.imitation import Lessons, _taken, distribution, fit, taught_episode, worths
 from qas.agents.rl.improving import improve
-from qas.agents.rl.policy import load_policy, untrained
+from qas.agents.rl.policy import TrainedPolicy, load_policy, untrained
+from qas.agents.rl.resuming import Kept
 from qas.agents.rl.training import leave_out, train_policy
 from qas.cli import main
 from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import FAMILIES, Family, Instance
-from qas.errors import QasError
+from qas.errors import MissingExtraError, QasError, RunError
+from qas.files import hold
 from qas.simulators.interrupt import first_signal_asks
 from qas.testing.agents import call_at
 
@@ -127,7 +132,8 @@ def test_edits_that_are_none_are_not_learned_from() -> None:
 
 
 def test_playing_is_kept_only_where_it_does_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = training._Stages(TINY, training.untrained(**SMALL), training._Clock(60.0), 0, lambda *_: None)
+    budget = training._Budget(60.0, None)
+    stages = training._Stages(TINY, training.untrained(**SMALL), budget, 0, lambda *_: None, Kept(None))
 
     def played(policy: Any, *_: Any, **__: Any) -> int:
         with torch.no_grad():
@@ -139,14 +145,17 @@ def test_playing_is_kept_only_where_it_does_better(monkeypatch: pytest.MonkeyPat
     for area, moved in ((0.4, 0.0), (0.5, 0.0), (0.6, 1.0)):
         before = stages.policy.score.bias.item()
         monkeypatch.setattr(stages, "_judged", lambda policy, a=area: a)
-        assert stages._play({"imitation": 0.5}) == 7
+        stages.areas = {"imitation": 0.5}
+        stages._play()
+        assert stages.found["edits played"] == 7
         assert stages.policy.score.bias.item() - before == pytest.approx(moved)
 
 
 def test_playing_changes_the_policy_and_no_global_generator() -> None:
     policy = untrained(**SMALL).policy
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    state, told = torch.get_rng_state(), []
+    state = torch.get_rng_state()
+    told: list[int] = []
     steps = 0
 
     def may_go_on() -> bool:
@@ -154,7 +163,7 @@ def test_playing_changes_the_policy_and_no_global_generator() -> None:
         steps += 1
         return steps <= 260
 
-    assert improve(policy, environment(), seed=0, may_go_on=may_go_on, told=told.append) >= 256
+    assert improve(policy, environment(), seed=0, may_go_on=may_go_on, told=lambda n, _: told.append(n)) >= 256
     assert torch.equal(torch.get_rng_state(), state) and told[0] == 0
     after = policy.state_dict()
     assert not torch.equal(after["score.weight"], before["score.weight"])
@@ -199,6 +208,135 @@ def test_training_is_repeatable_up_to_the_clock() -> None:
     assert policy.get_buffer("rows_scale")[column] != 1.0 and policy.get_buffer("general_mean").abs().max() > 0
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of seconds, and whatever is complete is written."""
+    for name, value in (("STARTS_EVALUATIONS", 300), ("BEFORE_FIT", 2), ("EPOCHS", 2), ("JUDGED", 2), ("EDITS", 8)):
+        monkeypatch.setattr(training, f"_{name}", value)
+    monkeypatch.setattr("qas.agents.rl.improving.ROLLOUT", 64)
+    monkeypatch.setattr(Search, "checkpoint_every", -1.0)
+    monkeypatch.setattr("qas.agents.rl.resuming._SHARE", 1e9)
+
+
+def outcome(trained: TrainedPolicy) -> Any:
+    told = {name: value for name, value in trained.training.items() if name != "seconds"}
+    return told, trained.starts, {name: value.tolist() for name, value in trained.policy.state_dict().items()}
+
+
+@pytest.mark.usefixtures("short")
+def test_a_training_that_is_killed_and_interrupted_again_and_again_ends_as_the_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted: list[str] = []
+
+    def told(what: str, spent: float, whole: float) -> None:
+        for at in ("imitation: 9 ", "playing: 64 "):
+            if what.startswith(at) and at not in interrupted:
+                interrupted.append(at)
+                signal.raise_signal(signal.SIGINT)
+
+    def train(folder: str, **settings: Any) -> TrainedPolicy:
+        return train_policy(TINY, steps=200, seed=2, sizes=SMALL, folder=tmp_path / folder, **settings)
+
+    class Killed(BaseException):
+        pass
+
+    keep = Kept.keep
+    kinds: list[tuple[str, int]] = []
+
+    def kept(self: Kept, state: Any, arrays: Any) -> None:
+        keep(self, state, arrays)
+        kind = "playing" if "playing" in state else "imitation" if state["areas"] else "starts"
+        kinds.append((kind, state["edits"]))
+        if len(kinds) % 7 == 1 or (kind == "playing" and kinds.count(kinds[-1]) == 1):
+            raise Killed
+
+    whole = train("whole")
+    assert not whole.training["interrupted"]
+    monkeypatch.setattr(Kept, "keep", kept)
+    lives, last = 0, None
+    while last is None or last.training["interrupted"]:
+        lives += 1
+        with contextlib.suppress(Killed):
+            last = train("killed", on_progress=told)
+            assert last.training["stages"][:1] == ["imitation"], "what there is can be used"
+    assert lives > 6 and len(interrupted) == 2 and {"starts", "imitation"} < {kind for kind, _ in kinds}
+    assert len({edits for kind, edits in kinds if kind == "playing"}) == 2, "rollouts"
+    assert outcome(last) == outcome(whole)
+    assert outcome(train("killed")) == outcome(whole), "it has ended"
+
+
+@pytest.mark.usefixtures("short")
+def test_seconds_that_have_passed_count_and_another_training_is_refused(tmp_path: Path) -> None:
+    def train(**settings: Any) -> TrainedPolicy:
+        return train_policy(TINY, **{"seconds": 1e6, "seed": 4, "sizes": SMALL, "folder": tmp_path / "run"} | settings)
+
+    def told(what: str, spent: float, whole: float) -> None:
+        if what.startswith("imitation: 3 "):
+            signal.raise_signal(signal.SIGINT)
+
+    def state() -> Path:
+        folder = tmp_path / "run" / "checkpoint"
+        return folder / (folder / "CURRENT").read_text() / "state.json"
+
+    assert train(on_progress=told).training["interrupted"]
+    state().write_text(json.dumps(json.loads(state().read_text()) | {"passed": 2e6}))
+    ended = train()
+    assert ended.training["seconds"] >= 2e6 and ended.training["stages"] == ["imitation"]
+    for settings, words in (
+        ({"seed": 5}, "with seed 4, got 5"),
+        ({"seconds": None, "steps": 9}, "with seconds 1000000.0, got None"),
+        ({"imitation_only": True}, "with imitation only False, got True"),
+        ({"sizes": SMALL | {"layers": 0}}, "with network {"),
+    ):
+        with pytest.raises(RunError, match=words) as refused:
+            train(**settings)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(RunError, match="with instances \\['tfim-2'\\], got \\['heisenberg-2'\\]"):
+        train_policy(leave_out(TINY, "tfim-2"), seconds=1e6, seed=4, sizes=SMALL, folder=tmp_path / "run")
+    with hold(tmp_path / "run", "the training"), pytest.raises(RunError, match="the training is being written by"):
+        train()
+    state().write_text(state().read_text().replace("passed", "spent"))
+    with pytest.raises(RunError, match="the state of the training lacks passed"):
+        train()
+
+
+@pytest.mark.usefixtures("short")
+def test_tensorboard_is_told_of_all_stages_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def train(at: str = "never") -> TrainedPolicy:
+        def told(what: str, spent: float, whole: float) -> None:
+            if what.startswith(at):
+                signal.raise_signal(signal.SIGINT)
+
+        return train_policy(
+            TINY, steps=200, seed=3, sizes=SMALL, folder=tmp_path / "run", tensorboard=True, on_progress=told
+        )
+
+    train("imitation: 9 ")
+    train("playing: 64 ")
+    trained = train()
+    read = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    found = {tag: read.Scalars(tag) for tag in read.Tags()["scalars"]}
+    assert {"imitation/loss", "imitation/agreement", "train/loss", "train/approx_kl", "rollout/ep_rew_mean"} < set(
+        found
+    )
+    areas, states = trained.training["areas"], trained.training["states"]
+    assert [(each.step, round(each.value, 4)) for each in found["front/policy"]] == [
+        (0, areas["random weights"]), (states, areas["imitation"]), (200, areas["playing"])
+    ]  # fmt: skip
+    assert found["front/closed_form"][0].value == pytest.approx(areas["closed form"], abs=1e-4)
+    for tag in ("imitation/agreement", "train/loss"):
+        steps = [each.step for each in found[tag]]
+        assert steps == sorted(set(steps)) and steps[-1] <= 200, tag
+    assert all(0 <= each.value <= 1 for each in found["imitation/agreement"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"tensorboard\]"):
+        train()
+
+
 def test_the_command_trains_shows_and_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +347,15 @@ def test_the_command_trains_shows_and_is_used(
     assert json.loads(capsys.readouterr().out)["family"] == "tiny"
     assert main(["policy", "show", str(path)]) == 0
     assert "2 training problems" in capsys.readouterr().out
-    assert main(call) == 2 and "--out is a new file" in capsys.readouterr().err
+    before = load_policy(path)
+    assert main([word for word in call if word != "--quiet"]) == 0
+    assert "had ended before, and nothing is left to do" in capsys.readouterr().err
+    assert (load_policy(path).digest, load_policy(path).training) == (before.digest, before.training)
+    assert main([*call, "--seed", "1"]) == 2
+    assert "tiny.training holds a training with seed 0, got 1; give another file" in capsys.readouterr().err
+    (tmp_path / "other.safetensors").write_bytes(path.read_bytes())
+    assert main([*call[:-1], str(tmp_path / "other.safetensors")]) == 2
+    assert "--out is a new file" in capsys.readouterr().err
     assert main(["policy", "train", "tinny", "--out", "x.safetensors"]) == 2
     assert "did you mean 'tiny'" in capsys.readouterr().err
     out = str(tmp_path / "run")
