@@ -279,6 +279,8 @@ class Hamiltonian:
         Raises:
             QasError: not square, not a power of two, not finite, or not Hermitian to 1e-10.
         """
+        if max(getattr(matrix, "shape", ()), default=0) > 1 << DENSE_LIMIT:  # before it is copied
+            raise TooLargeError(f"a dense matrix is read up to {DENSE_LIMIT} qubits, got shape {matrix.shape}")
         array = finite_array("a Hamiltonian matrix", matrix, complex_too=True)
         if array.ndim != 2 or array.shape[0] != array.shape[1]:
             raise QasError(f"a Hamiltonian matrix is square, got shape {array.shape}")

@@ -246,6 +246,13 @@ def _undo(library, op, angle, ket, size):
     _sv_kernels.apply(ket, size, kind, bit, other, x, z, matrix, op, c, s, True)
 
 
+@compiled(inline=True)
+def copy_row(row, table, k):
+    """table[k] = row, which Numba would compile together with the message of an error of shapes, for two seconds."""
+    for column in range(len(row)):
+        table[k, column] = row[column]
+
+
 @compiled()
 def sweep(library, gates, angles, work, strings, sums, row_of, values, stop):
     """Insertion gradients of strings and sums at some positions; False if it was stopped.
@@ -277,7 +284,7 @@ def sweep(library, gates, angles, work, strings, sums, row_of, values, stop):
         if row_of[gate] >= 0:
             sv_values(bra, ket, size, strings, touched, row, scratch)
             sum_slopes(bra, ket, sums, touched, row, len(row) - len(sums.support))
-            values[row_of[gate]] = row
+            copy_row(row, values, row_of[gate])
             touched = 0
     products[0] = 0.0  # its address was in use until here; a last mention keeps it alive
     return True

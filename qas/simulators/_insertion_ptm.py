@@ -16,7 +16,7 @@ import numpy as np
 from qas.simulators import _ptm_kernels as kernels
 from qas.simulators import _ptm_program as programs
 from qas.simulators._compile import compiled
-from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, sum_of_anticommuting
+from qas.simulators._insertion_kernels import _LOW_BITS, _anticommute, _keep, copy_row, sum_of_anticommuting
 from qas.simulators._lanes import (
     SHORT,
     at,
@@ -484,7 +484,8 @@ def sweep(
             if row_of[n_gates] >= 0:
                 values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
                 costs_of(bra, ket, n_qubits, channels, touched, cost_row, sums, rows, buffer)
-                values[row_of[n_gates]], costs[row_of[n_gates]] = row, cost_row
+                copy_row(row, values, row_of[n_gates])
+                copy_row(cost_row, costs, row_of[n_gates])
                 touched = 0
         for gate in range(last - 1, max(first, lowest) - 1, -1):
             if room > SHORT and stopped(stop):
@@ -496,7 +497,8 @@ def sweep(
             if row_of[gate] >= 0:
                 values_of(bra, ket, n_qubits, strings, touched, row, sums, rows, buffer)
                 costs_of(bra, ket, n_qubits, channels, touched, cost_row, sums, rows, buffer)
-                values[row_of[gate]], costs[row_of[gate]] = row, cost_row
+                copy_row(row, values, row_of[gate])
+                copy_row(cost_row, costs, row_of[gate])
                 touched = 0
     whole[0], real[0] = 0, 0.0  # their addresses were in use until here; a last mention keeps them alive
     return energy

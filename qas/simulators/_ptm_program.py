@@ -312,7 +312,8 @@ def place_kets(library, steps, factors, stored_digits, loss_limit, most):
             room = _room(step[DIGITS])
             if not undo and kept > 0 and kept + room > most:
                 segment, kept = segment + 1, 0
-                ket[:], enlarged[:] = home, 1.0
+                for h in range(n_groups):  # not ket[:] = home: see `copy_row`
+                    ket[h], enlarged[h] = home[h], 1.0
                 undo = step[DIGITS] > stored_digits and loss <= loss_limit
             step[KET] = ket[g]
             if undo:
