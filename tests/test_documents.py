@@ -8,6 +8,7 @@ commands run one after the other, and what they show is what is printed.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import multiprocessing
@@ -141,10 +142,13 @@ def test_paths_exist(page: Path) -> None:
             assert any(ROOT.glob(span.rstrip("/"))), span
 
 
+_parser, _SCRIPTS = functools.cache(build_parser), dict[str, argparse.ArgumentParser]()
+
+
 @_pages()
 def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    qas, scripts = build_parser(), {}
+    qas, scripts = _parser(), _SCRIPTS
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
     for whole, (program, *words) in _commands(page):
         if program == "make":

@@ -198,7 +198,7 @@ def test_lanczos_survives_degenerate_and_scaled_operators(terms, energy):
     assert Hamiltonian(terms).ground_energy == pytest.approx(energy, abs=1e-12 * max(1.0, abs(energy)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_product_state_energy_against_independent_minimisation(seed):
     h = random_hamiltonian(3, 12, np.random.default_rng(seed))
     matrix = kron_matrix(h)
@@ -210,7 +210,7 @@ def test_product_state_energy_against_independent_minimisation(seed):
         return float((psi.conj() @ matrix @ psi).real)
 
     rng = np.random.default_rng(99)
-    best = min(minimize(energy, rng.uniform(0, 2 * math.pi, 6)).fun for _ in range(25))
+    best = min(minimize(energy, rng.uniform(0, 2 * math.pi, 6)).fun for _ in range(15))
     assert h.product_state_energy == pytest.approx(best, abs=1e-6)
 
 

@@ -412,14 +412,9 @@ def metered(
     [
         (None, None),
         (Budget(evaluations=1), None),
-        (Budget(evaluations=2), "ibm-mumbai"),
-        (Budget(evaluations=333), None),
         (Budget(evaluations=333), "ibm-mumbai"),
-        (Budget(evaluations=100_000), None),
-        (Budget(steps=1), "ibm-mumbai"),
         (Budget(steps=33), None),
         (Budget(steps=80), None),
-        (Budget(steps=100, target=0.05), None),
         (Budget(steps=100, target=0.05), "ibm-mumbai"),
     ],
     ids=str,
@@ -464,13 +459,11 @@ def test_a_deadline_ends_a_metered_batch(problem: BaseProblem) -> None:
 
 # ---------------------------------------------------------------------- searches
 SEARCHES: list[dict[str, Any]] = [
-    {"agent": "evolution", "evaluations": 2501},
-    {"agent": "evolution", "steps": 40, "noise": "ibm-mumbai"},
+    {"agent": "evolution", "steps": 30, "noise": "ibm-mumbai"},
     {"agent": "evolution", "evaluations": 3_000, "target": 2e-3},
     {"agent": "evolution", "problem": "h2-2", "steps": 60, "max_gates": 3},
-    {"agent": "beam", "evaluations": 1801},
+    {"agent": "beam", "evaluations": 1201},
     {"agent": "random", "evaluations": 901},
-    {"agent": "random", "steps": 30, "noise": "ibm-mumbai"},
 ]
 
 

@@ -190,7 +190,7 @@ def test_an_eigenstate_has_no_shot_noise() -> None:
 def test_the_reported_value_is_not_a_lucky_one(method: str) -> None:
     """Over many runs the reported value is unbiased at the reported point; a smallest-of-all would sit far below."""
     shots, pulls = 20, []
-    for seed in range(40):
+    for seed in range(25):
         objective = Witness()
         result = minimize(objective, ANSATZ.angles, method=method, max_evaluations=40, shots=shots, rng=seed)
         spread = SampledObjective(objective, shots, np.random.default_rng(0)).standard_deviation(

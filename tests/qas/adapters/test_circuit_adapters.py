@@ -806,7 +806,7 @@ TRACED = pytest.mark.parametrize("make", [
 
 
 @TRACED
-@BITS
+@pytest.mark.parametrize("bits", [3])
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's own
 def test_compiled_without_breaks_the_gradients_are_the_same(make: Callable[[Any], Chain], bits: int | None) -> None:
     model, x = make(bits), normal(6, 32)
