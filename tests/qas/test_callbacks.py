@@ -105,7 +105,7 @@ def test_callbacks_from_the_command_line(
         "--agent",
         "random",
         "--evaluations",
-        "400",
+        "4000",
         "--max-gates",
         "6",
         "--quiet",
@@ -113,7 +113,7 @@ def test_callbacks_from_the_command_line(
     ]
     assert main([*words, "--out", "run", "--callback", "my_callbacks:note"]) == 0
     assert int((tmp_path / "run" / "noted").read_text()) > 0
-    study = {"problems": ["h2-2"], "agents": ["random"], "evaluations": 400, "max_gates": 6}
+    study = {"problems": ["h2-2"], "agents": ["random"], "evaluations": 20_000, "max_gates": 6}
     done = qas.campaign(study, out="campaign", workers=1, callbacks=["my_callbacks:note"])
     assert (done.path / "runs" / "h2-2-random-s0" / "noted").exists()
     capsys.readouterr()

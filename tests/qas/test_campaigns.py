@@ -146,7 +146,7 @@ def test_the_same_campaign_may_be_begun_by_two_at_once(tmp_path: Path, monkeypat
 
 
 def test_a_search_goes_on_in_another_worker_when_its_own_is_killed(tmp_path: Path) -> None:
-    study = load_study(SMALL | {"problems": ["h2-2"], "seeds": 1, "evaluations": 2_000})
+    study = load_study(SMALL | {"problems": ["h2-2"], "seeds": 1, "evaluations": 10_000})
     killed: list[int] = []
 
     def kill_once(name: str, _: object) -> None:
