@@ -56,7 +56,8 @@ class Lessons:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Lessons:
         """Of what `arrays` returned."""
-        return cls(*(list(arrays.get(name, ())) for name in _COLUMNS), arrays["returns"].tolist())
+        columns = {name: list(arrays.get(name, ())) for name in _COLUMNS}
+        return cls(**columns, returns=arrays["returns"].tolist())
 
     def tensors(self, first: int = 0) -> tuple[torch.Tensor, ...]:
         """(candidates, general, mask, wish, returns), a row for each state from the first one on."""

@@ -260,7 +260,7 @@ class _Stages:
             self.policy.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
             if "imitation" in state:
                 now = state["imitation"]
-                self.lessons, self.rng = Lessons.from_arrays(part_of(arrays, "lessons")), restore_rng(now["rng"])
+                self.lessons, self.rng = Lessons.from_arrays(part_of(arrays, "lessons")), restore_rng({**now["rng"]})
                 self.episodes, self.next_fit, self.loss = now["episodes"], now["next_fit"], now["loss"]
             if "playing" in state:
                 self.played = dict(state["playing"]), part_of(arrays, "playing")
