@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 search: $(STAMP)
 	$(BIN)/qas search lih-4 --device fake_marrakesh --agent evolution --seconds 60 --seed 0
 
+# Bytecode is kept whatever the environment says: else every process that a test starts compiles the package anew.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal -q
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
