@@ -87,7 +87,8 @@ def fans(alphabet: Alphabet, head: int) -> dict[frozenset[int], tuple[str, Inser
     found = {}
     for targets in (t for size in (2, 3) for t in itertools.combinations(spokes, size)):
         if head in turns:
-            way = _spread(turns[head], [pairs[head, target] for target in targets])
+            wheel = tuple(pairs[head, target] for target in targets)
+            way = Insertion(wheel, turns[head], wheel, 1.0, len(wheel))
             found[frozenset((head, *targets))] = fan_string(alphabet.n_qubits, way), way
     return found
 
@@ -109,7 +110,8 @@ def trees(alphabet: Alphabet) -> dict[frozenset[int], tuple[str, list[Insertion]
             steps = dict.fromkeys(step for q in qubits for step in itertools.pairwise(paths[head][q]))
             outward = sorted(steps, key=lambda step: len(paths[head][step[1]]))
             back = [step for step in reversed(outward) if step[1] not in qubits]
-            ways.append(_spread(turns[head], [pairs[step] for step in (*outward, *back)]))
+            wheel = [pairs[step] for step in (*outward, *back)]
+            ways.append(Insertion(tuple(reversed(wheel)), turns[head], tuple(wheel), 1.0, len(wheel)))
         least = min((way.two_qubit_gates for way in ways), default=0)
         if least > 1:
             ways = [way for way in ways if way.two_qubit_gates == least]
@@ -121,11 +123,6 @@ def _turns_and_pairs(alphabet: Alphabet) -> tuple[dict[int, Gate], dict[tuple[in
     """RY by qubit, and CX by control and target."""
     turns = {gate.qubits[0]: gate for gate in alphabet.placed if gate.name == "ry"}
     return turns, {(gate.qubits[0], gate.qubits[1]): gate for gate in alphabet.placed if gate.name == "cx"}
-
-
-def _spread(turn: Gate, wheel: Sequence[Gate]) -> Insertion:
-    """RY between CX that spread its string."""
-    return Insertion(tuple(reversed(wheel)), turn, tuple(wheel), 1.0, len(wheel))
 
 
 def fan_string(n_qubits: int, way: Insertion) -> str:
