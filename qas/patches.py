@@ -191,8 +191,11 @@ def _walked(tree: nx.Graph, start: int) -> tuple[int, ...]:
     rooted = nx.dfs_tree(tree, start)
     depth = nx.single_source_shortest_path_length(rooted, start)
     deepest = {q: max(depth[each] for each in (q, *nx.descendants(rooted, q))) for q in rooted}
-    order = nx.dfs_preorder_nodes(rooted, start, sort_neighbors=lambda near: sorted(near, key=lambda q: (deepest[q], q)))
-    return tuple(order)
+
+    def shallow_first(near: Iterable[int]) -> list[int]:
+        return sorted(near, key=lambda q: (deepest[q], q))
+
+    return tuple(nx.dfs_preorder_nodes(rooted, start, sort_neighbors=shallow_first))
 
 
 def _steps(path: Sequence[int], *, closed: bool) -> list[Pair]:
