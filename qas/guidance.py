@@ -31,6 +31,8 @@ _NO_CHOICE = 1e300
 """What leaving out a gate costs that is none to leave out."""
 _FARTHEST = 0.5
 """Largest first angle of an inserted rotation, radians."""
+_TREES = 800
+"""Sets of `trees` that are looked at: all on up to twelve qubits. A slope takes a pass over the state for each."""
 
 
 class Insertion(NamedTuple):
@@ -94,11 +96,11 @@ def fans(alphabet: Alphabet, head: int) -> dict[frozenset[int], tuple[str, Inser
 
 
 def trees(alphabet: Alphabet) -> dict[frozenset[int], tuple[str, list[Insertion]]]:
-    """Set of two to four qubits that no CX or fan joins -> its string Y X (X X), and RY between CX along the coupling.
+    """Set of two to four qubits that no CX joins -> its string Y X (X X), and RY between CX along the coupling.
 
     Where all qubits are in |0⟩ the CX before the RY do nothing. Those behind it lead from a head outwards; a qubit in
     between that is not of the set takes one more, which turns it back. The string has its Y on the head of the first of
-    the ways; at |0…0⟩ all heads do the same.
+    the ways; at |0…0⟩ all heads do the same. Where there are many sets, those with the fewest CX are taken.
     """
     turns, pairs = _turns_and_pairs(alphabet)
     graph = nx.DiGraph(list(pairs))
@@ -116,6 +118,8 @@ def trees(alphabet: Alphabet) -> dict[frozenset[int], tuple[str, list[Insertion]
         if least > 1:
             ways = [way for way in ways if way.two_qubit_gates == least]
             found[frozenset(qubits)] = fan_string(alphabet.n_qubits, ways[0]), ways
+    if len(found) > _TREES:
+        found = dict(sorted(found.items(), key=lambda each: each[1][1][0].two_qubit_gates)[:_TREES])
     return found
 
 

@@ -155,7 +155,7 @@ def choose(device: Device, n_qubits: int, shape: str = "best", which: str = "bes
         raise QasError(f"{device.name} has no {what} of {n_qubits} working qubits; choose another shape or size")
     qubits = _picked(scored, which)
     if shape in ("best", "tree"):
-        qubits = _numbered(qubits, prediction)
+        qubits = _numbered(qubits, prediction, shape)
     patch = device.restricted(qubits)
     if shape == "best":
         return patch
@@ -170,24 +170,32 @@ def _picked(scored: Sequence[tuple[tuple[int, ...], float]], which: str) -> tupl
     return ranked[0 if which == "best" else len(ranked) // 2][0]
 
 
-def _numbered(qubits: tuple[int, ...], prediction: Prediction) -> tuple[int, ...]:
-    """Connected qubits along the best path through all of them, or from branch to branch of their best tree."""
-    inside = prediction.graph.subgraph(qubits)
+def _numbered(qubits: tuple[int, ...], prediction: Prediction, shape: str) -> tuple[int, ...]:
+    """Connected qubits along the best path through all of them, or from branch to branch of their best tree.
+
+    Where the shape is a tree, only its pairs make a path.
+    """
+    tree = nx.Graph(prediction.tree(qubits))
+    tree.add_nodes_from(qubits)
+    inside = tree if shape == "tree" else prediction.graph.subgraph(qubits)
     paths = _grown([(q,) for q in qubits], len(qubits), _longer(inside), prediction, "best")
     if paths:
         return _picked([(path, prediction.of(path, _steps(path, closed=False))) for path in paths], "best")
-    tree = nx.Graph(prediction.tree(qubits))
     apart = dict(nx.all_pairs_shortest_path_length(tree))
     walks = [_walked(tree, end) for end in sorted(tree) if tree.degree(end) == 1]
     return min(walks, key=lambda walk: sum(apart[a][b] for a, b in _steps(walk, closed=False)))
 
 
 def _walked(tree: nx.Graph, start: int) -> tuple[int, ...]:
-    """The nodes of a tree branch by branch, small ones first, so that the way back is short."""
+    """The nodes of a tree branch by branch, the deepest last, as there is no way back from it."""
     rooted = nx.dfs_tree(tree, start)
-    size = {q: len(nx.descendants(rooted, q)) for q in rooted}
-    order = nx.dfs_preorder_nodes(rooted, start, sort_neighbors=lambda near: sorted(near, key=lambda q: (size[q], q)))
-    return tuple(order)
+    depth = nx.single_source_shortest_path_length(rooted, start)
+    deepest = {q: max(depth[each] for each in (q, *nx.descendants(rooted, q))) for q in rooted}
+
+    def shallow_first(near: Iterable[int]) -> list[int]:
+        return sorted(near, key=lambda q: (deepest[q], q))
+
+    return tuple(nx.dfs_preorder_nodes(rooted, start, sort_neighbors=shallow_first))
 
 
 def _steps(path: Sequence[int], *, closed: bool) -> list[Pair]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from qas.agents.rl.closed_form import closed_form_scores
 from qas.agents.rl.policy import CandidatePolicy, chosen
-from qas.envs.candidates import FEATURES
+from qas.envs.candidates import FEATURES, GENERAL
 from qas.envs.editor import DECADES, CircuitEditorEnv
 
 PER_GATE = 0.005
@@ -38,7 +38,7 @@ _CLIPPED = 1.0
 class Lessons:
     """States of the editor with what each edit was worth there."""
 
-    candidates: list[np.ndarray] = field(default_factory=list)  # float32 (K, F)
+    candidates: list[np.ndarray] = field(default_factory=list)  # float32 (K * F,)
     general: list[np.ndarray] = field(default_factory=list)  # float32 (G,)
     mask: list[np.ndarray] = field(default_factory=list)  # bool (K,)
     wish: list[np.ndarray] = field(default_factory=list)  # float32 (K,): the teacher's distribution
@@ -55,9 +55,19 @@ class Lessons:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Lessons:
-        """Of what `arrays` returned."""
-        columns = {name: list(arrays.get(name, ())) for name in _COLUMNS}
-        return cls(**columns, returns=arrays["returns"].tolist())
+        """Of what `arrays` returned.
+
+        Raises:
+            ValueError: they do not fit together.
+        """
+        count = len(arrays["returns"])
+        if not count:
+            return cls()
+        shapes = [arrays[name].shape for name in _COLUMNS]
+        rows = arrays["mask"].shape[-1]
+        if shapes != [(count, rows * len(FEATURES)), (count, len(GENERAL)), (count, rows), (count, rows)]:
+            raise ValueError(f"lessons of shapes {shapes}")
+        return cls(**{name: list(arrays[name]) for name in _COLUMNS}, returns=arrays["returns"].tolist())
 
     def tensors(self, first: int = 0) -> tuple[torch.Tensor, ...]:
         """(candidates, general, mask, wish, returns), a row for each state from the first one on."""

@@ -109,13 +109,14 @@ def restore_model(
         moments.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
     optimizer = model.policy.optimizer
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    for name, count in state["counts"].items():
-        setattr(model, name, count)
+    for name in _COUNTS:
+        if name in state["counts"]:
+            setattr(model, name, state["counts"][name])
     model._last_obs = {name: value[None] for name, value in observation.items()}
     judge = next(net for name in _JUDGES if (net := getattr(model.policy, name, None)) is not None)
     with torch.no_grad():
         finite_output("the network", judge(model.policy.obs_to_tensor(model._last_obs)[0]))
-    model._last_episode_starts = np.array(state["starts"])
+    model._last_episode_starts = np.array(state["starts"]).reshape(model.n_envs)
     model.action_space.np_random.bit_generator.state = state["actions"]
     if isinstance(model, OffPolicyAlgorithm):
         buffer: Any = model.replay_buffer

@@ -375,7 +375,8 @@ class Sb3Agent(Agent):
         self.begun = True
         if self.model is not None:
             restore_model(self.model, state, arrays, observation)
-            self.restored = state, arrays
+            drawn = {name: array for name, array in arrays.items() if name.startswith("rng.")}  # not the replay buffer
+            self.restored = state, drawn
 
 
 def _algorithm(given: str | type) -> type[BaseAlgorithm]:

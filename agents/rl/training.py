@@ -258,6 +258,9 @@ class _Stages:
             self.areas, self.stages, self.found = state["areas"], state["stages"], state["found"]
             weights = part_of(arrays, "policy")
             self.policy.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+            imitated = "imitation" in self.stages
+            if not imitated == ("imitation" in self.areas) == ("imitation" not in state):
+                raise ValueError("stages, areas and lessons do not fit together")
             if "imitation" in state:
                 now = state["imitation"]
                 self.lessons, self.rng = Lessons.from_arrays(part_of(arrays, "lessons")), restore_rng({**now["rng"]})

@@ -202,6 +202,24 @@ def test_patches_are_numbered_along_a_path_or_with_short_ways_back(name: str, sh
         assert own == min((own, *others)), patch.physical
 
 
+def test_trees_are_numbered_along_their_own_pairs() -> None:
+    """On a grid, where the best path through the qubits takes pairs that the tree leaves out."""
+    rng = np.random.default_rng(11)
+    grid = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3))
+    pairs = {pair: Calibration(rng.uniform(2e-3, 2e-2), 7e-8) for a, b in grid.edges for pair in ((a, b), (b, a))}
+    turns = {(q,): Calibration(3e-4, 3e-8) for q in range(9)}
+    free = {(q,): Calibration(0.0, 0.0) for q in range(9)}
+    grid_device = Device(
+        "grid", {"rz": free, "sx": turns, "x": turns, "cz": pairs}, (1e-4,) * 9, (1e-4,) * 9, ((0.01, 0.01),) * 9,
+        tuple(range(9)),
+    )  # fmt: skip
+    for n_qubits in range(4, 8):
+        tree = nx.Graph(list(grid_device.patch(n_qubits, "tree").coupling))
+        apart = dict(nx.all_pairs_shortest_path_length(tree))
+        least = 2 * (n_qubits - 1) - nx.diameter(tree)
+        assert sum(apart[q][q + 1] for q in range(n_qubits - 1)) == least
+
+
 def test_shapes() -> None:
     device = load_device("fake_guadalupe")
     line, ring, tree = (device.patch(12, shape) for shape in ("line", "ring", "tree"))

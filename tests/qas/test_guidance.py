@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import networkx as nx
@@ -105,6 +106,14 @@ def test_trees_from_qubits_in_zero_turn_about_their_string_along_the_coupling(co
                 tree = nx.algorithms.approximation.steiner_tree(graph, list(qubits))
                 between = len(tree) - len(qubits)
                 assert way.two_qubit_gates == len(tree.edges) + between
+
+
+def test_of_many_trees_those_with_the_fewest_cx_are_taken() -> None:
+    few, many = (trees(Alphabet(n, coupling=list(itertools.pairwise(range(n))))) for n in (12, 14))
+    assert len(few) == math.comb(12, 2) + math.comb(12, 3) + math.comb(12, 4) - 11 and len(many) == 800
+    assert {frozenset(range(k, k + 4)) for k in range(11)} <= many.keys()
+    costs = [ways[0].two_qubit_gates for _, ways in many.values()]
+    assert costs == sorted(costs) and costs[-1] < max(ways[0].two_qubit_gates for _, ways in few.values())
 
 
 def case(name: str = "h2-4", noise: str | None = None) -> tuple[Guide, Evaluator]:

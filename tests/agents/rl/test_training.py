@@ -27,7 +27,7 @@ from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import FAMILIES, Family, Instance
 from qas.errors import MissingExtraError, QasError, RunError
-from qas.files import hold
+from qas.files import hold, load_checkpoint, save_checkpoint
 from qas.simulators.interrupt import first_signal_asks
 from qas.testing.agents import call_at
 
@@ -280,6 +280,18 @@ def test_seconds_that_have_passed_count_and_another_training_is_refused(tmp_path
         return folder / (folder / "CURRENT").read_text() / "state.json"
 
     assert train(on_progress=told).training["interrupted"]
+    checkpoint = tmp_path / "run" / "checkpoint"
+    whole, arrays = load_checkpoint(checkpoint) or ({}, {})
+    for stated, held in (
+        ({"stages": ["imitation"]}, {}),
+        ({"areas": {"imitation": 0.5}}, {}),
+        ({}, {"lessons.returns": arrays["lessons.returns"][1:]}),
+        ({}, {"lessons.general": arrays["lessons.general"][:, 1:]}),
+    ):
+        save_checkpoint(checkpoint, whole | stated, arrays | held)
+        with pytest.raises(RunError, match="the state of the training is damaged"):
+            train()
+    save_checkpoint(checkpoint, whole, arrays)
     state().write_text(json.dumps(json.loads(state().read_text()) | {"passed": 2e6}))
     ended = train()
     assert ended.training["seconds"] >= 2e6 and ended.training["stages"] == ["imitation"]
