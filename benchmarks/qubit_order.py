@@ -124,6 +124,8 @@ def main() -> int:
     if file.exists():
         with file.open() as lines:
             rows = {Task(*(r[name] for name in Task._fields[:-1]), int(r["seed"])): r for r in csv.DictReader(lines)}
+        if any(int(row["evaluations"]) != arguments.evaluations for row in rows.values()):
+            parser.error(f"{file} holds runs of another number of evaluations")
     pairs = [pair for pair in PAIRS if pair[0] in (arguments.problems or [pair[0]])]
     tasks = [Task(*p, order, seed) for seed, p, order in itertools.product(range(arguments.seeds), pairs, ORDERS)]
     waiting = [task for task in tasks if task not in rows]

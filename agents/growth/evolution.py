@@ -136,7 +136,8 @@ class EvolutionAgent(Agent):
 
     A population ends where no small change helps, on more than four qubits often near product states. A guided search
     therefore spends up to a quarter of its budget on one circuit that grows from the reference determinant by the most
-    promising insertions (`InsertionGrowth`); all that it is on the way joins the population.
+    promising insertions (`InsertionGrowth`); all that it is on the way joins the population. Under noise, where small
+    circuits count, only circuits for molecules grow.
 
     Under noise a search begins without it, where slopes lead further than to the few gates that pay at once; the best
     circuits of every size, trained again under the noise, are what evolution goes on from.
@@ -219,6 +220,8 @@ class EvolutionAgent(Agent):
         guide, search = self.guide, self.search
         if guide is None or not self.grow or self.start is not None or search.problem.n_qubits <= _SMALL:
             return None
+        if search.noise is not None and getattr(search.problem, "molecule", None) is None:
+            return None
         return InsertionGrowth(search, guide, search.rng(2), candidates=1, choices=1, max_evaluations=_GROWN_EACH)
 
     def _rehearsal(self) -> EvolutionAgent | None:
@@ -226,7 +229,7 @@ class EvolutionAgent(Agent):
         noisy = search.noise is not None and meter.shots is None and search.problem.simulated
         if not noisy or not self.noise_free or self.start is not None:
             return None
-        agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0})
+        agent = EvolutionAgent(**settings_of(self) | {"noise_free": 0.0, "grow": self.growth is not None})
         quiet = replace(meter.evaluator, noise=None, objective="noisy")
         unrecorded: Any = _Unrecorded(search.problem)
         inner = Meter(quiet, self._share(meter.budget), unrecorded, spent=meter.spent)
