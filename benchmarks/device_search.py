@@ -5,9 +5,9 @@
 Contenders, each with the same number of calls of the objective:
 
 - ``device``: guided evolution on the device's gates and coupling, judged by the objective.
-- ``noise-free``: guided evolution without noise with half of the calls; the circuits of its front transpiled at level 3
-  with 20 seeds each, of which the one with the fewest two-qubit gates, then gates, is kept; their angles trained by the
-  objective with the other half.
+- ``noise-free``: guided evolution without noise with half of the calls, where no circuit grows, as small ones count;
+  the circuits of its front transpiled at level 3 with 20 seeds each, of which the one with the fewest two-qubit gates,
+  then gates, is kept; their angles trained by the objective with the other half.
 - ``adapt``: the same with the front of ADAPT (qubit excitations).
 - ``hea``: layers of rz sx rz sx rz on each qubit and of entanglers on all coupled pairs, one to six of them; angles
   trained by the objective from random ones.
@@ -178,7 +178,9 @@ def on_device(setting: Setting) -> Found:
 
 
 def from_noise_free(setting: Setting, agent: str) -> Found:
-    options = {"pool": "qeb"} if agent == "adapt" and setting.problem.molecule is not None else {}
+    options: dict[str, Any] = {"grow": False} if agent == "evolution" else {}
+    if agent == "adapt" and setting.problem.molecule is not None:
+        options = {"pool": "qeb"}
     run = searched(setting, agent, setting.evaluations // 2, options=options)
     front = [result.circuit for result in envelope(run.front) if result.two_qubit_gates]
     made = [transpiled(circuit, setting.problem, setting.device) for circuit in front or [run.best.circuit]]
