@@ -18,16 +18,15 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 import numpy as np
 
 from qas.alphabet import Alphabet
-from qas.checks import one_line
 from qas.circuits import Circuit
-from qas.errors import QasError, RunError
+from qas.errors import QasError
 from qas.files import load_checkpoint, save_checkpoint
 from qas.meter import Meter, SearchEnded
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem
 from qas.record import Record
 from qas.runs import FrontEntry
-from qas.schema import Count, RngState, Time, conform
+from qas.schema import Count, RngState, Time, conform, taken_up
 
 __all__ = ["Agent", "DrawnAhead", "Search", "SearchEnded", "restore_rng", "rng_state"]
 
@@ -116,15 +115,10 @@ class Search:
             return False
         state, arrays = found
         conform(state["agent"], agent.State, "the checkpoint", where=folder)
-        try:
+        with taken_up("the checkpoint", where=folder):
             self.meter.restore(state)
             self.record.restore(state)
             agent.restore(state["agent"], arrays)
-        except QasError:
-            raise
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            # What shapes do not tell: arrays of other sizes, places beyond the end.
-            raise RunError(f"the checkpoint is damaged: {folder}: {one_line(repr(error))}") from None
         # The only step that changes the folder comes last.
         recorder.reopen(state["history_bytes"])
         return True

@@ -178,9 +178,11 @@ def on_device(setting: Setting) -> Found:
 
 
 def from_noise_free(setting: Setting, agent: str) -> Found:
-    options: dict[str, Any] = {"grow": False} if agent == "evolution" else {}
-    if agent == "adapt" and setting.problem.molecule is not None:
-        options = {"pool": "qeb"}
+    options: dict[str, Any] = {}
+    if agent == "evolution":
+        options["grow"] = False
+    elif setting.problem.molecule is not None:
+        options["pool"] = "qeb"
     run = searched(setting, agent, setting.evaluations // 2, options=options)
     front = [result.circuit for result in envelope(run.front) if result.two_qubit_gates]
     made = [transpiled(circuit, setting.problem, setting.device) for circuit in front or [run.best.circuit]]

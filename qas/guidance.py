@@ -85,13 +85,12 @@ def fans(alphabet: Alphabet, head: int) -> dict[frozenset[int], tuple[str, Inser
     Where `head` is in |0⟩ the CX before it do nothing.
     """
     turns, pairs = _turns_and_pairs(alphabet)
-    spokes = sorted(target for control, target in pairs if control == head)
+    spokes = sorted(target for control, target in pairs if control == head and head in turns)
     found = {}
     for targets in (t for size in (2, 3) for t in itertools.combinations(spokes, size)):
-        if head in turns:
-            wheel = tuple(pairs[head, target] for target in targets)
-            way = Insertion(wheel, turns[head], wheel, 1.0, len(wheel))
-            found[frozenset((head, *targets))] = fan_string(alphabet.n_qubits, way), way
+        wheel = tuple(pairs[head, target] for target in targets)
+        way = Insertion(wheel, turns[head], wheel, 1.0, len(wheel))
+        found[frozenset((head, *targets))] = fan_string(alphabet.n_qubits, way), way
     return found
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import (
@@ -104,6 +105,26 @@ def conform(data: Any, shape: Any, what: str, *, where: object = "", error: type
     if not found.got:
         raise error(f"{what} lacks {field}{file}")
     raise error(f"{what} is damaged{field and f' at {field}'}: {found.rule} is needed, got {found.got}{file}")
+
+
+@contextmanager
+def taken_up(what: str, *, where: object = "") -> Iterator[None]:
+    """Around what goes on from read data: a failure is theirs, as shapes do not tell all, such as sizes of arrays.
+
+    Args:
+        what: what it is, for messages: ``"the checkpoint"``.
+        where: its file or folder, for messages.
+
+    Raises:
+        RunError: something other than a `QasError` was raised that unfitting data raise.
+    """
+    try:
+        yield
+    except QasError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        file = f": {where}" if str(where) else ""
+        raise RunError(f"{what} is damaged{file}: {one_line(repr(error))}") from None
 
 
 def misfit(value: Any, hint: Any) -> Misfit | None:

@@ -216,11 +216,16 @@ class EvolutionAgent(Agent):
         self.rehearsal = self._rehearsal()
         """the search without noise, while it lasts"""
 
+    @property
+    def _of_a_molecule(self) -> bool:
+        problem = self.search.problem
+        return isinstance(problem, Problem) and problem.molecule is not None
+
     def _growth(self) -> InsertionGrowth | None:
         guide, search = self.guide, self.search
         if guide is None or not self.grow or self.start is not None or search.problem.n_qubits <= _SMALL:
             return None
-        if search.noise is not None and getattr(search.problem, "molecule", None) is None:
+        if search.noise is not None and not self._of_a_molecule:
             return None
         return InsertionGrowth(search, guide, search.rng(2), candidates=1, choices=1, max_evaluations=_GROWN_EACH)
 
@@ -320,7 +325,7 @@ class EvolutionAgent(Agent):
         turns = [gate for gate in map(moves.gate, self.blindly.one) if gate.name in _TURNS]
         most = self.layers
         if most is None:
-            most = 0 if coupling is None and isinstance(problem, Problem) and problem.molecule is not None else _LAYERS
+            most = 0 if coupling is None and self._of_a_molecule else _LAYERS
         until = _LAYERED if self.growth is None else _BEFORE
         for layers in range(1, most + 1 if pairs and turns else 0):
             circuit = Circuit(problem.n_qubits, [*turns, *pairs.values()] * layers + turns)

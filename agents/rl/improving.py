@@ -24,10 +24,8 @@ from qas.agents.rl.models import (
     restore_randomness,
 )
 from qas.agents.rl.policy import CandidatePolicy
-from qas.checks import one_line
 from qas.envs.editor import CircuitEditorEnv
-from qas.errors import QasError
-from qas.schema import Count
+from qas.schema import Count, taken_up
 
 ROLLOUT = 256
 """Edits between two updates."""
@@ -136,13 +134,9 @@ def _go_on(model: MaskablePPO, game: Monitor[Any, Any], env: CircuitEditorEnv, s
     state, arrays = saved
     observation, _ = env.set_state(state["env"])
     game.rewards, game.needs_reset = list(state["rewards"]), False
-    try:
+    with taken_up("the state that playing goes on from"):
         restore_model(model, state, arrays, observation)
         restore_randomness(state, arrays)
-    except QasError:
-        raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise QasError(f"the state that playing goes on from is damaged: {one_line(repr(error))}") from None
     model.ep_info_buffer, model.ep_success_buffer = (
         deque(held, maxlen=model._stats_window_size) for held in (state["episodes"], ())
     )

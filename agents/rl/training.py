@@ -22,14 +22,14 @@ from qas.agents.rl.models import Saved, check_tensorboard, logger
 from qas.agents.rl.policy import CandidatePolicy, TrainedPolicy, untrained
 from qas.agents.rl.resuming import Kept, kept_in
 from qas.agents.rl.starts import Starts, made
-from qas.checks import finite_number, one_line, whole_number
+from qas.checks import finite_number, whole_number
 from qas.envs.candidates import FEATURES
 from qas.envs.editor import CircuitEditorEnv
 from qas.envs.families import Family, Instance, load_family
-from qas.errors import QasError, RunError, UnknownNameError
+from qas.errors import QasError, UnknownNameError
 from qas.files import part_of
 from qas.problems import Problem
-from qas.schema import Count, RngState, Time, conform
+from qas.schema import Count, RngState, Time, conform, taken_up
 from qas.torch_threads import torch_threads
 
 STAGES = ("starts", "imitation", "playing")
@@ -252,7 +252,7 @@ class _Stages:
             return 0
         state: _State = conform(found[0], _State, "the state of the training", where=self.kept.folder or "")
         arrays = found[1]
-        try:
+        with taken_up("the state of the training", where=self.kept.folder or ""):
             self.starts = Starts.from_json(state["starts"])
             self.trained.starts, self.trained.training = state["starts"], state.get("training", {})
             self.areas, self.stages, self.found = state["areas"], state["stages"], state["found"]
@@ -267,11 +267,6 @@ class _Stages:
                 self.episodes, self.next_fit, self.loss = now["episodes"], now["next_fit"], now["loss"]
             if "playing" in state:
                 self.played = dict(state["playing"]), part_of(arrays, "playing")
-        except QasError:
-            raise
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            told = one_line(repr(error))
-            raise RunError(f"the state of the training is damaged: {self.kept.folder}: {told}") from None
         self.budget.begun, self.budget.edits = time.perf_counter() - state["passed"], state["edits"]
         return self.budget.edits + 1
 

@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
     actions = read.group(commands, "policy", "policies that edit circuits", about)
     about = (
         "Trains a policy on a family of problems: by imitation, then by playing. Ctrl-C saves what there is, and the "
+        "same command again goes on where it stopped; its state is kept beside the file, in NAME.training."
     )
-    about += "same command again goes on where it stopped; its state is kept beside the file, in NAME.training."
     train = read.command(actions, "train", "train one on a family", about, _train)
     option = train.option
     option("family", "FAMILY", "a family of problems", kind="families")
