@@ -13,7 +13,7 @@ from qas.agents.base import Agent, Search, read_checkpoint
 from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
-from qas.agents.starts import Beginning, beginning
+from qas.agents.starts import Beginning, beginning, onto
 from qas.alphabet import Alphabet
 from qas.callbacks import Watch
 from qas.circuits import Circuit
@@ -24,7 +24,7 @@ from qas.meter import Budget, Meter, SearchEnded
 from qas.mitigation.objectives import Scored, make_objective, scored_by
 from qas.native import native_set
 from qas.noise import NoiseModel, load_noise
-from qas.patches import patch_for
+from qas.patches import numbered_by_hand, patch_for
 from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
@@ -155,6 +155,10 @@ def search(
     begun = None
     if start is not None:
         begun = _begun(start, agent, goal, settings)
+        if part is not None:
+            begun, part = _on_device(begun, part, goal, settings, fixed=numbered_by_hand(goal.n_qubits, whole, patch))
+            model = part.noise()
+        settings["options"] = {**settings["options"], "start": [circuit.to_list() for circuit in begun.circuits]}
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
     if gates is None:
@@ -185,16 +189,28 @@ def search(
 
 
 def _begun(start: Any, agent: Any, goal: BaseProblem, settings: dict[str, Any]) -> Beginning:
-    """What a search begins with, put among the options of its agent."""
+    """What a search begins with, for an agent that can."""
     kind: type[Agent] = AGENTS[agent] if isinstance(agent, str) else agent if isinstance(agent, type) else type(agent)
     if not kind.begins:
         able = ", ".join(name for name in AGENTS if AGENTS[name].begins)
         raise QasError(f"agent {name_of(kind)} cannot begin with given circuits; these can: {able}")
     if "start" in settings["options"]:
         raise QasError("start is given once: as that of the search, or among the options of the agent")
-    begun = beginning(start, goal)
-    settings["options"] = {**settings["options"], "start": begun.circuits}
-    return begun
+    return beginning(start, goal)
+
+
+def _on_device(
+    begun: Beginning, part: Device, goal: BaseProblem, settings: dict[str, Any], *, fixed: bool
+) -> tuple[Beginning, Device]:
+    """What a search begins with on a patch, and the patch with its qubits in the order that suits it."""
+    if settings["coupling"] is not None:
+        return onto(begun, part.coupled_by(settings["coupling"]), None)[0], part
+
+    def score(circuit: Circuit, device: Device) -> float:
+        engine = settings["evaluator"].get("engine")
+        return Evaluator(goal, device.noise(), objective=settings["objective"], engine=engine).energy(circuit)
+
+    return onto(begun, part, None if fixed else score)
 
 
 def _device(device: Any, noise: Any, patch: Any) -> Device | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from qas.agents.base import Search
 from qas.best_known import atlas
 from qas.checks import shortened
 from qas.circuits import Circuit
+from qas.devices import Device
 from qas.errors import CircuitError, QasError
 from qas.interop import read_circuit_file
 from qas.problems import BaseProblem
+from qas.routing import arranged, in_place, routed
 from qas.runs import Run, load_run
 
 ATLAS = "atlas"
@@ -24,8 +26,7 @@ ATLAS = "atlas"
 class Beginning(NamedTuple):
     """Circuits to begin with, and where they are from."""
 
-    circuits: list[list[Any]]
-    """gates of each, as `Circuit.to_list` gives them"""
+    circuits: list[Circuit]
     source: str
     """in words, without paths of this machine"""
     from_atlas: bool
@@ -48,7 +49,27 @@ def beginning(given: str | os.PathLike[str] | Circuit | Run, problem: BaseProble
             raise QasError(
                 f"{problem.name} has {problem.n_qubits} qubits, got circuits on {circuit.n_qubits}: {source}"
             )
-    return Beginning([circuit.to_list() for circuit in circuits], source, from_atlas)
+    return Beginning(circuits, source, from_atlas)
+
+
+def onto(
+    begun: Beginning, device: Device, score: Callable[[Circuit, Device], float] | None
+) -> tuple[Beginning, Device]:
+    """The same beginning on a device, and the device with its qubits in the order in which the circuits are there.
+
+    Args:
+        begun: where a circuit has gates on pairs that are not coupled, all are routed (`qas.routing`).
+        device: the patch that is searched for.
+        score: what decides on the order, of a circuit on the patch in some order; None: the order is fixed.
+    """
+    fitting = [found for circuit in begun.circuits if (found := in_place(circuit, device)) is not None]
+    if len(fitting) == len(begun.circuits):
+        return begun._replace(circuits=fitting), device
+    if score is None:
+        circuits = [routed(circuit, device, moved=False).circuit for circuit in begun.circuits]
+    else:
+        circuits, device = arranged(begun.circuits, device, score)
+    return begun._replace(circuits=circuits, source=f"{begun.source}, routed"), device
 
 
 def _read(given: Any, problem: BaseProblem) -> tuple[list[Circuit], str, bool]:

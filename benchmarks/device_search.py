@@ -6,8 +6,9 @@ Contenders, each with the same number of calls of the objective:
 
 - ``device``: guided evolution on the device's gates and coupling, judged by the objective.
 - ``noise-free``: guided evolution without noise with half of the calls, where no circuit grows, as small ones count;
-  the circuits of its front transpiled at level 3 with 20 seeds each, of which the one with the fewest two-qubit gates,
-  then gates, is kept; their angles trained by the objective with the other half.
+  the circuits of its front transpiled at level 3 with 20 seeds each (`qas.routing`), of which the one with the fewest
+  two-qubit gates, then gates, is kept; their angles trained by the objective with the other half.
+- ``begun``: evolution without noise with half of the calls; the search of ``device`` begun from its front with the rest.
 - ``adapt``: the same with the front of ADAPT (qubit excitations).
 - ``hea``: layers of rz sx rz sx rz on each qubit and of entanglers on all coupled pairs, one to six of them; angles
   trained by the objective from random ones.
@@ -47,6 +48,7 @@ from qas.comparison import interval
 from qas.devices import Device, load_device
 from qas.mitigation.outcomes import Judge, Outcomes
 from qas.problems import Problem
+from qas.routing import routed
 from qas.runs import envelope
 from qas.vqe import Evaluation, Evaluator
 
@@ -59,8 +61,7 @@ PAIRS = [
     )),
     *(("h2o-8-bohr", device, "best") for device in ("fake_torino", "fake_marrakesh")),
 ]  # fmt: skip
-CONTENDERS = ("device", "noise-free", "adapt", "hea")
-TRANSPILED = 20
+CONTENDERS = ("device", "noise-free", "adapt", "hea", "begun")
 LAYERS = 6
 COLUMNS = (
     "problem", "device", "patch", "contender", "seed", "evaluations", "two_qubit_gates", "gates", "depth", "score",
@@ -92,10 +93,10 @@ class Setting(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A circuit on the device, and what is measured there: the problem, its qubits where the transpiler left them."""
+    """A circuit on the device, and the device with its qubits in the order of the problem's."""
 
     circuit: Circuit
-    problem: Problem
+    device: Device
     score: float
 
 
@@ -110,58 +111,22 @@ def load_problem(name: str, seed: int) -> Problem:
     return heisenberg(int(size), field=fields.tolist(), periodic=False)
 
 
-# ---------------------------------------------------------------------- onto the device
-def moved(problem: Problem, places: Sequence[int]) -> Problem:
-    """The problem with qubit q at ``places[q]``."""
-    n = problem.n_qubits
-    terms = {}
-    for string, weight in problem.hamiltonian.terms.items():
-        letters = ["I"] * n
-        for q, letter in enumerate(reversed(string)):
-            letters[places[q]] = letter
-        terms["".join(reversed(letters))] = weight
-    return qas.problem(qas.Hamiltonian(terms), name=problem.name, unit=problem.unit)
-
-
-def transpiled(circuit: Circuit, problem: Problem, device: Device) -> tuple[Circuit, Problem]:
-    """The best of some transpilations at level 3, in the device's gates on its coupling."""
-    from qiskit import transpile
-
-    best: tuple[tuple[int, int], Any] | None = None
-    plain = circuit.decompose(from_zero=True).to_qiskit()
-    for seed in range(TRANSPILED):
-        made = transpile(
-            plain,
-            basis_gates=list(device.native_gates),
-            coupling_map=[list(pair) for pair in device.directions],
-            optimization_level=3,
-            seed_transpiler=seed,
-        )
-        size = sum(len(gate.qubits) == 2 for gate in made.data), len(made.data)
-        if best is None or size < best[0]:
-            best = size, made
-    assert best is not None
-    made = best[1]
-    places = range(circuit.n_qubits) if made.layout is None else made.layout.final_index_layout()
-    return Circuit.from_qiskit(made), moved(problem, list(places))
-
-
-def trained(setting: Setting, circuits: Iterable[tuple[Circuit, Problem]], evaluations: int, **how: Any) -> Found:
+# ---------------------------------------------------------------------- contenders
+def trained(setting: Setting, circuits: Iterable[tuple[Circuit, Device]], evaluations: int, **how: Any) -> Found:
     """The best of some circuits, their angles trained by the objective with equal shares of the evaluations."""
     waiting, left, found = list(circuits), evaluations, list[Found]()
     rng = setting.rng()
-    for k, (circuit, problem) in enumerate(waiting):
+    for k, (circuit, device) in enumerate(waiting):
         share = left // (len(waiting) - k)
         judge = Evaluator(
-            problem, setting.device.noise(), objective=setting.evaluator.objective, max_evaluations=max(1, share)
+            setting.problem, device.noise(), objective=setting.evaluator.objective, max_evaluations=max(1, share)
         )
         result: Evaluation = judge.evaluate(circuit, rng, **how)
         left -= result.evaluations
-        found.append(Found(result.circuit, problem, result.energy))
+        found.append(Found(result.circuit, device, result.energy))
     return min(found, key=lambda each: each.score)
 
 
-# ---------------------------------------------------------------------- contenders
 def searched(setting: Setting, agent: str, evaluations: int, **keywords: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         return qas.search(
@@ -174,7 +139,7 @@ def on_device(setting: Setting) -> Found:
     run = searched(
         setting, "evolution", setting.evaluations, device=setting.device, objective=setting.evaluator.objective
     )
-    return Found(run.best.circuit, setting.problem, run.best.energy)
+    return Found(run.best.circuit, setting.device, run.best.energy)
 
 
 def from_noise_free(setting: Setting, agent: str) -> Found:
@@ -185,8 +150,20 @@ def from_noise_free(setting: Setting, agent: str) -> Found:
         options["pool"] = "qeb"
     run = searched(setting, agent, setting.evaluations // 2, options=options)
     front = [result.circuit for result in envelope(run.front) if result.two_qubit_gates]
-    made = [transpiled(circuit, setting.problem, setting.device) for circuit in front or [run.best.circuit]]
-    return trained(setting, made, setting.evaluations - run.evaluations, exact_start=True)
+    made = [routed(circuit, setting.device) for circuit in front or [run.best.circuit]]
+    there = [(each.circuit, setting.device.restricted(each.order)) for each in made]
+    return trained(setting, there, setting.evaluations - run.evaluations, exact_start=True)
+
+
+def begun_from_noise_free(setting: Setting) -> Found:
+    options = {"grow": setting.problem.molecule is not None}
+    before = searched(setting, "evolution", setting.evaluations // 2, options=options)
+    run = searched(
+        setting, "evolution", setting.evaluations - before.evaluations, device=setting.device, patch="line",
+        objective=setting.evaluator.objective, start=before,
+    )  # fmt: skip
+    assert run.device is not None
+    return Found(run.best.circuit, run.device, run.best.energy)
 
 
 def layered(device: Device, layers: int, rng: np.random.Generator) -> Circuit:
@@ -205,7 +182,7 @@ def layered(device: Device, layers: int, rng: np.random.Generator) -> Circuit:
 def hardware_efficient(setting: Setting) -> Found:
     rng = setting.rng()
     circuits = [layered(setting.device, layers, rng) for layers in range(1, LAYERS + 1)]
-    return trained(setting, ((c, setting.problem) for c in circuits), setting.evaluations, exact_start=True)
+    return trained(setting, ((c, setting.device) for c in circuits), setting.evaluations, exact_start=True)
 
 
 def contend(setting: Setting, contender: str) -> Found:
@@ -213,6 +190,8 @@ def contend(setting: Setting, contender: str) -> Found:
         return on_device(setting)
     if contender == "hea":
         return hardware_efficient(setting)
+    if contender == "begun":
+        return begun_from_noise_free(setting)
     return from_noise_free(setting, "adapt" if contender == "adapt" else "evolution")
 
 
@@ -224,10 +203,10 @@ def rms_error(found: Found, setting: Setting, experiments: int) -> float:
     errors = []
     for k in range(experiments):
         told = qas.evaluate(
-            found.circuit, found.problem, noise=setting.device.noise(), shots=objective.shots, seed=k,
+            found.circuit, setting.problem, noise=found.device.noise(), shots=objective.shots, seed=k,
             mitigate=f"readout,zne:fit={objective.fit},nodes={nodes}",
         )  # fmt: skip
-        errors.append(told.mitigated.energy - found.problem.exact)
+        errors.append(told.mitigated.energy - setting.problem.exact)
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
@@ -238,20 +217,20 @@ def run(task: Task, evaluations: int, objective: str, experiments: int) -> dict[
     evaluator = Evaluator(problem, device.noise(), objective=objective)
     setting = Setting(problem, device, evaluator, evaluations, task.seed)
     found = contend(setting, task.contender)
-    judge = Evaluator(found.problem, device.noise(), objective=objective)
+    judge = Evaluator(problem, found.device.noise(), objective=objective)
     engine = judge.engine_under_noise
     assert engine is not None
-    told: Outcomes = Judge(found.problem, engine, judge.objective)(found.circuit)
-    errors = {name: found.problem.error(getattr(told, name)) for name in ("mitigated", "readout", "noisy")}
+    told: Outcomes = Judge(problem, engine, judge.objective)(found.circuit)
+    errors = {name: problem.error(getattr(told, name)) for name in ("mitigated", "readout", "noisy")}
     return task._asdict() | {
         "evaluations": evaluations,
         "two_qubit_gates": found.circuit.two_qubit_gates,
         "gates": len(found.circuit),
         "depth": found.circuit.depth,
-        "score": f"{found.problem.error(judge.energy(found.circuit)):.6g}",
+        "score": f"{problem.error(judge.energy(found.circuit)):.6g}",
         **{name: f"{error:.6g}" for name, error in errors.items()},
         "sigma": f"{told.sigma:.6g}",
-        "noise_free": f"{found.problem.error(found.problem.energy(found.circuit)):.6g}",
+        "noise_free": f"{problem.error(problem.energy(found.circuit)):.6g}",
         "rmse": f"{rms_error(found, setting, experiments):.6g}" if experiments else "",
         "seconds": f"{time.perf_counter() - began:.1f}",
     }

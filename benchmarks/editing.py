@@ -20,7 +20,7 @@ Contenders, each with the same number of energy evaluations (a sweep of gradient
 
 On devices the pairs of the patches differ, so a policy starts from no other circuit, and ``evolution+nearest`` from
 what guided evolution finds on the training device whose two-qubit gates err most alike, with the same seed and budget
-(not counted): transpiled to the asked device at level 3, the problem's qubits where the transpiler leaves them.
+(not counted): routed to the asked device, the problem's qubits where the transpiler leaves them (`qas.routing`).
 
 With ``--share S`` a run ends at an error of S times the product state's, and evaluations up to there are compared
 (where it does not come to that: the budget). Without, the lowest errors within the budget are. The table has
@@ -51,7 +51,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from device_search import transpiled
 
 import qas
 from qas.agents.rl.policy import load_policy
@@ -63,7 +62,6 @@ from qas.envs.candidates import Bench
 from qas.envs.families import Family, Instance, load_family
 from qas.envs.settings import judged_by
 from qas.files import sha256
-from qas.patches import patch_for
 from qas.problems import Problem
 
 CONTENDERS = (
@@ -116,9 +114,9 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
     if start and instance.device is not None:
         if task.contender != "evolution+nearest":
             return None
-        problem, circuit = carried(asked_family(task.family, left_out), instance, task.seed, task.budget)
-        options: dict[str, Any] | None = {"start": circuit.to_list()}
-        where["max_gates"] = max(20 * problem.n_qubits, len(circuit))
+        where["start"] = circuit = carried(asked_family(task.family, left_out), instance, task.seed, task.budget)
+        where["max_gates"] = max(20 * problem.n_qubits, 2 * len(circuit))
+        options: dict[str, Any] | None = {}
     else:
         options = options_of(kind, start, path, problem)
     if options is None:
@@ -146,23 +144,19 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
     }
 
 
-def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> tuple[Problem, Circuit]:
-    """A circuit of the nearest training device on the asked one, and the problem with its qubits there."""
+def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> Circuit:
+    """A circuit of the nearest training device."""
 
     def error(instance: Instance) -> float:
         return Bench(*judged_by(instance.load(), device=instance.device, objective=instance.objective)).mean_error
 
     there = error(asked)
     near = min(family.train, key=lambda each: abs(math.log(error(each) / there)))
-    problem = near.load()
     with tempfile.TemporaryDirectory() as folder:
-        run = qas.search(
-            problem, agent="evolution", seed=seed, evaluations=evaluations, out=Path(folder) / "run", report=False,
+        return qas.search(
+            near.load(), agent="evolution", seed=seed, evaluations=evaluations, out=Path(folder) / "run", report=False,
             device=near.device, objective=near.objective,
-        )  # fmt: skip
-    assert isinstance(problem, Problem) and asked.device is not None
-    circuit, moved = transpiled(run.best.circuit, problem, patch_for(problem.n_qubits, asked.device, None))
-    return moved, circuit
+        ).best.circuit  # fmt: skip
 
 
 def score(task: Task, error: float, gap: float, evaluations: int) -> float:

@@ -89,18 +89,23 @@ def patch_for(n_qubits: int, device: str | os.PathLike[str] | Device, patch: str
         QasError: a patch larger than the device, of another size than the problem, or not connected.
     """
     whole = load_device(device)
-    if patch is None and whole.n_qubits == n_qubits:
+    if not numbered_by_hand(n_qubits, whole, patch):
+        words = str(patch or "best").strip()
+        shape, _, which = ("best:median" if words == "median" else words).partition(":")
+        return choose(whole, n_qubits, shape, which or "best")
+    if patch is None:
         return _connected(whole)
-    if patch is None or isinstance(patch, str):
-        words = (patch or "best").strip()
-        if not words[:1].isdigit():
-            shape, _, which = ("best:median" if words == "median" else words).partition(":")
-            return choose(whole, n_qubits, shape, which or "best")
-        patch = _numbers(words)
-    qubits = whole.restricted(patch)
+    qubits = whole.restricted(_numbers(patch) if isinstance(patch, str) else patch)
     if qubits.n_qubits != n_qubits:
         raise QasError(f"the patch has as many qubits as the problem, {n_qubits}, got {qubits.n_qubits}")
     return _connected(qubits)
+
+
+def numbered_by_hand(n_qubits: int, device: Device, patch: str | Sequence[int] | None) -> bool:
+    """Whether `patch_for` takes the device's qubits in an order that the caller gave."""
+    if patch is None:
+        return device.n_qubits == n_qubits
+    return not isinstance(patch, str) or patch.strip()[:1].isdigit()
 
 
 def _numbers(text: str) -> list[int]:

@@ -60,6 +60,55 @@ def test_on_a_device_circuits_are_as_long_as_they_become(tmp_path: Path) -> None
         begun(tmp_path / "longer", Circuit(2, [*both, ("cz", (0, 1))] * 3), **settings)
 
 
+CHAIN = Circuit(4, [("x", 0), ("ry", 0, 0.3), ("cx", (0, 2)), ("cx", (2, 1)), ("ry", 1, 0.2), ("cx", (1, 3))])
+"""Neighbours are 0-2-1-3: on a line in the usual order it needs swaps."""
+
+
+def energies(run: qas.Run) -> tuple[float, float]:
+    """Noise-free energy of what a search began with, by its own problem and device; and that of the circuit meant."""
+    begun_with = Circuit(4, run.config["options"]["start"][0])
+    device = run.device
+    assert device is not None and device.native is not None and all(map(device.native.has, begun_with))
+    return run.problem.energy(begun_with), run.problem.energy(CHAIN)
+
+
+@pytest.mark.parametrize("order", ["free", "given", "coupling"])
+def test_on_a_device_circuits_are_routed(order: str, tmp_path: Path) -> None:
+    """The patch takes the order of the problem's qubits that suits the circuit, unless its order was given."""
+    usual = qas.load_device("fake_torino").patch(4, "line").physical
+    where: dict[str, Any] = {"patch": "line"}
+    if order == "given":
+        where = {"patch": usual[::-1]}
+    if order == "coupling":
+        where["coupling"] = [(0, 1), (1, 2), (2, 3)]
+    settings = {"device": "fake_torino", "evaluations": 3, "agent": "evolution", "report": False, **where}
+    run = qas.search("lih-4", start=CHAIN, out=tmp_path / "run", **settings)
+    assert run.config["start"]["source"] == "a circuit, routed"
+    start, meant = energies(run)
+    assert start == pytest.approx(meant, abs=1e-9)
+    two = Circuit(4, run.config["options"]["start"][0]).two_qubit_gates
+    assert run.device is not None
+    if order == "free":
+        assert two == 3 and run.device.physical not in (usual, usual[::-1])
+    else:
+        assert two > 3 and run.device.physical == (usual if order == "coupling" else usual[::-1])
+    again = resume(run.path, evaluations=6, report=False)
+    assert again.device is not None and again.device.physical == run.device.physical
+
+
+def test_a_run_of_another_device(tmp_path: Path) -> None:
+    """With another entangler, on pairs that are all coupled or none."""
+    settings = {"agent": "evolution", "patch": "line", "report": False, "seed": 0}
+    first = qas.search("lih-4", device="fake_fez", evaluations=300, out=tmp_path / "first", **settings)
+    run = qas.search("lih-4", device="fake_brisbane", start=first, evaluations=30, out=tmp_path / "run", **settings)
+    assert run.config["start"]["circuits"] == len(first.front)
+    before = min(first.problem.energy(result.circuit) for result in first.front)
+    begun_with = [Circuit(4, gates) for gates in run.config["options"]["start"]]
+    assert min(map(run.problem.energy, begun_with)) == pytest.approx(before, abs=1e-9)
+    assert run.device is not None and run.device.native is not None
+    assert all(run.device.native.has(gate) for circuit in begun_with for gate in circuit)
+
+
 def test_of_several_those_that_fit(run: qas.Run, tmp_path: Path) -> None:
     short = begun(tmp_path / "short", run, max_gates=2)
     assert all(len(result.circuit) <= 2 for result in short.front)
