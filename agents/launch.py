@@ -155,7 +155,7 @@ def search(
     begun = None
     if start is not None:
         begun = _begun(start, agent, goal, settings)
-        if part is not None:
+        if part is not None and whole is not None:
             begun, part = _on_device(begun, part, goal, settings, fixed=numbered_by_hand(goal.n_qubits, whole, patch))
             model = part.noise()
         settings["options"] = {**settings["options"], "start": [circuit.to_list() for circuit in begun.circuits]}

@@ -8,7 +8,7 @@ Contenders, each with the same number of calls of the objective:
 - ``noise-free``: guided evolution without noise with half of the calls, where no circuit grows, as small ones count;
   the circuits of its front transpiled at level 3 with 20 seeds each (`qas.routing`), of which the one with the fewest
   two-qubit gates, then gates, is kept; their angles trained by the objective with the other half.
-- ``begun``: evolution without noise with half of the calls; the search of ``device`` begun from its front with the rest.
+- ``begun``: evolution without noise with half of the calls; with the rest the search of ``device``, from its front.
 - ``adapt``: the same with the front of ADAPT (qubit excitations).
 - ``hea``: layers of rz sx rz sx rz on each qubit and of entanglers on all coupled pairs, one to six of them; angles
   trained by the objective from random ones.

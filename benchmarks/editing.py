@@ -51,7 +51,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 import qas
 from qas.agents.rl.policy import load_policy
 from qas.agents.rl.starts import Starts

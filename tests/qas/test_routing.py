@@ -68,7 +68,9 @@ def test_one_order_for_all(line: Device) -> None:
     chain = Circuit(4, [("ry", 2, 0.3), ("cx", (2, 0)), ("ry", 0, 0.2), ("cx", (0, 3)), ("ry", 3, 0.4), ("cx", (3, 1))])
     star = Circuit(4, [("ry", 1, 0.7), ("cx", (1, 0)), ("cx", (1, 2)), ("cx", (1, 3))])
     for preferred, fewest in ((chain, 3), (star, None)):
-        circuits, device = arranged([chain, star], line, lambda made, _: 1 - overlap(made, preferred))
+        circuits, device = arranged(
+            [chain, star], line, lambda made, _, preferred=preferred: 1 - overlap(made, preferred)
+        )
         for made, circuit in zip(circuits, [chain, star], strict=True):
             assert overlap(made, circuit) == pytest.approx(1, abs=1e-7)
             assert device.native is not None and all(map(device.native.has, made))
