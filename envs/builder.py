@@ -358,8 +358,10 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         Raises:
             QasError: a problem that does not judge the state, or too many qubits.
         """
-        if self._paulis is None:
+        if self._effects is None:
             raise QasError(f"the state of {self.problem.name} is not looked at: see the action mask")
+        if self._paulis is None:
+            self._paulis = self._effects.values(self._circuit, self._states)
         return self._paulis
 
     @property
@@ -519,8 +521,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._gains = self._paulis = None
         mask = self.actions.legal(self._last)
         if self._effects is not None:
-            self._paulis, changes = self._effects.look(self._circuit, self._states)
-            mask &= changes
+            mask &= self._effects.changes(self._effects.paulis(self._effects.state(self._circuit, self._states)))
         self._mask = mask if mask.any() else np.ones_like(mask)
 
     def _checked_start(self, circuit: Any) -> Circuit:

@@ -91,18 +91,13 @@ class Effects:
         """
         return (simulator or self._simulator).state(circuit, _put_to_use(circuit.angles))
 
-    def look(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Values of `paulis` of the noise-free state as it is, and which gates change the one they are judged on.
+    def values(self, circuit: Circuit, simulator: StatevectorSimulator | None = None) -> np.ndarray:
+        """Values of `paulis` of the noise-free state as it is.
 
         Args:
             simulator: one that knows the circuit already.
         """
-        engine, angles = simulator or self._simulator, circuit.angles
-        values = judged = self.paulis(engine.state(circuit, angles))
-        turned = _put_to_use(angles)
-        if turned is not angles:
-            judged = self.paulis(engine.state(circuit, turned))
-        return values, self.changes(judged)
+        return self.paulis((simulator or self._simulator).state(circuit))
 
     def changes(self, paulis: np.ndarray) -> np.ndarray:
         """Which gates change the state, bool, shape (len(alphabet),), from the values of `paulis` of it."""
