@@ -28,19 +28,17 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
 import itertools
 import math
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from kept import complete, write_rows
 
 import qas
 from qas.circuits import Circuit, Gate
@@ -236,6 +234,12 @@ def run(task: Task, evaluations: int, objective: str, experiments: int) -> dict[
     }
 
 
+PAIRED = (
+    "problem", "device", "patch", "rival", "seeds", "device_score", "rival_score", "ratio", "difference",
+    "half_interval",
+)  # fmt: skip
+
+
 def paired(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of each problem, device and patch: score of the device's search and of each rival, mean difference, 95 %."""
     by_pair: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
@@ -258,14 +262,6 @@ def paired(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        with path.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=None, help="those of the built-in pairs only")
@@ -282,29 +278,15 @@ def main() -> int:
         pair for pair in PAIRS
         if pair[0] in (arguments.problems or [pair[0]]) and pair[1] in (arguments.devices or [pair[1]])
     ]  # fmt: skip
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / "runs.csv"
-    rows: dict[Task, dict[str, Any]] = {}
-    if file.exists():
-        with file.open() as lines:
-            for row in csv.DictReader(lines):
-                rows[Task(*(row[name] for name in Task._fields[:-1]), int(row["seed"]))] = row
     tasks = [
         Task(*pair, contender, seed)
         for seed, pair, contender in itertools.product(range(arguments.seeds), pairs, arguments.contenders)
     ]
-    waiting = [task for task in tasks if task not in rows]
-    print(f"{len(waiting)} of {len(tasks)} runs to make", flush=True)
-    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
-        futures = {
-            pool.submit(run, task, arguments.evaluations, arguments.objective, arguments.experiments): task
-            for task in waiting
-        }
-        for future in as_completed(futures):
-            row = rows[futures[future]] = future.result()
-            print(" ".join(f"{name}={row[name]}" for name in COLUMNS), flush=True)
-            write(file, [{name: rows[task].get(name, "") for name in COLUMNS} for task in sorted(rows)])
-            write(arguments.out / "pairs.csv", list(paired(list(rows.values()))))
+    complete(
+        arguments.out / "runs.csv", COLUMNS, tasks, run, jobs=arguments.jobs,
+        arguments=(arguments.evaluations, arguments.objective, arguments.experiments),
+        then=lambda rows: write_rows(arguments.out / "pairs.csv", PAIRED, list(paired(rows))),
+    )  # fmt: skip
     return 0
 
 

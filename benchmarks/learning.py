@@ -21,18 +21,17 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
 import json
 import math
-import multiprocessing
 import shlex
 import statistics
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from kept import complete
 
 import qas
 from qas.comparison import interval
@@ -83,22 +82,6 @@ def run_task(task: Task) -> dict[str, Any]:
 # ---------------------------------------------------------------------- files and tables
 def key(row: dict[str, Any]) -> Task:
     return Task(*(int(row[k]) if k in ("evaluations", "seed") else str(row[k]) for k in Task._fields))  # type: ignore[arg-type]
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row.get("seconds")]  # a killed campaign can leave half a row
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=key))
-    temporary.replace(path)
 
 
 def shares(group: list[dict[str, Any]]) -> str:
@@ -165,23 +148,7 @@ def main() -> int:
         name, _, options = agent.partition(":")
         given = json.dumps(json.loads(options or "{}"), sort_keys=True)
         tasks.append(Task(problem, noise, name, given, twin, args.evaluations, seed))
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "runs.csv"
-    rows = read_rows(path)
-    done = {key(row) for row in rows}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=args.jobs, mp_context=context) as pool:
-        for future in as_completed([pool.submit(run_task, task) for task in tasks if task not in done]):
-            row = future.result()
-            rows.append(row)
-            write_rows(path, rows)
-            twin = " (twin)" if row["twin"] == "yes" else ""
-            print(
-                f"{row['problem']} {row['agent']}{twin} {row['options']} seed {row['seed']}: {row['best_error']:.3e}, "
-                f"{row['episodes']} episodes, {row['seconds']} s",
-                flush=True,
-            )
-    result = table([row for row in rows if key(row) in set(tasks)])
+    result = table(complete(args.out / "runs.csv", COLUMNS, tasks, run_task, jobs=args.jobs))
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
     print(result)
     return 0

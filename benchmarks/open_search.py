@@ -26,20 +26,18 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
-import multiprocessing
 import shlex
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
+from kept import complete
 
 import qas
 from qas.comparison import interval
@@ -70,7 +68,7 @@ STEPS = 200
 FIRST = 17
 """Circuits of `bo` that are no changes of others."""
 SIZES = 13
-KEYS = ("problem", "device", "contender", "seed")
+EXTRA = ("improvements_first", "improvements_changed", "evaluations", "seconds")
 OF_CIRCUITS = ("error", "until", "front")
 OF_SHOTS = tuple(f"error at {mark * PER_CALL:.0e}" for mark in MARKS)
 
@@ -161,24 +159,6 @@ def table(rows: list[dict[str, Any]], measures: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------- campaign
-def read_rows(path: Path) -> dict[Task, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return {Task(*(row[key] for key in KEYS[:-1]), int(row["seed"])): row for row in rows if row.get("seconds")}
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("equal", choices=("circuits", "shots"))
@@ -196,17 +176,10 @@ def main() -> int:
         for seed, (problem, device), name in product(range(args.seeds), pairs, names)
         if problem in (args.problems or [problem])
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "runs.csv"
-    rows = read_rows(path)
-    run = at_equal_circuits if of_circuits else at_equal_shots
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, task) for task in tasks if task not in rows]):
-            row = future.result()
-            rows[Task(*(row[key] for key in KEYS))] = row
-            write_rows(path, [rows[task] for task in sorted(rows)])
-            print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
-    made = table([rows[task] for task in sorted(rows)], OF_CIRCUITS if of_circuits else OF_SHOTS)
+    run, measures = (at_equal_circuits, OF_CIRCUITS) if of_circuits else (at_equal_shots, OF_SHOTS)
+    columns = (*Task._fields, *measures, *(EXTRA if of_circuits else ("circuits", "seconds")))
+    rows = complete(args.out / "runs.csv", columns, tasks, run, jobs=args.jobs)
+    made = table(rows, measures)
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{made}\n")
     print(made)
     return 0

@@ -22,18 +22,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
 import itertools
 import math
-import multiprocessing
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
+from kept import complete
 
 import qas
 from qas.comparison import interval
@@ -53,9 +51,10 @@ class Task(NamedTuple):
     device: str
     order: str
     seed: int
+    evaluations: int
 
 
-def run(task: Task, evaluations: int) -> dict[str, Any]:
+def run(task: Task) -> dict[str, Any]:
     problem, device = load_problem(task.problem, task.seed), qas.load_device(task.device)
     qubits = list(device.patch(problem.n_qubits).physical)
     if task.order == "ascending":
@@ -64,12 +63,11 @@ def run(task: Task, evaluations: int) -> dict[str, Any]:
         qubits = np.random.default_rng([task.seed, 5]).permutation(sorted(qubits)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         best = qas.search(
-            problem, agent="evolution", device=device, patch=qubits, evaluations=evaluations, seed=task.seed,
+            problem, agent="evolution", device=device, patch=qubits, evaluations=task.evaluations, seed=task.seed,
             report=False, out=Path(folder) / "run",
         ).best  # fmt: skip
     return task._asdict() | {
         "qubits": "-".join(map(str, qubits)),
-        "evaluations": evaluations,
         "two_qubit_gates": best.circuit.two_qubit_gates,
         "score": f"{problem.error(best.energy):.6g}",
         "noise_free": f"{problem.error(problem.energy(best.circuit)):.6g}",
@@ -118,32 +116,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / "runs.csv"
-    rows: dict[Task, dict[str, Any]] = {}
-    if file.exists():
-        with file.open() as lines:
-            rows = {Task(*(r[name] for name in Task._fields[:-1]), int(r["seed"])): r for r in csv.DictReader(lines)}
-        if any(int(row["evaluations"]) != arguments.evaluations for row in rows.values()):
-            parser.error(f"{file} holds runs of another number of evaluations")
     pairs = [pair for pair in PAIRS if pair[0] in (arguments.problems or [pair[0]])]
-    tasks = [Task(*p, order, seed) for seed, p, order in itertools.product(range(arguments.seeds), pairs, ORDERS)]
-    waiting = [task for task in tasks if task not in rows]
-    print(f"{len(waiting)} of {len(tasks)} runs to make", flush=True)
+    tasks = [
+        Task(*p, order, seed, arguments.evaluations)
+        for seed, p, order in itertools.product(range(arguments.seeds), pairs, ORDERS)
+    ]
+    rows = complete(arguments.out / "runs.csv", COLUMNS, tasks, run, jobs=arguments.jobs)
     command = (
         f"python benchmarks/qubit_order.py --evaluations {arguments.evaluations} --seeds {arguments.seeds} "
         f"--out results/devices/qubit_order"
     )
-    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run, task, arguments.evaluations): task for task in waiting}
-        for future in as_completed(futures):
-            row = rows[futures[future]] = future.result()
-            print(" ".join(f"{name}={row[name]}" for name in COLUMNS), flush=True)
-            with file.open("w", newline="") as lines:
-                writer = csv.DictWriter(lines, COLUMNS, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(rows[task] for task in sorted(rows))
-    (arguments.out / "table.md").write_text(table([rows[task] for task in sorted(rows)], command))
+    (arguments.out / "table.md").write_text(table(rows, command))
     return 0
 
 
