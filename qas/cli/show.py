@@ -145,6 +145,7 @@ def heading(run: Run) -> list[str]:
         about,
         f"{searched}, seed {run.seed}: {state} after {run.seconds:,.1f} s, "
         f"{run.evaluations:,} evaluations, {run.architectures:,} architectures",
+        *([f"begun from {start['source']}"] if (start := run.config.get("start")) else []),
     ]
 
 
