@@ -155,8 +155,8 @@ class EvolutionAgent(Agent):
         grow: let a circuit grow, where slopes guide and nothing is given to start from.
         noise_free: share of the budget that a search for exact energies under noise spends without it first; nothing
             where it has a start.
-        start: circuits that join the first ones, their angles optimised from those they have: a list of gates as
-            `Circuit.to_list` gives them, or of such lists. `qas.search(start=…)` fills it.
+        start: circuits that join the first ones, their angles optimised from those they have, the best first: a list of
+            gates as `Circuit.to_list` gives them, or of such lists. `qas.search(start=…)` fills it.
     """
 
     name: ClassVar[str] = "evolution"
@@ -305,7 +305,7 @@ class EvolutionAgent(Agent):
     def _seed(self) -> None:
         """What the caller gave, the empty circuit, and one layer of every one-qubit gate: the best product state."""
         n = self.search.problem.n_qubits
-        for first in self.first:
+        for first in self._best_first(self.first):
             self._offer(first, exact_start=True)
         self._offer(Circuit(n))
         layer = [self.blindly.gate(token, self.rng) for token in self.blindly.one]
@@ -314,6 +314,13 @@ class EvolutionAgent(Agent):
             start = start if self.search.alphabet.native is None else self.search.simplify(start)
             if 0 < len(start) <= self.search.max_gates:
                 self._offer(start)
+
+    def _best_first(self, circuits: list[Circuit]) -> list[Circuit]:
+        """What is given, once each of several was judged as it is: a short search is no worse than what it had."""
+        if len(circuits) < 2:
+            return circuits
+        seen = [self.meter.evaluate(circuit, self.rng, exact_start=True, max_evaluations=1) for circuit in circuits]
+        return [circuits[k] for k in np.argsort([found.energy for found in seen], kind="stable")]
 
     def _seed_layers(self) -> None:
         """Rotations of every qubit between entanglers on all coupled pairs, or on a chain, from any angles."""

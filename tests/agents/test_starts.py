@@ -39,6 +39,14 @@ def test_from_a_run(run: qas.Run, tmp_path: Path) -> None:
     assert longer.evaluations > first.evaluations and longer.config["start"] == first.config["start"]
 
 
+def test_a_short_search_is_no_worse_than_what_it_begins_with(tmp_path: Path) -> None:
+    """Each of several circuits is judged as it is before the best one is optimized further."""
+    known = qas.atlas("lih-4")
+    run = qas.search("lih-4", start="atlas", evaluations=len(known), out=tmp_path / "run", report=False, seed=0)
+    assert run.best.error == pytest.approx(known.best.error, abs=1e-9)
+    assert {result.two_qubit_gates for result in run.front} == {record.two_qubit_gates for record in known}
+
+
 def test_from_circuits(run: qas.Run, tmp_path: Path) -> None:
     (tmp_path / "best.qasm").write_text(run.best.circuit.to_qasm())
     file = begun(tmp_path / "file", tmp_path / "best.qasm")
