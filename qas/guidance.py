@@ -407,15 +407,22 @@ class Guide:
     def _fans_at_ends(self, circuit: Circuit) -> tuple[list[Place], int]:
         """Fans before the first gate and after the last one, and the sweeps this took."""
         everywhere = frozenset(range(self.n_qubits))
-        ends = {0: everywhere, len(circuit): everywhere.difference(*(gate.qubits for gate in circuit))}
-        found, calls = [], 0
-        for position, ground in ends.items():
-            strings, blocks = self._fans_of(ground)
-            if strings:
-                slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])
-                found += [Place(position, b, (s,)) for b, s in zip(blocks, slopes[0].tolist(), strict=True)]
-                calls += 1
-        return [each for each in found if each.promise > (_FLAT * self.weight) ** 2], calls
+        behind, calls = self.fans_behind(circuit) if len(circuit) else ([], 0)
+        before, more = self._fans_at(0, everywhere, circuit)
+        return before + behind, calls + more
+
+    def fans_behind(self, circuit: Circuit) -> tuple[list[Place], int]:
+        """Fans after the last gate, from qubits that no gate acts on, and the calls of the objective this took."""
+        untouched = frozenset(range(self.n_qubits)).difference(*(gate.qubits for gate in circuit))
+        return self._fans_at(len(circuit), untouched, circuit)
+
+    def _fans_at(self, position: int, ground: frozenset[int], circuit: Circuit) -> tuple[list[Place], int]:
+        strings, blocks = self._fans_of(ground)
+        if not strings:
+            return [], 0
+        slopes = self.simulator.insertion_gradients(circuit, self.hamiltonian, strings, positions=[position])
+        found = [Place(position, b, (s,)) for b, s in zip(blocks, slopes[0].tolist(), strict=True)]
+        return [each for each in found if each.promise > (_FLAT * self.weight) ** 2], 1
 
     def _fans_of(self, ground: frozenset[int]) -> tuple[tuple[str, ...], list[Block]]:
         """One string for each set of qubits, since all heads in |0⟩ do the same there."""
@@ -440,7 +447,7 @@ class Guide:
     def made(self, place: Place, rng: np.random.Generator) -> tuple[int, tuple[Gate, ...]]:
         """(position, gates) of an insertion in one of its ways, its first angles steps downhill."""
         way = place.block.ways[int(rng.integers(len(place.block.ways)))]
-        return place.position, gates_of(way, [self._step(slope) for slope in place.slopes])
+        return place.position, gates_of(way, [self.step(slope) for slope in place.slopes])
 
     def nearest_product(self, gate: Gate, rng: np.random.Generator) -> tuple[Gate, ...]:
         """Rotations by a quarter turn whose product has an overlap of 1/√2 with a CX or CZ; none for other gates.
@@ -454,7 +461,8 @@ class Guide:
         angle = math.copysign(math.pi / 2, rng.random() - 0.5)
         return tuple(Gate(name, (qubit,), (angle,)) for name, qubit in turns)
 
-    def _step(self, slope: float) -> float:
+    def step(self, slope: float) -> float:
+        """First angle of an inserted rotation, downhill, radians."""
         if abs(slope) <= _FLAT * self.weight:
             return 0.0
         step = -slope * self.n_qubits / self.weight

@@ -33,8 +33,9 @@ class BeamAgent(Agent):
     different ones kept (ADAPT-VQE, Grimsley et al. 2019, selects by gradient, which a CNOT does not have). Where the
     gains of appended rotations are known in closed form (see `Guide.fitting`), they choose: extensions are then also a
     rotation between two equal two-qubit gates, which turns about a string of two letters, and only those are optimized
-    that belong to the `strings` of largest gain. At full length, or when a level brings no gain, the search starts
-    again from the empty circuit with new random start angles.
+    that belong to the `strings` of largest gain. Where none of these gains anything, as at the determinant of a
+    molecule, it is the fans of CX that are steepest (see `Guide`); where there are none, all extensions are. At full
+    length, or when a level brings no gain, the search starts again from the empty circuit with new random start angles.
 
     Args:
         width: circuits kept on each level.
@@ -66,6 +67,11 @@ class BeamAgent(Agent):
         self.extensions: list[tuple[Gate, ...]] = [(g,) for g in gates]
         self.extensions += [(t, g) for t in gates if len(t.qubits) > 1 for g in one if g.qubits[0] in t.qubits]
         self._turning = self._extensions_by_string(self.guide) if self.guide is not None else []
+        self._plain = len(self.extensions)
+        """Extensions before the fans."""
+        fans = [way for each in self.guide.heads.values() for _, way in each.values()] if self.guide is not None else []
+        self._fans = {way: self._plain + k for k, way in enumerate(fans)}
+        self.extensions += [way.gates(0.0) for way in fans]
 
     def _extensions_by_string(self, guide: Guide) -> list[list[tuple[int, float]]]:
         """For each string of a guide the extensions that turn about it, or begin to, with the sign of their angle."""
@@ -117,9 +123,17 @@ class BeamAgent(Agent):
             tried: dict[int, float | None] = {
                 index: sign * float(angles[string]) for string in best for index, sign in self._turning[string]
             }
-            if not tried:
-                tried = dict.fromkeys(range(len(self.extensions)))
+            tried = tried or self._steepest_fans(circuit) or dict.fromkeys(range(self._plain))
             self.chosen += [(which, index, angle) for index, angle in tried.items()]
+
+    def _steepest_fans(self, circuit: Circuit) -> dict[int, float | None]:
+        """Fans at the end with their first angles, as many as strings; their slopes count as one evaluation."""
+        if self.guide is None:
+            return {}
+        places, calls = self.guide.fans_behind(circuit)
+        self.meter.spend_each(calls)
+        places = sorted(places, key=lambda place: -place.promise)[: self.strings]
+        return {self._fans[place.block.ways[0][0]]: self.guide.step(place.slopes[0]) for place in places}
 
     def _note(self, found: Evaluation) -> None:
         self.drawn.settle()

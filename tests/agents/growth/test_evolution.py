@@ -135,3 +135,14 @@ def test_only_promising_strings_are_tried_on_a_level(tmp_path: Path) -> None:
     )
     assert few.best.error < every.best.error
     assert Budget(evaluations=3000).evaluations == few.evaluations == every.evaluations
+
+
+@pytest.mark.parametrize(("problem", "error", "two"), [("h2-4", 1e-10, 3), ("beh2-6-bohr", 1e-4, 5)])
+def test_a_beam_leaves_a_determinant_by_fans(problem: str, error: float, two: int, tmp_path: Path) -> None:
+    """There no string of one or two letters has a slope: double excitations are strings of four."""
+    given: dict[str, Any] = {"agent": "beam", "evaluations": 1500, "seed": 0, "report": False}
+    run = qas.search(problem, out=tmp_path / "run", **given)
+    assert run.best.error < error and run.best.two_qubit_gates <= two
+    plain = qas.search(problem, out=tmp_path / "plain", options={"strings": 0}, **given)
+    assert plain.best.error > 1e-3
+    assert run.evaluations == plain.evaluations == 1500
