@@ -114,7 +114,7 @@ def test_what_is_no_study_is_refused_in_one_line(change: dict[str, Any], told: s
 def test_the_studies_of_published_tables_can_be_read() -> None:
     files = sorted((Path(__file__).parents[2] / "benchmarks" / "campaigns").glob("*.toml"))
     tasks = {file.stem: load_study(file).tasks for file in files}
-    assert len(tasks["lih-4-agents"]) == 50 and len(tasks["heisenberg"]) == 240
+    assert len(tasks["molecules"]) == 120 and len(tasks["heisenberg"]) == 240
 
 
 # ---------------------------------------------------------------------- running
