@@ -14,7 +14,7 @@ from qas.agents.cost import cost_line, short_circuit, warm_up
 from qas.agents.presets import PRESETS, preset_for
 from qas.agents.settings import agent_of_run, budget_of, check_config, make_agent, name_of, pairs_of, versions
 from qas.agents.starts import Beginning, beginning, onto
-from qas.alphabet import Alphabet
+from qas.alphabet import Alphabet, checked_coupling
 from qas.callbacks import Watch
 from qas.circuits import Circuit
 from qas.devices import Device, load_device, native_gates_of
@@ -104,8 +104,8 @@ def search(
         callbacks: what is told of the search while it runs: names of `qas.callbacks.CALLBACKS`, ``"MODULE:NAME"``,
             `qas.callbacks.Callback` classes or instances, or functions of a `qas.callbacks.Snapshot`.
         on_progress: called a few times each second.
-        on_start: called once, before the clock starts, with a line on what an evaluation costs here and what the
-            budget allows.
+        on_start: called before the clock starts with a line on what an evaluation costs here and what the budget
+            allows; before that with one on what takes long.
 
     Returns:
         The run; its folder holds everything.
@@ -152,13 +152,7 @@ def search(
         _check_coupled(part, settings["coupling"])
     shots = settings["evaluator"].get("shots")
     scored_by(settings["objective"], goal.simulator(model, settings["evaluator"].get("engine"), shots), shots)
-    begun = None
-    if start is not None:
-        begun = _begun(start, agent, goal, settings)
-        if part is not None and whole is not None:
-            begun, part = _on_device(begun, part, goal, settings, fixed=numbered_by_hand(goal.n_qubits, whole, patch))
-            model = part.noise()
-        settings["options"] = {**settings["options"], "start": [circuit.to_list() for circuit in begun.circuits]}
+    begun = None if start is None else _begun(start, agent, goal, settings["options"])
     player = make_agent(agent, settings["options"])
     usual = player.defaults(goal)
     if gates is None:
@@ -167,6 +161,13 @@ def search(
         longest = usual.get("max_gates", goal.max_gates)
         # A rotation is up to five native gates, of which runs keep fewer.
         settings["max_gates"] = longest if native_set(settings["gates"]) is None else 2 * longest
+    if begun is not None:
+        if part is not None and whole is not None:
+            fixed = numbered_by_hand(goal.n_qubits, whole, patch)
+            begun, part = _on_device(begun, part, goal, settings, fixed=fixed, notice=on_start)
+            model = part.noise()
+        settings["options"] = {**settings["options"], "start": [circuit.to_list() for circuit in begun.circuits]}
+        player = make_agent(agent, settings["options"])
     settings["evaluator"] = usual.get("evaluator", {}) | settings["evaluator"]
     if isinstance(agent, Agent):
         settings["options"] = settings_of(player)
@@ -188,29 +189,33 @@ def search(
         return _conduct(state, player, report, watch)
 
 
-def _begun(start: Any, agent: Any, goal: BaseProblem, settings: dict[str, Any]) -> Beginning:
+def _begun(start: Any, agent: Any, goal: BaseProblem, options: Mapping[str, Any]) -> Beginning:
     """What a search begins with, for an agent that can."""
     kind: type[Agent] = AGENTS[agent] if isinstance(agent, str) else agent if isinstance(agent, type) else type(agent)
     if not kind.begins:
         able = ", ".join(name for name in AGENTS if AGENTS[name].begins)
         raise QasError(f"agent {name_of(kind)} cannot begin with given circuits; these can: {able}")
-    if "start" in settings["options"]:
+    if "start" in options:
         raise QasError("start is given once: as that of the search, or among the options of the agent")
     return beginning(start, goal)
 
 
 def _on_device(
-    begun: Beginning, part: Device, goal: BaseProblem, settings: dict[str, Any], *, fixed: bool
+    begun: Beginning, part: Device, goal: BaseProblem, settings: dict[str, Any], *, fixed: bool, notice: Any
 ) -> tuple[Beginning, Device]:
     """What a search begins with on a patch, and the patch with its qubits in the order that suits it."""
-    if settings["coupling"] is not None:
-        return onto(begun, part.coupled_by(settings["coupling"]), None)[0], part
+    coupling = settings["coupling"]
+    where = part
+    if coupling is not None:
+        where = part.coupled_by(checked_coupling(goal.n_qubits, coupling, connected=True))
 
     def score(circuit: Circuit, device: Device) -> float:
         engine = settings["evaluator"].get("engine")
         return Evaluator(goal, device.noise(), objective=settings["objective"], engine=engine).energy(circuit)
 
-    return onto(begun, part, None if fixed else score)
+    moved = not fixed and coupling is None
+    begun, where = onto(begun, where, settings["gates"], settings["max_gates"], score, moved=moved, notice=notice)
+    return begun, where if moved else part
 
 
 def _device(device: Any, noise: Any, patch: Any) -> Device | None:

@@ -16,11 +16,13 @@ from qas.devices import Device
 from qas.errors import CircuitError, QasError
 from qas.interop import read_circuit_file
 from qas.problems import BaseProblem
-from qas.routing import arranged, in_place, routed
+from qas.routing import in_place, routed
 from qas.runs import Run, load_run
 
 ATLAS = "atlas"
 """Stands for the best known circuits of the problem."""
+ROUTED = ", routed"
+"""What is added to the source of circuits that were."""
 
 
 class Beginning(NamedTuple):
@@ -31,6 +33,8 @@ class Beginning(NamedTuple):
     """in words, without paths of this machine"""
     from_atlas: bool
     """they are the atlas's, or what a search made of these"""
+    device: Device | None = None
+    """on which they were found"""
 
 
 def beginning(given: str | os.PathLike[str] | Circuit | Run, problem: BaseProblem) -> Beginning:
@@ -43,55 +47,97 @@ def beginning(given: str | os.PathLike[str] | Circuit | Run, problem: BaseProble
     Raises:
         QasError: nothing can be read there, the atlas has nothing on the problem, or another number of qubits.
     """
-    circuits, source, from_atlas = _read(given, problem)
-    for circuit in circuits:
+    begun = _read(given, problem)
+    for circuit in begun.circuits:
         if circuit.n_qubits != problem.n_qubits:
             raise QasError(
-                f"{problem.name} has {problem.n_qubits} qubits, got circuits on {circuit.n_qubits}: {source}"
+                f"{problem.name} has {problem.n_qubits} qubits, got circuits on {circuit.n_qubits}: {begun.source}"
             )
-    return Beginning(circuits, source, from_atlas)
+    return begun
 
 
 def onto(
-    begun: Beginning, device: Device, score: Callable[[Circuit, Device], float] | None
+    begun: Beginning,
+    device: Device,
+    gates: Sequence[str],
+    longest: int,
+    score: Callable[[Circuit, Device], float],
+    *,
+    moved: bool,
+    notice: Callable[[str], None] | None = None,
 ) -> tuple[Beginning, Device]:
     """The same beginning on a device, and the device with its qubits in the order in which the circuits are there.
 
+    A run on the same qubits goes on in its own order. Otherwise, where a circuit has gates on pairs that are not
+    coupled, all are routed (`qas.routing`): each as suits itself, to find the order that the one with the lowest score
+    asks for, and then to that order; the best one is the last.
+
     Args:
-        begun: where a circuit has gates on pairs that are not coupled, all are routed (`qas.routing`).
+        begun: what is given.
         device: the patch that is searched for.
-        score: what decides on the order, of a circuit on the patch in some order; None: the order is fixed.
+        gates: of the device that may be used.
+        longest: gates that a circuit of the search may have; longer ones have no say.
+        score: of a circuit on the patch in some order.
+        moved: the device's qubits may be taken in another order.
+        notice: is told what takes long.
+
+    Raises:
+        CircuitError: the transpiler finds no way.
     """
-    fitting = [found for circuit in begun.circuits if (found := in_place(circuit, device)) is not None]
+    there = begun.device
+    if (
+        moved
+        and there is not None
+        and (there.backend_name, set(there.physical))
+        == (
+            device.backend_name,
+            set(device.physical),
+        )
+    ):
+        device = device.restricted([device.physical.index(qubit) for qubit in there.physical])
+    fitting = [found for circuit in begun.circuits if (found := in_place(circuit, device, gates)) is not None]
     if len(fitting) == len(begun.circuits):
         return begun._replace(circuits=fitting), device
-    if score is None:
-        circuits = [routed(circuit, device, moved=False).circuit for circuit in begun.circuits]
-    else:
-        circuits, device = arranged(begun.circuits, device, score)
-    return begun._replace(circuits=circuits, source=f"{begun.source}, routed"), device
+    if notice is not None:
+        notice(f"{len(begun.circuits)} circuits are routed to {device.name}")
+    if moved:
+        entangled = [circuit for circuit in begun.circuits if circuit.two_qubit_gates]
+        made = [each for each in (routed(c, device, gates) for c in entangled) if len(each.circuit) <= longest]
+        if made:
+            device = device.restricted(min(made, key=lambda e: score(e.circuit, device.restricted(e.order))).order)
+    placed = [in_place(c, device, gates) or routed(c, device, gates, moved=False).circuit for c in begun.circuits]
+    short = [circuit for circuit in placed if len(circuit) <= longest]
+    if notice is not None and 0 < len(short) < len(placed):
+        notice(
+            f"{len(short)} of {len(placed)} circuits are begun with: the others are longer than {longest} gates there"
+        )
+    placed = sorted(short or placed, key=lambda circuit: score(circuit, device), reverse=True)
+    source = begun.source if begun.source.endswith(ROUTED) else begun.source + ROUTED
+    return begun._replace(circuits=placed, source=source), device
 
 
-def _read(given: Any, problem: BaseProblem) -> tuple[list[Circuit], str, bool]:
+def _read(given: Any, problem: BaseProblem) -> Beginning:
     if isinstance(given, Circuit):
-        return [given], "a circuit", False
+        return Beginning([given], "a circuit", False)
     if isinstance(given, Run):
         return _of_run(given)
     if not isinstance(given, (str, os.PathLike)):
         rule = "a search starts from atlas, a run, an OpenQASM file or a circuit"
         raise QasError(f"{rule}, got {shortened(given)}")
     if given == ATLAS:
-        return [each.circuit for each in atlas(problem)], "the atlas", True
+        return Beginning([each.circuit for each in atlas(problem)], "the atlas", True)
     path = Path(given)
-    return _of_run(load_run(path)) if path.is_dir() else ([read_circuit_file(path)], f"the file {path.name}", False)
+    if path.is_dir():
+        return _of_run(load_run(path))
+    return Beginning([read_circuit_file(path)], f"the file {path.name}", False)
 
 
-def _of_run(run: Run) -> tuple[list[Circuit], str, bool]:
+def _of_run(run: Run) -> Beginning:
     if not run.front:
         raise QasError(f"the run to start from has no circuit yet: {run.path}")
     before = run.config.get("start") or {}
     source = f"a run of {run.agent}, seed {run.seed}" + (f", begun from {before['source']}" if before else "")
-    return [result.circuit for result in run.front], source, bool(before.get("atlas"))
+    return Beginning([result.circuit for result in run.front], source, bool(before.get("atlas")), run.device)
 
 
 def start_circuits(given: str | list[Any], search: Search) -> list[Circuit]:

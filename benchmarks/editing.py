@@ -114,7 +114,7 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
         if task.contender != "evolution+nearest":
             return None
         where["start"] = circuit = carried(asked_family(task.family, left_out), instance, task.seed, task.budget)
-        where["max_gates"] = max(20 * problem.n_qubits, 2 * len(circuit))
+        where["max_gates"] = max(20 * problem.n_qubits, 4 * len(circuit))
         options: dict[str, Any] | None = {}
     else:
         options = options_of(kind, start, path, problem)

@@ -1,6 +1,6 @@
 """Runs of a benchmark that are made in processes and kept as rows of a file: what is there is not made again.
 
-Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py`, `open_search.py` and `editing.py` use it.
+Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py` and `open_search.py` use it.
 """
 
 from __future__ import annotations
@@ -52,27 +52,31 @@ def complete(
         tasks: named tuples, all of one type.
         run: makes a row of a task and `arguments`, in another process; None where there is nothing to make.
         jobs: processes.
-        then: called with all rows of the file after each run.
+        then: called with all rows of the file in the end, and where it ends early.
     """
     if not tasks:
-        return []
+        raise SystemExit("there is nothing to run: no task has these names")
     fields = type(tasks[0])._fields
     rows = {tuple(row[name] for name in fields): row for row in read_rows(path)}
     asked = {tuple(map(str, task)): task for task in tasks}
     missing = [task for key, task in asked.items() if key not in rows]
     print(f"{len(missing)} of {len(asked)} runs to make", flush=True)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, task, *arguments) for task in missing]):
-            found = future.result()
-            if found is None:
-                continue
-            row = {name: str(found.get(name, "")) for name in columns}
-            rows[tuple(row[name] for name in fields)] = row
-            everything = [rows[key] for key in sorted(rows, key=_in_order)]
-            write_rows(path, columns, everything)
+        try:
+            for future in as_completed([pool.submit(run, task, *arguments) for task in missing]):
+                found = future.result()
+                if found is None:
+                    continue
+                row = {name: str(found.get(name, "")) for name in columns}
+                rows[tuple(row[name] for name in fields)] = row
+                write_rows(path, columns, [rows[key] for key in sorted(rows, key=_in_order)])
+                print(" ".join(f"{name}={row[name]}" for name in columns if len(row[name]) < 40), flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
             if then is not None:
-                then(everything)
-            print(" ".join(f"{name}={row[name]}" for name in columns if len(row[name]) < 40), flush=True)
+                then([rows[key] for key in sorted(rows, key=_in_order)])
     return [rows[key] for key in sorted(asked.keys() & rows.keys(), key=_in_order)]
 
 

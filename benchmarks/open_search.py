@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
-from kept import complete
+from kept import complete, read_rows
 
 import qas
 from qas.comparison import interval
@@ -178,8 +178,8 @@ def main() -> int:
     ]
     run, measures = (at_equal_circuits, OF_CIRCUITS) if of_circuits else (at_equal_shots, OF_SHOTS)
     columns = (*Task._fields, *measures, *(EXTRA if of_circuits else ("circuits", "seconds")))
-    rows = complete(args.out / "runs.csv", columns, tasks, run, jobs=args.jobs)
-    made = table(rows, measures)
+    complete(args.out / "runs.csv", columns, tasks, run, jobs=args.jobs)
+    made = table(read_rows(args.out / "runs.csv"), measures)
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{made}\n")
     print(made)
     return 0

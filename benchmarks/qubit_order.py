@@ -24,6 +24,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 import argparse
 import itertools
 import math
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
-from kept import complete
+from kept import complete, read_rows
 
 import qas
 from qas.comparison import interval
@@ -121,12 +122,9 @@ def main() -> int:
         Task(*p, order, seed, arguments.evaluations)
         for seed, p, order in itertools.product(range(arguments.seeds), pairs, ORDERS)
     ]
-    rows = complete(arguments.out / "runs.csv", COLUMNS, tasks, run, jobs=arguments.jobs)
-    command = (
-        f"python benchmarks/qubit_order.py --evaluations {arguments.evaluations} --seeds {arguments.seeds} "
-        f"--out results/devices/qubit_order"
-    )
-    (arguments.out / "table.md").write_text(table(rows, command))
+    complete(arguments.out / "runs.csv", COLUMNS, tasks, run, jobs=arguments.jobs)
+    rows = [row for row in read_rows(arguments.out / "runs.csv") if int(row["evaluations"]) == arguments.evaluations]
+    (arguments.out / "table.md").write_text(table(rows, shlex.join(["python", *sys.argv])))
     return 0
 
 

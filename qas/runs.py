@@ -54,6 +54,12 @@ class _Budget(TypedDict, total=False):
     target: Annotated[float, Within(0)] | None
 
 
+class _Start(TypedDict):
+    source: str
+    atlas: bool
+    circuits: Count
+
+
 class _Config(TypedDict):
     """What a resumed run needs from ``config.json``."""
 
@@ -69,6 +75,7 @@ class _Config(TypedDict):
     coupling: NotRequired[list[tuple[Count, Count]] | None]
     objective: NotRequired[str | dict[str, Any]]
     device: NotRequired[dict[str, Any] | None]
+    start: NotRequired[_Start]
     versions: NotRequired[dict[str, str]]
 
 

@@ -316,11 +316,11 @@ class EvolutionAgent(Agent):
                 self._offer(start)
 
     def _best_first(self, circuits: list[Circuit]) -> list[Circuit]:
-        """What is given, once each of several was judged as it is: a short search is no worse than what it had."""
+        """What is given, once each of several was judged as it is, those first that have most gates to be good by."""
         if len(circuits) < 2:
             return circuits
-        seen = [self.meter.evaluate(circuit, self.rng, exact_start=True, max_evaluations=1) for circuit in circuits]
-        return [circuits[k] for k in np.argsort([found.energy for found in seen], kind="stable")]
+        seen = [self.meter.evaluate(each, self.rng, exact_start=True, max_evaluations=1) for each in circuits[::-1]]
+        return [circuits[::-1][k] for k in np.argsort([found.energy for found in seen], kind="stable")]
 
     def _seed_layers(self) -> None:
         """Rotations of every qubit between entanglers on all coupled pairs, or on a chain, from any angles."""

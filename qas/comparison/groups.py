@@ -125,7 +125,12 @@ def _search(run: Run) -> str:
 
 # ---------------------------------------------------------------------- grouping
 def _condition(run: Run) -> list[Any]:
-    return [run.config["problem"], run.config["noise"], run.config.get("device"), run.objective]
+    """What runs have in common that are compared; which of a patch's qubits is which is a matter of the search."""
+    where: Any = run.config["noise"]
+    if run.device is not None:
+        in_order = sorted(range(run.device.n_qubits), key=lambda qubit: run.device.physical[qubit])
+        where = run.device.restricted(in_order).to_json()
+    return [run.config["problem"], where, run.objective]
 
 
 def _grouped(runs: list[tuple[Run, np.ndarray]]) -> tuple[Group, ...]:

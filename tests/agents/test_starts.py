@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import qas
-from qas.agents import resume
+from qas.agents import resume, starts
 from qas.circuits import Circuit
 from qas.cli import main
+from qas.comparison import gather
 from qas.errors import QasError
 
 
@@ -104,6 +105,32 @@ def test_on_a_device_circuits_are_routed(order: str, tmp_path: Path) -> None:
     assert again.device is not None and again.device.physical == run.device.physical
 
 
+def test_a_run_keeps_its_order_and_only_what_fits_has_a_say(tmp_path: Path) -> None:
+    """Circuits that any order suits, or that are too long, have no say; noise is that of the qubits in their order."""
+    settings: dict[str, Any] = {"device": "fake_torino", "patch": "line", "report": False, "agent": "evolution"}
+    product = Circuit(4, [("x", 0), ("ry", 0, 0.3)])
+    (tmp_path / "chain.qasm").write_text(CHAIN.to_qasm())
+    first = qas.search("lih-4", start=tmp_path / "chain.qasm", evaluations=2, out=tmp_path / "first", **settings)
+    assert first.device is not None and first.noise is not None
+    usual = qas.load_device("fake_torino").patch(4, "line")
+    back = first.device.restricted([first.device.physical.index(qubit) for qubit in usual.physical])
+    assert back.to_json() == usual.to_json() != first.device.to_json()
+    assert first.noise.to_json() == first.device.noise().to_json()
+    again = qas.search("lih-4", start=first, evaluations=len(first.front), out=tmp_path / "again", **settings)
+    assert again.device is not None and again.device.physical == first.device.physical
+    assert again.config["start"]["source"] == "a run of evolution, seed 0, begun from the file chain.qasm, routed"
+    assert again.best.energy <= first.best.energy + 1e-12
+    assert len(gather([first.path, again.path]).groups) == 1
+    long = Circuit(4, [*CHAIN, *Circuit(4, [("ry", 2, 0.2), ("cx", (3, 0)), ("ry", 0, 0.1), ("cx", (1, 0))] * 6)])
+    begun_with, device = starts.onto(
+        starts.Beginning([product, CHAIN, long], "these", False), qas.load_device("fake_torino").patch(4, "line"),
+        ["rz", "sx", "cz"], 40, lambda circuit, device: float(len(circuit)), moved=True,
+    )  # fmt: skip
+    assert device.physical == first.device.physical and len(begun_with.circuits) == 2
+    assert [circuit.two_qubit_gates for circuit in begun_with.circuits] == [3, 0], "the best is the last"
+    assert all(circuit.counts.keys() <= {"rz", "sx", "cz"} for circuit in begun_with.circuits)
+
+
 def test_a_run_of_another_device(tmp_path: Path) -> None:
     """With another entangler, on pairs that are all coupled or none."""
     settings = {"agent": "evolution", "patch": "line", "report": False, "seed": 0}
@@ -132,6 +159,7 @@ def test_of_several_those_that_fit(run: qas.Run, tmp_path: Path) -> None:
         (Circuit(2), {"options": {"start": []}}, "given once"),
         (None, {"options": {"start": "best.qasm"}}, "start"),
         ("no such folder", {}, "is missing"),
+        (Circuit(2), {"device": "fake_torino", "coupling": []}, "connect"),
         (7, {}, "a search starts from atlas, a run, an OpenQASM file or a circuit, got 7"),
     ],
 )
