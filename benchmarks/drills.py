@@ -142,9 +142,12 @@ def an_encoder(folder: Path) -> Any:
     return [about, (folder / "weights.safetensors").read_bytes(), sorted(path.name for path in folder.iterdir())]
 
 
+FINE_TUNED = ("adapter_model.safetensors", "adapter_config.json", "config.json")
+
+
 def a_finetuning(folder: Path) -> Any:
     rows = [row[:1] + row[2:] for row in csv.reader((folder / "history.csv").read_text().splitlines())]
-    files = {name: (folder / name).read_bytes() for name in ("adapter.safetensors", "head.safetensors", "config.json")}
+    files = {name: (folder / name).read_bytes() for name in FINE_TUNED}
     metrics = without_seconds(json.loads((folder / "metrics.json").read_text()))
     return [rows, files, metrics, sorted(path.name for path in folder.iterdir())]
 
@@ -160,7 +163,7 @@ def a_policy(folder: Path) -> Any:
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_seconds(one) for key, one in value.items() if "seconds" not in key}
-    return value
+    return [without_seconds(one) for one in value] if isinstance(value, list) else value
 
 
 def searched(agent: str, words: str, evaluations: int) -> Kind:
