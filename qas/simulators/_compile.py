@@ -60,7 +60,7 @@ def compiled(*, inline: bool = False, spliced: bool = False) -> Callable[[Callab
         inline: compile into the caller; a call costs reference counts on every array passed.
         spliced: for a long function with one caller: its source becomes the caller's, and is not compiled by itself.
     """
-    options = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
+    options: dict[str, Any] = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
 
     def decorate(function: Callable[..., Any]) -> Any:
         inner = inline or spliced or function.__name__.startswith("_")
