@@ -44,6 +44,15 @@ def pytest_collection() -> Iterator[Any]:
         gc.enable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_failures() -> Iterator[None]:
+    """Files are not forced onto the disk: that takes milliseconds each time, thousands of times, and no test pulls the
+    plug. What a killed process has written is there without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture
 def workers_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A campaign's workers are threads of this process: to start one of their own takes seconds."""

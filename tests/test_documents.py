@@ -39,7 +39,7 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 SESSIONS = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md")), *NOTEBOOKS]
 PAGES = sorted([*filter(_ours, ROOT.rglob("*.md")), *NOTEBOOKS])
 MADE_BY_USERS = ("pools/", "encoders/mine", "encoders/q", "results/layer", "results/RUN", "results/quality", "path/to/")
-SLOW_IMPORTS = ["numba", "scipy.optimize", "networkx", "torch", "qiskit", "peft"]
+SLOW_IMPORTS = ["numba", "scipy.optimize", "networkx", "torch", "qiskit", "peft", "matplotlib.figure"]
 """What takes a second or two to import, of other packages: imported once for all Python blocks."""
 FOLDERS = ("qas", "envs", "agents", "encoders", "tests", "benchmarks", "examples", "results", "docs", "scripts", ".ci")
 

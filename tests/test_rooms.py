@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ ABOVE = ("qas.encoders", "qas.envs", "qas.agents")
 """What stands on the other modules of `qas`, lowest first."""
 ALLOWED = {"qas", "qas.campaigns", "qas.cli", "qas.testing"}
 """Rooms that may reach up: the front door, campaigns, the command line, and the contracts."""
+STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+"""What an import can stand in; expressions are most of a tree."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -43,15 +46,19 @@ def imports(tree: ast.AST, *, lazy: bool) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.startswith("qas"))
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
-        elif lazy or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        elif isinstance(node, STATEMENTS) and (lazy or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
             yield from imports(node, lazy=lazy)
 
 
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text()) for name, path in modules()}
+
+
 def graph(*, lazy: bool) -> nx.DiGraph:
-    found = nx.DiGraph()
-    known = {name for name, _ in modules()}
-    for name, path in modules():
-        for target in imports(ast.parse(path.read_text()), lazy=lazy):
+    found, known = nx.DiGraph(), trees()
+    for name, tree in known.items():
+        for target in imports(tree, lazy=lazy):
             target = target if target in known else target.rpartition(".")[0]
             if target in known and target != "qas" and room(target) != room(name) and name != "qas":
                 found.add_edge(room(name), room(target))

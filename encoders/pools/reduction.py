@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import njit
 
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
+from qas.simulators._compile import compiled
 
 _KINDS = (
     "x",
@@ -70,12 +70,12 @@ def reduce_rows(rows: np.ndarray, space: CircuitSpace) -> np.ndarray:
     place = np.full((len(_KINDS), space.n_qubits, space.n_qubits), PADDING, dtype=np.int16)
     place[[_KINDS.index(name) for name in target.gates]] = target.alphabet.table()
     reduced = np.full((len(rows), target.max_gates), PADDING, dtype=np.int16)
-    _reduce_all(np.ascontiguousarray(rows), kind, space.first, space.last, space.n_qubits, place, reduced)
+    reduce_all(np.ascontiguousarray(rows), kind, space.first, space.last, space.n_qubits, place, reduced)
     return target.canonical(reduced)
 
 
-@njit(cache=True)
-def _reduce_all(rows, kind, first, last, n, place, reduced):  # type: ignore[no-untyped-def]
+@compiled()
+def reduce_all(rows, kind, first, last, n, place, reduced):  # type: ignore[no-untyped-def]
     most = reduced.shape[1] + n + 1
     k, a, b = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
     ko, ao, bo = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
@@ -104,7 +104,7 @@ def _reduce_all(rows, kind, first, last, n, place, reduced):  # type: ignore[no-
             position += 1
 
 
-@njit(cache=True)
+@compiled()
 def _to_the_start(row, kind, first, last, n, k, a, b, flipped):  # type: ignore[no-untyped-def]
     """Move SWAPs and Pauli gates to the start, from the last gate to the first; returns where the gates begin."""
     place = np.arange(n)
@@ -158,7 +158,7 @@ def _to_the_start(row, kind, first, last, n, k, a, b, flipped):  # type: ignore[
     return position
 
 
-@njit(cache=True)
+@compiled()
 def _before(w, position, a, b):  # type: ignore[no-untyped-def]
     """Position of the last gate on wire w before `position`, or -1."""
     j = position - 1
@@ -167,14 +167,14 @@ def _before(w, position, a, b):  # type: ignore[no-untyped-def]
     return j
 
 
-@njit(cache=True)
+@compiled()
 def _delete(j, k, a, b, kept):  # type: ignore[no-untyped-def]
     for i in range(j, kept - 1):
         k[i], a[i], b[i] = k[i + 1], a[i + 1], b[i + 1]
     return kept - 1
 
 
-@njit(cache=True)
+@compiled()
 def _insert(j, g, p, q, k, a, b, kept):  # type: ignore[no-untyped-def]
     for i in range(kept, j, -1):
         k[i], a[i], b[i] = k[i - 1], a[i - 1], b[i - 1]
@@ -182,12 +182,12 @@ def _insert(j, g, p, q, k, a, b, kept):  # type: ignore[no-untyped-def]
     return kept + 1
 
 
-@njit(cache=True)
+@compiled()
 def _diagonal(g):  # type: ignore[no-untyped-def]
     return g in (_RZ, _S, _SDG, _T, _TDG)
 
 
-@njit(cache=True)
+@compiled()
 def _commutes(g, w, other, p, q):  # type: ignore[no-untyped-def]
     """Whether the one-qubit gate g on wire w commutes with the two-qubit gate `other` on (p, q), its sign aside."""
     if _diagonal(g):
@@ -197,7 +197,7 @@ def _commutes(g, w, other, p, q):  # type: ignore[no-untyped-def]
     return g == _RY and other == _RYY
 
 
-@njit(cache=True)
+@compiled()
 def _add(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
     """Add one gate to a reduced circuit; returns its new size."""
     if p != q:
@@ -244,7 +244,7 @@ def _add(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
         return _insert(j + 1, g, p, p, k, a, b, kept)
 
 
-@njit(cache=True)
+@compiled()
 def _add_pair(g, p, q, k, a, b, kept, flipped):  # type: ignore[no-untyped-def]
     i, j = _before(p, kept, a, b), _before(q, kept, a, b)
     if g == _CX and i < 0 and not flipped[p]:

@@ -53,18 +53,33 @@ def compiled(*, inline: bool = False, spliced: bool = False) -> Callable[[Callab
     Numba renews a cached function when its own file changes, but callees from other files are compiled into it; so the
     stamp covers every file with compiled code.
 
+    What unpacks the arguments of a call from Python takes as long to compile as a short function itself. So Python can
+    only call functions that are neither inlined nor named with an underscore; from others it gets a `TypeError`.
+
     Args:
         inline: compile into the caller; a call costs reference counts on every array passed.
         spliced: for a long function with one caller: its source becomes the caller's, and is not compiled by itself.
     """
-    options = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
+    options: dict[str, Any] = {"inline": "always"} if spliced else {"cache": True, "forceinline": inline}
 
     def decorate(function: Callable[..., Any]) -> Any:
+        inner = inline or spliced or function.__name__.startswith("_")
+        options.update(no_cfunc_wrapper=True, no_cpython_wrapper=inner)
         dispatcher: Any = njit(nogil=True, error_model="numpy", boundscheck=False, **options)(function)
         dispatcher.get_call_template = _for_any_whole_number(dispatcher.get_call_template)
+        if inner:
+            dispatcher._insert, dispatcher._compile_for_args = _not_at_all, _refused
         return stamped(dispatcher)
 
     return decorate
+
+
+def _not_at_all(*_: Any) -> None:
+    """Instead of telling a dispatcher where the machine code for a call from Python is: there is none."""
+
+
+def _refused(*_: Any, **__: Any) -> None:
+    raise TypeError("this function is called by compiled code alone")
 
 
 def _for_any_whole_number(template: Callable[..., Any]) -> Callable[..., Any]:

@@ -243,7 +243,7 @@ def _undo(library, op, angle, ket, size):
     kind, bit, other = library.kind[op], library.first[op], library.second[op]
     x, z, matrix = library.x_mask[op], library.z_mask[op], address(library.matrix)
     c, s = math.cos(0.5 * angle), -math.sin(0.5 * angle)
-    _sv_kernels.apply(ket, size, kind, bit, other, x, z, matrix, op, c, s, True)
+    _sv_kernels.apply(ket, size, kind, bit, other, x, z, matrix, op, c, s, True, 2)
 
 
 @compiled(inline=True)

@@ -459,7 +459,7 @@ def _overlap_exchange(bra, ket, size, x, z):
 
 
 @compiled()
-def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts=2):
+def apply(psi, size, kind, bit, other, x, z, matrix, op, c, s, inverse, parts):
     """psi = gate psi in place, or its inverse; c and s are cos and sin of half the angle, s negated for an inverse.
 
     `psi` and `matrix` are addresses; `size` counts floats, parts·2**n. Two states beside each other count as one of

@@ -375,6 +375,8 @@ class Simulator(abc.ABC):
         lowering = self.lowering(circuit)
         if lowering is not None:
             circuit, values, chosen = lowering.circuit, lowering.angles(values), lowering.starts[chosen]
+        values = values.view()
+        values.flags.writeable = False  # as those of a circuit are: kernels are compiled for one kind of array
         channels = read.channels(self.noise) if costs else NO_CHANNELS
         slopes, lost = self._insertion_slopes(Asked(circuit, hamiltonian, read, values, chosen, channels))
         if costs:

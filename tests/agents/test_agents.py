@@ -74,7 +74,7 @@ def test_device_noise_and_coupling(agent: str, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("agent", ["adapt", "bo", "ddqn", "evolution"])
 def test_a_killed_noisy_search_resumes_exactly(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"noise": "ibm-mumbai", "max_gates": 6, "evaluations": 400, "seed": 3}
+    settings = {"noise": "ibm-mumbai", "max_gates": 6, "evaluations": 250, "seed": 3}
     whole = run_agent(agent, tmp_path / "whole", "lih-4", **settings)
 
     def die() -> None:

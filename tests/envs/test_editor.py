@@ -51,7 +51,7 @@ def drafted(circuit: Circuit, bench: Bench, inverse: np.ndarray | None = None) -
 
 
 # ---------------------------------------------------------------------- what the table says
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10**6))
 def test_gains_are_those_of_a_line_search_with_the_inserted_gates(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -181,7 +181,7 @@ def measured(rho: np.ndarray, hamiltonian: Hamiltonian, flips: np.ndarray | None
     return total
 
 
-@pytest.mark.parametrize("n_qubits", [3, 5])
+@pytest.mark.parametrize("n_qubits", [3, 4])
 def test_a_model_built_by_hand_in_aer(n_qubits: int) -> None:
     """Depolarizing and thermal relaxation, different on each qubit, attached with qiskit-aer's own functions."""
     from qiskit_aer.noise import NoiseModel as AerNoiseModel

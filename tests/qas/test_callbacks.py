@@ -92,7 +92,7 @@ def test_weights_and_biases_is_told_of_the_search(tmp_path: Path, monkeypatch: p
 
 
 def test_callbacks_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers_in_threads: None
 ) -> None:
     (tmp_path / "my_callbacks.py").write_text(
         "number = 3\n"

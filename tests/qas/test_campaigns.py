@@ -118,11 +118,14 @@ def test_the_studies_of_published_tables_can_be_read() -> None:
 
 
 # ---------------------------------------------------------------------- running
-def test_workers_find_what_one_search_after_the_other_finds(whole: Campaign, tmp_path: Path) -> None:
+def test_workers_find_what_one_search_after_the_other_finds(
+    whole: Campaign, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     done = qas.campaign(SMALL, out=tmp_path / "out", workers=2)
     assert found(done) == found(whole) and set(done.status().values()) == {"finished"}
     assert found(load_campaign(done.path)) == found(whole)
     before = {path: path.stat().st_mtime_ns for path in (done.path / "runs").rglob("*") if path.is_file()}
+    request.getfixturevalue("workers_in_threads")
     qas.campaign(SMALL, out=tmp_path / "out", workers=1)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what is finished is left alone"
     with pytest.raises(RunError, match="holds the campaign of another study"):

@@ -67,35 +67,27 @@ def _fails(capsys: Capture, *words: str) -> str:
 
 # ---------------------------------------------------------------------- start
 HEAVY = {"torch", "qiskit", "numba", "matplotlib", "rich"}
+LIGHT = ("--version", "--help", "problems", "noise", "search --help", "completion bash --words search --agent e")
+WRONG_WORDS = (
+    "serch", "search lih4", "search lih-4 --agent evolutoin", "search lih-4 --agnet ddqn", "search no.json",
+    "search lih-4 --noise ibm-x", "search lih-4 --engine stat", "search lih-4 --optimizer lbfgs", "inspect nowhere",
+    "search lih-4 --gates rx,cxx", "search --resume nowhere",
+    "evaluate no.qasm", "evaluate nowhere", "pool show nowhere", "pool build --qubits 2", "finetune --task nothing",
+    "finetune --task digits --method lara", "encoder train p --out o --model gvea", "backbone list --jsn",
+)  # fmt: skip
+"""Told before anything heavy is imported: what takes a second or two would make a typing error wait for it."""
 
 
-def _loaded_after(*calls: str) -> set[str]:
-    """Modules that a process has imported after commands were called one after the other."""
-    code = "import qas, sys\nfrom qas.cli import main\n" if calls else "import qas, sys\n"
-    code += f"for words in {calls!r}: main(words.split())\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    return set(done.stdout.split())
-
-
-def test_import_is_light() -> None:
-    assert not _loaded_after() & {*HEAVY, "numpy"}
-
-
-def test_light_commands() -> None:
-    calls = ("--version", "--help", "problems", "noise", "search --help", "completion bash --words search --agent e")
-    assert not _loaded_after(*calls) & HEAVY
-
-
-def test_a_wrong_word_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    """What takes a second or two to import would make a typing error wait for it."""
-    wrong = (
-        "serch", "search lih4", "search lih-4 --agent evolutoin", "search lih-4 --agnet ddqn", "search no.json",
-        "search lih-4 --noise ibm-x", "search lih-4 --engine stat", "search lih-4 --optimizer lbfgs", "inspect nowhere",
-        "search lih-4 --gates rx,cxx", "search --resume nowhere",
-        "evaluate no.qasm", "evaluate nowhere", "pool show nowhere", "pool build --qubits 2", "finetune --task nothing",
-        "finetune --task digits --method lara", "encoder train p --out o --model gvea", "backbone list --jsn",
-    )  # fmt: skip
-    assert not _loaded_after(*wrong) & HEAVY
+def test_light_commands_and_wrong_words_import_nothing_heavy() -> None:
+    """One after the other in one process; `import qas` alone does not even import NumPy."""
+    code = (
+        f"import qas, sys\nheavy = {HEAVY!r}\nassert not (heavy | {{'numpy'}}) & set(sys.modules)\n"
+        f"from qas.cli import main\nfor words in {LIGHT + WRONG_WORDS!r}:\n"
+        f"    assert main(words.split()) == (0 if words in {LIGHT!r} else 2), words\n"
+        "    assert not heavy & set(sys.modules), words\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_console_script() -> None:

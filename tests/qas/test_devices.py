@@ -45,7 +45,7 @@ def quiet(noise: NoiseModel) -> NoiseModel:
 
 
 # ---------------------------------------------------------------------- calibrations
-@pytest.mark.parametrize("name", list_devices())
+@pytest.mark.parametrize("name", list(DEVICES))
 def test_shipped_devices_are_whole(name: str) -> None:
     device = load_device(name)
     assert device.name == name and device.date > "2021" and "Apache" in device.source
@@ -440,7 +440,7 @@ def runs_as_it_stands(device: Device, circuit: Circuit, qubits: tuple[int, ...])
     return bool(made == QuantumCircuit(device.n_qubits).compose(plain, list(qubits)))
 
 
-@pytest.mark.parametrize("name", list_devices())
+@pytest.mark.parametrize("name", list(DEVICES))
 def test_what_is_scored_is_what_runs_gate_for_gate(name: str, rng: np.random.Generator, tmp_path: Path) -> None:
     device = load_device(name)
     cases = [(device.patch(4, shape), None) for shape in ("line", "best")]

@@ -356,8 +356,7 @@ def test_hammering_one_simulator_from_many_threads(problem: Any) -> None:
 
 # ---------------------------------------------------------------------- evaluator
 @pytest.mark.parametrize("noise", NOISE)
-@pytest.mark.parametrize("count", COUNTS)
-def test_evaluations_of_many_circuits(problem: BaseProblem, noise: str | None, count: int) -> None:
+def test_evaluations_of_many_circuits(problem: BaseProblem, noise: str | None) -> None:
     """Also where making a circuit draws from the generator that the start noise comes from."""
     evaluator = Evaluator(problem, load_noise(noise), max_evaluations=40)
 
@@ -365,16 +364,18 @@ def test_evaluations_of_many_circuits(problem: BaseProblem, noise: str | None, c
         for circuit in circuits(50):
             yield circuit.with_angles(rng.normal(size=circuit.n_angles))
 
-    rngs = [np.random.default_rng(7) for _ in range(2)]
-    expected = [evaluator.evaluate(c, rngs[0]) for c in drawn(rngs[0])]
-    assert same(list(evaluator.evaluate_many(drawn(rngs[1]), rngs[1], workers=count)), expected)
-    assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
-    own = [np.random.default_rng(k) for k in range(50)]
+    rng = np.random.default_rng(7)
+    expected = [evaluator.evaluate(c, rng) for c in drawn(rng)]
     each = [evaluator.evaluate(c, np.random.default_rng(k)) for k, c in enumerate(circuits(50))]
-    assert same(list(evaluator.evaluate_many(circuits(50), own, workers=count)), each)
-    exact = [evaluator.evaluate(c, rngs[0], exact_start=True, max_evaluations=3) for c in circuits(20)]
-    many = evaluator.evaluate_many(circuits(20), rngs[0], exact_start=True, max_evaluations=3, workers=count)
-    assert same(list(many), exact)
+    exact = [evaluator.evaluate(c, rng, exact_start=True, max_evaluations=3) for c in circuits(20)]
+    for count in COUNTS:
+        other = np.random.default_rng(7)
+        assert same(list(evaluator.evaluate_many(drawn(other), other, workers=count)), expected)
+        assert other.bit_generator.state == rng.bit_generator.state
+        own = [np.random.default_rng(k) for k in range(50)]
+        assert same(list(evaluator.evaluate_many(circuits(50), own, workers=count)), each)
+        many = evaluator.evaluate_many(circuits(20), other, exact_start=True, max_evaluations=3, workers=count)
+        assert same(list(many), exact)
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -422,7 +423,7 @@ def metered(
 def test_a_budget_ends_as_for_one_after_the_other(
     problem: BaseProblem, budget: Budget | None, noise: str | None
 ) -> None:
-    for settings in ({}, {"tidy": True}, {"max_evaluations": 7, "exact_start": True}):
+    for settings in ({}, {"tidy": True, "max_evaluations": 7, "exact_start": True}):
         expected, one, over = metered(problem, budget, 0, noise, **settings)
         for count in COUNTS:
             got, many, ended = metered(problem, budget, count, noise, **settings)

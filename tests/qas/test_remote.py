@@ -50,8 +50,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_written_read_and_gone_on_with_at_an_address(
-    address: str, whole: Path, capsys: pytest.CaptureFixture[str]
+    address: str, whole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Search, "checkpoint_every", 1e9)  # on a busy machine ten seconds pass
     words = ["--agent", "random", "--evaluations", "1000", "--max-gates", "6", "--quiet"]
     assert main(["search", "h2-2", "--out", address, *words]) == 0
     assert f"run folder   {address}\n" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,17 @@ from qas.report import convergence_figure, front_figure, search_command, write_r
 from qas.runs import HISTORY_COLUMNS, Result, Run
 
 
-@pytest.fixture(scope="module", params=[None, "ibm-mumbai"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("report") / "run"
-    return qas.search("h2-2", agent="random", noise=request.param, steps=30, max_gates=8, out=folder, report=False)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Without noise and with it."""
+    folder = tmp_path_factory.mktemp("report")
+    settings: dict[str, Any] = {"agent": "random", "steps": 30, "max_gates": 8, "report": False}
+    return [qas.search("h2-2", noise=noise, out=folder / str(noise), **settings) for noise in (None, "ibm-mumbai")]
+
+
+@pytest.fixture
+def run(runs: list[Run]) -> Run:
+    return runs[1]
 
 
 class _Checker(HTMLParser):
@@ -67,13 +75,14 @@ def _checked(path: Path) -> str:
     return text
 
 
-def test_page(run: Run) -> None:
-    path = write_report(run)
-    assert path == run.path / "report.html"
-    text = _checked(path)
-    assert "OPENQASM 3.0" in text and "chemical accuracy" in text and "prefers-color-scheme" in text
-    assert (run.noise is None) == ("error without noise" not in text)
-    assert [p.name for p in run.path.glob(".report*")] == []
+def test_page(runs: list[Run]) -> None:
+    for run in runs:
+        path = write_report(run)
+        assert path == run.path / "report.html"
+        text = _checked(path)
+        assert "OPENQASM 3.0" in text and "chemical accuracy" in text and "prefers-color-scheme" in text
+        assert (run.noise is None) == ("error without noise" not in text)
+        assert [p.name for p in run.path.glob(".report*")] == []
     before = path.read_bytes()
     assert write_report(run).read_bytes() == before
 
@@ -120,7 +129,7 @@ def test_the_legend_covers_nothing(run: Run) -> None:
         assert axes is not None and not axes.overlaps(below) and below.x0 >= 0 and below.x1 <= figure.bbox.width
 
 
-def test_without_a_unit_and_on_a_narrow_screen(run: Run, tmp_path: Path) -> None:
+def test_without_a_unit_and_on_a_narrow_screen(tmp_path: Path) -> None:
     target = qas.problem({"XX": 1.0, "ZI": -0.5}, name="mine")
     text = _checked(qas.search(target, agent="random", steps=3, out=tmp_path / "run").path / "report.html")
     assert "()" not in text and "<span>energy</span>" in text and not re.search(r"[^\S\n]</(b|td|span)>", text)
@@ -128,7 +137,7 @@ def test_without_a_unit_and_on_a_narrow_screen(run: Run, tmp_path: Path) -> None
     assert heads == ["two-qubit gates", "error", "gates", "depth", "angles", "energy"]
 
 
-def test_names_are_escaped(run: Run, tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     problem = qas.problem({"XX": 1.0, "ZI": -0.5}, name="mine", description="<b>&\"'</b> $x_1$")
     found = qas.search(problem, agent="random", steps=3, out=tmp_path / "run")
     text = _checked(found.path / "report.html")
@@ -143,11 +152,12 @@ def test_many_circuits_and_a_circuit_too_long_to_draw(run: Run, tmp_path: Path) 
     _checked(write_report(replace(run, path=tmp_path, front=front)))
 
 
-def test_command_repeats_the_run(run: Run) -> None:
-    command = search_command(run)
-    assert command is not None and command.startswith("qas search h2-2 --agent random")
-    assert "--steps 30 --seed 0 --max-gates 8" in command
-    assert ("--noise ibm-mumbai" in command) == (run.noise is not None)
+def test_command_repeats_the_run(runs: list[Run]) -> None:
+    for run in runs:
+        command = search_command(run)
+        assert command is not None and command.startswith("qas search h2-2 --agent random")
+        assert "--steps 30 --seed 0 --max-gates 8" in command
+        assert ("--noise ibm-mumbai" in command) == (run.noise is not None)
     assert search_command(replace(run, noise=qas.NoiseModel.depolarizing(0.1, 0.1))) is None
 
 

@@ -197,6 +197,7 @@ def test_nothing_that_is_left_out_is_drawn() -> None:
         Family("twice", "one name", (Instance("h2-2", "fake_fez", "zne"), Instance("h2-2", "fake_fez", "noisy")))
 
 
+@pytest.mark.usefixtures("short")
 def test_training_is_repeatable_up_to_the_clock() -> None:
     runs = [train_policy(TINY, seconds=1e-3, seed=3, imitation_only=True, sizes=SMALL) for _ in range(2)]
     for name, value in runs[0].policy.state_dict().items():
@@ -349,6 +350,7 @@ def test_tensorboard_is_told_of_all_stages_once(tmp_path: Path, monkeypatch: pyt
         train()
 
 
+@pytest.mark.usefixtures("short")
 def test_the_command_trains_shows_and_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,7 +151,7 @@ def by_torch(subject: LayerMap, angles: Tensor, targets: list[Tensor]) -> list[t
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(0, 2**32 - 1))
 def test_both_paths_make_the_same_matrices_and_gradients(device: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
