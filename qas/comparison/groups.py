@@ -126,10 +126,10 @@ def _search(run: Run) -> str:
 # ---------------------------------------------------------------------- grouping
 def _condition(run: Run) -> list[Any]:
     """What runs have in common that are compared; which of a patch's qubits is which is a matter of the search."""
-    where: Any = run.config["noise"]
-    if run.device is not None:
-        in_order = sorted(range(run.device.n_qubits), key=lambda qubit: run.device.physical[qubit])
-        where = run.device.restricted(in_order).to_json()
+    where, device = run.config["noise"], run.device
+    if device is not None:
+        in_order = sorted(range(device.n_qubits), key=device.physical.__getitem__)
+        where = device.restricted(in_order).to_json()
     return [run.config["problem"], where, run.objective]
 
 
