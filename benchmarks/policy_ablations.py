@@ -14,12 +14,14 @@ of the family. Each is also what `qas policy train FAMILY --steps N --seed S` ma
 - ``K 16`` and ``K 64`` (``--candidates K``): half and twice the rows of the table.
 
 Controls: ``twin``, the same with closed-form gains for each two-qubit gate in the policy's place, for each K; and
-``random``, a network of random weights. The search has the seed of the training.
+``random``, a network of random weights. Policies with the same training seed are asked
+with the same seeds of the search, those with others with others.
 
-The table has log2 (variant / full) and log2 (variant / twin of its K) of the errors, paired over instances and seeds,
-mean and two 95 % intervals (Student): over instances, of each the mean over seeds, and over training seeds, of each the
-mean over instances. Above zero: worse. Policies are kept in `--policies`, where trainings that were broken off go on;
-`runs.csv` has a row for each run, `policies.csv` for each training; what is there is not made again. One thread.
+The table has log2 (variant / full) and log2 (variant / twin of its K) of the errors, paired over instances and both
+seeds, mean and two 95 % intervals (Student): over instances, of each the mean over all seeds, and over training seeds,
+of each the mean over instances and searches. Above zero: worse. Policies are kept in `--policies`, where trainings that
+were broken off go on; `runs.csv` has a row for each run, `policies.csv` for each training, told by the first digits of
+the hash of its file; what is there is not made again. One thread.
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -37,6 +39,7 @@ import shlex
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +56,10 @@ CLOSED_FORM = (
     "gain", "log_gain", "log_gain_per_gate", "rank", "slope", "curvature", "step", "exact", "cost", "log_cost",
 )  # fmt: skip
 LOCAL_STATE = ("bloch", "z", "correlation", "weight", "coupling", "local_energy")
+
+
+Pair = tuple[str, int, str]
+"""Instance, seed of the training, seed of the search."""
 
 
 class Variant(NamedTuple):
@@ -77,7 +84,7 @@ VARIANTS = {
     "twin, K 64": Variant("twin", {"candidates": 64}, "twin, K 64"),
 }
 """What matters most comes first: where time runs short, all seeds of fewer variants are there."""
-ABOUT = ("policy", "seed", "steps", "states", "loss", "imitation", "playing", "closed form", "kept", "seconds")
+ABOUT = ("file", "policy", "seed", "steps", "states", "loss", "imitation", "playing", "closed form", "kept", "seconds")
 
 
 class Trainer:
@@ -88,8 +95,11 @@ class Trainer:
         self.starts: Starts | None = None
         self.about: dict[tuple[str, int], dict[str, Any]] = {}
 
-    def policy(self, name: str, seed: int) -> Path:
-        """The file of a trained variant; start circuits, which are not played here, are made once."""
+    def policy(self, name: str, seed: int) -> tuple[Path, str]:
+        """The file of a trained variant, and the first digits of its hash.
+
+        Start circuits, which nobody begins with here, are made once.
+        """
         name = next(other for other, variant in VARIANTS.items() if variant.training == VARIANTS[name].training)
         path = self.folder / f"{name.replace(' ', '-')}-{seed}.safetensors"
         if (name, seed) not in self.about:
@@ -102,9 +112,10 @@ class Trainer:
                 raise KeyboardInterrupt
             trained.save(path)
             self.starts = Starts.from_json(trained.starts)
-            self.about[name, seed] = {"policy": name, "seed": seed, "steps": self.steps, **told(trained)}
+            known = {"file": sha256(path.read_bytes())[:12], "policy": name, "seed": seed, "steps": self.steps}
+            self.about[name, seed] = known | told(trained)
             print(f"{name}, seed {seed}: {time.process_time() - begun:.0f} s of CPU time, {trained!r}", flush=True)
-        return path
+        return path, self.about[name, seed]["file"]
 
 
 def told(trained: TrainedPolicy) -> dict[str, Any]:
@@ -120,23 +131,25 @@ def told(trained: TrainedPolicy) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- the table
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], seeds: dict[str, int]) -> str:
+    """Of runs, and the training seed of each policy."""
     head = [
         "evaluations", "variant", "policies", "mean error", "two-qubit gates",
         "log2 ratio to full", "± instances", "± seeds", "to its twin", "± instances", "± seeds",
     ]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for budget in sorted({int(row["budget"]) for row in rows}):
-        errors: dict[str, dict[tuple[str, str], float]] = {}
+        errors: dict[str, dict[Pair, float]] = {}
         gates: dict[str, list[int]] = {}
         for row in rows:
             if int(row["budget"]) == budget:
-                errors.setdefault(row["contender"], {})[row["instance"], row["seed"]] = float(row["score"])
+                pair = row["instance"], seeds[row["policy"]], row["seed"]
+                errors.setdefault(row["contender"], {})[pair] = float(row["score"])
                 gates.setdefault(row["contender"], []).append(int(row["two_qubit_gates"]))
         for name in [name for name in VARIANTS if name in errors]:
             own = errors[name]
             cells = [
-                str(budget), name, str(len({seed for _, seed in own})), f"{statistics.mean(own.values()):.2e}",
+                str(budget), name, str(len({seed for _, seed, _ in own})), f"{statistics.mean(own.values()):.2e}",
                 f"{statistics.mean(gates[name]):.1f}", *compared(own, errors.get("full", {})),
                 *compared(own, errors.get(VARIANTS[name].twin, {})),
             ]  # fmt: skip
@@ -144,19 +157,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def compared(own: dict[tuple[str, str], float], other: dict[tuple[str, str], float]) -> list[str]:
+def compared(own: dict[Pair, float], other: dict[Pair, float]) -> list[str]:
     """Mean log2 ratio over the pairs, and half widths of its intervals over instances and over training seeds."""
     ratios = {key: math.log2(own[key] / other[key]) for key in own if key in other}
     if own is other or not ratios:
         return ["", "", ""]
-    over = [
-        [statistics.mean(ratio for key, ratio in ratios.items() if key[part] == name) for name in names]
-        for part, names in enumerate(map(sorted, map(set, zip(*ratios, strict=True))))
-    ]
-    return [
-        f"{statistics.mean(ratios.values()):+.2f}",
-        *(f"{interval(means):.2f}" if len(means) > 1 else "–" for means in over),
-    ]
+    widths = []
+    for part in (0, 1):
+        groups: dict[Any, list[float]] = {}
+        for pair, ratio in ratios.items():
+            groups.setdefault(pair[part], []).append(ratio)
+        means = [statistics.mean(group) for group in groups.values()]
+        widths.append(f"{interval(means):.2f}" if len(means) > 1 else "–")
+    return [f"{statistics.mean(ratios.values()):+.2f}", *widths]
 
 
 def main() -> int:
@@ -165,12 +178,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, required=True, help="edits of each training")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[20, 60])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
+    parser.add_argument("--searches", type=int, default=3, help="of each policy, with seeds of their own")
     parser.add_argument("--policies", type=Path, required=True, help="folder for policies and their trainings")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv, policies.csv and table.md")
     args = parser.parse_args()
-    print("about a minute of CPU time for the first policy and half a minute for each other one per 1,000 edits, then "
-          "seconds for its runs; what is done is kept", flush=True)  # fmt: skip
+    trainings = args.seeds * sum(VARIANTS[name].contender == "editor" for name in args.variants)
+    minutes = trainings * (args.steps / 600 + args.searches / 6) / 2
+    print(f"{trainings} trainings and their runs, about {minutes:.0f} minutes of CPU time for lih-4-curve", flush=True)
     for folder in (args.policies, args.out):
         folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args.family, args.steps, args.policies)
@@ -182,21 +197,20 @@ def main() -> int:
     try:
         for name in args.variants:
             for seed in range(args.seeds):
-                policy = trainer.policy(name, seed)
-                mark = sha256(policy.read_bytes())[:12]
-                for budget in args.evaluations:
-                    for instance in instances:
-                        task = Task(args.family, instance, name, mark, seed, budget, 0.0)
-                        key = tuple(map(str, task))
-                        wanted.add(key)
-                        if key not in done:
-                            found = run_task(task._replace(contender=VARIANTS[name].contender), None, str(policy))
-                            assert found is not None
-                            rows.append({key: str(value) for key, value in {**found, "contender": name}.items()})
+                policy, mark = trainer.policy(name, seed)
+                searches = range(seed, args.seeds * args.searches, args.seeds)
+                for search, budget, instance in product(searches, args.evaluations, instances):
+                    task = Task(args.family, instance, name, mark, search, budget, 0.0)
+                    wanted.add(tuple(map(str, task)))
+                    if tuple(map(str, task)) not in done:
+                        found = run_task(task._replace(contender=VARIANTS[name].contender), None, str(policy))
+                        assert found is not None
+                        rows.append({key: str(value) for key, value in {**found, "contender": name}.items()})
                 write_rows(path, rows)
     except KeyboardInterrupt:
         print("the same command goes on from here", flush=True)
-    result = table([row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted])
+    asked = [row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted]
+    result = table(asked, {about["file"]: about["seed"] for about in trainer.about.values()})
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
     with (args.out / "policies.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ABOUT)
