@@ -13,9 +13,9 @@ of the family. Each is also what `qas policy train FAMILY --steps N --seed S` ma
 - ``no attention`` (``--layers 0``): edits are scored each by itself;
 - ``K 16`` and ``K 64`` (``--candidates K``): half and twice the rows of the table.
 
-Controls: ``twin``, the same with closed-form gains for each two-qubit gate in the policy's place, for each K; and
-``random``, a network of random weights. Policies with the same training seed are asked
-with the same seeds of the search, those with others with others.
+Controls: ``twin``, the same with closed-form gains for each two-qubit gate in the policy's place, for each K;
+``untrained``, that with its usual settings; and ``random``, a network of random weights. Policies with the same
+training seed are asked with the same seeds of the search, those with others with others.
 
 The table has log2 (variant / full) and log2 (variant / twin of its K) of the errors, paired over instances and both
 seeds, mean and two 95 % intervals (Student): over instances, of each the mean over all seeds, and over training seeds,
@@ -73,6 +73,7 @@ class Variant(NamedTuple):
 VARIANTS = {
     "full": Variant("editor", {}),
     "twin": Variant("twin", {}),
+    "untrained": Variant("untrained", {}),
     "random": Variant("random", {}),
     "imitation only": Variant("editor", {"imitation_only": True}),
     "no closed form": Variant("editor", {"without": CLOSED_FORM}),
