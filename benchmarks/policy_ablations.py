@@ -19,9 +19,10 @@ training seed are asked with the same seeds of the search, those with others wit
 
 The table has log2 (variant / full) and log2 (variant / twin of its K) of the errors, paired over instances and both
 seeds, mean and two 95 % intervals (Student): over instances, of each the mean over all seeds, and over training seeds,
-of each the mean over instances and searches. Above zero: worse. Policies are kept in `--policies`, where trainings that
+of each the mean over instances and searches. Above zero: worse. Its last rows compare the lowest errors with at most
+`--two-qubit-gates` within the largest budget. Policies are kept in `--policies`, where trainings that
 were broken off go on; `runs.csv` has a row for each run, `policies.csv` for each training, told by the first digits of
-the hash of its file; what is there is not made again. One thread.
+the hash of its weights; what is there is not made again. One thread.
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -34,6 +35,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 import argparse
 import csv
+import json
 import math
 import shlex
 import statistics
@@ -43,14 +45,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editing import Task, read_rows, run_task, write_rows
+from editing import FLOOR, Task, read_rows, run_task, write_rows
 
 from qas.agents.rl.policy import TrainedPolicy
 from qas.agents.rl.starts import Starts
 from qas.agents.rl.training import train_policy
 from qas.comparison import interval
 from qas.envs.families import load_family
-from qas.files import sha256
 
 CLOSED_FORM = (
     "gain", "log_gain", "log_gain_per_gate", "rank", "slope", "curvature", "step", "exact", "cost", "log_cost",
@@ -85,7 +86,19 @@ VARIANTS = {
     "twin, K 64": Variant("twin", {"candidates": 64}, "twin, K 64"),
 }
 """What matters most comes first: where time runs short, all seeds of fewer variants are there."""
-ABOUT = ("file", "policy", "seed", "steps", "states", "loss", "imitation", "playing", "closed form", "kept", "seconds")
+ABOUT = (
+    "digest",
+    "policy",
+    "seed",
+    "steps",
+    "states",
+    "loss",
+    "imitation",
+    "playing",
+    "closed form",
+    "kept",
+    "seconds",
+)
 
 
 class Trainer:
@@ -97,7 +110,7 @@ class Trainer:
         self.about: dict[tuple[str, int], dict[str, Any]] = {}
 
     def policy(self, name: str, seed: int) -> tuple[Path, str]:
-        """The file of a trained variant, and the first digits of its hash.
+        """The file of a trained variant, and the first digits of the hash of its weights.
 
         Start circuits, which nobody begins with here, are made once.
         """
@@ -113,10 +126,10 @@ class Trainer:
                 raise KeyboardInterrupt
             trained.save(path)
             self.starts = Starts.from_json(trained.starts)
-            known = {"file": sha256(path.read_bytes())[:12], "policy": name, "seed": seed, "steps": self.steps}
+            known = {"digest": trained.digest[:12], "policy": name, "seed": seed, "steps": self.steps}
             self.about[name, seed] = known | told(trained)
             print(f"{name}, seed {seed}: {time.process_time() - begun:.0f} s of CPU time, {trained!r}", flush=True)
-        return path, self.about[name, seed]["file"]
+        return path, self.about[name, seed]["digest"]
 
 
 def told(trained: TrainedPolicy) -> dict[str, Any]:
@@ -132,30 +145,40 @@ def told(trained: TrainedPolicy) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- the table
-def table(rows: list[dict[str, Any]], seeds: dict[str, int]) -> str:
-    """Of runs, and the training seed of each policy."""
+def table(rows: list[dict[str, Any]], seeds: dict[str, int], most: int) -> str:
+    """Of runs, the training seed of each policy, and how many two-qubit gates are allowed in the last rows."""
     head = [
         "evaluations", "variant", "policies", "mean error", "two-qubit gates",
         "log2 ratio to full", "± instances", "± seeds", "to its twin", "± instances", "± seeds",
     ]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for budget in sorted({int(row["budget"]) for row in rows}):
+    budgets = sorted({int(row["budget"]) for row in rows})
+    for budget, limit in [*((budget, None) for budget in budgets), *((budget, most) for budget in budgets[-1:])]:
         errors: dict[str, dict[Pair, float]] = {}
         gates: dict[str, list[int]] = {}
         for row in rows:
             if int(row["budget"]) == budget:
                 pair = row["instance"], seeds[row["policy"]], row["seed"]
-                errors.setdefault(row["contender"], {})[pair] = float(row["score"])
-                gates.setdefault(row["contender"], []).append(int(row["two_qubit_gates"]))
+                error, two = reached(row, limit)
+                errors.setdefault(row["contender"], {})[pair] = error
+                gates.setdefault(row["contender"], []).append(two)
         for name in [name for name in VARIANTS if name in errors]:
             own = errors[name]
             cells = [
-                str(budget), name, str(len({seed for _, seed, _ in own})), f"{statistics.mean(own.values()):.2e}",
+                str(budget) if limit is None else f"{budget}, ≤ {limit} gates", name,
+                str(len({seed for _, seed, _ in own})), f"{statistics.mean(own.values()):.2e}",
                 f"{statistics.mean(gates[name]):.1f}", *compared(own, errors.get("full", {})),
                 *compared(own, errors.get(VARIANTS[name].twin, {})),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def reached(row: dict[str, Any], limit: int | None) -> tuple[float, int]:
+    """Lowest error of a run, and its two-qubit gates, which are at most so many; Hartree-Fock has none."""
+    if limit is None:
+        return float(row["score"]), int(row["two_qubit_gates"])
+    return min((max(error, FLOOR), two) for error, two in json.loads(row["front"]) if two <= limit)
 
 
 def compared(own: dict[Pair, float], other: dict[Pair, float]) -> list[str]:
@@ -181,6 +204,7 @@ def main() -> int:
     parser.add_argument("--evaluations", type=int, nargs="+", default=[20, 60])
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
     parser.add_argument("--searches", type=int, default=3, help="of each policy, with seeds of their own")
+    parser.add_argument("--two-qubit-gates", type=int, default=12, metavar="G", help="allowed in the last rows")
     parser.add_argument("--policies", type=Path, required=True, help="folder for policies and their trainings")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv, policies.csv and table.md")
     args = parser.parse_args()
@@ -206,12 +230,14 @@ def main() -> int:
                     if tuple(map(str, task)) not in done:
                         found = run_task(task._replace(contender=VARIANTS[name].contender), None, str(policy))
                         assert found is not None
-                        rows.append({key: str(value) for key, value in {**found, "contender": name}.items()})
+                        front = [(float(f"{error:.4g}"), two) for error, two in json.loads(found["front"])]
+                        found |= {"contender": name, "front": json.dumps(front)}
+                        rows.append({key: str(value) for key, value in found.items()})
                 write_rows(path, rows)
     except KeyboardInterrupt:
         print("the same command goes on from here", flush=True)
     asked = [row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted]
-    result = table(asked, {about["file"]: about["seed"] for about in trainer.about.values()})
+    result = table(asked, {about["digest"]: about["seed"] for about in trainer.about.values()}, args.two_qubit_gates)
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
     with (args.out / "policies.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ABOUT)
