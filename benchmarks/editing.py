@@ -71,7 +71,7 @@ COLUMNS = (
     "family", "instance", "contender", "policy", "seed", "budget", "share", "score", "error", "gap", "evaluations",
     "two_qubit_gates", "seconds", "front",
 )  # fmt: skip
-_FLOOR = 1e-10
+FLOOR = 1e-10
 """Errors below are all the same: solved."""
 
 
@@ -161,7 +161,7 @@ def carried(family: Family, asked: Instance, seed: int, evaluations: int) -> Cir
 def score(task: Task, error: float, gap: float, evaluations: int) -> float:
     """What is compared: evaluations up to a share of the gap, or the error."""
     if not task.share:
-        return max(error, _FLOOR)
+        return max(error, FLOOR)
     return float(evaluations) if error <= task.share * gap else float(task.budget)
 
 

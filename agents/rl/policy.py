@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,20 @@ class CandidatePolicy(nn.Module):
         layers: of attention; 0: rows are scored each by itself.
         heads: of each layer.
         seed: of the weights.
+        hidden: columns of the table and general features that it is blind to: whatever they hold, they are at their
+            mean for it.
     """
 
     def __init__(
-        self, n_features: int, n_general: int, *, width: int = 48, layers: int = 2, heads: int = 4, seed: int = 0
+        self,
+        n_features: int,
+        n_general: int,
+        *,
+        width: int = 48,
+        layers: int = 2,
+        heads: int = 4,
+        seed: int = 0,
+        hidden: tuple[Sequence[int], Sequence[int]] = ((), ()),
     ) -> None:
         super().__init__()
         self.sizes = {
@@ -88,9 +98,12 @@ class CandidatePolicy(nn.Module):
             last = self.worth[-1]
             assert isinstance(last, nn.Linear)
             last.weight.mul_(0.1)
-        for name, size in (("rows", n_features), ("general", n_general)):
+        for name, size, columns in (("rows", n_features, hidden[0]), ("general", n_general, hidden[1])):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
+            seen = torch.ones(size)
+            seen[list(columns)] = 0.0
+            self.register_buffer(f"{name}_seen", seen, persistent=False)  # files hold names instead
 
     @property
     def n_parameters(self) -> int:
@@ -118,7 +131,7 @@ class CandidatePolicy(nn.Module):
 
     def _standard(self, values: torch.Tensor, name: str) -> torch.Tensor:
         mean, scale = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_scale")
-        return ((values - mean) / scale).clamp(-_REACH, _REACH)
+        return ((values - mean) / scale).clamp(-_REACH, _REACH) * self.get_buffer(f"{name}_seen")
 
     def forward(self, candidates: torch.Tensor, general: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (B, K) and values (B,) of tables and general features (B, n_general).
@@ -138,7 +151,8 @@ class CandidatePolicy(nn.Module):
         weight = real.unsqueeze(-1).float()
         mean = (rows * weight).sum(1) / weight.sum(1).clamp(min=1.0)
         values = self.worth(torch.cat([mean, whole], dim=-1)).squeeze(-1)
-        return (self.score(rows) + self.direct(candidates)).squeeze(-1), values
+        direct = self.direct(candidates * self.get_buffer("rows_seen"))
+        return (self.score(rows) + direct).squeeze(-1), values
 
     @torch.inference_mode()
     def scores(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -177,6 +191,8 @@ class TrainedPolicy:
     """how it was trained: seed, seconds, examples, …"""
     starts: list[dict[str, Any]] = field(default_factory=list)
     """circuits of the training problems, JSON-able; see `qas.agents.rl.starts.Starts`"""
+    without: tuple[str, ...] = ()
+    """features that it is blind to"""
 
     def __repr__(self) -> str:
         trained = self.training.get("stages", "untrained")
@@ -184,8 +200,9 @@ class TrainedPolicy:
 
     @property
     def digest(self) -> str:
-        """Hash of the weights."""
-        return sha256(b"".join(value.numpy().tobytes() for value in self.policy.state_dict().values()))
+        """Hash of the weights, and of what the policy is blind to."""
+        weights = b"".join(value.numpy().tobytes() for value in self.policy.state_dict().values())
+        return sha256(weights + " ".join(self.without).encode())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all.
@@ -198,18 +215,40 @@ class TrainedPolicy:
         about = {
             "format": FORMAT, "sizes": self.policy.sizes, "features": self.features, "general": self.general,
             "feature_version": self.feature_version, "family": self.family, "settings": self.settings,
-            "training": self.training, "starts": self.starts,
+            "training": self.training, "starts": self.starts, "without": self.without,
         }  # fmt: skip
         tensors = {name: value.contiguous() for name, value in self.policy.state_dict().items()}
         write_atomic(Path(path), save(tensors, {name: json.dumps(value) for name, value in about.items()}))
 
 
-def untrained(seed: int = 0, **sizes: int) -> TrainedPolicy:
-    """A policy of random weights for the features of today."""
+def untrained(seed: int = 0, *, without: Collection[str] = (), **sizes: int) -> TrainedPolicy:
+    """A policy of random weights for the features of today.
+
+    Args:
+        seed: of the weights.
+        without: names of features that it is blind to, in the table of candidates and among the general ones.
+        sizes: of the network, as of `CandidatePolicy`.
+
+    Raises:
+        UnknownNameError: no such feature.
+    """
     from qas.envs.candidates import FEATURE_VERSION, FEATURES, GENERAL
 
-    policy = CandidatePolicy(len(FEATURES), len(GENERAL), seed=seed, **sizes)
-    return TrainedPolicy(policy.eval(), tuple(FEATURES), tuple(GENERAL), FEATURE_VERSION)
+    names, hidden = _blinded(without)
+    policy = CandidatePolicy(len(FEATURES), len(GENERAL), seed=seed, hidden=hidden, **sizes)
+    return TrainedPolicy(policy.eval(), tuple(FEATURES), tuple(GENERAL), FEATURE_VERSION, without=names)
+
+
+def _blinded(without: Collection[str]) -> tuple[tuple[str, ...], tuple[list[int], list[int]]]:
+    """Names of features, each once and in their order, and where they stand in the table and among the general ones."""
+    from qas.envs.candidates import FEATURES, GENERAL
+
+    known = tuple(dict.fromkeys((*FEATURES, *GENERAL)))
+    for name in without:
+        if name not in known:
+            raise UnknownNameError("feature", name, known)
+    table, general = ([k for k, name in enumerate(names) if name in without] for names in (FEATURES, GENERAL))
+    return tuple(name for name in known if name in without), (table, general)
 
 
 def list_policies() -> list[str]:
@@ -235,11 +274,12 @@ def load_policy(given: str | os.PathLike[str]) -> TrainedPolicy:
     _check_features(about, path)
     try:
         sizes = {name: int(value) for name, value in about["sizes"].items()}
-        policy = CandidatePolicy(sizes.pop("n_features"), sizes.pop("n_general"), **sizes)
+        without, hidden = _blinded(about.get("without", ()))
+        policy = CandidatePolicy(sizes.pop("n_features"), sizes.pop("n_general"), hidden=hidden, **sizes)
         policy.load_state_dict(tensors)
         names = tuple(about["features"]), tuple(about["general"])
         rest = {name: about[name] for name in ("family", "settings", "training", "starts")}
-        return TrainedPolicy(policy.eval(), *names, int(about["feature_version"]), **rest)
+        return TrainedPolicy(policy.eval(), *names, int(about["feature_version"]), without=without, **rest)
     except QasError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -263,9 +263,12 @@ def made(
         problems: of any sizes.
         evaluations: of each search.
         seed: of the searches.
-        begun: what the same call had found when it was broken off.
+        begun: what the same call had found, or one with another seed or other evaluations; they are not made again.
         on_progress: told what there is after each problem, and how many problems there are.
         may_go_on: asked before each problem; where it says no, those that are done are all.
+
+    Raises:
+        QasError: `begun` is of other problems.
     """
     held = iter([] if begun is None else begun.known)
     found = Starts()
@@ -284,14 +287,22 @@ def _spread(problems: list[Problem], evaluations: int, seed: int, held: Iterator
     left = {k: dict(problem.hamiltonian.terms) for k, problem in enumerate(problems)}
     first = _central(list(left.values()), n)
     terms = left.pop(first)
-    found = [next(held, None) or Known(n, terms, *_searched(problems[first], evaluations, seed))]
+    found = [_next(held, terms) or Known(n, terms, *_searched(problems[first], evaluations, seed))]
     yield found[0]
     while left:
         pairs = [(_nearby(each, terms), k, each) for k, terms in left.items() for each in found]
         (_, frame), k, source = min(pairs, key=lambda pair: pair[0][0])
         terms = framed_terms(left.pop(k), frame)
-        found.append(next(held, None) or _taken_over(problems[k], source, terms, frame, seed))
+        found.append(_next(held, terms) or _taken_over(problems[k], source, terms, frame, seed))
         yield found[-1]
+
+
+def _next(held: Iterator[Known], terms: dict[str, float]) -> Known | None:
+    """The next one that is held, where there is one: in a frame of Z conjugations, which change signs alone."""
+    each = next(held, None)
+    if each is not None and any(abs(each.terms.get(s, 0.0)) != abs(c) for s, c in terms.items()):
+        raise QasError("the start circuits are those of other problems")
+    return each
 
 
 def _nearby(known: Known, terms: dict[str, float]) -> tuple[float, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,8 @@ from qas.torch_threads import torch_threads
 
 STAGES = ("starts", "imitation", "playing")
 SETTINGS: dict[str, Any] = {"candidates": 32, "evaluations_each": 3}
-"""Of the environment that policies are trained in: short optimisations, which later edits make up for."""
+"""Of the environment that policies are trained in, unless others are given: short optimisations, which later edits
+make up for."""
 _EDITS = 40
 """Edits of an episode of training."""
 
@@ -112,6 +113,9 @@ def train_policy(
     seed: int = 0,
     imitation_only: bool = False,
     sizes: dict[str, int] | None = None,
+    candidates: int | None = None,
+    without: Collection[str] = (),
+    starts: Starts | None = None,
     folder: str | os.PathLike[str] | None = None,
     tensorboard: bool = False,
     on_progress: Callable[[str, float, float], None] | None = None,
@@ -132,14 +136,20 @@ def train_policy(
         seed: fixes all that is drawn; how far seconds go depends on the machine.
         imitation_only: do not play.
         sizes: of the network, as of `CandidatePolicy`.
+        candidates: rows of the table of edits, at least 8; None: 32.
+        without: names of `qas.envs.candidates.FEATURES` and `GENERAL` that the policy is blind to, in training and
+            whenever it plays; the teacher is not, and which edits are in the table does not change.
+        starts: circuits of the training problems, as another policy with the same ones has them; what is missing is
+            searched for. None: all of it.
         folder: where the state is kept as it goes, made if missing; None: nowhere.
         tensorboard: write losses, agreement with the teacher, areas and what MaskablePPO tells into ``tensorboard`` of
             the folder, against edits (extra ``tensorboard``).
         on_progress: told what is done, what is spent of the budget and the budget.
 
     Raises:
-        UnknownNameError: no such family.
-        QasError: not a positive number of either seconds or steps, or logs without a folder.
+        UnknownNameError: no such family, or no such feature.
+        QasError: not a positive number of either seconds or steps, too few candidates, start circuits of other
+            problems, or logs without a folder.
         RunError: the folder holds something else or another training, another process writes it, or it is damaged.
         MissingExtraError: logs without TensorBoard.
     """
@@ -151,17 +161,20 @@ def train_policy(
         if folder is None:
             raise QasError("logs for TensorBoard are written into the folder of a training, got none")
     told = on_progress or (lambda what, spent, whole: None)
-    trained = untrained(seed, **(sizes or {}))
+    trained = untrained(seed, without=without, **(sizes or {}))
     trained.family, trained.settings = family.name, dict(SETTINGS)
+    if candidates is not None:
+        trained.settings["candidates"] = whole_number("candidates", candidates, 8)
     config = {
         "family": family.name, "instances": [each.name for each in family.train],
         "test": [each.name for each in family.test], "seed": seed, "seconds": budget.seconds, "steps": budget.steps,
         "imitation_only": bool(imitation_only), "network": trained.policy.sizes, "environment": trained.settings,
-        "features": trained.feature_version,
+        "features": trained.feature_version, "features_left_out": list(trained.without),
     }  # fmt: skip
     where = None if folder is None else Path(folder)
     with torch_threads(1), _asked_to_end(budget), kept_in(where, config) as kept:
         stages = _Stages(family, trained, budget, seed, told, kept)
+        stages.starts = starts or Starts()
         first = stages.go_on()
         logs = where / "tensorboard" if tensorboard and where and not trained.training else None
         stages.log = logger(logs, first)

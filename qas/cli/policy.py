@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
     option("--seed", "N", "fixes what is drawn (default 0)", read.natural, default=0)
     option("--leave-out", "NAME", "instance, or its device, that is not trained on (default: those of the test)")
     option("--layers", "N", "of attention, 0 for none (default 2)", read.natural)
+    option("--candidates", "K", "rows of the table of edits, at least 8 (default 32)", read.count)
+    option("--without", "NAME", "features that the policy is blind to", nargs="+", default=[])
     train.flag("--imitation-only", "do not play after imitation")
     train.flag("--tensorboard", "write NAME.training/tensorboard (extra tensorboard)")
     train.output(progress=True)
@@ -64,6 +66,8 @@ def _train(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             imitation_only=arguments.imitation_only,
             sizes=read.given(arguments, "layers"),
+            candidates=arguments.candidates,
+            without=arguments.without,
             folder=folder,
             tensorboard=arguments.tensorboard,
             on_progress=lambda what, spent, whole: shown(
@@ -89,13 +93,15 @@ def _show(arguments: argparse.Namespace) -> int:
         "parameters": f"{held.policy.n_parameters:,}",
         "features": f"{len(held.features)} of a candidate, {len(held.general)} of a circuit, version "
         f"{held.feature_version}",
+        **({"blind to": ", ".join(held.without)} if held.without else {}),
         "start circuits": f"of {len(held.starts)} training problems",
         **{name: str(value) for name, value in {**held.settings, **training}.items()},
         **{f"front, {name}": f"{area:.3f}" for name, area in areas.items()},
     }
     data = {
         "path": str(arguments.policy), "family": held.family, "parameters": held.policy.n_parameters,
-        "feature_version": held.feature_version, "settings": held.settings, "training": held.training,
+        "feature_version": held.feature_version, "without": held.without, "settings": held.settings,
+        "training": held.training,
     }  # fmt: skip
     use = f"search with it  qas search PROBLEM --agent editor -o policy={arguments.policy}"
     return answer(arguments, data, *listing(facts), "", use)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import qas
@@ -16,7 +17,7 @@ from qas.agents.rl.starts import Known, Starts
 from qas.circuits import Circuit
 from qas.envs.candidates import FEATURES, GENERAL
 from qas.envs.editor import CircuitEditorEnv
-from qas.errors import QasError
+from qas.errors import QasError, UnknownNameError
 
 SMALL = {"width": 16, "heads": 2, "layers": 1}
 
@@ -81,6 +82,45 @@ def test_a_file_gives_the_policy_back(tmp_path: Path, rng: np.random.Generator) 
     assert (read.family, read.settings, read.training) == ("xxz-ring", {"candidates": 16}, {"seed": 3})
     observation = {"candidates": candidates[0], "general": general[0]}
     assert np.array_equal(read.policy.scores(observation), trained.policy.scores(observation))
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_blinded_policy_is_blind_and_so_is_its_file(layers: int, tmp_path: Path, rng: np.random.Generator) -> None:
+    path, names = tmp_path / "p.safetensors", ("log_gain", "gain", "log_gain_per_gate", "error", "won")
+    candidates = rng.normal(size=(2, 9, len(FEATURES))).astype(np.float32)
+    general = rng.normal(size=(2, len(GENERAL))).astype(np.float32)
+    trained = untrained(layers=layers, without=names)
+    trained.policy.standardize(candidates, general)
+    trained.policy.trusting(FEATURES.index("log_gain_per_gate"), 10.0)
+    trained.save(path)
+    read = load_policy(path)
+    assert read.without == ("gain", "log_gain", "log_gain_per_gate", "error", "won") == trained.without
+    assert read.digest == trained.digest
+
+    def scores(policy: CandidatePolicy, *changed: str) -> np.ndarray:
+        table, whole = candidates[0].copy(), general[0].copy()
+        for name in changed:
+            table[:, [k for k, other in enumerate(FEATURES) if other == name]] = rng.normal(size=(9, 1))
+            whole[[k for k, other in enumerate(GENERAL) if other == name]] = rng.normal()
+        return policy.scores({"candidates": table, "general": whole})
+
+    assert np.array_equal(scores(read.policy), scores(trained.policy))
+    assert np.array_equal(scores(read.policy, *names), scores(trained.policy))
+    for seen in ("slope", "edits_left"):
+        assert not np.array_equal(scores(read.policy, seen), scores(trained.policy)), seen
+    with safetensors.safe_open(path, "pt") as file:  # as files were before there were blinded policies
+        about = {name: value for name, value in file.metadata().items() if name != "without"}
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, about)
+    seeing = load_policy(path)
+    assert seeing.without == () and seeing.digest != read.digest
+    for name in names:
+        assert not np.array_equal(scores(seeing.policy, name), scores(seeing.policy)), name
+
+
+def test_features_that_there_are_not_are_refused_in_one_line() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown feature 'log_gian'.*'log_gain'") as told:
+        untrained(without=["gain", "log_gian"])
+    assert "\n" not in str(told.value)
 
 
 def test_another_feature_version_is_refused_in_one_line(tmp_path: Path) -> None:

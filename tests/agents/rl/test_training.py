@@ -21,6 +21,7 @@ from qas.agents.rl.imitation import Lessons, _taken, distribution, fit, taught_e
 from qas.agents.rl.improving import improve
 from qas.agents.rl.policy import TrainedPolicy, load_policy, untrained
 from qas.agents.rl.resuming import Kept
+from qas.agents.rl.starts import Starts
 from qas.agents.rl.training import leave_out, train_policy
 from qas.cli import main
 from qas.envs.candidates import FEATURES
@@ -198,8 +199,14 @@ def test_nothing_that_is_left_out_is_drawn() -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_training_is_repeatable_up_to_the_clock() -> None:
-    runs = [train_policy(TINY, seconds=1e-3, seed=3, imitation_only=True, sizes=SMALL) for _ in range(2)]
+def test_training_is_repeatable_up_to_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"seconds": 1e-3, "seed": 3, "imitation_only": True, "sizes": SMALL}
+    runs = [train_policy(TINY, **settings)]
+    monkeypatch.setattr("qas.agents.rl.starts._searched", None)  # known circuits are not searched for
+    runs.append(train_policy(TINY, starts=Starts.from_json(runs[0].starts), **settings))
+    assert runs[0].starts == runs[1].starts
+    with pytest.raises(QasError, match="those of other problems"):
+        train_policy(leave_out(TINY, "tfim-2"), starts=Starts.from_json(runs[0].starts[::-1]), **settings)
     for name, value in runs[0].policy.state_dict().items():
         assert torch.equal(value, runs[1].policy.state_dict()[name])
     assert runs[0].training["stages"] == ["imitation"] and set(runs[0].training["areas"]) >= {"imitation"}
@@ -265,6 +272,47 @@ def test_a_training_that_is_killed_and_interrupted_again_and_again_ends_as_the_u
     assert len({edits for kind, edits in kinds if kind == "playing"}) == 2, "rollouts"
     assert outcome(last) == outcome(whole)
     assert outcome(train("killed")) == outcome(whole), "it has ended"
+
+
+@pytest.mark.usefixtures("short")
+def test_a_policy_is_trained_and_asked_with_so_many_rows_and_blind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES._things, "tiny", TINY)
+    rows: list[tuple[int, Any]] = []
+    reset = CircuitEditorEnv.reset
+
+    def noted(self: CircuitEditorEnv, **given: Any) -> Any:
+        observation, info = reset(self, **given)
+        rows.append((self.candidates, observation))
+        return observation, info
+
+    monkeypatch.setattr(CircuitEditorEnv, "reset", noted)
+    path = str(tmp_path / "p.safetensors")
+    call = ["policy", "train", "tiny", "--steps", "30", "--quiet", "--out", path, "--candidates", "16"]
+    assert main([*call, "--without", "log_gain_per_gate", "gain"]) == 0
+    assert "gain, log_gain_per_gate" in capsys.readouterr().out
+    trained = load_policy(path)
+    assert trained.training["edits played"] > 0 and trained.settings["candidates"] == 16
+    search = ["search", "heisenberg-2", "--agent", "editor", "--evaluations", "9", "--no-report", "--quiet"]
+    assert main([*search, "-o", f"policy={path}", "--out", str(tmp_path / "run")]) == 0
+    assert {count for count, _ in rows} == {16} and len(rows) > 4
+    for _, observation in rows:
+        table = observation["candidates"].reshape(16, -1).copy()
+        columns = [FEATURES.index(name) for name in ("gain", "log_gain_per_gate")]
+        table[np.ix_(table.any(axis=1), columns)] = 0.7  # rows of zeros are none
+        scores = trained.policy.scores(observation)
+        assert np.array_equal(scores, trained.policy.scores({**observation, "candidates": table.ravel()}))
+    for words, said in (
+        (["--without", "gain"], "with features left out ['log_gain_per_gate'], got []"),
+        (["--without", "gian"], "unknown feature 'gian'"),
+        (["--without", "log_gain_per_gate", "gain", "--candidates", "9"], "with environment {"),
+        (["--candidates", "7"], "candidates"),
+    ):
+        capsys.readouterr()
+        assert main([*call, *words]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1, told
 
 
 @pytest.mark.usefixtures("short")
