@@ -38,7 +38,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
 import json
 import math
 import multiprocessing
@@ -50,6 +49,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from kept import read_rows, write_rows
 
 import qas
 from qas.agents.rl.policy import load_policy
@@ -227,20 +228,8 @@ def group_of(instance: str, family: str) -> str:
     return f"{size} sites" if family.startswith("xxz") else instance if "@" in instance else "all"
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row.get("front")]
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda r: (r["instance"], r["contender"], int(r["seed"]))))
-    temporary.replace(path)
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["instance"], row["contender"], int(row["seed"])))
 
 
 def main() -> int:
@@ -270,7 +259,7 @@ def main() -> int:
         }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "runs.csv"
-    rows = read_rows(path)
+    rows: list[dict[str, Any]] = [*read_rows(path)]
     done = {tuple(str(row[name]) for name in Task._fields) for row in rows}
     todo = {task: where for task, where in tasks.items() if tuple(map(str, task)) not in done}
     print(f"{len(todo)} runs to make, {len(tasks) - len(todo)} are there", flush=True)
@@ -279,7 +268,7 @@ def main() -> int:
             row = future.result()
             if row is not None:
                 rows.append({name: str(value) for name, value in row.items()})
-                write_rows(path, rows)
+                write_rows(path, COLUMNS, in_order(rows))
                 print(f"{row['instance']} {row['contender']} {row['seed']}: {row['score']:.4g}", flush=True)
     wanted = {tuple(map(str, task)) for task in tasks}
     result = table([row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted])

@@ -1,6 +1,7 @@
 """Runs of a benchmark that are made in processes and kept as rows of a file: what is there is not made again.
 
-Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py` and `open_search.py` use it.
+Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py` and `open_search.py` use it, and of it only
+the files `editing.py` and `policy_ablations.py`.
 """
 
 from __future__ import annotations

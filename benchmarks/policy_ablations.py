@@ -34,7 +34,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse
-import csv
 import json
 import math
 import shlex
@@ -45,7 +44,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editing import FLOOR, Task, read_rows, run_task, write_rows
+from editing import COLUMNS, FLOOR, Task, in_order, run_task
+from kept import read_rows, write_rows
 
 from qas.agents.rl.policy import TrainedPolicy
 from qas.agents.rl.starts import Starts
@@ -233,16 +233,13 @@ def main() -> int:
                         front = [(float(f"{error:.4g}"), two) for error, two in json.loads(found["front"])]
                         found |= {"contender": name, "front": json.dumps(front)}
                         rows.append({key: str(value) for key, value in found.items()})
-                write_rows(path, rows)
+                write_rows(path, COLUMNS, in_order(rows))
     except KeyboardInterrupt:
         print("the same command goes on from here", flush=True)
     asked = [row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted]
     result = table(asked, {about["digest"]: about["seed"] for about in trainer.about.values()}, args.two_qubit_gates)
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
-    with (args.out / "policies.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ABOUT)
-        writer.writeheader()
-        writer.writerows(trainer.about.values())
+    write_rows(args.out / "policies.csv", ABOUT, list(trainer.about.values()))
     print(result)
     return 0
 
