@@ -84,17 +84,8 @@ def onto(
     Raises:
         CircuitError: the transpiler finds no way.
     """
-    there = begun.device
-    if (
-        moved
-        and there is not None
-        and (there.backend_name, set(there.physical))
-        == (
-            device.backend_name,
-            set(device.physical),
-        )
-    ):
-        device = device.restricted([device.physical.index(qubit) for qubit in there.physical])
+    if moved and begun.device is not None and _same_qubits(begun.device, device):
+        device = device.restricted([device.physical.index(qubit) for qubit in begun.device.physical])
     fitting = [found for circuit in begun.circuits if (found := in_place(circuit, device, gates)) is not None]
     if len(fitting) == len(begun.circuits):
         return begun._replace(circuits=fitting), device
@@ -114,6 +105,10 @@ def onto(
     placed = sorted(short or placed, key=lambda circuit: score(circuit, device), reverse=True)
     source = begun.source if begun.source.endswith(ROUTED) else begun.source + ROUTED
     return begun._replace(circuits=placed, source=source), device
+
+
+def _same_qubits(one: Device, other: Device) -> bool:
+    return one.backend_name == other.backend_name and set(one.physical) == set(other.physical)
 
 
 def _read(given: Any, problem: BaseProblem) -> Beginning:

@@ -319,8 +319,9 @@ class EvolutionAgent(Agent):
         """What is given, once each of several was judged as it is, those first that have most gates to be good by."""
         if len(circuits) < 2:
             return circuits
-        seen = [self.meter.evaluate(each, self.rng, exact_start=True, max_evaluations=1) for each in circuits[::-1]]
-        return [circuits[::-1][k] for k in np.argsort([found.energy for found in seen], kind="stable")]
+        last_first = circuits[::-1]
+        seen = [self.meter.evaluate(each, self.rng, exact_start=True, max_evaluations=1) for each in last_first]
+        return [last_first[k] for k in np.argsort([found.energy for found in seen], kind="stable")]
 
     def _seed_layers(self) -> None:
         """Rotations of every qubit between entanglers on all coupled pairs, or on a chain, from any angles."""
