@@ -28,7 +28,7 @@ from qas.circuits import Circuit, Gate
 from qas.errors import QasError
 from qas.files import new_folder, to_json, write_atomic
 from qas.gates import gate_spec
-from qas.problems import Problem
+from qas.problems import OperatorProblem, Problem
 from qas.runs import Run, load_run, run_folders
 from qas.simplify import wrap_angles
 
@@ -59,7 +59,7 @@ class Example:
 class Source:
     """Circuits of one problem."""
 
-    problem: Problem
+    problem: OperatorProblem
     kind: str
     """front, atlas or pool"""
     size: int
@@ -89,15 +89,15 @@ def sources_of_folders(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
     """The fronts of runs, and of all runs of campaigns.
 
     Raises:
-        QasError: no run, damaged, or a problem that is not that of a Hamiltonian.
+        QasError: no run, damaged, or a problem of another kind than Hamiltonians and target unitaries.
     """
     return [_of_run(load_run(folder)) for path in paths for folder in run_folders(path)]
 
 
 def _of_run(run: Run) -> Source:
     problem = run.problem
-    if not isinstance(problem, Problem):
-        raise QasError(f"a corpus holds circuits for Hamiltonians, got {problem.name}: {run.path}")
+    if not isinstance(problem, OperatorProblem):
+        raise QasError(f"a corpus holds circuits for Hamiltonians and unitaries, got {problem.name}: {run.path}")
     found = {"agent": run.agent, "seed": run.seed, "version": run.config.get("versions", {}).get(_PACKAGE)}
     return Source(
         problem,
@@ -123,7 +123,7 @@ def _of_front(front: KnownFront) -> Source:
 
 
 # ---------------------------------------------------------------------- families and parts
-def families(problems: Iterable[Problem]) -> dict[Problem, str]:
+def families(problems: Iterable[OperatorProblem]) -> dict[OperatorProblem, str]:
     """The family of each problem: problems of one family belong into the same part."""
     told = {problem: (_family(problem), _invariant(problem)) for problem in problems}
     joined: dict[str, set[str]] = {}
@@ -139,18 +139,18 @@ def families(problems: Iterable[Problem]) -> dict[Problem, str]:
     return {problem: first(family) for problem, (family, _) in told.items()}
 
 
-def _family(problem: Problem) -> str:
+def _family(problem: OperatorProblem) -> str:
     """Name of a family as the provenance tells it; of operators that tell nothing, and of random targets, their own."""
     told = problem.provenance
     if "geometry" in told:
         atoms = Counter(str(atom[0]) for atom in told["geometry"])
         return "molecule " + "".join(f"{name}{count if count > 1 else ''}" for name, count in sorted(atoms.items()))
     kind = str(told.get("family", "operator"))
-    own = kind in ("state", "maxcut", "operator")
+    own = kind in ("state", "unitary", "maxcut", "operator")
     return f"{kind} {_invariant(problem)}" if own else kind
 
 
-def _invariant(problem: Problem) -> str:
+def _invariant(problem: OperatorProblem) -> str:
     """The same for Hamiltonians that differ by the order of their qubits: letters counted, and weights of all terms."""
     rows = sorted((*(string.count(letter) for letter in "XYZ"), steps) for string, steps in stepped(problem, 1e-6))
     return hashlib.blake2b(repr((problem.n_qubits, rows)).encode(), digest_size=6).hexdigest()
@@ -232,8 +232,8 @@ def write_corpus(
     """Write a corpus to a new or empty folder.
 
     ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl`` have a circuit a line, ``problems.jsonl`` the problems with
-    their Pauli terms, ``README.md`` says what is in it. Of equal circuits of a problem (gates on disjoint qubits in any
-    order) the first one stays.
+    their Pauli terms or their target, ``README.md`` says what is in it. Of equal circuits of a problem (gates on
+    disjoint qubits in any order) the first one stays.
 
     Args:
         sources: circuits, in the order that they are written in.
@@ -249,7 +249,7 @@ def write_corpus(
     parts = {problem: part_of(family) for problem, family in known.items()}
     size = sum(source.size for source in sources)
     counts, kinds, duplicates = Counter[str](), Counter[str](), 0
-    used: dict[Problem, int] = {}
+    used: dict[OperatorProblem, int] = {}
     seen: set[str] = set()
     with new_folder(out, "the corpus") as folder, ExitStack() as stack:
         streams = {part: stack.enter_context(tempfile.TemporaryFile("w+", dir=folder)) for part in PARTS}
@@ -285,7 +285,12 @@ def _copied(stream: IO[str], to: IO[bytes]) -> None:
     shutil.copyfileobj(stream.buffer, to)  # type: ignore[attr-defined]
 
 
-def _described(problem: Problem, family: str, part: str, circuits: int) -> dict[str, Any]:
+def _asked_for(problem: OperatorProblem) -> dict[str, Any]:
+    return {"terms": problem.hamiltonian.terms} if isinstance(problem, Problem) else problem.to_json()
+
+
+def _described(problem: OperatorProblem, family: str, part: str, circuits: int) -> dict[str, Any]:
+    asked = _asked_for(problem)
     return {
         "problem": problem.name,
         "family": family,
@@ -296,7 +301,7 @@ def _described(problem: Problem, family: str, part: str, circuits: int) -> dict[
         "exact": problem.exact,
         "threshold": problem.threshold,
         "description": problem.description,
-        "terms": problem.hamiltonian.terms,
+        **{key: asked[key] for key in ("terms", "target") if key in asked},
     }
 
 

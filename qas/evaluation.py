@@ -192,7 +192,9 @@ def evaluate(
         noise_free = energy
     else:
         ours = engine is None or simulator is None or simulator.name in ("statevector", "pauli-transfer")
-        noise_free = target.energy(circuit, target.simulator(engine=None if ours else type(simulator)))
+        noise_free = target.energy(
+            circuit, target.simulator(engine=None if ours or simulator is None else simulator.kind)
+        )
     assert target.threshold is not None
     return EvaluationReport(
         circuit=circuit,

@@ -18,8 +18,8 @@ from qas.excitations import generators_of
 from qas.gates import gate_spec
 from qas.hamiltonians import Hamiltonian
 from qas.native import PULSES, TURNS, middles, remaining, short_of
-from qas.problems import Problem
-from qas.simulators.compiled import CompiledSimulator
+from qas.problems import OperatorProblem
+from qas.simulators.base import Simulator
 from qas.simulators.insertions import Generator, wrapped
 from qas.vqe import CircuitEvaluator, Evaluation
 
@@ -265,21 +265,23 @@ class _Places(Sequence[Place]):
         return Place(int(self.position[index]), block, tuple(self.slopes[index].tolist()[: len(block.columns)]))
 
 
-def _warm_up(simulator: CompiledSimulator, n_qubits: int) -> None:
+def _warm_up(simulator: Simulator, problem: OperatorProblem) -> None:
     """Compile the kernels of sweeps, before a search's clock runs."""
-    size = min(n_qubits, 2)
-    circuit, observable = Circuit(size, [Gate("rz", (0,), (0.1,))]), Hamiltonian({"Z" * size: 1.0})
+    size = min(problem.n_qubits, 2)
+    on_each = problem.hamiltonian.n_qubits // problem.n_qubits
+    circuit, observable = Circuit(size, [Gate("rz", (0,), (0.1,))]), Hamiltonian({"Z" * size * on_each: 1.0})
     simulator.insertion_gradients(circuit, observable, ["X" * size])
     simulator.append_gains(circuit, observable, ["X" * size])
 
 
 class Guide:
-    """Studies circuits on a Hamiltonian's energy.
+    """Studies circuits on the expectation value of an operator.
 
     Where a qubit is still in |0⟩, a rotation of it followed by CX on some others turns about a string of three or four
     letters for two or three CX: from a determinant, where all slopes of one and two letters vanish for a molecule,
     these are double excitations. They are looked at where they are cheap, at both ends of the circuit. Where a coupling
-    leaves no such fan, CX lead along it; that is looked at in front of the circuit, where all qubits are in |0⟩.
+    leaves no such fan, CX lead along it; that is looked at in front of the circuit, where all qubits are in |0⟩. Where
+    a circuit is judged by its whole matrix no qubit is in |0⟩.
 
     Args:
         alphabet: gates that may be inserted.
@@ -287,7 +289,7 @@ class Guide:
         simulator: gives slopes.
     """
 
-    def __init__(self, alphabet: Alphabet, problem: Problem, simulator: CompiledSimulator) -> None:
+    def __init__(self, alphabet: Alphabet, problem: OperatorProblem, simulator: Simulator) -> None:
         self.simulator, self.hamiltonian, self.n_qubits = simulator, problem.hamiltonian, problem.n_qubits
         self.native = alphabet.native is not None
         """gates are left out as `qas.native.remaining` says"""
@@ -301,8 +303,9 @@ class Guide:
         self.ways = tuple(ways.values())
         blocks = blocks_of(self.ways)
         self.tables = [self._table([each for each in blocks if bool(each.two_qubit_gates) == two]) for two in (0, 1)]
-        self.heads = {head: fans(alphabet, head) for head in range(self.n_qubits)}
-        self.trees = {} if alphabet.coupling is None else trees(alphabet)
+        from_zero = not problem.whole_matrix
+        self.heads = {head: fans(alphabet, head) if from_zero else {} for head in range(self.n_qubits)}
+        self.trees = trees(alphabet) if from_zero and alphabet.coupling is not None else {}
         self.weight = problem.spread / 2 or 1.0
         self._known: dict[frozenset[int], tuple[tuple[str, ...], list[Block]]] = {}
 
@@ -321,16 +324,16 @@ class Guide:
 
     @classmethod
     def fitting(cls, alphabet: Alphabet, evaluator: CircuitEvaluator) -> Guide | None:
-        """A guide, where there are slopes: exact energies of a Hamiltonian on a compiled engine, and rotations."""
+        """A guide, where there are slopes: exact energies of an operator on a compiled engine, and rotations."""
         problem, simulator = evaluator.problem, evaluator.simulator
-        if not (isinstance(problem, Problem) and isinstance(simulator, CompiledSimulator)):
+        if not (isinstance(problem, OperatorProblem) and simulator.sweeps):
             return None
         if evaluator.shots is not None:
             return None
         guide = cls(alphabet, problem, simulator)
         if not guide.generators:
             return None
-        _warm_up(simulator, guide.n_qubits)
+        _warm_up(simulator, problem)
         return guide
 
     def study(self, circuit: Circuit) -> Study:

@@ -1,4 +1,4 @@
-"""Fronts as plain files that anybody can check: OpenQASM 3, the Hamiltonian's Pauli terms, and what is claimed.
+"""Fronts as plain files that anybody can check: OpenQASM 3, Pauli terms or target, what is claimed.
 
 ``scripts/referee.py`` computes every claim anew from the files alone.
 """
@@ -13,15 +13,15 @@ from typing import Any
 from qas.circuits import Circuit
 from qas.errors import QasError
 from qas.files import new_folder, write_atomic, write_json
-from qas.problems import Problem
+from qas.problems import OperatorProblem
 from qas.runs import Result
 
 
-def publish(results: Iterable[Result], problem: Problem, folder: str | os.PathLike[str] | None) -> Path:
+def publish(results: Iterable[Result], problem: OperatorProblem, folder: str | os.PathLike[str] | None) -> Path:
     """Write circuits to a new or empty folder, one file each, with what they achieve.
 
-    ``problem.json`` holds the problem, with its Pauli terms; ``front.json`` names the problem, its exact energy, and
-    for each circuit its file, energy, error, CNOTs, CNOT depth, parameters and gates.
+    ``problem.json`` holds the problem, with its Pauli terms or target; ``front.json`` names the problem, its exact
+    energy, and for each circuit its file, energy, error, CNOTs, CNOT depth, parameters and gates.
 
     Args:
         results: circuits of one- and two-qubit gates without noise; the fewest CNOTs come first.

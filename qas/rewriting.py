@@ -1,4 +1,4 @@
-"""Equal circuits of {rx, ry, rz, cx} with fewer gates, for a register that starts in |0…0⟩.
+"""Equal circuits of {rx, ry, rz, cx} with fewer gates, for a register that starts in |0…0⟩ or anywhere.
 
 Three rules beside those of `qas.simplify`: gates meet across others that they commute with; a CX that is wrapped in two
 equal ones on its neighbours needs one CX less; gates on two qubits in a row are one matrix, of which three CX make any
@@ -34,12 +34,16 @@ _TO_Z = {"X": ("ry", -_HALF), "Y": ("rx", _HALF)}
 
 
 # ---------------------------------------------------------------------- native gates
-def native(circuit: Circuit) -> Circuit:
+def native(circuit: Circuit, *, whole: bool = False) -> Circuit:
     """The circuit in {rx, ry, rz, cx}, its state of |0…0⟩ the same up to a global phase; as it is if it is so already.
 
     Excitations are decomposed as far as the states that reach them need it (see `Circuit.decompose`).
+
+    Args:
+        circuit: any.
+        whole: keep the whole matrix, up to its phase.
     """
-    circuit = circuit.decompose(from_zero=True)
+    circuit = circuit.decompose(from_zero=not whole)
     if set(circuit.counts) <= set(SEARCH_GATES):
         return circuit
     return Circuit(circuit.n_qubits, [lowered for gate in circuit for lowered in _native_gates(gate)])
@@ -69,7 +73,7 @@ def _native_gates(gate: Gate) -> list[Gate]:
 
 
 # ---------------------------------------------------------------------- all rules
-def compress(circuit: Circuit, angle_tolerance: float = 1e-7) -> Circuit:
+def compress(circuit: Circuit, angle_tolerance: float = 1e-7, *, whole: bool = False) -> Circuit:
     """An equal circuit of {rx, ry, rz, cx} with no more CX, and of as many CX no more gates.
 
     All rules are applied until none finds anything. The state of |0…0⟩ is the same up to a global phase and what
@@ -77,21 +81,22 @@ def compress(circuit: Circuit, angle_tolerance: float = 1e-7) -> Circuit:
 
     Args:
         circuit: of {rx, ry, rz, cx}; see `native`.
+        whole: keep the whole matrix, up to its phase.
     """
     while True:
         before = _size(circuit)
-        circuit = peephole(circuit, angle_tolerance)
-        circuit = merge_runs(circuit, SEARCH_GATES)
-        circuit = resynthesize(circuit)
+        circuit = peephole(circuit, angle_tolerance, whole=whole)
+        circuit = merge_runs(circuit, SEARCH_GATES, whole=whole)
+        circuit = resynthesize(circuit, whole=whole)
         if _size(circuit) >= before:
             return circuit
 
 
-def peephole(circuit: Circuit, angle_tolerance: float = 1e-7) -> Circuit:
+def peephole(circuit: Circuit, angle_tolerance: float = 1e-7, *, whole: bool = False) -> Circuit:
     """As `compress`, by the rules alone that need no matrices."""
     while True:
         before = _size(circuit)
-        circuit = simplify(circuit, angle_tolerance=angle_tolerance)
+        circuit = simplify(circuit, angle_tolerance=angle_tolerance, whole=whole)
         circuit = _meet(circuit)
         circuit = _without_wraps(circuit)
         if _size(circuit) >= before:
@@ -186,21 +191,23 @@ class _Block(NamedTuple):
     """both qubits are in |0⟩ before it"""
 
 
-def resynthesize(circuit: Circuit) -> Circuit:
+def resynthesize(circuit: Circuit, *, whole: bool = False) -> Circuit:
     """The circuit with its blocks of gates on two qubits replaced by their decompositions, where these have fewer CX.
 
-    A block of |00⟩ needs to make its state only. Other gates stand between those of a block on other qubits alone.
+    A block of |00⟩ needs to make its state only, unless the whole matrix is to be kept. Other gates stand between those
+    of a block on other qubits alone.
     """
     replaced: dict[int, list[Gate]] = {}
     for block in _blocks(circuit):
         gates = [circuit[k] for k in block.positions]
         count = sum(len(gate.qubits) == 2 for gate in gates)
-        if count < 2 and not block.fresh:
+        of_zero = block.fresh and not whole
+        if count < 2 and not of_zero:
             continue
         local = {qubit: k for k, qubit in enumerate(block.pair)}
         steps = [Gate(g.name, tuple(local[q] for q in g.qubits), g.angles) for g in gates]
         matrix = Circuit(2, steps).to_matrix()
-        made = _state_gates(matrix[:, 0], count) if block.fresh else _matrix_gates(matrix, count)
+        made = _state_gates(matrix[:, 0], count) if of_zero else _matrix_gates(matrix, count)
         if made is not None:
             there = [Gate(g.name, tuple(block.pair[q] for q in g.qubits), g.angles) for g in made]
             replaced |= {k: [] for k in block.positions} | {block.positions[-1]: there}

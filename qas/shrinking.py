@@ -24,7 +24,7 @@ from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError
 from qas.meter import Budget, Meter, SearchEnded
 from qas.page import short_unit
-from qas.problems import BaseProblem, Problem, load_problem, require_hamiltonian
+from qas.problems import BaseProblem, OperatorProblem, load_problem, require_operator
 from qas.rewriting import compress, native, peephole
 from qas.runs import Front, Result, envelope
 from qas.schema import Count, Gates
@@ -65,7 +65,7 @@ _TURNS = ((0.0, 0.0), (math.pi, 0.0), (0.0, math.pi), (math.pi, math.pi), (0.5 *
 class Shrunk:
     """What became of a circuit. Energies in the problem's unit."""
 
-    problem: Problem
+    problem: OperatorProblem
     tolerance: float
     """largest error of a circuit that was kept"""
     start: Evaluation
@@ -126,7 +126,7 @@ def shrink(
 
     Args:
         circuit: any; it is lowered to {rx, ry, rz, cx}.
-        problem: a name of `qas.list_problems`, or a `Problem` of a Hamiltonian.
+        problem: a name of `qas.list_problems`, or a problem with a Hamiltonian or a target unitary.
         tolerance: largest error, energy minus the problem's exact energy in its unit, that a circuit may have; None:
             the problem's threshold. The circuit given must meet it once its angles are optimized.
         engine: as of `qas.evaluate`.
@@ -140,12 +140,12 @@ def shrink(
         UnknownNameError: unknown problem or engine.
         CircuitError: circuit and problem differ in size.
         TooLargeError: more qubits than the engine, or an eigensolver for the exact energy, can hold.
-        QasError: a problem without a Hamiltonian, a circuit that misses the tolerance, numbers out of range, or a
+        QasError: a problem of another kind, a circuit that misses the tolerance, numbers out of range, or a
             budget that ends before the circuit given was optimized once.
     """
     if not isinstance(circuit, Circuit):
         raise QasError(f"a Circuit is shrunk, got {type(circuit).__name__} (see Circuit.from_qiskit, .from_qasm)")
-    target = require_hamiltonian(load_problem(problem) if isinstance(problem, str) else problem, "shrinking")
+    target = require_operator(load_problem(problem) if isinstance(problem, str) else problem, "shrinking")
     if circuit.n_qubits != target.n_qubits:
         raise CircuitError(
             f"the circuit has {circuit.n_qubits} qubits, but problem {target.name} needs {target.n_qubits}"
@@ -165,7 +165,7 @@ def shrink(
 
 
 def _shrunk(
-    problem: Problem,
+    problem: OperatorProblem,
     meter: Meter,
     tolerance: float,
     steps: Generator[Evaluation, None, None],
@@ -234,7 +234,9 @@ def lowered(circuit: Circuit, meter: Meter, tolerance: float, rng: np.random.Gen
         QasError: it misses the tolerance.
         SearchEnded: nothing is left to spend.
     """
-    start = meter.evaluate(compress(native(circuit)), rng, max_evaluations=_MOST, exact_start=True)
+    whole = meter.problem.whole_matrix
+    plain = compress(native(circuit, whole=whole), whole=whole)
+    start = meter.evaluate(plain, rng, max_evaluations=_MOST, exact_start=True)
     if start.error > tolerance:
         meter.left()  # where the budget has cut the optimization short, that is what ends it
         unit = short_unit(meter.problem.unit)
@@ -313,7 +315,8 @@ class Shrinker:
     ) -> None:
         self.current = start
         self.meter, self.tolerance, self.rng, self.moves, self.pause = meter, tolerance, rng, moves, pause
-        self.hamiltonian = require_hamiltonian(meter.problem, "shrinking").hamiltonian
+        problem = require_operator(meter.problem, "shrinking")
+        self.hamiltonian, self.whole = problem.hamiltonian, problem.whole_matrix
         self.begun = self.here = start.error
         self.part, self.done = 0, 0
         """where in `_PARTS`, and how many steps of that are done"""
@@ -390,7 +393,7 @@ class Shrinker:
     def _from_another_minimum(self, scale: float) -> Generator[Evaluation, None, bool]:
         """Take out CX from where the angles come to from shaken ones."""
         if self.current.circuit.two_qubit_gates:
-            dressed = _dressed(self.current.circuit)
+            dressed = _dressed(self.current.circuit, self.whole)
             shaken = dressed.angles + self.rng.normal(scale=scale, size=dressed.n_angles)
             yield from self._cut_on(self._optimized(dressed.with_angles(shaken)).circuit)
         return False
@@ -416,7 +419,7 @@ class Shrinker:
 
     def _moved(self, parent: Circuit) -> Evaluation | None:
         """The best of some circuits with one CX elsewhere; None if all of them miss the tolerance."""
-        base = _dressed(compress(parent))
+        base = _dressed(compress(parent, whole=self.whole), self.whole)
         trials = (_with_a_move(base, self.rng) for _ in range(_LOOKED_AT[0]))
         with closing(self.meter.evaluate_many(trials, self.rng, max_evaluations=_LOOK, exact_start=True)) as looks:
             nearest = sorted(looks, key=lambda found: found.error)[:_MOVES_TRIED]
@@ -429,7 +432,7 @@ class Shrinker:
 
     def _accept(self, found: Evaluation) -> Evaluation:
         """Go on from a circuit, rewritten."""
-        circuit = compress(wrap_angles(found.circuit))
+        circuit = compress(wrap_angles(found.circuit), whole=self.whole)
         if circuit is not found.circuit:
             energy = self.meter.energy(circuit)
             found = Evaluation(circuit, energy, self.meter.problem.error(energy), found.evaluations)
@@ -447,7 +450,7 @@ class Shrinker:
             return False
         if (yield from self._cut_from(self.current.circuit, bound, last)):
             return True
-        dressed = self._optimized(_dressed(self.current.circuit))
+        dressed = self._optimized(_dressed(self.current.circuit, self.whole))
         return (yield from self._cut_from(dressed.circuit, bound, last))
 
     def _cut_from(self, base: Circuit, bound: float, last: bool) -> Generator[Evaluation, None, bool]:
@@ -544,7 +547,7 @@ class Shrinker:
         gone = set(places.tolist())
         circuit = self.current.circuit
         left = Circuit(circuit.n_qubits, [gate for k, gate in enumerate(circuit) if k not in gone])
-        found = self._optimized(peephole(left), _LOOK)
+        found = self._optimized(peephole(left, whole=self.whole), _LOOK)
         if bound < found.error < bound + self.tolerance:
             found = self._optimized(found.circuit)
         return found
@@ -613,9 +616,14 @@ def _with_a_move(circuit: Circuit, rng: np.random.Generator) -> Circuit:
     return Circuit(circuit.n_qubits, gates)
 
 
-def _dressed(circuit: Circuit) -> Circuit:
-    """The circuit with rotations by 0 at its beginning and after each CX, so that every run of gates makes any."""
-    gates = [Gate(name, (q,), (0.0,)) for q in range(circuit.n_qubits) for name in ("ry", "rz")]
+def _dressed(circuit: Circuit, whole: bool) -> Circuit:
+    """The circuit with rotations by 0 at its beginning and after each CX, so that every run of gates makes any.
+
+    Args:
+        whole: it need not begin in |0…0⟩.
+    """
+    first = ("rz", "ry", "rz") if whole else ("ry", "rz")
+    gates = [Gate(name, (q,), (0.0,)) for q in range(circuit.n_qubits) for name in first]
     for gate in circuit:
         gates.append(gate)
         if gate.name == "cx":

@@ -2,15 +2,16 @@
 
     python scripts/referee.py results/compact/*
 
-A folder holds ``problem.json`` (Pauli strings and their weights under ``terms``), circuits in OpenQASM 3, and
-``front.json``, which names each circuit's file and claims its energy, error, CNOTs, CNOT depth,
-parameters (angles of its gates) and gates. Nothing of the framework is imported. The exit code is 1 if a claim is
-false, 2 for folders that cannot be read.
+A folder holds ``problem.json`` (Pauli strings and their weights under ``terms``, or a unitary under ``target``),
+circuits in OpenQASM 3, and ``front.json``, which names each circuit's file and claims its energy, error, CNOTs, CNOT
+depth, parameters (angles of its gates) and gates. Nothing of the framework is imported. The exit code is 1 if a claim
+is false, 2 for folders that cannot be read.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit, qasm3
-from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.quantum_info import Operator, SparsePauliOp, Statevector
 from scipy.sparse.linalg import eigsh
 
 _COUNTS = ("cnots", "cnot_depth", "parameters", "gates")
@@ -36,12 +37,41 @@ def read_json(path: Path) -> Any:
         raise Unreadable(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_operator(path: Path) -> SparsePauliOp:
+class Energies:
+    """Of states under an operator of Pauli terms."""
+
+    def __init__(self, told: Any) -> None:
+        operator = SparsePauliOp.from_list([(string, float(weight)) for string, weight in told.items()])
+        self.matrix = operator.to_matrix(sparse=True).tocsr()
+        self.exact = ground_energy(self.matrix)
+
+    def of(self, circuit: QuantumCircuit) -> float:
+        state = Statevector(circuit).data
+        return float(np.vdot(state, self.matrix @ state).real)
+
+
+class Infidelities:
+    """Minus the fidelity of processes with a target unitary."""
+
+    exact = -1.0
+
+    def __init__(self, told: Any) -> None:
+        side = int(told["side"])
+        self.matrix = np.frombuffer(base64.b64decode(told["complex128"]), dtype="<c16").reshape(side, side)
+        if np.abs(self.matrix @ self.matrix.conj().T - np.eye(side)).max() > 1e-9:
+            raise ValueError("the target is no unitary matrix")
+
+    def of(self, circuit: QuantumCircuit) -> float:
+        overlap = np.vdot(self.matrix, Operator(circuit).data) / len(self.matrix)
+        return -(float(abs(overlap)) ** 2)
+
+
+def read_problem(path: Path) -> Energies | Infidelities:
     data = read_json(path)
     try:
-        return SparsePauliOp.from_list([(string, float(weight)) for string, weight in data["terms"].items()])
+        return Infidelities(data["target"]) if "target" in data else Energies(data["terms"])
     except Exception as error:  # whatever a malformed file makes Qiskit raise
-        raise Unreadable(f"{path}: no Pauli terms: {error}") from None
+        raise Unreadable(f"{path}: neither Pauli terms nor a target: {error}") from None
 
 
 def read_circuit(path: Path) -> QuantumCircuit:
@@ -64,17 +94,12 @@ def ground_energy(matrix: Any) -> float:
     return float(np.min(eigsh(matrix, k=2, which="SA", v0=start, tol=1e-12, return_eigenvectors=False)))
 
 
-def energy_of(circuit: QuantumCircuit, matrix: Any) -> float:
-    state = Statevector(circuit).data
-    return float(np.vdot(state, matrix @ state).real)
-
-
-def judge(circuit: QuantumCircuit, matrix: Any, exact: float) -> dict[str, float]:
+def judge(circuit: QuantumCircuit, problem: Energies | Infidelities) -> dict[str, float]:
     """What the circuit achieves, under the names of the claims."""
-    energy = energy_of(circuit, matrix)
+    energy = problem.of(circuit)
     return {
         "energy": energy,
-        "error": energy - exact,
+        "error": energy - problem.exact,
         "cnots": sum(len(gate.qubits) > 1 for gate in circuit.data),
         "cnot_depth": circuit.depth(lambda gate: len(gate.qubits) > 1),
         "parameters": sum(len(gate.operation.params) for gate in circuit.data),
@@ -104,8 +129,8 @@ def referee(folder: Path, tolerance: float) -> bool:
     front = read_json(folder / "front.json")
     if not isinstance(front, dict) or not isinstance(front.get("circuits"), list) or not front["circuits"]:
         raise Unreadable(f"{folder / 'front.json'}: no circuits")
-    matrix = read_operator(folder / "problem.json").to_matrix(sparse=True).tocsr()
-    exact = ground_energy(matrix)
+    problem = read_problem(folder / "problem.json")
+    exact = problem.exact
     print(f"{folder}: {front.get('problem')}, exact energy {exact:.10f}")
     print(f"{'file':>20} {'CNOTs':>6} {'depth':>6} {'params':>7} {'gates':>6} {'error':>11}")
     true = True
@@ -117,9 +142,9 @@ def referee(folder: Path, tolerance: float) -> bool:
         if not isinstance(row, dict) or Path(str(row.get("file"))).name != row.get("file"):
             raise Unreadable(f"{folder / 'front.json'}: a circuit without the name of its file")
         circuit = read_circuit(folder / row["file"])
-        if 2**circuit.num_qubits != matrix.shape[0]:
+        if 2**circuit.num_qubits != problem.matrix.shape[0]:
             raise Unreadable(f"{folder / row['file']}: {circuit.num_qubits} qubits, another number than the problem's")
-        found = judge(circuit, matrix, exact)
+        found = judge(circuit, problem)
         counts = f"{found['cnots']:6} {found['cnot_depth']:6} {found['parameters']:7} {found['gates']:6}"
         print(f"{row['file']:>20} {counts} {found['error']:11.4e}")
         for told in false_claims(row, found, circuit, tolerance):

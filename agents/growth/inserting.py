@@ -34,8 +34,9 @@ class InsertionState(TypedDict):
 class InsertionGrowth:
     """Inserts rotations between two-qubit gates, one on one qubit with each, from the reference determinant on.
 
-    Like ADAPT-VQE, but at all places of the circuit and by gates of two CX. Of the most promising insertions (squared
-    slope for each two-qubit gate) some are optimized, and the one that wins most energy for each two-qubit gate stays.
+    Without one it begins with no gate. Like ADAPT-VQE, but at all places of the circuit and by gates of two CX. Of the
+    most promising insertions (squared slope for each two-qubit gate) some are optimized, and the one that wins most
+    energy for each two-qubit gate stays.
 
     Args:
         search: where.
@@ -76,8 +77,8 @@ class InsertionGrowth:
 
     def _begun(self) -> Evaluation:
         problem = self.search.problem
-        assert isinstance(problem, Problem)
-        return self.search.meter.evaluate(native(problem.reference_circuit), self.rng, exact_start=True)
+        begun = problem.reference_circuit if isinstance(problem, Problem) else Circuit(problem.n_qubits)
+        return self.search.meter.evaluate(native(begun), self.rng, exact_start=True)
 
     def _longer(self, here: Evaluation) -> Evaluation | None:
         """The best of the most promising circuits; where none is better, of shaken ones, as that may be a saddle."""

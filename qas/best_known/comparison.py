@@ -8,6 +8,7 @@ from itertools import groupby
 
 from qas.best_known.fronts import KnownFront, atlas_or_none
 from qas.best_known.records import counted, tolerance
+from qas.problems import require_operator
 from qas.runs import Run
 
 
@@ -92,8 +93,9 @@ def compare(run: Run) -> Comparison | None:
     known = atlas_or_none(run.problem) if run.front else None
     if known is None:
         return None
+    problem = require_operator(run.problem, "the atlas")
     begun = bool((run.config.get("start") or {}).get("atlas"))
-    own = [(counted(result.circuit).two_qubit_gates, result.noise_free_error) for result in run.front]
+    own = [(counted(result.circuit, problem).two_qubit_gates, result.noise_free_error) for result in run.front]
     return Comparison(_differences(own, known), known.unit, begun)
 
 

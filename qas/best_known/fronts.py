@@ -9,7 +9,7 @@ from pathlib import Path
 from qas.best_known.published import Published, published
 from qas.best_known.records import Header, KnownCircuit, fingerprint, read_records, tolerance
 from qas.errors import QasError, RunError, UnknownNameError
-from qas.problems import BaseProblem, Problem, load_problem
+from qas.problems import BaseProblem, OperatorProblem, load_problem
 
 FOLDER = Path(__file__).parents[1] / "data" / "atlas"
 """Where the records are."""
@@ -122,7 +122,7 @@ def atlas(problem: str | BaseProblem) -> KnownFront:
         raise UnknownNameError("problem of the atlas", name, known_problems())
     (path,) = _files(name)
     front = read_front(path)
-    if not isinstance(goal, Problem) or fingerprint(goal) != front.header.hamiltonian:
+    if not isinstance(goal, OperatorProblem) or fingerprint(goal) != front.header.hamiltonian:
         raise QasError(f"the atlas's circuits of {name} are for another Hamiltonian than that of the problem given")
     return front
 

@@ -27,7 +27,7 @@ from qas.errors import QasError, RunError
 from qas.files import new_folder, read_json
 from qas.interop import read_circuit_file
 from qas.mitigation.objectives import spelled
-from qas.problems import Problem, load_problem
+from qas.problems import OperatorProblem, load_problem
 from qas.runs import Result, Run, load_run, run_folders
 
 _FRONT = "front.json"
@@ -37,15 +37,15 @@ _KEPT_APART = ("start", "storage")
 
 
 @lru_cache(maxsize=4)
-def named(name: str) -> Problem:
+def named(name: str) -> OperatorProblem:
     """The problem of a name, once for many circuits.
 
     Raises:
-        QasError: none has it, or it is not that of a Hamiltonian.
+        QasError: none has it, or it is not one of an operator.
     """
     problem = load_problem(name)
-    if not isinstance(problem, Problem) or problem.name != name:
-        raise QasError(f"the atlas holds circuits for Hamiltonians that are known by name, got {name}")
+    if not isinstance(problem, OperatorProblem) or problem.name != name:
+        raise QasError(f"the atlas holds circuits for Hamiltonians and unitaries that are known by name, got {name}")
     return problem
 
 
@@ -68,7 +68,7 @@ def found_by(run: Run) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- reading
-def candidates(path: str | os.PathLike[str]) -> Iterator[tuple[Problem, list[KnownCircuit]]]:
+def candidates(path: str | os.PathLike[str]) -> Iterator[tuple[OperatorProblem, list[KnownCircuit]]]:
     """Problems and circuits of a run, a campaign, a published front, or a file of records; all energies are computed.
 
     Raises:
@@ -84,7 +84,7 @@ def candidates(path: str | os.PathLike[str]) -> Iterator[tuple[Problem, list[Kno
         yield from (of_run(run) for run in runs if run.front or run.path == place)
 
 
-def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:
+def of_run(run: Run) -> tuple[OperatorProblem, list[KnownCircuit]]:
     """The problem of a run, and its circuits.
 
     Raises:
@@ -93,13 +93,15 @@ def of_run(run: Run) -> tuple[Problem, list[KnownCircuit]]:
     if not run.front:
         raise RunError(f"the run has no circuit yet: {run.path}")
     problem = named(run.problem.name)
-    _check_same(problem, fingerprint(run.problem) if isinstance(run.problem, Problem) else "", run.path)
-    return problem, _judged(_promising(run.front), problem, found_by(run))
+    _check_same(problem, fingerprint(run.problem) if isinstance(run.problem, OperatorProblem) else "", run.path)
+    return problem, _judged(_promising(run.front, problem), problem, found_by(run))
 
 
-def _promising(front: Iterable[Result]) -> list[Circuit]:
+def _promising(front: Iterable[Result], problem: OperatorProblem) -> list[Circuit]:
     """Those that no other beats by more than the tolerance with as few two-qubit gates, by what the run says."""
-    results = sorted(((counted(r.circuit), r.noise_free_error) for r in front), key=lambda r: r[0].two_qubit_gates)
+    results = sorted(
+        ((counted(r.circuit, problem), r.noise_free_error) for r in front), key=lambda r: r[0].two_qubit_gates
+    )
     kept, lowest = [], math.inf
     for _, equal in groupby(results, key=lambda r: r[0].two_qubit_gates):
         same = list(equal)
@@ -108,7 +110,7 @@ def _promising(front: Iterable[Result]) -> list[Circuit]:
     return kept
 
 
-def _of_records(path: Path) -> tuple[Problem, list[KnownCircuit]]:
+def _of_records(path: Path) -> tuple[OperatorProblem, list[KnownCircuit]]:
     header, circuits = read_records(path)
     problem = named(header.problem)
     _check_same(problem, header.hamiltonian, path)
@@ -116,21 +118,21 @@ def _of_records(path: Path) -> tuple[Problem, list[KnownCircuit]]:
     return problem, [KnownCircuit.judged(each.circuit, problem, each.found, simulator) for each in circuits]
 
 
-def _of_front(folder: Path) -> tuple[Problem, list[KnownCircuit]]:
+def _of_front(folder: Path) -> tuple[OperatorProblem, list[KnownCircuit]]:
     told = read_json(folder / _FRONT, "the front")
     given = load_problem(folder / "problem.json")
     problem = named(given.name)
-    _check_same(problem, fingerprint(given) if isinstance(given, Problem) else "", folder)
+    _check_same(problem, fingerprint(given) if isinstance(given, OperatorProblem) else "", folder)
     circuits = [read_circuit_file(folder / Path(row["file"]).name) for row in told["circuits"]]
     return problem, _judged(circuits, problem, {"published": "/".join(folder.resolve().parts[-3:])})
 
 
-def _judged(circuits: Iterable[Circuit], problem: Problem, found: Mapping[str, Any]) -> list[KnownCircuit]:
+def _judged(circuits: Iterable[Circuit], problem: OperatorProblem, found: Mapping[str, Any]) -> list[KnownCircuit]:
     simulator = problem.simulator()
     return best_of([], [KnownCircuit.judged(circuit, problem, found, simulator) for circuit in circuits])
 
 
-def _check_same(problem: Problem, given: str, where: object) -> None:
+def _check_same(problem: OperatorProblem, given: str, where: object) -> None:
     if given != fingerprint(problem):
         raise QasError(f"the Hamiltonian is not that of {problem.name}: {where}")
 

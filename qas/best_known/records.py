@@ -18,7 +18,7 @@ from qas.circuits import Circuit
 from qas.errors import RunError
 from qas.files import check_versioned, parse_json, read_bytes, to_json, versioned, write_atomic
 from qas.gates import SEARCH_GATES
-from qas.problems import Problem
+from qas.problems import OperatorProblem
 from qas.simulators import Simulator
 
 FORMAT, VERSION = "qas-atlas", 1
@@ -36,27 +36,29 @@ def tolerance(error: float) -> float:
     return 1e-9 + 1e-5 * abs(error)
 
 
-def fingerprint(problem: Problem) -> str:
-    """Name of a Hamiltonian: the same for equal terms up to rounding (1e-8), whatever the problem is called."""
+def fingerprint(problem: OperatorProblem) -> str:
+    """Name of an operator: the same for equal terms up to rounding (1e-8), whatever the problem is called."""
     text = ";".join(f"{string}:{steps}" for string, steps in sorted(stepped(problem, 1e-8)))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def stepped(problem: Problem, step: float) -> list[tuple[str, int]]:
-    """Terms of a Hamiltonian with their weights in whole steps, those of none left out."""
+def stepped(problem: OperatorProblem, step: float) -> list[tuple[str, int]]:
+    """Terms of an operator with their weights in whole steps, those of none left out."""
     rounded = ((string, math.floor(weight / step + _OFFSET)) for string, weight in problem.hamiltonian.terms.items())
     return [(string, steps) for string, steps in rounded if steps]
 
 
 # ---------------------------------------------------------------------- one circuit
-def counted(circuit: Circuit) -> Circuit:
+def counted(circuit: Circuit, problem: OperatorProblem) -> Circuit:
     """The circuit as records hold and count it: its gates on two qubits are CX and CZ, which cost the same.
 
-    Whatever else acts on several qubits is decomposed, as far as what it makes of |0…0⟩ needs it.
+    Whatever else acts on several qubits is decomposed, where a problem is one of states as far as what it makes of
+    |0…0⟩ needs it.
     """
-    plain = circuit.decompose(from_zero=True)
+    from_zero = not problem.whole_matrix
+    plain = circuit.decompose(from_zero=from_zero)
     others = {gate.name for gate in plain if len(gate.qubits) > 1} - {"cx", "cz"}
-    return plain.decompose(SEARCH_GATES, from_zero=True) if others else plain
+    return plain.decompose(SEARCH_GATES, from_zero=from_zero) if others else plain
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class KnownCircuit:
 
     @classmethod
     def judged(
-        cls, circuit: Circuit, problem: Problem, found: Mapping[str, Any], simulator: Simulator | None = None
+        cls, circuit: Circuit, problem: OperatorProblem, found: Mapping[str, Any], simulator: Simulator | None = None
     ) -> KnownCircuit:
         """What a circuit achieves, computed anew, of the circuit as `counted`."""
-        plain = counted(circuit)
+        plain = counted(circuit, problem)
         energy = problem.energy(plain, simulator)
         sizes = plain.two_qubit_gates, len(plain), plain.depth, plain.n_angles
         return cls(*sizes, problem.error(energy), energy, dict(found), plain.to_qasm())
@@ -150,7 +152,7 @@ class Header:
     threshold: float
 
     @classmethod
-    def of(cls, problem: Problem) -> Header:
+    def of(cls, problem: OperatorProblem) -> Header:
         assert problem.threshold is not None
         sizes = problem.n_qubits, problem.unit, problem.exact, problem.threshold
         return cls(problem.name, fingerprint(problem), *sizes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qas.best_known.records import Header, KnownCircuit, fingerprint, tolerance
 from qas.checks import one_line
-from qas.problems import Problem
+from qas.problems import OperatorProblem, UnitaryProblem
 
 if TYPE_CHECKING:
     from qas.best_known.fronts import KnownFront
@@ -24,13 +24,17 @@ class Referee:
     """Evaluates circuits for one problem.
 
     Args:
-        problem: its Pauli strings and weights are all that is taken from it, and the exact energy that it claims.
+        problem: its Pauli strings and weights, or its target, are all that is taken from it, and the exact energy that
+            it claims.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: OperatorProblem) -> None:
         from qiskit.quantum_info import SparsePauliOp
 
         self.problem = problem
+        self.target = problem.target if isinstance(problem, UnitaryProblem) else None
+        if self.target is not None:
+            return
         operator = SparsePauliOp.from_list(list(problem.hamiltonian.terms.items()))
         self.matrix: Any = operator.to_matrix(sparse=True).tocsr()
 
@@ -38,6 +42,9 @@ class Referee:
         """Lowest eigenvalue, in the problem's unit."""
         from scipy.sparse.linalg import eigsh
 
+        if self.target is not None:
+            # By Cauchy and Schwarz no matrix has a larger overlap with the target than a multiple of it.
+            return -float(np.linalg.norm(self.target) ** 2 / len(self.target))
         if self.matrix.shape[0] <= _DENSE:
             return float(np.linalg.eigvalsh(self.matrix.toarray())[0])
         # Some more than one, because Lanczos may pass over one of a cluster; from a fixed start, the same each time.
@@ -47,17 +54,20 @@ class Referee:
     def faults(self, record: KnownCircuit) -> list[str]:
         """What is wrong with a record, in words; empty if it is as it says."""
         from qiskit import qasm3
-        from qiskit.quantum_info import Statevector
+        from qiskit.quantum_info import Operator, Statevector
 
         name = f"{record.two_qubit_gates} CX"
         try:
             circuit = qasm3.loads(record.qasm)
-            state = Statevector(circuit).data
+            made = Statevector(circuit).data if self.target is None else Operator(circuit).data
         except Exception as error:  # whatever malformed text makes Qiskit raise
             return [f"{name}: it does not parse: {one_line(error)}"]
         if circuit.num_qubits != self.problem.n_qubits:
             return [f"{name}: {circuit.num_qubits} qubits, the problem has {self.problem.n_qubits}"]
-        energy = float(np.vdot(state, self.matrix @ state).real)
+        if self.target is None:
+            energy = float(np.vdot(made, self.matrix @ made).real)
+        else:
+            energy = -(float(abs(np.vdot(self.target, made))) ** 2) / len(made) ** 2
         found = {
             "two_qubit_gates": sum(len(gate.qubits) > 1 for gate in circuit.data),
             "gates": len(circuit.data),
@@ -88,7 +98,7 @@ def _counts_as_one(gate: Any) -> bool:
     return bool(standard and (len(gate.qubits) == 1 or kind in (CXGate, CZGate)))
 
 
-def faults_of_header(header: Header, problem: Problem) -> list[str]:
+def faults_of_header(header: Header, problem: OperatorProblem) -> list[str]:
     """What is wrong with the first line of a file of records."""
     told = []
     if header.hamiltonian != fingerprint(problem):
@@ -113,7 +123,7 @@ def faults_of_front(records: Sequence[KnownCircuit]) -> list[str]:
     return told
 
 
-def verify(front: KnownFront, problem: Problem, *, most: int | None = None) -> list[str]:
+def verify(front: KnownFront, problem: OperatorProblem, *, most: int | None = None) -> list[str]:
     """All that is wrong with a front, in words.
 
     Args:

@@ -1,6 +1,6 @@
 """Problems: what a circuit is judged on. Mostly a Hamiltonian, what is known about it, and where both come from."""
 
-from qas.problems.base import BaseProblem
+from qas.problems.base import BaseProblem, OperatorProblem, require_operator
 from qas.problems.families import (
     MAX_QUBITS,
     MOLECULES,
@@ -22,18 +22,22 @@ from qas.problems.hamiltonian import (
 )
 from qas.problems.spins import cluster, heisenberg, tfim
 from qas.problems.states import MAX_TARGET_QUBITS, state_preparation
+from qas.problems.unitaries import MAX_UNITARY_QUBITS, UnitaryProblem, unitary
 
 __all__ = [
     "CHEMICAL_ACCURACY",
     "FORMAT",
     "MAX_QUBITS",
     "MAX_TARGET_QUBITS",
+    "MAX_UNITARY_QUBITS",
     "MOLECULES",
     "PROBLEMS",
     "VERSION",
     "BaseProblem",
     "Family",
+    "OperatorProblem",
     "Problem",
+    "UnitaryProblem",
     "cluster",
     "heisenberg",
     "list_problems",
@@ -43,6 +47,8 @@ __all__ = [
     "problem",
     "problem_from_json",
     "require_hamiltonian",
+    "require_operator",
     "state_preparation",
     "tfim",
+    "unitary",
 ]

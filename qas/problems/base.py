@@ -16,8 +16,9 @@ from qas.gates import SEARCH_GATES
 from qas.simplify import simplify
 
 if TYPE_CHECKING:
+    from qas.hamiltonians import Hamiltonian
     from qas.noise import NoiseModel
-    from qas.simulators.base import BaseObjective, Simulator
+    from qas.simulators.base import BaseObjective, Objective, Simulator
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 """What names of problems match: a run folder can carry them."""
@@ -203,3 +204,32 @@ class BaseProblem(abc.ABC):
         Raises:
             QasError: not such a dict, a newer schema version, or a missing, malformed or inconsistent entry.
         """
+
+
+class OperatorProblem(BaseProblem):
+    """A problem whose energies are expectation values of an operator, on the simulators that it makes."""
+
+    hamiltonian: Hamiltonian
+    """What these simulators take beside a circuit."""
+    simulated: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def simulator(self, noise: NoiseModel | None = None, engine: Any = None, shots: int | None = None) -> Simulator: ...
+
+    @abc.abstractmethod
+    def objective(self, circuit: Circuit, simulator: Simulator | None = None) -> Objective: ...
+
+
+def require_operator(problem: BaseProblem, what: str) -> OperatorProblem:
+    """`problem`, if it is one of an operator: a Hamiltonian, or the projector on a target unitary.
+
+    Args:
+        problem: what circuits are judged on.
+        what: what needs the operator, for the message; singular.
+
+    Raises:
+        QasError: it is another kind of problem.
+    """
+    if not isinstance(problem, OperatorProblem):
+        raise QasError(f"{what} needs a problem with a Hamiltonian or a target unitary, got {problem.name}")
+    return problem

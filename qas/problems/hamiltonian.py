@@ -16,7 +16,7 @@ from qas.errors import QasError, TooLargeError
 from qas.fermions import Molecule
 from qas.files import check_versioned, versioned
 from qas.hamiltonians import Hamiltonian
-from qas.problems.base import BaseProblem
+from qas.problems.base import BaseProblem, OperatorProblem
 from qas.problems.triviality import Triviality, basis_states_needed
 from qas.tapering import Tapering
 
@@ -38,7 +38,7 @@ _MEMORY_LIMIT = 2 << 30
 
 
 @dataclass(frozen=True)
-class Problem(BaseProblem):
+class Problem(OperatorProblem):
     """A Hamiltonian whose ground state is sought.
 
     Immutable; equal problems have equal name, operator, unit, threshold and origin.
@@ -65,7 +65,6 @@ class Problem(BaseProblem):
     where they are not given, and ``unrestricted``."""
 
     whole_matrix: ClassVar[bool] = False
-    simulated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.hamiltonian, Hamiltonian):

@@ -220,6 +220,8 @@ class Simulator(abc.ABC):
     """whether what it returns is linear in the final state, as expectation values are"""
     resolution: float = 0.0
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
+    sweeps: ClassVar[bool] = False
+    """whether slopes of all gates that could be inserted take no longer than a few energies"""
     idle: ClassVar[bool] = False
     """whether the engine knows the noise of waiting qubits (`NoiseModel.idle`); one that does not refuses it"""
     noise: NoiseModel | None
@@ -234,6 +236,11 @@ class Simulator(abc.ABC):
         for name, on_primitives in LOWERED.items():
             if name in cls.__dict__:
                 setattr(cls, name, on_primitives(cls.__dict__[name]))
+
+    @property
+    def kind(self) -> type[Simulator]:
+        """What makes an engine like this one with other noise."""
+        return type(self)
 
     def lowering(self, circuit: Circuit) -> Lowering | None:
         """How this engine runs a circuit; None where it runs the gates as they are."""

@@ -50,6 +50,8 @@ def finished(energy: float) -> float:
 class CompiledSimulator(Simulator):
     """Base of the engines whose kernels are compiled once: gates are data, so a new circuit compiles nothing."""
 
+    sweeps = True
+
     def __init__(self, noise: NoiseModel | None = None) -> None:
         super().__init__(noise)
         self._rows: dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]] = {}
