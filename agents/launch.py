@@ -79,8 +79,8 @@ def search(
         patch: which of its qubits: "best", "line", "ring", "tree", "median", both as in "line:median", or the qubits
             themselves; see `qas.patches.patch_for`.
         objective: what counts as energy under the noise: a name of `qas.mitigation.list_objectives`, with settings as
-            in ``"zne:nodes=1-3-5,fit=linear"`` if it has any, a class or an instance. None: "noisy", or "zne" for a
-            device.
+            in ``"zne:nodes=1-3-5,fit=linear"`` if it has any, a class or an instance. None: "noisy", or for a
+            device what the problem says, mostly "zne".
         seconds: wall-clock budget.
         evaluations: budget of objective calls; a gradient counts as one.
         steps: budget of architectures.
@@ -125,7 +125,7 @@ def search(
         "gates": list(gates) if isinstance(gates, (list, tuple)) else gates,
         "coupling": pairs_of(coupling),
         "evaluator": {} if evaluator is None else evaluator,
-        "objective": make_objective(objective or ("noisy" if device is None else "zne")),
+        "objective": make_objective(objective or "noisy"),
     }
     # Names and numbers come before anything slow is imported or computed.
     watch = Watch(callbacks)
@@ -145,6 +145,8 @@ def search(
         for name in ("options", "evaluator"):
             settings[name] = {**getattr(published, name), **settings[name]}
         max_gates = settings["max_gates"] = published.max_gates if max_gates is None else max_gates
+    if objective is None and whole is not None:
+        settings["objective"] = make_objective(goal.device_objective)
     part = None if whole is None else patch_for(goal.n_qubits, whole, patch)
     model = load_noise(noise) if part is None else part.noise()
     if part is not None:

@@ -17,38 +17,17 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 import argparse
 import csv
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from kept import found_before, republish
+
 import qas
-from qas.publishing import publish
-from qas.runs import Result, envelope
+from qas.runs import envelope
 
 COLUMNS = ("problem", "seed", "options", "seconds", "evaluations", "cnots", "error", "gates", "envelope")
-
-
-def found_before(folder: Path, problem: Any) -> list[Result]:
-    """What earlier runs left, judged anew."""
-    results = []
-    for file in sorted(folder.glob("*.qasm")):
-        circuit = qas.Circuit.from_qasm(file.read_text())
-        energy = problem.energy(circuit)
-        results.append(Result(circuit, energy, problem.error(energy), energy, problem.error(energy), 0))
-    return results
-
-
-def republish(results: list[Result], problem: Any, folder: Path) -> None:
-    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
-    for left in (new, old):  # of a run that was cut off
-        shutil.rmtree(left, ignore_errors=True)
-    publish(results, problem, new)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def row_of(run: Any, seed: int, options: str) -> dict[str, Any]:

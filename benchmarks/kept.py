@@ -1,17 +1,22 @@
-"""Runs of a benchmark that are made in processes and kept as rows of a file: what is there is not made again.
+"""What benchmarks keep: runs as rows of a file, and the circuits they found as published fronts.
 
-Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py` and `open_search.py` use it, and of it only
-the files `editing.py` and `policy_ablations.py`.
+Not a benchmark itself: `device_search.py`, `qubit_order.py`, `learning.py`, `open_search.py` and `synthesis.py` use it,
+of it only the files `editing.py` and `policy_ablations.py`, and only the fronts `compact.py`.
 """
 
 from __future__ import annotations
 
 import csv
 import multiprocessing
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+import qas
+from qas.publishing import publish
+from qas.runs import Result
 
 Row = dict[str, str]
 
@@ -83,3 +88,26 @@ def complete(
 
 def _in_order(key: tuple[str, ...]) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in key]
+
+
+# ---------------------------------------------------------------------- circuits
+def found_before(folder: Path, problem: Any) -> list[Result]:
+    """The circuits in a folder, judged anew."""
+    results = []
+    for file in sorted(folder.glob("*.qasm")):
+        circuit = qas.Circuit.from_qasm(file.read_text())
+        energy = problem.energy(circuit)
+        results.append(Result(circuit, energy, problem.error(energy), energy, problem.error(energy), 0))
+    return results
+
+
+def republish(results: list[Result], problem: Any, folder: Path) -> None:
+    """As `qas.publishing.publish`, in the place of a folder that may be there."""
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    for left in (new, old):  # of a run that was cut off
+        shutil.rmtree(left, ignore_errors=True)
+    publish(results, problem, new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

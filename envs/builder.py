@@ -125,7 +125,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             native, on a patch of it.
         patch: which of its qubits; see `qas.patches.patch_for`.
         objective: what counts as energy under the noise, such as ``"zne:nodes=1-3-5"``; see `qas.mitigation`. With an
-            `evaluator`: None, meaning its objective; else None means "zne" for a device, "noisy" otherwise.
+            `evaluator`: None, meaning its objective; else None means "noisy", or for a device what the problem says,
+            mostly "zne".
         max_gates: longest circuit, and number of layers in the observation.
         gates: gate set, names from the gate table; None: the problem's, `qas.gates.SEARCH_GATES` for a Hamiltonian.
         coupling: undirected pairs that may carry two-qubit gates; None: those of the noise model, or all.

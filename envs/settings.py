@@ -38,7 +38,7 @@ def judged_by(
         if model is not None or evaluator is not None:
             raise QasError("a device has its own noise: leave out noise and evaluator beside a device")
         part = patch_for(problem.n_qubits, device, patch)
-        model, objective = part.noise(), "zne" if objective is None else objective
+        model, objective = part.noise(), problem.device_objective if objective is None else objective
         gates = native_gates_of(part, gates)
         directions = part.directions if directions is None else directions
     elif patch is not None:

@@ -267,9 +267,10 @@ class _Places(Sequence[Place]):
 
 def _warm_up(simulator: Simulator, problem: OperatorProblem) -> None:
     """Compile the kernels of sweeps, before a search's clock runs."""
-    size = min(problem.n_qubits, 2)
-    on_each = problem.hamiltonian.n_qubits // problem.n_qubits
-    circuit, observable = Circuit(size, [Gate("rz", (0,), (0.1,))]), Hamiltonian({"Z" * size * on_each: 1.0})
+    size, wide = problem.n_qubits, problem.hamiltonian.n_qubits
+    if size == wide:
+        size = wide = min(size, 2)
+    circuit, observable = Circuit(size, [Gate("rz", (0,), (0.1,))]), Hamiltonian({"Z" * wide: 1.0})
     simulator.insertion_gradients(circuit, observable, ["X" * size])
     simulator.append_gains(circuit, observable, ["X" * size])
 

@@ -213,13 +213,16 @@ def scored_by(objective: Scored, engine: Simulator | None, shots: int | None = N
         shots: measurements of each term that values are drawn from.
 
     Raises:
-        QasError: an objective other than the plain noisy energy without an engine, without noise, or beside such shots.
+        QasError: an objective other than the plain noisy energy without an engine, without noise, beside such shots, or
+            where no device measures energies.
     """
     if isinstance(objective, Noisy) and objective.kappa == 0.0:
         return engine
     name = name_of(objective)
     if engine is None:
         raise QasError(f"the objective {name} is one of energies under noise; this problem is judged without a device")
+    if not engine.measured:
+        raise QasError(f"the objective {name} is one of energies that a device measures, got a process fidelity")
     if shots is not None:
         raise QasError(f"shots are drawn for the noisy energy; the cost of {name} is its own: {name}:shots={shots}")
     return objective.simulator(engine)

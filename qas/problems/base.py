@@ -52,6 +52,8 @@ class BaseProblem(abc.ABC):
     """Judges the circuit's whole matrix, up to its sign; False: the state that it makes of |0…0>, up to its phase."""
     simulated: ClassVar[bool] = False
     """Simulators judge it, so that noise, engines and shots mean something."""
+    device_objective: ClassVar[str] = "noisy"
+    """What counts as energy in searches for a device, unless told otherwise; see `qas.mitigation`."""
     listed: ClassVar[bool] = False
     """Judges the circuits of a list only, such as a labelled pool; agents that make their own are refused."""
 

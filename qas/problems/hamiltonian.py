@@ -65,6 +65,7 @@ class Problem(OperatorProblem):
     where they are not given, and ``unrestricted``."""
 
     whole_matrix: ClassVar[bool] = False
+    device_objective: ClassVar[str] = "zne"
 
     def __post_init__(self) -> None:
         if not isinstance(self.hamiltonian, Hamiltonian):

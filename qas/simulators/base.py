@@ -222,6 +222,8 @@ class Simulator(abc.ABC):
     """largest rounding error of the expectation value of one Pauli string; 0 for engines in double precision"""
     sweeps: ClassVar[bool] = False
     """whether slopes of all gates that could be inserted take no longer than a few energies"""
+    measured: ClassVar[bool] = True
+    """whether a device measures what it returns, so that errors of measured values can be mitigated"""
     idle: ClassVar[bool] = False
     """whether the engine knows the noise of waiting qubits (`NoiseModel.idle`); one that does not refuses it"""
     noise: NoiseModel | None

@@ -31,6 +31,7 @@ class ChoiSimulator(Simulator):
 
     runs_excitations = True  # the engine takes them out, where it does not
     idle = True
+    measured = False
 
     def __init__(self, engine: Simulator) -> None:
         super().__init__(engine.noise)
@@ -52,25 +53,45 @@ class ChoiSimulator(Simulator):
     def check_size(self, n_qubits: int) -> None:
         self.engine.check_size(2 * n_qubits)
 
+    def _paired(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Circuit:
+        """The gates that make n pairs, and behind them the circuit, which carries it along, also at other angles.
+
+        Raises:
+            CircuitError: a Hamiltonian that does not act on twice as many qubits, or noise for another number of them.
+        """
+        n = circuit.n_qubits
+        if hamiltonian.n_qubits != 2 * n:
+            raise CircuitError(
+                f"what is observed of a circuit's whole matrix acts on twice its {n} qubits, got {hamiltonian.n_qubits}"
+            )
+        if isinstance(self.noise, _OnFirst) and self.noise.noisy != n:
+            raise CircuitError(f"this engine's noise is that of {self.noise.noisy} qubits, got {n}")
+        found: Circuit | None = circuit.__dict__.get("_paired")
+        if found is None:
+            found = circuit.__dict__["_paired"] = Circuit(2 * n, (*_pairs(n), *circuit.pattern))
+        return found
+
     def objective(self, circuit: Circuit, hamiltonian: Hamiltonian) -> Objective:
         """Of the circuit behind its pairs, which has the same angles."""
-        return self.engine.objective(paired(circuit, hamiltonian), hamiltonian)
+        return self.engine.objective(self._paired(circuit, hamiltonian), hamiltonian)
 
     def expectation(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> float:
-        return self.engine.expectation(paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles))
+        return self.engine.expectation(self._paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles))
 
     def expectation_and_gradient(
         self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None
     ) -> tuple[float, np.ndarray]:
-        return self.engine.expectation_and_gradient(paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles))
+        return self.engine.expectation_and_gradient(
+            self._paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles)
+        )
 
     def term_expectations(self, circuit: Circuit, hamiltonian: Hamiltonian, angles: Angles = None) -> np.ndarray:
-        return self.engine.term_expectations(paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles))
+        return self.engine.term_expectations(self._paired(circuit, hamiltonian), hamiltonian, _chosen(circuit, angles))
 
     def _expectations(
         self, pairs: list[tuple[Circuit, Any]], hamiltonian: Hamiltonian, workers: int | None
     ) -> list[float]:
-        behind = [(paired(circuit, hamiltonian), _chosen(circuit, angles)) for circuit, angles in pairs]
+        behind = [(self._paired(circuit, hamiltonian), _chosen(circuit, angles)) for circuit, angles in pairs]
         return self.engine._expectations(behind, hamiltonian, workers)
 
     # ------------------------------------------------------------------ what inserting and deleting would bring
@@ -87,7 +108,7 @@ class ChoiSimulator(Simulator):
         first = 2 * circuit.n_qubits
         places = range(len(circuit) + 1) if positions is None else positions
         found: np.ndarray | tuple[np.ndarray, np.ndarray] = self.engine.insertion_gradients(  # type: ignore[call-overload]
-            paired(circuit, hamiltonian),
+            self._paired(circuit, hamiltonian),
             hamiltonian,
             _widened(circuit.n_qubits, generators),
             _chosen(circuit, angles),
@@ -106,7 +127,7 @@ class ChoiSimulator(Simulator):
         costs: bool = False,
     ) -> tuple[np.ndarray, ...]:
         found: tuple[np.ndarray, ...] = self.engine.append_gains(  # type: ignore[call-overload]
-            paired(circuit, hamiltonian),
+            self._paired(circuit, hamiltonian),
             hamiltonian,
             _widened(circuit.n_qubits, generators),
             _chosen(circuit, angles),
@@ -121,25 +142,8 @@ class ChoiSimulator(Simulator):
         angles: Angles = None,
         inverse_hessian: np.ndarray | None = None,
     ) -> np.ndarray:
-        behind = paired(circuit, hamiltonian)
+        behind = self._paired(circuit, hamiltonian)
         return self.engine.deletion_costs(behind, hamiltonian, _chosen(circuit, angles), inverse_hessian)
-
-
-def paired(circuit: Circuit, hamiltonian: Hamiltonian) -> Circuit:
-    """The gates that make n pairs, and behind them the circuit; the circuit carries it along, also at other angles.
-
-    Raises:
-        CircuitError: a Hamiltonian that does not act on twice as many qubits.
-    """
-    n = circuit.n_qubits
-    if hamiltonian.n_qubits != 2 * n:
-        raise CircuitError(
-            f"what is observed of a circuit's whole matrix acts on twice its {n} qubits, got {hamiltonian.n_qubits}"
-        )
-    found: Circuit | None = circuit.__dict__.get("_paired")
-    if found is None:
-        found = circuit.__dict__["_paired"] = Circuit(2 * n, (*_pairs(n), *circuit.pattern))
-    return found
 
 
 @functools.cache

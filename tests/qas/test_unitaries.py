@@ -109,7 +109,7 @@ def test_named_targets_are_those_of_qiskit(name: str) -> None:
 
 
 def test_what_simple_gates_reach() -> None:
-    # Of a CX two thirds of the way is one rotation on each qubit: |tr| / 4 = 1/√2.
+    # |tr(CX† (RZ ⊗ RX))| / 4 is 1/√2 at quarter turns, and no product does better.
     cx = unitary(Circuit(2, [("cx", (0, 1))]))
     assert cx.product_state == pytest.approx(-0.5, abs=1e-9) and cx.basis_state == pytest.approx(-0.25)
     local = unitary(Circuit(3, [("rx", 0, 0.3), ("ry", 2, 1.3), ("rz", 1, 2.0)]))
@@ -188,8 +188,12 @@ def test_what_a_process_is_not_judged_with() -> None:
         problem.simulator(engine=make_simulator("ibm-mumbai"))
     with pytest.raises(QasError, match="mitigation needs"):
         qas.evaluate(Circuit(3), problem, noise="ibm-mumbai", mitigate="zne")
+    with pytest.raises(QasError, match="process fidelity"):
+        qas.search(problem, noise="ibm-mumbai", objective="zne", evaluations=10)
     again = problem.simulator(engine=problem.simulator(engine="pauli-transfer"))
     assert isinstance(again, ChoiSimulator) and again.name == "pauli-transfer"
+    with pytest.raises(CircuitError, match="noise is that of 3 qubits"):
+        problem.simulator(model()).expectation(Circuit(2), load_problem("qft-2").hamiltonian)
     with pytest.raises(CircuitError, match="twice its 2 qubits"):
         again.expectation(Circuit(2), problem.hamiltonian)
 
@@ -292,6 +296,14 @@ def test_searches_under_noise_weigh_what_gates_cost(tmp_path: Path) -> None:
         Operator(run.problem.target),  # type: ignore
     )
     assert best.energy == pytest.approx(-expected, abs=1e-9) and 0 < best.noise_free_error < best.error
+
+
+def test_a_device_runs_the_matrix_in_its_own_gates(tmp_path: Path) -> None:
+    run = qas.search("unitary-2-0", device="fake_lagos", evaluations=600, seed=0, out=tmp_path / "run", report=False)
+    noise = run.noise
+    assert noise is not None
+    expected = process_fidelity(noisy_process(run.best.circuit, noise), Operator(run.problem.target))  # type: ignore
+    assert run.best.energy == pytest.approx(-expected, abs=1e-9)
 
 
 def test_the_largest_target() -> None:
