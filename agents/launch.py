@@ -216,7 +216,8 @@ def _on_device(
         return Evaluator(goal, device.noise(), objective=settings["objective"], engine=engine).energy(circuit)
 
     moved = not fixed and coupling is None
-    begun, where = onto(begun, where, settings["gates"], settings["max_gates"], score, moved=moved, notice=notice)
+    how = {"moved": moved, "whole": goal.whole_matrix, "notice": notice}
+    begun, where = onto(begun, where, settings["gates"], settings["max_gates"], score, **how)
     return begun, where if moved else part
 
 

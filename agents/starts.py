@@ -64,6 +64,7 @@ def onto(
     score: Callable[[Circuit, Device], float],
     *,
     moved: bool,
+    whole: bool = False,
     notice: Callable[[str], None] | None = None,
 ) -> tuple[Beginning, Device]:
     """The same beginning on a device, and the device with its qubits in the order in which the circuits are there.
@@ -79,6 +80,7 @@ def onto(
         longest: gates that a circuit of the search may have; longer ones have no say.
         score: of a circuit on the patch in some order.
         moved: the device's qubits may be taken in another order.
+        whole: the circuits' matrices count, not only what becomes of |0…0⟩.
         notice: is told what takes long.
 
     Raises:
@@ -86,17 +88,24 @@ def onto(
     """
     if moved and begun.device is not None and _same_qubits(begun.device, device):
         device = device.restricted([device.physical.index(qubit) for qubit in begun.device.physical])
-    fitting = [found for circuit in begun.circuits if (found := in_place(circuit, device, gates)) is not None]
+    fitting = [
+        found for circuit in begun.circuits if (found := in_place(circuit, device, gates, whole=whole)) is not None
+    ]
     if len(fitting) == len(begun.circuits):
         return begun._replace(circuits=fitting), device
     if notice is not None:
         notice(f"{len(begun.circuits)} circuits are routed to {device.name}")
     if moved:
         entangled = [circuit for circuit in begun.circuits if circuit.two_qubit_gates]
-        made = [each for each in (routed(c, device, gates) for c in entangled) if len(each.circuit) <= longest]
+        made = [
+            each for each in (routed(c, device, gates, whole=whole) for c in entangled) if len(each.circuit) <= longest
+        ]
         if made:
             device = device.restricted(min(made, key=lambda e: score(e.circuit, device.restricted(e.order))).order)
-    placed = [in_place(c, device, gates) or routed(c, device, gates, moved=False).circuit for c in begun.circuits]
+    placed = [
+        in_place(c, device, gates, whole=whole) or routed(c, device, gates, moved=False, whole=whole).circuit
+        for c in begun.circuits
+    ]
     short = [circuit for circuit in placed if len(circuit) <= longest]
     if notice is not None and 0 < len(short) < len(placed):
         notice(

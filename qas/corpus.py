@@ -328,10 +328,11 @@ Written by quantum-architecture-search {version}; licence of the circuits: {lice
 {duplicates:,} copies were left out: circuits of the same problem that are equal when gates on disjoint qubits may
 change places, with equal angles to nine decimals.
 
-A line has the problem (its Pauli terms are in `problems.jsonl`), the noise-free energy and its error above the exact
-one in the unit named, whether that is within the problem's threshold, counts, where the circuit is from, and the
-circuit twice: as gates `[name, qubits, angles]` and as OpenQASM 3. Qubit 0 is the rightmost letter of a Pauli string
-and the least significant bit; angles are radians; circuits act on |0...0>.
+A line has the problem (its Pauli terms or target are in `problems.jsonl`), the noise-free energy and its error above
+the exact one in the unit named, whether that is within the problem's threshold, counts, where the circuit is from, and
+the circuit twice: as gates `[name, qubits, angles]` and as OpenQASM 3. Qubit 0 is the rightmost letter of a Pauli
+string and the least significant bit; angles are radians. Circuits act on |0...0>, those for a target on any state:
+`target` is a unitary matrix of `side` rows, row by row as little-endian complex128 in base64.
 
 Parts share no family of problems: a molecule in all geometries, active spaces, mappings and taperings is one, a spin
 model of all sizes and fields is one, and so are problems that differ by the order of their qubits. The part of a family

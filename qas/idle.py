@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Place = tuple[str, tuple[int, ...]]
 """A gate and the qubits it acts on."""
 
-_DIGITS = 18
+DIGITS = 18
 """Waiting times are rounded to 1e-18 s, so that sums of the same durations in another order are the same time."""
 
 
@@ -87,6 +87,11 @@ class Idle:
         Raises:
             CircuitError: more qubits than there are T1 and T2.
         """
+        waits, begins = self.schedule(circuit)
+        return waits, round(max(begins), DIGITS)
+
+    def schedule(self, circuit: Circuit) -> tuple[list[list[tuple[int, float]]], list[float]]:
+        """As `waits`, with the seconds from each qubit's first gate to the measurement, 0 where it has none."""
         if circuit.n_qubits > self.n_qubits:
             raise CircuitError(f"idle noise describes {self.n_qubits} qubits, got {circuit.n_qubits}")
         run = circuit if circuit.lowering is None else circuit.lowering.circuit
@@ -95,19 +100,20 @@ class Idle:
         for gate in reversed(run.gates):
             name, qubits = gate.name, gate.qubits
             end = max([next_start[qubit] for qubit in qubits])
-            found = [(qubit, round(end - start, _DIGITS)) for qubit in qubits if (start := next_start[qubit]) < end]
+            found = [(qubit, round(end - start, DIGITS)) for qubit in qubits if (start := next_start[qubit]) < end]
             waits.append([(qubit, time) for qubit, time in found if time > 0.0])
             start = end + self.durations.get((name, qubits), 0.0)
             for qubit in qubits:
                 next_start[qubit] = start
-        return waits[::-1], round(max(next_start), _DIGITS)
+        return waits[::-1], next_start
+
+    def relaxed(self, qubit: int, seconds: float) -> np.ndarray:
+        """Transfer matrix of a qubit that waits, float64, shape (4, 4), read-only."""
+        return _relaxed(self.t1[qubit], self.t2[qubit], seconds)
 
     def channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]]:
         """(qubit, transfer matrix of shape (4, 4)) after each gate; see `waits`."""
-        return [
-            [(qubit, _relaxed(self.t1[qubit], self.t2[qubit], seconds)) for qubit, seconds in found]
-            for found in self.waits(circuit)[0]
-        ]
+        return [[(qubit, self.relaxed(qubit, seconds)) for qubit, seconds in found] for found in self.waits(circuit)[0]]
 
     # ------------------------------------------------------------------ JSON
     def to_json(self) -> dict[str, Any]:

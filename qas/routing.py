@@ -1,14 +1,18 @@
 """Circuits onto the coupled pairs of a device, and the problem's qubits to where they suit them.
 
-Qiskit's transpiler does the routing. All qubits begin in |0⟩, so that it does not matter where a circuit begins, only
+Qiskit's transpiler does the routing. Where all qubits begin in |0⟩ it does not matter where a circuit begins, only
 where its qubits are measured: a patch whose qubits are put into that order runs the routed circuit without a swap at
-its end.
+its end. Where the whole matrix counts qubits have to come back to where they began: swaps along the coupling bring them
+there, and of the orders of the patch's qubits that with the shortest circuit is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice, permutations
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from qas.checks import one_line
 from qas.circuits import Circuit, Gate
@@ -18,6 +22,8 @@ from qas.native import native, native_set
 
 TRIALS = 20
 """Transpilations of a circuit, of which the one with the fewest two-qubit gates, then gates, is taken."""
+_ORDERS = 24
+"""Most orders of a patch's qubits that are tried where the whole matrix counts: all of four qubits."""
 
 
 class Routed(NamedTuple):
@@ -29,20 +35,29 @@ class Routed(NamedTuple):
     """the device's qubit on which each of the circuit's qubits is measured"""
 
 
-def in_place(circuit: Circuit, device: Device, gates: Sequence[str] | None = None) -> Circuit | None:
+def in_place(
+    circuit: Circuit, device: Device, gates: Sequence[str] | None = None, *, whole: bool = False
+) -> Circuit | None:
     """The circuit in native gates, qubit q of it on qubit q of the device; None: a pair of it is not coupled.
 
     Args:
         gates: of the device that may be used; None: all.
+        whole: keep the whole matrix, not only what becomes of |0…0⟩.
     """
     held = native_set(gates or device.native_gates, device.directions) or device.native
     try:
-        return circuit if held is not None and all(map(held.has, circuit)) else native(circuit, held or device)
+        return (
+            circuit
+            if held is not None and all(map(held.has, circuit))
+            else native(circuit, held or device, whole=whole)
+        )
     except CircuitError:
         return None
 
 
-def routed(circuit: Circuit, device: Device, gates: Sequence[str] | None = None, *, moved: bool = True) -> Routed:
+def routed(
+    circuit: Circuit, device: Device, gates: Sequence[str] | None = None, *, moved: bool = True, whole: bool = False
+) -> Routed:
     """A circuit of a device's native gates that makes the same state, up to a global phase.
 
     Args:
@@ -50,6 +65,7 @@ def routed(circuit: Circuit, device: Device, gates: Sequence[str] | None = None,
         device: a connected patch.
         gates: of the device that may be used; None: all.
         moved: qubits may end on any of the device's; otherwise each of them on that of its own number.
+        whole: keep the whole matrix, up to its phase: qubits end where they begin.
 
     Raises:
         CircuitError: the transpiler finds no way.
@@ -57,6 +73,12 @@ def routed(circuit: Circuit, device: Device, gates: Sequence[str] | None = None,
     from qiskit import QiskitError, transpile
 
     everywhere = tuple(range(circuit.n_qubits))
+    if whole:
+        orders = islice(permutations(everywhere), _ORDERS) if moved else [everywhere]
+        found = [each for order in orders for each in _coming_back(circuit, device, gates, order)]
+        if not found:
+            raise CircuitError(f"no way to route the circuit to {device.name} so that its qubits come back")
+        return min(found, key=lambda each: (each.circuit.two_qubit_gates, len(each.circuit)))
     plain = circuit.decompose(from_zero=True).to_qiskit()
     try:
         made = [
@@ -81,3 +103,46 @@ def routed(circuit: Circuit, device: Device, gates: Sequence[str] | None = None,
     number = {qubit: position for position, qubit in enumerate(order)}
     turned = [Gate(g.name, tuple(number[q] for q in g.qubits), g.angles) for g in Circuit.from_qiskit(best)]
     return Routed(Circuit(circuit.n_qubits, turned), order)
+
+
+def _coming_back(
+    circuit: Circuit, device: Device, gates: Sequence[str] | None, order: tuple[int, ...]
+) -> Iterator[Routed]:
+    """The circuit with its qubits on those of the device in this order, at its beginning and at its end."""
+    import rustworkx
+    from qiskit import QiskitError, transpile
+
+    number = {qubit: position for position, qubit in enumerate(order)}
+    graph = rustworkx.PyGraph()
+    graph.add_nodes_from(order)
+    graph.add_edges_from_no_data([(a, b) for a, b in device.directions if a < b or (b, a) not in device.directions])
+    settings: dict[str, Any] = {
+        "basis_gates": list(gates or device.native_gates),
+        "coupling_map": [list(pair) for pair in device.directions] or None,
+        "optimization_level": 3,
+    }
+    for seed in range(max(1, TRIALS // _ORDERS + 1)):
+        try:
+            made = transpile(
+                circuit.decompose().to_qiskit(), initial_layout=list(order), seed_transpiler=seed, **settings
+            )
+            final = order if made.layout is None else made.layout.final_index_layout()
+            moves = {there: order[q] for q, there in enumerate(final) if there != order[q]}
+            for a, b in rustworkx.graph_token_swapper(graph, moves, 8, seed) if moves else ():
+                for control, target in ((a, b), (b, a), (a, b)):
+                    made.cx(control, target)
+            made = transpile(
+                made,
+                initial_layout=list(range(len(order))),
+                seed_transpiler=seed,
+                **(settings | {"optimization_level": 1}),
+            )
+        except QiskitError as error:
+            raise CircuitError(f"no way to route the circuit to {device.name}: {one_line(error)}") from None
+        turned = [Gate(g.name, tuple(number[q] for q in g.qubits), g.angles) for g in Circuit.from_qiskit(made)]
+        placed = device.restricted(order)
+        back = Circuit(circuit.n_qubits, turned)
+        back = in_place(back, placed, gates, whole=True) or back
+        overlap = np.vdot(circuit.to_matrix(), back.to_matrix()) / (1 << circuit.n_qubits)
+        if abs(overlap) > 1 - 1e-9:  # the transpiler may have taken swaps for another numbering once more
+            yield Routed(back, order)

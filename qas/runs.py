@@ -40,7 +40,7 @@ from qas.mitigation.outcomes import Outcomes
 from qas.native import pulse_count
 from qas.noise import NoiseModel
 from qas.problems import BaseProblem, problem_from_json
-from qas.remote import near
+from qas.remote import address_of, near
 from qas.schema import Count, Gates, Positive, Qubits, Time, Within, conform
 
 VERSION = 1
@@ -455,11 +455,11 @@ def is_complete(folder: Path, report: bool) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a run folder, checked for version and completeness."""
     if not folder.exists():
-        raise RunError(f"no such run folder: {folder}")
+        raise RunError(f"no such run folder: {address_of(folder)}")
     if not folder.is_dir():
-        raise RunError(f"a run is a folder, got a file: {folder}")
+        raise RunError(f"a run is a folder, got a file: {address_of(folder)}")
     if not (folder / "config.json").exists():
-        raise RunError(f"not a run folder (no config.json): {folder}")
+        raise RunError(f"not a run folder (no config.json): {address_of(folder)}")
     config = read_versioned(folder / "config.json", None, VERSION, "the run")
     return conform(config, _Config, "config.json", where=folder)
 

@@ -12,6 +12,7 @@ import numpy as np
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError
 from qas.hamiltonians import Hamiltonian
+from qas.idle import DIGITS
 from qas.noise import NoiseModel
 from qas.simulators.base import Angles, Objective, Simulator
 from qas.simulators.insertions import Generator, pauli_generators
@@ -21,9 +22,9 @@ class ChoiSimulator(Simulator):
     """Observables of a circuit's Choi state, by an engine with twice as many qubits.
 
     Qubit q of the circuit is one of a pair (|00> + |11>) / √2, whose other one is number n + q. The circuit acts on the
-    first n qubits of 2n, and Hamiltonians on all of them. Pairs are made, kept and measured without noise: what noise
-    there is is that of the circuit's gates, and of its qubits that wait between them (Choi, Linear Algebra Appl. 10,
-    285, 1975; Jamiołkowski, Rep. Math. Phys. 3, 275, 1972).
+    first n qubits of 2n, and Hamiltonians on all of them (Choi, Linear Algebra Appl. 10, 285, 1975; Jamiołkowski, Rep.
+    Math. Phys. 3, 275, 1972). Pairs are made, kept and measured without noise: what noise there is is that of the
+    circuit's gates, and of its qubits that wait, from the first gate of any of them to the end.
 
     Args:
         engine: simulates circuits of 2n qubits, under `on_first` of the noise where there is any.
@@ -187,6 +188,18 @@ class _OnFirst(NoiseModel):
 
     def channel(self, gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:
         return super().channel(gate, qubits) if max(qubits) < self.noisy else None
+
+    def idle_channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]] | None:
+        """As of the model, and from the beginning on each qubit waits for its first gate: its state may be any."""
+        if self.idle is None:
+            return None
+        waiting, (_, begins) = self.idle.channels(circuit), self.idle.schedule(circuit)
+        for qubit in range(self.noisy):
+            seconds = round(max(begins) - begins[qubit], DIGITS)
+            if seconds > 0.0:
+                made = 2 * qubit + 1  # the second of the gates that make its pair
+                waiting[made] = [*waiting[made], (qubit, self.idle.relaxed(qubit, seconds))]
+        return waiting
 
 
 def on_first(noise: NoiseModel, n_qubits: int) -> NoiseModel:

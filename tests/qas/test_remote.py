@@ -128,6 +128,8 @@ def test_a_campaign_and_its_report_at_an_address(address: str, tmp_path: Path, w
 
 
 def test_addresses_that_are_none(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="memory://box/nothing$"):
+        qas.load_run("memory://box/nothing")
     assert qas.load_run(f"file://{whole}").evaluations == 2000
     with pytest.raises(QasError, match="no store for nonsense://a"):
         qas.load_run("nonsense://a")

@@ -19,9 +19,11 @@ from qas.errors import CircuitError, QasError
 from qas.guidance import Guide
 from qas.idle import Idle
 from qas.noise import NoiseModel, depolarizing, thermal_relaxation
+from qas.patches import patch_for
 from qas.problems import Problem, UnitaryProblem, load_problem, unitary
 from qas.problems.unitaries import MAX_UNITARY_QUBITS
 from qas.rewriting import compress, native
+from qas.routing import in_place, routed
 from qas.shrinking import shrink
 from qas.simulators import make_simulator
 from qas.simulators.choi import ChoiSimulator, on_first
@@ -131,6 +133,15 @@ def noisy_process(circuit: Circuit, noise: NoiseModel) -> SuperOp:
     from qiskit.quantum_info import PTM
 
     n, made = circuit.n_qubits, SuperOp(np.eye(4**circuit.n_qubits))
+    if noise.idle is not None:  # all inputs are there when the first gate begins
+        first = [0.0] * n
+        for gate in reversed(circuit.gates):
+            begin = max(first[q] for q in gate.qubits) + noise.idle.durations.get((gate.name, gate.qubits), 0.0)
+            for q in gate.qubits:
+                first[q] = begin
+        for q, (t1, t2) in enumerate(zip(noise.idle.t1[:n], noise.idle.t2[:n], strict=True)):
+            waits = thermal_relaxation(t1, min(t2, 2 * t1), max(first) - first[q])
+            made = made.compose(SuperOp(PTM(waits.ptm)), qargs=[q])
     for gate, channel in zip(circuit, noise.channels(circuit), strict=True):
         made = made.compose(SuperOp(Operator(gate_matrix(gate))), qargs=list(gate.qubits))
         if channel is not None:
@@ -167,6 +178,48 @@ def test_waiting_qubits_of_a_device_relax_and_their_partners_do_not() -> None:
     assert problem.energy(circuit, problem.simulator(noise)) == pytest.approx(-expected, abs=1e-10)
     quiet = replace(noise, idle=None)
     assert problem.energy(circuit, problem.simulator(quiet)) < -expected - 1e-9
+
+
+def test_a_qubit_that_no_gate_acts_on_relaxes_all_the_time() -> None:
+    t1, t2, time = 30.0, 25.0, 2.0
+    idle = Idle((t1,) * 3, (t2,) * 3, {("x", (0,)): 1.0, ("x", (1,)): 0.5})
+    noise = NoiseModel("waiting", idle=idle)
+    circuit = Circuit(2, [("x", 0), ("x", 0)])
+    kept = (1 + 2 * math.exp(-time / t2) + math.exp(-time / t1)) / 4
+    problem = unitary(np.eye(4))
+    assert problem.energy(circuit, problem.simulator(noise)) == pytest.approx(-kept, abs=1e-12)
+    # It costs the same whether it waits for its first gate or after its last one.
+    late, early = (
+        Circuit(2, gates) for gates in ([("x", 0), ("x", 0), ("cx", (1, 0))], [("cx", (1, 0)), ("x", 0), ("x", 0)])
+    )
+    for both in (late, early):
+        goal = unitary(both)
+        assert goal.energy(both, goal.simulator(noise)) == pytest.approx(-kept, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_circuits_begun_from_are_routed_with_their_whole_matrix(n: int) -> None:
+    line = patch_for(n, qas.load_device("fake_mumbai"), "line")
+    rng = np.random.default_rng(n)
+    pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+    gates = [gate for pair in pairs for gate in [("cx", pair), ("u", pair[0], *rng.uniform(-3, 3, 3))]]
+    circuit = Circuit(n, gates)
+    for moved in (True, False):
+        made, order = routed(circuit, line, moved=moved, whole=True)
+        assert fidelity(circuit.to_matrix(), made.to_matrix()) == pytest.approx(1, abs=1e-9)
+        assert sorted(order) == list(range(n)) and (moved or order == tuple(range(n)))
+        line.restricted(order).noise().channels(made)  # refuses pairs that are not coupled
+    short = Circuit(n, [("rz", 0, 0.3), ("h", 1), ("cx", (0, 1))])
+    there = in_place(short, line, whole=True)
+    assert there is not None and fidelity(short.to_matrix(), there.to_matrix()) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_search_on_a_device_begins_from_a_circuit_for_the_matrix(tmp_path: Path) -> None:
+    problem = load_problem("toffoli-3")
+    known = Circuit(3, qas.atlas("toffoli-3").best.circuit.gates)
+    settings = {"device": "fake_mumbai", "patch": "line", "seed": 0, "report": False}
+    run = qas.search(problem, start=known, evaluations=40, out=tmp_path / "begun", **settings)
+    assert run.best.noise_free_error < 1e-6 and run.best.error < 0.5
 
 
 def test_noise_that_does_not_reach_far_enough() -> None:
