@@ -694,21 +694,31 @@ def draw(path: Path, rows: list[dict[str, str]]) -> None:
     if not points:
         return
     colours = {"circuit": "#c2410c", "one-bit": "#3f7d3a", "subspace": "#1f5fa8", "other": "#777777"}
-    figure = Figure(figsize=(7.6, 4.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(9.4, 5.2), dpi=130, layout="constrained")
     axes = figure.subplots()
     written: list[tuple[float, float]] = []
-    for bits, mean, half, label, family in sorted(points):
-        axes.errorbar(bits, mean, half, fmt="o", ms=4, lw=1, color=colours[family])
-        heights = (mean + step * 0.03 for k in range(100) for step in (k, -k))
-        height = next(y for y in heights if all(abs(y - h) > 0.1 or bits > 1.8 * b for b, h in written))
+    for number, (bits, mean, half, label, family) in enumerate(sorted(points), 1):
+        name = f"{number:2}  {label}"
+        axes.errorbar(bits, mean, half, fmt="o", ms=4, lw=0.7, color=colours[family], label=name)
+        heights = (mean + step * 0.02 for k in range(100) for step in (k, -k))
+        height = next(y for y in heights if all(abs(y - h) > 0.09 or bits > 1.12 * b for b, h in written))
         written.append((bits, height))
         axes.annotate(
-            label, (bits, height), (4, 4), textcoords="offset points", fontsize=7, color=colours[family], va="center"
+            str(number),
+            (bits, height),
+            (4, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=colours[family],
+            va="center",
         )
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     axes.axhline(0, color="#777777", lw=0.8)
     axes.axvline(LIMIT, color="#777777", lw=0.8, ls=(0, (1, 2)))
     axes.set_xscale("log")
-    axes.set_xticks([3000, 5000, 10_000, 20_000, 50_000, 100_000], ["3 k", "5 k", "10 k", "20 k", "50 k", "100 k"])
+    axes.set_xticks(
+        [2000, 5000, 10_000, 20_000, 50_000, 100_000, 500_000], ["2 k", "5 k", "10 k", "20 k", "50 k", "100 k", "500 k"]
+    )
     axes.minorticks_off()
     axes.set_xlabel("adapter bits")
     axes.set_ylabel("test accuracy above the probe, points")
