@@ -6,7 +6,8 @@
   many evaluations, the control for the search.
 - ``qiskit``: Qiskit's synthesis of the matrix at optimization level 3; ``qiskit, shrunk``: `qas.shrink` of that, the
   control for both.
-- ``bqskit``: BQSKit's compilation of the matrix at level 3, one worker (``pip install bqskit==1.2.1 bqskitrs==0.4.1``).
+- ``bqskit``: BQSKit's compilation of the matrix at level 3, of ``unitary-3`` at level 1, as level 3 takes more than
+  five minutes there; one worker (``pip install bqskit==1.2.1 bqskitrs==0.4.1``).
 
 Of named targets seeds are those of the contenders; ``unitary-3-SEED`` is another target for each. An infidelity of at
 most 1e-10 counts. `runs.csv` has a row for each run, `table.md` CX (median, range) and seconds of processor time, and a
@@ -94,7 +95,7 @@ def transpiled(problem: UnitaryProblem, seed: int) -> Circuit:
     return Circuit.from_qiskit(made)
 
 
-def compiled(problem: UnitaryProblem, seed: int) -> Circuit:
+def compiled(problem: UnitaryProblem, task: Task) -> Circuit:
     from bqskit import compile as bqskit_compile
     from bqskit.compiler import Compiler
     from bqskit.ir.lang.qasm2 import OPENQASM2Language
@@ -102,9 +103,12 @@ def compiled(problem: UnitaryProblem, seed: int) -> Circuit:
 
     # BQSKit counts the first qubit as the most significant.
     index = [int(format(k, f"0{problem.n_qubits}b")[::-1], 2) for k in range(len(problem.target))]
+    level = 1 if task.target == "unitary-3" else 3
     matrix = UnitaryMatrix(problem.target[np.ix_(index, index)])
     with Compiler(num_workers=1) as compiler:
-        made = bqskit_compile(matrix, optimization_level=3, synthesis_epsilon=EXACT / 2, compiler=compiler, seed=seed)
+        made = bqskit_compile(
+            matrix, optimization_level=level, synthesis_epsilon=EXACT / 2, compiler=compiler, seed=task.seed
+        )
     return Circuit.from_qasm(OPENQASM2Language().encode(made))
 
 
@@ -122,7 +126,7 @@ def run(task: Task, out: Path) -> dict[str, Any]:
     if task.contender in ("search", "random"):
         circuit, evaluations = searched(task, problem)
     elif task.contender == "bqskit":
-        circuit = compiled(problem, task.seed)
+        circuit = compiled(problem, task)
     else:
         circuit = transpiled(problem, task.seed)
         if task.contender == "qiskit, shrunk":

@@ -27,7 +27,7 @@ from qas.best_known.verification import Referee, verify
 from qas.circuits import Circuit
 from qas.cli import main
 from qas.errors import QasError, RunError
-from qas.problems import Problem
+from qas.problems import OperatorProblem, Problem
 from qas.publishing import publish
 
 EXACT = Circuit(2, [("ry", 0, 0.3), ("rx", 1, math.pi), ("cx", (0, 1))])
@@ -270,10 +270,27 @@ def test_scripts_agree(run: qas.Run, empty: Path, capsys: pytest.CaptureFixture[
         assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_target_unitary_is_judged_by_its_matrix(tmp_path: Path) -> None:
+    """Qiskit refuses a circuit that makes the target's state of |0…0⟩ alone, and a run of one joins the atlas."""
+    front = qas.atlas("toffoli-3")
+    problem = qas.load_problem("toffoli-3")
+    assert isinstance(problem, OperatorProblem) and not verify(front, problem) and front.solving is not None
+    record, referee = front.solving, Referee(problem)
+    dead = KnownCircuit.judged(Circuit(3, [("rz", 0, 1.0), *record.circuit]), problem, {})
+    assert dead.error > 0.1 and dead.gates == record.gates + 1, "nothing is dropped that only |0…0⟩ allows"
+    assert referee.faults(dead) == [] and len(referee.faults(replace(dead, error=record.error))) == 1
+    run = qas.search("qft-2", evaluations=1500, seed=0, out=tmp_path / "run", report=False)
+    empty = tmp_path / "atlas"
+    empty.mkdir()
+    assert all(line.startswith("qft-2: ") for line in join([run.path], empty))
+    (known,) = all_fronts(empty)
+    assert verify(known, named("qft-2")) == [] and known.best.error < 1e-6
+
+
 def test_published_points_are_of_problems() -> None:
     lines = (FOLDER / "published.jsonl").read_text().splitlines()
     for point in map(json.loads, lines):
-        assert isinstance(qas.load_problem(point["problem"]), Problem)
+        assert isinstance(qas.load_problem(point["problem"]), OperatorProblem)
         assert point["error"] > 0 and point["source"] and point["method"]
 
 
