@@ -10,7 +10,7 @@ from typing import Any
 import qas
 from qas.drawing import draw_figure
 from qas.errors import CircuitError
-from qas.page import DARK, GOOD, INK, MAIN, error_axis, escape, new_figure, svg, variable
+from qas.page import DARK, GOOD, INK, MAIN, error_axis, escape, floored, new_figure, svg, variable
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_GATES = 150
@@ -49,9 +49,9 @@ def _counts(circuit: qas.Circuit) -> str:
 
 def _front_picture(problem: qas.Problem, circuits: list[dict[str, Any]], chosen: dict[str, Any], name: str) -> str:
     figure, axes = new_figure(None)
-    errors = [c["error"] for c in circuits]
+    errors = floored(c["error"] for c in circuits)
     axes.plot([c["cnots"] for c in circuits], errors, "o-", color=MAIN, markersize=4, linewidth=1.2)
-    axes.plot([chosen["cnots"]], [chosen["error"]], "o", color=GOOD, markersize=9)
+    axes.plot([chosen["cnots"]], floored([chosen["error"]]), "o", color=GOOD, markersize=9)
     axes.set_xlabel("CNOTs", color=INK)
     error_axis(axes, problem, errors, lowest=None)
     figure.tight_layout()

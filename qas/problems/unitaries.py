@@ -51,9 +51,10 @@ class _Told(TypedDict):
 class UnitaryProblem(OperatorProblem):
     r"""A target unitary V, up to its phase.
 
-    The energy of a circuit U is minus its process fidelity (entanglement fidelity), :math:`-|\mathrm{tr}(V^†U)|^2/4^n`,
-    and its error the infidelity. That of a gate averaged over all states is :math:`2^n/(2^n+1)` times as large
-    (Nielsen, Phys. Lett. A 303, 249, 2002). Under noise it is the fidelity of the process that the noisy circuit is.
+    The energy of a circuit U is minus its process fidelity (entanglement fidelity),
+    :math:`-|\mathrm{tr}(V^\dagger U)|^2/4^n`, and its error the infidelity. That of a gate averaged over all states is
+    :math:`2^n/(2^n+1)` times as large (Nielsen, Phys. Lett. A 303, 249, 2002). Under noise it is the fidelity of the
+    process that the noisy circuit is.
     It is that of the circuit's Choi state, so that all that works on expectation values works here; see
     `qas.simulators.choi`.
 
