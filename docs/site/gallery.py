@@ -67,10 +67,17 @@ def _front(folder: Path) -> Iterator[str]:
     name = folder.name.replace(".", "-")
     yield f"## {folder.name}\n"
     yield f"{problem.description}. "
-    reached = f"within {1e3 * problem.threshold:g} mHa" if accurate else "the best one"
+    energies = problem.unit == "hartree"
+    limit = f"within {1e3 * problem.threshold:g} mHa" if energies else f"at an infidelity below {problem.threshold:g}"
+    error = (
+        f"error {1e3 * chosen['error']:.2f} mHa"
+        if energies
+        else f"infidelity {floored([chosen['error']])[0]:.0e} or less"
+    )
+    reached = limit if accurate else "the best one"
     yield (
         f"Fewest CNOTs {reached}: **{chosen['cnots']} CNOTs**, CNOT depth {chosen['cnot_depth']}, "
-        f"{chosen['parameters']} angles, error {1e3 * chosen['error']:.2f} mHa; {len(circuits)} circuits in "
+        f"{chosen['parameters']} angles, {error}; {len(circuits)} circuit{'s' * (len(circuits) > 1)} in "
         f"[front.json](../{(folder / 'front.json').relative_to(ROOT)}), this one in "
         f"[{chosen['file']}](../{(folder / chosen['file']).relative_to(ROOT)}).\n"
     )
