@@ -107,13 +107,13 @@ class Idle:
                 next_start[qubit] = start
         return waits[::-1], next_start
 
-    def relaxed(self, qubit: int, seconds: float) -> np.ndarray:
-        """Transfer matrix of a qubit that waits, float64, shape (4, 4), read-only."""
-        return _relaxed(self.t1[qubit], self.t2[qubit], seconds)
-
     def channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]]:
         """(qubit, transfer matrix of shape (4, 4)) after each gate; see `waits`."""
-        return [[(qubit, self.relaxed(qubit, seconds)) for qubit, seconds in found] for found in self.waits(circuit)[0]]
+        return self.channels_of(self.schedule(circuit)[0])
+
+    def channels_of(self, waits: Iterable[Iterable[tuple[int, float]]]) -> list[list[tuple[int, np.ndarray]]]:
+        """Waits in seconds as transfer matrices."""
+        return [[(qubit, _relaxed(self.t1[qubit], self.t2[qubit], time)) for qubit, time in found] for found in waits]
 
     # ------------------------------------------------------------------ JSON
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ there, and of the orders of the patch's qubits that with the shortest circuit is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice, permutations
 from typing import Any, NamedTuple
 
@@ -75,7 +75,8 @@ def routed(
     everywhere = tuple(range(circuit.n_qubits))
     if whole:
         orders = islice(permutations(everywhere), _ORDERS) if moved else [everywhere]
-        found = [each for order in orders for each in _coming_back(circuit, device, gates, order)]
+        tried = (_coming_back(circuit, device, gates, order) for order in orders)
+        found = [each for each in tried if each is not None]
         if not found:
             raise CircuitError(f"no way to route the circuit to {device.name} so that its qubits come back")
         return min(found, key=lambda each: (each.circuit.two_qubit_gates, len(each.circuit)))
@@ -100,49 +101,45 @@ def routed(
         back = Circuit.from_qiskit(best.inverse())
         return Routed(in_place(back, device, gates) or back, everywhere)
     order = everywhere if best.layout is None else tuple(best.layout.final_index_layout())
-    number = {qubit: position for position, qubit in enumerate(order)}
-    turned = [Gate(g.name, tuple(number[q] for q in g.qubits), g.angles) for g in Circuit.from_qiskit(best)]
-    return Routed(Circuit(circuit.n_qubits, turned), order)
+    return Routed(_renumbered(Circuit.from_qiskit(best), order), order)
 
 
 def _coming_back(
     circuit: Circuit, device: Device, gates: Sequence[str] | None, order: tuple[int, ...]
-) -> Iterator[Routed]:
-    """The circuit with its qubits on those of the device in this order, at its beginning and at its end."""
+) -> Routed | None:
+    """The circuit with its qubits on those of the device in this order, at its beginning and at its end.
+
+    None where the transpiler takes the swaps that bring them back for another numbering once more.
+    """
     import rustworkx
     from qiskit import QiskitError, transpile
 
-    number = {qubit: position for position, qubit in enumerate(order)}
     graph = rustworkx.PyGraph()
     graph.add_nodes_from(order)
     graph.add_edges_from_no_data([(a, b) for a, b in device.directions if a < b or (b, a) not in device.directions])
-    settings: dict[str, Any] = {
+    there: dict[str, Any] = {
         "basis_gates": list(gates or device.native_gates),
         "coupling_map": [list(pair) for pair in device.directions] or None,
-        "optimization_level": 3,
+        "seed_transpiler": 0,
     }
-    for seed in range(max(1, TRIALS // _ORDERS + 1)):
-        try:
-            made = transpile(
-                circuit.decompose().to_qiskit(), initial_layout=list(order), seed_transpiler=seed, **settings
-            )
-            final = order if made.layout is None else made.layout.final_index_layout()
-            moves = {there: order[q] for q, there in enumerate(final) if there != order[q]}
-            for a, b in rustworkx.graph_token_swapper(graph, moves, 8, seed) if moves else ():
-                for control, target in ((a, b), (b, a), (a, b)):
-                    made.cx(control, target)
-            made = transpile(
-                made,
-                initial_layout=list(range(len(order))),
-                seed_transpiler=seed,
-                **(settings | {"optimization_level": 1}),
-            )
-        except QiskitError as error:
-            raise CircuitError(f"no way to route the circuit to {device.name}: {one_line(error)}") from None
-        turned = [Gate(g.name, tuple(number[q] for q in g.qubits), g.angles) for g in Circuit.from_qiskit(made)]
-        placed = device.restricted(order)
-        back = Circuit(circuit.n_qubits, turned)
-        back = in_place(back, placed, gates, whole=True) or back
-        overlap = np.vdot(circuit.to_matrix(), back.to_matrix()) / (1 << circuit.n_qubits)
-        if abs(overlap) > 1 - 1e-9:  # the transpiler may have taken swaps for another numbering once more
-            yield Routed(back, order)
+    plain = circuit.decompose().to_qiskit()
+    try:
+        made = transpile(plain, initial_layout=list(order), optimization_level=3, **there)
+        final = order if made.layout is None else made.layout.final_index_layout()
+        moves = {at: order[q] for q, at in enumerate(final) if at != order[q]}
+        for a, b in rustworkx.graph_token_swapper(graph, moves, 8, 0) if moves else ():
+            for control, target in ((a, b), (b, a), (a, b)):
+                made.cx(control, target)
+        made = transpile(made, initial_layout=list(range(len(order))), optimization_level=1, **there)
+    except QiskitError as error:
+        raise CircuitError(f"no way to route the circuit to {device.name}: {one_line(error)}") from None
+    back = _renumbered(Circuit.from_qiskit(made), order)
+    back = in_place(back, device.restricted(order), gates, whole=True) or back
+    overlap = np.vdot(circuit.to_matrix(), back.to_matrix()) / (1 << circuit.n_qubits)
+    return Routed(back, order) if abs(overlap) > 1 - 1e-9 else None
+
+
+def _renumbered(circuit: Circuit, order: Sequence[int]) -> Circuit:
+    """A circuit on a device's qubits on the places that these have in an order."""
+    number = {qubit: position for position, qubit in enumerate(order)}
+    return Circuit(circuit.n_qubits, [Gate(g.name, tuple(number[q] for q in g.qubits), g.angles) for g in circuit])

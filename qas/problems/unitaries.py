@@ -73,7 +73,7 @@ class UnitaryProblem(OperatorProblem):
 
     def __post_init__(self) -> None:
         matrix = finite_array("a target unitary", self.target, complex_too=True)
-        n = (len(matrix)).bit_length() - 1 if matrix.ndim == 2 else 0
+        n = len(matrix).bit_length() - 1 if matrix.ndim == 2 else 0
         if not 1 <= n <= MAX_UNITARY_QUBITS or matrix.shape != (1 << n, 1 << n):
             rule = f"a target unitary has 2^n rows and columns with n from 1 to {MAX_UNITARY_QUBITS}"
             raise QasError(f"{rule}, got shape {matrix.shape}")
@@ -289,7 +289,7 @@ _NAMED: dict[str, tuple[Any, str]] = {
 
 def _named(name: str) -> UnitaryProblem:
     make, about = _NAMED[name]
-    return replace(unitary(make(), name=name), description=about, provenance={"family": "unitary", "formula": about})
+    return UnitaryProblem(name, make(), description=about, provenance={"family": "unitary", "formula": about})
 
 
 TOFFOLI_3, TOFFOLI_4, FREDKIN_3, PERES_3, QFT_2, QFT_3, QFT_4 = (

@@ -193,13 +193,13 @@ class _OnFirst(NoiseModel):
         """As of the model, and from the beginning on each qubit waits for its first gate: its state may be any."""
         if self.idle is None:
             return None
-        waiting, (_, begins) = self.idle.channels(circuit), self.idle.schedule(circuit)
-        for qubit in range(self.noisy):
-            seconds = round(max(begins) - begins[qubit], DIGITS)
+        waits, begins = self.idle.schedule(circuit)
+        longest = max(begins)
+        for qubit, begin in enumerate(begins[: self.noisy]):
+            seconds = round(longest - begin, DIGITS)
             if seconds > 0.0:
-                made = 2 * qubit + 1  # the second of the gates that make its pair
-                waiting[made] = [*waiting[made], (qubit, self.idle.relaxed(qubit, seconds))]
-        return waiting
+                waits[2 * qubit + 1].append((qubit, seconds))  # after the second of the gates that make its pair
+        return self.idle.channels_of(waits)
 
 
 def on_first(noise: NoiseModel, n_qubits: int) -> NoiseModel:
