@@ -21,7 +21,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -398,16 +398,16 @@ def rates_at(centre: dict[str, float], point: Point) -> tuple[tuple[str, float],
     return tuple((k, float(f"{r * 10 ** (step / 2):.4g}")) for (k, r), step in zip(centre.items(), point, strict=True))
 
 
-def next_point(tried: dict[Point, float], dimension: int) -> Point | None:
+def next_point(tried: dict[Point, float], dimension: int, least: int = LEAST, most: int = MOST) -> Point | None:
     """The next trial, or None at the end.
 
-    The neighbours of the best point so far, one step along each axis; where none is better, and fewer than `LEAST`
-    were tried, the nearest other points. After `MOST` it ends anyway.
+    The neighbours of the best point so far, one step along each axis; where none is better, and fewer than `least`
+    were tried, the nearest other points. After `most` it ends anyway.
     """
     origin: Point = (0,) * dimension
     if origin not in tried:
         return origin
-    if len(tried) >= MOST:
+    if len(tried) >= most:
         return None
     best = max(tried, key=lambda p: tried[p])
     for axis in range(dimension):
@@ -415,7 +415,7 @@ def next_point(tried: dict[Point, float], dimension: int) -> Point | None:
             near = tuple(k + step * (a == axis) for a, k in enumerate(best))
             if near not in tried:
                 return near
-    if len(tried) >= LEAST:
+    if len(tried) >= least:
         return None
     reach = range(-4, 5)
     others = (np.array(np.meshgrid(*[reach] * dimension, indexing="ij")).reshape(dimension, -1).T + best).tolist()
@@ -492,24 +492,30 @@ def jobs_left(rows: list[dict[str, str]], stages: Iterable[int] = STAGES) -> Ite
             return
 
 
-def campaign(arguments: argparse.Namespace) -> None:
+def campaign(
+    arguments: argparse.Namespace,
+    left: Callable[[list[dict[str, str]]], Iterator[Any]],
+    run: Callable[[Any, argparse.Namespace], dict[str, Any]],
+    fields: Sequence[str] = FIELDS,
+) -> None:
+    """Do what is `left` to run, line by line of runs.csv, until nothing is or the time is over."""
     path = arguments.out / "runs.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * arguments.minutes
     fresh = not path.exists()
     context = multiprocessing.get_context("spawn")
     with path.open("a", newline="") as stream, ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
-        writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(stream, fields, restval="", lineterminator="\n")
         if fresh:
             writer.writeheader()
             stream.flush()
-        running: dict[Future[dict[str, Any]], Job] = {}
+        running: dict[Future[dict[str, Any]], Any] = {}
         while True:
             free = arguments.jobs - len(running) if time.monotonic() < end else 0
             if free:
-                waiting = (job for job in jobs_left(read(path), arguments.stages) if job not in running.values())
+                waiting = (job for job in left(read(path)) if job not in running.values())
                 for job, _ in zip(waiting, range(free), strict=False):
-                    running[pool.submit(run_one, job, arguments)] = job
+                    running[pool.submit(run, job, arguments)] = job
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -726,20 +732,26 @@ def draw(path: Path, rows: list[dict[str, str]]) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/adapters/real"))
+def parser_of(about: str | None, out: Path) -> argparse.ArgumentParser:
+    """The options of a campaign."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--snippets", default="vaderSentiment-3.3.2.tar.gz", help="source distribution")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "qas-adapter-real")
+    parser.add_argument("--report-only", action="store_true")
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__, Path("results/adapters/real"))
     parser.add_argument(
         "--stages", type=int, nargs="+", choices=STAGES, default=STAGES, help="after 1 and 2, in this order"
     )
-    parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     if not arguments.report_only:
-        campaign(arguments)
+        campaign(arguments, lambda rows: jobs_left(rows, arguments.stages), run_one)
     report(arguments.out)
 
 

@@ -12,14 +12,14 @@ from qas.checks import whole_number
 from qas.errors import QasError
 
 
-def interval(values: Sequence[float]) -> float:
-    """Half width of the 95 % interval of a mean (Student's t); NaN of fewer than two values."""
+def interval(values: Sequence[float], level: float = 0.95) -> float:
+    """Half width of the interval of a mean (Student's t); NaN of fewer than two values."""
     if len(values) < 2:
         return float("nan")
     from scipy.special import stdtrit
 
     spread = float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
-    return float(stdtrit(len(values) - 1, 0.975)) * spread / math.sqrt(len(values))
+    return float(stdtrit(len(values) - 1, (1 + level) / 2)) * spread / math.sqrt(len(values))
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

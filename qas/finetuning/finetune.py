@@ -177,12 +177,7 @@ def train(
     optimizer = torch.optim.AdamW(_groups(model, head, settings))
     split = task.train_and_validation if with_validation else task.train
     steps = settings.epochs * math.ceil(len(split) / settings.batch)
-    warm = max(1, steps // 10)
-    rates = torch.optim.lr_scheduler
-    schedule = rates.ChainedScheduler([
-        rates.LinearLR(optimizer, 1 / warm, total_iters=warm - 1),
-        rates.CosineAnnealingLR(optimizer, steps),
-    ])  # fmt: skip
+    schedule = cosine_schedule(optimizer, steps)
     rng = np.random.default_rng([settings.seed, 2])
     inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
     history = []
@@ -211,6 +206,16 @@ def train(
             if on_progress is not None:
                 on_progress(history[-1])
     return history
+
+
+def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Learning rates that rise over the first tenth of `steps` and fall to zero along a cosine."""
+    warm = max(1, steps // 10)
+    rates = torch.optim.lr_scheduler
+    return rates.ChainedScheduler([
+        rates.LinearLR(optimizer, 1 / warm, total_iters=warm - 1),
+        rates.CosineAnnealingLR(optimizer, steps),
+    ])  # fmt: skip
 
 
 def _groups(model: nn.Module, head: list[nn.Parameter], settings: Settings) -> list[dict[str, Any]]:

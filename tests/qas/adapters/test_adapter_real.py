@@ -175,3 +175,124 @@ def test_a_control_has_the_energies_of_what_it_stands_against_on_other_strings(t
     best = 100 * np.sort(energies, axis=None)[-12:].sum()
     assert transfer.captured(shorter, matrix) == pytest.approx(best)
     assert transfer.captured(aligned_circuit(transfer.dealt(matrix, rng), 12), matrix) < 0.5 * best
+
+
+# ---------------------------------------------------------------------- stage 6: forward passes, and privacy
+@pytest.fixture(scope="module")
+def few(real: Any) -> Any:
+    return script("adapter_few")
+
+
+@pytest.mark.parametrize(("noise", "steps", "delta"), [(0.8, 1, 1e-5), (3.0, 7, 1e-4), (20.0, 100, 1e-6)])
+def test_without_sampling_the_accountant_is_the_gaussian_mechanism(
+    few: Any, noise: float, steps: int, delta: float
+) -> None:
+    """Divergence α steps / 2σ² exactly; ε above the exact one of the mechanism (Balle and Wang, arXiv:1805.06530)."""
+    from scipy.stats import norm
+
+    assert few.renyi(5, 1.0, noise) == pytest.approx(5 / (2 * noise**2), rel=1e-12)
+    assert few.renyi(5, 1 - 1e-9, noise) == pytest.approx(few.renyi(5, 1.0, noise), rel=1e-6)
+    epsilon, one = few.epsilon_of(noise, 1.0, steps, delta), noise / math.sqrt(steps)
+    exact = norm.cdf(0.5 / one - epsilon * one) - math.exp(epsilon) * norm.cdf(-0.5 / one - epsilon * one)
+    assert delta / 10 < exact <= delta
+
+
+@pytest.mark.parametrize(("order", "rate", "noise"), [(2, 0.25, 1.0), (7, 0.25, 1.7), (30, 0.01, 0.9), (3, 0.9, 4.8)])
+def test_divergence_of_sampled_noise_is_that_of_its_densities(few: Any, order: int, rate: float, noise: float) -> None:
+    from scipy.integrate import quad
+    from scipy.stats import norm
+
+    def integrand(x: float) -> float:
+        ratio = np.logaddexp(math.log(1 - rate), math.log(rate) + (2 * x - 1) / (2 * noise**2))
+        return math.exp(float(norm.logpdf(x, 0, noise)) + order * ratio)
+
+    reach = 12 * noise
+    integral = quad(integrand, -reach, order + reach, limit=500, points=[0, 1, order], epsrel=1e-10)[0]
+    assert few.renyi(order, rate, noise) == pytest.approx(math.log(integral) / (order - 1), rel=1e-7)
+    assert few.renyi(order, rate / 2, noise) < few.renyi(order, rate, noise)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0])
+def test_noise_is_the_least_that_is_private_enough(few: Any, epsilon: float) -> None:
+    noise = few.noise_for(epsilon, 0.25, 24, 5e-5)
+    assert few.epsilon_of(noise, 0.25, 24, 5e-5) <= epsilon < few.epsilon_of(noise - 2e-4, 0.25, 24, 5e-5)
+
+
+def test_no_example_counts_for_more_than_the_norm(few: Any) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(40, 3, 5, generator=generator), 3 * torch.randn(40, 7, generator=generator)]
+    gradients[0][:5] *= 1e-3
+    gradients[1][:5] *= 1e-3
+    for clip in (0.1, 1e6):
+        wanted = [torch.zeros(3, 5), torch.zeros(7)]
+        for k in range(40):
+            norm = math.hypot(*(float(g[k].norm()) for g in gradients))
+            for total, g in zip(wanted, gradients, strict=True):
+                total += g[k] * min(1.0, clip / norm)
+        for found, total in zip(few.clipped_sum(gradients, clip), wanted, strict=True):
+            torch.testing.assert_close(found, total)
+    assert not any(part.any() for part in few.clipped_sum([torch.zeros(4, 3)], 1.0))
+
+
+def test_perturbations_estimate_the_gradient_and_leave_the_parameters(few: Any) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    first, second = torch.zeros(4), torch.randn(2, 3, generator=generator)
+    slopes, started = (torch.arange(1.0, 5), torch.full((2, 3), -2.0)), (first.clone(), second.clone())
+
+    def loss() -> float:  # even terms cancel at 0: free of bias
+        return float((first * slopes[0]).sum() + (second * slopes[1]).sum() + first.square().sum() / 10)
+
+    draws = [few.evolved_gradient(loss, [first, second], [1.0, 0.5], 0.01, generator) for _ in range(3000)]
+    for k, slope in enumerate(slopes):
+        mean = torch.stack([draw[k] for draw in draws]).mean(0)
+        torch.testing.assert_close(mean, slope, atol=0.5, rtol=0)
+    assert torch.equal(first, started[0]) and torch.equal(second, started[1])
+
+
+@pytest.mark.parametrize("arm", ["Quantum-PEFT L=3", "1-bit LoRA r=1", "random subspace, 128"])
+def test_gradients_of_examples_are_those_of_each_alone(few: Any, arm: str) -> None:
+    import torch
+    from torch import nn
+
+    from qas.finetuning.methods import attach, make_method
+
+    class Attention(nn.Module):  # texts of unequal length, tokens that look at each other, two adapted layers
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.value, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            lengths = inputs[:, 1]
+            place = torch.arange(int(lengths.max()))
+            x = held[inputs[:, 0]][:, : len(place)]
+            seen = place < lengths[:, None]
+            weights = (self.query(x) @ x.mT).masked_fill(~seen[:, None], -1e9).softmax(-1)
+            return self.head(((weights @ self.value(x)).tanh() * seen[..., None]).sum(1) / lengths[:, None])
+
+    torch.manual_seed(3)
+    held, lengths = torch.randn(9, 6, 16), torch.tensor([6, 1, 3, 2, 6, 5, 4, 1, 3])
+    model, contender = Attention(), few.ARMS[arm]
+    options = contender.options | ({"size": 12} if "size" in contender.options else {})
+    attach(model, make_method(contender.method, **options), seed=1)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for p in trained:
+            p.add_(0.1 * torch.randn_like(p))
+    inputs, labels = torch.stack([torch.arange(9), lengths], 1), torch.tensor([0, 1, 2] * 3)
+    found = few.example_gradients(model, inputs, labels, trained, at_once=4)
+    for k in range(9):
+        loss = nn.functional.cross_entropy(model(inputs[k : k + 1]), labels[k : k + 1])
+        for own, wanted in zip(found, torch.autograd.grad(loss, trained), strict=True):
+            torch.testing.assert_close(own[k], wanted, atol=1e-6, rtol=1e-4)
+    assert any(float(g.abs().max()) > 1e-3 for g in found) and all(p.grad is None for p in trained)
+    features = torch.randn(9, 16)
+    weight, bias = few.head_gradients(features, labels, model.head)
+    for k in range(9):
+        model.head.requires_grad_(True)
+        loss = nn.functional.cross_entropy(model.head(features[k : k + 1]), labels[k : k + 1])
+        wanted = torch.autograd.grad(loss, [model.head.weight, model.head.bias])
+        torch.testing.assert_close((weight[k], bias[k]), wanted)
