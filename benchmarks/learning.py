@@ -5,11 +5,12 @@
     python benchmarks/learning.py --problems lih-4 --agents 'sb3:{"algorithm": "DQN"}' \
         'ddqn:{"observation": "lookahead"}' --seeds 3 --out /tmp/try
 
-An agent is a name, or a name with options as JSON behind a colon. Its twin has the same options and ``learn=false``:
-every action is drawn from the legal ones. Writes `runs.csv` (one row for each run) and `table.md`: best errors, the
-share of episodes below the problem's threshold by fifths of the evaluations (greedy tests left out), and the mean of
-the paired log10 ratios of best errors, agent over twin at the same seed, with its 95 % interval (Student): below 0 the
-agent is better. Rows that are there are not run again, so an interrupted campaign continues with the same command.
+An agent is a name, or a name with options as JSON behind a colon; an option ``evaluator`` holds settings of the angle
+optimization. Its twin has the same options and ``learn=false``: every action is drawn from the legal ones. Writes
+`runs.csv` (one row for each run) and `table.md`: best errors, the share of episodes below the problem's threshold by
+fifths of the evaluations (greedy tests left out), and the mean of the paired log10 ratios of best errors, agent over
+twin at the same seed, with its 95 % interval (Student): below 0 the agent is better. Rows that are there are not run
+again, so an interrupted campaign continues with the same command.
 """
 # ruff: noqa: E402 - the number of threads is fixed before libraries are imported
 
@@ -59,10 +60,11 @@ COLUMNS = (
 def run_task(task: Task) -> dict[str, Any]:
     """One search in a folder that is thrown away; what the tables need of it."""
     options = json.loads(task.options) | ({"learn": False} if task.twin == "yes" else {})
+    evaluator = options.pop("evaluator", None)
     with tempfile.TemporaryDirectory() as folder:
         run = qas.search(
             task.problem, agent=task.agent, noise=None if task.noise == "none" else task.noise, options=options,
-            evaluations=task.evaluations, seed=task.seed, out=Path(folder) / "run", report=False,
+            evaluator=evaluator, evaluations=task.evaluations, seed=task.seed, out=Path(folder) / "run", report=False,
         )  # fmt: skip
         fifths = by_fifths(run, task.evaluations)
     return {
