@@ -159,6 +159,7 @@ def private_steps(
     schedule = cosine_schedule(optimizer, STEPS)
     trained = [p for group in groups for p in group["params"]]
     drawn, noises = np.random.default_rng([seed, 7]), torch.Generator().manual_seed(seed + 8000)
+    assert examples == real.TRAIN, "the noise is made for this share of examples in a lot"
     for _ in range(STEPS):
         chosen = np.flatnonzero(drawn.random(examples) < LOT / examples)
         own = gradients(torch.from_numpy(chosen))
@@ -219,6 +220,19 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
             hook.remove()
         for parameter in trained:
             parameter.grad = None
+    return found
+
+
+def summed_gradient(model: Any, inputs: Any, labels: Any, trained: Sequence[Any], at_once: int = 64) -> list[Any]:
+    """The sum of them over examples, (1, *shape) each, without clipping in sight."""
+    import torch
+
+    for some in inputs[:, 1].argsort(stable=True).split(at_once):
+        with torch.nn.utils.parametrize.cached():
+            torch.nn.functional.cross_entropy(model(inputs[some]), labels[some], reduction="sum").backward()
+    found = [p.grad[None] for p in trained]
+    for parameter in trained:
+        parameter.grad = None
     return found
 
 
@@ -347,55 +361,65 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    from qas.adapters.training import parameter_groups
     from qas.errors import QasError
     from qas.finetuning.finetune import score
-    from qas.finetuning.methods import attach, make_method, total_bits
+    from qas.finetuning.methods import total_bits
 
     scored = "validation" if job.phase == "tune" else "test"
     row: dict[str, Any] = job._asdict() | {"rates": json.dumps(dict(job.rates))}
     row.pop("head")
     started = time.process_time()
-    model, task, found = trained_head(job, arguments, scored)
-    bits, trainable = 0, 0
-    diverged = False
-    if job.label != HEAD:
-        arm, rates, head = ARMS[job.label], dict(job.rates), model.head
-        found = real.states(job.task, job.seed, real.FIRST, arguments)
-        task = real.task_of(job.task, found, scored)
-        torch.manual_seed(job.seed)
-        model = real.upper_model(found, real.FIRST)
-        stored = attach(model, make_method(arm.method, **arm.options), seed=job.seed)
-        model.head = head.requires_grad_(False)
-        rate = rates["adapter"]
-        groups = parameter_groups(model, angles=rate, values=VALUES * rate, rest=rate, weight_decay=1e-4)
-        bits = total_bits(stored)
-        trainable = sum(p.numel() for group in groups for p in group["params"])
-        try:
-            if job.setting == FORWARD:
-                evolve(model, task, groups, rates["perturbation"], job.seed)
-            else:
-                trained = [p for group in groups for p in group["params"]]
-                inputs, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
-                private_steps(
-                    groups,
-                    lambda chosen: example_gradients(model, inputs[chosen], labels[chosen], trained),
-                    len(labels),
-                    job.seed + 100_000,
-                    share_of(job.setting),
-                    rates.get("clip", 1.0),
-                )
-            with torch.no_grad():
-                for part in stored.values():
-                    part.unpack(part.pack())
-        except QasError as error:  # a rate that diverges is a result too, and nothing else is
-            if not any(word in str(error) for word in ("NaN", "infinit", "finite")):
-                raise
-            diverged = True
+    bits = trainable = 0
+    try:
+        model, task, _ = trained_head(job, arguments, scored)
+        if job.label != HEAD:
+            model, task, stored = trained_arm(job, arguments, scored, model.head)
+            bits = total_bits(stored)
+            trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model.part = scored
+        accuracy = score(model, task.test, "accuracy", 64)
+    except QasError as error:  # a rate that diverges is a result too, and nothing else is
+        if not any(word in str(error) for word in ("NaN", "infinit", "finite")):
+            raise
+        accuracy = 0.0
     seconds = time.process_time() - started
-    model.part = scored
-    accuracy = 0.0 if diverged else score(model, task.test, "accuracy", 64)
     return row | {scored: f"{accuracy:.4f}", "bits": bits, "trainable": trainable, "seconds": f"{seconds:.1f}"}
+
+
+def trained_arm(job: Job, arguments: argparse.Namespace, scored: str, head: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The model with an adapter trained as the setting says behind a head that stays, its task, and what is stored."""
+    import torch
+
+    from qas.adapters.training import parameter_groups
+    from qas.finetuning.methods import attach, make_method
+
+    arm, rates = ARMS[job.label], dict(job.rates)
+    found = real.states(job.task, job.seed, real.FIRST, arguments)
+    task = real.task_of(job.task, found, scored)
+    torch.manual_seed(job.seed)
+    model = real.upper_model(found, real.FIRST)
+    stored = attach(model, make_method(arm.method, **arm.options), seed=job.seed)
+    model.head = head.requires_grad_(False)
+    rate, noise = rates["adapter"], share_of(job.setting)
+    groups = parameter_groups(model, angles=rate, values=VALUES * rate, rest=rate, weight_decay=1e-4)
+    if job.setting == FORWARD:
+        evolve(model, task, groups, rates["perturbation"], job.seed)
+    else:
+        trained = [p for group in groups for p in group["params"]]
+        inputs, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
+        own = summed_gradient if noise is None else example_gradients
+        private_steps(
+            groups,
+            lambda chosen: own(model, inputs[chosen], labels[chosen], trained),
+            len(labels),
+            job.seed + 100_000,
+            noise,
+            rates.get("clip", 1.0),
+        )
+    with torch.no_grad():
+        for part in stored.values():
+            part.unpack(part.pack())
+    return model, task, stored
 
 
 # ---------------------------------------------------------------------- what is run
@@ -446,31 +470,26 @@ def best_of(rows: Rows, setting: str, label: str) -> tuple[tuple[str, float], ..
 
 
 def jobs_left(rows: Rows, settings: Sequence[str] = SETTINGS) -> Iterator[Job]:
-    """All that can be run now: a setting's head, then its arms, then its tests, seed by seed; no test before all of a
-    setting is tuned."""
+    """All that can be run now: trials of heads, then of arms, and no test before all is tuned; then tests, seed by
+    seed."""
+    rates = {(s, label): best_of(rows, s, label) for s in dict.fromkeys(map(tuned_in, settings)) for label in LABELS}
+    for (setting, label), found in rates.items():
+        head = rates[setting, HEAD]
+        point = trials_of(rows, setting, label)[1] if found is None else None
+        if point is not None and (label == HEAD or head is not None):
+            own = real.rates_at(centre_of(setting, label), point)
+            yield Job(setting, "tune", label, "snippets", real.TUNING_SEED, own, head or own)
+    if None in rates.values():
+        return
     have = {(r["setting"], r["label"], r["task"], r["seed"]) for r in rows if r["phase"] == "test"}
     for setting in settings:
         source = tuned_in(setting)
-        rates: dict[str, tuple[tuple[str, float], ...]] = {}
-        for label in LABELS:
-            found = best_of(rows, source, label)
-            if found is not None:
-                rates[label] = found
-                continue
-            if label != HEAD and HEAD not in rates:
-                break
-            centre = centre_of(source, label)
-            point = trials_of(rows, source, label)[1]
-            assert point is not None
-            own = real.rates_at(centre, point)
-            yield Job(source, "tune", label, "snippets", real.TUNING_SEED, own, rates.get(HEAD, own))
-        if len(rates) < len(LABELS):
-            continue
         for seed in range(SEEDS.get(setting, OTHER_SEEDS)):
             for task in TASKS.get(setting, OTHER_TASKS):
                 for label in LABELS:
-                    if (setting, label, task, str(seed)) not in have:
-                        yield Job(setting, "test", label, task, seed, rates[label], rates[HEAD])
+                    own, head = rates[source, label], rates[source, HEAD]
+                    if (setting, label, task, str(seed)) not in have and own is not None and head is not None:
+                        yield Job(setting, "test", label, task, seed, own, head)
 
 
 # ---------------------------------------------------------------------- report
@@ -500,26 +519,42 @@ def missing(rows: Rows, settings: Sequence[str]) -> int:
     return asked - sum(len(accuracies(rows, setting, label)) for setting in settings for label in LABELS)
 
 
+def ahead(first: dict[Any, float], second: dict[Any, float], level: float = 0.95) -> tuple[bool, str]:
+    """Whether the first is ahead by the points of the claims beyond doubt, and the difference in words."""
+    mean, half = difference(first, second, level)
+    return round(mean, 6) >= POINTS and mean - half > 0, f"{mean:+.2f} ± {half:.2f}"
+
+
+def diverged(rows: Rows, settings: Sequence[str]) -> str:
+    """A sentence on tests that ended in no number and count as nothing right; empty without any."""
+    count = sum(value == 0 for s in settings for label in LABELS for value in accuracies(rows, s, label).values())
+    return f" {count} test runs diverged and count as 0 %." if count else ""
+
+
 def forward_verdict(rows: Rows) -> str:
     """The registered sentence of 6a, or what is left to do."""
     if left := missing(rows, [FORWARD]):
         return f"Forward passes only: no conclusion yet, {left} test runs are not done."
     own = {label: accuracies(rows, FORWARD, label) for label in LABELS}
-    found = {rival: difference(own[CIRCUIT], own[rival]) for rival in (ONE_BIT, SUBSPACE, LARGE, HEAD)}
-    beaten = {rival: mean >= POINTS and mean - half > 0 for rival, (mean, half) in found.items()}
-    size, size_half = difference(own[SUBSPACE], own[LARGE])
-    if beaten[ONE_BIT] and beaten[SUBSPACE]:
+    found = {rival: ahead(own[CIRCUIT], own[rival]) for rival in (ONE_BIT, SUBSPACE, LARGE, HEAD)}
+    few, few_told = ahead(own[SUBSPACE], own[LARGE])
+    if found[ONE_BIT][0] and found[SUBSPACE][0]:
         words = "The claim holds"
-    elif beaten[ONE_BIT] and size >= POINTS and size - size_half > 0:
-        words = "The claim does not hold: few parameters matter, circuits do not"
-    elif beaten[ONE_BIT]:
-        words = "The claim does not hold: 1-bit LoRA is beaten, and not for the number of its parameters"
+    elif found[ONE_BIT][0]:
+        words = "The claim does not hold: 1-bit LoRA is beaten, " + (
+            "and few parameters matter, circuits do not"
+            if few
+            else "and that it is for the number of parameters is not shown"
+        )
     else:
         words = "The claim does not hold"
-    told = "; ".join(f"against {rival} {mean:+.1f} ± {half:.1f}" for rival, (mean, half) in found.items())
+    mean, half = difference(own[CIRCUIT], own[HEAD])
+    if mean - half <= 0:
+        words += f"; {CIRCUIT} is not shown to gain anything over the head alone"
+    told = "; ".join(f"against {rival} {difference}" for rival, (_, difference) in found.items())
     return (
-        f"Forward passes only. {words}. {CIRCUIT} {told}; {SUBSPACE} against {LARGE} {size:+.1f} ± {size_half:.1f} "
-        "(points of test accuracy, 10 pairs, 95 %)."
+        f"Forward passes only. {words}. {CIRCUIT} {told}; {SUBSPACE} against {LARGE} {few_told} "
+        f"(points of test accuracy, 10 pairs, 95 %).{diverged(rows, [FORWARD])}"
     )
 
 
@@ -527,24 +562,23 @@ def private_verdict(rows: Rows) -> str:
     """The registered sentence of 6b, or what is left to do."""
     if left := missing(rows, SETTINGS[1:]):
         return f"Privacy: no conclusion yet, {left} test runs are not done."
-    told, holds, by_number = [], False, False
+    parts, holds = [], False
     for setting in SETTINGS[2:]:
-        own = {label: losses(rows, setting, label) for label in LABELS}
-        found = {rival: difference(own[rival], own[CIRCUIT], 0.975) for rival in (ONE_BIT, SUBSPACE, LARGE)}
-        beaten = {rival: mean >= POINTS and mean - half > 0 for rival, (mean, half) in found.items()}
-        holds |= beaten[ONE_BIT] and beaten[SUBSPACE]
-        by_number |= beaten[ONE_BIT] and not beaten[SUBSPACE]
-        against = "; ".join(f"than {rival} {mean:+.1f} ± {half:.1f}" for rival, (mean, half) in found.items())
-        told.append(f"at {setting} less {against}")
-    if holds:
-        words = "The claim holds"
-    elif by_number:
-        words = "The claim does not hold: a subspace of as many bits is as good, so it is the number of parameters"
-    else:
-        words = "The claim does not hold"
+        cost = {label: losses(rows, setting, label) for label in LABELS}
+        noisy = {label: accuracies(rows, setting, label) for label in LABELS}
+        found = {rival: ahead(cost[rival], cost[CIRCUIT], 0.975) for rival in (ONE_BIT, SUBSPACE, LARGE)}
+        few = ahead(cost[ONE_BIT], cost[SUBSPACE], 0.975)[0]
+        holds |= found[ONE_BIT][0] and found[SUBSPACE][0]
+        words = "; ".join(f"than {rival} {difference}" for rival, (_, difference) in found.items())
+        if found[ONE_BIT][0] and not found[SUBSPACE][0]:
+            words += ", which is the number of parameters" if few else ", and whether for their number is not shown"
+        better = "; ".join(
+            f"{rival} {ahead(noisy[CIRCUIT], noisy[rival], 0.975)[1]}" for rival in (ONE_BIT, SUBSPACE, LARGE, HEAD)
+        )
+        parts.append(f"At {setting} {CIRCUIT} loses less to noise {words}; with noise its accuracy is above {better}.")
     return (
-        f"Privacy. {words}. {CIRCUIT} loses to noise {', '.join(told)} "
-        "(points of test accuracy, 10 pairs each, 97.5 %)."
+        f"Privacy. The claim {'holds' if holds else 'does not hold'}. {' '.join(parts)} "
+        f"(Points of test accuracy, 10 pairs each, 97.5 %.){diverged(rows, SETTINGS[1:])}"
     )
 
 
@@ -594,9 +628,15 @@ def report(out: Path) -> None:
     lines += ["", "Accuracies are means over seeds with their 95 % intervals; the number of seeds stands in brackets."]
     noises = {s: share_of(s) for s in SETTINGS[2:]}
     lines += [
-        f"Noise of {setting}: {noise:.3f} times C for the head and as much for the adapter (δ = {DELTA:g} together)."
+        f"Noise of {setting}: {noise:.3f} times C for the head and as much for the adapter (δ = {DELTA:g} together; "
+        f"examples added or removed, each drawn with probability {LOT / real.TRAIN:g} a step; tuning is not counted)."
         for setting, noise in noises.items()
     ]
+    probe = real.accuracies(real.read(out.parent / "real" / "runs.csv"), "adapter off")
+    own = accuracies(rows, FORWARD, HEAD)
+    equal = sum(round(value - probe.get(key, math.nan), 2) == 0 for key, value in own.items())
+    if own:
+        lines += [f"Of forward passes the head alone is the probe of stage 1: equal in {equal} of {len(own)} runs."]
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

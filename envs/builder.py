@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from qas.checks import finite_number, whole_number
+from qas.checks import whole_number
 from qas.circuits import Circuit
 from qas.devices import Device
 from qas.encoders.layers import LayerEncoding
@@ -142,9 +142,6 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             In between a new rotation takes the angle that is best with all others held, in closed form (a sweep, which
             costs an evaluation), where the engine knows it: exact energies of a Hamiltonian on at most 14 qubits; else
             0.
-        new_angle: where an optimisation begins the angles of the gate that was appended, radians. Angle 0 is a saddle
-            point of many circuits, which either this leaves or the evaluator's `start_noise`, which moves all angles
-            at random: with a `new_angle` and no noise, energies depend on the gates alone.
         evaluator: optimises the angles; None: `Evaluator(problem, noise, objective=objective)`.
         render_mode: "ansi" (text), "rgb_array" (image; its width grows with the circuit), or None.
 
@@ -196,7 +193,6 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         order: str = "append_then_optimise",
         observation: str | type[Observer] = "layers",
         optimise_every: int | str = 1,
-        new_angle: float = 0.0,
         evaluator: CircuitEvaluator | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -209,7 +205,6 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             raise QasError(f"render_mode is one of {modes} or None, got {render_mode!r}")
         self.order = order
         self.optimise_every = _checked_every(optimise_every, order)
-        self.new_angle = finite_number("new_angle", new_angle)
         self.render_mode = render_mode
         n = self.problem.n_qubits
         self.evaluator, self.actions = judged_by(
@@ -477,8 +472,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         """The circuit with one more gate, and the evaluations it took."""
         every = self.optimise_every
         if last or (isinstance(every, int) and (self._steps + 1) % every == 0):
-            angles = (self.new_angle,) * len(self.actions.gate(number).angles)
-            gate = self.actions.gate(number, angles or None)
+            gate = self.actions.gate(number)
             found = yield Asked(self._circuit.extended(gate), self.np_random, False)
             return found, found.evaluations
         gate = self.actions.gate(number, self._best_angles(number))

@@ -19,7 +19,7 @@ from qas.agents.rl.episodes import make_environments
 from qas.agents.rl.learners import Batch, BitsLearner, Learner, TorchLearner
 from qas.agents.rl.memory import Encoder, Memory
 from qas.agents.rl.networks import BitsNetwork, RowsNetwork
-from qas.checks import finite_number, finite_output, whole_number
+from qas.checks import finite_output, whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.curricula import check_curriculum
 from qas.envs.observations import Ahead
@@ -79,7 +79,7 @@ class DdqnAgent(Agent):
         test_every: after so many episodes one is played greedily (with ``learn=False`` at random, as all are), within
             the budget, and tells the curriculum nothing; 0: none.
         envs: circuits built at once.
-        reward, curriculum, halting, observation, optimise_every, new_angle: of the environment; see
+        reward, curriculum, halting, observation, optimise_every: of the environment; see
             `qas.agents.rl.episodes.settings_of_environment`.
     """
 
@@ -110,7 +110,6 @@ class DdqnAgent(Agent):
         halting: str = "none",
         observation: str = "layers",
         optimise_every: int | str = 1,
-        new_angle: float = 0.0,
     ) -> None:
         if not hidden:
             raise QasError("ddqn has at least 1 hidden layer, got none")
@@ -139,7 +138,6 @@ class DdqnAgent(Agent):
         self.test_every, self.envs = int(test_every), int(envs)
         self.reward, self.curriculum, self.halting = reward, curriculum, halting
         self.observation, self.optimise_every = observation, optimise_every
-        self.new_angle = finite_number("new_angle", new_angle)
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -150,7 +148,7 @@ class DdqnAgent(Agent):
         super().prepare(search)
         self.discount = 0.005 ** (1 / search.max_gates) if self.gamma is None else float(self.gamma)
         self.rng = search.rng(1)
-        names = ("reward", "curriculum", "halting", "observation", "optimise_every", "new_angle")
+        names = ("reward", "curriculum", "halting", "observation", "optimise_every")
         self.env = make_environments(search, self.envs, **{name: getattr(self, name) for name in names})
         space: Any = self.env.single_observation_space
         ports = max(len(gate.qubits) for gate in search.alphabet.placed)

@@ -26,7 +26,6 @@ def settings_of_environment(
     halting: str = "none",
     observation: str = "layers",
     optimise_every: int | str = 1,
-    new_angle: float = 0.0,
 ) -> dict[str, Any]:
     """Arguments of `CircuitBuilderEnv` for a search.
 
@@ -37,7 +36,6 @@ def settings_of_environment(
         halting: "none", or "random": episodes end early at a random length (CRLQAS random halting).
         observation: a name of `qas.envs.OBSERVATIONS`.
         optimise_every: steps between two optimisations of the angles, or "end".
-        new_angle: where an optimisation begins the angles of an appended gate, radians.
 
     Raises:
         UnknownNameError: no such halting.
@@ -61,7 +59,6 @@ def settings_of_environment(
         "random_halting": random_halting,
         "observation": observation,
         "optimise_every": optimise_every,
-        "new_angle": new_angle,
         "evaluator": search.meter,
     }
 

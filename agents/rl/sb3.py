@@ -32,7 +32,7 @@ from qas.agents.rl.models import (
     restore_randomness,
 )
 from qas.agents.settings import room_for_depth
-from qas.checks import finite_number, whole_number
+from qas.checks import whole_number
 from qas.envs import OBSERVATIONS, REWARDS
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.curricula import check_curriculum
@@ -73,13 +73,7 @@ _OURS = ("self", "policy", "env", "policy_kwargs", "seed", "device", "verbose", 
 """Arguments of algorithms that are not for the caller."""
 _PENALTY = 0.1
 """What an illegal action costs."""
-_OF_THE_BUILDER = {
-    "curriculum": "moving",
-    "halting": "none",
-    "observation": "layers",
-    "optimise_every": 1,
-    "new_angle": 0.0,
-}
+_OF_THE_BUILDER = {"curriculum": "moving", "halting": "none", "observation": "layers", "optimise_every": 1}
 """Options that the editor has no use for, and their defaults."""
 
 
@@ -232,7 +226,7 @@ class Sb3Agent(Agent):
         tensorboard: write logs for TensorBoard into the run folder (extra ``tensorboard``).
         reward: of the environment, None for its default: `qas.envs.REWARDS` of the builder, "front" or "energy" of the
             editor.
-        curriculum, halting, observation, optimise_every, new_angle: of the builder; see
+        curriculum, halting, observation, optimise_every: of the builder; see
             `qas.agents.rl.episodes.settings_of_environment`.
     """
 
@@ -256,7 +250,6 @@ class Sb3Agent(Agent):
         halting: str = "none",
         observation: str = "layers",
         optimise_every: int | str = 1,
-        new_angle: float = 0.0,
     ) -> None:
         kind = _algorithm(algorithm)
         if env not in ("builder", "editor"):
@@ -277,7 +270,6 @@ class Sb3Agent(Agent):
         self.test_every, self.horizon = whole_number("test_every", test_every, 0), whole_number("horizon", horizon)
         self.curriculum, self.halting = curriculum, halting
         self.observation, self.optimise_every = observation, optimise_every
-        self.new_angle = finite_number("new_angle", new_angle)
         for name, usual in _OF_THE_BUILDER.items():
             if env == "editor" and getattr(self, name) != usual:
                 raise QasError(f"{name} is an option of the builder, got {getattr(self, name)!r} with env=editor")
@@ -311,7 +303,8 @@ class Sb3Agent(Agent):
         reward = {} if self.reward is None else {"reward": self.reward}
         if self.env == "editor":
             return make_editor(self.search, **reward)
-        return make_environment(self.search, **reward, **{name: getattr(self, name) for name in _OF_THE_BUILDER})
+        names = ("curriculum", "halting", "observation", "optimise_every")
+        return make_environment(self.search, **reward, **{name: getattr(self, name) for name in names})
 
     def _model(self) -> BaseAlgorithm:
         kind, space = _algorithm(self.algorithm), self.game.observation_space

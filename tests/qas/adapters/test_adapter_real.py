@@ -289,6 +289,8 @@ def test_gradients_of_examples_are_those_of_each_alone(few: Any, arm: str) -> No
         for own, wanted in zip(found, torch.autograd.grad(loss, trained), strict=True):
             torch.testing.assert_close(own[k], wanted, atol=1e-6, rtol=1e-4)
     assert any(float(g.abs().max()) > 1e-3 for g in found) and all(p.grad is None for p in trained)
+    for own, total in zip(found, few.summed_gradient(model, inputs, labels, trained, at_once=4), strict=True):
+        torch.testing.assert_close(own.sum(0), total[0], atol=1e-5, rtol=1e-4)
     features = torch.randn(9, 16)
     weight, bias = few.head_gradients(features, labels, model.head)
     for k in range(9):
@@ -296,3 +298,162 @@ def test_gradients_of_examples_are_those_of_each_alone(few: Any, arm: str) -> No
         loss = nn.functional.cross_entropy(model.head(features[k : k + 1]), labels[k : k + 1])
         wanted = torch.autograd.grad(loss, [model.head.weight, model.head.bias])
         torch.testing.assert_close((weight[k], bias[k]), wanted)
+
+
+def test_a_private_step_adds_noise_of_the_norm_to_the_mean_over_a_lot(few: Any, monkeypatch: Any) -> None:
+    import torch
+
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> None:
+            seen.append(self.param_groups[0]["params"][0].grad.clone())
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    shape, value = (200, 50), torch.nn.Parameter(torch.zeros(200, 50))
+    groups = [{"params": [value], "lr": 1e-2}]
+    few.private_steps(groups, lambda chosen: [torch.zeros(len(chosen), *shape)], 1000, 3, 1.5, 0.2)
+    assert len(seen) == few.STEPS and not torch.equal(seen[0], seen[1])
+    for noise in seen:
+        assert float(noise.std()) == pytest.approx(1.5 * 0.2 / 250, rel=0.05)
+        assert abs(float(noise.mean())) < 5 * 1.5 * 0.2 / 250 / 100
+    sizes: list[int] = []
+
+    def one(chosen: torch.Tensor) -> list[torch.Tensor]:
+        sizes.append(len(chosen))
+        return [torch.ones(len(chosen), *shape)]
+
+    for noise, clip, each in ((None, 1.0, 1.0), (1e-9, 1.0, 0.01), (1e-9, 1e3, 1.0)):  # 10,000 ones have the norm 100
+        seen.clear(), sizes.clear()
+        few.private_steps(groups, one, 1000, 3, noise, clip)
+        for gradient, size in zip(seen, sizes, strict=True):
+            torch.testing.assert_close(gradient, torch.full(shape, each * size / 250), atol=1e-6, rtol=1e-4)
+        assert len(set(sizes)) > 5 and np.mean(sizes) == pytest.approx(250, abs=15)
+
+
+def test_head_and_adapter_share_the_privacy(few: Any) -> None:
+    for setting, epsilon in (("ε = 8", 8), ("ε = 2", 2)):
+        spent = few.epsilon_of(few.share_of(setting), 0.25, few.STEPS, few.DELTA / 2)
+        assert epsilon / 2 - 0.01 < spent <= epsilon / 2
+    assert few.share_of("no noise") is None and few.share_of(few.FORWARD) is None
+
+
+@pytest.mark.parametrize("arm", ["Quantum-PEFT L=3", "1-bit LoRA r=1", "random subspace, 128"])
+def test_a_perturbed_adapter_computes_what_a_fresh_one_does(few: Any, arm: str) -> None:
+    """No map, frame or rounded weight of one perturbation is left for the next."""
+    import torch
+    from torch import nn
+
+    from qas.finetuning.methods import attach, make_method
+
+    contender = few.ARMS[arm]
+    options = contender.options | ({"size": 12} if "size" in contender.options else {})
+
+    def adapted() -> tuple[nn.Module, list[nn.Parameter]]:
+        torch.manual_seed(3)
+        model = nn.Sequential()
+        model.add_module("query", nn.Linear(16, 16))
+        model.add_module("value", nn.Linear(16, 16))
+        attach(model, make_method(contender.method, **options), seed=1)
+        return model, [p for p in model.parameters() if p.requires_grad]
+
+    (model, trained), (fresh, others) = adapted(), adapted()
+    with torch.no_grad():
+        for p in trained:
+            p.add_(0.1 * torch.randn_like(p))
+    started = [p.detach().clone() for p in trained]
+    x = torch.randn(5, 16)
+    told: list[float] = []
+
+    def loss() -> float:
+        with nn.utils.parametrize.cached():
+            told.append(float(model(x).square().sum()))
+        with torch.no_grad():
+            for p, q in zip(others, trained, strict=True):
+                p.copy_(q)
+        assert told[-1] == pytest.approx(float(fresh(x).square().sum()), rel=1e-6)
+        return told[-1]
+
+    few.evolved_gradient(loss, trained, [1.0] * len(trained), 0.05, torch.Generator().manual_seed(0))
+    assert len(set(told)) > few.PAIRS and all(map(torch.equal, trained, started))
+
+
+def rows_of_stage_6(few: Any, points: dict[tuple[str, str], float]) -> list[dict[str, str]]:
+    """All trials and tests: 70 % and `points` more of (setting, arm), scattered alike over arms."""
+    rows: list[dict[str, str]] = []
+    seen: set[tuple[str, ...]] = set()
+    while jobs := list(few.jobs_left(rows)):
+        phases = {job.phase for job in jobs}
+        assert len(phases) == 1, "no test before all is tuned"
+        for job in jobs:
+            told = {"setting": job.setting, "phase": job.phase, "label": job.label, "task": job.task}
+            told |= {"seed": str(job.seed), "rates": json.dumps(dict(job.rates))}
+            key = tuple(told.values())
+            assert key not in seen and (job.phase == "test") == (job.seed != 1000)
+            seen.add(key)
+            scatter = np.random.default_rng(job.seed).normal() / 100
+            distance = sum(abs(math.log10(rate)) for _, rate in job.rates)
+            score = (
+                0.7 + points.get((job.setting, job.label), 0.0) / 100 + (scatter if job.phase == "test" else -distance)
+            )
+            rows.append(told | {"validation" if job.phase == "tune" else "test": f"{score:.4f}"})
+    return rows
+
+
+def test_stage_6_is_tuned_at_equal_trials_before_it_is_tested(few: Any) -> None:
+    rows = rows_of_stage_6(few, {})
+    tuned = [(row["setting"], row["label"]) for row in rows if row["phase"] == "tune"]
+    for setting, trials in ((few.FORWARD, 8), ("no noise", 5), ("ε = 8", 8), ("ε = 2", 0)):
+        assert {tuned.count((setting, label)) for label in few.ARMS} == {trials}
+        assert tuned.count((setting, few.HEAD)) == (0 if setting == few.FORWARD else trials)
+    tests = [row for row in rows if row["phase"] == "test"]
+    assert len(tests) == 50 + 150 and {row["seed"] for row in tests if row["setting"] == "ε = 2"} == set(
+        map(str, range(10))
+    )
+    for row in tests:
+        if row["setting"] == "ε = 2":  # takes the rates of the other ε
+            other = next(r for r in tests if r["setting"] == "ε = 8" and r["label"] == row["label"])
+            assert row["rates"] == other["rates"]
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ({"Quantum-PEFT L=3": 3.0}, "The claim holds."),
+        (
+            {"Quantum-PEFT L=3": 3.0, "head alone": 3.0},
+            "The claim holds; Quantum-PEFT L=3 is not shown to gain anything",
+        ),
+        ({"Quantum-PEFT L=3": 1.0}, "The claim holds."),
+        ({"Quantum-PEFT L=3": 0.9}, "The claim does not hold."),
+        ({"Quantum-PEFT L=3": 3.0, "random subspace, 128": 3.0}, "few parameters matter, circuits do not"),
+        ({"1-bit LoRA r=1": -3.0}, "1-bit LoRA is beaten, and that it is for the number"),
+    ],
+)
+def test_forward_passes_are_judged_as_registered(few: Any, points: dict[str, float], words: str) -> None:
+    rows = rows_of_stage_6(few, {(few.FORWARD, label): value for label, value in points.items()})
+    assert words in few.forward_verdict(rows) and "diverged" not in few.forward_verdict(rows)
+    left_out = next(k for k, row in enumerate(rows) if row["phase"] == "test" and row["setting"] == few.FORWARD)
+    assert "no conclusion yet, 1 test" in few.forward_verdict(rows[:left_out] + rows[left_out + 1 :])
+    rows[left_out] = rows[left_out] | {"test": "0.0"}
+    assert "1 test runs diverged" in few.forward_verdict(rows)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ({("ε = 8", "1-bit LoRA r=1"): -3.0, ("ε = 8", "random subspace, 128"): -2.0}, "The claim holds"),
+        ({("ε = 2", "1-bit LoRA r=1"): -3.0, ("ε = 8", "random subspace, 128"): -2.0}, "The claim does not hold"),
+        ({("ε = 2", "1-bit LoRA r=1"): -3.0}, "which is the number of parameters"),
+        (
+            {("ε = 2", "1-bit LoRA r=1"): -1.5, ("ε = 2", "random subspace, 128"): -0.8},
+            "whether for their number is not shown",
+        ),
+        ({("no noise", "Quantum-PEFT L=3"): -3.0}, "The claim holds"),  # as registered; and the sentence goes on:
+        ({("no noise", "Quantum-PEFT L=3"): -3.0}, "with noise its accuracy is above 1-bit LoRA r=1 +0.00 ± 0.00"),
+    ],
+)
+def test_privacy_is_judged_as_registered(few: Any, points: dict[tuple[str, str], float], words: str) -> None:
+    rows = rows_of_stage_6(few, points)
+    assert words in few.private_verdict(rows)
+    assert "no conclusion yet, 1 test" in few.private_verdict(rows[:-1])
