@@ -129,6 +129,8 @@ def run_task(task: Task, left_out: str | None, path: str) -> dict[str, Any] | No
             report=False, **where,
         )  # fmt: skip
         history = run.history()
+    if run.status != "finished":  # a signal ends a search in order; its row would stand for a whole one
+        raise KeyboardInterrupt
     error, reached = float(history["best_error"].min()), int(history["evaluations"][-1])
     done = bool(task.share) and error <= task.share * gap
     best = run.best

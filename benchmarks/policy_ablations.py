@@ -236,10 +236,14 @@ def main() -> int:
                 write_rows(path, COLUMNS, in_order(rows))
     except KeyboardInterrupt:
         print("the same command goes on from here", flush=True)
+    finally:
+        write_rows(path, COLUMNS, in_order(rows))
     asked = [row for row in rows if tuple(str(row[name]) for name in Task._fields) in wanted]
     result = table(asked, {about["digest"]: about["seed"] for about in trainer.about.values()}, args.two_qubit_gates)
     (args.out / "table.md").write_text(f"Made by `{shlex.join(['python', *sys.argv])}`\n\n{result}\n")
-    write_rows(args.out / "policies.csv", ABOUT, list(trainer.about.values()))
+    known = {about["digest"]: about for about in read_rows(args.out / "policies.csv")}
+    known |= {str(about["digest"]): about for about in trainer.about.values()}
+    write_rows(args.out / "policies.csv", ABOUT, list(known.values()))
     print(result)
     return 0
 

@@ -2,8 +2,8 @@
 
     python benchmarks/synthesis.py --seeds 5 --jobs 1 --out results/synthesis
 
-- ``search``: guided evolution, then `qas.shrink` of its best circuit; ``random``: the same of random circuits at as
-  many evaluations, the control for the search.
+- ``search``: guided evolution, then `qas.shrink` of its best circuit; ``random``: the same of random circuits, the
+  control for the search. Both search for as many evaluations; shrinking comes on top.
 - ``qiskit``: Qiskit's synthesis of the matrix at optimization level 3; ``qiskit, shrunk``: `qas.shrink` of that, the
   control for both.
 - ``bqskit``: BQSKit's compilation of the matrix at level 3, of ``unitary-3`` at level 1, as level 3 takes more than
@@ -73,6 +73,8 @@ def searched(task: Task, problem: UnitaryProblem) -> tuple[Circuit | None, int]:
             problem, agent=agent, evaluations=EVALUATIONS[problem.n_qubits], seed=task.seed, report=False,
             out=Path(folder) / "run",
         )  # fmt: skip
+    if run.status != "finished":
+        raise KeyboardInterrupt
     solving = [result for result in run.front if result.error <= EXACT]
     if not solving:
         return None, run.evaluations
@@ -82,6 +84,8 @@ def searched(task: Task, problem: UnitaryProblem) -> tuple[Circuit | None, int]:
 
 def shrunk(circuit: Circuit, problem: UnitaryProblem, seed: int) -> tuple[Circuit, int]:
     found = qas.shrink(circuit, problem, tolerance=EXACT, seed=seed, moves=MOVES[problem.n_qubits])
+    if found.interrupted:
+        raise KeyboardInterrupt
     return found.best.circuit, found.evaluations
 
 

@@ -8,8 +8,9 @@ there, and of the orders of the patch's qubits that with the shortest circuit is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import islice, permutations
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from qas.native import native, native_set
 TRIALS = 20
 """Transpilations of a circuit, of which the one with the fewest two-qubit gates, then gates, is taken."""
 _ORDERS = 24
-"""Most orders of a patch's qubits that are tried where the whole matrix counts: all of four qubits."""
+"""Most orders of a patch's qubits that are tried where the whole matrix counts: all of four qubits, some of more."""
 
 
 class Routed(NamedTuple):
@@ -74,7 +75,7 @@ def routed(
 
     everywhere = tuple(range(circuit.n_qubits))
     if whole:
-        orders = islice(permutations(everywhere), _ORDERS) if moved else [everywhere]
+        orders = _orders(circuit.n_qubits) if moved else [everywhere]
         tried = (_coming_back(circuit, device, gates, order) for order in orders)
         found = [each for each in tried if each is not None]
         if not found:
@@ -102,6 +103,15 @@ def routed(
         return Routed(in_place(back, device, gates) or back, everywhere)
     order = everywhere if best.layout is None else tuple(best.layout.final_index_layout())
     return Routed(_renumbered(Circuit.from_qiskit(best), order), order)
+
+
+def _orders(n_qubits: int) -> list[tuple[int, ...]]:
+    """Orders of qubits to try, the present one first: all if they are few, else some at random."""
+    present = tuple(range(n_qubits))
+    if math.factorial(n_qubits) <= _ORDERS:
+        return list(permutations(present))
+    rng = np.random.default_rng(0)
+    return [present, *(tuple(map(int, rng.permutation(n_qubits))) for _ in range(_ORDERS - 1))]
 
 
 def _coming_back(

@@ -69,7 +69,10 @@ class BeamAgent(Agent):
         self._turning = self._extensions_by_string(self.guide) if self.guide is not None else []
         self._plain = len(self.extensions)
         """Extensions before the fans."""
-        fans = [way for each in self.guide.heads.values() for _, way in each.values()] if self.guide is not None else []
+        fans = []
+        if self.guide is not None:
+            fans = [way for each in self.guide.heads.values() for _, way in each.values()]
+            fans += [way for _, ways in self.guide.trees.values() for way in ways]
         self._fans = {way: self._plain + k for k, way in enumerate(fans)}
         self.extensions += [way.gates(0.0) for way in fans]
 

@@ -123,7 +123,7 @@ def atlas(problem: str | BaseProblem) -> KnownFront:
     (path,) = _files(name)
     front = read_front(path)
     if not isinstance(goal, OperatorProblem) or fingerprint(goal) != front.header.hamiltonian:
-        raise QasError(f"the atlas's circuits of {name} are for another Hamiltonian than that of the problem given")
+        raise QasError(f"the atlas's circuits of {name} are for another problem than the one given")
     return front
 
 

@@ -211,7 +211,7 @@ def unitary(target: Any, *, name: str | None = None, threshold: float = EXACT) -
         threshold: infidelity regarded as success.
 
     Raises:
-        QasError: no such matrix, to 1e-6.
+        QasError: no such matrix, to 1e-6, or something else.
     """
     provenance: dict[str, Any] = {"family": "unitary"}
     if isinstance(target, Circuit):
@@ -219,6 +219,8 @@ def unitary(target: Any, *, name: str | None = None, threshold: float = EXACT) -
             raise QasError(f"a target unitary is one of 1 to {MAX_UNITARY_QUBITS} qubits, got {target.n_qubits}")
         provenance |= {"target": target.to_list()}
         target = target.to_matrix()
+    elif hasattr(target, "num_qubits"):
+        raise QasError(f"a target is a matrix or a Circuit, got {type(target).__name__} (see Circuit.from_qiskit)")
     made = UnitaryProblem(name or "unitary", target, threshold=threshold, provenance=provenance)
     return replace(
         made,

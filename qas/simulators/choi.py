@@ -176,6 +176,8 @@ def _on_twice(n_qubits: int, generators: tuple[Generator, ...]) -> tuple[Generat
 class _OnFirst(NoiseModel):
     """A noise model whose later qubits, as many as there may be, are free of it."""
 
+    base: NoiseModel = field(kw_only=True)
+    """what its gates and channels are asked of: it may be scaled"""
     noisy: int = field(kw_only=True)
     """number of qubits with noise"""
 
@@ -184,10 +186,10 @@ class _OnFirst(NoiseModel):
 
     def check(self, gate: str, qubits: tuple[int, ...]) -> None:
         if max(qubits) < self.noisy:
-            super().check(gate, qubits)
+            self.base.check(gate, qubits)
 
     def channel(self, gate: str, qubits: tuple[int, ...]) -> np.ndarray | None:
-        return super().channel(gate, qubits) if max(qubits) < self.noisy else None
+        return self.base.channel(gate, qubits) if max(qubits) < self.noisy else None
 
     def idle_channels(self, circuit: Circuit) -> list[list[tuple[int, np.ndarray]]] | None:
         """As of the model, and from the beginning on each qubit waits for its first gate: its state may be any."""
@@ -216,4 +218,4 @@ def on_first(noise: NoiseModel, n_qubits: int) -> NoiseModel:
         free = (np.inf,) * n_qubits
         durations = {place: time for place, time in idle.durations.items() if max(place[1]) < n_qubits}
         idle = replace(idle, t1=idle.t1[:n_qubits] + free, t2=idle.t2[:n_qubits] + free, durations=durations)
-    return _OnFirst(noise.name, noise.rules, {}, noise.coupling, None, idle, noisy=n_qubits)
+    return _OnFirst(noise.name, noise.rules, {}, noise.coupling, None, idle, base=noise, noisy=n_qubits)

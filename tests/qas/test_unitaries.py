@@ -18,6 +18,7 @@ from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
 from qas.guidance import Guide
 from qas.idle import Idle
+from qas.mitigation import scaled
 from qas.noise import NoiseModel, depolarizing, thermal_relaxation
 from qas.patches import patch_for
 from qas.problems import Problem, UnitaryProblem, load_problem, unitary
@@ -155,14 +156,16 @@ def model() -> NoiseModel:
     return asymmetric.add(thermal_relaxation(20.0, 30.0, 1.0), "cx", [(1, 0)], target=1).add_readout(0.1, 0.2)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_under_noise_it_is_the_fidelity_of_the_noisy_process(seed: int) -> None:
-    problem, noise = load_problem(f"unitary-2-{seed}"), model()
+@pytest.mark.parametrize(("seed", "strength"), [(0, 1.0), (1, 1.0), (2, 3.0)])
+def test_under_noise_it_is_the_fidelity_of_the_noisy_process(seed: int, strength: float) -> None:
+    problem, noise = load_problem(f"unitary-2-{seed}"), scaled(model(), strength)
     circuit = random_circuit(2, 14, np.random.default_rng(seed), ("rx", "ry", "rz", "cx"))
     expected = process_fidelity(noisy_process(circuit, noise), Operator(problem.target))  # type: ignore[attr-defined]
     for engine in ("pauli-transfer", "aer"):
         simulator = problem.simulator(noise, engine)
         assert problem.energy(circuit, simulator) == pytest.approx(-expected, abs=1e-10)
+    if strength != 1.0:
+        assert abs(problem.energy(circuit, problem.simulator(model())) + expected) > 1e-3
     report = qas.evaluate(circuit, problem, noise=noise, engine="aer")
     assert report.energy == pytest.approx(-expected, abs=1e-10)
     assert report.noise_free_energy == pytest.approx(problem.energy(circuit), abs=1e-10)

@@ -137,10 +137,21 @@ def test_only_promising_strings_are_tried_on_a_level(tmp_path: Path) -> None:
     assert Budget(evaluations=3000).evaluations == few.evaluations == every.evaluations
 
 
-@pytest.mark.parametrize(("problem", "error", "two"), [("h2-4", 1e-10, 3), ("beh2-6-bohr", 1e-4, 5)])
-def test_a_beam_leaves_a_determinant_by_fans(problem: str, error: float, two: int, tmp_path: Path) -> None:
+LINE = [(q, q + 1) for q in range(3)]
+# Below its determinant, |0000>, lie states that a rotation about XXXX reaches; on a line only trees of CX do.
+DETERMINANT = qas.problem({"IIIZ": -1.0, "IIZI": -1.0, "IZII": -0.5, "ZIII": -0.5, "XXXX": 1.5}, name="determinant")
+
+
+@pytest.mark.parametrize(
+    ("problem", "error", "two", "coupling"),
+    [("h2-4", 1e-10, 3, None), ("beh2-6-bohr", 1e-4, 5, None), (DETERMINANT, 1e-10, 3, LINE)],
+    ids=["h2-4", "beh2-6-bohr", "determinant on a line"],
+)
+def test_a_beam_leaves_a_determinant_by_fans(
+    problem: Any, error: float, two: int, coupling: Any, tmp_path: Path
+) -> None:
     """There no string of one or two letters has a slope: double excitations are strings of four."""
-    given: dict[str, Any] = {"agent": "beam", "evaluations": 1500, "seed": 0, "report": False}
+    given: dict[str, Any] = {"agent": "beam", "evaluations": 1500, "seed": 0, "report": False, "coupling": coupling}
     run = qas.search(problem, out=tmp_path / "run", **given)
     assert run.best.error < error and run.best.two_qubit_gates <= two
     plain = qas.search(problem, out=tmp_path / "plain", options={"strings": 0}, **given)
