@@ -188,13 +188,13 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
 
     from qas.adapters.hf import BaseTunerLayer
 
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    noted: dict[int, tuple[Any, Any]] = {}
+    noted: dict[Any, tuple[Any, Any]] = {}
 
     def note(layer: Any, given: tuple[Any, ...], out: Any) -> None:
         out.retain_grad()
-        noted[id(layer)] = given[0].detach(), out
+        noted[layer] = given[0].detach(), out
 
+    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
     hooks = [layer.register_forward_hook(note) for layer in layers]
     found = [torch.zeros(len(inputs), *p.shape) for p in trained]
     order = inputs[:, 1].argsort(stable=True)
@@ -203,18 +203,16 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
             with torch.nn.utils.parametrize.cached():
                 loss = torch.nn.functional.cross_entropy(model(inputs[some]), labels[some], reduction="sum")
             loss.backward()
-            seen = [(*noted[id(layer)][:1], noted[id(layer)][1].grad) for layer in layers]
-            for hook in hooks:
-                hook.remove()
+            seen = [(layer, x, out.grad) for layer, (x, out) in noted.items()]
             with torch.nn.utils.parametrize.cached():
                 for row, k in enumerate(some.tolist()):
                     tokens = int(inputs[k, 1])
-                    outs = [layer(x[row : row + 1, :tokens]) for layer, (x, _) in zip(layers, seen, strict=True)]
-                    slopes = [slope[row : row + 1, :tokens] for _, slope in seen]
+                    # Past the hooks, which would note this too.
+                    outs = [layer.forward(x[row : row + 1, :tokens]) for layer, x, _ in seen]
+                    slopes = [slope[row : row + 1, :tokens] for _, _, slope in seen]
                     own = torch.autograd.grad(outs, trained, slopes, retain_graph=True)
                     for place, gradient in zip(found, own, strict=True):
                         place[k] = gradient
-            hooks = [layer.register_forward_hook(note) for layer in layers]
     finally:
         for hook in hooks:
             hook.remove()
@@ -253,7 +251,6 @@ def evolved_gradient(
     scales: Sequence[float],
     size: float,
     rng: Any,
-    pairs: int = PAIRS,
 ) -> list[Any]:
     """Estimate of the gradient from pairs of opposite Gaussian perturbations (Salimans et al., arXiv:1703.03864).
 
@@ -323,7 +320,7 @@ def share_of(setting: str) -> float | None:
     return noise_for(float(setting.split()[-1]) / 2, LOT / real.TRAIN, STEPS, DELTA / 2)
 
 
-def trained_head(job: Job, arguments: argparse.Namespace, scored: str) -> tuple[Any, Any, Any]:
+def trained_head(job: Job, arguments: argparse.Namespace, scored: str) -> tuple[Any, Any]:
     """A model of the head alone on frozen features, trained as the setting says, and its task."""
     import torch
 
@@ -339,21 +336,22 @@ def trained_head(job: Job, arguments: argparse.Namespace, scored: str) -> tuple[
     if job.setting == FORWARD:
         own = {"head_rate": rates["head"], "epochs": real.EPOCHS, "batch": real.BATCH, "seed": job.seed}
         train(model, task, Settings("linear-probe", **own), watch=False)
-        return model, task, found
-    held = found["train"]
-    owner = torch.repeat_interleave(torch.arange(len(held["labels"])), held["lengths"])
-    features = torch.zeros(len(held["labels"]), held["states"].shape[1]).index_add_(0, owner, held["states"])
-    features /= held["lengths"][:, None]
-    groups = [{"params": [model.head.weight, model.head.bias], "lr": rates["head"], "weight_decay": 1e-4}]
+        return model, task
+    inputs, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
+    head, model.head = model.head, torch.nn.Identity()
+    with torch.no_grad():
+        features = model(inputs)
+    model.head = head
+    groups = [{"params": [head.weight, head.bias], "lr": rates["head"], "weight_decay": 1e-4}]
     private_steps(
         groups,
-        lambda chosen: head_gradients(features[chosen], held["labels"][chosen], model.head),
+        lambda chosen: head_gradients(features[chosen], labels[chosen], head),
         len(features),
         job.seed,
         share_of(job.setting),
         rates.get("clip", 1.0),
     )
-    return model, task, found
+    return model, task
 
 
 def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -371,7 +369,7 @@ def run_one(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.process_time()
     bits = trainable = 0
     try:
-        model, task, _ = trained_head(job, arguments, scored)
+        model, task = trained_head(job, arguments, scored)
         if job.label != HEAD:
             model, task, stored = trained_arm(job, arguments, scored, model.head)
             bits = total_bits(stored)
@@ -450,13 +448,11 @@ def trials_of(rows: Rows, setting: str, label: str) -> tuple[dict[real.Point, fl
         for r in rows
         if (r["setting"], r["phase"], r["label"]) == (setting, "tune", label)
     }
-    tried: dict[real.Point, float] = {}
-    while (point := real.next_point(tried, len(centre), trials, trials)) is not None:
-        score = mine.get(json.dumps(dict(real.rates_at(centre, point))))
-        if score is None:
-            return tried, point
-        tried[point] = score
-    return tried, None
+
+    def score(point: real.Point) -> float | None:
+        return mine.get(json.dumps(dict(real.rates_at(centre, point))))
+
+    return real.trials(score, len(centre), trials, trials)
 
 
 def best_of(rows: Rows, setting: str, label: str) -> tuple[tuple[str, float], ...] | None:
@@ -495,22 +491,13 @@ def jobs_left(rows: Rows, settings: Sequence[str] = SETTINGS) -> Iterator[Job]:
 # ---------------------------------------------------------------------- report
 def accuracies(rows: Rows, setting: str, label: str) -> dict[tuple[str, int], float]:
     """(task, seed) -> test accuracy, per cent."""
-    mine = [r for r in rows if (r["setting"], r["phase"], r["label"]) == (setting, "test", label)]
-    return {(r["task"], int(r["seed"])): 100 * float(r["test"]) for r in mine}
+    return real.accuracies([r for r in rows if r["setting"] == setting], label)
 
 
 def losses(rows: Rows, setting: str, label: str) -> dict[tuple[str, int], float]:
     """What noise costs, points."""
     without, noisy = accuracies(rows, "no noise", label), accuracies(rows, setting, label)
     return {key: without[key] - noisy[key] for key in noisy if key in without}
-
-
-def difference(first: dict[Any, float], second: dict[Any, float], level: float = 0.95) -> tuple[float, float]:
-    """Mean of the paired differences and half width of its interval."""
-    from qas.comparison import interval
-
-    pairs = [first[key] - second[key] for key in first if key in second]
-    return (float(np.mean(pairs)) if pairs else math.nan), interval(pairs, level)
 
 
 def missing(rows: Rows, settings: Sequence[str]) -> int:
@@ -521,7 +508,7 @@ def missing(rows: Rows, settings: Sequence[str]) -> int:
 
 def ahead(first: dict[Any, float], second: dict[Any, float], level: float = 0.95) -> tuple[bool, str]:
     """Whether the first is ahead by the points of the claims beyond doubt, and the difference in words."""
-    mean, half = difference(first, second, level)
+    mean, half, _ = real.difference(first, second, level)
     return round(mean, 6) >= POINTS and mean - half > 0, f"{mean:+.2f} ± {half:.2f}"
 
 
@@ -548,7 +535,7 @@ def forward_verdict(rows: Rows) -> str:
         )
     else:
         words = "The claim does not hold"
-    mean, half = difference(own[CIRCUIT], own[HEAD])
+    mean, half, _ = real.difference(own[CIRCUIT], own[HEAD])
     if mean - half <= 0:
         words += f"; {CIRCUIT} is not shown to gain anything over the head alone"
     told = "; ".join(f"against {rival} {difference}" for rival, (_, difference) in found.items())
@@ -622,7 +609,7 @@ def report(out: Path) -> None:
                 values = list(own.values())
                 spread = f" ± {interval(values):.1f}" if len(values) > 1 else ""
                 result = f"{np.mean(values):.1f}{spread} ({len(values)})" if values else "–"
-                mean, half = difference(own, head)
+                mean, half, _ = real.difference(own, head)
                 above = f"{mean:+.1f} ± {half:.1f}" if len(values) > 1 and label != HEAD else "–"
                 lines.append("| " + " | ".join([setting, label, *shown, told, *tuning, task, result, above]) + " |")
     lines += ["", "Accuracies are means over seeds with their 95 % intervals; the number of seeds stands in brackets."]

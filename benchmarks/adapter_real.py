@@ -423,6 +423,19 @@ def next_point(tried: dict[Point, float], dimension: int, least: int = LEAST, mo
     return min(left, key=lambda p: (sum((a - b) ** 2 for a, b in zip(p, best, strict=True)), p))
 
 
+def trials(
+    score: Callable[[Point], float | None], dimension: int, least: int = LEAST, most: int = MOST
+) -> tuple[dict[Point, float], Point | None]:
+    """Points with their scores in the order they were asked for, and the next one, whose score is not known."""
+    tried: dict[Point, float] = {}
+    while (point := next_point(tried, dimension, least, most)) is not None:
+        value = score(point)
+        if value is None:
+            return tried, point
+        tried[point] = value
+    return tried, None
+
+
 class Tuning:
     """Trials of one contender, as far as runs.csv has them."""
 
@@ -438,13 +451,7 @@ class Tuning:
 
     def state(self) -> tuple[dict[Point, float], Point | None]:
         """Points with their mean validation accuracy in the order they were asked for, and the next one."""
-        tried: dict[Point, float] = {}
-        while (point := next_point(tried, len(self.centre))) is not None:
-            score = self._score(point)
-            if score is None:
-                return tried, point
-            tried[point] = score
-        return tried, None
+        return trials(self._score, len(self.centre))
 
     def jobs(self) -> list[Job]:
         """What the next trial lacks."""
@@ -533,12 +540,12 @@ def accuracies(rows: list[dict[str, str]], label: str) -> dict[tuple[str, int], 
     return {(r["task"], int(r["seed"])): 100 * float(r["test"]) for r in mine}
 
 
-def difference(first: dict[Any, float], second: dict[Any, float]) -> tuple[float, float, int]:
-    """Mean of the paired differences, half width of its 95 % interval, and pairs."""
+def difference(first: dict[Any, float], second: dict[Any, float], level: float = 0.95) -> tuple[float, float, int]:
+    """Mean of the paired differences, half width of its interval, and pairs."""
     from qas.comparison import interval
 
     pairs = [first[key] - second[key] for key in first if key in second]
-    return (float(np.mean(pairs)) if pairs else math.nan), interval(pairs), len(pairs)
+    return (float(np.mean(pairs)) if pairs else math.nan), interval(pairs, level), len(pairs)
 
 
 def bits_of(rows: list[dict[str, str]], label: str) -> int | None:

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from kept import complete, write_rows
+from kept import complete, search, write_rows
 
 import qas
 from qas.circuits import Circuit, Gate
@@ -127,7 +127,7 @@ def trained(setting: Setting, circuits: Iterable[tuple[Circuit, Device]], evalua
 
 def searched(setting: Setting, agent: str, evaluations: int, **keywords: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return qas.search(
+        return search(
             setting.problem, agent=agent, evaluations=evaluations, seed=setting.seed, report=False,
             out=Path(folder) / "run", **keywords,
         )  # fmt: skip

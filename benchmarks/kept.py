@@ -90,6 +90,18 @@ def _in_order(key: tuple[str, ...]) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in key]
 
 
+def search(*problem: Any, **settings: Any) -> qas.Run:
+    """`qas.search` to its end: the row of one that a signal ended would stand for a whole one.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    run = qas.search(*problem, **settings)
+    if run.status != "finished":
+        raise KeyboardInterrupt
+    return run
+
+
 # ---------------------------------------------------------------------- circuits
 def found_before(folder: Path, problem: Any) -> list[Result]:
     """The circuits in a folder, judged anew."""

@@ -32,9 +32,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kept import complete
+from kept import complete, search
 
-import qas
 from qas.comparison import interval
 from qas.episodes import by_fifths
 
@@ -62,7 +61,7 @@ def run_task(task: Task) -> dict[str, Any]:
     options = json.loads(task.options) | ({"learn": False} if task.twin == "yes" else {})
     evaluator = options.pop("evaluator", None)
     with tempfile.TemporaryDirectory() as folder:
-        run = qas.search(
+        run = search(
             task.problem, agent=task.agent, noise=None if task.noise == "none" else task.noise, options=options,
             evaluator=evaluator, evaluations=task.evaluations, seed=task.seed, out=Path(folder) / "run", report=False,
         )  # fmt: skip

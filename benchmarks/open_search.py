@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
-from kept import complete, read_rows
+from kept import complete, read_rows, search
 
 import qas
 from qas.comparison import interval
@@ -88,7 +88,7 @@ def searched(problem: Any, task: Task, contenders: dict[str, tuple[str, dict[str
     agent, settings = contenders[task.contender]
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        run = qas.search(
+        run = search(
             problem, agent=agent, seed=task.seed, report=False, out=Path(folder) / "run", **settings, **more
         )  # fmt: skip
         return run.history(), time.process_time() - began

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from device_search import load_problem
-from kept import complete, read_rows
+from kept import complete, read_rows, search
 
 import qas
 from qas.comparison import interval
@@ -63,7 +63,7 @@ def run(task: Task) -> dict[str, Any]:
     if task.order == "random":
         qubits = np.random.default_rng([task.seed, 5]).permutation(sorted(qubits)).tolist()
     with tempfile.TemporaryDirectory() as folder:
-        best = qas.search(
+        best = search(
             problem, agent="evolution", device=device, patch=qubits, evaluations=task.evaluations, seed=task.seed,
             report=False, out=Path(folder) / "run",
         ).best  # fmt: skip

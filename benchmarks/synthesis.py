@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from kept import complete, found_before, republish
+from kept import complete, found_before, republish, search
 
 import qas
 from qas.circuits import Circuit
@@ -69,12 +69,10 @@ def searched(task: Task, problem: UnitaryProblem) -> tuple[Circuit | None, int]:
     """The circuit that a search ends with, shrunk, and all evaluations; None where it never gets there."""
     agent = "evolution" if task.contender == "search" else "random"
     with tempfile.TemporaryDirectory() as folder:
-        run = qas.search(
+        run = search(
             problem, agent=agent, evaluations=EVALUATIONS[problem.n_qubits], seed=task.seed, report=False,
             out=Path(folder) / "run",
         )  # fmt: skip
-    if run.status != "finished":
-        raise KeyboardInterrupt
     solving = [result for result in run.front if result.error <= EXACT]
     if not solving:
         return None, run.evaluations

@@ -72,7 +72,7 @@ class BeamAgent(Agent):
         fans = []
         if self.guide is not None:
             fans = [way for each in self.guide.heads.values() for _, way in each.values()]
-            fans += [way for _, ways in self.guide.trees.values() for way in ways]
+            fans += [ways[0] for _, ways in self.guide.trees.values()]
         self._fans = {way: self._plain + k for k, way in enumerate(fans)}
         self.extensions += [way.gates(0.0) for way in fans]
 

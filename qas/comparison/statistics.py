@@ -13,7 +13,7 @@ from qas.errors import QasError
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
-    """Half width of the interval of a mean (Student's t); NaN of fewer than two values."""
+    """Half width of the interval of a mean at a confidence level (Student's t); NaN of fewer than two values."""
     if len(values) < 2:
         return float("nan")
     from scipy.special import stdtrit
