@@ -181,8 +181,8 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
         trained: parameters of the adapters, the only ones that are trained.
         at_once: examples that go through the model together.
 
-    All examples go through the model together. Adapted layers note what enters them and the slope of the loss in what
-    leaves them, and go back from there to their own parameters example by example.
+    All examples go through the model together. Adapted layers add ΔW x, so what an example says about ΔW is the product
+    of the slope of its loss in what leaves the layer and of what entered; from there each goes back on its own.
     """
     import torch
 
@@ -194,7 +194,7 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
         out.retain_grad()
         noted[layer] = given[0].detach(), out
 
-    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     found = [torch.zeros(len(inputs), *p.shape) for p in trained]
     order = inputs[:, 1].argsort(stable=True)
@@ -203,16 +203,14 @@ def example_gradients(model: Any, inputs: Any, labels: Any, trained: Sequence[An
             with torch.nn.utils.parametrize.cached():
                 loss = torch.nn.functional.cross_entropy(model(inputs[some]), labels[some], reduction="sum")
             loss.backward()
-            seen = [(layer, x, out.grad) for layer, (x, out) in noted.items()]
+            seen = [(x, out.grad) for x, out in map(noted.__getitem__, layers)]
             with torch.nn.utils.parametrize.cached():
-                for row, k in enumerate(some.tolist()):
-                    tokens = int(inputs[k, 1])
-                    # Past the hooks, which would note this too.
-                    outs = [layer.forward(x[row : row + 1, :tokens]) for layer, x, _ in seen]
-                    slopes = [slope[row : row + 1, :tokens] for _, _, slope in seen]
-                    own = torch.autograd.grad(outs, trained, slopes, retain_graph=True)
-                    for place, gradient in zip(found, own, strict=True):
-                        place[k] = gradient
+                added = [layer.get_delta_weight(name) for layer in layers for name in layer.active_adapters]
+            for row, k in enumerate(some.tolist()):
+                slopes = [slope[row].T @ x[row] for x, slope in seen]
+                own = torch.autograd.grad(added, trained, slopes, retain_graph=True)
+                for place, gradient in zip(found, own, strict=True):
+                    place[k] = gradient
     finally:
         for hook in hooks:
             hook.remove()
