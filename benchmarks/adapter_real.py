@@ -577,7 +577,7 @@ def against(rows: list[dict[str, str]], label: str, rivals: Iterable[str], point
         f"{mean:+.1f} ± {half:.1f} points"
         for rival, (mean, half, _) in found.items()
     )
-    holds = all(mean >= points and mean - half > 0 for mean, half, _ in found.values())
+    holds = all(round(mean, 6) >= points and mean - half > 0 for mean, half, _ in found.values())
     return holds, f"{told} ({len(TASKS) * SEEDS} pairs, 95 %)"
 
 

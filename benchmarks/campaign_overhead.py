@@ -86,7 +86,7 @@ def campaign(study: dict[str, Any], out: Path) -> None:
     file = out.with_suffix(".toml")
     file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in study.items()))
     command = ["campaign", str(file), "--workers", str(AT_ONCE), "--out", str(out), "--quiet", "--json"]
-    subprocess.run([sys.executable, "-m", "qas.cli", *command], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "qas", *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def hand(study: dict[str, Any], out: Path) -> None:

@@ -18,7 +18,7 @@ from qas.errors import MissingExtraError, QasError
 from qas.files import write_atomic
 
 if TYPE_CHECKING:
-    from qas.problems import Problem
+    from qas.problems import BaseProblem
 
 SCRIPTS = (".cirq.py", ".pennylane.py", ".py")
 """Ends of names of scripts, for Cirq, PennyLane and Qiskit; the first that fits counts."""
@@ -28,7 +28,7 @@ _KINDS = f"{', '.join(FIGURES)}, .tex, .qasm, .qpy, .py (Qiskit), .cirq.py or .p
 def save_circuit(
     circuit: Circuit,
     path: str | os.PathLike[str],
-    problem: Problem | None = None,
+    problem: BaseProblem | None = None,
     layout: Sequence[int] | None = None,
 ) -> None:
     """Write a circuit, whole or not at all; the end of the name says as what.
@@ -70,7 +70,7 @@ def save_circuit(
         write_atomic(path, script(circuit, problem, next(s for s in SCRIPTS if path.name.endswith(s)), layout))
 
 
-def _qpy(circuit: Circuit, problem: Problem | None, layout: Sequence[int] | None) -> bytes:
+def _qpy(circuit: Circuit, problem: BaseProblem | None, layout: Sequence[int] | None) -> bytes:
     from qiskit import qpy
 
     circuit.to_qasm(layout)  # refuses a layout that is none
@@ -154,7 +154,9 @@ def _for_cirq(circuit: Circuit) -> Iterator[Gate]:
 
 
 # ---------------------------------------------------------------------- scripts
-def script(circuit: Circuit, problem: Problem | None, kind: str = ".py", layout: Sequence[int] | None = None) -> str:
+def script(
+    circuit: Circuit, problem: BaseProblem | None, kind: str = ".py", layout: Sequence[int] | None = None
+) -> str:
     """Python that builds a circuit and prints its energy; it needs the library, not this package.
 
     Args:
@@ -164,10 +166,13 @@ def script(circuit: Circuit, problem: Problem | None, kind: str = ".py", layout:
         layout: device qubit of each qubit, for Qiskit.
 
     Raises:
-        QasError: no problem.
+        QasError: no problem, or one without a Hamiltonian on the circuit's qubits.
     """
-    if problem is None:
-        raise QasError("a script computes the energy of a problem with a Hamiltonian, got none")
+    from qas.problems import Problem
+
+    if not isinstance(problem, Problem):
+        got = "none" if problem is None else problem.name
+        raise QasError(f"a script computes the energy of a problem with a Hamiltonian, got {got}")
     head, gates, tail = _LIBRARIES[kind]
     terms = ",\n".join(f'    ("{string}", {weight!r})' for string, weight in problem.hamiltonian.terms.items())
     circuit.to_qasm(layout)  # refuses a layout that is none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
@@ -16,7 +17,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -439,6 +440,26 @@ MAX_JSON_BYTES = 2**28
 MAX_JSON_DEPTH = 64
 MAX_DIGITS = 64
 """Of a whole number in JSON; the state of a generator has 39."""
+
+
+def array_to_text(array: np.ndarray, dtype: str) -> str:
+    """Base64 of the bytes of an array, row by row, such as JSON can hold."""
+    return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode()
+
+
+def array_from_text(text: str, dtype: str, shape: Sequence[int], what: str) -> np.ndarray:
+    """What `array_to_text` wrote.
+
+    Args:
+        what: for the message.
+
+    Raises:
+        QasError: other letters, or another number of bytes than the shape has.
+    """
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype).reshape(shape)
+    except ValueError as error:
+        raise QasError(f"{what} is damaged: {error}") from None
 
 
 def parse_json(text: str | bytes) -> Any:

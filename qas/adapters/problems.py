@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import re
@@ -19,7 +18,15 @@ from qas.adapters.program import Program, compile_program, lower
 from qas.checks import one_line, whole_number
 from qas.circuits import Circuit, Gate
 from qas.errors import CircuitError, QasError, RunError
-from qas.files import check_versioned, read_array, read_tensors, read_text, versioned
+from qas.files import (
+    array_from_text,
+    array_to_text,
+    check_versioned,
+    read_array,
+    read_tensors,
+    read_text,
+    versioned,
+)
 from qas.problems import BaseProblem, Family, load_problem
 from qas.schema import Count, Positive, Qubits, conform
 from qas.simplify import simplify
@@ -266,8 +273,7 @@ class AdapterProblem(BaseProblem):
         if self.narrower:
             data["narrower"] = list(self.narrower)
         if self.matrix is not None:
-            text = base64.b64encode(np.ascontiguousarray(self.matrix, dtype="<f8").tobytes()).decode()
-            data["matrix"] = {"shape": list(self.matrix.shape), "float64": text}
+            data["matrix"] = {"shape": list(self.matrix.shape), "float64": array_to_text(self.matrix, "<f8")}
         return data
 
     @classmethod
@@ -276,11 +282,8 @@ class AdapterProblem(BaseProblem):
         told = dict(conform(data, _Told, "the adapter problem", error=QasError))
         matrix = None
         if "matrix" in told:
-            try:
-                raw = base64.b64decode(told["matrix"]["float64"], validate=True)
-                matrix = np.frombuffer(raw, dtype="<f8").reshape(told["matrix"]["shape"])
-            except ValueError as error:
-                raise QasError(f"the matrix of the adapter problem is damaged: {error}") from None
+            text, shape = told["matrix"]["float64"], told["matrix"]["shape"]
+            matrix = array_from_text(text, "<f8", shape, "the matrix of the adapter problem")
         names = ("name", "goal", "angles", "threshold", "description", "provenance")
         sizes = {"qubits": told["n_qubits"], "narrower": tuple(told.get("narrower", ()))}
         return cls(**sizes, matrix=matrix, **{name: told[name] for name in names})

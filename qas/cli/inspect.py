@@ -39,11 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _one(found: Run, result: Result, arguments: argparse.Namespace) -> int:
     if arguments.save:
         from qas.export import save_circuit
-        from qas.problems import Problem
 
-        problem = found.problem if isinstance(found.problem, Problem) else None
         patch = (found.config.get("device") or {}).get("physical")
-        save_circuit(result.circuit, arguments.save, problem, arguments.layout or patch)
+        save_circuit(result.circuit, arguments.save, found.problem, arguments.layout or patch)
     if arguments.qasm:
         print(result.circuit.to_qasm(), end="")
     elif arguments.json or arguments.circuit is not None:

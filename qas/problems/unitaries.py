@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ import numpy as np
 from qas.checks import finite_array
 from qas.circuits import Circuit
 from qas.errors import CircuitError, QasError
-from qas.files import check_versioned, read_array, versioned
+from qas.files import array_from_text, array_to_text, check_versioned, read_array, versioned
 from qas.hamiltonians import Hamiltonian
 from qas.problems.base import OperatorProblem
 from qas.problems.families import Family, Seeded, Single
@@ -183,19 +182,15 @@ class UnitaryProblem(OperatorProblem):
     def to_json(self) -> dict[str, Any]:
         names = ("name", "n_qubits", "unit", "threshold", "description", "provenance")
         data = versioned(FORMAT, VERSION, {name: getattr(self, name) for name in names})
-        text = base64.b64encode(np.ascontiguousarray(self.target, dtype="<c16").tobytes()).decode()
-        return data | {"target": {"side": len(self.target), "complex128": text}}
+        return data | {"target": {"side": len(self.target), "complex128": array_to_text(self.target, "<c16")}}
 
     @classmethod
     def from_json(cls, data: Any) -> UnitaryProblem:
         data = check_versioned(data, FORMAT, VERSION, "a unitary problem")
         told = dict(conform(data, _Told, "the unitary problem", error=QasError))
         side = told["target"]["side"]
-        try:
-            raw = base64.b64decode(told["target"]["complex128"], validate=True)
-            target = np.frombuffer(raw, dtype="<c16").reshape(side, side)
-        except ValueError as error:
-            raise QasError(f"the target of the unitary problem is damaged: {error}") from None
+        told_target = told["target"]["complex128"]
+        target = array_from_text(told_target, "<c16", (side, side), "the target of the unitary problem")
         if side != 1 << told["n_qubits"]:
             raise QasError(f"n_qubits is {told['n_qubits']} but the target has {side} rows")
         names = ("name", "unit", "threshold", "description", "provenance")

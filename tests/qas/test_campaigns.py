@@ -221,7 +221,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path: Path) -> No
     table = SMALL | {"problems": ["h2-2"], "evaluations": 40_000}
     file = tmp_path / "study.toml"
     file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
-    command = [sys.executable, "-m", "qas.cli", "campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1"]
+    command = [sys.executable, "-m", "qas", "campaign", str(file), "--out", str(tmp_path / "out"), "--workers", "1"]
     first = tmp_path / "out" / "runs" / "h2-2-random-s0"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(600):

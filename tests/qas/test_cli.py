@@ -91,7 +91,7 @@ def test_light_commands_and_wrong_words_import_nothing_heavy() -> None:
 
 
 def test_console_script() -> None:
-    words = [sys.executable, "-m", "qas.cli", "--version"]
+    words = [sys.executable, "-m", "qas", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == f"qas {qas.__version__}\n"
 
@@ -99,7 +99,7 @@ def test_console_script() -> None:
 def test_output_nobody_reads() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    words = [sys.executable, "-m", "qas.cli", "problems"]
+    words = [sys.executable, "-m", "qas", "problems"]
     try:
         done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     finally:
@@ -165,7 +165,7 @@ def test_completion(capsys: Capture) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_completion_in_bash(tmp_path: Path) -> None:
-    (tmp_path / "qas").write_text(f'#!/bin/sh\nexec {sys.executable} -m qas.cli "$@"\n')
+    (tmp_path / "qas").write_text(f'#!/bin/sh\nexec {sys.executable} -m qas "$@"\n')
     (tmp_path / "qas").chmod(0o755)
     script = 'eval "$(qas completion bash)"; COMP_WORDS=(qas search lih-4 --agent evo); COMP_CWORD=4; _qas; '
     script += 'echo "${COMPREPLY[@]}"'

@@ -118,6 +118,8 @@ def test_bad_input(tmp_path: Path) -> None:
     for name, message in (("c.gif", r"\.pennylane\.py, got 'c.gif'"), ("c", "saved as"), ("c.py", "got none")):
         with pytest.raises(QasError, match=message):
             save_circuit(circuit, tmp_path / name)
+    with pytest.raises(QasError, match="with a Hamiltonian, got unitary-2"):
+        save_circuit(circuit, tmp_path / "c.py", qas.problems.unitary(circuit))
     with pytest.raises(RunError, match="does not exist"):
         save_circuit(circuit, tmp_path / "no" / "c.qpy")
     with pytest.raises(CircuitError, match="another physical one"):

@@ -1,4 +1,4 @@
-"""``python -m qas.cli``."""
+"""``python -m qas``."""
 
 import sys
 
