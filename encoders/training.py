@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qas.checks import whole_number
+from qas.checks import finite_number, whole_number
 from qas.encoders.autoencoder import Autoencoder, Batch, build_model, kl_divergence, model_class
 from qas.encoders.graphs import GraphEncoding, PortsEncoding, edge_metrics, load_encoding
 from qas.encoders.pools.pool import Pool
@@ -76,7 +76,8 @@ def train(
     if len(rows) < 20:
         raise QasError(f"training needs at least 20 circuits, got {len(rows)}")
     batch_size = whole_number("batch_size", kind.batch_size if batch_size is None else batch_size, 2)
-    rate = kind.learning_rate if learning_rate is None else learning_rate
+    rate = finite_number("learning_rate", kind.learning_rate if learning_rate is None else learning_rate, above=0)
+    seed = whole_number("seed", seed, 0)
     epochs = whole_number("epochs", epochs)
     graphs = load_encoding(encoding if encoding is not None else kind.reads or PortsEncoding, space)
     if not isinstance(graphs, GraphEncoding):

@@ -444,6 +444,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
             circuit = Circuit(self.problem.n_qubits, state["circuit"])
             curriculum = type(self.curriculum).from_state(state["curriculum"])
             gains = None if state["gains"] is None else Gains(*np.array(state["gains"], dtype=np.float64))
+            if gains is not None and any(column.shape != (len(self.actions),) for column in gains):
+                raise QasError("the state of the circuit builder is malformed: gains of other actions")
             energy, steps = float(state["energy"]), int(state["steps"])
             halt_step = None if state["halt_step"] is None else int(state["halt_step"])
             if len(circuit) > self.max_gates:
@@ -507,8 +509,8 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         return 1
 
     def _place_circuit(self, circuit: Circuit) -> None:
+        self._last = self.actions.last_of(circuit)  # first: it refuses gates that are no actions
         self._circuit = circuit
-        self._last = self.actions.last_of(circuit)
         self.observer.begin(circuit)
         self._look_at_state()
 

@@ -90,6 +90,10 @@ class FixedThreshold(Curriculum):
         return cls(float(problem.threshold or 0.0))
 
 
+_LEAST = 1e-12
+"""Of the ball: the lowest threshold, so that rewards may divide by it."""
+
+
 class MovingThreshold(Curriculum):
     """A threshold that follows the best energy found so far.
 
@@ -200,7 +204,8 @@ class MovingThreshold(Curriculum):
         if success:
             self.successes += 1
             if self.successes >= self.successes_per_cut and self.cuts_done < self.cuts and best < self.success_switch:
-                self.threshold -= self.ball / self.cuts
+                # The last cut leaves the best error, which may be zero, give or take rounding.
+                self.threshold = max(self.threshold - self.ball / self.cuts, _LEAST * self.ball)
                 self.successes = 0
                 self.cuts_done += 1
         self.episodes += 1

@@ -48,7 +48,7 @@ _LEAST_WON = 1e-9
 """Of the scale: what counts as lower."""
 _OPTIONS = ("instance", "circuit")
 _STATE = "qas-circuit-editor"
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 
 
 class Edited(NamedTuple):
@@ -257,7 +257,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         beside = [name for name, value in self._settings.items() if value is not None and name != "gates"]
         if self.family is not None and beside:
             raise QasError(f"a family says itself where its instances run, got {beside[0]} beside it")
-        self._benches: OrderedDict[str, Bench] = OrderedDict()
+        self._benches: OrderedDict[str, tuple[Instance, Bench]] = OrderedDict()
         self._turn = 0
         self.observation_space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
             {
@@ -387,6 +387,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         """JSON-able state in the middle of an episode or between two; `set_state` continues exactly from there."""
         values = {
             "instance": self.instance.name,
+            "drawn": None if self.instance in self._known.values() else self.instance.to_json(),
             **self._kept_to,
             "rng": self.np_random.bit_generator.state,
             "draft": _draft_to_json(self._draft),
@@ -418,7 +419,8 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             if state.get(name) != value:
                 raise QasError(f"the state has {name} {state.get(name)}, but the environment has {value}")
         try:
-            self._enter(self._chosen(state["instance"]))
+            drawn = state["drawn"]
+            self._enter(self._chosen(state["instance"] if drawn is None else Instance.from_json(drawn)))
             self._forget()
             n = self.problem.n_qubits
             self._draft = _draft_from_json(n, state["draft"])
@@ -453,6 +455,14 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         }
 
     # ------------------------------------------------------------------ instances
+    @property
+    def _known(self) -> dict[str, Instance]:
+        """Instances that a name is enough for."""
+        if self.family is None:
+            assert self._only is not None
+            return {self._only.name: self._only}
+        return {each.name: each for each in (*self.family.train, *self.family.test)}
+
     def _chosen(self, given: Any) -> Instance:
         """What a caller asked for, or else what the family draws."""
         if self.family is None:
@@ -461,8 +471,9 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
                 raise QasError(f"this environment is for {self._only.name}, got instance {shortened(given)}")
             return self._only
         if given is not None:
-            named = {each.name: each for each in (*self.family.train, *self.family.test)}
-            return given if isinstance(given, Instance) else named.get(given) or Instance(load_problem(given))
+            if isinstance(given, Instance):
+                return given
+            return (self._known.get(given) if isinstance(given, str) else None) or Instance(load_problem(given))
         if self.part == "train":
             return self.family.draw(self.np_random)
         if not self.family.test:
@@ -473,8 +484,8 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
     def _enter(self, instance: Instance) -> None:
         """Make an instance the one that is played."""
         name = instance.name
-        bench = self._benches.pop(name, None)
-        if bench is None:
+        held, bench = self._benches.pop(name, (None, None))
+        if bench is None or held != instance:  # drawn ones may share a name
             settings = (
                 self._settings
                 if instance is self._only
@@ -483,7 +494,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             bench = Bench(*judged_by(instance.load(), **settings))
             if len(self._benches) >= _KEPT:
                 self._benches.popitem(last=False)
-        self._benches[name] = bench
+        self._benches[name] = instance, bench
         self.instance, self.bench, self.problem = instance, bench, bench.problem
         two, gates = self._limits
         n = self.problem.n_qubits
@@ -508,6 +519,11 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
                 f"the start circuit has as many qubits as {self.problem.name}, {self.problem.n_qubits}, got "
                 f"{circuit.n_qubits}"
             )
+        alphabet = self.alphabet
+        for gate in circuit.gates:
+            turned = alphabet.native is not None and len(gate.qubits) == 1  # any of them is made native
+            if not turned and gate not in alphabet.moves:
+                alphabet.index(gate)  # says why not
         for name, have, most in (
             ("two-qubit gates", circuit.two_qubit_gates, self.limits.two_qubit_gates),
             ("gates", len(circuit), self.limits.gates),

@@ -11,9 +11,9 @@ import numpy as np
 
 from qas.checks import shortened
 from qas.errors import QasError
-from qas.problems import BaseProblem, load_problem
+from qas.problems import BaseProblem, load_problem, problem_from_json
 from qas.problems.curves import SHIPPED, Curve
-from qas.registry import Registry
+from qas.registry import Registry, recorded
 
 if TYPE_CHECKING:
     from qas.devices import Device
@@ -40,6 +40,29 @@ class Instance:
     def load(self) -> BaseProblem:
         """The problem."""
         return load_problem(self.problem)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, JSON-able; `from_json` reads it back."""
+        problem, device = (
+            each if each is None or isinstance(each, str) else each.to_json() for each in (self.problem, self.device)
+        )
+        return {"problem": problem, "device": device, "objective": recorded(self.objective)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Instance:
+        """What `to_json` told.
+
+        Raises:
+            QasError: a damaged problem or device.
+        """
+        from qas.devices import Device
+
+        problem, device = data["problem"], data["device"]
+        return cls(
+            problem if isinstance(problem, str) else problem_from_json(problem),
+            device if device is None or isinstance(device, str) else Device.from_json(device),
+            data["objective"],
+        )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class CircuitBuilderVectorEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     Each is a `CircuitBuilderEnv` with its own randomness; they have one evaluator, which is asked for the circuits of a
     step together (`CircuitEvaluator.evaluate_many`), and one curriculum, which learns from the episodes of all. Where
-    the compiled engines optimise, the results are those of one builder after the other.
+    the compiled engines optimise, the results are those of one builder after the other, but for a curriculum that moves
+    while some of them wait for an optimisation that it decides on (`optimise_every`).
 
     An episode that ended begins anew in the next step, whose action is ignored (`AutoresetMode.NEXT_STEP`).
     ``reset(seed=s)`` seeds the builders with s, s + 1, …; a list gives each its own. With the option "reset_mask",

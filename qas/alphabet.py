@@ -201,6 +201,10 @@ class Alphabet:
         gate = self.placed[self.check(token)]
         return gate if angles is None else Gate(gate.name, gate.qubits, tuple(float(a) for a in angles))
 
+    def __contains__(self, gate: Gate) -> bool:
+        """Whether it has the gate, whatever its angles."""
+        return (gate.name, gate.qubits) in self._token
+
     def index(self, gate: Gate) -> int:
         """The token of a gate, whatever its angles.
 

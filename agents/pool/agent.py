@@ -134,6 +134,8 @@ class PoolAgent(Agent):
         self.searcher = self.new_searcher()
         self.asked = np.empty(0, dtype=np.int64)
         """Which candidates the batch is made of."""
+        self.held_elsewhere: list[int] = []
+        """Candidates that other runs evaluate now."""
         self.current = self.rows[:0]
         """The batch being evaluated, rows."""
         self.values: list[float] = []
@@ -223,7 +225,9 @@ class PoolAgent(Agent):
 
     def propose(self) -> np.ndarray:
         """Rows to evaluate next, at least one."""
-        self.asked = self.searcher.ask()
+        self.asked = self.searcher.ask(self.held_elsewhere)
+        if not len(self.asked) and self.held_elsewhere:
+            self.asked = self.searcher.ask()  # they may be held for ever by runs that are no more
         if not len(self.asked):
             # Every candidate was evaluated: another round, from other angles.
             self.searcher = self.new_searcher()

@@ -22,8 +22,9 @@ from qas.circuits import Circuit
 from qas.encoders.pools.pool import TabularProblem
 from qas.encoders.pools.spaces import PADDING, CircuitSpace
 from qas.errors import CircuitError, QasError, UnknownNameError
-from qas.files import parse_json, part_of
+from qas.files import parse_json, part_of, sha256
 from qas.problems import BaseProblem
+from qas.registry import recorded
 from qas.schema import Count, Gates, conform
 from qas.simulators.interrupt import current
 from qas.vqe import Evaluation
@@ -44,6 +45,7 @@ _ANY = 0.5
 """Share of steps, before the problem is solved, on which any number of two-qubit gates is allowed."""
 _FRESH = 0.3
 """Share of changed circuits that begin with uniform angles: those of a parent on a plateau are stationary."""
+_DESCRIBES = ("name", "description", "provenance")
 _SHAKE = 0.1
 """Standard deviation, in radians, of what is added to inherited angles: it leaves saddle points."""
 
@@ -77,7 +79,8 @@ class BoAgent(PoolAgent):
         initial: circuits evaluated before the first fit.
         storage: Optuna storage URL or journal file; runs that share one learn from each other. A password in it is not
             kept with the run.
-        study: name of the study; default from problem, noise and number of qubits.
+        study: name of the study; default from problem, noise and number of qubits. Circuits in it that were judged by
+            another problem, noise or objective are left out, with a warning.
         candidates: encoder, pool, pool_size, screen, screen_keep, features, starts, as for every pool agent. In open
             mode circuits are those of the search's own gates and lengths unless an encoder or a pool is named.
 
@@ -209,8 +212,15 @@ class BoAgent(PoolAgent):
         if recorder is None:
             raise QasError("a storage is for runs in a folder: a search in memory takes none")
         name = self.study or f"{problem.name}-{noise.name if noise else 'noise-free'}-{self.space.n_qubits}q"
-        self._ledger = Ledger(recorder.folder, name, where, self.space)
+        self._ledger = Ledger(recorder.folder, name, where, self.space, self._goal())
         return self._ledger
+
+    def _goal(self) -> str:
+        """Equal where energies can be compared: of the same problem, noise and objective, up to rounding."""
+        evaluator = self.meter.evaluator
+        noise = None if evaluator.noise is None else evaluator.noise.to_json()
+        asked = [evaluator.problem.to_json(), noise, recorded(evaluator.objective), evaluator.shots]
+        return sha256(json.dumps(_rounded(asked), sort_keys=True).encode())[:16]
 
     def optimized(self, rows: np.ndarray) -> Generator[Evaluation, None, None]:
         with closing(super().optimized(rows)) as results:
@@ -239,6 +249,7 @@ class BoAgent(PoolAgent):
         ledger = self.ledger
         assert ledger is not None
         self._elsewhere.clear()
+        self.held_elsewhere.clear()
         for number, circuit, energy in ledger.others(self.known_trials):
             try:
                 row = self.space.row(circuit)
@@ -250,7 +261,7 @@ class BoAgent(PoolAgent):
             if energy is None:
                 self._elsewhere.add(key)
                 if index is not None:
-                    self.searcher.exclude([index])
+                    self.held_elsewhere.append(index)
                 continue
             self.known_trials.add(number)
             self._note([circuit], np.array([energy]))
@@ -404,6 +415,15 @@ class BoAgent(PoolAgent):
         self.lowest = np.inf if own["lowest"] is None else float(own["lowest"])
         model = part_of(arrays, "model")
         self._model.restore(own["model"], model, _Points(self), -self.energies, lambda size: None)
+
+
+def _rounded(told: Any) -> Any:
+    """JSON without what only describes, and with numbers as two machines compute them alike."""
+    if isinstance(told, Mapping):
+        return {key: _rounded(value) for key, value in told.items() if key not in _DESCRIBES}
+    if isinstance(told, list | tuple):
+        return [_rounded(value) for value in told]
+    return f"{told:.8g}" if isinstance(told, float) else told
 
 
 class _Points:

@@ -60,7 +60,8 @@ class Rules:
         alphabet: Alphabet,
         max_gates: int,
     ) -> None:
-        foreign = [name for name in alphabet.gates if name not in space.gates]
+        placed = {gate.name for gate in alphabet.placed}  # on one qubit there is no place for a CX
+        foreign = [name for name in alphabet.gates if name in placed and name not in space.gates]
         if foreign:
             raise QasError(f"the encoder knows the gates {', '.join(space.gates)}, got {foreign[0]}")
         self.space, self.max_gates = space, max_gates

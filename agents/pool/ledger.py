@@ -65,17 +65,20 @@ class Ledger:
         storage: an Optuna storage URL such as ``sqlite:///study.db`` or ``postgresql://…``, or the path of a journal
             file that ends in ``.log``; None: a journal in the run folder.
         space: of the circuits.
+        goal: what energies are of; those of runs with another one cannot be compared.
 
     Raises:
         QasError: the storage cannot be opened or does not answer; the study is of another kind. So does every method
             when the storage stops answering.
     """
 
-    def __init__(self, folder: Path, study: str, storage: str | None, space: CircuitSpace) -> None:
+    def __init__(self, folder: Path, study: str, storage: str | None, space: CircuitSpace, goal: str = "") -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.shared = storage is not None
+        self._goal = goal
+        self._warned = False
         self._folder = folder
         self._where = storage if storage is not None else str(folder / FILE)
         if storage is None:
@@ -118,7 +121,7 @@ class Ledger:
         self._trial = None if known is None else known._trial_id
         self._entered = known is not None and known.state.is_finished()
         if self.shared and known is None:
-            self._about["owner"] = self._name()
+            self._about |= {"owner": self._name(), "goal": self._goal}
             state = optuna.trial.TrialState.RUNNING
             running = optuna.trial.create_trial(state=state, user_attrs=self._about, **self._counts)
             with self._answering():
@@ -164,10 +167,13 @@ class Ledger:
             return []
         with self._answering():
             trials = self._study.get_trials(deepcopy=False)
-        entries = []
+        entries, strange = [], 0
         for trial in trials:
             told = trial.user_attrs
             if trial.number in since or told.get("owner") in (self.owner, None) or "circuit" not in told:
+                continue
+            if told.get("goal", "") != self._goal:
+                strange += 1
                 continue
             n_qubits, gates = told["circuit"]
             if trial.state is optuna.trial.TrialState.COMPLETE and "cut" not in told:
@@ -175,6 +181,13 @@ class Ledger:
                 entries.append(Entry(trial.number, Circuit.from_qasm(told["qasm"]), float(trial.value)))
             elif trial.state is optuna.trial.TrialState.RUNNING:
                 entries.append(Entry(trial.number, Circuit(n_qubits, gates), None))
+        if strange and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the study {self._study.study_name} has {strange} circuits that were judged by another problem, noise "
+                "or objective; they are left out",
+                stacklevel=2,
+            )
         return entries
 
     def _name(self) -> str:

@@ -5,7 +5,7 @@ They know nothing of circuits: a pool is an array of points, larger values are b
     while len(batch := searcher.ask()):
         searcher.tell(batch, values_of(batch))
 
-A searcher owns the record of what was asked, told and excluded; a subclass only chooses. Most ideas are a surrogate or
+A searcher owns the record of what was asked and told; a subclass only chooses. Most ideas are a surrogate or
 an acquisition of `qas.agents.pool.bayesian.BayesianSearcher`; for another kind subclass `PoolSearcher`, and
 `qas.agents.pool.agent.PoolAgent` to search circuits with it.
 """
@@ -103,15 +103,27 @@ class PoolSearcher(abc.ABC):
         return self._told[i], self._values[i]
 
     # ------------------------------------------------------------------ what callers use
-    def ask(self) -> Indices:
+    def ask(self, without: ArrayLike = ()) -> Indices:
         """Points to evaluate now, int64 (k,), k of the searcher's choice; pending from here on.
 
-        Never a point that was asked, told or excluded before; empty when there is none left. Most searchers may be
-        asked again before everything is told; what is pending is then taken into account.
+        Never a point that was asked or told before; empty when there is none left. Most searchers may be asked again
+        before everything is told; what is pending is then taken into account.
+
+        Args:
+            without: indices of points that are not to be chosen this time.
+
+        Raises:
+            QasError: an index is out of range.
         """
-        if not self._open.any():
-            return np.empty(0, dtype=np.int64)
-        chosen = np.asarray(self._choose(), dtype=np.int64)
+        aside = self._checked_indices(without)
+        aside = aside[self._open[aside]]
+        self._open[aside] = False
+        try:
+            chosen = np.asarray(self._choose() if self._open.any() else (), dtype=np.int64)
+        finally:
+            self._open[aside] = True
+        if not chosen.size:
+            return chosen
         assert chosen.size and self._open[chosen].all() and len(set(chosen.tolist())) == chosen.size, self.name
         self._open[chosen] = False
         self._pending.extend(chosen.tolist())
@@ -149,14 +161,6 @@ class PoolSearcher(abc.ABC):
         self._told.extend(where.tolist())
         self._values.extend(what.tolist())
         self._learn(where, what)
-
-    def exclude(self, indices: ArrayLike) -> None:
-        """Mark points as not to be asked, such as duplicates; pending ones stay pending and may be told.
-
-        Raises:
-            QasError: an index is out of range.
-        """
-        self._open[self._checked_indices(indices)] = False
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Everything needed to continue exactly, also within a batch: a JSON-able dict, and arrays by name."""
@@ -247,7 +251,6 @@ class KnnSearcher(PoolSearcher):
         self.batch = whole_number("batch", batch)
         self._centre = -1
         self._order = np.empty(0, dtype=np.int64)  # neighbours of the centre, nearest first
-        self._next = 0
 
     def _choose(self) -> Indices:
         if self._n_seen < self.initial:
@@ -258,14 +261,7 @@ class KnnSearcher(PoolSearcher):
         if best[0] != self._centre:
             self._centre = best[0]
             self._order = np.argsort(squared_distances(self.points, self.points[best[0]]), kind="stable")
-            self._next = 0
-        chosen: list[int] = []
-        while len(chosen) < self.batch and self._next < len(self._order):
-            candidate = int(self._order[self._next])
-            self._next += 1
-            if self._open[candidate]:
-                chosen.append(candidate)
-        return np.array(chosen, dtype=np.int64)
+        return self._order[self._open[self._order]][: self.batch]
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().restore(state, arrays)

@@ -160,6 +160,11 @@ class DdqnAgent(Agent):
             raise QasError(
                 f"ddqn needs room for {room} observations of {self.encoder.numbers} numbers; give fewer envs"
             )
+        if self.learn and self.replay.capacity - room < self.learn_after:
+            raise QasError(
+                f"ddqn learns after {self.learn_after} transitions (learn_after), got a memory of "
+                f"{self.replay.capacity} observations, {room} of which may be on their way"
+            )
         generator = torch.Generator().manual_seed(int(search.rng(2).integers(2**62)))
         with torch.random.fork_rng(devices=[]):  # torch draws default weights from its global generator first
             self.learner = self._learner(generator)

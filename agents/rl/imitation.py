@@ -116,7 +116,11 @@ def distribution(values: np.ndarray) -> np.ndarray:
 
 
 def taught_episode(
-    env: CircuitEditorEnv, student: CandidatePolicy | None, rng: np.random.Generator, lessons: Lessons
+    env: CircuitEditorEnv,
+    student: CandidatePolicy | None,
+    rng: np.random.Generator,
+    lessons: Lessons,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Play an episode, of the teacher or mostly of the student, every state of it labelled by the teacher (DAgger).
 
@@ -125,7 +129,7 @@ def taught_episode(
     observation, info = env.reset(seed=int(rng.integers(2**31)))
     rewards: list[float] = []
     ended = False
-    while not ended:
+    while not ended and (not rewards or may_go_on()):
         values, mask = worths(env), info["action_mask"]
         wish = distribution(values)
         lessons.candidates.append(observation["candidates"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypedDict
@@ -349,11 +350,19 @@ class Sb3Agent(Agent):
                 if self.restored is not None:
                     restore_randomness(*self.restored)
                 # The total stays the same in a resumed run, so that every share of it does.
-                self.model.learn(
-                    2**40 - self.model.num_timesteps,
-                    callback=_Watch(self),
-                    reset_num_timesteps=self.model._last_obs is None,
-                )
+                try:
+                    self.model.learn(
+                        2**40 - self.model.num_timesteps,
+                        callback=_Watch(self),
+                        reset_num_timesteps=self.model._last_obs is None,
+                    )
+                except QasError:
+                    raise
+                except Exception as error:
+                    if not _in_a_learner(error):
+                        raise
+                    told = " ".join(str(error).split())[:160]
+                    raise QasError(f"{type(self.model).__name__} cannot learn with its settings: {told}") from error
 
     def _play_evenly(self) -> None:
         if not self.begun:
@@ -377,6 +386,16 @@ class Sb3Agent(Agent):
             restore_model(self.model, state, arrays, observation)
             drawn = {name: array for name, array in arrays.items() if name.startswith("rng.")}  # not the replay buffer
             self.restored = state, drawn
+
+
+_OWN = ("qas", "stable_baselines3", "sb3_contrib")
+
+
+def _in_a_learner(error: BaseException) -> bool:
+    """Whether an error comes from the learner, or what that calls, and not from the environment."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    rooms = [name.partition(".")[0] for name in frames]
+    return [room for room in rooms if room in _OWN][-1:] != ["qas"]
 
 
 def _algorithm(given: str | type) -> type[BaseAlgorithm]:

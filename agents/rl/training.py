@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -363,7 +364,9 @@ class _Stages:
     def _teach(self) -> None:
         """An episode, of the teacher alone up to the first fit."""
         first = len(self.lessons)
-        taught_episode(self.env, None if self.loss is None else self.policy, self.rng, self.lessons)
+        most = self.budget.steps or math.inf
+        student = None if self.loss is None else self.policy
+        taught_episode(self.env, student, self.rng, self.lessons, may_go_on=lambda: len(self.lessons.candidates) < most)
         self.episodes, self.budget.edits = self.episodes + 1, len(self.lessons)
         self._log({"imitation/agreement": agreement(self.policy, self.lessons, first)})
         loss = "" if self.loss is None else f", loss {self.loss:.3g}"

@@ -494,8 +494,10 @@ def test_start_circuit() -> None:
     with pytest.raises(QasError, match="fewer than max_gates"):
         make(max_gates=3).reset(options={"circuit": circuit})
     for wrong in (Circuit(2), Circuit(3, [("h", 0)]), [("rx", 0)]):
+        before = env.get_state()
         with pytest.raises(QasError):
             env.reset(options={"circuit": wrong})
+        assert env.get_state() == before
     with pytest.raises(UnknownNameError, match="circuit"):
         env.reset(options={"circiut": circuit})
 

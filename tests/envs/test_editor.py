@@ -23,6 +23,7 @@ from qas.circuits import Circuit, Gate
 from qas.envs.builder import CircuitBuilderEnv
 from qas.envs.candidates import FEATURES, KINDS, Bench, Draft, Limits, Table, sandwiched, scale_of, tabulated
 from qas.envs.editor import DECADES, CircuitEditorEnv, Front
+from qas.envs.families import Family, Instance
 from qas.errors import QasError
 from qas.guidance import Curvature, edited, gates_of
 from qas.meter import Budget, Meter, SearchEnded
@@ -301,6 +302,28 @@ def test_a_state_goes_on_as_the_unbroken_episode() -> None:
         second.set_state(state | {"draft": state["draft"] | {"ages": [1]}})
 
 
+def test_drawn_instances_of_one_name_are_told_apart_and_a_state_knows_them() -> None:
+    def drawn(rng: np.random.Generator) -> Instance:
+        return Instance(qas.problem({"ZZ": 1.0, "XI": float(rng.normal()), "IX": 0.5}), "fake_torino", "noisy")
+
+    family = Family("drawn", "two qubits in a random field", (Instance("tfim-2"),), drawn=drawn)
+    first, second = (CircuitEditorEnv(family=family, evaluations_each=4) for _ in range(2))
+    exact = set()
+    for _ in range(3):
+        first.reset(seed=None if exact else 1)
+        assert isinstance(first.instance.problem, qas.Problem) and first.problem.exact == first.instance.problem.exact
+        exact.add(first.problem.exact)
+    assert len(exact) == 3
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert second.get_state() == first.get_state() and second.problem.exact == first.problem.exact
+    actions = np.flatnonzero(first.action_masks())
+    assert first.step(actions[0])[1:4] == second.step(actions[0])[1:4]
+    other = Instance(first.instance.problem, "fake_torino", "zne")
+    first.reset(options={"instance": other})
+    assert isinstance(first.bench.evaluator, Evaluator) and first.bench.evaluator.objective != "noisy"
+    assert type(first.bench.evaluator.objective) is not type(second.bench.evaluator.objective)  # type: ignore[attr-defined]
+
+
 # ---------------------------------------------------------------------- as others see it
 def test_it_is_an_environment_for_gymnasium_and_stable_baselines() -> None:
     from stable_baselines3.common.env_checker import check_env as check_for_sb3
@@ -352,7 +375,9 @@ def test_bad_resets_are_told_in_one_line() -> None:
     for options, words in (
         ({"circut": None}, "did you mean 'circuit'"),
         ({"instance": "h2-4"}, "is for h2-2"),
+        ({"instance": [1]}, "."),
         ({"circuit": Circuit(3)}, "as many qubits"),
+        ({"circuit": Circuit(2, [("swap", (0, 1))])}, "got swap"),
         ({"circuit": Circuit(2, [("cx", (0, 1)), ("ry", 1, 0.1), ("cx", (0, 1))])}, "at most 1 two-qubit gates"),
     ):
         with pytest.raises(QasError, match=words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ MODES = ("open", "pool")
 STEPS = 24
 
 
-def run(out: Path, problem: str = "h2-2", *, extra: Any = None, seed: int = 0, **limits: Any) -> Run:
+def run(out: Path, problem: Any = "h2-2", *, extra: Any = None, seed: int = 0, **limits: Any) -> Run:
     limits = limits or {"steps": STEPS}
     return qas.search(problem, agent="bo", options=SMALL | (extra or {}), out=out, seed=seed, report=False, **limits)
 
@@ -423,8 +424,30 @@ def test_a_pool_that_others_hold_entirely(mode: str, tmp_path: Path) -> None:
 def test_a_study_of_another_space_is_no_obstacle(tmp_path: Path) -> None:
     where = shared("journal", tmp_path)
     run(tmp_path / "a", "tfim-4", steps=6, extra={"storage": where, "study": "mine"})
-    found = run(tmp_path / "b", steps=6, extra={"storage": where, "study": "mine"})
+    with pytest.warns(UserWarning, match="6 circuits that were judged by another problem"):
+        found = run(tmp_path / "b", steps=6, extra={"storage": where, "study": "mine"})
     check_ledger(found, where)
+
+
+def test_a_shared_study_keeps_problems_apart(tmp_path: Path) -> None:
+    """Both are called custom; what differs by rounding only is the same problem."""
+    extra = {"storage": shared("journal", tmp_path), "mode": "pool", "pool_size": 5, "initial": 2}
+    problems = [qas.problem({"ZZ": weight, "XI": 0.5, "IX": 0.5}) for weight in (1.0, 1.0 + 1e-15, 100.0)]
+    run(tmp_path / "0", problems[0], steps=3, extra=extra, max_gates=4)
+    again = run(tmp_path / "1", problems[1], steps=2, extra=extra, max_gates=4)
+    with pytest.warns(UserWarning, match="5 circuits that were judged by another problem"):
+        other = run(tmp_path / "2", problems[2], steps=5, extra=extra, max_gates=4)
+    assert again.architectures == 2 and other.architectures == 5 and other.best.energy < -50
+
+
+def test_a_circuit_that_a_dead_run_held_is_asked_in_the_end(tmp_path: Path) -> None:
+    where = shared("journal", tmp_path)
+    player = agent(tmp_path, pool_size=5, storage=where)
+    player.ledger.begin(0, player.space.circuit(player.rows[0]))
+    extra = {"mode": "pool", "pool_size": 5, "storage": where}
+    run(tmp_path / "heir", steps=5, seed=3, extra=extra, max_gates=6)
+    asked = [json.dumps(trial.user_attrs["circuit"]) for trial in trials(where) if trial.state.is_finished()]
+    assert len(set(asked)) == len(asked) == 5 and len(trials(where)) == 6
 
 
 # ---------------------------------------------------------------------- input

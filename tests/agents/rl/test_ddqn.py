@@ -100,7 +100,8 @@ def play(agent: Any, episodes: int) -> None:
 )  # fmt: skip
 def test_n_step_returns_by_hand(make: Callable[..., Any], terminated: bool, length: int, expected: list[Any]) -> None:
     """γ = 1/2, n = 3: R = r + r'/2 + r''/4. A true end has no future; a truncation bootstraps."""
-    agent = make(learn_after=10**9)
+    agent = make()
+    agent.learn_after = 10**9
     agent.env = ScriptedEnvironment(agent.env, length, terminated)
     play(agent, 1)
     data = agent.replay.data
@@ -231,7 +232,8 @@ def test_exploration_updates_and_targets_keep_their_schedule(make: Callable[...,
 
 
 def test_the_weights_of_replay_are_in_the_loss(make: Callable[..., Any]) -> None:
-    agent = make(learn_after=10**9)
+    agent = make()
+    agent.learn_after = 10**9
     agent.env = ScriptedEnvironment(agent.env, 4, True)
     play(agent, 2)
     before = {name: array.copy() for name, array in agent.learner.arrays().items() if name.startswith("online.")}
@@ -255,7 +257,8 @@ def test_values_of_rows_go_with_their_actions() -> None:
 
 
 def test_every_so_often_an_episode_is_a_test(make: Callable[..., Any]) -> None:
-    agent = make(test_every=2, learn_after=10**9)
+    agent = make(test_every=2)
+    agent.learn_after = 10**9
     agent.env = ScriptedEnvironment(agent.env, 2, True)
     play(agent, 8)
     assert agent.env.trainings == [True, False, True, True, False, True, True, False]
@@ -304,6 +307,7 @@ def test_several_circuits_resume_exactly_and_their_control_learns_nothing(
         ({"optimise_every": "never"}, "optimise_every"),
         ({"envs": 0}, "envs is a whole number from 1"),
         ({"priority": 2.0}, "priority"),
+        ({"memory": 30, "learn_after": 26}, "got a memory of 30 observations, 5 of which"),
     ],
 )
 def test_wrong_options(make: Callable[..., Any], options: dict[str, Any], message: str) -> None:

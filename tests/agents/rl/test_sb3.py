@@ -21,7 +21,7 @@ from qas.agents.rl.heads import policy_for
 from qas.agents.rl.sb3 import ALGORITHMS, Sb3Agent
 from qas.envs.builder import CircuitBuilderEnv
 from qas.episodes import by_fifths
-from qas.errors import MissingExtraError, RunError
+from qas.errors import MissingExtraError, QasError, RunError
 from qas.runs import Recorder
 from qas.testing import AgentContract
 from qas.testing.agents import call_at, found
@@ -214,3 +214,15 @@ def test_a_preset_lies_below_what_is_given(tmp_path: Path) -> None:
     options, evaluator = run.config["options"], run.config["evaluator"]
     assert (options["hidden"], options["batch_size"], options["n_step"], options["gamma"]) == ([8], 4, 5, 0.88)
     assert (evaluator["optimizer"], evaluator["max_evaluations"], run.config["max_gates"]) == ("cobyla", 20, 40)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "words"),
+    [("MaskablePPO", {"n_epochs": 0}, "cannot learn"), ("DQN", DQN | {"train_freq": 0}, "(cannot learn|refuses)")],
+)
+def test_settings_that_fail_while_learning_are_told_in_one_line(
+    algorithm: str, settings: dict[str, Any], words: str
+) -> None:
+    options = {"algorithm": algorithm, "settings": settings, "hidden": [8]}
+    with pytest.raises(QasError, match=f"{algorithm} {words}.* its settings"):
+        qas.search("h2-2", agent="sb3", options=options, evaluations=3000, max_gates=4, report=False)

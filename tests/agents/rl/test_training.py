@@ -231,6 +231,12 @@ def outcome(trained: TrainedPolicy) -> Any:
     return told, trained.starts, {name: value.tolist() for name, value in trained.policy.state_dict().items()}
 
 
+@pytest.mark.parametrize("steps", [1, 9])
+def test_a_budget_in_edits_is_kept_within_an_episode(steps: int) -> None:
+    found = train_policy(TINY, steps=steps, sizes=SMALL, imitation_only=True)
+    assert found.training["states"] == steps
+
+
 @pytest.mark.usefixtures("short")
 def test_a_training_that_is_killed_and_interrupted_again_and_again_ends_as_the_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
