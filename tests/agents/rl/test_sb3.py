@@ -221,8 +221,8 @@ def test_a_preset_lies_below_what_is_given(tmp_path: Path) -> None:
     [("MaskablePPO", {"n_epochs": 0}, "cannot learn"), ("DQN", DQN | {"train_freq": 0}, "(cannot learn|refuses)")],
 )
 def test_settings_that_fail_while_learning_are_told_in_one_line(
-    algorithm: str, settings: dict[str, Any], words: str
+    algorithm: str, settings: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     options = {"algorithm": algorithm, "settings": settings, "hidden": [8]}
     with pytest.raises(QasError, match=f"{algorithm} {words}.* its settings"):
-        qas.search("h2-2", agent="sb3", options=options, evaluations=3000, max_gates=4, report=False)
+        qas.search("h2-2", agent="sb3", options=options, evaluations=3000, out=tmp_path / "run", report=False)
