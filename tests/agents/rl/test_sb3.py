@@ -224,5 +224,6 @@ def test_settings_that_fail_while_learning_are_told_in_one_line(
     algorithm: str, settings: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     options = {"algorithm": algorithm, "settings": settings, "hidden": [8]}
+    limits = {"evaluations": 3000, "max_gates": 4}
     with pytest.raises(QasError, match=f"{algorithm} {words}.* its settings"):
-        qas.search("h2-2", agent="sb3", options=options, evaluations=3000, out=tmp_path / "run", report=False)
+        qas.search("h2-2", agent="sb3", options=options, out=tmp_path / "run", report=False, **limits)
