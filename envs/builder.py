@@ -270,7 +270,7 @@ class CircuitBuilderEnv(gymnasium.Env[Observation, np.int64]):
         self._halt_step = None if self.random_halting is None else self.random_halting.draw(self.np_random)
         self._running, self._over = True, False
         observation = self.observer.observe(self)
-        return observation, self._info(self.curriculum.threshold, evaluations=1)
+        return observation, self._info(self.curriculum.threshold, evaluations=min(1, len(circuit)))
 
     def step(self, action: SupportsIndex) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append the gate of `action`, optimise, and judge.

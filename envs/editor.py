@@ -302,7 +302,7 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
             circuit, self.np_random, max_evaluations=self.evaluations_each, exact_start=True
         )
         self._forget()
-        self._draft = self._drafted(found, (0,) * len(circuit), self.evaluations_each)
+        self._draft = self._drafted(found, (0,) * len(circuit))
         self._first = self._lowest = found.energy
         self._best_two = found.circuit.two_qubit_gates
         self.front.add(found.circuit, found.error)
@@ -558,10 +558,10 @@ class CircuitEditorEnv(gymnasium.Env[Observation, np.int64]):
         )
         if edit.kind == "shake" and found.energy >= draft.energy:
             return draft, found.evaluations
-        return self._drafted(found, ages, limit), found.evaluations
+        return self._drafted(found, ages), found.evaluations
 
-    def _drafted(self, found: Evaluation, ages: tuple[int, ...], limit: int) -> Draft:
-        return Draft(found.circuit, found.energy, Curvature.of(found), ages, found.evaluations < limit)
+    def _drafted(self, found: Evaluation, ages: tuple[int, ...]) -> Draft:
+        return Draft(found.circuit, found.energy, Curvature.of(found), ages, found.settled)
 
     def _note(self, draft: Draft) -> None:
         """Keep the lowest energy, and forget what was tried of worse circuits."""

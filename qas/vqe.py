@@ -31,6 +31,8 @@ class Evaluation:
     """calls of the objective this took; a gradient counts as one"""
     inverse_hessian: np.ndarray | None = field(default=None, compare=False, repr=False)
     """estimate at the optimized angles, shape (n_angles, n_angles), where the optimizer makes one"""
+    settled: bool = field(default=True, compare=False)
+    """the optimization ended before its limit"""
 
 
 class CircuitEvaluator(Protocol):
@@ -289,7 +291,7 @@ class Evaluator:
         energy = float(result.fun)
         curvature = result.get("hess_inv")
         known = curvature if isinstance(curvature, np.ndarray) else None
-        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), known)
+        return Evaluation(tuned, energy, self.problem.error(energy), int(result.nfev), known, result.nfev < job.limit)
 
     def spend(self, evaluations: int = 1) -> None:
         """Nothing: a `qas.meter.Meter` counts."""

@@ -141,6 +141,10 @@ def test_wrong_arguments() -> None:
         train(pool(size=3), SMALL)
     with pytest.raises(QasError, match="epochs is a whole number of at least 1, got 0"):
         train(pool(), SMALL, epochs=0)
+    with pytest.raises(QasError, match="learning_rate is a finite number above 0, got -0.1"):
+        train(pool(), SMALL, learning_rate=-0.1)
+    with pytest.raises(QasError, match="seed is a whole number of at least 0, got -1"):
+        train(pool(), SMALL, seed=-1)
     with pytest.raises(QasError, match="training diverged in epoch 1"):
         train(pool(), SMALL, model="url-v1", epochs=1, learning_rate=1e30)
 

@@ -200,6 +200,7 @@ def test_states_that_do_not_fit() -> None:
         ({"curriculum": {"kind": "FixedThreshold"}}, "not the state"),
         ({"rng": {"bit_generator": "MT19937"}}, "damaged at rng"),
         ({"energy": None}, "damaged at energy"),
+        ({"gains": [[0.0]] * 4}, "gains of other actions"),
     ]
     for change, message in changes:
         with pytest.raises(QasError, match=message) as caught:

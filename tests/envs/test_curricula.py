@@ -57,6 +57,14 @@ def test_no_cut_before_the_switch() -> None:
     assert curriculum.threshold == pytest.approx(0.99)
 
 
+def test_cuts_never_reach_zero() -> None:
+    curriculum = MovingThreshold(0.0, accept_error=0.3, ball=0.3, shift_time=10**6, successes_per_cut=1, cuts=3)
+    curriculum.observe(0.0)
+    for _ in range(5):
+        curriculum.end_episode(True)
+    assert 0.3 - 3 * (0.3 / 3) < curriculum.threshold < 1e-3
+
+
 def test_resumes() -> None:
     rng = np.random.default_rng(5)
     first = MovingThreshold(-1.0, accept_error=0.5, ball=0.1, shift_time=11, successes_per_cut=1)

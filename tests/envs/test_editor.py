@@ -256,6 +256,15 @@ def test_every_evaluation_is_counted_and_the_budget_ends_the_game() -> None:
     assert meter.evaluations == 400
 
 
+def test_angles_that_the_evaluator_left_unfinished_can_be_optimised_on() -> None:
+    problem = qas.load_problem("lih-4")
+    circuit = random_circuit(4, 12, np.random.default_rng(0), ("ry", "rz", "cx"))
+    for most, offered in ((5, True), (500, False)):
+        env = CircuitEditorEnv(problem, evaluator=Evaluator(problem, max_evaluations=most), evaluations_each=400)
+        env.reset(seed=0, options={"circuit": circuit})
+        assert any(edit is not None and edit.kind == "optimise" for edit in env.table.edits) == offered
+
+
 def test_rewards_add_up_to_the_area_under_the_front() -> None:
     env = CircuitEditorEnv("h2-4", max_edits=12)
     _, info = env.reset(seed=2)

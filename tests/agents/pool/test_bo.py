@@ -214,6 +214,11 @@ def seen(player: BoAgent, count: int) -> None:
     player._note(circuits, 0.1 * np.arange(count))
 
 
+def test_one_qubit_has_no_place_for_two_qubit_gates(tmp_path: Path) -> None:
+    found = run(tmp_path, qas.problem({"X": 0.3, "Z": 0.4}), steps=8)
+    assert found.best.energy == pytest.approx(-0.5, abs=1e-6)
+
+
 def test_new_circuits_are_new(tmp_path: Path) -> None:
     player = agent(tmp_path)
     seen(player, 8)
