@@ -333,9 +333,10 @@ def test_a_private_step_adds_noise_of_the_norm_to_the_mean_over_a_lot(few: Any, 
 
 def test_head_and_adapter_share_the_privacy(few: Any) -> None:
     for setting, epsilon in (("ε = 8", 8), ("ε = 2", 2)):
-        spent = few.epsilon_of(few.share_of(setting), 0.25, few.STEPS, few.DELTA / 2)
-        assert epsilon / 2 - 0.01 < spent <= epsilon / 2
-    assert few.share_of("no noise") is None and few.share_of(few.FORWARD) is None
+        for label, parts in ((few.HEAD, 2), (few.CIRCUIT, 2), (few.WHOLE, 1)):
+            spent = few.epsilon_of(few.noise_of(setting, label), 0.25, few.STEPS, few.DELTA / parts)
+            assert epsilon / parts - 0.01 < spent <= epsilon / parts
+    assert few.noise_of("no noise", few.HEAD) is None and few.noise_of(few.FORWARD, few.CIRCUIT) is None
 
 
 @pytest.mark.parametrize("arm", ["Quantum-PEFT L=3", "1-bit LoRA r=1", "random subspace, 128"])
@@ -406,8 +407,9 @@ def test_stage_6_is_tuned_at_equal_trials_before_it_is_tested(few: Any) -> None:
     for setting, trials in ((few.FORWARD, 8), ("no noise", 5), ("ε = 8", 8), ("ε = 2", 0)):
         assert {tuned.count((setting, label)) for label in few.ARMS} == {trials}
         assert tuned.count((setting, few.HEAD)) == (0 if setting == few.FORWARD else trials)
+        assert tuned.count((setting, few.WHOLE)) == (8 if setting == "ε = 8" else 0)
     tests = [row for row in rows if row["phase"] == "test"]
-    assert len(tests) == 50 + 150 and {row["seed"] for row in tests if row["setting"] == "ε = 2"} == set(
+    assert len(tests) == 50 + 150 + 20 and {row["seed"] for row in tests if row["setting"] == "ε = 2"} == set(
         map(str, range(10))
     )
     for row in tests:
@@ -456,4 +458,15 @@ def test_forward_passes_are_judged_as_registered(few: Any, points: dict[str, flo
 def test_privacy_is_judged_as_registered(few: Any, points: dict[tuple[str, str], float], words: str) -> None:
     rows = rows_of_stage_6(few, points)
     assert words in few.private_verdict(rows)
-    assert "no conclusion yet, 1 test" in few.private_verdict(rows[:-1])
+    registered = [row for row in rows if row["label"] != few.WHOLE]
+    assert few.private_verdict(registered) == few.private_verdict(rows)
+    assert "no conclusion yet, 1 test" in few.private_verdict(registered[:-1])
+
+
+def test_adapters_stand_against_a_head_that_spends_all_of_the_privacy(few: Any) -> None:
+    rows = rows_of_stage_6(few, {("ε = 8", few.LARGE): 2.0, ("ε = 2", few.WHOLE): 1.0})
+    told = few.at_equal_privacy(rows)
+    assert f"At ε = 8 head alone +0.00 ± 0.00; {few.CIRCUIT} +0.00" in told and f"{few.LARGE} +2.00 ± 0.00." in told
+    assert told.count("-1.00 ± 0.00") == len(few.LABELS)
+    missing = [row for row in rows if (row["setting"], row["label"]) != ("ε = 2", few.WHOLE)]
+    assert "10 test runs of ε = 2 are not done" in few.at_equal_privacy(missing)
