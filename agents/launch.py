@@ -29,7 +29,7 @@ from qas.problems import BaseProblem, load_problem
 from qas.record import Progress, Record
 from qas.registry import recorded, settings_of
 from qas.remote import placed
-from qas.runs import Recorder, Run, is_complete, load_run, read_config
+from qas.runs import Recorder, Run, is_complete, load_run, read_config, read_summary
 from qas.simulators.interrupt import Interrupted, first_signal_asks, stop_when
 from qas.vqe import Evaluator
 
@@ -281,12 +281,17 @@ def resume(
         check_config(config)
         if run.status == "finished" and config["budget"] == run.config["budget"] and not is_complete(folder, report):
             return _ended(run, report)
-        _check_budget_left(run, config["budget"])
+        if run.status == "finished" or config["budget"] != run.config["budget"]:  # else it ends as it would have
+            _check_budget_left(run, config["budget"])
         player = agent_of_run(agent, config, options)
         config["options"] = player.kept_options(config["options"])
         with Recorder.take_over(run.path) as recorder:
             state = _build(config, run.problem, run.noise, player, recorder, on_progress, on_start)
+            seen = read_checkpoint(run.path)
+            recorder.set_aside(0 if seen is None else int(seen[0]["evaluations"]))
             state.restore(player, run.path)
+            if run.status == "finished":  # first, so that a killed one does not seem to have ended at the new budget
+                write_json(run.path / "summary.json", read_summary(run.path) | {"status": "running"})
             if config != run.config:
                 write_json(run.path / "config.json", config)
             return _conduct(state, player, report, watch)
@@ -376,6 +381,7 @@ def _conduct(state: Search, player: Agent, report: bool, watch: Watch) -> Run:
             status = "interrupted" if state.stop_requested else "finished"
             patience = 0.5 if state.stop_requested else None if limit is None else 0.5 + 0.05 * limit
             state.record.finish(meter, status, state.alphabet.gates, patience)
+            recorder.settle(status)
         run = load_run(recorder.folder)
         if report:
             _write_report(run)

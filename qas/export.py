@@ -67,7 +67,7 @@ def save_circuit(
     elif kind == ".qpy":
         write_atomic(path, _qpy(circuit, problem, layout))
     else:
-        write_atomic(path, script(circuit, problem, next(s for s in SCRIPTS if path.name.endswith(s)), layout))
+        write_atomic(path, script(circuit, problem, next(s for s in SCRIPTS if path.name.lower().endswith(s)), layout))
 
 
 def _qpy(circuit: Circuit, problem: BaseProblem | None, layout: Sequence[int] | None) -> bytes:

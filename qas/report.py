@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,11 @@ def search_command(run: Run) -> str | None:
         return None
     if not known or (run.noise and (run.noise.name not in list_noise() or load_noise(run.noise.name) != run.noise)):
         return None
-    words = ["qas search", run.problem.name, "--agent", run.agent]
+    words = ["qas", "search", run.problem.name, "--agent", run.agent]
     words += ["--noise", run.noise.name] if run.noise else []
     words += ["--objective", run.objective] if run.objective != "noisy" else []
-    for name in ("seconds", "evaluations", "steps"):
-        words += [f"--{name}", f"{budget[name]:g}" if name == "seconds" else str(budget[name])] if budget[name] else []
+    for name, limit in budget.items():
+        words += [f"--{name}", repr(limit)] if limit is not None else []
     words += ["--seed", str(run.seed), "--max-gates", str(config["max_gates"]), "--gates", ",".join(config["gates"])]
     if config.get("coupling"):
         words += ["--coupling", ",".join(f"{a}-{b}" for a, b in config["coupling"])]
@@ -77,7 +78,7 @@ def search_command(run: Run) -> str | None:
             if not isinstance(value, (int, float, str)) or (isinstance(value, str) and not value.isprintable()):
                 return None
             words += [flag, f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 # ---------------------------------------------------------------------- figures

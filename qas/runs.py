@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,8 +104,8 @@ class _Found(TypedDict):
 
 
 EPISODE_COLUMNS = ("evaluations", "gates", "error", "success", "test")
-CAMPAIGN, RUNS = "campaign.json", "runs"
-"""File that makes a folder a campaign, and the folder in it with its runs."""
+CAMPAIGN, RUNS, FAILED = "campaign.json", "runs", "failed"
+"""File that makes a folder a campaign, and its folders of runs and of reasons why searches failed."""
 
 HISTORY_COLUMNS = ("evaluations", "seconds", "energy", "error", "gates", "two_qubit_gates", "angles", "best_error")
 
@@ -464,6 +465,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return conform(config, _Config, "config.json", where=folder)
 
 
+_ASIDE = ".before"
+_CHECKPOINT = "checkpoint"
+_FOUND = ("history.csv", "episodes.csv", "circuits.jsonl", "best.qasm", "report.html", "summary.json")
+"""Files with what a search has found; the summary last, which tells of the others."""
+
+
+def _copy(source: Path, target: Path) -> None:
+    if (source / _CHECKPOINT).exists():
+        shutil.copytree(source / _CHECKPOINT, target / _CHECKPOINT)
+    for name in _FOUND:
+        if (source / name).exists():
+            write_atomic(target / name, (source / name).read_bytes())
+
+
 class Recorder:
     """Writes a run folder while a search is going on, as the only process that does.
 
@@ -526,6 +541,39 @@ class Recorder:
     def _open(self, size: int | None = None) -> None:
         self._stream = open_to_append(self.folder / "history.csv", size)
 
+    def set_aside(self, seen: int) -> None:
+        """Keep what a run has found beyond its checkpoint, which had seen so many evaluations, until `settle`.
+
+        A search that goes on makes that part again, and may be cut short before it gets there.
+        """
+        aside, now = self.folder / _ASIDE, read_summary(self.folder)
+        with disk_errors(aside):
+            if aside.exists():  # going on was cut short before
+                if now["evaluations"] < read_summary(aside)["evaluations"]:
+                    return
+                shutil.rmtree(aside)
+            if now["evaluations"] <= seen:
+                return
+            part = aside.with_name(f"{_ASIDE}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _copy(self.folder, part)
+            os.rename(part, aside)
+
+    def settle(self, status: str) -> None:
+        """Take back what was set aside, unless the search has ended or got as far; call it last."""
+        aside = self.folder / _ASIDE
+        if not aside.exists():
+            return
+        with disk_errors(aside):
+            before = read_summary(aside)
+            if status != "finished" and read_summary(self.folder)["evaluations"] < before["evaluations"]:
+                self._close_history()
+                shutil.rmtree(self.folder / _CHECKPOINT, ignore_errors=True)
+                _copy(aside, self.folder)
+                write_json(self.folder / "summary.json", before | {"status": status})
+            shutil.rmtree(aside)
+
     def row(self, values: tuple[float, ...]) -> None:
         """Append one architecture to the history."""
         assert self._stream is not None
@@ -555,14 +603,17 @@ class Recorder:
 
     def close(self) -> None:
         """Finish the history and let others write; nothing if that was done before."""
-        stream, self._stream = self._stream, None
         try:
-            if stream is not None:
-                with disk_errors(self.folder / "history.csv"):
-                    stream.close()
+            self._close_history()
         finally:
             if self._held is not None:
                 self._held.release()
+
+    def _close_history(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with disk_errors(self.folder / "history.csv"):
+                stream.close()
 
     def __enter__(self) -> Recorder:
         return self

@@ -29,7 +29,7 @@ ATTEMPTS = "attempts"
 """Folder of a campaign with the attempts at searches that have not ended."""
 
 _LATER = ("summary.json", "report.html")
-"""Files that may be newer than the checkpoint: a search that goes on from it writes them anew."""
+"""Files that may be newer than the checkpoint, unless the search has ended: one that goes on writes them anew."""
 _TRIES = 10
 """Copies that may fail because the source is being written."""
 
@@ -99,10 +99,12 @@ def copy_run(source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         try:
+            ended = read_summary(source)["status"] == "finished"
+            left_out = ("checkpoint", "report.html") if ended else ("checkpoint", *_LATER)
             _copy_checkpoint(source / "checkpoint", target / "checkpoint")
             # The configuration last: it makes a folder one that can be gone on with.
             for entry in sorted(source.iterdir(), key=lambda entry: entry.name == "config.json"):
-                if entry.name.startswith(".") or entry.is_symlink() or entry.name in (*_LATER, "checkpoint"):
+                if entry.name.startswith(".") or entry.is_symlink() or entry.name in left_out:
                     continue
                 if entry.is_dir():
                     shutil.copytree(entry, target / entry.name)
@@ -135,14 +137,15 @@ def _attempts(folder: Path, name: str) -> list[Path]:
 
 
 def _furthest(folders: list[Path]) -> Path | None:
-    """The folder whose checkpoint has used most; None if no search has begun in any."""
+    """The folder where the search has ended, or whose checkpoint has used most; None if it has begun in none."""
 
-    def used(folder: Path) -> tuple[int, float]:
+    def used(folder: Path) -> tuple[bool, int, float]:
         try:
+            ended = read_summary(folder)["status"] == "finished"
             found = load_checkpoint(folder / "checkpoint")
-            return (0, 0.0) if found is None else (int(found[0]["evaluations"]), float(found[0]["seconds"]))
+            return (ended, *((0, 0.0) if found is None else (int(found[0]["evaluations"]), float(found[0]["seconds"]))))
         except (QasError, OSError, LookupError, TypeError, ValueError):  # damaged, or replaced meanwhile
-            return (0, 0.0)
+            return (False, 0, 0.0)
 
     begun = [folder for folder in folders if (folder / "config.json").exists()]
     return max(begun, key=used, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -138,6 +139,8 @@ def campaign(
         RunError: the folder cannot be used.
         MissingExtraError: no Ray.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise QasError("workers read the script that begins a campaign: put the call below if __name__ == '__main__':")
     plan = load_study(study)
     if ray is not None and workers is not None:
         raise QasError("searches go to workers on this machine or to a Ray cluster, got both")

@@ -12,13 +12,10 @@ from typing import Any, NamedTuple
 from qas.agents.launch import resume, search
 from qas.campaigns.attempts import ATTEMPTS
 from qas.campaigns.study import Task
-from qas.errors import QasError
+from qas.errors import QasError, RunError
 from qas.files import disk_errors, write_atomic
 from qas.record import Progress
-from qas.runs import RUNS, is_complete
-
-FAILED = "failed"
-"""Folder of a campaign with the reasons of searches that failed."""
+from qas.runs import FAILED, RUNS, is_complete
 
 
 class Outcome(NamedTuple):
@@ -45,8 +42,9 @@ def status_of(folder: Path, name: str, *, report: bool = False) -> str:
     """
     run = folder / RUNS / name
     begun = (run / "config.json").exists()
-    if is_complete(run, report):
-        return "finished"
+    with suppress(RunError):  # a damaged one is begun: going on with it tells what is wrong
+        if is_complete(run, report):
+            return "finished"
     if _note(folder, name).exists():
         return "failed"
     return "begun" if begun or (folder / ATTEMPTS / name).exists() else "waiting"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import tomllib
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qas.agents import AGENTS
 from qas.agents.settings import check_config, make_agent
+from qas.alphabet import checked_coupling
 from qas.checks import finite_number, shortened, whole_number
 from qas.devices import load_device
 from qas.errors import QasError, UnknownNameError
@@ -27,6 +30,8 @@ _SETTINGS = ("max_gates", "gates", "coupling", "patch", "evaluator")
 MAX_STUDY_BYTES = 2**20
 _KEYS = (*_AXES, *_LIMITS, *_SETTINGS, "options", "label")
 _MOST = 100_000
+_LONGEST = 200
+"""Letters of a name, which files have too."""
 """Searches in a study."""
 
 
@@ -73,6 +78,10 @@ class Study:
         """
         if not isinstance(table, Mapping):
             raise QasError(f"a study is a table of settings, got {shortened(table)}")
+        try:
+            json.dumps(dict(table), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise QasError(f"a study holds texts, numbers, lists and tables: {error}") from None
         own = {key: value for key, value in table.items() if key not in ("out", "runs")}
         _check_keys(own)
         runs = table.get("runs", [{}])
@@ -128,8 +137,12 @@ def _tasks(table: Mapping[str, Any]) -> Iterator[Task]:
     label = table.get("label", "")
     if not isinstance(label, str):
         raise QasError(f"a label is text, got {shortened(label)}")
+    if "patch" in common and not any("device" in condition for condition in conditions):
+        raise QasError(f"a patch is one of a device, got patch {common['patch']!r} without devices")
     for problem in problems:
-        load_problem(problem)
+        n = load_problem(problem).n_qubits
+        if common.get("coupling") is not None:
+            checked_coupling(n, common["coupling"], connected=True)
     for named in _names(table, "objectives"):
         make_objective(named)
     for problem, agent, condition, objective in itertools.product(problems, agents, conditions, objectives):
@@ -138,6 +151,9 @@ def _tasks(table: Mapping[str, Any]) -> Iterator[Task]:
             told["objective"] = objective
         words = [problem, agent, label, *map(str, condition.values()), objective or ""]
         stem = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)))
+        if len(stem) > _LONGEST:
+            rule = f"the name of a search has at most {_LONGEST} letters, got {shortened(stem)}"
+            raise QasError(f"{rule}: shorten its label")
         for seed in seeds:
             yield Task(f"{stem}-s{seed}", told | {"seed": seed})
 
@@ -174,6 +190,8 @@ def _options(table: Mapping[str, Any], agents: list[str]) -> dict[str, dict[str,
     given = table.get("options", {})
     if not isinstance(given, Mapping) or not all(isinstance(value, Mapping) for value in given.values()):
         raise QasError(f"options is a table with a table for each agent, got {shortened(given)}")
+    for name in given:
+        AGENTS.check(name)
     found = {agent: dict(given.get(agent, {})) for agent in agents}
     for agent, options in found.items():
         make_agent(agent, options)

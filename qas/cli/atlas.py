@@ -25,15 +25,15 @@ def add(commands: Any) -> None:
     one.option("problem", "PROBLEM", "a name of the table", kind="problems")
     one.option("--cx", "N", "the best circuit with at most so many two-qubit gates", read.natural)
     one.flag("--qasm", "print the circuit, that of lowest error without --cx, as OpenQASM 3 and nothing else")
-    one.output()
+    one.output(inherits=True)
     every = read.command(actions, "export", "all records in one file", "Writes all records to one file.", _export)
     every.option("--out", "FILE", "JSON lines (.jsonl) or a table without circuits (.csv; default atlas.jsonl)", Path)
-    every.output()
+    every.output(inherits=True)
     what = "Writes those circuits of a run that the atlas would take to a file, after Qiskit has evaluated each."
     sent = read.command(actions, "submit", "offer circuits of a run", what, _submit)
     sent.option("folder", "RUN", "a run folder")
     sent.option("--out", "DIR", "new folder of the file (default results/PROBLEM-submission-TIME)")
-    sent.output()
+    sent.output(inherits=True)
 
 
 # ---------------------------------------------------------------------- the table

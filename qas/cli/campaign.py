@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     failed = [f"failed: {name} (why: {where}/failed/{name}.txt)" for name, one in status.items() if one == "failed"]
     left = counts["begun"] + counts["waiting"]
     lines = [f"{counts['finished']} of {len(status)} searches finished in {where}", *failed]
-    show.answer(arguments, told, *lines, *(["the same command goes on with the others"] if left else []))
+    again = "the same command" if arguments.out else f"the same command with --out {shlex.quote(where)}"
+    show.answer(arguments, told, *lines, *([f"{again} goes on with the others"] if left else []))
     return INTERRUPTED if left else 1 if failed else 0
 
 
@@ -129,15 +131,16 @@ class _Watch:
         if not self.due(state, _LIVE_EVERY):
             return
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=f"{self.counts(state)}, {self.left(state)} left", title_justify="left")
         for heading, side in (("running", "left"), ("share", "right"), ("best error", "right"), ("", "left")):
             table.add_column(heading, justify=side)  # type: ignore[arg-type]
         for name, progress in state.running.items():
-            table.add_row(name, f"{progress.fraction:.0%}", f"{progress.best_error:.3g}", progress.note)
+            table.add_row(name, f"{progress.fraction:.0%}", f"{progress.best_error:.3g}", Text(progress.note))
         for problem, error in state.best.items():
-            table.add_row(f"[dim]best of {problem}[/dim]", "", f"{error:.3g}", "")
+            table.add_row(Text(f"best of {problem}", style="dim"), "", f"{error:.3g}", "")
         for name, outcome in state.outcomes.items():
             if outcome.status == "failed":
-                table.add_row(f"[red]{name} failed[/red]", "", "", outcome.told)
+                table.add_row(Text(f"{name} failed", style="red"), "", "", Text(outcome.told))
         display.update(table, refresh=True)

@@ -92,7 +92,7 @@ def read_target(arguments: argparse.Namespace) -> tuple[Circuit, BaseProblem, Ru
     if target.is_dir() or (not target.exists() and target.suffix.lower() != ".qasm"):
         from qas.runs import load_run
 
-        found = load_run(target)
+        found = load_run(arguments.target)
         circuit = pick(found, arguments.circuit).circuit
         return circuit, problem or found.problem, found
     if not target.exists():

@@ -57,6 +57,6 @@ def pick(found: Run, which: str | None) -> Result:
     last = len(found.front) - 1
     if last < 0:
         raise RunError(f"the run has no circuit yet: {found.path}")
-    if not which.isdecimal() or int(which) > last:
+    if not which.isdecimal() or len(which) > 9 or int(which) > last:
         raise QasError(f"a circuit is a number from 0 to {last}, or best, got {which!r} (see qas inspect RUN --front)")
     return found.front[int(which)]

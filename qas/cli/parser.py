@@ -38,12 +38,13 @@ class Parser(argparse.ArgumentParser):
         action = self.add_argument(*names.split(), metavar=metavar, help=about, type=read, **more)
         action.kind = kind  # type: ignore[attr-defined]
 
-    def flag(self, name: str, about: str) -> None:
-        self.add_argument(name, action="store_true", help=about)
+    def flag(self, name: str, about: str, **more: Any) -> None:
+        self.add_argument(name, action="store_true", help=about, **more)
 
-    def output(self, *, progress: bool = False) -> None:
-        """The flags of most commands."""
-        self.flag("--json", "for other programs")
+    def output(self, *, progress: bool = False, inherits: bool = False) -> None:
+        """The flags of most commands; an action inherits those that stand in front of its name, if its parent has
+        them."""
+        self.flag("--json", "for other programs", **({"default": argparse.SUPPRESS} if inherits else {}))
         if progress:
             self.flag("--quiet", "show no progress")
 
@@ -63,8 +64,11 @@ class Parser(argparse.ArgumentParser):
 
         Names are looked up here, where nothing heavy has been imported.
         """
-        if self.unnamed and args and not args[0].startswith("-") and args[0] not in self.children():
-            args = [self.unnamed, *args]
+        if self.unnamed and args:
+            first = next((k for k, word in enumerate(args) if not word.startswith("-")), len(args))
+            own = all(word in self._option_string_actions for word in args[:first])
+            if not own or (first < len(args) and args[first] not in self.children()):
+                args = [*args[:first], self.unnamed, *args[first:]] if own else [self.unnamed, *args]
         found, extra = super().parse_known_args(args, namespace)
         if extra:
             word = extra[0].partition("=")[0]

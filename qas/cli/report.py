@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or _place(arguments.folders)
     if out.suffix.lower() not in (".html", ".md"):
         raise QasError(f"a report is a page, .html or .md, got {out.name!r}")
+    if arguments.csv is not None and arguments.csv.resolve() == out.resolve():
+        raise QasError(f"the page and the table of runs are two files, got {out} for both")
     comparison = gather(arguments.folders)
     for line in comparison.left_out:
         warnings.warn(f"left out: {line}", stacklevel=1)

@@ -201,12 +201,15 @@ def summary(run: Run) -> list[str]:
 
 def beside_atlas(run: Run) -> list[str]:
     """A line on how a run stands to the best known circuits, if any are known of its problem."""
+    import shlex
+
     from qas.best_known import compare
+    from qas.remote import address_of
 
     found = compare(run)
     if found is None:
         return []
-    more = [f"offer it   qas atlas submit {run.path}"] if found.improves else []
+    more = [f"offer it   qas atlas submit {shlex.quote(address_of(run.path))}"] if found.improves else []
     return [f"beside the atlas it {found.line}", *more]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from qas.files import to_json
 from qas.problems import BaseProblem
 from qas.remote import near
 from qas.report import best_so_far
-from qas.runs import CAMPAIGN, Run, load_run, run_folders
+from qas.runs import CAMPAIGN, FAILED, RUNS, Run, is_complete, load_run, run_folders
 
 _SPACE = ("gates", "max_gates", "coupling")
 
@@ -90,6 +91,9 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> Comparison:
         where = os.path.realpath(folder)
         if where in runs:
             continue
+        if (told := _failure(folder)) is not None:
+            left_out.append(f"{folder}: failed ({told})")
+            continue
         try:
             run = load_run(folder)
             course = best_so_far(run)
@@ -115,12 +119,28 @@ def _folders(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
         path = near(given)
         if not any((path / name).is_file() for name in (CAMPAIGN, "config.json")):
             raise RunError(f"a report is of run folders and campaigns, got {path}")
-        yield from run_folders(path)
+        found = run_folders(path)
+        yield from found
+        notes = (path / FAILED).glob("*.txt") if (path / CAMPAIGN).is_file() else ()
+        # A search that failed at once has left no folder.
+        yield from sorted({path / RUNS / note.stem for note in notes} - set(found))
+
+
+def _failure(folder: Path) -> str | None:
+    """Why a search of a campaign failed, the first line of what it left; None for any other run."""
+    note = folder.parent.parent / FAILED / f"{folder.name}.txt"
+    if folder.parent.name != RUNS or not note.is_file():
+        return None
+    with suppress(RunError):
+        if is_complete(folder, report=False):
+            return None
+    return one_line(note.read_text(errors="replace").strip().rpartition("\n")[2])
 
 
 def _search(run: Run) -> str:
     """Equal for runs that would be counted as two seeds of an arm and are not."""
-    return to_json([_condition(run), run.agent, _settings(run), run.seed])
+    placed = None if run.device is None else list(run.device.physical)
+    return to_json([_condition(run), placed, run.agent, _settings(run), run.seed])
 
 
 # ---------------------------------------------------------------------- grouping
@@ -175,8 +195,11 @@ def _arms(runs: list[tuple[Run, np.ndarray]]) -> tuple[Arm, ...]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """What the user set, beside the agent, the condition and the seed."""
-    space = {key: run.config.get(key) for key in _SPACE}
-    return {**_held("options", run), **_held("evaluator", run), **_held("budget", run), **space}
+    found: dict[str, Any] = {}
+    for section in ("options", "evaluator", "budget"):
+        for name, value in _held(section, run).items():
+            found[f"{section}.{name}" if name in found else name] = value
+    return found | {f"run.{name}" if name in found else name: run.config.get(name) for name in _SPACE}
 
 
 def _held(key: str, run: Run) -> Mapping[str, Any]:

@@ -51,7 +51,10 @@ def parse_criterion(text: str) -> Criterion:
     for part in text.split(","):
         found = _LIMIT.fullmatch(part)
         try:
-            limits.append((found[1], found[2], float(found[3])))  # type: ignore[index]
+            bound = float(found[3])  # type: ignore[index]
+            if not math.isfinite(bound):
+                raise ValueError
+            limits.append((found[1], found[2], bound))  # type: ignore[index]
         except (TypeError, ValueError):
             raise QasError(f"a criterion looks like 'error<1.6e-3, cx<=4, gates<=15', got {text!r}") from None
     return Criterion(" ".join(text.split()), tuple(limits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from qas.agents.growth.random import RandomAgent
 from qas.errors import QasError, RunError
 from qas.files import LOCK
 from qas.meter import Budget
+from qas.record import Record
 from qas.runs import load_run
 from qas.testing.agents import found
 from qas.tidying import Tidier
@@ -250,3 +252,29 @@ def test_a_poor_outcome_is_remarked_upon(tmp_path: Path) -> None:
     assert load_run(poor.path).remarks == poor.remarks
     summary = json.loads((poor.path / "summary.json").read_text())
     assert summary["remarks"] == poor.remarks and summary["tidying"] == poor.tidying
+
+
+def test_going_on_that_is_cut_short_keeps_what_a_finished_run_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Record, "tell_every", 0.0)
+    how: dict[str, Any] = {"agent": "evolution", "report": False}
+    whole = qas.search("h2-3", evaluations=3000, out=tmp_path / "whole", **how)
+    found = qas.search("h2-3", evaluations=1500, out=tmp_path / "run", **how)
+
+    def killed(*_: Any) -> None:
+        raise MemoryError
+
+    for cut in ("killed", "stopped", "killed", "killed", "stopped"):
+        if cut == "killed":
+            with monkeypatch.context() as patch, pytest.raises(MemoryError):
+                patch.setattr(Search, "safe_point", killed)
+                resume(found.path, evaluations=3000, report=False)
+            assert load_run(found.path).status != "finished", "it did not end at the new budget"
+        else:
+            stopped = resume(found.path, evaluations=3000, report=False, callbacks=[lambda _: False])
+            assert stopped.status == "interrupted" and stopped.evaluations == found.evaluations
+            assert stopped.front == found.front and stopped.history().tolist() == found.history().tolist()
+    on = resume(found.path, report=False)
+    assert on.status == "finished" and on.front == whole.front and on.evaluations == whole.evaluations
+    assert sorted(os.listdir(on.path)) == sorted(os.listdir(whole.path))

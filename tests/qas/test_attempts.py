@@ -121,6 +121,7 @@ def test_the_furthest_attempt_is_gone_on_with_from_its_checkpoint(folder: Path, 
     home = folder / ATTEMPTS / NAME
     for name, checkpoint in (("behind", False), ("ahead", True), ("damaged", True)):
         shutil.copytree(whole, home / name)
+        (home / name / "summary.json").unlink()
         if not checkpoint:
             shutil.rmtree(home / name / "checkpoint", ignore_errors=True)
     save_checkpoint(home / "ahead" / "checkpoint", {"evaluations": 7, "seconds": 1.0}, {})
@@ -140,6 +141,21 @@ def test_the_furthest_attempt_is_gone_on_with_from_its_checkpoint(folder: Path, 
     found = load_checkpoint(folder / "runs" / NAME / "checkpoint")
     assert found is not None and found[0]["evaluations"] == 7, "it takes the place of what was there"
     assert not (folder / ATTEMPTS).exists()
+
+
+def test_what_has_ended_is_not_searched_again_for_its_report(study: Study, folder: Path, whole: Path) -> None:
+    run = folder / "runs" / NAME
+    shutil.copytree(whole, run)
+    history = (run / "history.csv").read_bytes()
+    outcome = _attempt(study.tasks[0], str(folder), {"report": True}, SimpleNamespace())
+    place(folder, NAME, outcome.token)
+    assert outcome.status == "finished" and (run / "report.html").exists()
+    assert (run / "history.csv").read_bytes() == history
+    shutil.copytree(run, folder / ATTEMPTS / NAME / "late")
+    shutil.rmtree(run)
+    save_checkpoint(folder / ATTEMPTS / NAME / "late" / "checkpoint", {"evaluations": 7, "seconds": 1.0}, {})
+    adopt_all(folder)
+    assert load_run(run).status == "finished" and (run / "history.csv").read_bytes() == history
 
 
 def test_a_node_that_does_not_see_the_folder_and_a_cluster_that_is_none(

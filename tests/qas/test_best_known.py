@@ -422,6 +422,7 @@ def test_the_command(run: qas.Run, empty: Path, tmp_path: Path, capsys: pytest.C
         return captured.out if code == 0 else captured.err
 
     list(join([run.path]))
+    assert json.loads(told("--json", "h2-2"))["problem"] == json.loads(told("show", "h2-2", "--json"))["problem"]
     front = qas.atlas("h2-2")
     assert "h2-2" in told() and json.loads(told("--json"))[0]["records"] == len(front)
     assert told("h2-2") == told("show", "h2-2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -12,19 +13,24 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import qas
 from qas.campaigns import Campaign, Study, load_campaign, load_study, running
-from qas.campaigns.running import perform, settle, status_of
+from qas.campaigns.campaign import State
+from qas.campaigns.running import Outcome, perform, settle, status_of
 from qas.campaigns.workers import Workers
 from qas.cli import main
+from qas.cli.campaign import _Watch
 from qas.errors import QasError, RunError
 from qas.files import disk_errors
+from qas.record import Progress
 
 SMALL = {"problems": ["h2-2", "tfim-2"], "agents": ["random"], "seeds": 2, "evaluations": 120, "max_gates": 6}
 
@@ -97,6 +103,11 @@ def test_every_combination_is_a_search_and_runs_override_what_stands_above(tmp_p
         ({"evaluations": 0}, "evaluations is a whole number of at least 1, got 0"),
         ({"evaluations": None}, "evaluations is a whole number|a search needs a budget"),
         ({"options": {"random": {"depth": 3}}}, "unknown"),
+        ({"options": {"rendom": {}}}, "unknown agent 'rendom'; did you mean 'random'"),
+        ({"patch": "0,1"}, "a patch is one of a device, got patch '0,1' without devices"),
+        ({"coupling": [[0, 9]]}, "0-9|2 qubits"),
+        ({"label": "a" * 300}, "the name of a search has at most 200 letters"),
+        ({"label": date(1979, 5, 27)}, "a study holds texts, numbers, lists and tables: .*date"),
         ({"options": 3}, "options is a table with a table for each agent, got 3"),
         ({"evaluator": {"tolerence": 1e-9}}, "did you mean 'tolerance'"),
         ({"runs": []}, r"runs is a list of tables, got \[\]"),
@@ -109,6 +120,17 @@ def test_what_is_no_study_is_refused_in_one_line(change: dict[str, Any], told: s
     with pytest.raises(QasError, match=told) as raised:
         Study.of(SMALL | change)
     assert "\n" not in str(raised.value)
+
+
+def test_what_a_failure_says_is_no_markup() -> None:
+    progress = Progress(1.0, 10, 2, 0.1, 3, 1, 0.5, 1, "note [/a]")
+    tasks = {task.name: task for task in Study.of(SMALL).tasks}
+    one, two, *_ = tasks
+    state = State(tasks, {two: Outcome(two, "failed", "why [rx, ry] [/tmp/x]")}, {one: progress}, {"h2[/c]": 0.1})
+    console = Console(file=io.StringIO(), width=200)
+    _Watch().live(state, SimpleNamespace(update=lambda table, refresh: console.print(table)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(text in shown for text in ("note [/a]", "why [rx, ry] [/tmp/x]", "h2[/c]"))
 
 
 def test_the_studies_of_published_tables_can_be_read() -> None:

@@ -640,6 +640,7 @@ def test_wrong_words_about_a_run(capsys: Capture, run: Run, tmp_path: Path) -> N
         (["inspect", path, "--circuit", "99"], "a number from 0"),
         (["inspect", path, "--circuit", "-1"], "a number from 0"),
         (["inspect", path, "--circuit", "x"], "a number from 0"),
+        (["inspect", path, "--circuit", "9" * 5000], "a number from 0"),
         (["inspect", path, "--save", str(tmp_path / "c.gif")], ".qasm"),
         (["inspect", path, "--save", str(tmp_path / "no" / "c.png")], "does not exist"),
         (["inspect", path, "--save", str(tmp_path / "no" / "c.qasm")], "does not exist"),

@@ -21,6 +21,7 @@ from qas.comparison.figures import _draw, best_front, course_figure, front_figur
 from qas.comparison.page import write_page
 from qas.comparison.statistics import Band, steps
 from qas.comparison.tables import differences, parse_criterion, runs, success, summary
+from qas.devices import load_device
 from qas.errors import QasError, RunError
 from qas.files import write_json
 from qas.page import new_figure
@@ -155,6 +156,32 @@ def test_arms_tell_what_they_differ_in(tmp_path: Path) -> None:
         "random (guided=false, storage=shared, max_gates=9)",
         "random (max_gates=8)",
     ]
+
+
+def test_equal_names_of_settings_and_other_orders_of_a_patch_are_no_repetition(tmp_path: Path) -> None:
+    for name, tolerance in (("loose", 1e-2), ("tight", 1e-6)):
+        write_run(tmp_path / name, options={"tolerance": tolerance}, evaluator={"tolerance": 1e-7})
+    for name, physical in (("there", (0, 1)), ("back", (1, 0))):
+        device = load_device("fake_lagos").restricted(list(physical))
+        write_run(tmp_path / name, device=device.to_json(), noise=device.noise().to_json())
+    found = gather(sorted(tmp_path.iterdir()))
+    assert not found.left_out and len(found.runs) == 4
+    labels = [arm.label for group in found.groups for arm in group.arms]
+    assert {"random (tolerance=0.01)", "random (tolerance=1e-06)"} < set(labels)
+
+
+def test_searches_that_failed_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "good")
+    begun = write_run(tmp_path / "runs" / "begun")
+    write_json(begun / "summary.json", json.loads((begun / "summary.json").read_text()) | {"status": "running"})
+    write_json(tmp_path / "campaign.json", {"format": "qas-campaign", "version": 1, "study": {}})
+    (tmp_path / "failed").mkdir()
+    for name in ("good", "begun", "never"):
+        (tmp_path / "failed" / f"{name}.txt").write_text("Traceback\n  line\nValueError: why\n")
+    found = gather([tmp_path])
+    assert [run.path.name for run in found.runs] == ["good"]
+    where = tmp_path / "runs"
+    assert sorted(found.left_out) == [f"{where / name}: failed (ValueError: why)" for name in ("begun", "never")]
 
 
 def test_what_cannot_be_compared_is_refused(campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

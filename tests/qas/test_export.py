@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -74,7 +75,8 @@ def test_the_qiskit_script_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     circuit = every_gate(2)
-    save_circuit(circuit, tmp_path / "c.py", PROBLEM, [3, 2, 1])
+    save_circuit(circuit, tmp_path / "c.PY", PROBLEM, [3, 2, 1])
+    os.rename(tmp_path / "c.PY", tmp_path / "c.py")
     text = (tmp_path / "c.py").read_text()
     assert "import qas" not in text and "LAYOUT = [3, 2, 1]" in text
     assert run_script(tmp_path / "c.py") == pytest.approx(energy(circuit), abs=1e-8)
@@ -115,6 +117,8 @@ def test_scripts_and_objects_of_other_libraries(library: str, tmp_path: Path) ->
 
 def test_bad_input(tmp_path: Path) -> None:
     circuit = Circuit(2, [("h", 0)])
+    with pytest.raises(QasError, match="printable text"):
+        qas.problem({"Z": 1.0}, unit="x\nimport os")
     for name, message in (("c.gif", r"\.pennylane\.py, got 'c.gif'"), ("c", "saved as"), ("c.py", "got none")):
         with pytest.raises(QasError, match=message):
             save_circuit(circuit, tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import qas
 from qas.circuits import Circuit
+from qas.cli.parser import build_parser
 from qas.drawing import save_figure
 from qas.errors import QasError, RunError
 from qas.page import FLOOR
@@ -159,6 +161,12 @@ def test_command_repeats_the_run(runs: list[Run]) -> None:
         assert "--steps 30 --seed 0 --max-gates 8" in command
         assert ("--noise ibm-mumbai" in command) == (run.noise is not None)
     assert search_command(replace(run, noise=qas.NoiseModel.depolarizing(0.1, 0.1))) is None
+    budget = {"seconds": 1234567.8, "evaluations": None, "steps": None, "target": 1e-3}
+    odd = replace(run, noise=None, config=run.config | {"budget": budget, "options": {"policy": "x; echo y"}})
+    command = search_command(odd)
+    assert command is not None and "-o 'policy=x; echo y'" in command
+    found = build_parser().parse_args(shlex.split(command)[1:])
+    assert (found.seconds, found.target) == (1234567.8, 1e-3) and found.options == [("policy", "x; echo y")]
 
 
 def test_save_figure(run: Run, tmp_path: Path) -> None:
