@@ -10,6 +10,7 @@ import numpy as np
 
 from qas.checks import whole_number
 from qas.errors import QasError
+from qas.runs import rounding
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> float:
@@ -96,7 +97,7 @@ class Difference(NamedTuple):
     half: float
     """half width of the 95 % interval of `mean`; NaN of a single pair"""
     better: int
-    """pairs in which the first is lower"""
+    """pairs in which the first is lower, by more than rounding"""
     worse: int
 
 
@@ -106,6 +107,6 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     if not both:
         return None
     gaps = [first[key] - second[key] for key in both]
-    return Difference(
-        len(gaps), float(np.mean(gaps)), interval(gaps), sum(gap < 0 for gap in gaps), sum(gap > 0 for gap in gaps)
-    )
+    beyond = [gap for gap, key in zip(gaps, both, strict=True) if abs(gap) > rounding(first[key])]
+    better, worse = (sum(sign * gap < 0 for gap in beyond) for sign in (1, -1))
+    return Difference(len(gaps), float(np.mean(gaps)), interval(gaps), better, worse)

@@ -124,6 +124,8 @@ def test_pairs_are_those_of_equal_seeds(rng: np.random.Generator) -> None:
     assert paired({0: 1.0}, {1: 2.0}) is None
     same = paired({0: 1.0}, {0: 1.0})
     assert same is not None and (same.better, same.worse, same.mean) == (0, 0, 0.0) and np.isnan(same.half)
+    rounded = paired({0: 2.2e-16, 1: 1e-16, 2: 1e-3}, {0: 4.4e-16, 1: 0.0, 2: 2e-3})
+    assert rounded is not None and (rounded.better, rounded.worse) == (1, 0)
 
 
 # ---------------------------------------------------------------------- what is compared
