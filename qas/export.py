@@ -180,7 +180,7 @@ def script(
         "problem": problem.name,
         "n": circuit.n_qubits,
         "exact": repr(problem.exact),
-        "unit": problem.unit,
+        "unit": "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in problem.unit),
         "layout": None if layout is None else list(layout),
     }
     parts = [head, "TERMS = [  # the rightmost letter is qubit 0's", terms + ",", "]", "", gates(circuit), tail]

@@ -64,8 +64,6 @@ class BaseProblem(abc.ABC):
         for label, text in (("unit", self.unit), ("description", self.description)):
             if not isinstance(text, str):
                 raise QasError(f"the {label} of a problem is text, got {shortened(text)}")
-        if not self.unit.isprintable():  # it stands in a line of the scripts that are written
-            raise QasError(f"the unit of a problem is printable text, got {shortened(self.unit)}")
         threshold = finite_number("the threshold", self.threshold, above=0.0)
         try:
             provenance = json.loads(json.dumps(self.provenance, allow_nan=False))

@@ -660,12 +660,12 @@ def test_missing_packages_are_named_with_their_extra(
 def test_a_folder_that_cannot_be_written_is_found_before_the_training(
     at_home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qas.finetuning import backbones
+    from qas.finetuning import backbones, folders
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(module, "finetune", never)
+    monkeypatch.setattr(folders, "finetune", never)
     monkeypatch.setattr(backbones, "pretrain", never)
     for words in (calls(), ("backbone", "train", "digits-tiny")):
         assert "cannot write" in fails(capsys, *words, "--out", "/proc/none")
